@@ -1,0 +1,61 @@
+// The GRU cell: one step of the recurrence for one hidden unit of one row, and its derivative.
+//
+// Both functions are written over a value type V: a scalar, or a vector of lanes of which each is a unit of its
+// own. `Math` supplies what differs between machines: `Math::sigmoid(V)` and `Math::tanh(V)`.
+// Nothing here knows of memory, threads or tiles, so that every kernel, on a CPU or a GPU, has the same cell.
+//
+//     r  = sigmoid(a_r)          a_r = W_r x + b_ir + R_r h + b_hr
+//     z  = sigmoid(a_z)          a_z = W_z x + b_iz + R_z h + b_hz
+//     n  = tanh(a_n + r * q)     a_n = W_n x + b_in,   q = R_n h + b_hn
+//     h' = n + z * (h - n)
+#pragma once
+
+#if defined(__CUDACC__)
+#define GRU_CELL_FUNCTION __host__ __device__ __forceinline__
+#else
+#define GRU_CELL_FUNCTION inline __attribute__((always_inline))
+#endif
+
+namespace gru_ext {
+
+// What a step leaves for its derivative.
+template <typename V>
+struct Gates {
+  V r;  // reset gate
+  V z;  // update gate
+  V n;  // candidate state
+  V q;  // recurrent part of the candidate, before the reset gate
+};
+
+// Gradients of the loss with respect to the pre-activations.
+template <typename V>
+struct GateGrads {
+  V r;  // of a_r
+  V z;  // of a_z
+  V n;  // of a_n
+  V q;  // of q
+};
+
+// Returns h', and the gates in `gates`.
+template <typename Math, typename V>
+GRU_CELL_FUNCTION V cell_fwd(V a_r, V a_z, V a_n, V q, V h, Gates<V>& gates) {
+  gates.r = Math::sigmoid(a_r);
+  gates.z = Math::sigmoid(a_z);
+  gates.n = Math::tanh(a_n + gates.r * q);
+  gates.q = q;
+  return gates.n + gates.z * (h - gates.n);
+}
+
+// `d` is dL/dh', the gradient of the new state. Returns the part of dL/dh that does not pass through the
+// recurrent product (d * z), and the gradients of the pre-activations in `grads`.
+template <typename V>
+GRU_CELL_FUNCTION V cell_bwd(const Gates<V>& gates, V h, V d, GateGrads<V>& grads) {
+  const V one = V{} + 1;
+  grads.n = d * (one - gates.z) * (one - gates.n * gates.n);
+  grads.z = d * (h - gates.n) * gates.z * (one - gates.z);
+  grads.r = grads.n * gates.q * gates.r * (one - gates.r);
+  grads.q = grads.n * gates.r;
+  return d * gates.z;
+}
+
+}  // namespace gru_ext

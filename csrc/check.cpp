@@ -1,0 +1,126 @@
+#include "check.h"
+
+#include <c10/util/Exception.h>
+
+#include <initializer_list>
+#include <string>
+
+namespace gru_ext {
+namespace {
+
+// `letters` is the shape in the letters of gru.h, `expected` the same in numbers.
+void check_shape(const char* name, const at::Tensor& tensor, const char* letters,
+                 std::initializer_list<int64_t> expected) {
+  const at::IntArrayRef shape(expected.begin(), expected.size());
+  if (tensor.sizes() == shape) return;
+  std::string numbers;
+  for (const int64_t size : shape) numbers += (numbers.empty() ? "" : ", ") + std::to_string(size);
+  std::string got;
+  for (const int64_t size : tensor.sizes()) got += (got.empty() ? "" : ", ") + std::to_string(size);
+  TORCH_CHECK(false, "gru: expected ", name, " of shape ", letters, " = (", numbers, "), got (", got, ")");
+}
+
+void check_like_x(const char* name, const at::Tensor& tensor, const at::Tensor& x) {
+  TORCH_CHECK_VALUE(tensor.scalar_type() == x.scalar_type(), "gru: expected ", name, " of the dtype of x, ",
+                    x.scalar_type(), ", got ", tensor.scalar_type());
+  TORCH_CHECK(tensor.device() == x.device(), "gru: expected ", name, " on the device of x, ", x.device(), ", got ",
+              tensor.device());
+}
+
+void read_batch_sizes(const at::Tensor& batch_sizes, Sequence& s) {
+  TORCH_CHECK(batch_sizes.dim() == 1 && batch_sizes.scalar_type() == at::kLong && batch_sizes.device().is_cpu(),
+              "gru: expected batch_sizes of shape (T), int64, on the CPU, got ", batch_sizes.dim(), " dimensions, ",
+              batch_sizes.scalar_type(), ", on ", batch_sizes.device());
+  const at::Tensor sizes = batch_sizes.contiguous();
+  const int64_t* data = sizes.const_data_ptr<int64_t>();
+  s.packed_sizes.assign(data, data + sizes.numel());
+  int64_t offset = 0;
+  for (size_t t = 0; t < s.packed_sizes.size(); ++t) {
+    const int64_t largest = t == 0 ? s.N : s.packed_sizes[t - 1];
+    TORCH_CHECK(s.packed_sizes[t] >= 1 && s.packed_sizes[t] <= largest,
+                "gru: expected batch_sizes between 1 and the size before it, got ", s.packed_sizes[t], " after ",
+                largest, " at step ", t);
+    s.packed_offsets.push_back(offset);
+    offset += s.packed_sizes[t];
+  }
+  TORCH_CHECK(offset == s.N, "gru: expected batch_sizes with the sum N = ", s.N, ", the rows of x, got ", offset);
+}
+
+}  // namespace
+
+Sequence check_fwd(const at::Tensor& x, const std::optional<at::Tensor>& hx, at::TensorList weights,
+                   const std::optional<at::Tensor>& batch_sizes, bool bidirectional) {
+  const bool packed = batch_sizes.has_value();
+  TORCH_CHECK_VALUE(x.dim() == (packed ? 2 : 3), "gru: expected x of shape ",
+                    packed ? "(N, I) with batch_sizes" : "(T, B, I)", ", got ", x.dim(), " dimensions");
+  const auto dtype = x.scalar_type();
+  TORCH_CHECK_VALUE(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 || dtype == at::kHalf,
+                    "gru: expected x of dtype float32, float64, bfloat16 or float16, got ", dtype);
+
+  Sequence s{};
+  s.D = bidirectional ? 2 : 1;
+  const auto count = static_cast<int64_t>(weights.size());
+  TORCH_CHECK(count == 2 * s.D || count == 4 * s.D, "gru: expected ", 2 * s.D, " weights, or ", 4 * s.D,
+              " with biases, for D = ", s.D, ", got ", count);
+  s.has_bias = count == 4 * s.D;
+  TORCH_CHECK(weights[1].dim() == 2, "gru: expected weight_hh of shape (3H, H), got ", weights[1].dim(), " dimensions");
+  s.H = weights[1].size(1);
+  s.I = x.size(-1);
+  TORCH_CHECK(s.H >= 1, "gru: expected weight_hh of shape (3H, H) with H >= 1, got H = 0");
+
+  if (packed) {
+    s.N = x.size(0);
+    read_batch_sizes(*batch_sizes, s);
+    s.T = static_cast<int64_t>(s.packed_sizes.size());
+    s.B = s.T == 0 ? 0 : s.packed_sizes[0];
+  } else {
+    s.T = x.size(0);
+    s.B = x.size(1);
+    s.N = s.T * s.B;
+  }
+  TORCH_CHECK(s.T >= 1, "gru: expected x with T >= 1 steps, got T = 0");
+
+  for (int64_t i = 0; i < count; i += s.weights_per_direction()) {
+    check_shape("weight_ih", weights[i], "(3H, I)", {3 * s.H, s.I});
+    check_shape("weight_hh", weights[i + 1], "(3H, H)", {3 * s.H, s.H});
+    check_like_x("weight_ih", weights[i], x);
+    check_like_x("weight_hh", weights[i + 1], x);
+    if (!s.has_bias) continue;
+    check_shape("bias_ih", weights[i + 2], "(3H)", {3 * s.H});
+    check_shape("bias_hh", weights[i + 3], "(3H)", {3 * s.H});
+    check_like_x("bias_ih", weights[i + 2], x);
+    check_like_x("bias_hh", weights[i + 3], x);
+  }
+  if (hx.has_value()) {
+    check_shape("hx", *hx, "(D, B, H)", {s.D, s.B, s.H});
+    check_like_x("hx", *hx, x);
+  }
+  return s;
+}
+
+Sequence check_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const at::Tensor& x,
+                   const std::optional<at::Tensor>& hx, at::TensorList weights,
+                   const std::optional<at::Tensor>& batch_sizes, bool bidirectional, const at::Tensor& y,
+                   const at::Tensor& gates) {
+  Sequence s = check_fwd(x, hx, weights, batch_sizes, bidirectional);
+  const auto check_outputs = [&](const char* name, const at::Tensor& tensor) {
+    if (batch_sizes.has_value()) {
+      check_shape(name, tensor, "(N, D*H)", {s.N, s.D * s.H});
+    } else {
+      check_shape(name, tensor, "(T, B, D*H)", {s.T, s.B, s.D * s.H});
+    }
+    check_like_x(name, tensor, x);
+  };
+  check_outputs("y", y);
+  check_shape("gates", gates, "(D, N, 4, H)", {s.D, s.N, 4, s.H});
+  check_like_x("gates", gates, x);
+  TORCH_CHECK(y.is_contiguous() && gates.is_contiguous(), "gru: expected y and gates as gru_fwd returned them");
+  if (dy.has_value()) check_outputs("dy", *dy);
+  if (dh_n.has_value()) {
+    check_shape("dh_n", *dh_n, "(D, B, H)", {s.D, s.B, s.H});
+    check_like_x("dh_n", *dh_n, x);
+  }
+  return s;
+}
+
+}  // namespace gru_ext

@@ -1,0 +1,80 @@
+#include "isa.h"
+
+#include <c10/util/BFloat16.h>
+#include <c10/util/Exception.h>
+#include <c10/util/Half.h>
+
+#include <cstdlib>
+
+#include "steps.h"
+
+namespace gru_ext {
+
+const std::vector<CpuIsa>& available_isas() {
+  static const std::vector<CpuIsa> isas = [] {
+    std::vector<CpuIsa> found = {CpuIsa::portable};
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    const auto has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const auto has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (has_avx2) found.push_back(CpuIsa::avx2);
+    if (has_avx2 && has_avx512) found.push_back(CpuIsa::avx512);
+#endif
+    return found;
+  }();
+  return isas;
+}
+
+const char* isa_name(CpuIsa isa) {
+  switch (isa) {
+    case CpuIsa::avx2:
+      return "avx2";
+    case CpuIsa::avx512:
+      return "avx512";
+    case CpuIsa::portable:
+      break;
+  }
+  return "portable";
+}
+
+std::vector<std::string> available_isa_names() {
+  std::vector<std::string> names;
+  for (const CpuIsa isa : available_isas()) names.emplace_back(isa_name(isa));
+  return names;
+}
+
+CpuIsa cpu_isa() {
+  static const CpuIsa chosen = [] {
+    const char* forced = std::getenv("GRU_EXT_CPU_ISA");
+    if (forced == nullptr || *forced == '\0') return available_isas().back();
+    std::string names;
+    for (const CpuIsa isa : available_isas()) {
+      if (std::string(forced) == isa_name(isa)) return isa;
+      names += names.empty() ? isa_name(isa) : std::string(", ") + isa_name(isa);
+    }
+    TORCH_CHECK_VALUE(false, "gru_ext: expected the environment variable GRU_EXT_CPU_ISA to be one of ", names,
+                      " on this machine, got ", forced);
+  }();
+  return chosen;
+}
+
+template <typename scalar_t>
+StepKernels<scalar_t> step_kernels() {
+  switch (cpu_isa()) {
+#if defined(__x86_64__)
+    case CpuIsa::avx512:
+      return step_kernels_avx512<scalar_t>();
+    case CpuIsa::avx2:
+      return step_kernels_avx2<scalar_t>();
+#endif
+    default:
+      return step_kernels_portable<scalar_t>();
+  }
+}
+template StepKernels<float> step_kernels();
+template StepKernels<double> step_kernels();
+template StepKernels<c10::BFloat16> step_kernels();
+template StepKernels<c10::Half> step_kernels();
+
+}  // namespace gru_ext

@@ -1,0 +1,15 @@
+// The step kernels for AVX2 with FMA and F16C.
+#if defined(__x86_64__)
+// Every header of others comes before the target pragma, so that no inline function of theirs is compiled for it.
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#pragma GCC target("avx2,fma,f16c")
+#define GRU_VECTOR_BYTES 32
+#define GRU_STEP_KERNELS step_kernels_avx2
+#include "steps_body.h"
+#endif

@@ -1,0 +1,92 @@
+// sigmoid and tanh on GNU vectors, for whatever instruction set the including file has selected.
+//
+// exp(x) = 2^k * exp(r) with |r| <= ln(2)/2: k by adding and subtracting 1.5 * 2^(mantissa bits), which rounds to
+// the nearest integer and leaves k in the low bits; exp(r) - 1 by its Taylor series, whose remainder is below half
+// a unit in the last place at the degrees used. Cody and Waite, "Software Manual for the Elementary Functions",
+// 1980, chapter 6. Keeping exp(r) - 1 and 2^k apart makes exp(x) - 1, and so tanh, accurate near 0.
+// NaN stays NaN: clamping selects x when the comparison is false.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+template <typename T>
+struct FloatFormat;
+
+template <>
+struct FloatFormat<float> {
+  using Bits = uint32_t;
+  static constexpr int mantissa_bits = 23;
+  static constexpr Bits one_bits = 0x3f800000u;
+  static constexpr float round_magic = 0x1.8p23f;
+  static constexpr float log2_e = 0x1.715476p0f;
+  static constexpr float ln2_high = 0x1.62ep-1f;  // few bits, so that k * ln2_high is exact
+  static constexpr float ln2_low = 0x1.0bfbe8p-15f;
+  static constexpr float exp_limit = 87.0f;
+  static constexpr float tanh_limit = 9.5f;  // tanh rounds to 1 beyond it
+  static constexpr int exp_degree = 7;
+};
+
+template <>
+struct FloatFormat<double> {
+  using Bits = uint64_t;
+  static constexpr int mantissa_bits = 52;
+  static constexpr Bits one_bits = 0x3ff0000000000000u;
+  static constexpr double round_magic = 0x1.8p52;
+  static constexpr double log2_e = 0x1.71547652b82fep0;
+  static constexpr double ln2_high = 0x1.62e42feep-1;
+  static constexpr double ln2_low = 0x1.a39ef35793c76p-33;
+  static constexpr double exp_limit = 700.0;
+  static constexpr double tanh_limit = 20.0;
+  static constexpr int exp_degree = 13;
+};
+
+// GRU_VECTOR_BYTES bytes of T, and sigmoid and tanh of them.
+template <typename T>
+struct VectorMath {
+  using Format = FloatFormat<T>;
+  typedef T Vector __attribute__((vector_size(GRU_VECTOR_BYTES)));
+  typedef typename Format::Bits BitVector __attribute__((vector_size(GRU_VECTOR_BYTES)));
+  static constexpr int lanes = GRU_VECTOR_BYTES / sizeof(T);
+
+  static inline __attribute__((always_inline)) Vector clamp(Vector x, T limit) {
+    const Vector high = Vector{} + limit;
+    x = x > high ? high : x;
+    return x < -high ? -high : x;
+  }
+
+  // exp(x) = scale * (1 + expm1)
+  static inline __attribute__((always_inline)) void exp_parts(Vector x, Vector& expm1, Vector& scale) {
+    const Vector shifted = x * Format::log2_e + Format::round_magic;
+    const Vector k = shifted - Format::round_magic;
+    const Vector r = (x - k * Format::ln2_high) - k * Format::ln2_low;
+    T inverse_factorial[Format::exp_degree + 1] = {1};
+    for (int i = 1; i <= Format::exp_degree; ++i) inverse_factorial[i] = inverse_factorial[i - 1] / i;
+    Vector series = Vector{} + inverse_factorial[Format::exp_degree];
+#pragma GCC unroll 16
+    for (int i = Format::exp_degree - 1; i >= 2; --i) series = series * r + inverse_factorial[i];
+    expm1 = series * (r * r) + r;
+    BitVector bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits << Format::mantissa_bits) + Format::one_bits;
+    std::memcpy(&scale, &bits, sizeof bits);
+  }
+
+  static inline __attribute__((always_inline)) Vector sigmoid(Vector x) {
+    Vector expm1, scale;
+    exp_parts(-clamp(x, Format::exp_limit), expm1, scale);
+    return T(1) / (scale * expm1 + scale + T(1));
+  }
+
+  static inline __attribute__((always_inline)) Vector tanh(Vector x) {
+    x = clamp(x, Format::tanh_limit);
+    Vector expm1, scale;
+    exp_parts(x + x, expm1, scale);
+    const Vector exp_2x_minus_1 = scale * expm1 + (scale - T(1));
+    return exp_2x_minus_1 / (exp_2x_minus_1 + T(2));
+  }
+};
+
+}  // namespace

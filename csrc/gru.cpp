@@ -1,0 +1,66 @@
+// The operators' schemas and backends, and the Python module `gru_ext._C`.
+#include "gru.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/library.h>
+
+#include "cpu/isa.h"
+
+namespace gru_ext {
+
+using at::Tensor;
+using at::TensorList;
+
+std::tuple<Tensor, Tensor, Tensor> gru_fwd(const Tensor& x, const std::optional<Tensor>& hx, TensorList weights,
+                                           const std::optional<Tensor>& batch_sizes, bool bidirectional,
+                                           bool save_gates) {
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("gru_ext::gru_fwd", "").typed<decltype(gru_fwd)>();
+  return op.call(x, hx, weights, batch_sizes, bidirectional, save_gates);
+}
+
+std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd(const std::optional<Tensor>& dy,
+                                                        const std::optional<Tensor>& dh_n, const Tensor& x,
+                                                        const std::optional<Tensor>& hx, TensorList weights,
+                                                        const std::optional<Tensor>& batch_sizes, bool bidirectional,
+                                                        const Tensor& y, const Tensor& gates, bool need_dx,
+                                                        bool need_dhx, bool need_dweights) {
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("gru_ext::gru_bwd", "").typed<decltype(gru_bwd)>();
+  return op.call(dy, dh_n, x, hx, weights, batch_sizes, bidirectional, y, gates, need_dx, need_dhx, need_dweights);
+}
+
+}  // namespace gru_ext
+
+TORCH_LIBRARY(gru_ext, m) {
+  m.set_python_module("gru_ext.autograd");
+  m.def(
+      "gru(Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes, bool bidirectional)"
+      " -> (Tensor y, Tensor h_n)");
+  m.def(
+      "gru_fwd(Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes, bool bidirectional, bool save_gates)"
+      " -> (Tensor y, Tensor h_n, Tensor gates)");
+  m.def(
+      "gru_bwd(Tensor? dy, Tensor? dh_n, Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes,"
+      " bool bidirectional, Tensor y, Tensor gates, bool need_dx, bool need_dhx, bool need_dweights)"
+      " -> (Tensor dx, Tensor dhx, Tensor[] dweights)");
+}
+
+TORCH_LIBRARY_IMPL(gru_ext, CompositeImplicitAutograd, m) { m.impl("gru", gru_ext::gru); }
+
+TORCH_LIBRARY_IMPL(gru_ext, CPU, m) {
+  m.impl("gru_fwd", gru_ext::gru_fwd_cpu);
+  m.impl("gru_bwd", gru_ext::gru_bwd_cpu);
+}
+
+PYBIND11_MODULE(_C, m) {
+  m.attr("version") = GRU_EXT_VERSION;
+  m.attr("built_for_torch") = GRU_EXT_TORCH_VERSION;
+  m.def(
+      "cpu_isa", [] { return std::string(gru_ext::isa_name(gru_ext::cpu_isa())); },
+      "Instruction set that the CPU kernels use.");
+  m.def("available_cpu_isas", &gru_ext::available_isa_names,
+        "Instruction sets that this build has kernels for and this machine can run, narrowest first.");
+}

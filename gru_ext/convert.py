@@ -1,0 +1,39 @@
+"""Conversion between the modules of torch.nn and of gru_ext, parameters shared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from torch import nn
+
+Target = TypeVar("Target", bound=nn.Module)
+
+
+def convert(
+    source: nn.Module, source_type: type[nn.Module], target_type: type[Target], arguments: Iterable[str]
+) -> Target:
+    """A ``target_type`` made with the named attributes of ``source``, and its very parameters, hooks and mode.
+
+    Raises:
+        TypeError: ``source`` is not exactly a ``source_type``, whose ``forward`` may then be another, or its
+            parameters are not plain ones of its own (parametrized, pruned or weight-normed modules).
+    """
+    if type(source) is not source_type:
+        raise TypeError(f"expected module of type {source_type.__name__}, got {type(source).__name__}")
+    keywords: dict[str, Any] = {name: getattr(source, name) for name in arguments}
+    target = target_type(**keywords, device="meta")
+    names = [name for name, _ in target.named_parameters()]
+    if [name for name, _ in source.named_parameters()] != names:
+        raise TypeError(
+            f"expected module with the parameters {', '.join(names)},"
+            f" got {', '.join(name for name, _ in source.named_parameters())};"
+            " remove parametrizations, pruning and weight norm first"
+        )
+    for name in names:
+        setattr(target, name, getattr(source, name))
+    target.training = source.training
+    for name, value in vars(source).items():
+        if "hook" in name and name in vars(target):
+            setattr(target, name, value)
+    return target

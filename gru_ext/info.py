@@ -1,0 +1,35 @@
+"""``python -m gru_ext.info``: what was built, and what it runs on."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+from gru_ext import _C
+
+
+def _devices() -> str:
+    devices = [f"cpu ({torch.get_num_threads()} threads)"]
+    devices += [
+        f"cuda:{index} ({torch.cuda.get_device_name(index)}; no gru_ext kernels in this build)"
+        for index in range(torch.cuda.device_count())
+    ]
+    return ", ".join(devices)
+
+
+def info() -> dict[str, str]:
+    """Version and build facts, each as a line of text, under a short name."""
+    return {
+        "gru_ext": _C.version,
+        "python": platform.python_version(),
+        "torch": f"{torch.__version__} (built against {_C.built_for_torch})",
+        "cpu kernels": f"{_C.cpu_isa()} in use, of {', '.join(_C.available_cpu_isas())}; GRU_EXT_CPU_ISA chooses",
+        "cuda kernels": "not built: this version has none",
+        "devices": _devices(),
+    }
+
+
+if __name__ == "__main__":
+    for name, value in info().items():
+        print(f"{name + ':':14} {value}")

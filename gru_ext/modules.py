@@ -1,0 +1,325 @@
+"""Drop-in modules: the names, shapes, state and errors of ``torch.nn.GRU`` and ``torch.nn.GRUCell``.
+
+They are not subclasses of these: ``torch.compile`` breaks its graph at every ``torch.nn.RNNBase``.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import warnings
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from gru_ext import functional
+from gru_ext.convert import convert
+
+__all__ = ["GRU", "GRUCell"]
+
+
+def _check_size(module: str, name: str, value: Any) -> None:
+    if not isinstance(value, int):
+        raise TypeError(f"{module}: expected {name} of type int, got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{module}: expected {name} of at least 1, got {value}")
+
+
+def _check_flag(module: str, name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{module}: expected {name} of type bool, got {type(value).__name__}")
+
+
+def _reset_parameters(module: GRU | GRUCell) -> None:
+    bound = 1.0 / math.sqrt(module.hidden_size)
+    for parameter in module.parameters():
+        nn.init.uniform_(parameter, -bound, bound)
+
+
+class GRU(nn.Module):
+    r"""A GRU of L layers over whole sequences; takes and does what ``torch.nn.GRU`` does.
+
+    Letters: T steps, B batch, I input_size, H hidden_size, L num_layers, D directions (1 or 2). The parameters have
+    ``torch.nn.GRU``'s names, shapes, order and, for the same seed, initial values, so that a ``state_dict`` of one
+    loads into the other: for each layer k, ``weight_ih_l{k}`` (3H, I or D*H), ``weight_hh_l{k}`` (3H, H) and, with
+    ``bias``, ``bias_ih_l{k}`` (3H), ``bias_hh_l{k}`` (3H); those of the reverse direction end in ``_reverse``.
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        num_layers: L, default 1.
+        bias: whether the layers have biases, default True.
+        batch_first: input and output are (B, T, ...), default False: (T, B, ...).
+        dropout: probability of zeroing an element of the output of each layer but the last, in training; default 0.
+        bidirectional: D = 2, default False.
+        device: of the parameters.
+        dtype: of the parameters: float32, float64, bfloat16 or float16.
+
+    Raises:
+        TypeError: a size is not an int, or a flag not a bool.
+        ValueError: a size is below 1, or ``dropout`` not a number in [0, 1].
+    """
+
+    __constants__ = (
+        "input_size",
+        "hidden_size",
+        "num_layers",
+        "bias",
+        "batch_first",
+        "dropout",
+        "bidirectional",
+    )
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+    batch_first: bool
+    dropout: float
+    bidirectional: bool
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, size in (
+            ("input_size", input_size),
+            ("hidden_size", hidden_size),
+            ("num_layers", num_layers),
+        ):
+            _check_size("GRU", name, size)
+        for name, flag in (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional)):
+            _check_flag("GRU", name, flag)
+        if not isinstance(dropout, numbers.Real) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
+            raise ValueError(f"GRU: expected dropout to be a number in [0, 1], got {dropout!r}")
+        if dropout > 0 and num_layers == 1:
+            warnings.warn(
+                f"GRU: dropout = {dropout} has no effect with num_layers = 1: it applies between layers",
+                stacklevel=2,
+            )
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        self._weight_names: list[str] = []
+        directions = 2 if bidirectional else 1
+        for layer in range(num_layers):
+            layer_input = input_size if layer == 0 else directions * hidden_size
+            shapes: dict[str, tuple[int, ...]] = {
+                "weight_ih": (3 * hidden_size, layer_input),
+                "weight_hh": (3 * hidden_size, hidden_size),
+            }
+            if bias:
+                shapes |= {"bias_ih": (3 * hidden_size,), "bias_hh": (3 * hidden_size,)}
+            for suffix in ("", "_reverse")[:directions]:
+                for kind, shape in shapes.items():
+                    name = f"{kind}_l{layer}{suffix}"
+                    self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+                    self._weight_names.append(name)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter from U(-1/sqrt(H), 1/sqrt(H))."""
+        _reset_parameters(self)
+
+    def flatten_parameters(self) -> None:
+        """Do nothing: accepted for code written for ``torch.nn.GRU``. The kernels take the weights where they are."""
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """The parameters, a list for each direction of each layer, in the order of the class's description."""
+        weights = self._weights()
+        per_direction = 4 if self.bias else 2
+        return [weights[i : i + per_direction] for i in range(0, len(weights), per_direction)]
+
+    def _weights(self) -> list[Tensor]:
+        return [getattr(self, name) for name in self._weight_names]
+
+    @overload
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def forward(self, input: PackedSequence, hx: Tensor | None = None) -> tuple[PackedSequence, Tensor]: ...
+
+    def forward(
+        self, input: Tensor | PackedSequence, hx: Tensor | None = None
+    ) -> tuple[Tensor | PackedSequence, Tensor]:
+        """Run the layers.
+
+        Args:
+            input: (T, B, I); (B, T, I) with ``batch_first``; (T, I) unbatched; or a ``PackedSequence``, sorted or not.
+            hx: (L*D, B, H) initial state, or (L*D, H) unbatched; None for zero.
+
+        Returns:
+            The output, (T, B, D*H) or as the input was laid out (a ``PackedSequence`` for one), and h_n (L*D, B, H) or
+            (L*D, H).
+
+        Raises:
+            ValueError: the rank or dtype of ``input``, or the dtype of ``hx``, is wrong.
+            RuntimeError: a size, a shape or a device is wrong, or T is 0.
+        """
+        if isinstance(input, PackedSequence):
+            return self._forward_packed(input, hx)
+        return functional.gru(
+            input,
+            hx,
+            self._weights(),
+            num_layers=self.num_layers,
+            bidirectional=self.bidirectional,
+            batch_first=self.batch_first,
+            dropout=self.dropout,
+            training=self.training,
+        )
+
+    def _forward_packed(self, input: PackedSequence, hx: Tensor | None) -> tuple[PackedSequence, Tensor]:
+        data, batch_sizes, sorted_indices, unsorted_indices = input
+        if hx is not None and sorted_indices is not None:
+            shape = (
+                self.num_layers * (2 if self.bidirectional else 1),
+                sorted_indices.numel(),
+                self.hidden_size,
+            )
+            if hx.shape != shape:
+                raise RuntimeError(f"gru: expected hx of shape (L*D, B, H) = {shape}, got {tuple(hx.shape)}")
+            hx = hx.index_select(1, sorted_indices)
+        output, h_n = functional.gru(
+            data,
+            hx,
+            self._weights(),
+            num_layers=self.num_layers,
+            bidirectional=self.bidirectional,
+            dropout=self.dropout,
+            training=self.training,
+            batch_sizes=batch_sizes,
+        )
+        if unsorted_indices is not None:
+            h_n = h_n.index_select(1, unsorted_indices)
+        return PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices), h_n
+
+    def extra_repr(self) -> str:
+        """The arguments that differ from their defaults, as ``torch.nn.GRU`` prints them."""
+        parts = [f"{self.input_size}, {self.hidden_size}"]
+        defaults = {
+            "num_layers": 1,
+            "bias": True,
+            "batch_first": False,
+            "dropout": 0,
+            "bidirectional": False,
+        }
+        parts += [
+            f"{name}={getattr(self, name)}" for name, default in defaults.items() if getattr(self, name) != default
+        ]
+        return ", ".join(parts)
+
+    @classmethod
+    def from_torch(cls, module: nn.GRU) -> GRU:
+        """A GRU with the very parameters, hooks and mode of a ``torch.nn.GRU``.
+
+        The parameters are shared, not copied: an optimizer that holds them stays valid.
+
+        Raises:
+            TypeError: ``module`` is not exactly a ``torch.nn.GRU``, or its parameters are parametrized or pruned.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of dropout with one layer: given when `module` was made
+            return convert(module, nn.GRU, cls, GRU.__constants__)
+
+    def to_torch(self) -> nn.GRU:
+        """The ``torch.nn.GRU`` with this module's very parameters, hooks and mode."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of dropout with one layer: given when this module was made
+            return convert(self, GRU, nn.GRU, GRU.__constants__)
+
+
+class GRUCell(nn.Module):
+    """One step of a GRU; takes and does what ``torch.nn.GRUCell`` does.
+
+    Parameters: ``weight_ih`` (3H, I), ``weight_hh`` (3H, H) and, with ``bias``, ``bias_ih`` (3H), ``bias_hh`` (3H).
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        bias: whether the cell has biases, default True.
+        device: of the parameters.
+        dtype: of the parameters: float32, float64, bfloat16 or float16.
+
+    Raises:
+        TypeError: a size is not an int, or ``bias`` not a bool.
+        ValueError: a size is below 1.
+    """
+
+    __constants__ = ("input_size", "hidden_size", "bias")
+    input_size: int
+    hidden_size: int
+    bias: bool
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check_size("GRUCell", "input_size", input_size)
+        _check_size("GRUCell", "hidden_size", hidden_size)
+        _check_flag("GRUCell", "bias", bias)
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.bias = bias
+
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+
+        self.weight_ih = parameter(3 * hidden_size, input_size)
+        self.weight_hh = parameter(3 * hidden_size, hidden_size)
+        self.bias_ih = parameter(3 * hidden_size) if bias else None
+        self.bias_hh = parameter(3 * hidden_size) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter from U(-1/sqrt(H), 1/sqrt(H))."""
+        _reset_parameters(self)
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        """Run one step.
+
+        Args:
+            input: (B, I), or (I) unbatched.
+            hx: (B, H), or (H) unbatched; None for zero.
+
+        Returns:
+            The next state, (B, H) or (H).
+
+        Raises:
+            ValueError: the rank or dtype of ``input`` or ``hx`` is wrong.
+            RuntimeError: a size, a shape or a device is wrong.
+        """
+        return functional.gru_cell(input, hx, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+
+    def extra_repr(self) -> str:
+        """The arguments that differ from their defaults, as ``torch.nn.GRUCell`` prints them."""
+        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
+
+    @classmethod
+    def from_torch(cls, module: nn.GRUCell) -> GRUCell:
+        """A GRUCell with the very parameters, hooks and mode of a ``torch.nn.GRUCell``; see ``GRU.from_torch``."""
+        return convert(module, nn.GRUCell, cls, GRUCell.__constants__)
+
+    def to_torch(self) -> nn.GRUCell:
+        """The ``torch.nn.GRUCell`` with this module's very parameters, hooks and mode."""
+        return convert(self, GRUCell, nn.GRUCell, self.__constants__)

@@ -1,0 +1,202 @@
+"""The GRU in plain PyTorch: forward and hand-written backward, the executable specification of the operators.
+
+Every kernel is tested against this file in float64. It runs on any device and dtype, is differentiable any number of
+times, in both modes of differentiation, and under ``vmap``: the derivative of the derivative is taken through it.
+
+Letters: T steps, B batch, I input, H hidden, D directions (1 or 2), N rows of all steps. Gate order is r, z, n.
+Equations and their derivation: ``docs/equations.md``. The recurrence is that of ``torch.nn.GRU``: Cho et al. 2014
+(https://arxiv.org/abs/1406.1078) with the reset gate applied after the recurrent product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Gates(NamedTuple):
+    """What a step leaves for its derivative; each of shape (rows, H)."""
+
+    r: Tensor
+    z: Tensor
+    n: Tensor
+    q: Tensor
+
+
+class Weights(NamedTuple):
+    """The parameters of one direction; the biases are None in a layer without them."""
+
+    ih: Tensor  # (3H, I)
+    hh: Tensor  # (3H, H)
+    bias_ih: Tensor | None  # (3H)
+    bias_hh: Tensor | None  # (3H)
+
+
+def cell_fwd(a_x: Tensor, h: Tensor, weights: Weights) -> tuple[Tensor, Gates]:
+    """One step: ``a_x = W x + b_ih`` of shape (rows, 3H) and the state h (rows, H) to the next state and the gates."""
+    a_h = torch.nn.functional.linear(h, weights.hh, weights.bias_hh)
+    x_r, x_z, x_n = a_x.chunk(3, dim=-1)
+    h_r, h_z, q = a_h.chunk(3, dim=-1)
+    r = torch.sigmoid(x_r + h_r)
+    z = torch.sigmoid(x_z + h_z)
+    n = torch.tanh(x_n + r * q)
+    return n + z * (h - n), Gates(r, z, n, q)
+
+
+def cell_bwd(gates: Gates, h: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Derivative of one step for d = dL/dh' (rows, H).
+
+    Returns d * z, the part of dL/dh that does not pass through the recurrent product; dL/da_x (rows, 3H), that is
+    (dr, dz, dn); and dL/da_h (rows, 3H), that is (dr, dz, dq).
+    """
+    r, z, n, q = gates
+    dn = d * (1 - z) * (1 - n * n)
+    dz = d * (h - n) * z * (1 - z)
+    dr = dn * q * r * (1 - r)
+    dq = dn * r
+    return d * z, torch.cat([dr, dz, dn], dim=-1), torch.cat([dr, dz, dq], dim=-1)
+
+
+def split_weights(weights: Sequence[Tensor], bidirectional: bool) -> list[Weights]:
+    """The operators' flat list of weights, one ``Weights`` per direction."""
+    directions = 2 if bidirectional else 1
+    if len(weights) == 2 * directions:
+        return [Weights(weights[2 * d], weights[2 * d + 1], None, None) for d in range(directions)]
+    return [Weights(*weights[4 * d : 4 * d + 4]) for d in range(directions)]
+
+
+def _split_steps(rows: Tensor, batch_sizes: Tensor | None) -> list[Tensor]:
+    """(T, B, F) or, packed, (N, F) to one (rows, F) for each step."""
+    if batch_sizes is None:
+        return list(rows.unbind(0))
+    return list(torch.split(rows, batch_sizes.tolist()))
+
+
+def _join_steps(steps: Sequence[Tensor], batch_sizes: Tensor | None) -> Tensor:
+    return torch.stack(list(steps)) if batch_sizes is None else torch.cat(list(steps))
+
+
+def _replace_rows(state: Tensor, rows: Tensor) -> Tensor:
+    """The state (B, H) with its first rows replaced: those of the sequences that have this step."""
+    return rows if rows.shape[0] == state.shape[0] else torch.cat([rows, state[rows.shape[0] :]])
+
+
+class _Pass(NamedTuple):
+    """One direction, forward."""
+
+    y: list[Tensor]  # T times (rows, H), in the order of time
+    h_n: Tensor  # (B, H)
+    h_prev: list[Tensor]  # T times (rows, H): the state before each step
+    gates: list[Gates]  # T times
+
+
+def _in_order(steps: int, reverse: bool) -> range:
+    return range(steps - 1, -1, -1) if reverse else range(steps)
+
+
+def _forward_direction(x: Tensor, h: Tensor, weights: Weights, batch_sizes: Tensor | None, reverse: bool) -> _Pass:
+    a_x = _split_steps(torch.nn.functional.linear(x, weights.ih, weights.bias_ih), batch_sizes)
+    y: dict[int, Tensor] = {}
+    h_prev: dict[int, Tensor] = {}
+    gates: dict[int, Gates] = {}
+    steps = len(a_x)
+    for t in _in_order(steps, reverse):
+        h_prev[t] = h[: a_x[t].shape[0]]
+        y[t], gates[t] = cell_fwd(a_x[t], h_prev[t], weights)
+        h = _replace_rows(h, y[t])
+    in_time = range(steps)
+    return _Pass([y[t] for t in in_time], h, [h_prev[t] for t in in_time], [gates[t] for t in in_time])
+
+
+def _initial_state(
+    x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], batch_sizes: Tensor | None, bidirectional: bool
+) -> Tensor:
+    if hx is not None:
+        return hx
+    batch = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
+    return x.new_zeros((2 if bidirectional else 1, batch, weights[1].shape[1]))
+
+
+def gru(
+    x: Tensor,
+    hx: Tensor | None,
+    weights: Sequence[Tensor],
+    batch_sizes: Tensor | None = None,
+    bidirectional: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Run one layer.
+
+    Args:
+        x: (T, B, I); or (N, I) with ``batch_sizes``.
+        hx: (D, B, H) initial state; None for zero.
+        weights: for each direction weight_ih (3H, I), weight_hh (3H, H) and, with biases, bias_ih (3H), bias_hh (3H).
+        batch_sizes: (T) int64 on the CPU, the rows of each step of a packed batch, not increasing.
+        bidirectional: D = 2; the second direction runs from the last step to the first.
+
+    Returns:
+        y of shape (T, B, D*H), or (N, D*H) where packed, and h_n (D, B, H).
+    """
+    h0 = _initial_state(x, hx, weights, batch_sizes, bidirectional)
+    passes = [
+        _forward_direction(x, h0[d], w, batch_sizes, reverse=d == 1)
+        for d, w in enumerate(split_weights(weights, bidirectional))
+    ]
+    y = torch.cat([_join_steps(p.y, batch_sizes) for p in passes], dim=-1)
+    return y, torch.stack([p.h_n for p in passes])
+
+
+def gru_bwd(
+    dy: Tensor | None,
+    dh_n: Tensor | None,
+    x: Tensor,
+    hx: Tensor | None,
+    weights: Sequence[Tensor],
+    batch_sizes: Tensor | None = None,
+    bidirectional: bool = False,
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Gradients of ``gru``, by hand.
+
+    Args:
+        dy: gradient of y, in y's shape; None for zero.
+        dh_n: gradient of h_n, (D, B, H); None for zero.
+        x: as in ``gru``.
+        hx: as in ``gru``.
+        weights: as in ``gru``.
+        batch_sizes: as in ``gru``.
+        bidirectional: as in ``gru``.
+
+    Returns:
+        dx in x's shape, dhx (D, B, H), and the gradients of the weights in their order and shapes.
+    """
+    h0 = _initial_state(x, hx, weights, batch_sizes, bidirectional)
+    H = h0.shape[-1]  # noqa: N806
+    x_rows = x.reshape(-1, x.shape[-1])
+    dx: Tensor | None = None
+    dhx: list[Tensor] = []
+    dweights: list[Tensor] = []
+    for d, w in enumerate(split_weights(weights, bidirectional)):
+        forward = _forward_direction(x, h0[d], w, batch_sizes, reverse=d == 1)
+        dy_steps = None if dy is None else _split_steps(dy[..., d * H : (d + 1) * H], batch_sizes)
+        dh = torch.zeros_like(h0[d]) if dh_n is None else dh_n[d]
+        da_x: dict[int, Tensor] = {}
+        da_h: dict[int, Tensor] = {}
+        steps = len(forward.y)
+        for t in _in_order(steps, reverse=d == 0):
+            d_state = dh[: forward.h_prev[t].shape[0]]
+            if dy_steps is not None:
+                d_state = d_state + dy_steps[t]
+            past_product, da_x[t], da_h[t] = cell_bwd(forward.gates[t], forward.h_prev[t], d_state)
+            dh = _replace_rows(dh, past_product + da_h[t] @ w.hh)
+        dhx.append(dh)
+        da_x_rows = torch.cat([da_x[t] for t in range(steps)])
+        da_h_rows = torch.cat([da_h[t] for t in range(steps)])
+        dweights += [da_x_rows.t() @ x_rows, da_h_rows.t() @ torch.cat(forward.h_prev)]
+        if w.bias_ih is not None:
+            dweights += [da_x_rows.sum(0), da_h_rows.sum(0)]
+        dx_direction = (da_x_rows @ w.ih).reshape(x.shape)
+        dx = dx_direction if dx is None else dx + dx_direction
+    assert dx is not None
+    return dx, torch.stack(dhx), dweights
