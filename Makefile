@@ -1,0 +1,45 @@
+# `make train` trains a character model on real text; `make test` runs every check. Both do their own set-up in .venv:
+# with the torch of the system's python3 when it has one, else with the pinned one.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+
+SOURCES := setup.py pyproject.toml gru_ext/version.py $(shell find csrc -name '*.cpp' -o -name '*.h')
+
+.PHONY: train test lint format clean
+
+train: .venv/built-examples
+	$(BIN)/python examples/train_text.py $(ARGS)
+
+test: lint
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/built-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	git ls-files 'csrc/*' | xargs $(BIN)/clang-format --dry-run --Werror
+
+format: .venv/built-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	git ls-files 'csrc/*' | xargs $(BIN)/clang-format -i
+
+clean:
+	rm -rf .venv build dist gru_ext/*.so *.egg-info
+
+.venv/torch:
+	@if $(PYTHON) -c 'import torch' 2>/dev/null; then \
+	  echo "using the system's torch"; $(PYTHON) -m venv --system-site-packages .venv; \
+	else \
+	  $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --upgrade pip \
+	  && $(BIN)/python -m pip install --quiet '$(TORCH)' numpy; \
+	fi
+	$(BIN)/python -m pip install --quiet 'setuptools>=77' wheel ninja
+	@touch $@
+
+# One rule for each set of extras: the examples need less than the tests.
+.venv/built-%: .venv/torch $(SOURCES)
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e '.[$*]'
+	@touch $@
