@@ -1,18 +1,20 @@
 // The CPU backend: one layer, forward and backward.
 //
-// Time is cut into chunks of some hundreds of rows. Forward, a chunk is one GEMM for the input's part of the gates,
-// then for each step the recurrent product and one pass over the gates (steps.h). Backward, a chunk is the same steps
+// Time is cut into chunks. Forward, a chunk is one parallel region: each thread multiplies the chunk's input with the
+// weights of its own hidden units, then goes through the steps (recurrence_body.h). Backward, a chunk is the same steps
 // in the opposite order, then the GEMMs that turn the gate gradients of all its rows into the gradients of the weights
 // and of x. Half precisions compute and carry the state in fp32: their chunks are converted as they are used.
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "../check.h"
 #include "../gru.h"
-#include "steps.h"
+#include "kernels.h"
+#include "step_barrier.h"
+#include "threads.h"
 
 namespace gru_ext {
 namespace {
@@ -26,11 +28,14 @@ struct BelowAutogradAndAutocast {
   c10::impl::ExcludeDispatchKeyGuard below_autocast{c10::autocast_dispatch_keyset};
 };
 
-// A chunk's rows: enough for its GEMMs to run at full speed, few enough for its gates to stay in the cache.
-constexpr int64_t kMinChunkRows = 256;
-constexpr int64_t kChunkElements = int64_t{1} << 19;
-// Gates below which a step's pass is not worth waking another thread.
-constexpr int64_t kGatesPerThread = 4096;
+// Rows of a chunk. Forward: few enough for its gates to stay in the cache. Backward: enough for its GEMMs to run at
+// full speed.
+constexpr int64_t kFwdChunkRows = 128;
+constexpr int64_t kBwdChunkRows = 512;
+// Calls of fewer rows read the weights where they are: packing them would cost more than the products.
+constexpr int64_t kPackedRows = 16;
+// Columns added to buffers that are read by column, so that rows do not fall into the same sets of the cache.
+constexpr int64_t kSkew = 16;
 
 struct Chunk {
   int64_t t_begin, t_end;  // steps
@@ -38,8 +43,7 @@ struct Chunk {
 };
 
 // Chunks of consecutive steps, in the order of time.
-std::vector<Chunk> chunks_of(const Sequence& s) {
-  const int64_t target_rows = std::max(kMinChunkRows, kChunkElements / (4 * s.H));
+std::vector<Chunk> chunks_of(const Sequence& s, int64_t target_rows) {
   std::vector<Chunk> chunks;
   for (int64_t t = 0; t < s.T;) {
     Chunk chunk{t, t, s.offset(t), 0};
@@ -57,25 +61,22 @@ int64_t most_rows(const std::vector<Chunk>& chunks) {
       ->rows;
 }
 
-// The parameters of one direction, in the type they are computed in.
+int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// The parameters of one direction, contiguous and in the type they are computed in.
 struct Direction {
-  Tensor weight_ih;   // (3H, I)
-  Tensor weight_hh;   // (3H, H)
-  Tensor input_bias;  // (3H) b_ih, plus b_hh for r and z; undefined without biases
-  Tensor bias_hn;     // (H)  b_hh of n; zeros without biases
+  Tensor weight_ih;         // (3H, I)
+  Tensor weight_hh;         // (3H, H)
+  Tensor bias_ih, bias_hh;  // (3H); undefined without biases
   bool reverse;
 
   Direction(const Sequence& s, TensorList weights, int64_t d, at::ScalarType acc_dtype) : reverse(d == 1) {
-    const int64_t first = d * s.weights_per_direction();
-    weight_ih = weights[first].to(acc_dtype);
-    weight_hh = weights[first + 1].to(acc_dtype);
+    const Tensor* first = &weights[d * s.weights_per_direction()];
+    weight_ih = first[0].to(acc_dtype).contiguous();
+    weight_hh = first[1].to(acc_dtype).contiguous();
     if (s.has_bias) {
-      const Tensor bias_hh = weights[first + 3].to(acc_dtype);
-      input_bias = weights[first + 2].to(acc_dtype, /*non_blocking=*/false, /*copy=*/true);
-      input_bias.narrow(0, 0, 2 * s.H).add_(bias_hh.narrow(0, 0, 2 * s.H));
-      bias_hn = bias_hh.narrow(0, 2 * s.H, s.H).contiguous();
-    } else {
-      bias_hn = at::zeros({s.H}, weight_hh.options());
+      bias_ih = first[2].to(acc_dtype).contiguous();
+      bias_hh = first[3].to(acc_dtype).contiguous();
     }
   }
 };
@@ -87,78 +88,99 @@ Tensor chunk_of_x(const Sequence& s, const Tensor& x, const Chunk& chunk, at::Sc
   return part.reshape({chunk.rows, s.I}).to(acc_dtype);
 }
 
-// y, gates, dy: strides of the rows of one direction.
-template <typename scalar_t>
+// Where the rows of y or dy begin: element offset of step t, stride between the rows of a step.
 struct Rows {
-  scalar_t* data = nullptr;
-  int64_t stride_t = 0;  // between steps; unused where packed
-  int64_t stride_b = 0;  // between the rows of a step
-  bool packed = false;
+  bool packed;
+  int64_t stride_t, stride_b;
 
-  Rows() = default;
-  Rows(const Tensor& tensor, int64_t column) {
-    data = static_cast<scalar_t*>(tensor.data_ptr()) + column;
-    packed = tensor.dim() == 2;
-    stride_t = packed ? 0 : tensor.stride(0);
-    stride_b = tensor.stride(-2);
-  }
-  scalar_t* step(const Sequence& s, int64_t t) const {
-    if (data == nullptr) return nullptr;
-    return data + (packed ? s.offset(t) * stride_b : t * stride_t);
-  }
+  explicit Rows(const Tensor& tensor)
+      : packed(tensor.dim() == 2), stride_t(packed ? 0 : tensor.stride(0)), stride_b(tensor.stride(-2)) {}
+  int64_t offset(const Sequence& s, int64_t t) const { return packed ? s.offset(t) * stride_b : t * stride_t; }
 };
 
-template <typename Body>
-void for_rows(int64_t rows, int64_t H, const Body& body) {
-  const int64_t grain = std::max<int64_t>(1, kGatesPerThread / H);
-  if (rows <= grain) {
-    body(0, rows);
-  } else {
-    at::parallel_for(0, rows, grain, body);
-  }
-}
-
+// Forward over all steps of one direction; `h` (B, H) is the state, before and after.
 template <typename scalar_t>
-void forward_direction(const Sequence& s, const std::vector<Chunk>& chunks, const Tensor& x, const Direction& direction,
-                       const Rows<scalar_t>& y, scalar_t* gates, Tensor h) {
+void forward_direction(const Sequence& s, const Tensor& x, const Direction& direction, const Tensor& y, int64_t column,
+                       scalar_t* gates, Tensor h) {
   using acc_t = acc_type<scalar_t>;
+  const Kernels<scalar_t> kernel = kernels<scalar_t>();
   const auto options = h.options();
-  const Tensor input_gates = at::empty({most_rows(chunks), 3 * s.H}, options);
-  const Tensor hidden_gates = at::empty({s.B, 3 * s.H}, options);
-  const Tensor weight_ih_t = direction.weight_ih.t();
-  const Tensor weight_hh_t = direction.weight_hh.t();
-  const auto kernel = step_kernels<scalar_t>().fwd;
-  Tensor active_h = h;
-  Tensor active_gates = hidden_gates;
+  const auto chunks = chunks_of(s, kFwdChunkRows);
+  const int threads = threads_for(6.0 * s.B * s.H * (s.H + s.I));
+  const int64_t stride = round_up(s.H, kernel.panel_columns) + kSkew;
+  const int64_t groups = (s.H + kernel.lanes - 1) / kernel.lanes;
+  const bool packed = s.N >= kPackedRows;
+
+  Tensor weight_ih = direction.weight_ih;
+  Tensor weight_hh = direction.weight_hh;
+  if (packed) {
+    weight_ih = at::empty({groups * s.I * 3 * kernel.lanes}, options);
+    weight_hh = at::empty({groups * s.H * 3 * kernel.lanes}, options);
+    run_threads(threads, [&](int thread, int team) {
+      const int64_t begin = share(groups, thread, team), end = share(groups, thread + 1, team);
+      kernel.pack_gates(direction.weight_ih.const_data_ptr<acc_t>(), s.H, s.I, begin, end, weight_ih.data_ptr<acc_t>());
+      kernel.pack_gates(direction.weight_hh.const_data_ptr<acc_t>(), s.H, s.H, begin, end, weight_hh.data_ptr<acc_t>());
+    });
+  }
+
+  const Tensor bias = at::zeros({4, stride}, options);
+  if (s.has_bias) {
+    Tensor input_bias = bias.narrow(0, 0, 3).narrow(1, 0, s.H);
+    input_bias.copy_(direction.bias_ih.view({3, s.H}));
+    input_bias.narrow(0, 0, 2).add_(direction.bias_hh.view({3, s.H}).narrow(0, 0, 2));
+    bias.select(0, 3).narrow(0, 0, s.H).copy_(direction.bias_hh.narrow(0, 2 * s.H, s.H));
+  }
+  const Tensor states = at::zeros({2, s.B, stride}, options);
+  states.narrow(2, 0, s.H).copy_(h);
+
+  const int64_t scratch_size = (groups + threads - 1) / threads * most_rows(chunks) * 3 * kernel.lanes;
+  const Tensor scratch = at::empty({threads, scratch_size}, options);
+  StepBarrier barrier(threads);
+  const Rows rows_of_y(y);
+  std::vector<Step> steps;
+  FwdChunk<scalar_t> p;
+  p.I = s.I;
+  p.H = s.H;
+  p.first_step = 0;
+  p.packed = packed;
+  p.weight_ih = weight_ih.const_data_ptr<acc_t>();
+  p.weight_hh = weight_hh.const_data_ptr<acc_t>();
+  p.input_bias = bias.const_data_ptr<acc_t>();
+  p.bias_hn = p.input_bias + 3 * stride;
+  p.h[0] = states.data_ptr<acc_t>();
+  p.h[1] = p.h[0] + s.B * stride;
+  p.h_stride = stride;
+  p.y = y.data_ptr<scalar_t>() + column;
+  p.y_stride = rows_of_y.stride_b;
+  p.gates = gates;
   for (size_t i = 0; i < chunks.size(); ++i) {
     const Chunk& chunk = chunks[direction.reverse ? chunks.size() - 1 - i : i];
-    const Tensor chunk_x = chunk_of_x(s, x, chunk, h.scalar_type());
-    Tensor chunk_gates = input_gates.narrow(0, 0, chunk.rows);
-    if (direction.input_bias.defined()) {
-      at::addmm_out(chunk_gates, direction.input_bias, chunk_x, weight_ih_t);
-    } else {
-      at::mm_out(chunk_gates, chunk_x, weight_ih_t);
-    }
-    const int64_t steps = chunk.t_end - chunk.t_begin;
-    for (int64_t step = 0; step < steps; ++step) {
+    const int64_t count = chunk.t_end - chunk.t_begin;
+    steps.clear();
+    for (int64_t step = 0; step < count; ++step) {
       const int64_t t = direction.reverse ? chunk.t_end - 1 - step : chunk.t_begin + step;
-      const int64_t rows = s.rows(t);
-      if (active_h.size(0) != rows) {
-        active_h = h.narrow(0, 0, rows);
-        active_gates = hidden_gates.narrow(0, 0, rows);
-      }
-      at::mm_out(active_gates, active_h, weight_hh_t);
-      StepFwd<scalar_t> p;
-      p.H = s.H;
-      p.input_gates = input_gates.const_data_ptr<acc_t>() + (s.offset(t) - chunk.offset) * 3 * s.H;
-      p.hidden_gates = hidden_gates.const_data_ptr<acc_t>();
-      p.bias_hn = direction.bias_hn.const_data_ptr<acc_t>();
-      p.h = h.data_ptr<acc_t>();
-      p.y = y.step(s, t);
-      p.y_stride = y.stride_b;
-      p.gates = gates == nullptr ? nullptr : gates + s.offset(t) * 4 * s.H;
-      for_rows(rows, s.H, [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
+      steps.push_back({s.offset(t) - chunk.offset, s.rows(t), s.offset(t), rows_of_y.offset(s, t), 0, 0, 0});
     }
+    const Tensor chunk_x = chunk_of_x(s, x, chunk, h.scalar_type());
+    p.steps = steps.data();
+    p.step_count = count;
+    p.rows = chunk.rows;
+    p.x = chunk_x.const_data_ptr<acc_t>();
+    p.x_stride = chunk_x.stride(0);
+    run_threads(threads, [&](int thread, int team) {
+      kernel.fwd(p, scratch.data_ptr<acc_t>() + thread * scratch_size, thread, team, barrier);
+    });
+    p.first_step += count;
+  }
+
+  // A row's last state lies in the copy that its last step wrote. Forward over a packed batch, the rows that step t has
+  // and step t + 1 has not end at t.
+  for (int64_t t = direction.reverse ? s.T - 1 : 0, end = s.B; t < s.T; ++t) {
+    const int64_t begin = t + 1 < s.T ? s.rows(t + 1) : 0;
+    if (begin == end) continue;
+    h.narrow(0, begin, end - begin)
+        .copy_(states.select(0, (t + 1) % 2).narrow(0, begin, end - begin).narrow(1, 0, s.H));
+    end = begin;
   }
 }
 
@@ -182,42 +204,68 @@ void add_weight_grads(const Sequence& s, const Tensor& dgates, const Tensor& x, 
   grads.bias.add_(dgates.sum(0));
 }
 
+// Backward over all steps of one direction; `dh` (B, H) enters as the gradient of the last state, leaves as that of h0.
 template <typename scalar_t>
-void backward_direction(const Sequence& s, const std::vector<Chunk>& chunks, const Tensor& x,
-                        const Direction& direction, const Rows<scalar_t>& y, const scalar_t* gates, const scalar_t* h0,
-                        const Rows<const scalar_t>& dy, Tensor dh, Tensor dx, DirectionGrads& grads) {
+void backward_direction(const Sequence& s, const Tensor& x, const Direction& direction, const Tensor& y, int64_t column,
+                        const scalar_t* gates, const scalar_t* h0, const Tensor& dy, Tensor dh, bool need_dhx,
+                        Tensor dx, DirectionGrads& grads) {
   using acc_t = acc_type<scalar_t>;
+  const Kernels<scalar_t> kernel = kernels<scalar_t>();
   const auto options = dh.options();
-  const Tensor dgates = at::empty({most_rows(chunks), 4 * s.H}, options);
+  const auto chunks = chunks_of(s, kBwdChunkRows);
+  const int threads = threads_for(6.0 * s.B * s.H * s.H);
+  const int64_t panels = (s.H + kernel.panel_columns - 1) / kernel.panel_columns;
+  const Tensor weight_hh = at::empty({panels * 3 * s.H * kernel.panel_columns}, options);
+  if (s.T > 1 || need_dhx) {
+    run_threads(threads, [&](int thread, int team) {
+      kernel.pack_columns(direction.weight_hh.const_data_ptr<acc_t>(), s.H, share(panels, thread, team),
+                          share(panels, thread + 1, team), weight_hh.data_ptr<acc_t>());
+    });
+  }
+  const int64_t dh_stride = panels * kernel.panel_columns + kSkew;
+  const Tensor padded_dh = at::zeros({s.B, dh_stride}, options);
+  padded_dh.narrow(1, 0, s.H).copy_(dh);
+  const int64_t dgates_stride = 4 * s.H + kSkew;
+  const Tensor dgates = at::empty({most_rows(chunks), dgates_stride}, options);
   const Tensor h_prev = at::empty({most_rows(chunks), s.H}, options);
-  const auto kernel = step_kernels<scalar_t>().bwd;
+
+  StepBarrier barrier(threads);
+  const Rows rows_of_y(y);
+  const Rows rows_of_dy(dy.defined() ? dy : y);
+  std::vector<Step> steps;
+  BwdChunk<scalar_t> p;
+  p.H = s.H;
+  p.first_step = 0;
+  p.weight_hh = weight_hh.const_data_ptr<acc_t>();
+  p.dy = dy.defined() ? dy.const_data_ptr<scalar_t>() + column : nullptr;
+  p.dy_stride = rows_of_dy.stride_b;
+  p.gates = gates;
+  p.y = y.const_data_ptr<scalar_t>() + column;
+  p.y_stride = rows_of_y.stride_b;
+  p.h0 = h0;
+  p.dh = padded_dh.data_ptr<acc_t>();
+  p.dh_stride = dh_stride;
+  p.h_prev = h_prev.data_ptr<acc_t>();
+  p.dgates = dgates.data_ptr<acc_t>();
+  p.dgates_stride = dgates_stride;
   for (size_t i = 0; i < chunks.size(); ++i) {
     const Chunk& chunk = chunks[direction.reverse ? i : chunks.size() - 1 - i];
-    const int64_t steps = chunk.t_end - chunk.t_begin;
-    for (int64_t step = 0; step < steps; ++step) {
+    const int64_t count = chunk.t_end - chunk.t_begin;
+    steps.clear();
+    for (int64_t step = 0; step < count; ++step) {
       const int64_t t = direction.reverse ? chunk.t_begin + step : chunk.t_end - 1 - step;
       const int64_t t_prev = direction.reverse ? t + 1 : t - 1;
       const bool has_prev = t_prev >= 0 && t_prev < s.T;
-      const int64_t rows = s.rows(t);
-      const int64_t row = s.offset(t) - chunk.offset;
-      StepBwd<scalar_t> p;
-      p.H = s.H;
-      p.dy = dy.step(s, t);
-      p.dy_stride = dy.stride_b;
-      p.gates = gates + s.offset(t) * 4 * s.H;
-      p.y_prev = has_prev ? y.step(s, t_prev) : nullptr;
-      p.y_stride = y.stride_b;
-      p.prev_rows = has_prev ? std::min(rows, s.rows(t_prev)) : 0;
-      p.h0 = h0;
-      p.h_prev = h_prev.data_ptr<acc_t>() + row * s.H;
-      p.dh = dh.data_ptr<acc_t>();
-      p.dgates = dgates.data_ptr<acc_t>() + row * 4 * s.H;
-      for_rows(rows, s.H, [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
-      Tensor active_dh = dh.narrow(0, 0, rows);
-      const Tensor recurrent_dgates = dgates.narrow(0, row, rows).narrow(1, s.H, 3 * s.H);
-      at::addmm_out(active_dh, active_dh, recurrent_dgates, direction.weight_hh);
+      steps.push_back({s.offset(t) - chunk.offset, s.rows(t), s.offset(t), 0, rows_of_dy.offset(s, t),
+                       has_prev ? rows_of_y.offset(s, t_prev) : 0, has_prev ? std::min(s.rows(t), s.rows(t_prev)) : 0});
     }
-    const Tensor chunk_dgates = dgates.narrow(0, 0, chunk.rows);
+    p.steps = steps.data();
+    p.step_count = count;
+    p.last_product = need_dhx || i + 1 < chunks.size();
+    run_threads(threads, [&](int thread, int team) { kernel.bwd(p, thread, team, barrier); });
+    p.first_step += count + 1;
+
+    const Tensor chunk_dgates = dgates.narrow(0, 0, chunk.rows).narrow(1, 0, 4 * s.H);
     if (grads.weight_ih.defined()) {
       add_weight_grads(s, chunk_dgates, chunk_of_x(s, x, chunk, dh.scalar_type()), h_prev.narrow(0, 0, chunk.rows),
                        grads);
@@ -229,6 +277,7 @@ void backward_direction(const Sequence& s, const std::vector<Chunk>& chunks, con
       at::addmm_out(chunk_dx, chunk_dx, chunk_dgates.narrow(1, 0, s.H), direction.weight_ih.narrow(0, 2 * s.H, s.H));
     }
   }
+  dh.copy_(padded_dh.narrow(1, 0, s.H));
 }
 
 // Calls `body` with a value of the type that holds `dtype`.
@@ -266,13 +315,11 @@ std::tuple<Tensor, Tensor, Tensor> gru_fwd_cpu(const Tensor& x, const std::optio
                        ? hx->to(acc_dtype, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous)
                        : at::zeros({s.D, s.B, s.H}, acc_options);
   if (s.N > 0) {
-    const auto chunks = chunks_of(s);
     with_scalar_type(x.scalar_type(), [&](auto zero) {
       using scalar_t = decltype(zero);
       for (int64_t d = 0; d < s.D; ++d) {
         scalar_t* saved = save_gates ? gates.data_ptr<scalar_t>() + d * s.N * 4 * s.H : nullptr;
-        forward_direction<scalar_t>(s, chunks, x, Direction(s, weights, d, acc_dtype), Rows<scalar_t>(y, d * s.H),
-                                    saved, h.select(0, d));
+        forward_direction<scalar_t>(s, x, Direction(s, weights, d, acc_dtype), y, d * s.H, saved, h.select(0, d));
       }
     });
   }
@@ -302,17 +349,15 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd_cpu(const std::optional<
     }
   }
   if (s.N > 0) {
-    const auto chunks = chunks_of(s);
     with_scalar_type(x.scalar_type(), [&](auto zero) {
       using scalar_t = decltype(zero);
       const Tensor unit_stride_dy = !dy.has_value() ? Tensor() : dy->stride(-1) == 1 ? *dy : dy->contiguous();
       const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
       for (int64_t d = 0; d < s.D; ++d) {
-        const auto dy_rows = dy.has_value() ? Rows<const scalar_t>(unit_stride_dy, d * s.H) : Rows<const scalar_t>();
         const scalar_t* initial = h0.defined() ? h0.const_data_ptr<scalar_t>() + d * s.B * s.H : nullptr;
-        backward_direction<scalar_t>(s, chunks, x, Direction(s, weights, d, acc_dtype), Rows<scalar_t>(y, d * s.H),
-                                     gates.const_data_ptr<scalar_t>() + d * s.N * 4 * s.H, initial, dy_rows,
-                                     dh.select(0, d), dx, grads[d]);
+        backward_direction<scalar_t>(s, x, Direction(s, weights, d, acc_dtype), y, d * s.H,
+                                     gates.const_data_ptr<scalar_t>() + d * s.N * 4 * s.H, initial, unit_stride_dy,
+                                     dh.select(0, d), need_dhx, dx, grads[d]);
       }
     });
   }

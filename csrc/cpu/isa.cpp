@@ -6,7 +6,7 @@
 
 #include <cstdlib>
 
-#include "steps.h"
+#include "kernels.h"
 
 namespace gru_ext {
 
@@ -60,21 +60,21 @@ CpuIsa cpu_isa() {
 }
 
 template <typename scalar_t>
-StepKernels<scalar_t> step_kernels() {
+Kernels<scalar_t> kernels() {
   switch (cpu_isa()) {
 #if defined(__x86_64__)
     case CpuIsa::avx512:
-      return step_kernels_avx512<scalar_t>();
+      return kernels_avx512<scalar_t>();
     case CpuIsa::avx2:
-      return step_kernels_avx2<scalar_t>();
+      return kernels_avx2<scalar_t>();
 #endif
     default:
-      return step_kernels_portable<scalar_t>();
+      return kernels_portable<scalar_t>();
   }
 }
-template StepKernels<float> step_kernels();
-template StepKernels<double> step_kernels();
-template StepKernels<c10::BFloat16> step_kernels();
-template StepKernels<c10::Half> step_kernels();
+template Kernels<float> kernels();
+template Kernels<double> kernels();
+template Kernels<c10::BFloat16> kernels();
+template Kernels<c10::Half> kernels();
 
 }  // namespace gru_ext

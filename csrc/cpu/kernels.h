@@ -1,0 +1,116 @@
+// The CPU's kernels: one layer and direction, a chunk of time steps at a time, as one thread of several runs it.
+// One implementation per instruction set (kernels_*.cpp); `kernels` returns the one in use.
+//
+// Letters: I input, H hidden. A `group` is as many hidden units as a vector has lanes; the last group is filled up
+// with units whose weights are zero. "Padded H" is H rounded up to whole panels, see `Kernels`.
+#pragma once
+
+#include <cstdint>
+
+namespace gru_ext {
+
+class StepBarrier;
+
+// The type a kernel computes and carries the state in, for tensors that hold scalar_t.
+template <typename scalar_t>
+struct Accumulate {
+  using type = float;
+};
+template <>
+struct Accumulate<double> {
+  using type = double;
+};
+template <typename scalar_t>
+using acc_type = typename Accumulate<scalar_t>::type;
+
+// A time step of a chunk.
+struct Step {
+  int64_t row;          // first row of the step within the chunk
+  int64_t rows;         // rows of the step: B, or fewer where sequences of a packed batch have ended
+  int64_t packed_row;   // first row of the step within all steps, for the gates
+  int64_t y_offset;     // elements from the start of y to the step's first row; likewise dy_offset
+  int64_t dy_offset;    // backward only, as are the following
+  int64_t prev_offset;  // elements from the start of y to the state before the step
+  int64_t prev_rows;    // rows that have such a state in y; the others begin at this step, from h0
+};
+
+// Forward over a chunk.
+template <typename scalar_t>
+struct FwdChunk {
+  using acc_t = acc_type<scalar_t>;
+  int64_t I, H;
+  const Step* steps;        // in the order of the recurrence
+  int64_t step_count;       //
+  int64_t first_step;       // steps before this chunk, in that order
+  int64_t rows;             // rows of all steps of the chunk
+  const acc_t* x;           // (rows, I)
+  int64_t x_stride;         // between rows of x
+  bool packed;              // whether the weights are packed by `pack_gates`; else they are the parameters as they are
+  const acc_t* weight_ih;   // (3H, I)
+  const acc_t* weight_hh;   // (3H, H)
+  const acc_t* input_bias;  // (3, h_stride)  b_ih, plus b_hh for r and z; zero beyond H
+  const acc_t* bias_hn;     // (h_stride)     b_hh of the candidate; likewise
+  acc_t* h[2];              // (B, h_stride)  the state before step s is h[s % 2], the state after it h[(s + 1) % 2]
+  int64_t h_stride;         // at least padded H
+  scalar_t* y;              // out: the states
+  int64_t y_stride;         // between rows of y
+  scalar_t* gates;          // (N, 4, H)      out: r, z, n, q; null where no gradient will be asked for
+};
+
+// Backward over a chunk. `dh` enters as the gradient of the state after the chunk's last step in time (of its first
+// for the reverse direction), and leaves as that of the state before its first.
+template <typename scalar_t>
+struct BwdChunk {
+  using acc_t = acc_type<scalar_t>;
+  int64_t H;
+  const Step* steps;       // in the order of the backward recurrence
+  int64_t step_count;      //
+  int64_t first_step;      // waits of the barrier before this chunk
+  bool last_product;       // whether to multiply the last step's gradients with R: false where none asks for dhx
+  const acc_t* weight_hh;  // (3H, H) packed by `pack_columns`
+  const scalar_t* dy;      // gradient of y; null for zero
+  int64_t dy_stride;       // between rows of dy
+  const scalar_t* gates;   // (N, 4, H) r, z, n, q as the forward left them
+  const scalar_t* y;       // the states, as the forward left them
+  int64_t y_stride;        // between rows of y
+  const scalar_t* h0;      // (B, H) initial state; null for zero
+  acc_t* dh;               // (B, dh_stride)
+  int64_t dh_stride;       // at least padded H
+  acc_t* h_prev;           // (rows, H)  out: the state before each step, for the gradient of R
+  acc_t* dgates;           // (rows, dgates_stride) out: gradients of the pre-activations; order n, r, z, q
+  int64_t dgates_stride;   // at least 4H
+};
+
+template <typename scalar_t>
+struct Kernels {
+  using acc_t = acc_type<scalar_t>;
+  int64_t lanes;          // hidden units of a group
+  int64_t panel_columns;  // columns of a panel of `pack_columns`, a multiple of lanes: what H is padded to
+
+  // weights (3H, K) -> (groups, K, 3, lanes), the groups [begin, end).
+  void (*pack_gates)(const acc_t* weights, int64_t H, int64_t K, int64_t begin, int64_t end, acc_t* packed);
+  // weights (3H, H) -> (panels, 3H, panel_columns), the panels [begin, end).
+  void (*pack_columns)(const acc_t* weights, int64_t H, int64_t begin, int64_t end, acc_t* packed);
+  // One thread's part: of the groups, or panels, that `share` gives it. `scratch` is this thread's own:
+  // (its groups, rows, 3, lanes).
+  void (*fwd)(const FwdChunk<scalar_t>& chunk, acc_t* scratch, int thread, int threads, StepBarrier& barrier);
+  void (*bwd)(const BwdChunk<scalar_t>& chunk, int thread, int threads, StepBarrier& barrier);
+};
+
+// First of `count` items that belongs to `thread`; that of `thread + 1` ends its share.
+inline int64_t share(int64_t count, int thread, int threads) { return count * thread / threads; }
+
+template <typename scalar_t>
+Kernels<scalar_t> kernels();
+
+// One declaration per instruction set; see isa.h for their order.
+template <typename scalar_t>
+Kernels<scalar_t> kernels_portable();
+#if defined(__x86_64__)
+template <typename scalar_t>
+Kernels<scalar_t> kernels_avx2();
+template <typename scalar_t>
+Kernels<scalar_t> kernels_avx512();
+#endif
+
+}  // namespace gru_ext

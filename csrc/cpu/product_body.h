@@ -1,0 +1,138 @@
+// Products of a few rows with a panel of packed weights: the micro-kernel that all the time goes into.
+//
+// A tile is `rows` rows by `vectors` vectors of columns, accumulated in registers over K: each step of K loads the
+// panel's vectors once, broadcasts one value of each row and multiplies all pairs. Tiles of few rows would wait for the
+// latency of their own additions, so they keep several partial sums.
+#pragma once
+
+#include "vector_math.h"
+
+namespace gru_ext {
+namespace {
+
+// How many accumulators a tile may use: 3/4 of the registers, the rest hold operands.
+constexpr int kAccumulators = GRU_VECTOR_REGISTERS * 3 / 4;
+// Independent additions that hide the latency of a fused multiply-add on two units.
+constexpr int kIndependentSums = 8;
+
+enum class Start { zero, bias, accumulate };
+
+// out (rows, vectors * lanes) = a (rows, K) times panel (K, vectors * lanes); plus `bias` (vectors, lanes), whose
+// vectors are bias_stride apart, or plus what out holds.
+template <typename T, int rows, int vectors, Start start>
+inline __attribute__((always_inline)) void product_tile(const T* __restrict a, int64_t a_stride,
+                                                        const T* __restrict panel, int64_t K, const T* __restrict bias,
+                                                        int64_t bias_stride, T* __restrict out, int64_t out_stride) {
+  using Math = VectorMath<T>;
+  using Vector = typename Math::Vector;
+  constexpr int lanes = Math::lanes;
+  constexpr int fit = kAccumulators / (rows * vectors);
+  constexpr int enough = (kIndependentSums + rows * vectors - 1) / (rows * vectors);
+  constexpr int sums = fit < 1 ? 1 : fit < enough ? fit : enough;
+  Vector sum[sums][rows][vectors];
+#pragma GCC unroll 16
+  for (int s = 0; s < sums; ++s) {
+#pragma GCC unroll 16
+    for (int m = 0; m < rows; ++m) {
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) {
+        sum[s][m][v] = Vector{};
+        if (s > 0) continue;
+        if (start == Start::bias) std::memcpy(&sum[s][m][v], bias + v * bias_stride, sizeof(Vector));
+        if (start == Start::accumulate) std::memcpy(&sum[s][m][v], out + m * out_stride + v * lanes, sizeof(Vector));
+      }
+    }
+  }
+  const auto add_product = [&](int s, int64_t k) __attribute__((always_inline)) {
+    Vector column[vectors];
+    std::memcpy(column, panel + k * vectors * lanes, sizeof column);
+#pragma GCC unroll 16
+    for (int m = 0; m < rows; ++m) {
+      const Vector value = Vector{} + a[m * a_stride + k];
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) sum[s][m][v] += value * column[v];
+    }
+  };
+  int64_t k = 0;
+  for (; k + sums <= K; k += sums) {
+#pragma GCC unroll 16
+    for (int s = 0; s < sums; ++s) add_product(s, k + s);
+  }
+  for (; k < K; ++k) add_product(0, k);
+#pragma GCC unroll 16
+  for (int m = 0; m < rows; ++m) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) {
+#pragma GCC unroll 16
+      for (int s = 1; s < sums; ++s) sum[0][m][v] += sum[s][m][v];
+      std::memcpy(out + m * out_stride + v * lanes, &sum[0][m][v], sizeof(Vector));
+    }
+  }
+}
+
+template <int vectors>
+constexpr int kTileRows = kAccumulators / vectors;
+
+// product_tile for a number of rows known only at run time, at most kTileRows<vectors>.
+template <typename T, int vectors, Start start, int rows = kTileRows<vectors>>
+__attribute__((noinline)) void product_rows(int64_t count, const T* a, int64_t a_stride, const T* panel, int64_t K,
+                                            const T* bias, int64_t bias_stride, T* out, int64_t out_stride) {
+  if (count == rows) {
+    product_tile<T, rows, vectors, start>(a, a_stride, panel, K, bias, bias_stride, out, out_stride);
+  } else if constexpr (rows > 1) {
+    product_rows<T, vectors, start, rows - 1>(count, a, a_stride, panel, K, bias, bias_stride, out, out_stride);
+  }
+}
+
+// Calls `body(first, count)` for tiles of at most `largest` rows, as equal as can be: 9 rows are 5 and 4, not 8 and 1.
+template <int largest, typename Body>
+inline __attribute__((always_inline)) void for_each_tile(int64_t rows, const Body& body) {
+  const int64_t tiles = (rows + largest - 1) / largest;
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    const int64_t first = rows * tile / tiles;
+    body(first, rows * (tile + 1) / tiles - first);
+  }
+}
+
+// As product_rows, for weights that are not packed: out (rows, 3, lanes) = a (rows, K) times the rows
+// [unit, unit + count) of each gate of weights (3H, K), plus the bias. Vectors run along K. For calls of so few rows
+// that packing would cost more than the product.
+template <typename T>
+void unpacked_product_rows(int64_t rows, const T* a, int64_t a_stride, const T* weights, int64_t H, int64_t K,
+                           int64_t unit, int count, const T* bias, int64_t bias_stride, T* out) {
+  using Math = VectorMath<T>;
+  using Vector = typename Math::Vector;
+  constexpr int lanes = Math::lanes;
+  for (int64_t m = 0; m < rows; ++m, a += a_stride, out += 3 * lanes) {
+    for (int gate = 0; gate < 3; ++gate) {
+      for (int i = 0; i < lanes; ++i) out[gate * lanes + i] = bias == nullptr ? T(0) : bias[gate * bias_stride + i];
+    }
+    for (int i = 0; i < count; ++i) {
+      const T* w = weights + (unit + i) * K;
+      Vector sum[3][2] = {};
+      int64_t k = 0;
+      for (; k + 2 * lanes <= K; k += 2 * lanes) {
+        Vector value[2];
+        std::memcpy(value, a + k, sizeof value);
+#pragma GCC unroll 4
+        for (int gate = 0; gate < 3; ++gate) {
+          Vector row[2];
+          std::memcpy(row, w + gate * H * K + k, sizeof row);
+          sum[gate][0] += value[0] * row[0];
+          sum[gate][1] += value[1] * row[1];
+        }
+      }
+#pragma GCC unroll 4
+      for (int gate = 0; gate < 3; ++gate) {
+        const Vector both = sum[gate][0] + sum[gate][1];
+        T total = 0;
+        for (int lane = 0; lane < lanes; ++lane) total += both[lane];
+        for (int64_t rest = k; rest < K; ++rest) total += a[rest] * w[gate * H * K + rest];
+        out[gate * lanes + i] += total;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gru_ext

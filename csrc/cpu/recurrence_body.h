@@ -1,0 +1,216 @@
+// The recurrence over a chunk of steps, forward and backward, for one thread of several.
+//
+// Threads split the hidden units: forward by groups, backward by panels. A step's product reads what all threads wrote
+// in the step before, so each step begins with a wait for them; nothing else is shared within a step. Forward, the
+// state is kept twice: a thread that is a step ahead writes the copy that the others no longer read. The order in which
+// a thread goes through its units alternates, so that the weights it used last are used first, from the cache.
+#pragma once
+
+#include "../cell.h"
+#include "kernels.h"
+#include "product_body.h"
+#include "step_barrier.h"
+
+namespace gru_ext {
+namespace {
+
+// `count` values from `source`, converted; the lanes beyond them are zero.
+template <typename acc_t, typename T>
+inline __attribute__((always_inline)) typename VectorMath<acc_t>::Vector load(const T* source, int64_t count) {
+  using Math = VectorMath<acc_t>;
+  typename Math::Vector result{};
+  if constexpr (std::is_same_v<T, acc_t>) {
+    if (count == Math::lanes) {
+      std::memcpy(&result, source, sizeof result);
+      return result;
+    }
+  }
+  acc_t lane[Math::lanes] = {};
+  if (count == Math::lanes) {
+    for (int i = 0; i < Math::lanes; ++i) lane[i] = static_cast<acc_t>(source[i]);
+  } else {
+    for (int i = 0; i < count; ++i) lane[i] = static_cast<acc_t>(source[i]);
+  }
+  std::memcpy(&result, lane, sizeof result);
+  return result;
+}
+
+// The first `count` lanes of `value` to `target`, converted.
+template <typename acc_t, typename T>
+inline __attribute__((always_inline)) void store(T* target, typename VectorMath<acc_t>::Vector value, int64_t count) {
+  using Math = VectorMath<acc_t>;
+  if constexpr (std::is_same_v<T, acc_t>) {
+    if (count == Math::lanes) {
+      std::memcpy(target, &value, sizeof value);
+      return;
+    }
+  }
+  acc_t lane[Math::lanes];
+  std::memcpy(lane, &value, sizeof value);
+  if (count == Math::lanes) {
+    for (int i = 0; i < Math::lanes; ++i) target[i] = static_cast<T>(lane[i]);
+  } else {
+    for (int i = 0; i < count; ++i) target[i] = static_cast<T>(lane[i]);
+  }
+}
+
+// The gates of `rows` rows of a step for the `count` units from `unit` on.
+// input_gates, hidden_gates: (rows, 3, lanes).
+template <typename scalar_t>
+inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t>& p, const Step& step, int64_t first_row,
+                                                     int64_t rows, int64_t unit, int64_t count,
+                                                     const acc_type<scalar_t>* input_gates,
+                                                     const acc_type<scalar_t>* hidden_gates,
+                                                     const acc_type<scalar_t>* h, acc_type<scalar_t>* h_next) {
+  using acc_t = acc_type<scalar_t>;
+  using Math = VectorMath<acc_t>;
+  using Vector = typename Math::Vector;
+  constexpr int lanes = Math::lanes;
+  const Vector bias_hn = load<acc_t>(p.bias_hn + unit, lanes);
+  for (int64_t m = 0; m < rows; ++m) {
+    const int64_t row = first_row + m;
+    const acc_t* input = input_gates + m * 3 * lanes;
+    const acc_t* hidden = hidden_gates + m * 3 * lanes;
+    const Vector a_r = load<acc_t>(input, lanes) + load<acc_t>(hidden, lanes);
+    const Vector a_z = load<acc_t>(input + lanes, lanes) + load<acc_t>(hidden + lanes, lanes);
+    const Vector a_n = load<acc_t>(input + 2 * lanes, lanes);
+    const Vector q = load<acc_t>(hidden + 2 * lanes, lanes) + bias_hn;
+    Gates<Vector> gates;
+    const Vector state = cell_fwd<Math>(a_r, a_z, a_n, q, load<acc_t>(h + row * p.h_stride + unit, lanes), gates);
+    store<acc_t>(h_next + row * p.h_stride + unit, state, lanes);
+    store<acc_t>(p.y + step.y_offset + row * p.y_stride + unit, state, count);
+    if (p.gates != nullptr) {
+      scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
+      store<acc_t>(saved, gates.r, count);
+      store<acc_t>(saved + p.H, gates.z, count);
+      store<acc_t>(saved + 2 * p.H, gates.n, count);
+      store<acc_t>(saved + 3 * p.H, gates.q, count);
+    }
+  }
+}
+
+template <typename scalar_t>
+void fwd_chunk(const FwdChunk<scalar_t>& p, acc_type<scalar_t>* scratch, int thread, int threads,
+               StepBarrier& barrier) {
+  using acc_t = acc_type<scalar_t>;
+  constexpr int lanes = VectorMath<acc_t>::lanes;
+  constexpr int tile_rows = kTileRows<3>;
+  const int64_t groups = (p.H + lanes - 1) / lanes;
+  const int64_t begin = share(groups, thread, threads);
+  const int64_t end = share(groups, thread + 1, threads);
+  const int64_t padded = p.h_stride;
+
+  for (int64_t group = begin; group < end; ++group) {
+    acc_t* input_gates = scratch + (group - begin) * p.rows * 3 * lanes;
+    const acc_t* bias = p.input_bias + group * lanes;
+    for_each_tile<tile_rows>(p.rows, [&](int64_t row, int64_t rows) {
+      const acc_t* x = p.x + row * p.x_stride;
+      acc_t* out = input_gates + row * 3 * lanes;
+      if (p.packed) {
+        product_rows<acc_t, 3, Start::bias>(rows, x, p.x_stride, p.weight_ih + group * p.I * 3 * lanes, p.I, bias,
+                                            padded, out, 3 * lanes);
+      } else {
+        unpacked_product_rows(rows, x, p.x_stride, p.weight_ih, p.H, p.I, group * lanes,
+                              static_cast<int>(std::min<int64_t>(lanes, p.H - group * lanes)), bias, padded, out);
+      }
+    });
+  }
+
+  alignas(64) acc_t hidden_gates[tile_rows * 3 * lanes];
+  for (int64_t i = 0; i < p.step_count; ++i) {
+    const Step& step = p.steps[i];
+    const int64_t done = p.first_step + i;
+    const acc_t* h = p.h[done % 2];
+    acc_t* h_next = p.h[(done + 1) % 2];
+    barrier.wait(thread, threads, done);
+    for (int64_t j = 0; j < end - begin; ++j) {
+      const int64_t group = done % 2 == 0 ? begin + j : end - 1 - j;
+      const int64_t unit = group * lanes;
+      const int64_t count = std::min<int64_t>(lanes, p.H - unit);
+      const acc_t* input_gates = scratch + ((group - begin) * p.rows + step.row) * 3 * lanes;
+      for_each_tile<tile_rows>(step.rows, [&](int64_t row, int64_t rows) __attribute__((always_inline)) {
+        if (p.packed) {
+          product_rows<acc_t, 3, Start::zero>(rows, h + row * p.h_stride, p.h_stride,
+                                              p.weight_hh + group * p.H * 3 * lanes, p.H, nullptr, 0, hidden_gates,
+                                              3 * lanes);
+        } else {
+          unpacked_product_rows<acc_t>(rows, h + row * p.h_stride, p.h_stride, p.weight_hh, p.H, p.H, unit,
+                                       static_cast<int>(count), nullptr, 0, hidden_gates);
+        }
+        gates_fwd(p, step, row, rows, unit, count, input_gates + row * 3 * lanes, hidden_gates, h, h_next);
+      });
+    }
+    barrier.finished(thread, done + 1);
+  }
+}
+
+// The derivative of the gates of a step, for the `count` units from `unit` on.
+template <typename scalar_t>
+inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t>& p, const Step& step, int64_t unit,
+                                                     int64_t count) {
+  using acc_t = acc_type<scalar_t>;
+  using Math = VectorMath<acc_t>;
+  using Vector = typename Math::Vector;
+  for (int64_t row = 0; row < step.rows; ++row) {
+    const scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
+    const Gates<Vector> gates = {load<acc_t>(saved, count), load<acc_t>(saved + p.H, count),
+                                 load<acc_t>(saved + 2 * p.H, count), load<acc_t>(saved + 3 * p.H, count)};
+    Vector h{};
+    if (row < step.prev_rows) {
+      h = load<acc_t>(p.y + step.prev_offset + row * p.y_stride + unit, count);
+    } else if (p.h0 != nullptr) {
+      h = load<acc_t>(p.h0 + row * p.H + unit, count);
+    }
+    acc_t* dh = p.dh + row * p.dh_stride + unit;
+    Vector d = load<acc_t>(dh, Math::lanes);
+    if (p.dy != nullptr) d += load<acc_t>(p.dy + step.dy_offset + row * p.dy_stride + unit, count);
+    GateGrads<Vector> grads;
+    const Vector past_product = cell_bwd(gates, h, d, grads);
+    store<acc_t>(dh, past_product, Math::lanes);
+    store<acc_t>(p.h_prev + (step.row + row) * p.H + unit, h, count);
+    acc_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + unit;
+    store<acc_t>(dgates, grads.n, count);
+    store<acc_t>(dgates + p.H, grads.r, count);
+    store<acc_t>(dgates + 2 * p.H, grads.z, count);
+    store<acc_t>(dgates + 3 * p.H, grads.q, count);
+  }
+}
+
+// Vectors of a panel of `pack_columns`.
+constexpr int kPanelVectors = 2;
+
+template <typename scalar_t>
+void bwd_chunk(const BwdChunk<scalar_t>& p, int thread, int threads, StepBarrier& barrier) {
+  using acc_t = acc_type<scalar_t>;
+  constexpr int lanes = VectorMath<acc_t>::lanes;
+  constexpr int columns = kPanelVectors * lanes;
+  const int64_t panels = (p.H + columns - 1) / columns;
+  const int64_t begin = share(panels, thread, threads);
+  const int64_t end = share(panels, thread + 1, threads);
+  // Round i: the product of step i - 1, which needs all threads' gradients of it, then the gates of step i.
+  for (int64_t i = 0; i <= p.step_count; ++i) {
+    const int64_t done = p.first_step + i;
+    const bool product = i > 0 && (i < p.step_count || p.last_product);
+    if (product) barrier.wait(thread, threads, done);
+    for (int64_t j = 0; j < end - begin; ++j) {
+      const int64_t panel = done % 2 == 0 ? begin + j : end - 1 - j;
+      if (product) {
+        const Step& step = p.steps[i - 1];
+        for_each_tile<kTileRows<kPanelVectors>>(step.rows, [&](int64_t row, int64_t rows) {
+          product_rows<acc_t, kPanelVectors, Start::accumulate>(
+              rows, p.dgates + (step.row + row) * p.dgates_stride + p.H, p.dgates_stride,
+              p.weight_hh + panel * 3 * p.H * columns, 3 * p.H, nullptr, 0, p.dh + row * p.dh_stride + panel * columns,
+              p.dh_stride);
+        });
+      }
+      if (i == p.step_count) continue;
+      for (int64_t unit = panel * columns; unit < std::min(p.H, (panel + 1) * columns); unit += lanes) {
+        gates_bwd(p, p.steps[i], unit, std::min<int64_t>(lanes, p.H - unit));
+      }
+    }
+    barrier.finished(thread, done + 1);
+  }
+}
+
+}  // namespace
+}  // namespace gru_ext

@@ -1,0 +1,36 @@
+#include "threads.h"
+
+#include <ATen/Parallel.h>
+#include <omp.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <atomic>
+
+namespace gru_ext {
+namespace {
+
+// 0.5 us of a core at 100 GFLOP/s: some times the 0.05 to 0.1 us that a wait for another thread costs.
+constexpr double kFlopsPerThread = 5e4;
+
+std::atomic<bool> in_forked_child{false};
+
+}  // namespace
+
+int threads_for(double flops) {
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { in_forked_child = true; });
+  (void)registered;
+  if (omp_in_parallel() || at::in_parallel_region() || in_forked_child) return 1;
+  return static_cast<int>(std::clamp(flops / kFlopsPerThread, 1.0, static_cast<double>(at::get_num_threads())));
+}
+
+void run_threads(int threads, const std::function<void(int, int)>& body) {
+  if (threads == 1) {
+    body(0, 1);
+    return;
+  }
+#pragma omp parallel num_threads(threads)
+  body(omp_get_thread_num(), omp_get_num_threads());
+}
+
+}  // namespace gru_ext
