@@ -32,6 +32,15 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd(const std::optional<Tens
   return op.call(dy, dh_n, x, hx, weights, batch_sizes, bidirectional, y, gates, need_dx, need_dhx, need_dweights);
 }
 
+namespace {
+
+void no_cuda_kernels(const c10::OperatorHandle&, torch::jit::Stack*) {
+  TORCH_CHECK_NOT_IMPLEMENTED(false,
+                              "gru: expected tensors on the CPU, got CUDA tensors: this version of gru_ext has no CUDA"
+                              " kernels; move the model and its input to the CPU, or use torch.nn.GRU");
+}
+
+}  // namespace
 }  // namespace gru_ext
 
 TORCH_LIBRARY(gru_ext, m) {
@@ -53,6 +62,11 @@ TORCH_LIBRARY_IMPL(gru_ext, CompositeImplicitAutograd, m) { m.impl("gru", gru_ex
 TORCH_LIBRARY_IMPL(gru_ext, CPU, m) {
   m.impl("gru_fwd", gru_ext::gru_fwd_cpu);
   m.impl("gru_bwd", gru_ext::gru_bwd_cpu);
+}
+
+TORCH_LIBRARY_IMPL(gru_ext, CUDA, m) {
+  m.impl("gru_fwd", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
+  m.impl("gru_bwd", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
 }
 
 PYBIND11_MODULE(_C, m) {

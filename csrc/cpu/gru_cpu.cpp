@@ -8,6 +8,7 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <algorithm>
+#include <chrono>
 #include <vector>
 
 #include "../check.h"
@@ -98,6 +99,14 @@ struct Rows {
   int64_t offset(const Sequence& s, int64_t t) const { return packed ? s.offset(t) * stride_b : t * stride_t; }
 };
 
+// Runs `body` on the threads. Where they mostly waited for cores that other programs hold, `threads` becomes 1.
+template <typename Body>
+void run_chunk(int& threads, StepBarrier& barrier, const Body& body) {
+  const auto start = std::chrono::steady_clock::now();
+  run_threads(threads, body);
+  if (threads > 1 && barrier.crowded(std::chrono::steady_clock::now() - start)) threads = 1;
+}
+
 // Forward over all steps of one direction; `h` (B, H) is the state, before and after.
 template <typename scalar_t>
 void forward_direction(const Sequence& s, const Tensor& x, const Direction& direction, const Tensor& y, int64_t column,
@@ -106,7 +115,7 @@ void forward_direction(const Sequence& s, const Tensor& x, const Direction& dire
   const Kernels<scalar_t> kernel = kernels<scalar_t>();
   const auto options = h.options();
   const auto chunks = chunks_of(s, kFwdChunkRows);
-  const int threads = threads_for(6.0 * s.B * s.H * (s.H + s.I));
+  int threads = threads_for(6.0 * s.B * s.H * (s.H + s.I));
   const int64_t stride = round_up(s.H, kernel.panel_columns) + kSkew;
   const int64_t groups = (s.H + kernel.lanes - 1) / kernel.lanes;
   const bool packed = s.N >= kPackedRows;
@@ -133,8 +142,7 @@ void forward_direction(const Sequence& s, const Tensor& x, const Direction& dire
   const Tensor states = at::zeros({2, s.B, stride}, options);
   states.narrow(2, 0, s.H).copy_(h);
 
-  const int64_t scratch_size = (groups + threads - 1) / threads * most_rows(chunks) * 3 * kernel.lanes;
-  const Tensor scratch = at::empty({threads, scratch_size}, options);
+  const Tensor input_gates = at::empty({groups * most_rows(chunks) * 3 * kernel.lanes}, options);
   StepBarrier barrier(threads);
   const Rows rows_of_y(y);
   std::vector<Step> steps;
@@ -147,6 +155,7 @@ void forward_direction(const Sequence& s, const Tensor& x, const Direction& dire
   p.weight_hh = weight_hh.const_data_ptr<acc_t>();
   p.input_bias = bias.const_data_ptr<acc_t>();
   p.bias_hn = p.input_bias + 3 * stride;
+  p.input_gates = input_gates.data_ptr<acc_t>();
   p.h[0] = states.data_ptr<acc_t>();
   p.h[1] = p.h[0] + s.B * stride;
   p.h_stride = stride;
@@ -167,9 +176,7 @@ void forward_direction(const Sequence& s, const Tensor& x, const Direction& dire
     p.rows = chunk.rows;
     p.x = chunk_x.const_data_ptr<acc_t>();
     p.x_stride = chunk_x.stride(0);
-    run_threads(threads, [&](int thread, int team) {
-      kernel.fwd(p, scratch.data_ptr<acc_t>() + thread * scratch_size, thread, team, barrier);
-    });
+    run_chunk(threads, barrier, [&](int thread, int team) { kernel.fwd(p, thread, team, barrier); });
     p.first_step += count;
   }
 
@@ -213,7 +220,7 @@ void backward_direction(const Sequence& s, const Tensor& x, const Direction& dir
   const Kernels<scalar_t> kernel = kernels<scalar_t>();
   const auto options = dh.options();
   const auto chunks = chunks_of(s, kBwdChunkRows);
-  const int threads = threads_for(6.0 * s.B * s.H * s.H);
+  int threads = threads_for(6.0 * s.B * s.H * s.H);
   const int64_t panels = (s.H + kernel.panel_columns - 1) / kernel.panel_columns;
   const Tensor weight_hh = at::empty({panels * 3 * s.H * kernel.panel_columns}, options);
   if (s.T > 1 || need_dhx) {
@@ -262,7 +269,7 @@ void backward_direction(const Sequence& s, const Tensor& x, const Direction& dir
     p.steps = steps.data();
     p.step_count = count;
     p.last_product = need_dhx || i + 1 < chunks.size();
-    run_threads(threads, [&](int thread, int team) { kernel.bwd(p, thread, team, barrier); });
+    run_chunk(threads, barrier, [&](int thread, int team) { kernel.bwd(p, thread, team, barrier); });
     p.first_step += count + 1;
 
     const Tensor chunk_dgates = dgates.narrow(0, 0, chunk.rows).narrow(1, 0, 4 * s.H);

@@ -50,6 +50,7 @@ struct FwdChunk {
   const acc_t* weight_hh;   // (3H, H)
   const acc_t* input_bias;  // (3, h_stride)  b_ih, plus b_hh for r and z; zero beyond H
   const acc_t* bias_hn;     // (h_stride)     b_hh of the candidate; likewise
+  acc_t* input_gates;       // (groups, rows, 3, lanes) scratch: W x + b_ih of the chunk
   acc_t* h[2];              // (B, h_stride)  the state before step s is h[s % 2], the state after it h[(s + 1) % 2]
   int64_t h_stride;         // at least padded H
   scalar_t* y;              // out: the states
@@ -91,9 +92,8 @@ struct Kernels {
   void (*pack_gates)(const acc_t* weights, int64_t H, int64_t K, int64_t begin, int64_t end, acc_t* packed);
   // weights (3H, H) -> (panels, 3H, panel_columns), the panels [begin, end).
   void (*pack_columns)(const acc_t* weights, int64_t H, int64_t begin, int64_t end, acc_t* packed);
-  // One thread's part: of the groups, or panels, that `share` gives it. `scratch` is this thread's own:
-  // (its groups, rows, 3, lanes).
-  void (*fwd)(const FwdChunk<scalar_t>& chunk, acc_t* scratch, int thread, int threads, StepBarrier& barrier);
+  // One thread's part: the groups, or panels, that `share` gives it.
+  void (*fwd)(const FwdChunk<scalar_t>& chunk, int thread, int threads, StepBarrier& barrier);
   void (*bwd)(const BwdChunk<scalar_t>& chunk, int thread, int threads, StepBarrier& barrier);
 };
 

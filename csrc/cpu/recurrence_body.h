@@ -90,8 +90,7 @@ inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t>& p
 }
 
 template <typename scalar_t>
-void fwd_chunk(const FwdChunk<scalar_t>& p, acc_type<scalar_t>* scratch, int thread, int threads,
-               StepBarrier& barrier) {
+void fwd_chunk(const FwdChunk<scalar_t>& p, int thread, int threads, StepBarrier& barrier) {
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
   constexpr int tile_rows = kTileRows<3>;
@@ -101,7 +100,7 @@ void fwd_chunk(const FwdChunk<scalar_t>& p, acc_type<scalar_t>* scratch, int thr
   const int64_t padded = p.h_stride;
 
   for (int64_t group = begin; group < end; ++group) {
-    acc_t* input_gates = scratch + (group - begin) * p.rows * 3 * lanes;
+    acc_t* input_gates = p.input_gates + group * p.rows * 3 * lanes;
     const acc_t* bias = p.input_bias + group * lanes;
     for_each_tile<tile_rows>(p.rows, [&](int64_t row, int64_t rows) {
       const acc_t* x = p.x + row * p.x_stride;
@@ -127,7 +126,7 @@ void fwd_chunk(const FwdChunk<scalar_t>& p, acc_type<scalar_t>* scratch, int thr
       const int64_t group = done % 2 == 0 ? begin + j : end - 1 - j;
       const int64_t unit = group * lanes;
       const int64_t count = std::min<int64_t>(lanes, p.H - unit);
-      const acc_t* input_gates = scratch + ((group - begin) * p.rows + step.row) * 3 * lanes;
+      const acc_t* input_gates = p.input_gates + (group * p.rows + step.row) * 3 * lanes;
       for_each_tile<tile_rows>(step.rows, [&](int64_t row, int64_t rows) __attribute__((always_inline)) {
         if (p.packed) {
           product_rows<acc_t, 3, Start::zero>(rows, h + row * p.h_stride, p.h_stride,
