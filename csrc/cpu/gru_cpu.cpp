@@ -86,7 +86,8 @@ struct Direction {
 Tensor chunk_of_x(const Sequence& s, const Tensor& x, const Chunk& chunk, at::ScalarType acc_dtype) {
   const Tensor part =
       x.dim() == 2 ? x.narrow(0, chunk.offset, chunk.rows) : x.narrow(0, chunk.t_begin, chunk.t_end - chunk.t_begin);
-  return part.reshape({chunk.rows, s.I}).to(acc_dtype);
+  const Tensor rows = part.reshape({chunk.rows, s.I}).to(acc_dtype);
+  return rows.stride(1) == 1 ? rows : rows.contiguous();
 }
 
 // Where the rows of y or dy begin: element offset of step t, stride between the rows of a step.
@@ -107,15 +108,24 @@ void run_chunk(int& threads, StepBarrier& barrier, const Body& body) {
   if (threads > 1 && barrier.crowded(std::chrono::steady_clock::now() - start)) threads = 1;
 }
 
+// Copies `rows` rows of `columns` values between buffers of other strides.
+template <typename T>
+void copy_rows(const T* source, int64_t source_stride, T* target, int64_t target_stride, int64_t rows,
+               int64_t columns) {
+  for (int64_t row = 0; row < rows; ++row) {
+    std::copy_n(source + row * source_stride, columns, target + row * target_stride);
+  }
+}
+
 // Forward over all steps of one direction; `h` (B, H) is the state, before and after.
 template <typename scalar_t>
 void forward_direction(const Sequence& s, const Tensor& x, const Direction& direction, const Tensor& y, int64_t column,
-                       scalar_t* gates, Tensor h) {
+                       scalar_t* gates, acc_type<scalar_t>* h) {
   using acc_t = acc_type<scalar_t>;
   const Kernels<scalar_t> kernel = kernels<scalar_t>();
-  const auto options = h.options();
+  const auto options = direction.weight_hh.options();
   const auto chunks = chunks_of(s, kFwdChunkRows);
-  int threads = threads_for(6.0 * s.B * s.H * (s.H + s.I));
+  int threads = threads_for(s.T, 6.0 * s.B * s.H * (s.H + s.I));
   const int64_t stride = round_up(s.H, kernel.panel_columns) + kSkew;
   const int64_t groups = (s.H + kernel.lanes - 1) / kernel.lanes;
   const bool packed = s.N >= kPackedRows;
@@ -134,13 +144,17 @@ void forward_direction(const Sequence& s, const Tensor& x, const Direction& dire
 
   const Tensor bias = at::zeros({4, stride}, options);
   if (s.has_bias) {
-    Tensor input_bias = bias.narrow(0, 0, 3).narrow(1, 0, s.H);
-    input_bias.copy_(direction.bias_ih.view({3, s.H}));
-    input_bias.narrow(0, 0, 2).add_(direction.bias_hh.view({3, s.H}).narrow(0, 0, 2));
-    bias.select(0, 3).narrow(0, 0, s.H).copy_(direction.bias_hh.narrow(0, 2 * s.H, s.H));
+    const acc_t* bias_ih = direction.bias_ih.const_data_ptr<acc_t>();
+    const acc_t* bias_hh = direction.bias_hh.const_data_ptr<acc_t>();
+    acc_t* sum = bias.data_ptr<acc_t>();
+    copy_rows(bias_ih, s.H, sum, stride, 3, s.H);
+    for (int64_t u = 0; u < s.H; ++u) sum[u] += bias_hh[u];
+    for (int64_t u = 0; u < s.H; ++u) sum[stride + u] += bias_hh[s.H + u];
+    copy_rows(bias_hh + 2 * s.H, s.H, sum + 3 * stride, stride, 1, s.H);
   }
   const Tensor states = at::zeros({2, s.B, stride}, options);
-  states.narrow(2, 0, s.H).copy_(h);
+  acc_t* const state[2] = {states.data_ptr<acc_t>(), states.data_ptr<acc_t>() + s.B * stride};
+  for (acc_t* copy : state) copy_rows(h, s.H, copy, stride, s.B, s.H);
 
   const Tensor input_gates = at::empty({groups * most_rows(chunks) * 3 * kernel.lanes}, options);
   StepBarrier barrier(threads);
@@ -156,8 +170,8 @@ void forward_direction(const Sequence& s, const Tensor& x, const Direction& dire
   p.input_bias = bias.const_data_ptr<acc_t>();
   p.bias_hn = p.input_bias + 3 * stride;
   p.input_gates = input_gates.data_ptr<acc_t>();
-  p.h[0] = states.data_ptr<acc_t>();
-  p.h[1] = p.h[0] + s.B * stride;
+  p.h[0] = state[0];
+  p.h[1] = state[1];
   p.h_stride = stride;
   p.y = y.data_ptr<scalar_t>() + column;
   p.y_stride = rows_of_y.stride_b;
@@ -170,7 +184,7 @@ void forward_direction(const Sequence& s, const Tensor& x, const Direction& dire
       const int64_t t = direction.reverse ? chunk.t_end - 1 - step : chunk.t_begin + step;
       steps.push_back({s.offset(t) - chunk.offset, s.rows(t), s.offset(t), rows_of_y.offset(s, t), 0, 0, 0});
     }
-    const Tensor chunk_x = chunk_of_x(s, x, chunk, h.scalar_type());
+    const Tensor chunk_x = chunk_of_x(s, x, chunk, options.dtype().toScalarType());
     p.steps = steps.data();
     p.step_count = count;
     p.rows = chunk.rows;
@@ -185,8 +199,7 @@ void forward_direction(const Sequence& s, const Tensor& x, const Direction& dire
   for (int64_t t = direction.reverse ? s.T - 1 : 0, end = s.B; t < s.T; ++t) {
     const int64_t begin = t + 1 < s.T ? s.rows(t + 1) : 0;
     if (begin == end) continue;
-    h.narrow(0, begin, end - begin)
-        .copy_(states.select(0, (t + 1) % 2).narrow(0, begin, end - begin).narrow(1, 0, s.H));
+    copy_rows(state[(t + 1) % 2] + begin * stride, stride, h + begin * s.H, s.H, end - begin, s.H);
     end = begin;
   }
 }
@@ -198,29 +211,35 @@ struct DirectionGrads {
   Tensor bias;       // (4H) sums of the gate gradients, in their order n, r, z, q
 };
 
-// dgates of a chunk (rows, 4H), order n, r, z, q -> the gradients of the weights, added to `grads`.
+// target = product, or target += product: the first chunk fills what later ones add to.
+void add_product(Tensor target, const Tensor& a, const Tensor& b, bool first) {
+  at::addmm_out(target, target, a, b, /*beta=*/first ? 0 : 1);
+}
+
+// dgates of a chunk (rows, 4H), order n, r, z, q -> the gradients of the weights.
 void add_weight_grads(const Sequence& s, const Tensor& dgates, const Tensor& x, const Tensor& h_prev,
-                      DirectionGrads& grads) {
+                      DirectionGrads& grads, bool first) {
   const Tensor dgates_t = dgates.t();
-  const auto add_product = [&](Tensor target, int64_t first_gate, int64_t gate_count, const Tensor& rows) {
-    at::addmm_out(target, target, dgates_t.narrow(0, first_gate * s.H, gate_count * s.H), rows);
-  };
-  add_product(grads.weight_ih.narrow(0, 0, 2 * s.H), 1, 2, x);
-  add_product(grads.weight_ih.narrow(0, 2 * s.H, s.H), 0, 1, x);
-  add_product(grads.weight_hh, 1, 3, h_prev);
-  grads.bias.add_(dgates.sum(0));
+  add_product(grads.weight_ih.narrow(0, 0, 2 * s.H), dgates_t.narrow(0, s.H, 2 * s.H), x, first);
+  add_product(grads.weight_ih.narrow(0, 2 * s.H, s.H), dgates_t.narrow(0, 0, s.H), x, first);
+  add_product(grads.weight_hh, dgates_t.narrow(0, s.H, 3 * s.H), h_prev, first);
+  if (first) {
+    at::sum_out(grads.bias, dgates, 0);
+  } else {
+    grads.bias.add_(dgates.sum(0));
+  }
 }
 
 // Backward over all steps of one direction; `dh` (B, H) enters as the gradient of the last state, leaves as that of h0.
 template <typename scalar_t>
 void backward_direction(const Sequence& s, const Tensor& x, const Direction& direction, const Tensor& y, int64_t column,
-                        const scalar_t* gates, const scalar_t* h0, const Tensor& dy, Tensor dh, bool need_dhx,
-                        Tensor dx, DirectionGrads& grads) {
+                        const scalar_t* gates, const scalar_t* h0, const Tensor& dy, acc_type<scalar_t>* dh,
+                        bool need_dhx, Tensor dx, DirectionGrads& grads) {
   using acc_t = acc_type<scalar_t>;
   const Kernels<scalar_t> kernel = kernels<scalar_t>();
-  const auto options = dh.options();
+  const auto options = direction.weight_hh.options();
   const auto chunks = chunks_of(s, kBwdChunkRows);
-  int threads = threads_for(6.0 * s.B * s.H * s.H);
+  int threads = threads_for(s.T, 6.0 * s.B * s.H * s.H);
   const int64_t panels = (s.H + kernel.panel_columns - 1) / kernel.panel_columns;
   const Tensor weight_hh = at::empty({panels * 3 * s.H * kernel.panel_columns}, options);
   if (s.T > 1 || need_dhx) {
@@ -231,7 +250,8 @@ void backward_direction(const Sequence& s, const Tensor& x, const Direction& dir
   }
   const int64_t dh_stride = panels * kernel.panel_columns + kSkew;
   const Tensor padded_dh = at::zeros({s.B, dh_stride}, options);
-  padded_dh.narrow(1, 0, s.H).copy_(dh);
+  acc_t* const state_grad = padded_dh.data_ptr<acc_t>();
+  copy_rows(dh, s.H, state_grad, dh_stride, s.B, s.H);
   const int64_t dgates_stride = 4 * s.H + kSkew;
   const Tensor dgates = at::empty({most_rows(chunks), dgates_stride}, options);
   const Tensor h_prev = at::empty({most_rows(chunks), s.H}, options);
@@ -250,7 +270,7 @@ void backward_direction(const Sequence& s, const Tensor& x, const Direction& dir
   p.y = y.const_data_ptr<scalar_t>() + column;
   p.y_stride = rows_of_y.stride_b;
   p.h0 = h0;
-  p.dh = padded_dh.data_ptr<acc_t>();
+  p.dh = state_grad;
   p.dh_stride = dh_stride;
   p.h_prev = h_prev.data_ptr<acc_t>();
   p.dgates = dgates.data_ptr<acc_t>();
@@ -274,17 +294,18 @@ void backward_direction(const Sequence& s, const Tensor& x, const Direction& dir
 
     const Tensor chunk_dgates = dgates.narrow(0, 0, chunk.rows).narrow(1, 0, 4 * s.H);
     if (grads.weight_ih.defined()) {
-      add_weight_grads(s, chunk_dgates, chunk_of_x(s, x, chunk, dh.scalar_type()), h_prev.narrow(0, 0, chunk.rows),
-                       grads);
+      add_weight_grads(s, chunk_dgates, chunk_of_x(s, x, chunk, options.dtype().toScalarType()),
+                       h_prev.narrow(0, 0, chunk.rows), grads, /*first=*/i == 0);
     }
     if (dx.defined()) {
-      Tensor chunk_dx = dx.narrow(0, chunk.offset, chunk.rows);
-      at::addmm_out(chunk_dx, chunk_dx, chunk_dgates.narrow(1, s.H, 2 * s.H),
-                    direction.weight_ih.narrow(0, 0, 2 * s.H));
-      at::addmm_out(chunk_dx, chunk_dx, chunk_dgates.narrow(1, 0, s.H), direction.weight_ih.narrow(0, 2 * s.H, s.H));
+      const Tensor chunk_dx = dx.narrow(0, chunk.offset, chunk.rows);
+      const Tensor weight_rz = direction.weight_ih.narrow(0, 0, 2 * s.H);
+      const Tensor weight_n = direction.weight_ih.narrow(0, 2 * s.H, s.H);
+      add_product(chunk_dx, chunk_dgates.narrow(1, s.H, 2 * s.H), weight_rz, /*first=*/!direction.reverse);
+      add_product(chunk_dx, chunk_dgates.narrow(1, 0, s.H), weight_n, /*first=*/false);
     }
   }
-  dh.copy_(padded_dh.narrow(1, 0, s.H));
+  copy_rows(state_grad, dh_stride, dh, s.H, s.B, s.H);
 }
 
 // Calls `body` with a value of the type that holds `dtype`.
@@ -326,7 +347,8 @@ std::tuple<Tensor, Tensor, Tensor> gru_fwd_cpu(const Tensor& x, const std::optio
       using scalar_t = decltype(zero);
       for (int64_t d = 0; d < s.D; ++d) {
         scalar_t* saved = save_gates ? gates.data_ptr<scalar_t>() + d * s.N * 4 * s.H : nullptr;
-        forward_direction<scalar_t>(s, x, Direction(s, weights, d, acc_dtype), y, d * s.H, saved, h.select(0, d));
+        forward_direction<scalar_t>(s, x, Direction(s, weights, d, acc_dtype), y, d * s.H, saved,
+                                    h.data_ptr<acc_type<scalar_t>>() + d * s.B * s.H);
       }
     });
   }
@@ -346,13 +368,16 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd_cpu(const std::optional<
   const Tensor dh = dh_n.has_value()
                         ? dh_n->to(acc_dtype, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous)
                         : at::zeros({s.D, s.B, s.H}, acc_options);
-  Tensor dx = need_dx ? at::zeros({s.N, s.I}, acc_options) : Tensor();
+  const Tensor dx = need_dx ? at::empty({s.N, s.I}, acc_options) : Tensor();
   std::vector<DirectionGrads> grads(s.D);
   if (need_dweights) {
     for (DirectionGrads& grad : grads) {
-      grad.weight_ih = at::zeros({3 * s.H, s.I}, acc_options);
-      grad.weight_hh = at::zeros({3 * s.H, s.H}, acc_options);
-      grad.bias = at::zeros({4 * s.H}, acc_options);
+      const auto new_grad = [&](at::IntArrayRef shape) {
+        return s.N > 0 ? at::empty(shape, acc_options) : at::zeros(shape, acc_options);
+      };
+      grad.weight_ih = new_grad({3 * s.H, s.I});
+      grad.weight_hh = new_grad({3 * s.H, s.H});
+      grad.bias = new_grad({4 * s.H});
     }
   }
   if (s.N > 0) {
@@ -364,7 +389,7 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd_cpu(const std::optional<
         const scalar_t* initial = h0.defined() ? h0.const_data_ptr<scalar_t>() + d * s.B * s.H : nullptr;
         backward_direction<scalar_t>(s, x, Direction(s, weights, d, acc_dtype), y, d * s.H,
                                      gates.const_data_ptr<scalar_t>() + d * s.N * 4 * s.H, initial, unit_stride_dy,
-                                     dh.select(0, d), need_dhx, dx, grads[d]);
+                                     dh.data_ptr<acc_type<scalar_t>>() + d * s.B * s.H, need_dhx, dx, grads[d]);
       }
     });
   }

@@ -11,17 +11,19 @@ namespace gru_ext {
 namespace {
 
 // 0.5 us of a core at 100 GFLOP/s: some times the 0.05 to 0.1 us that a wait for another thread costs.
-constexpr double kFlopsPerThread = 5e4;
+constexpr double kStepFlopsPerThread = 5e4;
+// 50 us: some times what it costs to wake a thread, more where others use the cores.
+constexpr double kFlopsPerCall = 5e6;
 
 std::atomic<bool> in_forked_child{false};
 
 }  // namespace
 
-int threads_for(double flops) {
+int threads_for(int64_t steps, double flops) {
   static const int registered = pthread_atfork(nullptr, nullptr, [] { in_forked_child = true; });
   (void)registered;
-  if (omp_in_parallel() || at::in_parallel_region() || in_forked_child) return 1;
-  return static_cast<int>(std::clamp(flops / kFlopsPerThread, 1.0, static_cast<double>(at::get_num_threads())));
+  if (steps * flops < kFlopsPerCall || omp_in_parallel() || at::in_parallel_region() || in_forked_child) return 1;
+  return static_cast<int>(std::clamp(flops / kStepFlopsPerThread, 1.0, static_cast<double>(at::get_num_threads())));
 }
 
 void run_threads(int threads, const std::function<void(int, int)>& body) {

@@ -6,10 +6,10 @@
 
 namespace gru_ext {
 
-// Threads for steps of `flops` floating-point operations each: at most torch.get_num_threads(), fewer where a thread's
-// part of a step would be shorter than the wait for the others; 1 inside another parallel region and in a forked child,
-// whose pool did not survive the fork.
-int threads_for(double flops);
+// Threads for `steps` steps of `flops` floating-point operations each: at most torch.get_num_threads(), fewer where a
+// thread's part of a step would be shorter than the wait for the others; 1 where all the steps together are not worth
+// waking a thread, inside another parallel region, and in a forked child, whose pool did not survive the fork.
+int threads_for(int64_t steps, double flops);
 
 // Calls body(thread, threads) on each of `threads` threads at once, or of as many as the OpenMP runtime gives.
 void run_threads(int threads, const std::function<void(int, int)>& body);
