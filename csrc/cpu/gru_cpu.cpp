@@ -13,6 +13,7 @@
 
 #include "../check.h"
 #include "../gru.h"
+#include "isa.h"
 #include "kernels.h"
 #include "step_barrier.h"
 #include "threads.h"
@@ -62,19 +63,18 @@ int64_t most_rows(const std::vector<Chunk>& chunks) {
       ->rows;
 }
 
-int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
-
-// The parameters of one direction, contiguous and in the type they are computed in.
+// The parameters of one direction, contiguous; the weights in the dtype they are multiplied in.
 struct Direction {
   Tensor weight_ih;         // (3H, I)
   Tensor weight_hh;         // (3H, H)
   Tensor bias_ih, bias_hh;  // (3H); undefined without biases
   bool reverse;
 
-  Direction(const Sequence& s, TensorList weights, int64_t d, at::ScalarType acc_dtype) : reverse(d == 1) {
+  Direction(const Sequence& s, TensorList weights, int64_t d, at::ScalarType operand_dtype, at::ScalarType acc_dtype)
+      : reverse(d == 1) {
     const Tensor* first = &weights[d * s.weights_per_direction()];
-    weight_ih = first[0].to(acc_dtype).contiguous();
-    weight_hh = first[1].to(acc_dtype).contiguous();
+    weight_ih = first[0].to(operand_dtype).contiguous();
+    weight_hh = first[1].to(operand_dtype).contiguous();
     if (s.has_bias) {
       bias_ih = first[2].to(acc_dtype).contiguous();
       bias_hh = first[3].to(acc_dtype).contiguous();
@@ -82,11 +82,11 @@ struct Direction {
   }
 };
 
-// The rows of x in a chunk, (rows, I), in the type they are computed in; a view where x allows it.
-Tensor chunk_of_x(const Sequence& s, const Tensor& x, const Chunk& chunk, at::ScalarType acc_dtype) {
+// The rows of x in a chunk, (rows, I), in the dtype they are multiplied in; a view where x allows it.
+Tensor chunk_of_x(const Sequence& s, const Tensor& x, const Chunk& chunk, at::ScalarType operand_dtype) {
   const Tensor part =
       x.dim() == 2 ? x.narrow(0, chunk.offset, chunk.rows) : x.narrow(0, chunk.t_begin, chunk.t_end - chunk.t_begin);
-  const Tensor rows = part.reshape({chunk.rows, s.I}).to(acc_dtype);
+  const Tensor rows = part.reshape({chunk.rows, s.I}).to(operand_dtype);
   return rows.stride(1) == 1 ? rows : rows.contiguous();
 }
 
@@ -108,9 +108,9 @@ void run_chunk(int& threads, StepBarrier& barrier, const Body& body) {
   if (threads > 1 && barrier.crowded(std::chrono::steady_clock::now() - start)) threads = 1;
 }
 
-// Copies `rows` rows of `columns` values between buffers of other strides.
-template <typename T>
-void copy_rows(const T* source, int64_t source_stride, T* target, int64_t target_stride, int64_t rows,
+// Copies `rows` rows of `columns` values between buffers of other strides and dtypes.
+template <typename From, typename To>
+void copy_rows(const From* source, int64_t source_stride, To* target, int64_t target_stride, int64_t rows,
                int64_t columns) {
   for (int64_t row = 0; row < rows; ++row) {
     std::copy_n(source + row * source_stride, columns, target + row * target_stride);
@@ -118,27 +118,29 @@ void copy_rows(const T* source, int64_t source_stride, T* target, int64_t target
 }
 
 // Forward over all steps of one direction; `h` (B, H) is the state, before and after.
-template <typename scalar_t>
+template <typename scalar_t, typename operand_t>
 void forward_direction(const Sequence& s, const Tensor& x, const Direction& direction, const Tensor& y, int64_t column,
                        scalar_t* gates, acc_type<scalar_t>* h) {
   using acc_t = acc_type<scalar_t>;
-  const Kernels<scalar_t> kernel = kernels<scalar_t>();
-  const auto options = direction.weight_hh.options();
+  const FwdKernels<scalar_t, operand_t> kernel = fwd_kernels<scalar_t, operand_t>();
+  const auto operand_options = direction.weight_hh.options();
+  const auto options = operand_options.dtype(c10::CppTypeToScalarType<acc_t>::value);
   const auto chunks = chunks_of(s, kFwdChunkRows);
   int threads = threads_for(s.T, 6.0 * s.B * s.H * (s.H + s.I));
-  const int64_t stride = round_up(s.H, kernel.panel_columns) + kSkew;
   const int64_t groups = (s.H + kernel.lanes - 1) / kernel.lanes;
-  const bool packed = s.N >= kPackedRows;
+  const int64_t stride = groups * kernel.lanes + kSkew;
 
+  const bool packed = s.N >= kPackedRows;
   Tensor weight_ih = direction.weight_ih;
   Tensor weight_hh = direction.weight_hh;
   if (packed) {
-    weight_ih = at::empty({groups * s.I * 3 * kernel.lanes}, options);
-    weight_hh = at::empty({groups * s.H * 3 * kernel.lanes}, options);
+    constexpr int64_t values = packed_values<scalar_t, operand_t>;
+    weight_ih = at::empty({groups * ((s.I + values - 1) / values) * 3 * kernel.lanes}, options);
+    weight_hh = at::empty({groups * ((s.H + values - 1) / values) * 3 * kernel.lanes}, options);
     run_threads(threads, [&](int thread, int team) {
       const int64_t begin = share(groups, thread, team), end = share(groups, thread + 1, team);
-      kernel.pack_gates(direction.weight_ih.const_data_ptr<acc_t>(), s.H, s.I, begin, end, weight_ih.data_ptr<acc_t>());
-      kernel.pack_gates(direction.weight_hh.const_data_ptr<acc_t>(), s.H, s.H, begin, end, weight_hh.data_ptr<acc_t>());
+      kernel.pack_gates(direction.weight_ih.const_data_ptr<operand_t>(), s.H, s.I, begin, end, weight_ih.data_ptr());
+      kernel.pack_gates(direction.weight_hh.const_data_ptr<operand_t>(), s.H, s.H, begin, end, weight_hh.data_ptr());
     });
   }
 
@@ -152,27 +154,30 @@ void forward_direction(const Sequence& s, const Tensor& x, const Direction& dire
     for (int64_t u = 0; u < s.H; ++u) sum[stride + u] += bias_hh[s.H + u];
     copy_rows(bias_hh + 2 * s.H, s.H, sum + 3 * stride, stride, 1, s.H);
   }
-  const Tensor states = at::zeros({2, s.B, stride}, options);
-  acc_t* const state[2] = {states.data_ptr<acc_t>(), states.data_ptr<acc_t>() + s.B * stride};
-  for (acc_t* copy : state) copy_rows(h, s.H, copy, stride, s.B, s.H);
+  const Tensor state = at::zeros({s.B, stride}, options);
+  copy_rows(h, s.H, state.data_ptr<acc_t>(), stride, s.B, s.H);
+  const Tensor exchanged = at::zeros({2, s.B, stride}, operand_options);
+  operand_t* const exchange[2] = {exchanged.data_ptr<operand_t>(), exchanged.data_ptr<operand_t>() + s.B * stride};
+  for (operand_t* copy : exchange) copy_rows(h, s.H, copy, stride, s.B, s.H);
 
   const Tensor input_gates = at::empty({groups * most_rows(chunks) * 3 * kernel.lanes}, options);
   StepBarrier barrier(threads);
   const Rows rows_of_y(y);
   std::vector<Step> steps;
-  FwdChunk<scalar_t> p;
+  FwdChunk<scalar_t, operand_t> p;
   p.I = s.I;
   p.H = s.H;
   p.first_step = 0;
   p.packed = packed;
-  p.weight_ih = weight_ih.const_data_ptr<acc_t>();
-  p.weight_hh = weight_hh.const_data_ptr<acc_t>();
+  p.weight_ih = weight_ih.const_data_ptr();
+  p.weight_hh = weight_hh.const_data_ptr();
   p.input_bias = bias.const_data_ptr<acc_t>();
   p.bias_hn = p.input_bias + 3 * stride;
   p.input_gates = input_gates.data_ptr<acc_t>();
-  p.h[0] = state[0];
-  p.h[1] = state[1];
+  p.h[0] = exchange[0];
+  p.h[1] = exchange[1];
   p.h_stride = stride;
+  p.state = state.data_ptr<acc_t>();
   p.y = y.data_ptr<scalar_t>() + column;
   p.y_stride = rows_of_y.stride_b;
   p.gates = gates;
@@ -184,24 +189,16 @@ void forward_direction(const Sequence& s, const Tensor& x, const Direction& dire
       const int64_t t = direction.reverse ? chunk.t_end - 1 - step : chunk.t_begin + step;
       steps.push_back({s.offset(t) - chunk.offset, s.rows(t), s.offset(t), rows_of_y.offset(s, t), 0, 0, 0});
     }
-    const Tensor chunk_x = chunk_of_x(s, x, chunk, options.dtype().toScalarType());
+    const Tensor chunk_x = chunk_of_x(s, x, chunk, operand_options.dtype().toScalarType());
     p.steps = steps.data();
     p.step_count = count;
     p.rows = chunk.rows;
-    p.x = chunk_x.const_data_ptr<acc_t>();
+    p.x = chunk_x.const_data_ptr<operand_t>();
     p.x_stride = chunk_x.stride(0);
     run_chunk(threads, barrier, [&](int thread, int team) { kernel.fwd(p, thread, team, barrier); });
     p.first_step += count;
   }
-
-  // A row's last state lies in the copy that its last step wrote. Forward over a packed batch, the rows that step t has
-  // and step t + 1 has not end at t.
-  for (int64_t t = direction.reverse ? s.T - 1 : 0, end = s.B; t < s.T; ++t) {
-    const int64_t begin = t + 1 < s.T ? s.rows(t + 1) : 0;
-    if (begin == end) continue;
-    copy_rows(state[(t + 1) % 2] + begin * stride, stride, h + begin * s.H, s.H, end - begin, s.H);
-    end = begin;
-  }
+  copy_rows(p.state, stride, h, s.H, s.B, s.H);
 }
 
 // Gradients that gather over the chunks, in the type they are computed in. Undefined where not needed.
@@ -236,7 +233,7 @@ void backward_direction(const Sequence& s, const Tensor& x, const Direction& dir
                         const scalar_t* gates, const scalar_t* h0, const Tensor& dy, acc_type<scalar_t>* dh,
                         bool need_dhx, Tensor dx, DirectionGrads& grads) {
   using acc_t = acc_type<scalar_t>;
-  const Kernels<scalar_t> kernel = kernels<scalar_t>();
+  const BwdKernels<scalar_t> kernel = bwd_kernels<scalar_t>();
   const auto options = direction.weight_hh.options();
   const auto chunks = chunks_of(s, kBwdChunkRows);
   int threads = threads_for(s.T, 6.0 * s.B * s.H * s.H);
@@ -347,8 +344,19 @@ std::tuple<Tensor, Tensor, Tensor> gru_fwd_cpu(const Tensor& x, const std::optio
       using scalar_t = decltype(zero);
       for (int64_t d = 0; d < s.D; ++d) {
         scalar_t* saved = save_gates ? gates.data_ptr<scalar_t>() + d * s.N * 4 * s.H : nullptr;
-        forward_direction<scalar_t>(s, x, Direction(s, weights, d, acc_dtype), y, d * s.H, saved,
-                                    h.data_ptr<acc_type<scalar_t>>() + d * s.B * s.H);
+        acc_type<scalar_t>* state = h.data_ptr<acc_type<scalar_t>>() + d * s.B * s.H;
+        const auto run = [&](auto operand) {
+          using operand_t = decltype(operand);
+          const Direction direction(s, weights, d, c10::CppTypeToScalarType<operand_t>::value, acc_dtype);
+          forward_direction<scalar_t, operand_t>(s, x, direction, y, d * s.H, saved, state);
+        };
+        if constexpr (std::is_same_v<scalar_t, c10::BFloat16>) {
+          if (multiplies_bf16() && s.N >= kPackedRows) {
+            run(c10::BFloat16{});
+            continue;
+          }
+        }
+        run(acc_type<scalar_t>{});
       }
     });
   }
@@ -387,7 +395,7 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd_cpu(const std::optional<
       const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
       for (int64_t d = 0; d < s.D; ++d) {
         const scalar_t* initial = h0.defined() ? h0.const_data_ptr<scalar_t>() + d * s.B * s.H : nullptr;
-        backward_direction<scalar_t>(s, x, Direction(s, weights, d, acc_dtype), y, d * s.H,
+        backward_direction<scalar_t>(s, x, Direction(s, weights, d, acc_dtype, acc_dtype), y, d * s.H,
                                      gates.const_data_ptr<scalar_t>() + d * s.N * 4 * s.H, initial, unit_stride_dy,
                                      dh.data_ptr<acc_type<scalar_t>>() + d * s.B * s.H, need_dhx, dx, grads[d]);
       }

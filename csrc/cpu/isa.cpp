@@ -5,6 +5,7 @@
 #include <c10/util/Half.h>
 
 #include <cstdlib>
+#include <type_traits>
 
 #include "kernels.h"
 
@@ -19,7 +20,9 @@ const std::vector<CpuIsa>& available_isas() {
     const auto has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (has_avx2) found.push_back(CpuIsa::avx2);
-    if (has_avx2 && has_avx512) found.push_back(CpuIsa::avx512);
+    if (!has_avx2 || !has_avx512) return found;
+    found.push_back(CpuIsa::avx512);
+    if (__builtin_cpu_supports("avx512bf16")) found.push_back(CpuIsa::avx512_bf16);
 #endif
     return found;
   }();
@@ -32,6 +35,8 @@ const char* isa_name(CpuIsa isa) {
       return "avx2";
     case CpuIsa::avx512:
       return "avx512";
+    case CpuIsa::avx512_bf16:
+      return "avx512_bf16";
     case CpuIsa::portable:
       break;
   }
@@ -59,22 +64,53 @@ CpuIsa cpu_isa() {
   return chosen;
 }
 
+bool multiplies_bf16() { return cpu_isa() == CpuIsa::avx512_bf16; }
+
+template <typename scalar_t, typename operand_t>
+FwdKernels<scalar_t, operand_t> fwd_kernels() {
+#if defined(__x86_64__)
+  if constexpr (std::is_same_v<operand_t, c10::BFloat16>) {
+    return fwd_kernels_avx512_bf16<scalar_t, operand_t>();
+  } else {
+    switch (cpu_isa()) {
+      case CpuIsa::avx512_bf16:
+      case CpuIsa::avx512:
+        return fwd_kernels_avx512<scalar_t, operand_t>();
+      case CpuIsa::avx2:
+        return fwd_kernels_avx2<scalar_t, operand_t>();
+      case CpuIsa::portable:
+        break;
+    }
+  }
+#endif
+  return fwd_kernels_portable<scalar_t, operand_t>();
+}
+
 template <typename scalar_t>
-Kernels<scalar_t> kernels() {
+BwdKernels<scalar_t> bwd_kernels() {
   switch (cpu_isa()) {
 #if defined(__x86_64__)
+    case CpuIsa::avx512_bf16:
     case CpuIsa::avx512:
-      return kernels_avx512<scalar_t>();
+      return bwd_kernels_avx512<scalar_t>();
     case CpuIsa::avx2:
-      return kernels_avx2<scalar_t>();
+      return bwd_kernels_avx2<scalar_t>();
 #endif
     default:
-      return kernels_portable<scalar_t>();
+      return bwd_kernels_portable<scalar_t>();
   }
 }
-template Kernels<float> kernels();
-template Kernels<double> kernels();
-template Kernels<c10::BFloat16> kernels();
-template Kernels<c10::Half> kernels();
+
+template FwdKernels<float, float> fwd_kernels();
+template FwdKernels<double, double> fwd_kernels();
+template FwdKernels<c10::BFloat16, float> fwd_kernels();
+template FwdKernels<c10::Half, float> fwd_kernels();
+#if defined(__x86_64__)
+template FwdKernels<c10::BFloat16, c10::BFloat16> fwd_kernels();
+#endif
+template BwdKernels<float> bwd_kernels();
+template BwdKernels<double> bwd_kernels();
+template BwdKernels<c10::BFloat16> bwd_kernels();
+template BwdKernels<c10::Half> bwd_kernels();
 
 }  // namespace gru_ext

@@ -2,7 +2,8 @@
 // One implementation per instruction set (kernels_*.cpp); `kernels` returns the one in use.
 //
 // Letters: I input, H hidden. A `group` is as many hidden units as a vector has lanes; the last group is filled up
-// with units whose weights are zero. "Padded H" is H rounded up to whole panels, see `Kernels`.
+// with units whose weights are zero. "Padded H" is H rounded up to whole groups, or
+// panels backward.
 #pragma once
 
 #include <cstdint>
@@ -34,8 +35,9 @@ struct Step {
   int64_t prev_rows;    // rows that have such a state in y; the others begin at this step, from h0
 };
 
-// Forward over a chunk.
-template <typename scalar_t>
+// Forward over a chunk. The operands of the products (x, the exchanged state, the weights) are of operand_t: acc_t, or
+// bfloat16 where the instruction set multiplies that; sums, gates and the state itself are of acc_t.
+template <typename scalar_t, typename operand_t>
 struct FwdChunk {
   using acc_t = acc_type<scalar_t>;
   int64_t I, H;
@@ -43,16 +45,17 @@ struct FwdChunk {
   int64_t step_count;       //
   int64_t first_step;       // steps before this chunk, in that order
   int64_t rows;             // rows of all steps of the chunk
-  const acc_t* x;           // (rows, I)
+  const operand_t* x;       // (rows, I)
   int64_t x_stride;         // between rows of x
   bool packed;              // whether the weights are packed by `pack_gates`; else they are the parameters as they are
-  const acc_t* weight_ih;   // (3H, I)
-  const acc_t* weight_hh;   // (3H, H)
+  const void* weight_ih;    // (3H, I)
+  const void* weight_hh;    // (3H, H)
   const acc_t* input_bias;  // (3, h_stride)  b_ih, plus b_hh for r and z; zero beyond H
   const acc_t* bias_hn;     // (h_stride)     b_hh of the candidate; likewise
   acc_t* input_gates;       // (groups, rows, 3, lanes) scratch: W x + b_ih of the chunk
-  acc_t* h[2];              // (B, h_stride)  the state before step s is h[s % 2], the state after it h[(s + 1) % 2]
+  operand_t* h[2];          // (B, h_stride)  the state before step s is h[s % 2], the state after it h[(s + 1) % 2]
   int64_t h_stride;         // at least padded H
+  acc_t* state;             // (B, h_stride)  in, out: the state of each row, each unit read and written by one thread
   scalar_t* y;              // out: the states
   int64_t y_stride;         // between rows of y
   scalar_t* gates;          // (N, 4, H)      out: r, z, n, q; null where no gradient will be asked for
@@ -82,35 +85,52 @@ struct BwdChunk {
   int64_t dgates_stride;   // at least 4H
 };
 
-template <typename scalar_t>
-struct Kernels {
-  using acc_t = acc_type<scalar_t>;
-  int64_t lanes;          // hidden units of a group
-  int64_t panel_columns;  // columns of a panel of `pack_columns`, a multiple of lanes: what H is padded to
+template <typename scalar_t, typename operand_t>
+struct FwdKernels {
+  int64_t lanes;  // hidden units of a group
+  // weights (3H, K) -> (groups, words, 3, lanes), the groups [begin, end). A word has the size of acc_t and holds as
+  // many consecutive values of a row as fit: words = ceil(K / packed_values).
+  void (*pack_gates)(const operand_t* weights, int64_t H, int64_t K, int64_t begin, int64_t end, void* packed);
+  // One thread's part: the groups that `share` gives it.
+  void (*fwd)(const FwdChunk<scalar_t, operand_t>& chunk, int thread, int threads, StepBarrier& barrier);
+};
 
-  // weights (3H, K) -> (groups, K, 3, lanes), the groups [begin, end).
-  void (*pack_gates)(const acc_t* weights, int64_t H, int64_t K, int64_t begin, int64_t end, acc_t* packed);
+// Values of operand_t in a word of acc_t.
+template <typename scalar_t, typename operand_t>
+constexpr int64_t packed_values = sizeof(acc_type<scalar_t>) / sizeof(operand_t);
+
+template <typename scalar_t>
+struct BwdKernels {
+  using acc_t = acc_type<scalar_t>;
+  int64_t panel_columns;  // columns of a panel
   // weights (3H, H) -> (panels, 3H, panel_columns), the panels [begin, end).
   void (*pack_columns)(const acc_t* weights, int64_t H, int64_t begin, int64_t end, acc_t* packed);
-  // One thread's part: the groups, or panels, that `share` gives it.
-  void (*fwd)(const FwdChunk<scalar_t>& chunk, int thread, int threads, StepBarrier& barrier);
+  // One thread's part: the panels that `share` gives it.
   void (*bwd)(const BwdChunk<scalar_t>& chunk, int thread, int threads, StepBarrier& barrier);
 };
 
 // First of `count` items that belongs to `thread`; that of `thread + 1` ends its share.
 inline int64_t share(int64_t count, int thread, int threads) { return count * thread / threads; }
 
+// The kernels of the instruction set in use. operand_t is acc_type<scalar_t>, or bfloat16 for bfloat16 tensors where
+// `multiplies_bf16()`.
+template <typename scalar_t, typename operand_t>
+FwdKernels<scalar_t, operand_t> fwd_kernels();
 template <typename scalar_t>
-Kernels<scalar_t> kernels();
+BwdKernels<scalar_t> bwd_kernels();
 
-// One declaration per instruction set; see isa.h for their order.
-template <typename scalar_t>
-Kernels<scalar_t> kernels_portable();
+// The kernels of each instruction set, see isa.h.
+#define GRU_DECLARE_KERNELS(isa)                       \
+  template <typename scalar_t, typename operand_t>     \
+  FwdKernels<scalar_t, operand_t> fwd_kernels_##isa(); \
+  template <typename scalar_t>                         \
+  BwdKernels<scalar_t> bwd_kernels_##isa();
+GRU_DECLARE_KERNELS(portable)
 #if defined(__x86_64__)
-template <typename scalar_t>
-Kernels<scalar_t> kernels_avx2();
-template <typename scalar_t>
-Kernels<scalar_t> kernels_avx512();
+GRU_DECLARE_KERNELS(avx2)
+GRU_DECLARE_KERNELS(avx512)
+GRU_DECLARE_KERNELS(avx512_bf16)
 #endif
+#undef GRU_DECLARE_KERNELS
 
 }  // namespace gru_ext

@@ -16,6 +16,7 @@
 #pragma GCC target("avx2,fma,f16c")
 #define GRU_VECTOR_BYTES 32
 #define GRU_VECTOR_REGISTERS 16
-#define GRU_KERNELS kernels_avx2
 #include "kernels_body.h"
+
+GRU_KERNELS(avx2)
 #endif

@@ -16,6 +16,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #define GRU_VECTOR_BYTES 64
 #define GRU_VECTOR_REGISTERS 32
-#define GRU_KERNELS kernels_avx512
 #include "kernels_body.h"
+
+GRU_KERNELS(avx512)
 #endif

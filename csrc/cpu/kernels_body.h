@@ -1,21 +1,47 @@
-// The kernels' table, once. Each kernels_*.cpp selects an instruction set, defines GRU_VECTOR_BYTES and
-// GRU_VECTOR_REGISTERS of its vectors and GRU_KERNELS (the name of its table), and includes this file last.
+// The tables of kernels, once. Each kernels_*.cpp selects an instruction set, defines GRU_VECTOR_BYTES and
+// GRU_VECTOR_REGISTERS of its vectors (and GRU_MULTIPLIES_BF16 where it does), includes this file last, and
+// instantiates the tables it provides with GRU_KERNELS.
 
 #include "pack_body.h"
 #include "recurrence_body.h"
 
 namespace gru_ext {
+namespace {
+
+template <typename scalar_t, typename operand_t>
+FwdKernels<scalar_t, operand_t> make_fwd_kernels() {
+  using acc_t = acc_type<scalar_t>;
+  return {VectorMath<acc_t>::lanes, pack_gates<acc_t, operand_t>, fwd_chunk<scalar_t, operand_t>};
+}
 
 template <typename scalar_t>
-Kernels<scalar_t> GRU_KERNELS() {
+BwdKernels<scalar_t> make_bwd_kernels() {
   using acc_t = acc_type<scalar_t>;
-  constexpr int lanes = VectorMath<acc_t>::lanes;
-  constexpr int columns = kPanelVectors * lanes;
-  return {lanes, columns, pack_gates<acc_t>, pack_columns<acc_t, columns>, fwd_chunk<scalar_t>, bwd_chunk<scalar_t>};
+  constexpr int columns = kPanelVectors * VectorMath<acc_t>::lanes;
+  return {columns, pack_columns<acc_t, columns>, bwd_chunk<scalar_t>};
 }
-template Kernels<float> GRU_KERNELS();
-template Kernels<double> GRU_KERNELS();
-template Kernels<c10::BFloat16> GRU_KERNELS();
-template Kernels<c10::Half> GRU_KERNELS();
 
+}  // namespace
 }  // namespace gru_ext
+
+#define GRU_FWD_KERNELS(isa, scalar_t, operand_t)       \
+  template <>                                           \
+  FwdKernels<scalar_t, operand_t> fwd_kernels_##isa() { \
+    return make_fwd_kernels<scalar_t, operand_t>();     \
+  }
+#define GRU_BWD_KERNELS(isa, scalar_t)       \
+  template <>                                \
+  BwdKernels<scalar_t> bwd_kernels_##isa() { \
+    return make_bwd_kernels<scalar_t>();     \
+  }
+#define GRU_KERNELS(isa)                     \
+  namespace gru_ext {                        \
+  GRU_FWD_KERNELS(isa, float, float)         \
+  GRU_FWD_KERNELS(isa, double, double)       \
+  GRU_FWD_KERNELS(isa, c10::BFloat16, float) \
+  GRU_FWD_KERNELS(isa, c10::Half, float)     \
+  GRU_BWD_KERNELS(isa, float)                \
+  GRU_BWD_KERNELS(isa, double)               \
+  GRU_BWD_KERNELS(isa, c10::BFloat16)        \
+  GRU_BWD_KERNELS(isa, c10::Half)            \
+  }

@@ -13,5 +13,6 @@
 
 #define GRU_VECTOR_BYTES 16
 #define GRU_VECTOR_REGISTERS 16
-#define GRU_KERNELS kernels_portable
 #include "kernels_body.h"
+
+GRU_KERNELS(portable)

@@ -36,25 +36,29 @@ inline __attribute__((always_inline)) void transpose(typename VectorMath<T>::Vec
   }
 }
 
-template <typename T>
-void pack_gates(const T* weights, int64_t H, int64_t K, int64_t begin, int64_t end, T* packed) {
+// A word of a row is a T, whatever values it is made of.
+template <typename T, typename operand_t>
+void pack_gates(const operand_t* weights, int64_t H, int64_t K, int64_t begin, int64_t end, void* packed) {
   using Vector = typename VectorMath<T>::Vector;
   constexpr int lanes = VectorMath<T>::lanes;
+  constexpr int64_t values = sizeof(T) / sizeof(operand_t);
+  const int64_t words = (K + values - 1) / values;
   for (int64_t group = begin; group < end; ++group) {
     const int64_t units = std::min<int64_t>(lanes, H - group * lanes);
-    for (int64_t k = 0; k < K; k += lanes) {
-      const int64_t columns = std::min<int64_t>(lanes, K - k);
+    for (int64_t word = 0; word < words; word += lanes) {
+      const size_t bytes = std::min(sizeof(Vector), (K - word * values) * sizeof(operand_t));
+      const int64_t columns = std::min<int64_t>(lanes, words - word);
       for (int gate = 0; gate < 3; ++gate) {
-        const T* source = weights + (gate * H + group * lanes) * K + k;
-        T* target = packed + ((group * K + k) * 3 + gate) * lanes;
+        const operand_t* source = weights + (gate * H + group * lanes) * K + word * values;
         Vector square[lanes] = {};
-        if (units == lanes && columns == lanes) {
+        if (units == lanes && bytes == sizeof(Vector)) {
 #pragma GCC unroll 16
           for (int i = 0; i < lanes; ++i) std::memcpy(&square[i], source + i * K, sizeof(Vector));
         } else {
-          for (int64_t i = 0; i < units; ++i) std::memcpy(&square[i], source + i * K, columns * sizeof(T));
+          for (int64_t i = 0; i < units; ++i) std::memcpy(&square[i], source + i * K, bytes);
         }
         transpose<T>(square);
+        T* target = static_cast<T*>(packed) + ((group * words + word) * 3 + gate) * lanes;
         for (int64_t i = 0; i < columns; ++i) std::memcpy(target + i * 3 * lanes, &square[i], sizeof(Vector));
       }
     }

@@ -17,55 +17,85 @@ constexpr int kIndependentSums = 8;
 
 enum class Start { zero, bias, accumulate };
 
-// out (rows, vectors * lanes) = a (rows, K) times panel (K, vectors * lanes); plus `bias` (vectors, lanes), whose
+// A word of a row times a vector of words of the panel, added to a vector of sums.
+template <typename T, typename operand_t>
+struct Multiply {
+  using Vector = typename VectorMath<T>::Vector;
+  static constexpr int64_t values = 1;  // of a row in a word
+  static inline __attribute__((always_inline)) Vector broadcast(const T* word) { return Vector{} + *word; }
+  static inline __attribute__((always_inline)) void add(Vector& sum, Vector word, Vector column) {
+    sum += word * column;
+  }
+};
+
+#if defined(GRU_MULTIPLIES_BF16)
+// Words of two bfloat16, whose products are summed in fp32.
+template <>
+struct Multiply<float, c10::BFloat16> {
+  using Vector = VectorMath<float>::Vector;
+  static constexpr int64_t values = 2;
+  static inline __attribute__((always_inline)) Vector broadcast(const c10::BFloat16* word) {
+    int bits;
+    std::memcpy(&bits, word, sizeof bits);
+    return (Vector)_mm512_set1_epi32(bits);
+  }
+  static inline __attribute__((always_inline)) void add(Vector& sum, Vector word, Vector column) {
+    sum = _mm512_dpbf16_ps(sum, (__m512bh)word, (__m512bh)column);
+  }
+};
+#endif
+
+// out (rows, vectors * lanes) = a (rows, K) times panel (words, vectors * lanes); plus `bias` (vectors, lanes), whose
 // vectors are bias_stride apart, or plus what out holds.
-template <typename T, int rows, int vectors, Start start>
-inline __attribute__((always_inline)) void product_tile(const T* __restrict a, int64_t a_stride,
+template <typename T, typename operand_t, int rows, int vectors, Start start>
+inline __attribute__((always_inline)) void product_tile(const operand_t* __restrict a, int64_t a_stride,
                                                         const T* __restrict panel, int64_t K, const T* __restrict bias,
                                                         int64_t bias_stride, T* __restrict out, int64_t out_stride) {
-  using Math = VectorMath<T>;
-  using Vector = typename Math::Vector;
-  constexpr int lanes = Math::lanes;
+  using Vector = typename VectorMath<T>::Vector;
+  using Word = Multiply<T, operand_t>;
+  constexpr int lanes = VectorMath<T>::lanes;
   constexpr int fit = kAccumulators / (rows * vectors);
   constexpr int enough = (kIndependentSums + rows * vectors - 1) / (rows * vectors);
   constexpr int sums = fit < 1 ? 1 : fit < enough ? fit : enough;
-  Vector sum[sums][rows][vectors];
-#pragma GCC unroll 16
-  for (int s = 0; s < sums; ++s) {
-#pragma GCC unroll 16
-    for (int m = 0; m < rows; ++m) {
-#pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) {
-        sum[s][m][v] = Vector{};
-        if (s > 0) continue;
-        if (start == Start::bias) std::memcpy(&sum[s][m][v], bias + v * bias_stride, sizeof(Vector));
-        if (start == Start::accumulate) std::memcpy(&sum[s][m][v], out + m * out_stride + v * lanes, sizeof(Vector));
-      }
-    }
-  }
-  const auto add_product = [&](int s, int64_t k) __attribute__((always_inline)) {
+  Vector sum[sums][rows][vectors] = {};
+  const auto add_word = [&](int s, const operand_t* words, int64_t stride, int64_t w) __attribute__((always_inline)) {
     Vector column[vectors];
-    std::memcpy(column, panel + k * vectors * lanes, sizeof column);
+    std::memcpy(column, panel + w * vectors * lanes, sizeof column);
 #pragma GCC unroll 16
     for (int m = 0; m < rows; ++m) {
-      const Vector value = Vector{} + a[m * a_stride + k];
+      const Vector word = Word::broadcast(words + m * stride);
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) sum[s][m][v] += value * column[v];
+      for (int v = 0; v < vectors; ++v) Word::add(sum[s][m][v], word, column[v]);
     }
   };
-  int64_t k = 0;
-  for (; k + sums <= K; k += sums) {
+  const int64_t whole = K / Word::values;
+  int64_t w = 0;
+  for (; w + sums <= whole; w += sums) {
 #pragma GCC unroll 16
-    for (int s = 0; s < sums; ++s) add_product(s, k + s);
+    for (int s = 0; s < sums; ++s) add_word(s, a + (w + s) * Word::values, a_stride, w + s);
   }
-  for (; k < K; ++k) add_product(0, k);
+  for (; w < whole; ++w) add_word(0, a + w * Word::values, a_stride, w);
+  if constexpr (Word::values > 1) {
+    if (K % Word::values != 0) {  // the last word of a row may not reach into the next row
+      operand_t last[rows][Word::values] = {};
+      for (int m = 0; m < rows; ++m) last[m][0] = a[m * a_stride + K - 1];
+      add_word(0, last[0], Word::values, whole);
+    }
+  }
+  // What the product is added to comes last: the partial sums are then rounded at their own magnitude, not at its.
 #pragma GCC unroll 16
   for (int m = 0; m < rows; ++m) {
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) {
 #pragma GCC unroll 16
       for (int s = 1; s < sums; ++s) sum[0][m][v] += sum[s][m][v];
-      std::memcpy(out + m * out_stride + v * lanes, &sum[0][m][v], sizeof(Vector));
+      T* target = out + m * out_stride + v * lanes;
+      if constexpr (start != Start::zero) {
+        Vector initial;
+        std::memcpy(&initial, start == Start::bias ? bias + v * bias_stride : target, sizeof initial);
+        sum[0][m][v] += initial;
+      }
+      std::memcpy(target, &sum[0][m][v], sizeof(Vector));
     }
   }
 }
@@ -74,13 +104,14 @@ template <int vectors>
 constexpr int kTileRows = kAccumulators / vectors;
 
 // product_tile for a number of rows known only at run time, at most kTileRows<vectors>.
-template <typename T, int vectors, Start start, int rows = kTileRows<vectors>>
-__attribute__((noinline)) void product_rows(int64_t count, const T* a, int64_t a_stride, const T* panel, int64_t K,
-                                            const T* bias, int64_t bias_stride, T* out, int64_t out_stride) {
+template <int vectors, Start start, typename T, typename operand_t, int rows = kTileRows<vectors>>
+__attribute__((noinline)) void product_rows(int64_t count, const operand_t* a, int64_t a_stride, const T* panel,
+                                            int64_t K, const T* bias, int64_t bias_stride, T* out, int64_t out_stride) {
   if (count == rows) {
-    product_tile<T, rows, vectors, start>(a, a_stride, panel, K, bias, bias_stride, out, out_stride);
+    product_tile<T, operand_t, rows, vectors, start>(a, a_stride, panel, K, bias, bias_stride, out, out_stride);
   } else if constexpr (rows > 1) {
-    product_rows<T, vectors, start, rows - 1>(count, a, a_stride, panel, K, bias, bias_stride, out, out_stride);
+    product_rows<vectors, start, T, operand_t, rows - 1>(count, a, a_stride, panel, K, bias, bias_stride, out,
+                                                         out_stride);
   }
 }
 

@@ -14,54 +14,85 @@
 namespace gru_ext {
 namespace {
 
+// Conversions of a vector's lanes.
+template <typename acc_t, typename T>
+struct Lanes {
+  using Vector = typename VectorMath<acc_t>::Vector;
+  static constexpr int lanes = VectorMath<acc_t>::lanes;
+  static inline __attribute__((always_inline)) Vector load(const T* source) {
+    acc_t lane[lanes];
+    for (int i = 0; i < lanes; ++i) lane[i] = static_cast<acc_t>(source[i]);
+    Vector result;
+    std::memcpy(&result, lane, sizeof result);
+    return result;
+  }
+  static inline __attribute__((always_inline)) void store(T* target, Vector value) {
+    acc_t lane[lanes];
+    std::memcpy(lane, &value, sizeof value);
+    for (int i = 0; i < lanes; ++i) target[i] = static_cast<T>(lane[i]);
+  }
+};
+
+template <typename acc_t>
+struct Lanes<acc_t, acc_t> {
+  using Vector = typename VectorMath<acc_t>::Vector;
+  static inline __attribute__((always_inline)) Vector load(const acc_t* source) {
+    Vector result;
+    std::memcpy(&result, source, sizeof result);
+    return result;
+  }
+  static inline __attribute__((always_inline)) void store(acc_t* target, Vector value) {
+    std::memcpy(target, &value, sizeof value);
+  }
+};
+
+// bfloat16 is the upper half of a float: rounded to nearest even, NaN stays NaN.
+template <>
+struct Lanes<float, c10::BFloat16> {
+  using Vector = VectorMath<float>::Vector;
+  using Bits = VectorMath<float>::BitVector;
+  typedef uint16_t HalfBits __attribute__((vector_size(GRU_VECTOR_BYTES / 2)));
+  static inline __attribute__((always_inline)) Vector load(const c10::BFloat16* source) {
+    HalfBits half;
+    std::memcpy(&half, source, sizeof half);
+    return (Vector)(__builtin_convertvector(half, Bits) << 16);
+  }
+  static inline __attribute__((always_inline)) void store(c10::BFloat16* target, Vector value) {
+    const Bits bits = (Bits)value;
+    const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const Bits kept = value == value ? rounded : Bits{} + 0x7fc0;
+    const HalfBits half = __builtin_convertvector(kept, HalfBits);
+    std::memcpy(target, &half, sizeof half);
+  }
+};
+
 // `count` values from `source`, converted; the lanes beyond them are zero.
 template <typename acc_t, typename T>
 inline __attribute__((always_inline)) typename VectorMath<acc_t>::Vector load(const T* source, int64_t count) {
-  using Math = VectorMath<acc_t>;
-  typename Math::Vector result{};
-  if constexpr (std::is_same_v<T, acc_t>) {
-    if (count == Math::lanes) {
-      std::memcpy(&result, source, sizeof result);
-      return result;
-    }
-  }
-  acc_t lane[Math::lanes] = {};
-  if (count == Math::lanes) {
-    for (int i = 0; i < Math::lanes; ++i) lane[i] = static_cast<acc_t>(source[i]);
-  } else {
-    for (int i = 0; i < count; ++i) lane[i] = static_cast<acc_t>(source[i]);
-  }
-  std::memcpy(&result, lane, sizeof result);
-  return result;
+  constexpr int lanes = VectorMath<acc_t>::lanes;
+  if (count == lanes) return Lanes<acc_t, T>::load(source);
+  T part[lanes] = {};
+  std::copy_n(source, count, part);
+  return Lanes<acc_t, T>::load(part);
 }
 
 // The first `count` lanes of `value` to `target`, converted.
 template <typename acc_t, typename T>
 inline __attribute__((always_inline)) void store(T* target, typename VectorMath<acc_t>::Vector value, int64_t count) {
-  using Math = VectorMath<acc_t>;
-  if constexpr (std::is_same_v<T, acc_t>) {
-    if (count == Math::lanes) {
-      std::memcpy(target, &value, sizeof value);
-      return;
-    }
-  }
-  acc_t lane[Math::lanes];
-  std::memcpy(lane, &value, sizeof value);
-  if (count == Math::lanes) {
-    for (int i = 0; i < Math::lanes; ++i) target[i] = static_cast<T>(lane[i]);
-  } else {
-    for (int i = 0; i < count; ++i) target[i] = static_cast<T>(lane[i]);
-  }
+  constexpr int lanes = VectorMath<acc_t>::lanes;
+  if (count == lanes) return Lanes<acc_t, T>::store(target, value);
+  T part[lanes];
+  Lanes<acc_t, T>::store(part, value);
+  std::copy_n(part, count, target);
 }
 
 // The gates of `rows` rows of a step for the `count` units from `unit` on.
 // input_gates, hidden_gates: (rows, 3, lanes).
-template <typename scalar_t>
-inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t>& p, const Step& step, int64_t first_row,
-                                                     int64_t rows, int64_t unit, int64_t count,
+template <typename scalar_t, typename operand_t>
+inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
+                                                     int64_t first_row, int64_t rows, int64_t unit, int64_t count,
                                                      const acc_type<scalar_t>* input_gates,
-                                                     const acc_type<scalar_t>* hidden_gates,
-                                                     const acc_type<scalar_t>* h, acc_type<scalar_t>* h_next) {
+                                                     const acc_type<scalar_t>* hidden_gates, operand_t* h_next) {
   using acc_t = acc_type<scalar_t>;
   using Math = VectorMath<acc_t>;
   using Vector = typename Math::Vector;
@@ -75,10 +106,12 @@ inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t>& p
     const Vector a_z = load<acc_t>(input + lanes, lanes) + load<acc_t>(hidden + lanes, lanes);
     const Vector a_n = load<acc_t>(input + 2 * lanes, lanes);
     const Vector q = load<acc_t>(hidden + 2 * lanes, lanes) + bias_hn;
+    acc_t* state = p.state + row * p.h_stride + unit;
     Gates<Vector> gates;
-    const Vector state = cell_fwd<Math>(a_r, a_z, a_n, q, load<acc_t>(h + row * p.h_stride + unit, lanes), gates);
-    store<acc_t>(h_next + row * p.h_stride + unit, state, lanes);
-    store<acc_t>(p.y + step.y_offset + row * p.y_stride + unit, state, count);
+    const Vector h = cell_fwd<Math>(a_r, a_z, a_n, q, load<acc_t>(state, lanes), gates);
+    store<acc_t>(state, h, lanes);
+    store<acc_t>(h_next + row * p.h_stride + unit, h, lanes);
+    store<acc_t>(p.y + step.y_offset + row * p.y_stride + unit, h, count);
     if (p.gates != nullptr) {
       scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
       store<acc_t>(saved, gates.r, count);
@@ -89,29 +122,36 @@ inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t>& p
   }
 }
 
-template <typename scalar_t>
-void fwd_chunk(const FwdChunk<scalar_t>& p, int thread, int threads, StepBarrier& barrier) {
+template <typename scalar_t, typename operand_t>
+void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
   constexpr int tile_rows = kTileRows<3>;
+  constexpr int64_t values = packed_values<scalar_t, operand_t>;
   const int64_t groups = (p.H + lanes - 1) / lanes;
   const int64_t begin = share(groups, thread, threads);
   const int64_t end = share(groups, thread + 1, threads);
-  const int64_t padded = p.h_stride;
+
+  // out (rows, 3, lanes) = a (rows, K) times the weights of a group's units
+  const auto multiply = [&](auto start, const void* weights, int64_t K, int64_t group, int64_t rows, const operand_t* a,
+                            int64_t a_stride, acc_t* out) __attribute__((always_inline)) {
+    const acc_t* bias = start == Start::bias ? p.input_bias + group * lanes : nullptr;
+    if constexpr (values == 1) {
+      if (!p.packed) {
+        const auto units = static_cast<int>(std::min<int64_t>(lanes, p.H - group * lanes));
+        unpacked_product_rows(rows, a, a_stride, static_cast<const acc_t*>(weights), p.H, K, group * lanes, units, bias,
+                              p.h_stride, out);
+        return;
+      }
+    }
+    const acc_t* panel = static_cast<const acc_t*>(weights) + group * ((K + values - 1) / values) * 3 * lanes;
+    product_rows<3, decltype(start)::value>(rows, a, a_stride, panel, K, bias, p.h_stride, out, 3 * lanes);
+  };
 
   for (int64_t group = begin; group < end; ++group) {
-    acc_t* input_gates = p.input_gates + group * p.rows * 3 * lanes;
-    const acc_t* bias = p.input_bias + group * lanes;
     for_each_tile<tile_rows>(p.rows, [&](int64_t row, int64_t rows) {
-      const acc_t* x = p.x + row * p.x_stride;
-      acc_t* out = input_gates + row * 3 * lanes;
-      if (p.packed) {
-        product_rows<acc_t, 3, Start::bias>(rows, x, p.x_stride, p.weight_ih + group * p.I * 3 * lanes, p.I, bias,
-                                            padded, out, 3 * lanes);
-      } else {
-        unpacked_product_rows(rows, x, p.x_stride, p.weight_ih, p.H, p.I, group * lanes,
-                              static_cast<int>(std::min<int64_t>(lanes, p.H - group * lanes)), bias, padded, out);
-      }
+      multiply(std::integral_constant<Start, Start::bias>(), p.weight_ih, p.I, group, rows, p.x + row * p.x_stride,
+               p.x_stride, p.input_gates + (group * p.rows + row) * 3 * lanes);
     });
   }
 
@@ -119,24 +159,17 @@ void fwd_chunk(const FwdChunk<scalar_t>& p, int thread, int threads, StepBarrier
   for (int64_t i = 0; i < p.step_count; ++i) {
     const Step& step = p.steps[i];
     const int64_t done = p.first_step + i;
-    const acc_t* h = p.h[done % 2];
-    acc_t* h_next = p.h[(done + 1) % 2];
+    const operand_t* h = p.h[done % 2];
+    operand_t* h_next = p.h[(done + 1) % 2];
     barrier.wait(thread, threads, done);
     for (int64_t j = 0; j < end - begin; ++j) {
       const int64_t group = done % 2 == 0 ? begin + j : end - 1 - j;
       const int64_t unit = group * lanes;
-      const int64_t count = std::min<int64_t>(lanes, p.H - unit);
-      const acc_t* input_gates = p.input_gates + (group * p.rows + step.row) * 3 * lanes;
       for_each_tile<tile_rows>(step.rows, [&](int64_t row, int64_t rows) __attribute__((always_inline)) {
-        if (p.packed) {
-          product_rows<acc_t, 3, Start::zero>(rows, h + row * p.h_stride, p.h_stride,
-                                              p.weight_hh + group * p.H * 3 * lanes, p.H, nullptr, 0, hidden_gates,
-                                              3 * lanes);
-        } else {
-          unpacked_product_rows<acc_t>(rows, h + row * p.h_stride, p.h_stride, p.weight_hh, p.H, p.H, unit,
-                                       static_cast<int>(count), nullptr, 0, hidden_gates);
-        }
-        gates_fwd(p, step, row, rows, unit, count, input_gates + row * 3 * lanes, hidden_gates, h, h_next);
+        multiply(std::integral_constant<Start, Start::zero>(), p.weight_hh, p.H, group, rows, h + row * p.h_stride,
+                 p.h_stride, hidden_gates);
+        gates_fwd(p, step, row, rows, unit, std::min<int64_t>(lanes, p.H - unit),
+                  p.input_gates + (group * p.rows + step.row + row) * 3 * lanes, hidden_gates, h_next);
       });
     }
     barrier.finished(thread, done + 1);
@@ -196,10 +229,10 @@ void bwd_chunk(const BwdChunk<scalar_t>& p, int thread, int threads, StepBarrier
       if (product) {
         const Step& step = p.steps[i - 1];
         for_each_tile<kTileRows<kPanelVectors>>(step.rows, [&](int64_t row, int64_t rows) {
-          product_rows<acc_t, kPanelVectors, Start::accumulate>(
-              rows, p.dgates + (step.row + row) * p.dgates_stride + p.H, p.dgates_stride,
-              p.weight_hh + panel * 3 * p.H * columns, 3 * p.H, nullptr, 0, p.dh + row * p.dh_stride + panel * columns,
-              p.dh_stride);
+          product_rows<kPanelVectors, Start::accumulate>(rows, p.dgates + (step.row + row) * p.dgates_stride + p.H,
+                                                         p.dgates_stride, p.weight_hh + panel * 3 * p.H * columns,
+                                                         3 * p.H, static_cast<const acc_t*>(nullptr), 0,
+                                                         p.dh + row * p.dh_stride + panel * columns, p.dh_stride);
         });
       }
       if (i == p.step_count) continue;

@@ -80,12 +80,16 @@ struct VectorMath {
     return T(1) / (scale * expm1 + scale + T(1));
   }
 
+  // With e = exp(2 |x|): (e - 1) / (e + 1) near 0, where e - 1 is accurate; 1 - 2 / (e + 1) beyond, where that is, so
+  // that 1 - tanh(x)^2, which the derivative needs, keeps its accuracy too.
   static inline __attribute__((always_inline)) Vector tanh(Vector x) {
-    x = clamp(x, Format::tanh_limit);
+    const Vector magnitude = clamp(x < 0 ? -x : x, Format::tanh_limit);
     Vector expm1, scale;
-    exp_parts(x + x, expm1, scale);
-    const Vector exp_2x_minus_1 = scale * expm1 + (scale - T(1));
-    return exp_2x_minus_1 / (exp_2x_minus_1 + T(2));
+    exp_parts(magnitude + magnitude, expm1, scale);
+    const Vector e_minus_1 = scale * expm1 + (scale - T(1));
+    const Vector inverse = T(1) / (e_minus_1 + T(2));
+    const Vector result = magnitude < T(0.5) ? e_minus_1 * inverse : T(1) - (inverse + inverse);
+    return x < 0 ? -result : result;
   }
 };
 
