@@ -14,6 +14,8 @@ namespace {
 constexpr int kAccumulators = GRU_VECTOR_REGISTERS * 3 / 4;
 // Independent additions that hide the latency of a fused multiply-add on two units.
 constexpr int kIndependentSums = 8;
+// Values of K summed in one chain of additions; longer products are sums of such sums, which round less.
+constexpr int64_t kLongestSum = 256;
 
 enum class Start { zero, bias, accumulate };
 
@@ -108,7 +110,13 @@ template <int vectors, Start start, typename T, typename operand_t, int rows = k
 __attribute__((noinline)) void product_rows(int64_t count, const operand_t* a, int64_t a_stride, const T* panel,
                                             int64_t K, const T* bias, int64_t bias_stride, T* out, int64_t out_stride) {
   if (count == rows) {
-    product_tile<T, operand_t, rows, vectors, start>(a, a_stride, panel, K, bias, bias_stride, out, out_stride);
+    product_tile<T, operand_t, rows, vectors, start>(a, a_stride, panel, std::min(K, kLongestSum), bias, bias_stride,
+                                                     out, out_stride);
+    for (int64_t k = kLongestSum; k < K; k += kLongestSum) {
+      product_tile<T, operand_t, rows, vectors, Start::accumulate>(
+          a + k, a_stride, panel + k / Multiply<T, operand_t>::values * vectors * VectorMath<T>::lanes,
+          std::min(K - k, kLongestSum), bias, bias_stride, out, out_stride);
+    }
   } else if constexpr (rows > 1) {
     product_rows<vectors, start, T, operand_t, rows - 1>(count, a, a_stride, panel, K, bias, bias_stride, out,
                                                          out_stride);
