@@ -7,7 +7,8 @@ try:
 except ImportError as error:
     raise ImportError(
         f"gru_ext's compiled module could not be loaded ({error}). Build it against the torch that is installed, in a"
-        " checkout of the source: pip install --no-build-isolation ."
+        " checkout of the source: pip install --no-build-isolation -e . (installed without -e, gru_ext is found only"
+        " from outside of the checkout)"
     ) from error
 
 from gru_ext import functional as functional

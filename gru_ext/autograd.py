@@ -93,6 +93,9 @@ def _gru_bwd_fake(
 
 # ---- The derivative of the derivative
 
+# Arguments of gru_bwd that have no derivative: batch_sizes, bidirectional, y, gates and the three needs.
+_PLAIN_ARGUMENTS = 7
+
 
 class GRUBackwardFunction(Function):
     """``gru_bwd`` as a differentiable function of (dy, dh_n, x, hx, weights); y and gates follow from the others.
@@ -139,13 +142,13 @@ class GRUBackwardFunction(Function):
         vjp = _vjp(function, primals)[1]
         given = iter(vjp(cotangents))
         ddy, ddh_n, d_x, d_hx = (None if p is None else next(given) for p in (dy, dh_n, x, hx))
-        return (ddy, ddh_n, d_x, d_hx, *[None] * 7, *given)
+        return (ddy, ddh_n, d_x, d_hx, *[None] * _PLAIN_ARGUMENTS, *given)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, ...]:  # noqa: D102
         dy, dh_n, x, hx, batch_sizes, *weights = ctx.saved_tensors
         function, primals = _gru_bwd_of_tensors(dy, dh_n, x, hx, weights, batch_sizes, ctx.bidirectional, ctx.need)
-        given = zip((dy, dh_n, x, hx, *weights), (*tangents[:4], *tangents[11:]), strict=True)
+        given = zip((dy, dh_n, x, hx, *weights), (*tangents[:4], *tangents[4 + _PLAIN_ARGUMENTS :]), strict=True)
         results = iter(_jvp(function, primals, [t for p, t in given if p is not None]))
         need_dx, need_dhx, _ = ctx.need
         not_needed = x.new_empty(0)
@@ -215,7 +218,7 @@ def _gru_bwd_backward(ctx: Any, ddx: Tensor, ddhx: Tensor, ddweights: Sequence[T
     else:
         filled = []
     ddy, ddh_n, d_x, d_hx, *rest = GRUBackwardFunction.backward(ctx, ddx, ddhx, *filled)
-    return (ddy, ddh_n, d_x, d_hx, rest[7:], *[None] * 7)
+    return (ddy, ddh_n, d_x, d_hx, rest[_PLAIN_ARGUMENTS:], *[None] * _PLAIN_ARGUMENTS)
 
 
 torch.library.register_autograd("gru_ext::gru_bwd", _gru_bwd_backward, setup_context=_gru_bwd_setup_context)

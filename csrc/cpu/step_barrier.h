@@ -1,7 +1,6 @@
-// One flag for each thread, on a cache line of its own: how many steps it has finished.
+// How threads wait for each other between time steps: one flag for each, on a cache line of its own, that says how many
+// steps it has finished.
 #pragma once
-
-#include <sched.h>
 
 #include <atomic>
 #include <chrono>
@@ -16,40 +15,41 @@ class StepBarrier {
   explicit StepBarrier(int threads) : flags_(threads) {}
 
   // Says that `thread` has finished `steps` steps.
-  void finished(int thread, int64_t steps) { flags_[thread].steps.store(steps, std::memory_order_release); }
+  void finished(int thread, int64_t steps) {
+    Flag& flag = flags_[thread];
+    flag.steps.store(static_cast<uint32_t>(steps));
+    if (flag.sleepers.load() > 0) wake(flag);
+  }
 
-  // Returns when all of the `threads` have finished `steps` steps. Spins for some microseconds, then yields: with more
-  // threads than free cores the others may not be running at all.
+  // Returns when all of the `threads` have finished `steps` steps. Spins for some microseconds, the time that a step's
+  // imbalance takes; then sleeps: with fewer free cores than threads the others may be waiting for this very core.
   void wait(int thread, int threads, int64_t steps) {
     for (int other = 0; other < threads; ++other) {
-      if (other == thread || reached(other, steps)) continue;
-      for (int spins = 0; spins < kSpins && !reached(other, steps); ++spins) pause();
-      if (!reached(other, steps)) yield_until(thread, other, steps);
+      if (other == thread || reached(flags_[other], steps)) continue;
+      for (int spins = 0; spins < kSpins && !reached(flags_[other], steps); ++spins) pause();
+      if (!reached(flags_[other], steps)) sleep_until(flags_[thread], flags_[other], steps);
     }
   }
 
-  // Whether, since the last call, the threads spent more than half of `elapsed` yielding: then one thread alone is
-  // faster than several that wait for cores.
+  // Whether, since the last call, the threads slept for more than half of `elapsed`: then one thread alone is faster
+  // than several that wait for cores.
   bool crowded(std::chrono::nanoseconds elapsed) {
-    std::chrono::nanoseconds yielded{0};
-    for (Flag& flag : flags_) yielded += std::exchange(flag.yielded, std::chrono::nanoseconds{0});
-    return 2 * yielded > elapsed;
+    std::chrono::nanoseconds slept{0};
+    for (Flag& flag : flags_) slept += std::exchange(flag.slept, std::chrono::nanoseconds{0});
+    return 2 * slept > elapsed;
   }
 
  private:
-  static constexpr int kSpins = 2000;
+  static constexpr int kSpins = 1000;
 
   struct alignas(64) Flag {
-    std::atomic<int64_t> steps{0};
-    std::chrono::nanoseconds yielded{0};  // written by the flag's own thread
+    std::atomic<uint32_t> steps{0};     // modulo 2^32: a futex has 32 bits
+    std::atomic<int> sleepers{0};       // threads that sleep until `steps` changes
+    std::chrono::nanoseconds slept{0};  // by the flag's own thread
   };
 
-  bool reached(int other, int64_t steps) const { return flags_[other].steps.load(std::memory_order_acquire) >= steps; }
-
-  void yield_until(int thread, int other, int64_t steps) {
-    const auto start = std::chrono::steady_clock::now();
-    while (!reached(other, steps)) sched_yield();
-    flags_[thread].yielded += std::chrono::steady_clock::now() - start;
+  static bool reached(const Flag& flag, int64_t steps) {
+    return static_cast<int32_t>(flag.steps.load() - static_cast<uint32_t>(steps)) >= 0;
   }
 
   static void pause() {
@@ -57,6 +57,9 @@ class StepBarrier {
     __builtin_ia32_pause();
 #endif
   }
+
+  static void sleep_until(Flag& own, Flag& other, int64_t steps);
+  static void wake(Flag& flag);
 
   std::vector<Flag> flags_;
 };

@@ -1,0 +1,202 @@
+"""Builders of small problems, and the ways to solve one: ours, nn.GRU and the reference.
+
+Letters: T steps, B batch, I input, H hidden, L layers, D directions, N rows of all steps of a packed batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+import gru_ext
+from gru_ext import functional, reference
+
+FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+WEIGHT_KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+class Size(NamedTuple):
+    """T, B, I, H of one layer."""
+
+    steps: int
+    batch: int
+    input: int
+    hidden: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a layer has and is called with, besides its sizes."""
+
+    bidirectional: bool = False
+    bias: bool = True
+    hx: bool = True
+    packed: bool = False
+
+    def __str__(self) -> str:
+        words = {"bidirectional": "bi", "bias": "bias", "hx": "hx", "packed": "packed"}
+        return "-".join(word for name, word in words.items() if getattr(self, name)) or "plain"
+
+
+ALL_OPTIONS = [
+    Options(bidirectional, bias, hx, packed)
+    for bidirectional in (False, True)
+    for bias in (False, True)
+    for hx in (False, True)
+    for packed in (False, True)
+]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The arguments of one layer, and gradients of its results."""
+
+    x: Tensor  # (T, B, I) or (N, I)
+    hx: Tensor | None  # (D, B, H)
+    weights: list[Tensor]
+    batch_sizes: Tensor | None  # (T)
+    bidirectional: bool
+    dy: Tensor | None = field(default=None)  # as y
+    dh_n: Tensor | None = field(default=None)  # (D, B, H)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the weights, as nn.GRU has them."""
+        directions = 2 if self.bidirectional else 1
+        kinds = WEIGHT_KINDS[: len(self.weights) // directions]
+        return [f"{kind}_l0{suffix}" for suffix in ("", "_reverse")[:directions] for kind in kinds]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Problem:
+        """Every floating tensor through a function."""
+
+        def optional(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else function(tensor)
+
+        return replace(
+            self,
+            x=function(self.x),
+            hx=optional(self.hx),
+            weights=[function(w) for w in self.weights],
+            dy=optional(self.dy),
+            dh_n=optional(self.dh_n),
+        )
+
+    def to(self, dtype: torch.dtype) -> Problem:
+        """The same values in another dtype."""
+        return self.map(lambda tensor: tensor.to(dtype))
+
+
+def pair_of_grus(*sizes: Any, **arguments: Any) -> tuple[gru_ext.GRU, nn.GRU]:
+    """Ours and nn.GRU with the same arguments and parameters."""
+    module, peer = gru_ext.GRU(*sizes, **arguments), nn.GRU(*sizes, **arguments)
+    peer.load_state_dict(module.state_dict())
+    return module, peer
+
+
+def pair_of_cells(*sizes: Any, **arguments: Any) -> tuple[gru_ext.GRUCell, nn.GRUCell]:
+    """Ours and nn.GRUCell with the same arguments and parameters."""
+    module, peer = gru_ext.GRUCell(*sizes, **arguments), nn.GRUCell(*sizes, **arguments)
+    peer.load_state_dict(module.state_dict())
+    return module, peer
+
+
+def lengths_of(steps: int, batch: int) -> list[int]:
+    """Unequal lengths of B sequences, longest (T) first; equal ones among them."""
+    return [max(1, steps - (steps * b) // batch if b % 3 else steps - b) for b in range(batch)]
+
+
+def batch_sizes_of(lengths: Sequence[int]) -> Tensor:
+    """Rows of each step of a packed batch."""
+    return torch.tensor([sum(length > t for length in lengths) for t in range(max(lengths))])
+
+
+def make_problem(size: Size, options: Options = Options(), dtype: torch.dtype = torch.float64) -> Problem:
+    """Random arguments: states and inputs of size about 1, weights as nn.GRU draws them but wider."""
+    steps, batch, inputs, hidden = size
+    directions = 2 if options.bidirectional else 1
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, dtype=torch.float64).to(dtype)
+
+    batch_sizes = batch_sizes_of(lengths_of(steps, batch)) if options.packed else None
+    rows = (steps, batch) if batch_sizes is None else (int(batch_sizes.sum()),)
+    shapes = [(3 * hidden, inputs), (3 * hidden, hidden), (3 * hidden,), (3 * hidden,)][: 4 if options.bias else 2]
+    return Problem(
+        x=normal(*rows, inputs),
+        hx=normal(directions, batch, hidden) if options.hx else None,
+        weights=[normal(*shape).div_(hidden**0.5) for _ in range(directions) for shape in shapes],
+        batch_sizes=batch_sizes,
+        bidirectional=options.bidirectional,
+        dy=normal(*rows, directions * hidden),
+        dh_n=normal(directions, batch, hidden),
+    )
+
+
+class Layer(Protocol):
+    """One layer as a function; shapes as in Problem."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        hx: Tensor | None,
+        weights: Sequence[Tensor],
+        batch_sizes: Tensor | None,
+        bidirectional: bool,
+        /,
+    ) -> tuple[Tensor, Tensor]:
+        """Results y and h_n."""
+        ...
+
+
+def ours(
+    x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], batch_sizes: Tensor | None, bidirectional: bool
+) -> tuple[Tensor, Tensor]:
+    """``functional.gru`` as a Layer."""
+    return functional.gru(x, hx, weights, bidirectional=bidirectional, batch_sizes=batch_sizes)
+
+
+def framework(
+    x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], batch_sizes: Tensor | None, bidirectional: bool
+) -> tuple[Tensor, Tensor]:
+    """``torch.nn.GRU`` as a Layer."""
+    directions = 2 if bidirectional else 1
+    module = nn.GRU(
+        x.shape[-1],
+        weights[1].shape[1],
+        bias=len(weights) == 4 * directions,
+        bidirectional=bidirectional,
+        device="meta",
+        dtype=x.dtype,
+    )
+    parameters = dict(zip([name for name, _ in module.named_parameters()], weights, strict=True))
+    inputs: Any = x if batch_sizes is None else PackedSequence(x, batch_sizes)
+    y, h_n = torch.func.functional_call(module, parameters, (inputs, hx))
+    return (y if batch_sizes is None else y.data), h_n
+
+
+exact: Layer = reference.gru
+
+
+def solve(layer: Layer, problem: Problem) -> dict[str, Tensor]:
+    """y, h_n and, where dy or dh_n is given, every gradient, by name."""
+    leaves = problem.map(lambda tensor: tensor.detach().requires_grad_())
+    y, h_n = layer(leaves.x, leaves.hx, leaves.weights, problem.batch_sizes, problem.bidirectional)
+    results = {"y": y.detach(), "h_n": h_n.detach()}
+    given = [(o, g) for o, g in ((y, problem.dy), (h_n, problem.dh_n)) if g is not None]
+    if given:
+        state = {} if leaves.hx is None else {"hx": leaves.hx}
+        wanted = {"x": leaves.x, **state, **dict(zip(problem.names, leaves.weights, strict=True))}
+        gradients = torch.autograd.grad([o for o, _ in given], list(wanted.values()), [g for _, g in given])
+        results |= {f"d{name}": gradient for name, gradient in zip(wanted, gradients, strict=True)}
+    return results
+
+
+def solve_all(layer: Layer, problems: Sequence[Problem]) -> dict[str, Tensor]:
+    """``solve`` for several problems of one shape; each result stacked."""
+    results = [solve(layer, problem) for problem in problems]
+    return {name: torch.stack([result[name] for result in results]) for name in results[0]}

@@ -1,0 +1,122 @@
+"""The one tolerance policy, and equality of bits.
+
+Against the float64 reference, our largest error is at most twice that of ``torch.nn.GRU`` in the same dtype on the same
+inputs, plus a floor. In float64, where the reference is no better than what it judges, we agree with
+``torch.nn.GRU`` to 1e-10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+TIMES_FRAMEWORK = 2.0
+# The floor: so many units in the last place of the tensor's largest magnitude. Where nn.GRU happens to be exact, twice
+# its error would allow nothing.
+FLOOR_ULPS = 4
+# And so much of anything: below it is underflow.
+FLOOR_ABSOLUTE = 1e-30
+FLOAT64_TOLERANCE = 1e-10
+
+
+def assert_accurate(ours: Tensor, framework: Tensor, exact: Tensor, name: str) -> None:
+    """Fail unless ``ours`` is as near to ``exact`` (float64) as the policy asks, given the result of ``nn.GRU``.
+
+    The error is the largest absolute difference; relative errors are to the largest magnitude of ``exact``, for all
+    three tensors the same, so that one bound limits both. In float64 ``exact`` is the result of ``nn.GRU``.
+    """
+    _assert_same_kind(ours, framework, name)
+    expected = exact.to(ours.dtype)
+    if ours.dtype == torch.float64:
+        allowed = FLOAT64_TOLERANCE * max(1.0, _magnitude(exact))
+    else:
+        floor = FLOOR_ULPS * torch.finfo(ours.dtype).eps * _magnitude(exact) + FLOOR_ABSOLUTE
+        allowed = TIMES_FRAMEWORK * _largest(_error(framework, exact)) + floor
+    _assert_within(ours, expected, exact, allowed, name)
+
+
+def assert_all_accurate(
+    ours: Mapping[str, Tensor], framework: Mapping[str, Tensor], exact: Mapping[str, Tensor]
+) -> None:
+    """``assert_accurate`` for each of several named results."""
+    assert ours.keys() == framework.keys() == exact.keys(), f"{ours.keys()}, {framework.keys()}, {exact.keys()}"
+    for name, tensor in ours.items():
+        assert_accurate(tensor, framework[name], exact[name], name)
+
+
+def assert_near(ours: Tensor, expected: Tensor, name: str, tolerance: float = FLOAT64_TOLERANCE) -> None:
+    """Fail unless two tensors of one dtype differ by at most ``tolerance``, or that of the largest magnitude if > 1."""
+    _assert_same_kind(ours, expected, name)
+    _assert_within(ours, expected, expected, tolerance * max(1.0, _magnitude(expected)), name)
+
+
+def assert_all_near(
+    ours: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float = FLOAT64_TOLERANCE
+) -> None:
+    """``assert_near`` for each of several named results."""
+    assert ours.keys() == expected.keys(), f"{ours.keys()}, {expected.keys()}"
+    for name, tensor in ours.items():
+        assert_near(tensor, expected[name], name, tolerance)
+
+
+def assert_same_bits(ours: Tensor, expected: Tensor, name: str = "result") -> None:
+    """Fail unless dtype, shape and every bit agree: NaN equals the same NaN, 0.0 is not -0.0."""
+    _assert_same_kind(ours, expected, name)
+    if not torch.equal(_bits(ours), _bits(expected)):
+        different = (_bits(ours) != _bits(expected)).view(ours.numel(), -1).any(1).reshape(ours.shape)
+        place = tuple(different.nonzero()[0].tolist())
+        raise AssertionError(
+            f"{name}: {int(different.sum())} of {ours.numel()} elements differ in their bits, first at {place}:"
+            f" {ours[place].item()!r}, expected {expected[place].item()!r}"
+        )
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous().flatten().view(torch.uint8)
+
+
+def _assert_same_kind(ours: Tensor, expected: Tensor, name: str) -> None:
+    assert ours.shape == expected.shape, f"{name}: shape {tuple(ours.shape)}, expected {tuple(expected.shape)}"
+    assert ours.dtype == expected.dtype, f"{name}: dtype {ours.dtype}, expected {expected.dtype}"
+
+
+def _error(tensor: Tensor, exact: Tensor) -> Tensor:
+    """Absolute differences in float64; zero where both are NaN or the same infinity."""
+    tensor, exact = tensor.detach().double(), exact.detach().double()
+    same = (tensor == exact) | (tensor.isnan() & exact.isnan())
+    return torch.where(same, 0.0, (tensor - exact).abs())
+
+
+def _largest(error: Tensor) -> float:
+    return float(error.max()) if error.numel() else 0.0
+
+
+def _magnitude(exact: Tensor) -> float:
+    finite = exact.detach().double()
+    return _largest(torch.where(finite.isfinite(), finite, 0.0).abs())
+
+
+def _assert_within(ours: Tensor, expected: Tensor, exact: Tensor, allowed: float, name: str) -> None:
+    """``expected`` is ``exact`` in the dtype of ``ours``: it says where NaN and infinity belong."""
+    for kind in (torch.isnan, torch.isinf):
+        here, there = kind(ours.detach()), kind(expected.detach())
+        if not torch.equal(here, there):
+            place = tuple((here != there).nonzero()[0].tolist())
+            raise AssertionError(
+                f"{name}: {kind.__name__} at {int(here.sum())} of {ours.numel()} elements, expected"
+                f" {int(there.sum())}; first difference at {place}: {ours[place].item()!r},"
+                f" expected {exact[place].item()!r}"
+            )
+    error = _error(ours, exact)
+    largest = _largest(error)
+    if not largest <= allowed:
+        place = tuple(int(i) for i in torch.unravel_index(error.nan_to_num(torch.inf).argmax(), error.shape))
+        magnitude = _magnitude(exact)
+        raise AssertionError(
+            f"{name}: largest absolute error {largest:.3e}, allowed {allowed:.3e}; relative to the largest magnitude"
+            f" {magnitude:.3e}: {largest / magnitude if magnitude else torch.inf:.3e}; {int((error > allowed).sum())}"
+            f" of {error.numel()} elements beyond; worst at {place}: {ours[place].item()!r},"
+            f" expected {exact[place].item()!r}"
+        )

@@ -1,0 +1,37 @@
+"""Run Python in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TESTS = Path(__file__).parent
+
+
+def run_python(
+    *arguments: str | Path,
+    path: Sequence[Path] = (TESTS,),
+    environment: Mapping[str, str] | None = None,
+    directory: Path = ROOT,
+    timeout: float = 120.0,
+) -> subprocess.CompletedProcess[str]:
+    """``python arguments...`` with ``path`` before everything else on sys.path; output captured, any exit status."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), **(environment or {})},
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def output_of(result: subprocess.CompletedProcess[str]) -> str:
+    """Standard output of a process that must have succeeded."""
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout

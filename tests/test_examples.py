@@ -1,0 +1,343 @@
+"""The programs in examples/: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from process import ROOT, output_of, run_python
+
+pytest.importorskip("tqdm")
+EXAMPLES = ROOT / "examples"
+sys.path.insert(0, str(EXAMPLES))
+train_text = importlib.import_module("train_text")
+
+TEXT = "The gates decide what the state keeps, and what it forgets.\n" * 40
+SMALL = ["--quiet", "--hidden=16", "--embedding=8", "--batch=4", "--steps-per-sequence=16", "--compare-steps=0"]
+
+Train = Callable[..., int]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def train(text: Path) -> Train:
+    """Run the program on the small text; options given here override those of the small model."""
+
+    def run(out: Path, *options: str) -> int:
+        code: int = train_text.main([*SMALL, f"--text={text}", f"--out={out}", *options])
+        return code
+
+    return run
+
+
+def saved(out: Path) -> dict[str, Any]:
+    checkpoint: dict[str, Any] = train_text.load_checkpoint(str(out / "checkpoint.pt"))
+    return checkpoint
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Ctrl-C pressed in the middle of that training step, counted from 1."""
+    original = train_text.Trainer.step
+    calls = 0
+
+    def interrupted(trainer: Any, batch: Any) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            signal.raise_signal(signal.SIGINT)
+        loss: float = original(trainer, batch)
+        return loss
+
+    monkeypatch.setattr(train_text.Trainer, "step", interrupted)
+
+
+def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one sentence with which the program refuses its arguments."""
+    with pytest.raises(SystemExit) as exit_info:
+        train_text.main(arguments)
+    assert exit_info.value.code == 2
+    usage, message = capsys.readouterr().err.splitlines()
+    assert usage == "usage: train_text.py [options]"
+    return message.removeprefix("train_text.py: error: ")
+
+
+def run_example(name: str, *options: str) -> str:
+    """What a program prints that runs as a user runs it, but on one thread and with warnings as errors."""
+    return output_of(run_python("-W", "error", EXAMPLES / name, *options, environment={"OMP_NUM_THREADS": "1"}))
+
+
+@pytest.fixture(autouse=True)
+def _program_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train_text.py"])
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_training_learns_and_says_so(
+    dtype: str, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path, "--epochs=2", f"--dtype={dtype}", "--learning-rate=0.01") == 0
+    checkpoint = saved(tmp_path)
+    losses = checkpoint["losses"]
+    assert checkpoint["step"] == len(losses) == 2 * (len(TEXT) * 9 // 10 // 64)
+    assert losses[-1] < 0.7 * losses[0]
+    (first, before), *_, (last, after) = checkpoint["validation"]
+    assert (first, last) == (0, len(losses))
+    assert after < 0.7 * before
+    printed = capsys.readouterr().out
+    assert f"{before:.3f} bits per character before training, {after:.3f} after {len(losses)} steps" in printed
+    assert str(tmp_path / "loss.png") in printed
+
+
+def test_loss_curve_is_a_png(train: Train, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert train(tmp_path, "--max-steps=2") == 0
+    image = (tmp_path / "loss.png").read_bytes()
+    assert image.startswith(b"\x89PNG\r\n\x1a\n")
+    assert len(image) > 1000
+
+
+def test_training_does_without_matplotlib(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert train(tmp_path, "--max-steps=2") == 0
+    assert "no loss curve, as matplotlib is not installed" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"text.txt", "checkpoint.pt"}
+
+
+def test_samples_and_progress_are_shown_unless_quiet(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [option for option in SMALL if option != "--quiet"]
+    assert train_text.main([*options, f"--text={text}", f"--out={tmp_path}", "--max-steps=2"]) == 0
+    printed = capsys.readouterr()
+    assert "a sample before training" in printed.out
+    assert "a sample after training" in printed.out
+    assert re.search(r"char/s, loss=\d\.\d{3}", printed.err)
+
+
+def test_sample_does_not_change_training() -> None:
+    settings, _ = train_text.parse_arguments(SMALL)
+    vocabulary = "".join(sorted(set(TEXT)))
+    model = train_text.Trainer(train_text.gru_ext.GRU, len(vocabulary), settings).model
+    before = torch.get_rng_state()
+    sample = train_text.generate(model, vocabulary, "The", 20, seed=3)
+    assert sample.startswith("The")
+    assert len(sample) == 23
+    assert sample == train_text.generate(model, vocabulary, "The", 20, seed=3)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_batches_follow_each_other_through_the_text() -> None:
+    batches = train_text.cut_batches(torch.arange(32), batch=2, steps=5)
+    inputs = torch.cat([batch[0] for batch in batches])
+    targets = torch.cat([batch[1] for batch in batches])
+    assert [batch[0].shape for batch in batches] == [(5, 2)] * 3
+    assert inputs.T.tolist() == [list(range(15)), list(range(15, 30))]
+    assert torch.equal(targets, inputs + 1)
+
+
+@pytest.mark.parametrize("stop", [5, 34], ids=["first epoch", "second epoch"])
+def test_resumed_training_is_exact(stop: int, train: Train, tmp_path: Path) -> None:
+    whole, parts, moved = tmp_path / "whole", tmp_path / "parts", tmp_path / "moved"
+    assert train(whole, "--epochs=2", "--max-steps=40") == 0
+    assert train(parts, "--epochs=2", f"--max-steps={stop}") == 0
+    assert train_text.main([f"--resume={parts / 'checkpoint.pt'}", "--max-steps=40", f"--out={moved}"]) == 0
+    assert len(saved(parts)["losses"]) == stop
+    expected, resumed = saved(whole), saved(moved)
+    assert resumed["losses"] == expected["losses"]
+    assert resumed["validation"][-1] == expected["validation"][-1]
+    for name, parameter in expected["model"].items():
+        assert torch.equal(resumed["model"][name], parameter), name
+
+
+def test_interrupted_training_is_saved_and_resumed_exactly(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(whole, "--max-steps=20") == 0
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        interrupt_at(7, patch)
+        assert train(parts, "--max-steps=20") == 130
+    checkpoint = parts / "checkpoint.pt"
+    assert capsys.readouterr().out == (
+        f"interrupted; step 7 is saved in {checkpoint}; go on with: python train_text.py --resume {checkpoint}\n"
+    )
+    assert saved(parts)["losses"] == saved(whole)["losses"][:7]
+    assert train_text.main(["--resume", str(checkpoint)]) == 0
+    assert saved(parts)["losses"] == saved(whole)["losses"]
+    assert saved(parts)["validation"] == saved(whole)["validation"]
+
+
+def test_second_interrupt_does_not_wait(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupt_at(3, monkeypatch)
+    interrupt_at(3, monkeypatch)  # in the same step
+    assert train(tmp_path, "--checkpoint-every=2") == 130
+    assert capsys.readouterr().out.startswith("interrupted; step 2 is saved")
+    assert len(saved(tmp_path)["losses"]) == 2
+
+
+def test_interrupt_before_the_first_step_says_that_nothing_is_saved(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupt_at(1, monkeypatch)
+    interrupt_at(1, monkeypatch)
+    assert train(tmp_path) == 130
+    assert capsys.readouterr().out == "interrupted; nothing was saved\n"
+
+
+def test_checkpoint_survives_a_failed_write(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any, path: Path) -> None:
+        path.write_bytes(b"half a checkpoint")
+        raise OSError("no space left on device")
+
+    assert train(tmp_path, "--max-steps=3") == 0
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="no space left"):
+        train(tmp_path, "--max-steps=5")
+    assert len(saved(tmp_path)["losses"]) == 3
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_loss_curves_agree_with_the_framework(
+    dtype: str, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path, "--max-steps=0", "--compare-steps=12", f"--dtype={dtype}") == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^beside torch\.nn\.GRU: \d+\.\d\d times its speed", printed, re.MULTILINE)
+    assert "loss curves: the two agree over 17 steps; the largest relative difference is " in printed
+
+
+@pytest.mark.parametrize("wrong", [2.5, math.nan])
+def test_loss_curves_that_do_not_agree_fail(
+    wrong: float,
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    compare = train_text.compare
+
+    def compare_wrongly(*arguments: Any) -> Any:
+        comparison = compare(*arguments)
+        comparison.ours[-1] = wrong
+        return comparison
+
+    monkeypatch.setattr(train_text, "compare", compare_wrongly)
+    assert train(tmp_path, "--max-steps=0", "--compare-steps=1") == 1
+    assert "loss curves: the two do NOT agree over 6 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read the text {path}: No such file or directory"),
+        (b"", "the text {path} is empty"),
+        (b"\xff\xfe\xff", "the text {path} is not UTF-8"),
+        (b"abc" * 200, "the text is too short: a tenth of it, 60 characters, is kept for validation, which takes"),
+    ],
+    ids=["missing", "empty", "not text", "too short"],
+)
+def test_unusable_text_is_refused(
+    content: bytes | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "text"
+    if content is not None:
+        path.write_bytes(content)
+    out = tmp_path / "out"
+    assert refusal([*SMALL, f"--text={path}", f"--out={out}"], capsys).startswith(message.format(path=path))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "weights"])
+def test_unusable_checkpoint_is_refused(
+    kind: str, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = {"text": text}.get(kind, tmp_path / "foreign.pt")
+    if kind == "weights":
+        torch.save({"weight": torch.zeros(2)}, path)
+    expected = (
+        f"cannot read the checkpoint {path}: No such file or directory"
+        if kind == "missing"
+        else f"{path} is not a checkpoint of this program"
+    )
+    assert refusal([f"--resume={path}"], capsys) == expected
+
+
+def test_checkpoint_of_other_options_or_text_is_refused(
+    train: Train, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path, "--max-steps=1") == 0
+    capsys.readouterr()
+    resume = f"--resume={tmp_path / 'checkpoint.pt'}"
+    assert refusal([resume, "--hidden=8"], capsys) == "the checkpoint was trained with --hidden 16, not 8"
+    text.write_text(TEXT.upper(), encoding="utf-8")
+    assert refusal([resume], capsys).startswith("the text is not the one the checkpoint was trained on")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--hidden=0", "argument --hidden: expected a whole number of at least 1, got 0"),
+        ("--epochs=-1", "argument --epochs: expected a whole number of at least 0, got -1"),
+        ("--batch=many", "argument --batch: expected a whole number of at least 1, got many"),
+        ("--learning-rate=nan", "argument --learning-rate: expected a number above 0, got nan"),
+        ("--device=nowhere", "argument --device: this PyTorch cannot use the device nowhere"),
+    ],
+)
+def test_bad_option_is_refused(option: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal([option], capsys) == message
+
+
+def test_folder_that_cannot_be_made_is_refused(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refusal([*SMALL, f"--text={text}", f"--out={text}"], capsys)
+    assert message == f"cannot make the folder {text}: File exists"
+
+
+def test_default_text_fits_the_default_settings() -> None:
+    text = train_text.load_text(None)
+    settings, checkpoint = train_text.parse_arguments([])
+    assert checkpoint is None
+    training, validation = train_text.split_text(text, "".join(sorted(set(text))), settings)
+    assert len(training) > len(validation) > 0
+
+
+@pytest.mark.parametrize("name", ["train_text", "classify_sequences"])
+def test_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if name == "classify_sequences":
+        pytest.importorskip("sklearn")
+    with pytest.raises(SystemExit) as exit_info:
+        importlib.import_module(name).main(["--help"])
+    assert exit_info.value.code == 0
+    assert "--hidden" in capsys.readouterr().out
+
+
+def test_classify_sequences() -> None:
+    pytest.importorskip("sklearn")
+    printed = run_example("classify_sequences.py", "--epochs=3", "--hidden=32")
+    accuracy = re.search(r"^test accuracy: (0\.\d{4})$", printed, re.MULTILINE)
+    assert accuracy is not None, printed
+    assert float(accuracy[1]) > 0.6  # by chance: 0.1
+
+
+def test_stream() -> None:
+    printed = run_example("stream.py")
+    assert re.search(r"^GRU: \d+ microseconds a step; differs by \S+ at most", printed, re.MULTILINE)
+    assert re.search(r"^GRUCell: \d+ microseconds a step; differs by \S+ at most", printed, re.MULTILINE)

@@ -1,0 +1,459 @@
+"""functional.gru and the operators behind it: accuracy, strides, edge cases, repeatability, threads, memory."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+from cases import (
+    ALL_OPTIONS,
+    FLOATING,
+    Options,
+    Problem,
+    Size,
+    exact,
+    framework,
+    make_problem,
+    ours,
+    solve,
+    solve_all,
+)
+from compare import assert_all_accurate, assert_near, assert_same_bits
+from process import output_of, run_python
+from torch import Tensor
+
+from gru_ext import functional
+
+SIZES = [
+    Size(1, 1, 1, 1),
+    Size(2, 3, 5, 7),
+    Size(7, 1, 16, 16),
+    Size(5, 4, 33, 65),
+    Size(12, 6, 20, 48),
+]
+# Enough rows for several chunks of time (csrc/cpu/gru_cpu.cpp), many steps, long sums (product_body.h).
+LARGE = [
+    (Size(40, 17, 24, 130), Options()),
+    (Size(300, 2, 8, 20), Options(bidirectional=True)),
+    (Size(600, 8, 8, 64), Options(bidirectional=True)),
+    (Size(600, 8, 8, 64), Options(packed=True)),
+    (Size(9, 70, 16, 256), Options(bias=False)),
+    (Size(3, 20, 600, 300), Options()),
+    (Size(3, 300, 4, 12), Options(bidirectional=True, packed=True)),
+]
+SMALL = Size(5, 3, 4, 9)
+
+
+def check_accuracy(*problems: Problem) -> None:
+    """Every result and gradient of ours within the policy; several problems of one shape are judged together."""
+    in_float64 = [problem.to(torch.float64) for problem in problems]
+    assert_all_accurate(solve_all(ours, problems), solve_all(framework, problems), solve_all(exact, in_float64))
+
+
+@contextmanager
+def thread_count(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# ---- Accuracy: what tests/test_isa.py runs with each instruction set
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_accuracy_of_results_and_gradients(size: Size, options: Options, dtype: torch.dtype) -> None:
+    # The error of nn.GRU in one number is chance: small problems are judged several at a time.
+    draws = 1 + 16 // (size.batch * size.hidden)
+    check_accuracy(*(make_problem(size, options, dtype) for _ in range(draws)))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize(("size", "options"), LARGE, ids=str)
+def test_accuracy_of_large_problems(size: Size, options: Options, dtype: torch.dtype) -> None:
+    check_accuracy(make_problem(size, options, dtype))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("absent", ["dy", "dh_n"])
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+def test_accuracy_with_the_gradient_of_one_result_only(options: Options, absent: str, dtype: torch.dtype) -> None:
+    problem = make_problem(SMALL, options, dtype)
+    check_accuracy(replace(problem, dy=None) if absent == "dy" else replace(problem, dh_n=None))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 30.0, 1e4])
+def test_accuracy_for_inputs_of_any_magnitude(scale: float, dtype: torch.dtype) -> None:
+    problem = make_problem(SMALL, Options(), dtype)
+    check_accuracy(replace(problem, x=problem.x * scale))
+
+
+# ---- Strides
+
+
+def transposed(tensor: Tensor) -> Tensor:
+    """The same values, the first two dimensions (or the only one) laid out otherwise."""
+    if tensor.dim() == 1:
+        return torch.stack([tensor, torch.zeros_like(tensor)], dim=1)[:, 0]
+    return tensor.transpose(0, 1).contiguous().transpose(0, 1)
+
+
+def inner_transposed(tensor: Tensor) -> Tensor:
+    return tensor.transpose(-1, -2).contiguous().transpose(-1, -2) if tensor.dim() > 1 else transposed(tensor)
+
+
+def sliced(tensor: Tensor) -> Tensor:
+    """The same values, in the middle of a wider tensor of NaN."""
+    wide = tensor.new_full([size + 2 for size in tensor.shape], torch.nan)
+    middle = wide[tuple(slice(1, -1) for _ in tensor.shape)]
+    return middle.copy_(tensor)
+
+
+def every_other(tensor: Tensor) -> Tensor:
+    """The same values, at every second place of a longer last dimension of NaN."""
+    return torch.stack([tensor, torch.full_like(tensor, torch.nan)], dim=-1).flatten(-2)[..., ::2]
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", [Options(), Options(packed=True), Options(bidirectional=True)], ids=str)
+@pytest.mark.parametrize("restride", [transposed, inner_transposed, sliced, every_other])
+def test_strides_do_not_matter(restride: Callable[[Tensor], Tensor], options: Options, dtype: torch.dtype) -> None:
+    problem = make_problem(SMALL, options, dtype)
+    strided = problem.map(restride)
+    for before, after in zip([problem.x, *problem.weights], [strided.x, *strided.weights], strict=True):
+        assert_same_bits(after, before)
+    assert not strided.x.is_contiguous()
+    assert not strided.weights[0].is_contiguous()
+    check_accuracy(strided)
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_expanded_input_and_gradients(dim: int) -> None:
+    problem = make_problem(SMALL, Options(bidirectional=True), torch.float32)
+
+    def expanded(tensor: Tensor) -> Tensor:
+        return tensor.narrow(dim, 0, 1).expand(tensor.shape)
+
+    assert problem.hx is not None
+    assert problem.dy is not None
+    assert problem.dh_n is not None
+    check_accuracy(
+        replace(
+            problem,
+            x=expanded(problem.x),
+            hx=expanded(problem.hx),
+            dy=expanded(problem.dy),
+            dh_n=expanded(problem.dh_n),
+        )
+    )
+
+
+def test_the_gradient_of_a_sum_which_has_stride_zero() -> None:
+    problem = make_problem(SMALL, Options(), torch.float32)
+    ones = torch.ones((), dtype=torch.float32)
+    check_accuracy(replace(problem, dy=ones.expand(5, 3, 9), dh_n=ones.expand(1, 3, 9)))
+    x = problem.x.clone().requires_grad_()
+    ours(x, None, problem.weights, None, False)[0].sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+
+
+# ---- Edge cases
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, bias=False, hx=False)], ids=str)
+def test_empty_batch(options: Options, dtype: torch.dtype) -> None:
+    problem = make_problem(Size(4, 0, 3, 5), options, dtype)
+    results = solve(ours, problem)
+    directions = 2 if options.bidirectional else 1
+    assert results["y"].shape == (4, 0, 5 * directions)
+    assert results["h_n"].shape == (directions, 0, 5)
+    assert results["dx"].shape == (4, 0, 3)
+    for name, weight in zip(problem.names, problem.weights, strict=True):
+        assert_same_bits(results[f"d{name}"], torch.zeros_like(weight), name)
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_bad_row_touches_itself_only_from_its_step_on(value: float, packed: bool, dtype: torch.dtype) -> None:
+    problem = make_problem(Size(6, 4, 3, 17), Options(packed=packed), dtype)
+    step, row = 2, 1
+    sizes = [4] * 6 if problem.batch_sizes is None else problem.batch_sizes.tolist()
+    assert sizes[step] > row
+    x = problem.x.clone()
+    x.view(-1, 3)[sum(sizes[:step]) + row, 0] = value
+    good = torch.split(solve(ours, problem)["y"].view(-1, 17), sizes)
+    bad = torch.split(solve(ours, replace(problem, x=x))["y"].view(-1, 17), sizes)
+    for t, (g, b) in enumerate(zip(good, bad, strict=True)):
+        for i in range(sizes[t]):
+            if i != row or t < step:
+                assert_same_bits(b[i], g[i], f"y at step {t}, row {i}")
+            elif math.isnan(value):
+                assert b[i].isnan().all()
+    # An infinite input saturates the gates and leaves a state; what it is, nn.GRU says.
+    expected = framework(x, problem.hx, problem.weights, problem.batch_sizes, False)[0].view(-1, 17)
+    assert torch.equal(torch.cat(bad).isnan(), expected.isnan())
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("where", ["hx", "weight_ih", "weight_hh", "bias_ih", "bias_hh"])
+def test_nan_elsewhere_is_not_hidden(where: str, dtype: torch.dtype) -> None:
+    problem = make_problem(Size(3, 2, 4, 5), Options(), dtype)
+    tensors = dict(zip(problem.names, problem.weights, strict=True))
+    if where == "hx":
+        assert problem.hx is not None
+        problem.hx[0, 1, 2] = torch.nan
+    else:
+        tensors[f"{where}_l0"][11] = torch.nan  # of the candidate's gate: one unit first, then all
+    expected = framework(problem.x, problem.hx, problem.weights, None, False)[0]
+    assert torch.equal(solve(ours, problem)["y"].isnan(), expected.isnan())
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("magnitude", [1e4, torch.inf])
+def test_huge_inputs_saturate_as_in_nn_gru(magnitude: float, dtype: torch.dtype) -> None:
+    problem = make_problem(Size(4, 3, 1, 19), Options(bias=False), dtype)
+    problem = replace(problem, x=torch.where(problem.x > 0, magnitude, -magnitude).to(dtype))
+    y, h_n = ours(problem.x, problem.hx, problem.weights, None, False)
+    expected = framework(problem.x, problem.hx, problem.weights, None, False)
+    for result, other, name in ((y, expected[0], "y"), (h_n, expected[1], "h_n")):
+        assert result.isfinite().all(), name
+        assert_near(result, other, name, tolerance=4 * torch.finfo(dtype).eps)
+
+
+# ---- Repeatability, threads, processes
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [(Size(5, 4, 33, 65), Options(bidirectional=True)), (Size(40, 60, 16, 128), Options(packed=True))],
+    ids=str,
+)
+def test_the_same_bits_from_run_to_run(size: Size, options: Options, dtype: torch.dtype) -> None:
+    problem = make_problem(size, options, dtype)
+    first = solve(ours, problem)
+    for _ in range(3):
+        for name, tensor in solve(ours, problem).items():
+            assert_same_bits(tensor, first[name], name)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [(Size(30, 30, 16, 65), Options()), (Size(5, 17, 33, 200), Options(bidirectional=True, packed=True))],
+    ids=str,
+)
+def test_accuracy_with_several_threads(size: Size, options: Options, dtype: torch.dtype, count: int) -> None:
+    problem = make_problem(size, options, dtype)
+    with thread_count(count):
+        results = solve(ours, problem)
+        again = solve(ours, problem)
+    for name, tensor in results.items():
+        assert_same_bits(again[name], tensor, name)
+    assert_all_accurate(results, solve(framework, problem), solve(exact, problem.to(torch.float64)))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_python_threads_at_once_give_the_bits_of_one_by_one(count: int) -> None:
+    problems = [make_problem(Size(20, 24, 16, 64), ALL_OPTIONS[i], FLOATING[i % 4]) for i in range(8)]
+    results: list[dict[str, Tensor]] = [{} for _ in problems]
+    start = threading.Barrier(len(problems))
+
+    def work(index: int) -> None:
+        start.wait()
+        for _ in range(5):
+            results[index] = solve(ours, problems[index])
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(problems))]
+    with thread_count(count):
+        expected = [solve(ours, problem) for problem in problems]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for result, wanted in zip(results, expected, strict=True):
+        assert result.keys() == wanted.keys()
+        for name, tensor in result.items():
+            assert_same_bits(tensor, wanted[name], name)
+
+
+AFTER_FORK = """
+import multiprocessing
+import sys
+from dataclasses import replace
+
+import torch
+from cases import Options, Size, make_problem, ours, solve
+from compare import assert_near, assert_same_bits
+
+torch.set_num_threads(int(sys.argv[1]))
+problem = make_problem(Size(20, 40, 16, 64), Options(bidirectional=True), torch.float32)
+if sys.argv[3] == "forward":
+    problem = replace(problem, dy=None, dh_n=None)
+
+
+def work(queue):
+    if sys.argv[2]:
+        torch.set_num_threads(int(sys.argv[2]))
+    queue.put({name: tensor.numpy() for name, tensor in solve(ours, problem).items()})
+
+
+expected = solve(ours, problem)
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+child = context.Process(target=work, args=(queue,), daemon=True)
+child.start()
+results = queue.get(timeout=40)
+assert results.keys() == expected.keys()
+for name, array in results.items():
+    if sys.argv[1] == "1":
+        assert_same_bits(torch.from_numpy(array), expected[name], name)
+    else:  # torch's GEMMs may sum otherwise on another number of threads
+        assert_near(torch.from_numpy(array), expected[name], name, tolerance=1e-5)
+print("same")
+"""
+
+
+# OpenMP's threads do not survive a fork, and torch's own operators then wait for them forever, unless the child has
+# set one thread, as the workers of a DataLoader do. Our forward needs no such care; the backward ends in torch's GEMMs.
+@pytest.mark.parametrize(
+    ("threads", "threads_set_by_child", "what"), [("1", "", "all"), ("2", "1", "all"), ("2", "", "forward")]
+)
+def test_a_forked_child_computes_the_same(threads: str, threads_set_by_child: str, what: str) -> None:
+    result = run_python("-c", AFTER_FORK, threads, threads_set_by_child, what, timeout=90)
+    assert output_of(result) == "same\n"
+
+
+# ---- Inputs and memory
+
+
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+def test_arguments_are_not_modified(options: Options) -> None:
+    problem = make_problem(SMALL, options, torch.float32)
+    assert problem.hx is not None
+    assert problem.dy is not None
+    assert problem.dh_n is not None
+    arguments = [problem.x, problem.hx, *problem.weights, problem.dy, problem.dh_n]
+    arguments += [] if problem.batch_sizes is None else [problem.batch_sizes]
+    copies = [tensor.clone() for tensor in arguments]
+    versions = [tensor._version for tensor in arguments]
+    leaves = [problem.x, problem.hx, *problem.weights]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    outputs = ours(problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional)
+    torch.autograd.grad(outputs, leaves, [problem.dy, problem.dh_n])
+    assert [tensor._version for tensor in arguments] == versions
+    for tensor, copy in zip(arguments, copies, strict=True):
+        assert_same_bits(tensor, copy)
+
+
+@pytest.mark.parametrize("hx", [False, True])
+def test_results_share_no_memory(hx: bool) -> None:
+    problem = make_problem(Size(1, 3, 2, 4), Options(hx=hx), torch.float32)
+    y, h_n = ours(problem.x, problem.hx, problem.weights, None, False)
+    before = y.clone()
+    h_n.zero_()
+    assert_same_bits(y, before)
+    if problem.hx is not None:
+        assert problem.hx.any()
+
+
+def saved_by(call: Callable[[], object]) -> list[Tensor]:
+    """Every tensor that autograd keeps for the backward of a call."""
+    saved: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        call()
+    return saved
+
+
+def test_nothing_is_saved_without_gradients() -> None:
+    problem = make_problem(SMALL, Options(), torch.float32)
+
+    def call(weights: Sequence[Tensor]) -> Tensor:
+        return ours(problem.x, problem.hx, weights, None, False)[0]
+
+    assert not saved_by(lambda: call(problem.weights))
+    trainable = [weight.requires_grad_() for weight in problem.weights]
+    with torch.no_grad():
+        assert not saved_by(lambda: call(trainable))
+    with torch.inference_mode():
+        assert not saved_by(lambda: call(trainable))
+    assert saved_by(lambda: call(trainable))
+
+
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+def test_the_operator_returns_gates_only_when_asked(options: Options) -> None:
+    p = make_problem(SMALL, options, torch.float32)
+    arguments = (p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional)
+    y, h_n, gates = torch.ops.gru_ext.gru_fwd(*arguments, False)
+    assert gates.shape == (0,)
+    y_again, h_n_again, gates = torch.ops.gru_ext.gru_fwd(*arguments, True)
+    rows = y.numel() // y.shape[-1]
+    assert gates.shape == (2 if options.bidirectional else 1, rows, 4, 9)
+    assert_same_bits(y_again, y)
+    assert_same_bits(h_n_again, h_n)
+
+
+# ---- Several layers, and layouts, of functional.gru; modules are in test_modules.py
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_layers_run_one_after_another(bidirectional: bool, dtype: torch.dtype) -> None:
+    directions = 2 if bidirectional else 1
+    options = Options(bidirectional=bidirectional)
+    first = make_problem(Size(4, 3, 2, 5), options, dtype)
+    second = make_problem(Size(4, 3, 5 * directions, 5), options, dtype)
+    assert first.hx is not None
+    assert second.hx is not None
+    hx = torch.cat([first.hx, second.hx])
+    weights = [*first.weights, *second.weights]
+    y, h_n = functional.gru(first.x, hx, weights, num_layers=2, bidirectional=bidirectional)
+    between, state = ours(first.x, first.hx, first.weights, None, bidirectional)
+    y_expected, last_state = ours(between, second.hx, second.weights, None, bidirectional)
+    assert_same_bits(y, y_expected)
+    assert_same_bits(h_n, torch.cat([state, last_state]))
+
+
+def test_batch_first_and_unbatched_are_other_layouts_of_the_same() -> None:
+    p = make_problem(Size(4, 3, 2, 5), Options(), torch.float64)
+    assert p.hx is not None
+    y, h_n = functional.gru(p.x, p.hx, p.weights)
+    y_batch_first, h_n_batch_first = functional.gru(p.x.transpose(0, 1), p.hx, p.weights, batch_first=True)
+    assert_near(y_batch_first, y.transpose(0, 1), "y")
+    assert_near(h_n_batch_first, h_n, "h_n")
+    for batch_first in (False, True):
+        y_one, h_n_one = functional.gru(p.x[:, 1], p.hx[:, 1], p.weights, batch_first=batch_first)
+        assert_near(y_one, y[:, 1], "y")
+        assert_near(h_n_one, h_n[:, 1], "h_n")
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("bias", [False, True])
+def test_gru_cell_is_one_step(bias: bool, dtype: torch.dtype) -> None:
+    p = make_problem(Size(1, 3, 2, 5), Options(bias=bias), dtype)
+    assert p.hx is not None
+    _, h_n = functional.gru(p.x, p.hx, p.weights)
+    assert_same_bits(functional.gru_cell(p.x[0], p.hx[0], *p.weights), h_n[0])
+    assert_near(functional.gru_cell(p.x[0, 1], p.hx[0, 1], *p.weights), h_n[0, 1], "h", 4 * torch.finfo(dtype).eps)
+    from_zero = functional.gru_cell(p.x[0], torch.zeros_like(p.hx[0]), *p.weights)
+    assert_same_bits(functional.gru_cell(p.x[0], None, *p.weights), from_zero)
