@@ -1,8 +1,9 @@
 """Derivatives of the operators, their shapes for tracing, and their rules under ``torch.func``.
 
-Plain autograd uses the C++ node of ``gru_ext::gru`` (csrc/autograd.cpp). While a ``torch.func`` transform or
-forward-mode differentiation is active, which refuse C++ nodes, ``gru_layer`` takes ``GRUFunction`` instead. Both call
-the operators ``gru_fwd`` and ``gru_bwd``, so that the derivative exists once for each backend.
+Plain autograd uses the C++ node of ``gru_ext::gru`` (csrc/autograd.cpp). While a ``torch.func`` transform is
+active, which refuses C++ nodes, ``gru_layer`` takes ``GRUFunction`` instead. Both call the operators ``gru_fwd`` and
+``gru_bwd``, so that the derivative exists once for each backend. Forward-mode differentiation, and every derivative of
+``gru_bwd``, goes through the plain PyTorch of ``reference``.
 
 Letters as in csrc/gru.h: T steps, B batch, I input, H hidden, D directions, N rows of all steps.
 """
@@ -29,7 +30,9 @@ def gru_layer(
     x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], batch_sizes: Tensor | None, bidirectional: bool
 ) -> Outputs:
     """One layer, differentiable in every mode. Arguments and results as ``reference.gru``."""
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if forward_ad._current_level >= 0:
+        return reference.gru(x, hx, weights, batch_sizes, bidirectional)
+    if torch._C._are_functorch_transforms_active():
         y, h_n, _ = GRUFunction.apply(x, hx, batch_sizes, bidirectional, *weights)
         return y, h_n
     outputs: Outputs = _ops.gru(x, hx, weights, batch_sizes, bidirectional)
@@ -103,8 +106,6 @@ class GRUBackwardFunction(Function):
     Returns dx, dhx and every gradient of a weight, flat.
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(  # noqa: D102
         dy: Tensor | None,
@@ -120,6 +121,8 @@ class GRUBackwardFunction(Function):
         need_dweights: bool,
         *weights: Tensor,
     ) -> tuple[Tensor, ...]:
+        # Under vmap, y and gates are slices of what the forward returned.
+        y, gates = y.contiguous(), gates.contiguous()
         dx, dhx, dweights = _ops.gru_bwd(
             dy, dh_n, x, hx, weights, batch_sizes, bidirectional, y, gates, need_dx, need_dhx, need_dweights
         )
@@ -129,7 +132,6 @@ class GRUBackwardFunction(Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: D102
         dy, dh_n, x, hx, batch_sizes, bidirectional, _, _, need_dx, need_dhx, need_dweights, *weights = inputs
         ctx.save_for_backward(dy, dh_n, x, hx, batch_sizes, *weights)
-        ctx.save_for_forward(dy, dh_n, x, hx, batch_sizes, *weights)
         ctx.bidirectional = bidirectional
         ctx.need = (need_dx, need_dhx, need_dweights)
 
@@ -139,20 +141,15 @@ class GRUBackwardFunction(Function):
         need_dx, need_dhx, _ = ctx.need
         function, primals = _gru_bwd_of_tensors(dy, dh_n, x, hx, weights, batch_sizes, ctx.bidirectional, ctx.need)
         cotangents = (*([ddx] if need_dx else []), *([ddhx] if need_dhx else []), *ddweights)
-        vjp = _vjp(function, primals)[1]
+        _, vjp, *_ = torch.func.vjp(function, *primals)
         given = iter(vjp(cotangents))
         ddy, ddh_n, d_x, d_hx = (None if p is None else next(given) for p in (dy, dh_n, x, hx))
         return (ddy, ddh_n, d_x, d_hx, *[None] * _PLAIN_ARGUMENTS, *given)
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, ...]:  # noqa: D102
-        dy, dh_n, x, hx, batch_sizes, *weights = ctx.saved_tensors
-        function, primals = _gru_bwd_of_tensors(dy, dh_n, x, hx, weights, batch_sizes, ctx.bidirectional, ctx.need)
-        given = zip((dy, dh_n, x, hx, *weights), (*tangents[:4], *tangents[4 + _PLAIN_ARGUMENTS :]), strict=True)
-        results = iter(_jvp(function, primals, [t for p, t in given if p is not None]))
-        need_dx, need_dhx, _ = ctx.need
-        not_needed = x.new_empty(0)
-        return (next(results) if need_dx else not_needed, next(results) if need_dhx else not_needed, *results)
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:  # noqa: D102
+        # Each sample has gradients of the weights of its own.
+        return _one_by_one(GRUBackwardFunction.apply, info.batch_size, in_dims, args)
 
 
 def _gru_bwd_of_tensors(
@@ -182,27 +179,6 @@ def _gru_bwd_of_tensors(
     return function, [t for t in (*optional, *weights) if t is not None]
 
 
-def _jvp(
-    function: Callable[..., tuple[Tensor, ...]], primals: Sequence[Tensor], tangents: Sequence[Tensor | None]
-) -> tuple[Tensor, ...]:
-    """Tangents of the function's results; a tangent that is None is zero.
-
-    The vector-Jacobian product is linear in its vector, and its transpose is the Jacobian-vector product; unlike
-    ``torch.func.jvp`` this may run inside another forward-mode differentiation.
-    """
-    results, vjp = _vjp(function, primals)
-    _, transposed = _vjp(vjp, [tuple(torch.zeros_like(r) for r in results)])
-    filled = tuple(torch.zeros_like(p) if t is None else t for p, t in zip(primals, tangents, strict=True))
-    products: tuple[tuple[Tensor, ...]] = transposed(filled)
-    return products[0]
-
-
-def _vjp(function: Callable[..., Any], primals: Sequence[Any]) -> tuple[Any, Callable[..., Any]]:
-    """``torch.func.vjp``: the function's results, and the map of their gradients to those of the primals."""
-    results, vjp, *_ = torch.func.vjp(function, *primals)
-    return results, vjp
-
-
 def _gru_bwd_setup_context(ctx: Any, inputs: tuple[Any, ...], output: Gradients) -> None:
     dy, dh_n, x, hx, weights, batch_sizes, bidirectional, _, _, need_dx, need_dhx, need_dweights = inputs
     ctx.save_for_backward(dy, dh_n, x, hx, batch_sizes, *weights)
@@ -224,16 +200,40 @@ def _gru_bwd_backward(ctx: Any, ddx: Tensor, ddhx: Tensor, ddweights: Sequence[T
 torch.library.register_autograd("gru_ext::gru_bwd", _gru_bwd_backward, setup_context=_gru_bwd_setup_context)
 
 
+# ---- torch.autograd.grad(is_grads_batched=True), whose vmap is older than torch.func's
+
+_batched = torch.library.Library("gru_ext", "IMPL", "Batched")
+
+
+def _gru_bwd_batched(
+    dy: Tensor | None,
+    dh_n: Tensor | None,
+    x: Tensor,
+    hx: Tensor | None,
+    weights: Sequence[Tensor],
+    batch_sizes: Tensor | None,
+    bidirectional: bool,
+    y: Tensor,
+    gates: Tensor,
+    need_dx: bool,
+    need_dhx: bool,
+    need_dweights: bool,
+) -> Gradients:
+    dx, dhx, dweights = reference.gru_bwd(dy, dh_n, x, hx, weights, batch_sizes, bidirectional)
+    return dx, dhx, dweights if need_dweights else []
+
+
+_batched.impl("gru_bwd", _gru_bwd_batched)
+
+
 # ---- torch.func
 
 
 class GRUFunction(Function):
-    """One layer under ``torch.func``: ``grad``, ``vmap`` and ``jvp`` in any order.
+    """One layer under ``torch.func``: ``grad`` and ``vmap`` in any order.
 
     Returns y, h_n and the gates, which are not differentiable.
     """
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(  # noqa: D102
@@ -252,7 +252,6 @@ class GRUFunction(Function):
         y, _, gates = output
         ctx.mark_non_differentiable(gates)
         ctx.save_for_backward(x, hx, batch_sizes, y, gates, *weights)
-        ctx.save_for_forward(x, hx, batch_sizes, *weights)
         ctx.bidirectional = bidirectional
 
     @staticmethod
@@ -283,76 +282,38 @@ class GRUFunction(Function):
         )
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, Tensor, None]:  # noqa: D102
-        x, hx, batch_sizes, *weights = ctx.saved_tensors
-        state = [] if hx is None else [hx]
-
-        def layer(x: Tensor, *others: Tensor) -> Outputs:
-            hx = others[0] if state else None
-            return reference.gru(x, hx, others[len(state) :], batch_sizes, ctx.bidirectional)
-
-        given = [tangents[0], *([] if hx is None else [tangents[1]]), *tangents[4:]]
-        tangent_y, tangent_h_n = _jvp(layer, (x, *state, *weights), given)
-        return tangent_y, tangent_h_n, None
-
-
-def _at(value: Any, dim: Any, index: int) -> Any:
-    """One sample of an argument of a batched operator: a tensor, a list of tensors, or anything not batched."""
-    if isinstance(value, (list, tuple)):
-        dims = dim if isinstance(dim, (list, tuple)) else [dim] * len(value)
-        return [_at(v, d, index) for v, d in zip(value, dims, strict=True)]
-    return value.select(dim, index) if isinstance(value, Tensor) and dim is not None else value
-
-
-def _one_by_one(op: Callable[..., Any], batch: int, in_dims: Sequence[Any], args: Sequence[Any]) -> Any:
-    """Call the operator on every sample and stack the results along a new first dimension."""
-    samples = [op(*(_at(a, d, i) for a, d in zip(args, in_dims, strict=True))) for i in range(batch)]
-    results = [
-        [torch.stack(list(group)) for group in zip(*values, strict=True)]
-        if isinstance(values[0], (list, tuple))
-        else torch.stack(list(values))
-        for values in zip(*samples, strict=True)
-    ]
-    dims = [[0] * len(r) if isinstance(r, list) else 0 for r in results]
-    return tuple(results), tuple(dims)
-
-
-@torch.library.register_vmap("gru_ext::gru_fwd")
-def _gru_fwd_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
-    x, hx, weights, batch_sizes, bidirectional, save_gates = args
-    x_dim, hx_dim, weight_dims, _, _, _ = in_dims
-    if any(dim is not None for dim in (weight_dims if isinstance(weight_dims, (list, tuple)) else [weight_dims])):
-        return _one_by_one(_ops.gru_fwd, info.batch_size, in_dims, args)
-    # Rows do not depend on one another: the samples become rows of one larger batch, (B, V) with V inner, which is
-    # right for a packed batch too.
-    V = info.batch_size  # noqa: N806
-
-    def rows(tensor: Tensor | None, dim: int | None) -> Tensor | None:
-        if tensor is None:
-            return None
-        tensor = (
-            tensor.movedim(dim, -2)
-            if dim is not None
-            else tensor.unsqueeze(-2).expand(*tensor.shape[:-1], V, tensor.shape[-1])
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:  # noqa: D102
+        x, hx, batch_sizes, bidirectional, *weights = args
+        x_dim, hx_dim, _, _, *weight_dims = in_dims
+        if any(dim is not None for dim in weight_dims):
+            return _one_by_one(GRUFunction.apply, info.batch_size, in_dims, args)
+        # Rows do not depend on one another: the samples become rows of one larger batch (B, V), V inner, which keeps a
+        # packed batch sorted.
+        samples = info.batch_size
+        sizes = None if batch_sizes is None else batch_sizes * samples
+        y, h_n, gates = GRUFunction.apply(
+            _samples_as_rows(x, x_dim, samples), _samples_as_rows(hx, hx_dim, samples), sizes, bidirectional, *weights
         )
-        return tensor.flatten(-3, -2)
-
-    sizes = None if batch_sizes is None else batch_sizes * V
-    y, h_n, gates = _ops.gru_fwd(rows(x, x_dim), rows(hx, hx_dim), weights, sizes, bidirectional, save_gates)
-    y = y.unflatten(-2, (-1, V))
-    h_n = h_n.unflatten(-2, (-1, V))
-    if save_gates:
-        gates = gates.unflatten(1, (-1, V)).movedim(2, 0)
-    return (y.movedim(-2, 0), h_n.movedim(-2, 0), gates), (0, 0, 0 if save_gates else None)
+        y, h_n = (t.unflatten(-2, (-1, samples)).movedim(-2, 0) for t in (y, h_n))
+        return (y, h_n, gates.unflatten(1, (-1, samples)).movedim(2, 0)), (0, 0, 0)
 
 
-@torch.library.register_vmap("gru_ext::gru_bwd")
-def _gru_bwd_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
-    # Each sample has gradients of the weights of its own.
-    return _one_by_one(_contiguous_gru_bwd, info.batch_size, in_dims, args)
+def _samples_as_rows(tensor: Tensor | None, dim: int | None, samples: int) -> Tensor | None:
+    """(..., B, F) with the samples in dimension ``dim``, or the same for all where None, to (..., B * samples, F)."""
+    if tensor is None:
+        return None
+    if dim is None:
+        tensor = tensor.unsqueeze(-2).expand(*tensor.shape[:-1], samples, tensor.shape[-1])
+    else:
+        tensor = tensor.movedim(dim, -2)
+    return tensor.flatten(-3, -2)
 
 
-def _contiguous_gru_bwd(*args: Any) -> Any:
-    """``gru_bwd`` of one sample, whose y and gates are slices of a batched tensor."""
-    *before, y, gates, need_dx, need_dhx, need_dweights = args
-    return _ops.gru_bwd(*before, y.contiguous(), gates.contiguous(), need_dx, need_dhx, need_dweights)
+def _one_by_one(function: Callable[..., Any], samples: int, in_dims: Sequence[Any], args: Sequence[Any]) -> Any:
+    """Call the function on each sample and stack its results along a new first dimension."""
+    results = [
+        function(*(a if dim is None else a.select(dim, i) for a, dim in zip(args, in_dims, strict=True)))
+        for i in range(samples)
+    ]
+    stacked = tuple(torch.stack(values) for values in zip(*results, strict=True))
+    return stacked, (0,) * len(stacked)

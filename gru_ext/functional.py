@@ -53,8 +53,8 @@ def gru(
         The output, (T, B, D*H) or laid out as the input was; and h_n (L*D, B, H), or (L*D, H) unbatched.
 
     Raises:
-        ValueError: the rank or dtype of ``input``, or the dtype of ``hx``, is wrong.
-        RuntimeError: a size, a shape or a device is wrong, or T is 0.
+        ValueError: the rank of ``input`` or its dtype is wrong.
+        RuntimeError: a size, a shape, a device or the dtype of ``hx`` is wrong, or T is 0.
     """
     directions = 2 if bidirectional else 1
     layers = num_layers * directions
@@ -62,12 +62,7 @@ def gru(
         raise RuntimeError(
             f"gru: expected {2 * layers} weights, or {4 * layers} with biases, for L*D = {layers}, got {len(weights)}"
         )
-    device_type = input.device.type
-    if torch.is_autocast_enabled(device_type) and input.dtype in _FLOATING and input.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device_type)
-        input = input.to(dtype)
-        hx = None if hx is None else hx.to(dtype)
-        weights = [w.to(dtype) for w in weights]
+    input, hx, weights = _autocast(input, hx, weights)
     _check_gru(input, hx, weights, layers, batch_first, batch_sizes)
 
     batched = batch_sizes is not None or input.dim() == 3
@@ -123,32 +118,71 @@ def gru_cell(
         The next state, (B, H) or (H).
 
     Raises:
-        ValueError: the rank or dtype of ``input`` or ``hx`` is wrong, or only one of the biases is given.
-        RuntimeError: a size, a shape or a device is wrong.
+        ValueError: the rank of ``input`` or ``hx`` is wrong, or only one of the biases is given.
+        RuntimeError: a size, a shape, a dtype or a device is wrong.
     """
     if input.dim() not in (1, 2):
         raise ValueError(f"gru_cell: expected input of shape (B, I) or (I), got {tuple(input.shape)}")
+    if hx is not None and hx.dim() not in (1, 2):
+        raise ValueError(f"gru_cell: expected hx of shape (B, H) or (H), got {tuple(hx.shape)}")
     if (bias_ih is None) != (bias_hh is None):
         raise ValueError("gru_cell: expected both bias_ih and bias_hh or neither, got one")
     biases = [] if bias_ih is None or bias_hh is None else [bias_ih, bias_hh]
+    weights: Sequence[Tensor] = [weight_ih, weight_hh, *biases]
+    input, hx, weights = _autocast(input, hx, weights)
+    _check_dtypes_and_devices("gru_cell", input, hx, weights, RuntimeError)
     batched = input.dim() == 2
+    size, hidden = weight_ih.shape[-1], weight_hh.shape[-1]
+    if input.shape[-1] != size:
+        letters = "(B, I)" if batched else "(I)"
+        raise RuntimeError(f"gru_cell: expected input of shape {letters} with I = {size}, got {tuple(input.shape)}")
     if hx is not None:
-        if hx.dim() not in (1, 2):
-            raise ValueError(f"gru_cell: expected hx of shape (B, H) or (H), got {tuple(hx.shape)}")
-        batch, hidden = (input.shape[:1] if batched else ()), weight_hh.shape[1]
-        if hx.shape != (*batch, hidden):
+        shape = (*input.shape[:-1], hidden)
+        if hx.shape != shape:
             raise RuntimeError(
-                f"gru_cell: expected hx of shape {'(B, H)' if batched else '(H)'} = {(*batch, hidden)},"
-                f" got {tuple(hx.shape)}"
+                f"gru_cell: expected hx of shape {'(B, H)' if batched else '(H)'} = {shape}, got {tuple(hx.shape)}"
             )
-    if input.shape[-1] != weight_ih.shape[-1]:
-        raise RuntimeError(
-            f"gru_cell: expected input of size I = {weight_ih.shape[-1]} in its last dimension,"
-            f" got {tuple(input.shape)}"
-        )
-    x = input.unsqueeze(0)
-    h = None if hx is None else hx.unsqueeze(0)
-    return gru(x, h, [weight_ih, weight_hh, *biases])[1].squeeze(0)
+    # One step of one row or of a batch of rows: (T, B, I) = (1, B, I), and h_n is (1, B, H).
+    x = input.unsqueeze(0) if batched else input.view(1, 1, size)
+    h = hx if hx is None else hx.unsqueeze(0) if batched else hx.view(1, 1, hidden)
+    h_n = gru_layer(x, h, weights, None, False)[1]
+    return h_n.squeeze(0) if batched else h_n.view(hidden)
+
+
+def _autocast(
+    input: Tensor, hx: Tensor | None, weights: Sequence[Tensor]
+) -> tuple[Tensor, Tensor | None, Sequence[Tensor]]:
+    """The arguments, cast to autocast's dtype where that is on for their device; float64 is left as it is."""
+    if not torch._C._is_any_autocast_enabled() or input.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return input, hx, weights
+    device_type = input.device.type
+    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
+        return input, hx, weights
+    dtype = torch.get_autocast_dtype(device_type)
+    return input.to(dtype), None if hx is None else hx.to(dtype), [w.to(dtype) for w in weights]
+
+
+def _check_dtypes_and_devices(
+    op: str, input: Tensor, hx: Tensor | None, weights: Sequence[Tensor], wrong_dtype: type[Exception]
+) -> None:
+    """``wrong_dtype`` is what torch's own function raises where the dtype of the input is not that of the weights."""
+    dtype, device = weights[0].dtype, weights[0].device
+    if dtype not in _FLOATING:
+        raise ValueError(f"{op}: expected weights of dtype float32, float64, bfloat16 or float16, got {dtype}")
+    if input.dtype != dtype:
+        raise wrong_dtype(f"{op}: expected input of dtype {dtype}, as the weights have, got {input.dtype}")
+    if input.device != device:
+        raise RuntimeError(f"{op}: expected input on the device of the weights, {device}, got {input.device}")
+    for weight in weights:
+        if weight.dtype != dtype or weight.device != device:
+            raise RuntimeError(
+                f"{op}: expected all weights of one dtype and device, {dtype} on {device},"
+                f" got {weight.dtype} on {weight.device}"
+            )
+    if hx is not None and hx.dtype != dtype:
+        raise RuntimeError(f"{op}: expected hx of the dtype of input, {dtype}, got {hx.dtype}")
+    if hx is not None and hx.device != device:
+        raise RuntimeError(f"{op}: expected hx on the device of input, {device}, got {hx.device}")
 
 
 def _check_gru(
@@ -165,36 +199,31 @@ def _check_gru(
     """
     packed = batch_sizes is not None
     batched = packed or input.dim() == 3
-    letters = "(N, I)" if packed else "(B, T, I)" if batch_first else "(T, B, I)"
-    if input.dim() != 2 and (packed or input.dim() != 3):
-        allowed = letters if packed else f"{letters} or, unbatched, (T, I)"
-        raise ValueError(f"gru: expected input of shape {allowed}, got {tuple(input.shape)}")
-    weight_ih, weight_hh = weights[0], weights[1]
-    if input.dtype != weight_ih.dtype or input.dtype not in _FLOATING:
-        expected = weight_ih.dtype if weight_ih.dtype in _FLOATING else "a floating dtype"
-        raise ValueError(f"gru: expected input of dtype {expected}, as the weights have, got {input.dtype}")
-    if input.device != weight_ih.device:
-        raise RuntimeError(f"gru: expected input on the device of the weights, {weight_ih.device}, got {input.device}")
-    if input.shape[-1] != weight_ih.shape[-1]:
-        raise RuntimeError(
-            f"gru: expected input of shape {letters} with I = {weight_ih.shape[-1]}, got {tuple(input.shape)}"
-        )
+    if packed and input.dim() != 2:
+        raise RuntimeError(f"gru: expected packed input of shape (N, I), got {tuple(input.shape)}")
+    layout = "(B, T, I)" if batch_first else "(T, B, I)"
+    if not packed and input.dim() not in (2, 3):
+        raise ValueError(f"gru: expected input of shape {layout} or, unbatched, (T, I), got {tuple(input.shape)}")
+    _check_dtypes_and_devices("gru", input, hx, weights, ValueError)
+    size, hidden = weights[0].shape[-1], weights[1].shape[-1]
+    if input.shape[-1] != size:
+        letters = "(N, I)" if packed else layout if batched else "(T, I)"
+        raise RuntimeError(f"gru: expected input of shape {letters} with I = {size}, got {tuple(input.shape)}")
     steps = input.shape[1 if batch_first and batched and not packed else 0]
     if steps == 0:
         raise RuntimeError(f"gru: expected input with T >= 1 steps, got {tuple(input.shape)}")
     if hx is None:
         return
-    hidden = weight_hh.shape[-1]
     if not batched:
         shape: tuple[int, ...] = (layers, hidden)
+    elif batch_sizes is None:
+        shape = (layers, input.shape[0 if batch_first else 1], hidden)
+    elif torch.compiler.is_compiling():
+        # The batch is a value of batch_sizes, unknown while tracing; the operator compares when it runs.
+        shape = (layers, hx.shape[1], hidden) if hx.dim() == 3 else (layers, -1, hidden)
     else:
-        batch = int(batch_sizes[0]) if batch_sizes is not None else input.shape[0 if batch_first else 1]
-        shape = (layers, batch, hidden)
+        shape = (layers, int(batch_sizes[0]), hidden)
     if hx.shape != shape:
         raise RuntimeError(
             f"gru: expected hx of shape {'(L*D, B, H)' if batched else '(L*D, H)'} = {shape}, got {tuple(hx.shape)}"
         )
-    if hx.dtype != input.dtype:
-        raise ValueError(f"gru: expected hx of the dtype of input, {input.dtype}, got {hx.dtype}")
-    if hx.device != input.device:
-        raise RuntimeError(f"gru: expected hx on the device of input, {input.device}, got {hx.device}")

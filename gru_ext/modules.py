@@ -58,7 +58,7 @@ class GRU(nn.Module):
         dtype: of the parameters: float32, float64, bfloat16 or float16.
 
     Raises:
-        TypeError: a size is not an int, or a flag not a bool.
+        TypeError: a size is not an int, a flag not a bool, or ``dropout`` None or complex.
         ValueError: a size is below 1, or ``dropout`` not a number in [0, 1].
     """
 
@@ -100,6 +100,8 @@ class GRU(nn.Module):
             _check_size("GRU", name, size)
         for name, flag in (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional)):
             _check_flag("GRU", name, flag)
+        if dropout is None or isinstance(dropout, complex):
+            raise TypeError(f"GRU: expected dropout to be a number in [0, 1], got {dropout!r}")
         if not isinstance(dropout, numbers.Real) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
             raise ValueError(f"GRU: expected dropout to be a number in [0, 1], got {dropout!r}")
         if dropout > 0 and num_layers == 1:

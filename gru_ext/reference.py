@@ -79,6 +79,11 @@ def _join_steps(steps: Sequence[Tensor], batch_sizes: Tensor | None) -> Tensor:
     return torch.stack(list(steps)) if batch_sizes is None else torch.cat(list(steps))
 
 
+def _first_rows(state: Tensor, rows: int) -> Tensor:
+    """The rows of the state (B, H) that belong to the sequences that have this step."""
+    return state if rows == state.shape[0] else state[:rows]
+
+
 def _replace_rows(state: Tensor, rows: Tensor) -> Tensor:
     """The state (B, H) with its first rows replaced: those of the sequences that have this step."""
     return rows if rows.shape[0] == state.shape[0] else torch.cat([rows, state[rows.shape[0] :]])
@@ -104,7 +109,7 @@ def _forward_direction(x: Tensor, h: Tensor, weights: Weights, batch_sizes: Tens
     gates: dict[int, Gates] = {}
     steps = len(a_x)
     for t in _in_order(steps, reverse):
-        h_prev[t] = h[: a_x[t].shape[0]]
+        h_prev[t] = _first_rows(h, a_x[t].shape[0])
         y[t], gates[t] = cell_fwd(a_x[t], h_prev[t], weights)
         h = _replace_rows(h, y[t])
     in_time = range(steps)
@@ -185,7 +190,7 @@ def gru_bwd(
         da_h: dict[int, Tensor] = {}
         steps = len(forward.y)
         for t in _in_order(steps, reverse=d == 0):
-            d_state = dh[: forward.h_prev[t].shape[0]]
+            d_state = _first_rows(dh, forward.h_prev[t].shape[0])
             if dy_steps is not None:
                 d_state = d_state + dy_steps[t]
             past_product, da_x[t], da_h[t] = cell_bwd(forward.gates[t], forward.h_prev[t], d_state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from gru_ext.modules import GRU, GRUCell
 
@@ -28,6 +29,11 @@ def replace_gru(model: Model) -> Model | GRU | GRUCell:
     """
     replacements: dict[nn.Module, GRU | GRUCell] = {}
     for module in model.modules():
+        if isinstance(module, (nn.GRU, nn.GRUCell)) and is_parametrized(module):
+            raise TypeError(
+                f"replace_gru: expected modules with plain parameters, got {type(module).__name__};"
+                " remove parametrizations, pruning and weight norm first"
+            )
         if type(module) is nn.GRU:
             replacements[module] = GRU.from_torch(module)
         elif type(module) is nn.GRUCell:

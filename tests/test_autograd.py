@@ -466,9 +466,10 @@ def test_grad_of_vmap() -> None:
 def test_backward_through_vmap() -> None:
     problem = make_problem(SIZE)
     in_dims = (0, N, N, 0, N, N)
+    given = stacked(*in_dims)
 
     def gradients(layer: Layer) -> tuple[Tensor, ...]:
-        tensors = [tensor.clone().requires_grad_() for tensor in stacked(*in_dims)]
+        tensors = [tensor.clone().requires_grad_() for tensor in given]
         y, h_n = torch.vmap(function_of(layer, problem), in_dims)(*tensors)
         return torch.autograd.grad(y.sin().sum() + h_n.sum(), tensors)
 

@@ -224,22 +224,6 @@ def test_errors_are_raised_under_compile() -> None:
 
 # Dynamo makes an instance of every autograd.Function it traces.
 @pytest.mark.filterwarnings("ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning")
-def test_torch_func_compiles() -> None:
-    problem = make_problem(Size(3, 2, 2, 3))
-
-    def loss(x: Tensor) -> Tensor:
-        return ours(x, problem.hx, problem.weights, None, False)[0].sin().sum()
-
-    xs = torch.stack([problem.x, problem.x * 2])
-    for transform, x in (
-        (torch.func.grad(loss), problem.x),
-        (torch.vmap(loss), xs),
-        (torch.vmap(torch.func.grad(loss)), xs),
-    ):
-        assert_near(compiled(transform)(x), transform(x), "result")
-
-
-# Inductor imports what torch still scripts.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 def test_inductor() -> None:

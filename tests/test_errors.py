@@ -110,7 +110,7 @@ SHAPES = [
     run(
         "packed data of rank 3",
         RuntimeError,
-        "gru: expected input of shape (N, I), got (2, 3, 3)",
+        "gru: expected packed input of shape (N, I), got (2, 3, 3)",
         PackedSequence(zeros(2, 3, 3), torch.tensor([1, 1])),
     ),
     run("features", RuntimeError, "gru: expected input of shape (T, B, I) with I = 3, got (5, 2, 7)", zeros(5, 2, 7)),
@@ -185,10 +185,10 @@ CELL_SHAPES = [
         cell_run(
             f"cell features {shape}",
             RuntimeError,
-            f"gru_cell: expected input of size I = 3 in its last dimension, got {shape}",
+            f"gru_cell: expected input of shape {letters} with I = 3, got {shape}",
             zeros(*shape),
         )
-        for shape in ((2, 5), (5,))
+        for letters, shape in (("(B, I)", (2, 5)), ("(I)", (5,)))
     ),
     *(
         cell_run(
@@ -252,7 +252,7 @@ DTYPES = [
         cell_run(
             f"cell input of {dtype}",
             RuntimeError,
-            f"gru: expected input of dtype torch.float32, as the weights have, got {dtype}",
+            f"gru_cell: expected input of dtype torch.float32, as the weights have, got {dtype}",
             zeros(2, 3, dtype=dtype),
         )
         for dtype in NOT_FLOAT32
@@ -260,7 +260,7 @@ DTYPES = [
     cell_run(
         "cell hx of float64",
         RuntimeError,
-        "gru: expected hx of the dtype of input, torch.float32, got torch.float64",
+        "gru_cell: expected hx of the dtype of input, torch.float32, got torch.float64",
         zeros(2, 3),
         zeros(2, 4, dtype=torch.float64),
     ),
@@ -289,13 +289,13 @@ DEVICES = [
     cell_run(
         "cell input on meta",
         RuntimeError,
-        "gru: expected input on the device of the weights, cpu, got meta",
+        "gru_cell: expected input on the device of the weights, cpu, got meta",
         zeros(2, 3, device="meta"),
     ),
     cell_run(
         "cell hx on meta",
         RuntimeError,
-        "gru: expected hx on the device of input, cpu, got meta",
+        "gru_cell: expected hx on the device of input, cpu, got meta",
         zeros(2, 3),
         zeros(2, 4, device="meta"),
     ),
@@ -366,12 +366,6 @@ def test_a_negative_size_of_a_cell_is_the_value_error_of_nn_gru(name: str) -> No
             module(**sizes)
 
 
-def test_proj_size_is_refused_as_by_nn_gru() -> None:
-    for namespace in (gru_ext, nn):
-        with pytest.raises(ValueError, match="proj_size"):
-            namespace.GRU(3, 4, proj_size=2)
-
-
 @pytest.mark.parametrize("dtype", [torch.int32, torch.bool])
 def test_a_module_of_integers_cannot_be_made(dtype: torch.dtype) -> None:
     for module in (gru_ext.GRU, nn.GRU, gru_ext.GRUCell, nn.GRUCell):
@@ -383,7 +377,7 @@ def test_a_module_of_integers_cannot_be_made(dtype: torch.dtype) -> None:
 
 def test_complex_modules_are_refused_when_they_run() -> None:
     module = gru_ext.GRU(3, 4, dtype=torch.complex64)
-    with pytest.raises(ValueError, match=r"gru: expected input of dtype .*, got torch\.complex64"):
+    with pytest.raises(ValueError, match=r"gru: expected weights of dtype .*, got torch\.complex64"):
         module(zeros(5, 2, 3, dtype=torch.complex64))
 
 
@@ -447,15 +441,15 @@ def replaced(index: int, tensor: Tensor) -> list[Tensor]:
         *(
             (
                 weights(**{name: torch.float64}),
-                ValueError,
-                f"expected {name} of the dtype of x, Float, got Double",
+                RuntimeError,
+                "expected all weights of one dtype and device, torch.float32 on cpu, got torch.float64 on cpu",
             )
             for name in ("weight_hh", "bias_ih", "bias_hh")
         ),
         (
             replaced(3, zeros(12, device="meta")),
             RuntimeError,
-            "expected bias_hh on the device of x, cpu, got meta",
+            "expected all weights of one dtype and device, torch.float32 on cpu, got torch.float32 on meta",
         ),
     ],
 )

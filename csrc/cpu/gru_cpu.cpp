@@ -403,7 +403,7 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd_cpu(const std::optional<
   }
 
   const auto dtype = x.scalar_type();
-  const Tensor not_needed = at::empty({0}, x.options());
+  const auto not_needed = [&] { return at::empty({0}, x.options()); };
   std::vector<Tensor> dweights;
   if (need_dweights) {
     for (const DirectionGrads& grad : grads) {
@@ -415,7 +415,7 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd_cpu(const std::optional<
       dweights.push_back(grad.bias.narrow(0, s.H, 3 * s.H).to(dtype, /*non_blocking=*/false, /*copy=*/true));
     }
   }
-  return {need_dx ? dx.to(dtype).view(x.sizes()) : not_needed, need_dhx ? dh.to(dtype) : not_needed, dweights};
+  return {need_dx ? dx.to(dtype).view(x.sizes()) : not_needed(), need_dhx ? dh.to(dtype) : not_needed(), dweights};
 }
 
 }  // namespace gru_ext
