@@ -177,14 +177,14 @@ def gru_bwd(
         dx in x's shape, dhx (D, B, H), and the gradients of the weights in their order and shapes.
     """
     h0 = _initial_state(x, hx, weights, batch_sizes, bidirectional)
-    H = h0.shape[-1]  # noqa: N806
+    dy_directions = None if dy is None else dy.chunk(2, dim=-1) if bidirectional else [dy]
     x_rows = x.reshape(-1, x.shape[-1])
     dx: Tensor | None = None
     dhx: list[Tensor] = []
     dweights: list[Tensor] = []
     for d, w in enumerate(split_weights(weights, bidirectional)):
         forward = _forward_direction(x, h0[d], w, batch_sizes, reverse=d == 1)
-        dy_steps = None if dy is None else _split_steps(dy[..., d * H : (d + 1) * H], batch_sizes)
+        dy_steps = None if dy_directions is None else _split_steps(dy_directions[d], batch_sizes)
         dh = torch.zeros_like(h0[d]) if dh_n is None else dh_n[d]
         da_x: dict[int, Tensor] = {}
         da_h: dict[int, Tensor] = {}
