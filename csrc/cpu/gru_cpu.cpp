@@ -63,18 +63,19 @@ int64_t most_rows(const std::vector<Chunk>& chunks) {
       ->rows;
 }
 
-// The parameters of one direction, contiguous; the weights in the dtype they are multiplied in.
+// The parameters of one direction, contiguous; the weights in the dtypes they are multiplied in.
 struct Direction {
   Tensor weight_ih;         // (3H, I)
   Tensor weight_hh;         // (3H, H)
   Tensor bias_ih, bias_hh;  // (3H); undefined without biases
   bool reverse;
 
-  Direction(const Sequence& s, TensorList weights, int64_t d, at::ScalarType operand_dtype, at::ScalarType acc_dtype)
+  Direction(const Sequence& s, TensorList weights, int64_t d, at::ScalarType ih_dtype, at::ScalarType hh_dtype,
+            at::ScalarType acc_dtype)
       : reverse(d == 1) {
     const Tensor* first = &weights[d * s.weights_per_direction()];
-    weight_ih = first[0].to(operand_dtype).contiguous();
-    weight_hh = first[1].to(operand_dtype).contiguous();
+    weight_ih = first[0].to(ih_dtype).contiguous();
+    weight_hh = first[1].to(hh_dtype).contiguous();
     if (s.has_bias) {
       bias_ih = first[2].to(acc_dtype).contiguous();
       bias_hh = first[3].to(acc_dtype).contiguous();
@@ -201,10 +202,10 @@ void forward_direction(const Sequence& s, const Tensor& x, const Direction& dire
   copy_rows(p.state, stride, h, s.H, s.B, s.H);
 }
 
-// Gradients that gather over the chunks, in the type they are computed in. Undefined where not needed.
+// Gradients of one direction's parameters. Undefined where not needed.
 struct DirectionGrads {
-  Tensor weight_ih;  // (3H, I)
-  Tensor weight_hh;  // (3H, H)
+  Tensor weight_ih;  // (3H, I), in the dtype of the GEMMs
+  Tensor weight_hh;  // (3H, H), likewise
   Tensor bias;       // (4H) sums of the gate gradients, in their order n, r, z, q
 };
 
@@ -213,21 +214,31 @@ void add_product(Tensor target, const Tensor& a, const Tensor& b, bool first) {
   at::addmm_out(target, target, a, b, /*beta=*/first ? 0 : 1);
 }
 
-// dgates of a chunk (rows, 4H), order n, r, z, q -> the gradients of the weights.
-void add_weight_grads(const Sequence& s, const Tensor& dgates, const Tensor& x, const Tensor& h_prev,
-                      DirectionGrads& grads, bool first) {
-  const Tensor dgates_t = dgates.t();
-  add_product(grads.weight_ih.narrow(0, 0, 2 * s.H), dgates_t.narrow(0, s.H, 2 * s.H), x, first);
-  add_product(grads.weight_ih.narrow(0, 2 * s.H, s.H), dgates_t.narrow(0, 0, s.H), x, first);
-  add_product(grads.weight_hh, dgates_t.narrow(0, s.H, 3 * s.H), h_prev, first);
-  if (first) {
-    at::sum_out(grads.bias, dgates, 0);
-  } else {
-    grads.bias.add_(dgates.sum(0));
+// What follows from the gate gradients dgates (rows, 4H), order n, r, z, q, of some rows, in the dtype of all its
+// operands: their part of the gradients of the weights, and the rows of dx.
+void add_gemms(const Sequence& s, const Direction& direction, const Tensor& dgates, const Tensor& x,
+               const Tensor& h_prev, bool first, DirectionGrads& grads, const Tensor& dx) {
+  if (grads.weight_ih.defined()) {
+    const Tensor dgates_t = dgates.t();
+    add_product(grads.weight_ih.narrow(0, 0, 2 * s.H), dgates_t.narrow(0, s.H, 2 * s.H), x, first);
+    add_product(grads.weight_ih.narrow(0, 2 * s.H, s.H), dgates_t.narrow(0, 0, s.H), x, first);
+    add_product(grads.weight_hh, dgates_t.narrow(0, s.H, 3 * s.H), h_prev, first);
+  }
+  if (dx.defined()) {
+    const Tensor weight_rz = direction.weight_ih.narrow(0, 0, 2 * s.H);
+    const Tensor weight_n = direction.weight_ih.narrow(0, 2 * s.H, s.H);
+    if (dx.scalar_type() == at::kBFloat16) {  // one product, so that the sum is rounded once
+      add_product(dx, dgates.narrow(1, 0, 3 * s.H), at::cat({weight_n, weight_rz}), /*first=*/!direction.reverse);
+    } else {
+      add_product(dx, dgates.narrow(1, s.H, 2 * s.H), weight_rz, /*first=*/!direction.reverse);
+      add_product(dx, dgates.narrow(1, 0, s.H), weight_n, /*first=*/false);
+    }
   }
 }
 
 // Backward over all steps of one direction; `dh` (B, H) enters as the gradient of the last state, leaves as that of h0.
+// The GEMMs run chunk by chunk, which needs little memory and rounds little; in bfloat16, whose sums would be rounded
+// after each chunk, over all rows at once.
 template <typename scalar_t>
 void backward_direction(const Sequence& s, const Tensor& x, const Direction& direction, const Tensor& y, int64_t column,
                         const scalar_t* gates, const scalar_t* h0, const Tensor& dy, acc_type<scalar_t>* dh,
@@ -252,6 +263,13 @@ void backward_direction(const Sequence& s, const Tensor& x, const Direction& dir
   const int64_t dgates_stride = 4 * s.H + kSkew;
   const Tensor dgates = at::empty({most_rows(chunks), dgates_stride}, options);
   const Tensor h_prev = at::empty({most_rows(chunks), s.H}, options);
+
+  const bool in_bf16 = direction.weight_ih.scalar_type() == at::kBFloat16;
+  Tensor all_dgates, all_h_prev;
+  if (in_bf16) {
+    all_dgates = at::empty({s.N, 4 * s.H}, options.dtype(at::kBFloat16));
+    all_h_prev = at::empty({s.N, s.H}, options.dtype(at::kBFloat16));
+  }
 
   StepBarrier barrier(threads);
   const Rows rows_of_y(y);
@@ -290,17 +308,22 @@ void backward_direction(const Sequence& s, const Tensor& x, const Direction& dir
     p.first_step += count + 1;
 
     const Tensor chunk_dgates = dgates.narrow(0, 0, chunk.rows).narrow(1, 0, 4 * s.H);
-    if (grads.weight_ih.defined()) {
-      add_weight_grads(s, chunk_dgates, chunk_of_x(s, x, chunk, options.dtype().toScalarType()),
-                       h_prev.narrow(0, 0, chunk.rows), grads, /*first=*/i == 0);
+    const Tensor chunk_h_prev = h_prev.narrow(0, 0, chunk.rows);
+    const bool first = i == 0;
+    if (grads.bias.defined()) {
+      first ? grads.bias.copy_(chunk_dgates.sum(0)) : grads.bias.add_(chunk_dgates.sum(0));
     }
-    if (dx.defined()) {
-      const Tensor chunk_dx = dx.narrow(0, chunk.offset, chunk.rows);
-      const Tensor weight_rz = direction.weight_ih.narrow(0, 0, 2 * s.H);
-      const Tensor weight_n = direction.weight_ih.narrow(0, 2 * s.H, s.H);
-      add_product(chunk_dx, chunk_dgates.narrow(1, s.H, 2 * s.H), weight_rz, /*first=*/!direction.reverse);
-      add_product(chunk_dx, chunk_dgates.narrow(1, 0, s.H), weight_n, /*first=*/false);
+    if (in_bf16) {
+      all_dgates.narrow(0, chunk.offset, chunk.rows).copy_(chunk_dgates);
+      all_h_prev.narrow(0, chunk.offset, chunk.rows).copy_(chunk_h_prev);
+    } else {
+      add_gemms(s, direction, chunk_dgates, chunk_of_x(s, x, chunk, options.dtype().toScalarType()), chunk_h_prev,
+                first, grads, dx.defined() ? dx.narrow(0, chunk.offset, chunk.rows) : dx);
     }
+  }
+  if (in_bf16) {
+    const Tensor all_x = chunk_of_x(s, x, Chunk{0, s.T, 0, s.N}, at::kBFloat16);
+    add_gemms(s, direction, all_dgates, all_x, all_h_prev, /*first=*/true, grads, dx);
   }
   copy_rows(state_grad, dh_stride, dh, s.H, s.B, s.H);
 }
@@ -347,7 +370,8 @@ std::tuple<Tensor, Tensor, Tensor> gru_fwd_cpu(const Tensor& x, const std::optio
         acc_type<scalar_t>* state = h.data_ptr<acc_type<scalar_t>>() + d * s.B * s.H;
         const auto run = [&](auto operand) {
           using operand_t = decltype(operand);
-          const Direction direction(s, weights, d, c10::CppTypeToScalarType<operand_t>::value, acc_dtype);
+          constexpr auto operand_dtype = c10::CppTypeToScalarType<operand_t>::value;
+          const Direction direction(s, weights, d, operand_dtype, operand_dtype, acc_dtype);
           forward_direction<scalar_t, operand_t>(s, x, direction, y, d * s.H, saved, state);
         };
         if constexpr (std::is_same_v<scalar_t, c10::BFloat16>) {
@@ -376,16 +400,21 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd_cpu(const std::optional<
   const Tensor dh = dh_n.has_value()
                         ? dh_n->to(acc_dtype, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous)
                         : at::zeros({s.D, s.B, s.H}, acc_options);
-  const Tensor dx = need_dx ? at::empty({s.N, s.I}, acc_options) : Tensor();
+  const auto dtype = x.scalar_type();
+  // Small problems are not worth the conversion of their gate gradients.
+  const bool in_bf16 = dtype == at::kBFloat16 && multiplies_bf16() && s.N >= kBwdChunkRows;
+  const auto gemm_dtype = in_bf16 ? at::kBFloat16 : acc_dtype;
+  const Tensor dx = need_dx ? at::empty({s.N, s.I}, acc_options.dtype(gemm_dtype)) : Tensor();
   std::vector<DirectionGrads> grads(s.D);
   if (need_dweights) {
     for (DirectionGrads& grad : grads) {
-      const auto new_grad = [&](at::IntArrayRef shape) {
-        return s.N > 0 ? at::empty(shape, acc_options) : at::zeros(shape, acc_options);
+      const auto new_grad = [&](at::IntArrayRef shape, at::ScalarType grad_dtype) {
+        const auto grad_options = acc_options.dtype(grad_dtype);
+        return s.N > 0 ? at::empty(shape, grad_options) : at::zeros(shape, grad_options);
       };
-      grad.weight_ih = new_grad({3 * s.H, s.I});
-      grad.weight_hh = new_grad({3 * s.H, s.H});
-      grad.bias = new_grad({4 * s.H});
+      grad.weight_ih = new_grad({3 * s.H, s.I}, gemm_dtype);
+      grad.weight_hh = new_grad({3 * s.H, s.H}, gemm_dtype);
+      grad.bias = new_grad({4 * s.H}, acc_dtype);
     }
   }
   if (s.N > 0) {
@@ -395,14 +424,13 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd_cpu(const std::optional<
       const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
       for (int64_t d = 0; d < s.D; ++d) {
         const scalar_t* initial = h0.defined() ? h0.const_data_ptr<scalar_t>() + d * s.B * s.H : nullptr;
-        backward_direction<scalar_t>(s, x, Direction(s, weights, d, acc_dtype, acc_dtype), y, d * s.H,
+        backward_direction<scalar_t>(s, x, Direction(s, weights, d, gemm_dtype, acc_dtype, acc_dtype), y, d * s.H,
                                      gates.const_data_ptr<scalar_t>() + d * s.N * 4 * s.H, initial, unit_stride_dy,
                                      dh.data_ptr<acc_type<scalar_t>>() + d * s.B * s.H, need_dhx, dx, grads[d]);
       }
     });
   }
 
-  const auto dtype = x.scalar_type();
   const auto not_needed = [&] { return at::empty({0}, x.options()); };
   std::vector<Tensor> dweights;
   if (need_dweights) {
