@@ -375,7 +375,7 @@ std::tuple<Tensor, Tensor, Tensor> gru_fwd_cpu(const Tensor& x, const std::optio
           forward_direction<scalar_t, operand_t>(s, x, direction, y, d * s.H, saved, state);
         };
         if constexpr (std::is_same_v<scalar_t, c10::BFloat16>) {
-          if (multiplies_bf16() && s.N >= kPackedRows) {
+          if (multiplies_bf16()) {
             run(c10::BFloat16{});
             continue;
           }

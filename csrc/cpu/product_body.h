@@ -5,6 +5,7 @@
 // latency of their own additions, so they keep several partial sums.
 #pragma once
 
+#include "lanes_body.h"
 #include "vector_math.h"
 
 namespace gru_ext {
@@ -136,29 +137,27 @@ inline __attribute__((always_inline)) void for_each_tile(int64_t rows, const Bod
 // As product_rows, for weights that are not packed: out (rows, 3, lanes) = a (rows, K) times the rows
 // [unit, unit + count) of each gate of weights (3H, K), plus the bias. Vectors run along K. For calls of so few rows
 // that packing would cost more than the product.
-template <typename T>
-void unpacked_product_rows(int64_t rows, const T* a, int64_t a_stride, const T* weights, int64_t H, int64_t K,
-                           int64_t unit, int count, const T* bias, int64_t bias_stride, T* out) {
-  using Math = VectorMath<T>;
-  using Vector = typename Math::Vector;
-  constexpr int lanes = Math::lanes;
+template <typename T, typename operand_t>
+void unpacked_product_rows(int64_t rows, const operand_t* a, int64_t a_stride, const operand_t* weights, int64_t H,
+                           int64_t K, int64_t unit, int count, const T* bias, int64_t bias_stride, T* out) {
+  using Vector = typename VectorMath<T>::Vector;
+  constexpr int lanes = VectorMath<T>::lanes;
   for (int64_t m = 0; m < rows; ++m, a += a_stride, out += 3 * lanes) {
     for (int gate = 0; gate < 3; ++gate) {
       for (int i = 0; i < lanes; ++i) out[gate * lanes + i] = bias == nullptr ? T(0) : bias[gate * bias_stride + i];
     }
     for (int i = 0; i < count; ++i) {
-      const T* w = weights + (unit + i) * K;
+      const operand_t* w = weights + (unit + i) * K;
       Vector sum[3][2] = {};
       int64_t k = 0;
       for (; k + 2 * lanes <= K; k += 2 * lanes) {
-        Vector value[2];
-        std::memcpy(value, a + k, sizeof value);
+        const Vector low = load<T>(a + k, lanes);
+        const Vector high = load<T>(a + k + lanes, lanes);
 #pragma GCC unroll 4
         for (int gate = 0; gate < 3; ++gate) {
-          Vector row[2];
-          std::memcpy(row, w + gate * H * K + k, sizeof row);
-          sum[gate][0] += value[0] * row[0];
-          sum[gate][1] += value[1] * row[1];
+          const operand_t* row = w + gate * H * K + k;
+          sum[gate][0] += low * load<T>(row, lanes);
+          sum[gate][1] += high * load<T>(row + lanes, lanes);
         }
       }
 #pragma GCC unroll 4
@@ -166,7 +165,9 @@ void unpacked_product_rows(int64_t rows, const T* a, int64_t a_stride, const T* 
         const Vector both = sum[gate][0] + sum[gate][1];
         T total = 0;
         for (int lane = 0; lane < lanes; ++lane) total += both[lane];
-        for (int64_t rest = k; rest < K; ++rest) total += a[rest] * w[gate * H * K + rest];
+        for (int64_t rest = k; rest < K; ++rest) {
+          total += static_cast<T>(a[rest]) * static_cast<T>(w[gate * H * K + rest]);
+        }
         out[gate * lanes + i] += total;
       }
     }
