@@ -162,15 +162,19 @@ def plot(rows: list[Row], title: str, path: Path) -> None:
     for offset, kind, colour in ((-0.2, "forward", "#4c72b0"), (0.2, "train", "#dd8452")):
         ratios = {row.size: row.ratio for row in rows if row.kind == kind}
         places = [i + offset for i, size in enumerate(sizes) if size in ratios]
-        bars = axes.barh(places, list(ratios.values()), height=0.38, color=colour, label=kind)
-        axes.bar_label(bars, fmt="%.1fx", padding=3, fontsize=8)
+        widths = [ratio - 1 for ratio in ratios.values()]
+        bars = axes.barh(places, widths, left=1, height=0.38, color=colour, label=kind)
+        axes.bar_label(bars, [f"{ratio:.1f}x" for ratio in ratios.values()], padding=3, fontsize=8)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
+    ticks = [tick for tick in (0.5, 1, 2, 5, 10, 20, 50, 100) if tick <= 2 * max(row.ratio for row in rows)]
+    axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks])
+    axes.minorticks_off()
     axes.set_yticks(range(len(sizes)), sizes)
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    axes.set_ylabel("T,B,H (I = H)")
-    axes.set_xlabel("times faster than torch.nn.GRU (log scale)")
+    axes.set_ylabel("T steps, B rows, H units (I = H)")
+    axes.set_xlabel("speed over torch.nn.GRU (log scale)")
     axes.set_title(title, fontsize=10)
     axes.legend(loc="lower right", frameon=False)
     figure.savefig(path, dpi=120)

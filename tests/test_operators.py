@@ -343,3 +343,17 @@ def test_the_operators_take_gradients_that_are_not_contiguous() -> None:
         dx, dhx, dweights = ops.gru_bwd(**{**arguments, name: tensor})
         for result, wanted in zip((dx, dhx, *dweights), (*expected[:2], *expected[2]), strict=True):
             assert torch.equal(result, wanted)
+
+
+@pytest.mark.parametrize("name", ["gru_fwd", "gru_bwd"])
+def test_cuda_tensors_are_refused_with_one_sentence(name: str) -> None:
+    """No CUDA device is needed: the operator is called at the key that CUDA tensors would reach."""
+    x, weights = torch.zeros(2, 1, 3), [torch.zeros(12, 3), torch.zeros(12, 4)]
+    y, _, gates = torch.ops.gru_ext.gru_fwd(x, None, weights, None, False, True)
+    arguments: dict[str, tuple[Any, ...]] = {
+        "gru_fwd": (x, None, weights, None, False, True),
+        "gru_bwd": (y, None, x, None, weights, None, False, y, gates, True, True, True),
+    }
+    keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+    with pytest.raises(NotImplementedError, match="expected tensors on the CPU, got CUDA tensors"):
+        getattr(torch.ops.gru_ext, name).default.redispatch(keys, *arguments[name])
