@@ -205,20 +205,8 @@ torch.library.register_autograd("gru_ext::gru_bwd", _gru_bwd_backward, setup_con
 _batched = torch.library.Library("gru_ext", "IMPL", "Batched")
 
 
-def _gru_bwd_batched(
-    dy: Tensor | None,
-    dh_n: Tensor | None,
-    x: Tensor,
-    hx: Tensor | None,
-    weights: Sequence[Tensor],
-    batch_sizes: Tensor | None,
-    bidirectional: bool,
-    y: Tensor,
-    gates: Tensor,
-    need_dx: bool,
-    need_dhx: bool,
-    need_dweights: bool,
-) -> Gradients:
+def _gru_bwd_batched(*args: Any) -> Gradients:
+    dy, dh_n, x, hx, weights, batch_sizes, bidirectional, _, _, _, _, need_dweights = args
     dx, dhx, dweights = reference.gru_bwd(dy, dh_n, x, hx, weights, batch_sizes, bidirectional)
     return dx, dhx, dweights if need_dweights else []
 
