@@ -6,6 +6,7 @@
 // and of x. Half precisions compute and carry the state in fp32: their chunks are converted as they are used.
 #include <ATen/ATen.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <chrono>
@@ -118,6 +119,18 @@ void copy_rows(const From* source, int64_t source_stride, To* target, int64_t ta
   }
 }
 
+// An uninitialised buffer for packed weights. A large one is new memory at every call, and its first touch costs as
+// much as packing it unless the system gives it in large pages.
+Tensor packed_buffer(int64_t size, const at::TensorOptions& options) {
+  constexpr uintptr_t kLargePage = uintptr_t{1} << 21;
+  const Tensor buffer = at::empty({size}, options);
+  const auto begin = reinterpret_cast<uintptr_t>(buffer.data_ptr());
+  const uintptr_t first = (begin + kLargePage - 1) / kLargePage * kLargePage;
+  const uintptr_t last = (begin + buffer.nbytes()) / kLargePage * kLargePage;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // only advice: may fail
+  return buffer;
+}
+
 // Forward over all steps of one direction; `h` (B, H) is the state, before and after.
 template <typename scalar_t, typename operand_t>
 void forward_direction(const Sequence& s, const Tensor& x, const Direction& direction, const Tensor& y, int64_t column,
@@ -136,8 +149,8 @@ void forward_direction(const Sequence& s, const Tensor& x, const Direction& dire
   Tensor weight_hh = direction.weight_hh;
   if (packed) {
     constexpr int64_t values = packed_values<scalar_t, operand_t>;
-    weight_ih = at::empty({groups * ((s.I + values - 1) / values) * 3 * kernel.lanes}, options);
-    weight_hh = at::empty({groups * ((s.H + values - 1) / values) * 3 * kernel.lanes}, options);
+    weight_ih = packed_buffer(groups * ((s.I + values - 1) / values) * 3 * kernel.lanes, options);
+    weight_hh = packed_buffer(groups * ((s.H + values - 1) / values) * 3 * kernel.lanes, options);
     run_threads(threads, [&](int thread, int team) {
       const int64_t begin = share(groups, thread, team), end = share(groups, thread + 1, team);
       kernel.pack_gates(direction.weight_ih.const_data_ptr<operand_t>(), s.H, s.I, begin, end, weight_ih.data_ptr());
@@ -249,7 +262,7 @@ void backward_direction(const Sequence& s, const Tensor& x, const Direction& dir
   const auto chunks = chunks_of(s, kBwdChunkRows);
   int threads = threads_for(s.T, 6.0 * s.B * s.H * s.H);
   const int64_t panels = (s.H + kernel.panel_columns - 1) / kernel.panel_columns;
-  const Tensor weight_hh = at::empty({panels * 3 * s.H * kernel.panel_columns}, options);
+  const Tensor weight_hh = packed_buffer(panels * 3 * s.H * kernel.panel_columns, options);
   if (s.T > 1 || need_dhx) {
     run_threads(threads, [&](int thread, int team) {
       kernel.pack_columns(direction.weight_hh.const_data_ptr<acc_t>(), s.H, share(panels, thread, team),
