@@ -15,7 +15,7 @@ import pytest
 import torch
 from process import ROOT, output_of, run_python
 
-pytest.importorskip("tqdm")
+pytest.importorskip("tqdm", reason="the examples extra is not installed")
 EXAMPLES = ROOT / "examples"
 sys.path.insert(0, str(EXAMPLES))
 train_text = importlib.import_module("train_text")
@@ -103,7 +103,7 @@ def test_training_learns_and_says_so(
 
 
 def test_loss_curve_is_a_png(train: Train, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="the examples extra is not installed")
     assert train(tmp_path, "--max-steps=2") == 0
     image = (tmp_path / "loss.png").read_bytes()
     assert image.startswith(b"\x89PNG\r\n\x1a\n")
@@ -322,7 +322,7 @@ def test_default_text_fits_the_default_settings() -> None:
 @pytest.mark.parametrize("name", ["train_text", "classify_sequences"])
 def test_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     if name == "classify_sequences":
-        pytest.importorskip("sklearn")
+        pytest.importorskip("sklearn", reason="the examples extra is not installed")
     with pytest.raises(SystemExit) as exit_info:
         importlib.import_module(name).main(["--help"])
     assert exit_info.value.code == 0
@@ -330,7 +330,7 @@ def test_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_classify_sequences() -> None:
-    pytest.importorskip("sklearn")
+    pytest.importorskip("sklearn", reason="the examples extra is not installed")
     printed = run_example("classify_sequences.py", "--epochs=3", "--hidden=32")
     accuracy = re.search(r"^test accuracy: (0\.\d{4})$", printed, re.MULTILINE)
     assert accuracy is not None, printed
