@@ -170,8 +170,8 @@ class GRU(nn.Module):
             (L*D, H).
 
         Raises:
-            ValueError: the rank or dtype of ``input``, or the dtype of ``hx``, is wrong.
-            RuntimeError: a size, a shape or a device is wrong, or T is 0.
+            ValueError: the rank of ``input`` or its dtype is wrong.
+            RuntimeError: a size, a shape, a device or the dtype of ``hx`` is wrong, or T is 0.
         """
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, hx)
@@ -308,8 +308,8 @@ class GRUCell(nn.Module):
             The next state, (B, H) or (H).
 
         Raises:
-            ValueError: the rank or dtype of ``input`` or ``hx`` is wrong.
-            RuntimeError: a size, a shape or a device is wrong.
+            ValueError: the rank of ``input`` or ``hx`` is wrong.
+            RuntimeError: a size, a shape, a dtype or a device is wrong.
         """
         return functional.gru_cell(input, hx, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
 
