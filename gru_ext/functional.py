@@ -53,9 +53,11 @@ def gru(
         The output, (T, B, D*H) or laid out as the input was; and h_n (L*D, B, H), or (L*D, H) unbatched.
 
     Raises:
-        ValueError: the rank of ``input`` or its dtype is wrong.
+        ValueError: the rank of ``input`` or its dtype, or ``num_layers``, is wrong.
         RuntimeError: a size, a shape, a device or the dtype of ``hx`` is wrong, or T is 0.
     """
+    if num_layers < 1:
+        raise ValueError(f"gru: expected num_layers of at least 1, got {num_layers}")
     directions = 2 if bidirectional else 1
     layers = num_layers * directions
     if len(weights) not in (2 * layers, 4 * layers):

@@ -474,3 +474,8 @@ def test_a_good_call_after_a_bad_one_works(bad: Bad) -> None:
     peer.load_state_dict(module.state_dict())
     x = torch.randn(5, 2, 3)
     assert_near(module(x)[0].detach(), peer(x)[0].detach(), "y", 1e-6)
+
+
+def test_functional_gru_checks_the_number_of_layers() -> None:
+    error = raised_by(lambda f: f.gru(zeros(5, 2, 3), None, [], num_layers=0), functional)
+    assert (type(error), str(error)) == (ValueError, "gru: expected num_layers of at least 1, got 0")
