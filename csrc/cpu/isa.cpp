@@ -66,51 +66,42 @@ CpuIsa cpu_isa() {
 
 bool multiplies_bf16() { return cpu_isa() == CpuIsa::avx512_bf16; }
 
+// Calls the table of the instruction set in use: bfloat16 operands have only one.
+#if defined(__x86_64__)
+#define GRU_CHOOSE_KERNELS(kernels)                         \
+  if constexpr (std::is_same_v<operand_t, c10::BFloat16>) { \
+    return kernels##_avx512_bf16<scalar_t, operand_t>();    \
+  } else {                                                  \
+    switch (cpu_isa()) {                                    \
+      case CpuIsa::avx512_bf16:                             \
+      case CpuIsa::avx512:                                  \
+        return kernels##_avx512<scalar_t, operand_t>();     \
+      case CpuIsa::avx2:                                    \
+        return kernels##_avx2<scalar_t, operand_t>();       \
+      case CpuIsa::portable:                                \
+        break;                                              \
+    }                                                       \
+    return kernels##_portable<scalar_t, operand_t>();       \
+  }
+#else
+#define GRU_CHOOSE_KERNELS(kernels) return kernels##_portable<scalar_t, operand_t>();
+#endif
+
 template <typename scalar_t, typename operand_t>
 FwdKernels<scalar_t, operand_t> fwd_kernels() {
-#if defined(__x86_64__)
-  if constexpr (std::is_same_v<operand_t, c10::BFloat16>) {
-    return fwd_kernels_avx512_bf16<scalar_t, operand_t>();
-  } else {
-    switch (cpu_isa()) {
-      case CpuIsa::avx512_bf16:
-      case CpuIsa::avx512:
-        return fwd_kernels_avx512<scalar_t, operand_t>();
-      case CpuIsa::avx2:
-        return fwd_kernels_avx2<scalar_t, operand_t>();
-      case CpuIsa::portable:
-        break;
-    }
-  }
-#endif
-  return fwd_kernels_portable<scalar_t, operand_t>();
+  GRU_CHOOSE_KERNELS(fwd_kernels)
 }
 
-template <typename scalar_t>
-BwdKernels<scalar_t> bwd_kernels() {
-  switch (cpu_isa()) {
-#if defined(__x86_64__)
-    case CpuIsa::avx512_bf16:
-    case CpuIsa::avx512:
-      return bwd_kernels_avx512<scalar_t>();
-    case CpuIsa::avx2:
-      return bwd_kernels_avx2<scalar_t>();
-#endif
-    default:
-      return bwd_kernels_portable<scalar_t>();
-  }
-}
+template <typename scalar_t, typename operand_t>
+BwdKernels<scalar_t, operand_t> bwd_kernels(){GRU_CHOOSE_KERNELS(bwd_kernels)}
 
-template FwdKernels<float, float> fwd_kernels();
-template FwdKernels<double, double> fwd_kernels();
-template FwdKernels<c10::BFloat16, float> fwd_kernels();
-template FwdKernels<c10::Half, float> fwd_kernels();
+#define GRU_INSTANTIATE(scalar_t, operand_t)              \
+  template FwdKernels<scalar_t, operand_t> fwd_kernels(); \
+  template BwdKernels<scalar_t, operand_t> bwd_kernels();
+GRU_INSTANTIATE(float, float) GRU_INSTANTIATE(double, double) GRU_INSTANTIATE(c10::BFloat16, float)
+    GRU_INSTANTIATE(c10::Half, float)
 #if defined(__x86_64__)
-template FwdKernels<c10::BFloat16, c10::BFloat16> fwd_kernels();
+        GRU_INSTANTIATE(c10::BFloat16, c10::BFloat16)
 #endif
-template BwdKernels<float> bwd_kernels();
-template BwdKernels<double> bwd_kernels();
-template BwdKernels<c10::BFloat16> bwd_kernels();
-template BwdKernels<c10::Half> bwd_kernels();
 
 }  // namespace gru_ext

@@ -2,8 +2,8 @@
 // One implementation per instruction set (kernels_*.cpp); `kernels` returns the one in use.
 //
 // Letters: I input, H hidden. A `group` is as many hidden units as a vector has lanes; the last group is filled up
-// with units whose weights are zero. "Padded H" is H rounded up to whole groups, or
-// panels backward.
+// with units whose weights are zero. A `panel` is some vectors of
+// columns of a matrix. "Padded H" is H rounded up to whole groups, or panels backward.
 #pragma once
 
 #include <cstdint>
@@ -26,13 +26,10 @@ using acc_type = typename Accumulate<scalar_t>::type;
 
 // A time step of a chunk.
 struct Step {
-  int64_t row;          // first row of the step within the chunk
-  int64_t rows;         // rows of the step: B, or fewer where sequences of a packed batch have ended
-  int64_t packed_row;   // first row of the step within all steps, for the gates
-  int64_t y_offset;     // elements from the start of y to the step's first row; likewise dy_offset
-  int64_t dy_offset;    // backward only, as are the following
-  int64_t prev_offset;  // elements from the start of y to the state before the step
-  int64_t prev_rows;    // rows that have such a state in y; the others begin at this step, from h0
+  int64_t row;         // first row of the step within the chunk
+  int64_t rows;        // rows of the step: B, or fewer where sequences of a packed batch have ended
+  int64_t packed_row;  // first row of the step within all steps, for the gates
+  int64_t offset;      // elements from the start of y (forward) or dy (backward) to the step's first row
 };
 
 // Forward over a chunk. The operands of the products (x, the exchanged state, the weights) are of operand_t: acc_t, or
@@ -61,28 +58,36 @@ struct FwdChunk {
   scalar_t* gates;          // (N, 4, H)      out: r, z, n, q; null where no gradient will be asked for
 };
 
-// Backward over a chunk. `dh` enters as the gradient of the state after the chunk's last step in time (of its first
-// for the reverse direction), and leaves as that of the state before its first.
-template <typename scalar_t>
+// Backward over a chunk: the recurrence, then the products that turn its gate gradients into the gradients of the
+// weights and of x. `dh` enters as the gradient of the state after the chunk's last step in time (of its first for the
+// reverse direction), and leaves as that of the state before its first. operand_t as in FwdChunk.
+template <typename scalar_t, typename operand_t>
 struct BwdChunk {
   using acc_t = acc_type<scalar_t>;
-  int64_t H;
-  const Step* steps;       // in the order of the backward recurrence
-  int64_t step_count;      //
-  int64_t first_step;      // waits of the barrier before this chunk
-  bool last_product;       // whether to multiply the last step's gradients with R: false where none asks for dhx
-  const acc_t* weight_hh;  // (3H, H) packed by `pack_columns`
-  const scalar_t* dy;      // gradient of y; null for zero
-  int64_t dy_stride;       // between rows of dy
-  const scalar_t* gates;   // (N, 4, H) r, z, n, q as the forward left them
-  const scalar_t* y;       // the states, as the forward left them
-  int64_t y_stride;        // between rows of y
-  const scalar_t* h0;      // (B, H) initial state; null for zero
-  acc_t* dh;               // (B, dh_stride)
-  int64_t dh_stride;       // at least padded H
-  acc_t* h_prev;           // (rows, H)  out: the state before each step, for the gradient of R
-  acc_t* dgates;           // (rows, dgates_stride) out: gradients of the pre-activations; order n, r, z, q
-  int64_t dgates_stride;   // at least 4H
+  int64_t I, H;
+  const Step* steps;              // in the order of the backward recurrence
+  int64_t step_count;             //
+  int64_t first_step;             // waits of the barrier before this chunk
+  int64_t rows;                   // rows of all steps of the chunk
+  bool first;                     // whether the weight gradients are to be filled; else they are added to
+  bool last_product;              // whether to multiply the last step's gradients with R: false where none asks for dhx
+  const void* weight_hh;          // (3H, H) packed by `pack_columns`
+  const void* weight_ih;          // (3H, I) likewise, in the order n, r, z; null where dx is not asked for
+  const scalar_t* const* x;       // (rows)  the rows of x, I values each
+  const scalar_t* const* h_prev;  // (rows)  the state before each step, H values; null for zero
+  const scalar_t* dy;             // gradient of y; null for zero
+  int64_t dy_stride;              // between rows of dy
+  const scalar_t* gates;          // (N, 4, H)  r, z, n, q as the forward left them
+  acc_t* dh;                      // (B, dh_stride)
+  int64_t dh_stride;              // at least padded H
+  operand_t* dgates;              // (rows, dgates_stride)  scratch: gradients of the pre-activations; order n, r, z, q
+  int64_t dgates_stride;          // at least 4H
+  acc_t* panels;                  // scratch: x and the previous states, packed as by `pack_columns`
+  acc_t* dweight_ih;              // (3H, I)  out; null where the gradients of the parameters are not asked for
+  acc_t* dweight_hh;              // (3H, H)  out; likewise
+  acc_t* dbias;                   // (4, dh_stride)  in, out: sums of the gate gradients; order n, r, z, q
+  scalar_t* const* dx;            // (rows)  out: the rows of dx; null where dx is not asked for
+  bool add_to_dx;                 // whether dx holds the other direction's part
 };
 
 template <typename scalar_t, typename operand_t>
@@ -99,15 +104,25 @@ struct FwdKernels {
 template <typename scalar_t, typename operand_t>
 constexpr int64_t packed_values = sizeof(acc_type<scalar_t>) / sizeof(operand_t);
 
-template <typename scalar_t>
+template <typename scalar_t, typename operand_t>
 struct BwdKernels {
   using acc_t = acc_type<scalar_t>;
   int64_t panel_columns;  // columns of a panel
-  // weights (3H, H) -> (panels, 3H, panel_columns), the panels [begin, end).
-  void (*pack_columns)(const acc_t* weights, int64_t H, int64_t begin, int64_t end, acc_t* packed);
+  // weights (K, columns) -> (panels, words, panel_columns), the panels [begin, end). A word has the size of acc_t and
+  // holds as many consecutive values of a column as fit. Row k of the result is row (k + first_row) % K of weights.
+  void (*pack_columns)(const scalar_t* weights, int64_t K, int64_t columns, int64_t first_row, int64_t begin,
+                       int64_t end, acc_t* packed);
   // One thread's part: the panels that `share` gives it.
-  void (*bwd)(const BwdChunk<scalar_t>& chunk, int thread, int threads, StepBarrier& barrier);
+  void (*bwd)(const BwdChunk<scalar_t, operand_t>& chunk, int thread, int threads, StepBarrier& barrier);
 };
+
+// Words of `rows` rows of `columns` values, packed in panels.
+template <typename scalar_t, typename operand_t>
+int64_t packed_words(const BwdKernels<scalar_t, operand_t>& kernel, int64_t rows, int64_t columns) {
+  constexpr int64_t values = packed_values<scalar_t, operand_t>;
+  const int64_t panels = (columns + kernel.panel_columns - 1) / kernel.panel_columns;
+  return panels * ((rows + values - 1) / values) * kernel.panel_columns;
+}
 
 // First of `count` items that belongs to `thread`; that of `thread + 1` ends its share.
 inline int64_t share(int64_t count, int thread, int threads) { return count * thread / threads; }
@@ -116,15 +131,15 @@ inline int64_t share(int64_t count, int thread, int threads) { return count * th
 // `multiplies_bf16()`.
 template <typename scalar_t, typename operand_t>
 FwdKernels<scalar_t, operand_t> fwd_kernels();
-template <typename scalar_t>
-BwdKernels<scalar_t> bwd_kernels();
+template <typename scalar_t, typename operand_t>
+BwdKernels<scalar_t, operand_t> bwd_kernels();
 
 // The kernels of each instruction set, see isa.h.
 #define GRU_DECLARE_KERNELS(isa)                       \
   template <typename scalar_t, typename operand_t>     \
   FwdKernels<scalar_t, operand_t> fwd_kernels_##isa(); \
-  template <typename scalar_t>                         \
-  BwdKernels<scalar_t> bwd_kernels_##isa();
+  template <typename scalar_t, typename operand_t>     \
+  BwdKernels<scalar_t, operand_t> bwd_kernels_##isa();
 GRU_DECLARE_KERNELS(portable)
 #if defined(__x86_64__)
 GRU_DECLARE_KERNELS(avx2)

@@ -22,6 +22,6 @@
 #include "kernels_body.h"
 
 namespace gru_ext {
-GRU_FWD_KERNELS(avx512_bf16, c10::BFloat16, c10::BFloat16)
+GRU_KERNELS_OF(avx512_bf16, c10::BFloat16, c10::BFloat16)
 }
 #endif

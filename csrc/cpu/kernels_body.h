@@ -14,34 +14,27 @@ FwdKernels<scalar_t, operand_t> make_fwd_kernels() {
   return {VectorMath<acc_t>::lanes, pack_gates<acc_t, operand_t>, fwd_chunk<scalar_t, operand_t>};
 }
 
-template <typename scalar_t>
-BwdKernels<scalar_t> make_bwd_kernels() {
-  using acc_t = acc_type<scalar_t>;
-  constexpr int columns = kPanelVectors * VectorMath<acc_t>::lanes;
-  return {columns, pack_columns<acc_t, columns>, bwd_chunk<scalar_t>};
+template <typename scalar_t, typename operand_t>
+BwdKernels<scalar_t, operand_t> make_bwd_kernels() {
+  return {kPanelColumns<acc_type<scalar_t>>, pack_columns<scalar_t, operand_t>, bwd_chunk<scalar_t, operand_t>};
 }
 
 }  // namespace
 }  // namespace gru_ext
 
-#define GRU_FWD_KERNELS(isa, scalar_t, operand_t)       \
+#define GRU_KERNELS_OF(isa, scalar_t, operand_t)        \
   template <>                                           \
   FwdKernels<scalar_t, operand_t> fwd_kernels_##isa() { \
     return make_fwd_kernels<scalar_t, operand_t>();     \
+  }                                                     \
+  template <>                                           \
+  BwdKernels<scalar_t, operand_t> bwd_kernels_##isa() { \
+    return make_bwd_kernels<scalar_t, operand_t>();     \
   }
-#define GRU_BWD_KERNELS(isa, scalar_t)       \
-  template <>                                \
-  BwdKernels<scalar_t> bwd_kernels_##isa() { \
-    return make_bwd_kernels<scalar_t>();     \
-  }
-#define GRU_KERNELS(isa)                     \
-  namespace gru_ext {                        \
-  GRU_FWD_KERNELS(isa, float, float)         \
-  GRU_FWD_KERNELS(isa, double, double)       \
-  GRU_FWD_KERNELS(isa, c10::BFloat16, float) \
-  GRU_FWD_KERNELS(isa, c10::Half, float)     \
-  GRU_BWD_KERNELS(isa, float)                \
-  GRU_BWD_KERNELS(isa, double)               \
-  GRU_BWD_KERNELS(isa, c10::BFloat16)        \
-  GRU_BWD_KERNELS(isa, c10::Half)            \
+#define GRU_KERNELS(isa)                    \
+  namespace gru_ext {                       \
+  GRU_KERNELS_OF(isa, float, float)         \
+  GRU_KERNELS_OF(isa, double, double)       \
+  GRU_KERNELS_OF(isa, c10::BFloat16, float) \
+  GRU_KERNELS_OF(isa, c10::Half, float)     \
   }

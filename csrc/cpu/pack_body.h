@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "kernels.h"
 #include "vector_math.h"
 
 namespace gru_ext {
@@ -65,21 +66,52 @@ void pack_gates(const operand_t* weights, int64_t H, int64_t K, int64_t begin, i
   }
 }
 
-template <typename T, int panel_columns>
-void pack_columns(const T* weights, int64_t H, int64_t begin, int64_t end, T* packed) {
-  for (int64_t panel = begin; panel < end; ++panel) {
-    const int64_t columns = std::min<int64_t>(panel_columns, H - panel * panel_columns);
-    for (int64_t k = 0; k < 3 * H; ++k) {
-      const T* source = weights + k * H + panel * panel_columns;
-      T* target = packed + (panel * 3 * H + k) * panel_columns;
-      if (columns == panel_columns) {
-        std::memcpy(target, source, panel_columns * sizeof(T));
+// Vectors of a panel.
+constexpr int kPanelVectors = 2;
+template <typename acc_t>
+constexpr int kPanelColumns = kPanelVectors * VectorMath<acc_t>::lanes;
+
+// Columns [first, first + count) of K rows, of which `row(k)` is one, null for zero -> (words, width): a word holds as
+// many consecutive values of a column as fit. What lies beyond K and count is zero.
+template <typename operand_t, int width, int values, typename Row>
+inline __attribute__((always_inline)) void pack_panel(const Row& row, int64_t K, int64_t first, int64_t count,
+                                                      operand_t* packed) {
+  for (int64_t k = 0; k < K; k += values, packed += width * values) {
+    for (int v = 0; v < values; ++v) {
+      const auto* source = k + v < K ? row(k + v) : nullptr;
+      if (source == nullptr) {
+        for (int c = 0; c < width; ++c) packed[c * values + v] = operand_t(0);
+      } else if (count == width) {
+        for (int c = 0; c < width; ++c) packed[c * values + v] = static_cast<operand_t>(source[first + c]);
       } else {
-        std::memcpy(target, source, columns * sizeof(T));
-        std::memset(target + columns, 0, (panel_columns - columns) * sizeof(T));
+        for (int c = 0; c < width; ++c) {
+          packed[c * values + v] = c < count ? static_cast<operand_t>(source[first + c]) : operand_t(0);
+        }
       }
     }
   }
+}
+
+// The panels [begin, end) of K rows of `columns` values.
+template <typename scalar_t, typename operand_t, typename Row>
+inline __attribute__((always_inline)) void pack_panels(const Row& row, int64_t K, int64_t columns, int64_t begin,
+                                                       int64_t end, acc_type<scalar_t>* packed) {
+  constexpr int width = kPanelColumns<acc_type<scalar_t>>;
+  constexpr int values = packed_values<scalar_t, operand_t>;
+  const int64_t size = (K + values - 1) / values * width;
+  for (int64_t panel = begin; panel < end; ++panel) {
+    pack_panel<operand_t, width, values>(row, K, panel * width, std::min<int64_t>(width, columns - panel * width),
+                                         reinterpret_cast<operand_t*>(packed + panel * size));
+  }
+}
+
+template <typename scalar_t, typename operand_t>
+void pack_columns(const scalar_t* weights, int64_t K, int64_t columns, int64_t first_row, int64_t begin, int64_t end,
+                  acc_type<scalar_t>* packed) {
+  const auto row = [=](int64_t k) {
+    return weights + (k + first_row < K ? k + first_row : k + first_row - K) * columns;
+  };
+  pack_panels<scalar_t, operand_t>(row, K, columns, begin, end, packed);
 }
 
 }  // namespace

@@ -48,11 +48,18 @@ struct Multiply<float, c10::BFloat16> {
 };
 #endif
 
-// out (rows, vectors * lanes) = a (rows, K) times panel (words, vectors * lanes); plus `bias` (vectors, lanes), whose
+// Where the operands of a product lie. A word of the left one is `Multiply::values` consecutive values along K.
+struct Layout {
+  int64_t row_stride;     // elements between rows of the left operand
+  int64_t word_stride;    // elements between words of one of its rows
+  int64_t column_stride;  // words between rows of the right operand
+};
+
+// out (rows, vectors * lanes) = a (rows, K) times b (words, vectors * lanes); plus `bias` (vectors, lanes), whose
 // vectors are bias_stride apart, or plus what out holds.
 template <typename T, typename operand_t, int rows, int vectors, Start start>
-inline __attribute__((always_inline)) void product_tile(const operand_t* __restrict a, int64_t a_stride,
-                                                        const T* __restrict panel, int64_t K, const T* __restrict bias,
+inline __attribute__((always_inline)) void product_tile(const operand_t* __restrict a, const T* __restrict b,
+                                                        Layout layout, int64_t K, const T* __restrict bias,
                                                         int64_t bias_stride, T* __restrict out, int64_t out_stride) {
   using Vector = typename VectorMath<T>::Vector;
   using Word = Multiply<T, operand_t>;
@@ -63,7 +70,7 @@ inline __attribute__((always_inline)) void product_tile(const operand_t* __restr
   Vector sum[sums][rows][vectors] = {};
   const auto add_word = [&](int s, const operand_t* words, int64_t stride, int64_t w) __attribute__((always_inline)) {
     Vector column[vectors];
-    std::memcpy(column, panel + w * vectors * lanes, sizeof column);
+    std::memcpy(column, b + w * layout.column_stride, sizeof column);
 #pragma GCC unroll 16
     for (int m = 0; m < rows; ++m) {
       const Vector word = Word::broadcast(words + m * stride);
@@ -75,13 +82,13 @@ inline __attribute__((always_inline)) void product_tile(const operand_t* __restr
   int64_t w = 0;
   for (; w + sums <= whole; w += sums) {
 #pragma GCC unroll 16
-    for (int s = 0; s < sums; ++s) add_word(s, a + (w + s) * Word::values, a_stride, w + s);
+    for (int s = 0; s < sums; ++s) add_word(s, a + (w + s) * layout.word_stride, layout.row_stride, w + s);
   }
-  for (; w < whole; ++w) add_word(0, a + w * Word::values, a_stride, w);
+  for (; w < whole; ++w) add_word(0, a + w * layout.word_stride, layout.row_stride, w);
   if constexpr (Word::values > 1) {
     if (K % Word::values != 0) {  // the last word of a row may not reach into the next row
       operand_t last[rows][Word::values] = {};
-      for (int m = 0; m < rows; ++m) last[m][0] = a[m * a_stride + K - 1];
+      for (int m = 0; m < rows; ++m) last[m][0] = a[m * layout.row_stride + whole * layout.word_stride];
       add_word(0, last[0], Word::values, whole);
     }
   }
@@ -106,17 +113,20 @@ inline __attribute__((always_inline)) void product_tile(const operand_t* __restr
 template <int vectors>
 constexpr int kTileRows = kAccumulators / vectors;
 
-// product_tile for a number of rows known only at run time, at most kTileRows<vectors>.
+// product_tile with a panel of packed weights, for a number of rows known only at run time, at most kTileRows<vectors>.
 template <int vectors, Start start, typename T, typename operand_t, int rows = kTileRows<vectors>>
 __attribute__((noinline)) void product_rows(int64_t count, const operand_t* a, int64_t a_stride, const T* panel,
                                             int64_t K, const T* bias, int64_t bias_stride, T* out, int64_t out_stride) {
   if (count == rows) {
-    product_tile<T, operand_t, rows, vectors, start>(a, a_stride, panel, std::min(K, kLongestSum), bias, bias_stride,
-                                                     out, out_stride);
+    constexpr int64_t values = Multiply<T, operand_t>::values;
+    constexpr int64_t columns = vectors * VectorMath<T>::lanes;
+    const Layout layout{a_stride, values, columns};
+    product_tile<T, operand_t, rows, vectors, start>(a, panel, layout, std::min(K, kLongestSum), bias, bias_stride, out,
+                                                     out_stride);
     for (int64_t k = kLongestSum; k < K; k += kLongestSum) {
-      product_tile<T, operand_t, rows, vectors, Start::accumulate>(
-          a + k, a_stride, panel + k / Multiply<T, operand_t>::values * vectors * VectorMath<T>::lanes,
-          std::min(K - k, kLongestSum), bias, bias_stride, out, out_stride);
+      product_tile<T, operand_t, rows, vectors, Start::accumulate>(a + k, panel + k / values * columns, layout,
+                                                                   std::min(K - k, kLongestSum), bias, bias_stride, out,
+                                                                   out_stride);
     }
   } else if constexpr (rows > 1) {
     product_rows<vectors, start, T, operand_t, rows - 1>(count, a, a_stride, panel, K, bias, bias_stride, out,

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "../cell.h"
+#include "gradients_body.h"
 #include "kernels.h"
 #include "lanes_body.h"
 #include "product_body.h"
@@ -40,7 +41,7 @@ inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t, op
     const Vector h = cell_fwd<Math>(a_r, a_z, a_n, q, load<acc_t>(state, lanes), gates);
     store<acc_t>(state, h, lanes);
     store<acc_t>(h_next + row * p.h_stride + unit, h, lanes);
-    store<acc_t>(p.y + step.y_offset + row * p.y_stride + unit, h, count);
+    store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
     if (p.gates != nullptr) {
       scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
       store<acc_t>(saved, gates.r, count);
@@ -104,48 +105,54 @@ void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
 }
 
 // The derivative of the gates of a step, for the `count` units from `unit` on.
-template <typename scalar_t>
-inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t>& p, const Step& step, int64_t unit,
-                                                     int64_t count) {
+template <typename scalar_t, typename operand_t>
+inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step,
+                                                     int64_t unit, int64_t count) {
   using acc_t = acc_type<scalar_t>;
   using Math = VectorMath<acc_t>;
   using Vector = typename Math::Vector;
+  GateGrads<Vector> sums{};
   for (int64_t row = 0; row < step.rows; ++row) {
     const scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
     const Gates<Vector> gates = {load<acc_t>(saved, count), load<acc_t>(saved + p.H, count),
                                  load<acc_t>(saved + 2 * p.H, count), load<acc_t>(saved + 3 * p.H, count)};
-    Vector h{};
-    if (row < step.prev_rows) {
-      h = load<acc_t>(p.y + step.prev_offset + row * p.y_stride + unit, count);
-    } else if (p.h0 != nullptr) {
-      h = load<acc_t>(p.h0 + row * p.H + unit, count);
-    }
+    const scalar_t* h_prev = p.h_prev[step.row + row];
+    const Vector h = h_prev == nullptr ? Vector{} : load<acc_t>(h_prev + unit, count);
     acc_t* dh = p.dh + row * p.dh_stride + unit;
     Vector d = load<acc_t>(dh, Math::lanes);
-    if (p.dy != nullptr) d += load<acc_t>(p.dy + step.dy_offset + row * p.dy_stride + unit, count);
+    if (p.dy != nullptr) d += load<acc_t>(p.dy + step.offset + row * p.dy_stride + unit, count);
     GateGrads<Vector> grads;
     const Vector past_product = cell_bwd(gates, h, d, grads);
     store<acc_t>(dh, past_product, Math::lanes);
-    store<acc_t>(p.h_prev + (step.row + row) * p.H + unit, h, count);
-    acc_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + unit;
+    operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + unit;
     store<acc_t>(dgates, grads.n, count);
     store<acc_t>(dgates + p.H, grads.r, count);
     store<acc_t>(dgates + 2 * p.H, grads.z, count);
     store<acc_t>(dgates + 3 * p.H, grads.q, count);
+    sums.n += grads.n;
+    sums.r += grads.r;
+    sums.z += grads.z;
+    sums.q += grads.q;
+  }
+  const Vector of_gates[4] = {sums.n, sums.r, sums.z, sums.q};
+  for (int gate = 0; gate < 4; ++gate) {
+    acc_t* total = p.dbias + gate * p.dh_stride + unit;
+    store<acc_t>(total, load<acc_t>(total, Math::lanes) + of_gates[gate], Math::lanes);
   }
 }
 
-// Vectors of a panel of `pack_columns`.
-constexpr int kPanelVectors = 2;
-
-template <typename scalar_t>
-void bwd_chunk(const BwdChunk<scalar_t>& p, int thread, int threads, StepBarrier& barrier) {
+template <typename scalar_t, typename operand_t>
+void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
-  constexpr int columns = kPanelVectors * lanes;
+  constexpr int64_t values = packed_values<scalar_t, operand_t>;
+  constexpr int columns = kPanelColumns<acc_t>;
   const int64_t panels = (p.H + columns - 1) / columns;
   const int64_t begin = share(panels, thread, threads);
   const int64_t end = share(panels, thread + 1, threads);
+  const int64_t panel_size = (3 * p.H + values - 1) / values * columns;
+  const acc_t* weight_hh = static_cast<const acc_t*>(p.weight_hh);
+  if (p.dweight_ih != nullptr) pack_rows_of_chunk(p, thread, threads);
   // Round i: the product of step i - 1, which needs all threads' gradients of it, then the gates of step i.
   for (int64_t i = 0; i <= p.step_count; ++i) {
     const int64_t done = p.first_step + i;
@@ -157,8 +164,8 @@ void bwd_chunk(const BwdChunk<scalar_t>& p, int thread, int threads, StepBarrier
         const Step& step = p.steps[i - 1];
         for_each_tile<kTileRows<kPanelVectors>>(step.rows, [&](int64_t row, int64_t rows) {
           product_rows<kPanelVectors, Start::accumulate>(rows, p.dgates + (step.row + row) * p.dgates_stride + p.H,
-                                                         p.dgates_stride, p.weight_hh + panel * 3 * p.H * columns,
-                                                         3 * p.H, static_cast<const acc_t*>(nullptr), 0,
+                                                         p.dgates_stride, weight_hh + panel * panel_size, 3 * p.H,
+                                                         static_cast<const acc_t*>(nullptr), 0,
                                                          p.dh + row * p.dh_stride + panel * columns, p.dh_stride);
         });
       }
@@ -169,6 +176,8 @@ void bwd_chunk(const BwdChunk<scalar_t>& p, int thread, int threads, StepBarrier
     }
     barrier.finished(thread, done + 1);
   }
+  barrier.wait(thread, threads, p.first_step + p.step_count + 1);
+  gradients(p, thread, threads);
 }
 
 }  // namespace

@@ -1,0 +1,260 @@
+// The CPU backend: a layer backward. In each chunk the threads go through the steps in the opposite order
+// (recurrence_body.h), then turn the gate gradients of all its rows into the gradients of the weights and of x
+// (gradients_body.h). Half precisions carry dL/dh and sum the weight gradients in fp32.
+#include <ATen/ATen.h>
+
+#include <vector>
+
+#include "../check.h"
+#include "../gru.h"
+#include "buffers.h"
+#include "kernels.h"
+#include "layer.h"
+
+namespace gru_ext {
+namespace {
+
+using at::Tensor;
+using at::TensorList;
+
+// Rows of a chunk: enough for its products to run at full speed, few enough for its gate gradients to stay in the
+// cache.
+constexpr int64_t kChunkRows = 512;
+
+// Tensors of a layer's call that all directions share; undefined or null where not given or not needed.
+template <typename scalar_t>
+struct BwdTensors {
+  Tensor x;            // contiguous rows
+  const scalar_t* hx;  // (D, B, H)
+  TensorList weights;
+  Tensor y;
+  const scalar_t* gates;         // (D, N, 4, H)
+  Tensor dy;                     // contiguous rows
+  const scalar_t* dh_n;          // (D, B, H)
+  std::vector<Tensor> dx;        // (D)  (N, I): one for each direction, the same one unless they run side by side
+  scalar_t* dhx;                 // (D, B, H)
+  std::vector<Tensor> dweights;  // as weights
+};
+
+template <typename scalar_t, typename operand_t>
+class BwdPass {
+ public:
+  using acc_t = acc_type<scalar_t>;
+
+  BwdPass(const Sequence& s, const BwdTensors<scalar_t>& tensors, int64_t direction, int threads)
+      : s_(s),
+        tensors_(tensors),
+        direction_(direction),
+        chunks_(chunks_of(s, kChunkRows)),
+        rows_of_x_(tensors.x),
+        rows_of_y_(tensors.y),
+        rows_of_dy_(tensors.dy.defined() ? tensors.dy : tensors.y),
+        barrier_(threads) {
+    const int64_t first_weight = direction * s.weights_per_direction();
+    weight_ih_ = tensors.weights[first_weight].contiguous();
+    weight_hh_ = tensors.weights[first_weight + 1].contiguous();
+
+    const bool need_dweights = !tensors.dweights.empty();
+    const bool need_dx = !tensors.dx.empty();
+    const int64_t rows = most_rows(chunks_);
+    const int64_t padded_H = (s.H + kernel_.panel_columns - 1) / kernel_.panel_columns * kernel_.panel_columns;
+    p_.I = s.I;
+    p_.H = s.H;
+    p_.dh_stride = padded_H + kSkew;
+    p_.dgates_stride = 4 * s.H + 2 * kSkew;
+    const size_t dh = workspace_.reserve<acc_t>(s.B * p_.dh_stride);
+    const size_t dbias = workspace_.reserve<acc_t>(4 * p_.dh_stride);
+    const size_t dgates = workspace_.reserve<operand_t>(rows * p_.dgates_stride);
+    const size_t panels = workspace_.reserve<acc_t>(
+        need_dweights ? packed_words(kernel_, rows, s.I) + packed_words(kernel_, rows, s.H) : 0);
+    const size_t packed_hh = workspace_.reserve<acc_t>(uses_weight_hh() ? packed_words(kernel_, 3 * s.H, s.H) : 0);
+    const size_t packed_ih = workspace_.reserve<acc_t>(need_dx ? packed_words(kernel_, 3 * s.H, s.I) : 0);
+    // Half precisions: the sums over chunks, in fp32.
+    constexpr bool sums = !std::is_same_v<scalar_t, acc_t>;
+    const size_t dweight_ih = workspace_.reserve<acc_t>(need_dweights && sums ? 3 * s.H * s.I : 0);
+    const size_t dweight_hh = workspace_.reserve<acc_t>(need_dweights && sums ? 3 * s.H * s.H : 0);
+    workspace_.allocate();
+
+    p_.dh = workspace_.at<acc_t>(dh);
+    std::fill_n(p_.dh, s.B * p_.dh_stride, acc_t(0));
+    if (tensors.dh_n != nullptr) {
+      copy_rows(tensors.dh_n + direction * s.B * s.H, s.H, p_.dh, p_.dh_stride, s.B, s.H);
+    }
+    p_.dbias = workspace_.at<acc_t>(dbias);
+    std::fill_n(p_.dbias, 4 * p_.dh_stride, acc_t(0));
+    p_.dgates = workspace_.at<operand_t>(dgates);
+    p_.panels = workspace_.at<acc_t>(panels);
+    packed_hh_ = workspace_.at<acc_t>(packed_hh);
+    packed_ih_ = workspace_.at<acc_t>(packed_ih);
+    p_.weight_hh = packed_hh_;
+    p_.weight_ih = need_dx ? packed_ih_ : nullptr;
+    p_.dweight_ih = p_.dweight_hh = nullptr;
+    if (need_dweights) {
+      if constexpr (sums) {
+        p_.dweight_ih = workspace_.at<acc_t>(dweight_ih);
+        p_.dweight_hh = workspace_.at<acc_t>(dweight_hh);
+      } else {
+        p_.dweight_ih = tensors.dweights[first_weight].template data_ptr<acc_t>();
+        p_.dweight_hh = tensors.dweights[first_weight + 1].template data_ptr<acc_t>();
+      }
+    }
+    p_.dy = tensors.dy.defined() ? tensors.dy.template const_data_ptr<scalar_t>() + direction * s.H : nullptr;
+    p_.dy_stride = rows_of_dy_.stride_b;
+    p_.gates = tensors.gates + direction * s.N * 4 * s.H;
+    p_.first_step = 0;
+    x_.reserve(rows);
+    h_prev_.reserve(rows);
+    dx_.reserve(need_dx ? rows : 0);
+  }
+
+  bool packs() const { return uses_weight_hh() || p_.weight_ih != nullptr; }
+  size_t chunks() const { return chunks_.size(); }
+  StepBarrier& barrier() { return barrier_; }
+
+  void pack(int thread, int team) {
+    const auto pack = [&](const Tensor& weights, int64_t first_row, acc_t* packed) {
+      const int64_t columns = weights.size(1);
+      const int64_t panels = (columns + kernel_.panel_columns - 1) / kernel_.panel_columns;
+      kernel_.pack_columns(weights.const_data_ptr<scalar_t>(), 3 * s_.H, columns, first_row,
+                           share(panels, thread, team), share(panels, thread + 1, team), packed);
+    };
+    if (uses_weight_hh()) pack(weight_hh_, /*first_row=*/0, packed_hh_);
+    if (p_.weight_ih != nullptr) pack(weight_ih_, /*first_row=*/2 * s_.H, packed_ih_);
+  }
+
+  void begin(size_t i) {
+    const bool reverse = direction_ == 1;
+    const Chunk& chunk = chunks_[reverse ? i : chunks_.size() - 1 - i];
+    p_.first = i == 0;
+    if (i > 0) p_.first_step += p_.step_count + 1;
+    p_.step_count = chunk.t_end - chunk.t_begin;
+    p_.rows = chunk.rows;
+    p_.last_product = tensors_.dhx != nullptr || i + 1 < chunks_.size();
+    steps_.clear();
+    for (int64_t step = 0; step < p_.step_count; ++step) {
+      const int64_t t = reverse ? chunk.t_begin + step : chunk.t_end - 1 - step;
+      steps_.push_back({s_.offset(t) - chunk.offset, s_.rows(t), s_.offset(t), rows_of_dy_.offset(s_, t)});
+    }
+    p_.steps = steps_.data();
+
+    const scalar_t* x = tensors_.x.template const_data_ptr<scalar_t>();
+    const scalar_t* y = tensors_.y.template const_data_ptr<scalar_t>() + direction_ * s_.H;
+    const scalar_t* h0 = tensors_.hx == nullptr ? nullptr : tensors_.hx + direction_ * s_.B * s_.H;
+    x_.clear();
+    h_prev_.clear();
+    dx_.clear();
+    for (int64_t t = chunk.t_begin; t < chunk.t_end; ++t) {
+      const int64_t t_prev = reverse ? t + 1 : t - 1;
+      const int64_t prev_rows = t_prev >= 0 && t_prev < s_.T ? s_.rows(t_prev) : 0;
+      for (int64_t row = 0; row < s_.rows(t); ++row) {
+        x_.push_back(x + rows_of_x_.offset(s_, t) + row * rows_of_x_.stride_b);
+        h_prev_.push_back(row < prev_rows ? y + rows_of_y_.offset(s_, t_prev) + row * rows_of_y_.stride_b
+                          : h0 != nullptr ? h0 + row * s_.H
+                                          : nullptr);
+      }
+    }
+    p_.x = x_.data();
+    p_.h_prev = h_prev_.data();
+    if (p_.weight_ih == nullptr) return;
+    scalar_t* dx = tensors_.dx[direction_].template data_ptr<scalar_t>() + chunk.offset * s_.I;
+    for (int64_t row = 0; row < chunk.rows; ++row) dx_.push_back(dx + row * s_.I);
+    p_.dx = dx_.data();
+    p_.add_to_dx = reverse && tensors_.dx[0].is_same(tensors_.dx[1]);
+  }
+
+  void run(int thread, int team) { kernel_.bwd(p_, thread, team, barrier_); }
+
+  void finish() {
+    if (tensors_.dhx != nullptr) {
+      copy_rows(p_.dh, p_.dh_stride, tensors_.dhx + direction_ * s_.B * s_.H, s_.H, s_.B, s_.H);
+    }
+    if (tensors_.dweights.empty()) return;
+    const Tensor* dweights = &tensors_.dweights[direction_ * s_.weights_per_direction()];
+    if constexpr (!std::is_same_v<scalar_t, acc_t>) {
+      std::copy_n(p_.dweight_ih, 3 * s_.H * s_.I, dweights[0].data_ptr<scalar_t>());
+      std::copy_n(p_.dweight_hh, 3 * s_.H * s_.H, dweights[1].data_ptr<scalar_t>());
+    }
+    if (!s_.has_bias) return;
+    const auto copy_gate = [&](int64_t from, const Tensor& bias, int64_t to) {
+      copy_rows(p_.dbias + from * p_.dh_stride, s_.H, bias.data_ptr<scalar_t>() + to * s_.H, s_.H, 1, s_.H);
+    };
+    enum { n, r, z, q };  // the order of dbias; that of the parameters is r, z, and n or q
+    copy_gate(r, dweights[2], 0);
+    copy_gate(z, dweights[2], 1);
+    copy_gate(n, dweights[2], 2);
+    copy_gate(r, dweights[3], 0);
+    copy_gate(z, dweights[3], 1);
+    copy_gate(q, dweights[3], 2);
+  }
+
+ private:
+  bool uses_weight_hh() const { return s_.T > 1 || tensors_.dhx != nullptr; }
+
+  const Sequence& s_;
+  const BwdTensors<scalar_t>& tensors_;
+  const int64_t direction_;
+  const BwdKernels<scalar_t, operand_t> kernel_ = bwd_kernels<scalar_t, operand_t>();
+  const std::vector<Chunk> chunks_;
+  const Rows rows_of_x_, rows_of_y_, rows_of_dy_;
+  Tensor weight_ih_;  // (3H, I)
+  Tensor weight_hh_;  // (3H, H)
+  acc_t *packed_ih_, *packed_hh_;
+  Workspace workspace_;
+  std::vector<Step> steps_;
+  std::vector<const scalar_t*> x_, h_prev_;
+  std::vector<scalar_t*> dx_;
+  BwdChunk<scalar_t, operand_t> p_;
+  StepBarrier barrier_;
+};
+
+}  // namespace
+
+std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd_cpu(const std::optional<Tensor>& dy,
+                                                            const std::optional<Tensor>& dh_n, const Tensor& x,
+                                                            const std::optional<Tensor>& hx, TensorList weights,
+                                                            const std::optional<Tensor>& batch_sizes,
+                                                            bool bidirectional, const Tensor& y, const Tensor& gates,
+                                                            bool need_dx, bool need_dhx, bool need_dweights) {
+  const BelowAutogradAndAutocast guard;
+  const Sequence s = check_bwd(dy, dh_n, x, hx, weights, batch_sizes, bidirectional, y, gates);
+  const auto options = x.options();
+  const Tensor dx = need_dx ? pooled_empty(x.sizes(), options) : at::empty({0}, options);
+  const Tensor dhx = need_dhx ? at::empty({s.D, s.B, s.H}, options) : at::empty({0}, options);
+  std::vector<Tensor> dweights;
+  if (need_dweights) {
+    for (const Tensor& weight : weights) dweights.push_back(pooled_empty(weight.sizes(), options));
+  }
+  if (s.N == 0) {
+    if (need_dhx) dh_n.has_value() ? dhx.copy_(*dh_n) : dhx.zero_();
+    for (const Tensor& grad : dweights) grad.zero_();
+    return {dx, dhx, dweights};
+  }
+  with_scalar_and_operand_type(x.scalar_type(), [&](auto scalar, auto operand) {
+    using scalar_t = decltype(scalar);
+    const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
+    const Tensor last = dh_n.has_value() ? dh_n->contiguous() : Tensor();
+    const auto data = [](const Tensor& tensor) {
+      return tensor.defined() ? tensor.const_data_ptr<scalar_t>() : nullptr;
+    };
+    const double flops = 6.0 * s.B * s.H * s.H;
+    const bool side_by_side = runs_side_by_side(s, flops);
+    std::vector<Tensor> dx_of_directions;
+    if (need_dx) dx_of_directions.assign(2, dx);
+    if (need_dx && side_by_side) dx_of_directions[1] = pooled_empty(dx.sizes(), options);
+    const BwdTensors<scalar_t> tensors{with_contiguous_rows(x),
+                                       data(h0),
+                                       weights,
+                                       y,
+                                       data(gates),
+                                       dy.has_value() ? with_contiguous_rows(*dy) : Tensor(),
+                                       data(last),
+                                       dx_of_directions,
+                                       need_dhx ? dhx.data_ptr<scalar_t>() : nullptr,
+                                       dweights};
+    run_layer<BwdPass<scalar_t, decltype(operand)>>(s, tensors, flops);
+    if (need_dx && side_by_side) dx.add_(dx_of_directions[1]);
+  });
+  return {dx, dhx, dweights};
+}
+
+}  // namespace gru_ext

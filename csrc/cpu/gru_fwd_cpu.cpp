@@ -1,0 +1,204 @@
+// The CPU backend: a layer forward. In each chunk a thread multiplies the chunk's input with the weights of its own
+// hidden units, then goes through the steps (recurrence_body.h). Half precisions carry the state in fp32.
+#include <ATen/ATen.h>
+
+#include <vector>
+
+#include "../check.h"
+#include "../gru.h"
+#include "buffers.h"
+#include "kernels.h"
+#include "layer.h"
+
+namespace gru_ext {
+namespace {
+
+using at::Tensor;
+using at::TensorList;
+
+// Rows of a chunk: few enough for its gates to stay in the cache.
+constexpr int64_t kChunkRows = 128;
+// Calls of fewer rows read the weights where they are: packing them would cost more than the products.
+constexpr int64_t kPackedRows = 16;
+
+// Tensors of a layer's call that all directions share.
+template <typename scalar_t>
+struct FwdTensors {
+  Tensor x;            // contiguous rows
+  const scalar_t* hx;  // (D, B, H); null for zero
+  TensorList weights;
+  Tensor y;
+  scalar_t* h_n;    // (D, B, H)
+  scalar_t* gates;  // (D, N, 4, H); null where none are saved
+};
+
+template <typename scalar_t, typename operand_t>
+class FwdPass {
+ public:
+  using acc_t = acc_type<scalar_t>;
+
+  FwdPass(const Sequence& s, const FwdTensors<scalar_t>& tensors, int64_t direction, int threads)
+      : s_(s),
+        tensors_(tensors),
+        direction_(direction),
+        chunks_(chunks_of(s, kChunkRows)),
+        rows_of_x_(tensors.x),
+        rows_of_y_(tensors.y),
+        barrier_(threads) {
+    const Tensor* weights = &tensors.weights[direction * s.weights_per_direction()];
+    constexpr auto operand_dtype = c10::CppTypeToScalarType<operand_t>::value;
+    weight_ih_ = weights[0].to(operand_dtype).contiguous();
+    weight_hh_ = weights[1].to(operand_dtype).contiguous();
+
+    const int64_t groups = (s.H + kernel_.lanes - 1) / kernel_.lanes;
+    const int64_t stride = groups * kernel_.lanes + kSkew;
+    const int64_t rows = most_rows(chunks_);
+    const auto words = [&](int64_t K) {
+      constexpr int64_t values = packed_values<scalar_t, operand_t>;
+      return groups * ((K + values - 1) / values) * 3 * kernel_.lanes;
+    };
+    copies_x_ = tensors.x.scalar_type() != operand_dtype || !(rows_of_x_.uniform(s));
+    p_.I = s.I;
+    p_.H = s.H;
+    p_.packed = s.N >= kPackedRows;
+    const size_t bias = workspace_.reserve<acc_t>(4 * stride);
+    const size_t state = workspace_.reserve<acc_t>(s.B * stride);
+    const size_t exchanged = workspace_.reserve<operand_t>(2 * s.B * stride);
+    const size_t input_gates = workspace_.reserve<acc_t>(groups * rows * 3 * kernel_.lanes);
+    const size_t chunk_x = workspace_.reserve<operand_t>(copies_x_ ? rows * s.I : 0);
+    const size_t packed_ih = workspace_.reserve<acc_t>(p_.packed ? words(s.I) : 0);
+    const size_t packed_hh = workspace_.reserve<acc_t>(p_.packed ? words(s.H) : 0);
+    workspace_.allocate();
+
+    fill_bias(weights, workspace_.at<acc_t>(bias), stride);
+    p_.input_bias = workspace_.at<acc_t>(bias);
+    p_.bias_hn = p_.input_bias + 3 * stride;
+    p_.h_stride = stride;
+    p_.state = workspace_.at<acc_t>(state);
+    p_.h[0] = workspace_.at<operand_t>(exchanged);
+    p_.h[1] = p_.h[0] + s.B * stride;
+    fill_state();
+    p_.input_gates = workspace_.at<acc_t>(input_gates);
+    copied_x_ = workspace_.at<operand_t>(chunk_x);
+    p_.weight_ih = p_.packed ? workspace_.at<void>(packed_ih) : weight_ih_.const_data_ptr();
+    p_.weight_hh = p_.packed ? workspace_.at<void>(packed_hh) : weight_hh_.const_data_ptr();
+    p_.y = tensors.y.template data_ptr<scalar_t>() + direction * s.H;
+    p_.y_stride = rows_of_y_.stride_b;
+    p_.gates = tensors.gates == nullptr ? nullptr : tensors.gates + direction * s.N * 4 * s.H;
+    p_.first_step = p_.step_count = 0;
+  }
+
+  bool packs() const { return p_.packed; }
+  size_t chunks() const { return chunks_.size(); }
+  StepBarrier& barrier() { return barrier_; }
+
+  void pack(int thread, int team) {
+    const int64_t groups = (s_.H + kernel_.lanes - 1) / kernel_.lanes;
+    const int64_t begin = share(groups, thread, team), end = share(groups, thread + 1, team);
+    kernel_.pack_gates(weight_ih_.const_data_ptr<operand_t>(), s_.H, s_.I, begin, end, const_cast<void*>(p_.weight_ih));
+    kernel_.pack_gates(weight_hh_.const_data_ptr<operand_t>(), s_.H, s_.H, begin, end, const_cast<void*>(p_.weight_hh));
+  }
+
+  void begin(size_t i) {
+    const bool reverse = direction_ == 1;
+    const Chunk& chunk = chunks_[reverse ? chunks_.size() - 1 - i : i];
+    p_.first_step += p_.step_count;
+    p_.step_count = chunk.t_end - chunk.t_begin;
+    p_.rows = chunk.rows;
+    steps_.clear();
+    for (int64_t step = 0; step < p_.step_count; ++step) {
+      const int64_t t = reverse ? chunk.t_end - 1 - step : chunk.t_begin + step;
+      steps_.push_back({s_.offset(t) - chunk.offset, s_.rows(t), s_.offset(t), rows_of_y_.offset(s_, t)});
+    }
+    p_.steps = steps_.data();
+    const scalar_t* x = tensors_.x.template const_data_ptr<scalar_t>();
+    if (!copies_x_) {
+      p_.x = reinterpret_cast<const operand_t*>(x + rows_of_x_.offset(s_, chunk.t_begin));
+      p_.x_stride = rows_of_x_.stride_b;
+      return;
+    }
+    for (const Step& step : steps_) {
+      const int64_t t = reverse ? chunk.t_end - 1 - (&step - p_.steps) : chunk.t_begin + (&step - p_.steps);
+      copy_rows(x + rows_of_x_.offset(s_, t), rows_of_x_.stride_b, copied_x_ + step.row * s_.I, s_.I, step.rows, s_.I);
+    }
+    p_.x = copied_x_;
+    p_.x_stride = s_.I;
+  }
+
+  void run(int thread, int team) { kernel_.fwd(p_, thread, team, barrier_); }
+
+  void finish() { copy_rows(p_.state, p_.h_stride, tensors_.h_n + direction_ * s_.B * s_.H, s_.H, s_.B, s_.H); }
+
+ private:
+  // The biases that are added to W x: b_ih, and for r and z b_hh too. That of q stays apart.
+  void fill_bias(const Tensor* weights, acc_t* sum, int64_t stride) {
+    std::fill_n(sum, 4 * stride, acc_t(0));
+    if (!s_.has_bias) return;
+    const Tensor bias_ih = weights[2].contiguous(), bias_hh = weights[3].contiguous();
+    const scalar_t* of_x = bias_ih.const_data_ptr<scalar_t>();
+    const scalar_t* of_h = bias_hh.const_data_ptr<scalar_t>();
+    for (int64_t gate = 0; gate < 3; ++gate) {
+      acc_t* target = sum + gate * stride;
+      for (int64_t u = 0; u < s_.H; ++u) target[u] = static_cast<acc_t>(of_x[gate * s_.H + u]);
+      if (gate == 2) break;
+      for (int64_t u = 0; u < s_.H; ++u) target[u] += static_cast<acc_t>(of_h[gate * s_.H + u]);
+    }
+    copy_rows(of_h + 2 * s_.H, s_.H, sum + 3 * stride, stride, 1, s_.H);
+  }
+
+  // h0, or zero, in the state and in both of its exchanged copies: a row that begins late is not written until then.
+  void fill_state() {
+    const int64_t stride = p_.h_stride;
+    std::fill_n(p_.state, s_.B * stride, acc_t(0));
+    std::fill_n(p_.h[0], 2 * s_.B * stride, operand_t(0));
+    if (tensors_.hx == nullptr) return;
+    const scalar_t* h0 = tensors_.hx + direction_ * s_.B * s_.H;
+    copy_rows(h0, s_.H, p_.state, stride, s_.B, s_.H);
+    copy_rows(h0, s_.H, p_.h[0], stride, s_.B, s_.H);
+    copy_rows(h0, s_.H, p_.h[1], stride, s_.B, s_.H);
+  }
+
+  const Sequence& s_;
+  const FwdTensors<scalar_t>& tensors_;
+  const int64_t direction_;
+  const FwdKernels<scalar_t, operand_t> kernel_ = fwd_kernels<scalar_t, operand_t>();
+  const std::vector<Chunk> chunks_;
+  const Rows rows_of_x_, rows_of_y_;
+  Tensor weight_ih_;  // (3H, I)
+  Tensor weight_hh_;  // (3H, H)
+  bool copies_x_;     // whether the rows of a chunk's x are converted or gathered
+  operand_t* copied_x_;
+  Workspace workspace_;
+  std::vector<Step> steps_;
+  FwdChunk<scalar_t, operand_t> p_;
+  StepBarrier barrier_;
+};
+
+}  // namespace
+
+std::tuple<Tensor, Tensor, Tensor> gru_fwd_cpu(const Tensor& x, const std::optional<Tensor>& hx, TensorList weights,
+                                               const std::optional<Tensor>& batch_sizes, bool bidirectional,
+                                               bool save_gates) {
+  const BelowAutogradAndAutocast guard;
+  const Sequence s = check_fwd(x, hx, weights, batch_sizes, bidirectional);
+  const auto options = x.options();
+  const Tensor y =
+      batch_sizes.has_value() ? pooled_empty({s.N, s.D * s.H}, options) : pooled_empty({s.T, s.B, s.D * s.H}, options);
+  const Tensor gates = save_gates ? pooled_empty({s.D, s.N, 4, s.H}, options) : at::empty({0}, options);
+  const Tensor h_n = at::empty({s.D, s.B, s.H}, options);
+  if (s.N == 0) {
+    hx.has_value() ? h_n.copy_(*hx) : h_n.zero_();
+    return {y, h_n, gates};
+  }
+  with_scalar_and_operand_type(x.scalar_type(), [&](auto scalar, auto operand) {
+    using scalar_t = decltype(scalar);
+    const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
+    const FwdTensors<scalar_t> tensors{
+        with_contiguous_rows(x),  h0.defined() ? h0.const_data_ptr<scalar_t>() : nullptr, weights, y,
+        h_n.data_ptr<scalar_t>(), save_gates ? gates.data_ptr<scalar_t>() : nullptr};
+    run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, 6.0 * s.B * s.H * (s.H + s.I));
+  });
+  return {y, h_n, gates};
+}
+
+}  // namespace gru_ext

@@ -1,0 +1,167 @@
+// What the forward and the backward of a layer share: chunks of time steps, and how threads go through them.
+//
+// A pass is one direction of a layer. It is run chunk by chunk: `begin` prepares a chunk, `run` is one thread's part of
+// it. A chunk is one parallel region.
+#pragma once
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/autocast_mode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include "../check.h"
+#include "isa.h"
+#include "kernels.h"
+#include "step_barrier.h"
+#include "threads.h"
+
+namespace gru_ext {
+
+// For calls of at:: below the operators: none may be recorded for autograd or cast by autocast again.
+struct BelowAutogradAndAutocast {
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  c10::impl::ExcludeDispatchKeyGuard below_autocast{c10::autocast_dispatch_keyset};
+};
+
+// Columns added to buffers that are read by column, so that rows do not fall into the same sets of the cache.
+constexpr int64_t kSkew = 16;
+
+// Bytes of weights that a core keeps in its own cache: a usual size of the second level.
+constexpr int64_t kCacheOfCore = int64_t{1} << 20;
+
+struct Chunk {
+  int64_t t_begin, t_end;  // steps
+  int64_t offset, rows;    // rows of all these steps
+};
+
+// Chunks of consecutive steps, in the order of time: of as many steps as have at most target_rows rows, at least one.
+inline std::vector<Chunk> chunks_of(const Sequence& s, int64_t target_rows) {
+  std::vector<Chunk> chunks;
+  for (int64_t t = 0; t < s.T;) {
+    Chunk chunk{t, t, s.offset(t), 0};
+    do {
+      chunk.rows += s.rows(chunk.t_end++);
+    } while (chunk.t_end < s.T && chunk.rows + s.rows(chunk.t_end) <= target_rows);
+    t = chunk.t_end;
+    chunks.push_back(chunk);
+  }
+  return chunks;
+}
+
+inline int64_t most_rows(const std::vector<Chunk>& chunks) {
+  return std::max_element(chunks.begin(), chunks.end(), [](const Chunk& a, const Chunk& b) { return a.rows < b.rows; })
+      ->rows;
+}
+
+// Where the rows of x, y or dy begin: (T, B, columns), or (N, columns) where packed.
+struct Rows {
+  bool packed;
+  int64_t stride_t, stride_b;  // elements; between steps, between rows of a step
+
+  explicit Rows(const at::Tensor& tensor)
+      : packed(tensor.dim() == 2), stride_t(packed ? 0 : tensor.stride(0)), stride_b(tensor.stride(-2)) {}
+  int64_t offset(const Sequence& s, int64_t t) const { return packed ? s.offset(t) * stride_b : t * stride_t; }
+  // Whether all rows are stride_b apart.
+  bool uniform(const Sequence& s) const { return packed || s.T == 1 || stride_t == s.B * stride_b; }
+};
+
+// `tensor`, or a copy of it whose rows are contiguous.
+inline at::Tensor with_contiguous_rows(const at::Tensor& tensor) {
+  return tensor.stride(-1) == 1 ? tensor : tensor.contiguous();
+}
+
+// Copies `rows` rows of `columns` values between buffers of other strides and dtypes.
+template <typename From, typename To>
+void copy_rows(const From* source, int64_t source_stride, To* target, int64_t target_stride, int64_t rows,
+               int64_t columns) {
+  for (int64_t row = 0; row < rows; ++row) {
+    std::copy_n(source + row * source_stride, columns, target + row * target_stride);
+  }
+}
+
+// Runs passes at the same time, each on its share of at most `threads` threads. Where threads mostly waited for cores
+// that other programs hold, the rest runs on one.
+template <typename Pass>
+void run_together(c10::ArrayRef<Pass*> passes, int threads) {
+  const int count = static_cast<int>(passes.size());
+  const auto on_threads = [&](const auto& part) {
+    run_threads(threads, [&](int thread, int team) {
+      if (team < count) {
+        for (Pass* pass : passes) part(*pass, thread, team);
+        return;
+      }
+      for (int i = 0; i < count; ++i) {
+        const int begin = team * i / count, end = team * (i + 1) / count;
+        if (begin <= thread && thread < end) part(*passes[i], thread - begin, end - begin);
+      }
+    });
+  };
+  if (passes[0]->packs()) on_threads([](Pass& pass, int thread, int team) { pass.pack(thread, team); });
+  for (size_t chunk = 0; chunk < passes[0]->chunks(); ++chunk) {
+    for (Pass* pass : passes) pass->begin(chunk);
+    const auto start = std::chrono::steady_clock::now();
+    on_threads([](Pass& pass, int thread, int team) { pass.run(thread, team); });
+    if (threads == 1) continue;
+    bool crowded = false;
+    for (Pass* pass : passes) crowded |= pass->barrier().crowded(std::chrono::steady_clock::now() - start);
+    if (crowded) threads = 1;
+  }
+  for (Pass* pass : passes) pass->finish();
+}
+
+// Whether the directions of a layer run at the same time: where one alone would leave threads idle, or wait for each
+// other in every step although its weights fit into the cache of one core. `flops`: of a step of one direction.
+inline bool runs_side_by_side(const Sequence& s, double flops) {
+  return s.D == 2 && threads_for(s.T, flops) > 1 && 3 * s.H * (s.H + s.I) * 4 <= kCacheOfCore;
+}
+
+// Runs the passes of all directions of a layer. `flops`: of a step of one direction.
+template <typename Pass, typename Tensors>
+void run_layer(const Sequence& s, const Tensors& tensors, double flops) {
+  const bool side_by_side = runs_side_by_side(s, flops);
+  const int threads = threads_for(s.T, flops);
+  if (side_by_side) {
+    Pass first(s, tensors, 0, threads), second(s, tensors, 1, threads);
+    return run_together<Pass>({&first, &second}, threads);
+  }
+  for (int64_t d = 0; d < s.D; ++d) {
+    Pass pass(s, tensors, d, threads);
+    run_together<Pass>({&pass}, threads);
+  }
+}
+
+// Calls `body` with a value of the type that holds `dtype`.
+template <typename Body>
+void with_scalar_type(at::ScalarType dtype, const Body& body) {
+  switch (dtype) {
+    case at::kFloat:
+      return body(float{});
+    case at::kDouble:
+      return body(double{});
+    case at::kBFloat16:
+      return body(c10::BFloat16{});
+    default:
+      return body(c10::Half{});
+  }
+}
+
+// Calls `body` with values of the types that hold tensors of `dtype` and the operands of their products.
+template <typename Body>
+void with_scalar_and_operand_type(at::ScalarType dtype, const Body& body) {
+  with_scalar_type(dtype, [&](auto zero) {
+    using scalar_t = decltype(zero);
+#if defined(__x86_64__)
+    if constexpr (std::is_same_v<scalar_t, c10::BFloat16>) {
+      if (multiplies_bf16()) return body(zero, c10::BFloat16{});
+    }
+#endif
+    body(zero, acc_type<scalar_t>{});
+  });
+}
+
+}  // namespace gru_ext
