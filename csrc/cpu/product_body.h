@@ -25,7 +25,7 @@ template <typename T, typename operand_t>
 struct Multiply {
   using Vector = typename VectorMath<T>::Vector;
   static constexpr int64_t values = 1;  // of a row in a word
-  static inline __attribute__((always_inline)) Vector broadcast(const T* word) { return Vector{} + *word; }
+  static inline __attribute__((always_inline)) Vector broadcast(const T* word) { return *word - Vector{}; }
   static inline __attribute__((always_inline)) void add(Vector& sum, Vector word, Vector column) {
     sum += word * column;
   }
@@ -70,7 +70,8 @@ inline __attribute__((always_inline)) void product_tile(const operand_t* __restr
   Vector sum[sums][rows][vectors] = {};
   const auto add_word = [&](int s, const operand_t* words, int64_t stride, int64_t w) __attribute__((always_inline)) {
     Vector column[vectors];
-    std::memcpy(column, b + w * layout.column_stride, sizeof column);
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) std::memcpy(&column[v], b + w * layout.column_stride + v * lanes, sizeof(Vector));
 #pragma GCC unroll 16
     for (int m = 0; m < rows; ++m) {
       const Vector word = Word::broadcast(words + m * stride);
