@@ -18,8 +18,9 @@ using at::TensorList;
 
 // Rows of a chunk: few enough for its gates to stay in the cache.
 constexpr int64_t kChunkRows = 128;
-// Calls of fewer rows read the weights where they are: packing them would cost more than the products.
-constexpr int64_t kPackedRows = 16;
+// Calls of few rows read the weights where they are: packing costs a pass over I + H columns of them, products with
+// unpacked weights about kUnpackedCost columns' time for each row.
+constexpr int64_t kUnpackedCost = 20;
 
 // Tensors of a layer's call that all directions share.
 template <typename scalar_t>
@@ -60,7 +61,7 @@ class FwdPass {
     copies_x_ = tensors.x.scalar_type() != operand_dtype || !(rows_of_x_.uniform(s));
     p_.I = s.I;
     p_.H = s.H;
-    p_.packed = s.N >= kPackedRows;
+    p_.packed = kUnpackedCost * s.N >= s.I + s.H;
     const size_t bias = workspace_.reserve<acc_t>(4 * stride);
     const size_t state = workspace_.reserve<acc_t>(s.B * stride);
     const size_t exchanged = workspace_.reserve<operand_t>(2 * s.B * stride);

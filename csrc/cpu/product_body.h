@@ -6,6 +6,7 @@
 #pragma once
 
 #include "lanes_body.h"
+#include "pack_body.h"
 #include "vector_math.h"
 
 namespace gru_ext {
@@ -145,42 +146,89 @@ inline __attribute__((always_inline)) void for_each_tile(int64_t rows, const Bod
   }
 }
 
-// As product_rows, for weights that are not packed: out (rows, 3, lanes) = a (rows, K) times the rows
-// [unit, unit + count) of each gate of weights (3H, K), plus the bias. Vectors run along K. For calls of so few rows
-// that packing would cost more than the product.
-template <typename T, typename operand_t>
-void unpacked_product_rows(int64_t rows, const operand_t* a, int64_t a_stride, const operand_t* weights, int64_t H,
-                           int64_t K, int64_t unit, int count, const T* bias, int64_t bias_stride, T* out) {
+// The sums of the lanes of each vector, in the order of the vectors. As in `transpose`, halves of the rows interleave.
+template <typename T>
+inline __attribute__((always_inline)) typename VectorMath<T>::Vector lane_sums(
+    typename VectorMath<T>::Vector (&rows)[VectorMath<T>::lanes]) {
+  constexpr int lanes = VectorMath<T>::lanes;
+  constexpr auto all = std::make_index_sequence<lanes>();
+#pragma GCC unroll 4
+  for (int half = lanes / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i) {
+      rows[i] = interleave<T, 0>(rows[i], rows[i + half], all) + interleave<T, lanes / 2>(rows[i], rows[i + half], all);
+    }
+  }
+  return rows[0];
+}
+
+// product_rows for weights that are not packed: out (rows, 3, lanes) = a (rows, K) times the rows [unit, unit + count)
+// of each gate of weights (3H, K); plus the bias. Vectors run along K: of each weight row and each row of a comes a
+// vector of partial sums, which are added up across lanes at the end. For calls of so few rows that packing would cost
+// more than that.
+template <typename T, typename operand_t, int rows = kTileRows<3>>
+__attribute__((noinline)) void unpacked_product_rows(int64_t row_count, const operand_t* a, int64_t a_stride,
+                                                     const operand_t* weights, int64_t H, int64_t K, int64_t unit,
+                                                     int64_t count, const T* bias, int64_t bias_stride, T* out) {
+  if (row_count < rows) {
+    if constexpr (rows > 1) {
+      unpacked_product_rows<T, operand_t, rows - 1>(row_count, a, a_stride, weights, H, K, unit, count, bias,
+                                                    bias_stride, out);
+    }
+    return;
+  }
   using Vector = typename VectorMath<T>::Vector;
   constexpr int lanes = VectorMath<T>::lanes;
-  for (int64_t m = 0; m < rows; ++m, a += a_stride, out += 3 * lanes) {
-    for (int gate = 0; gate < 3; ++gate) {
-      for (int i = 0; i < lanes; ++i) out[gate * lanes + i] = bias == nullptr ? T(0) : bias[gate * bias_stride + i];
+  constexpr int64_t step = lanes * Multiply<T, operand_t>::values;
+  constexpr int at_once = std::clamp(kTileRows<3> / rows, 1, 4);  // units
+  Vector partial[rows][3][lanes] = {};
+  for (int64_t first = 0; first < count; first += at_once) {
+    const operand_t* w[3][at_once];
+    for (int i = 0; i < at_once; ++i) {
+      for (int gate = 0; gate < 3; ++gate)
+        w[gate][i] = weights + (gate * H + unit + std::min(first + i, count - 1)) * K;
     }
-    for (int i = 0; i < count; ++i) {
-      const operand_t* w = weights + (unit + i) * K;
-      Vector sum[3][2] = {};
-      int64_t k = 0;
-      for (; k + 2 * lanes <= K; k += 2 * lanes) {
-        const Vector low = load<T>(a + k, lanes);
-        const Vector high = load<T>(a + k + lanes, lanes);
-#pragma GCC unroll 4
-        for (int gate = 0; gate < 3; ++gate) {
-          const operand_t* row = w + gate * H * K + k;
-          sum[gate][0] += low * load<T>(row, lanes);
-          sum[gate][1] += high * load<T>(row + lanes, lanes);
-        }
-      }
+    Vector sum[rows][3][at_once] = {};
+    int64_t k = 0;
+    const auto add = [&](const auto& load_vector) __attribute__((always_inline)) {
+      Vector left[rows];
+#pragma GCC unroll 16
+      for (int m = 0; m < rows; ++m) left[m] = load_vector(a + m * a_stride);
 #pragma GCC unroll 4
       for (int gate = 0; gate < 3; ++gate) {
-        const Vector both = sum[gate][0] + sum[gate][1];
-        T total = 0;
-        for (int lane = 0; lane < lanes; ++lane) total += both[lane];
-        for (int64_t rest = k; rest < K; ++rest) {
-          total += static_cast<T>(a[rest]) * static_cast<T>(w[gate * H * K + rest]);
+#pragma GCC unroll 4
+        for (int i = 0; i < at_once; ++i) {
+          const Vector right = load_vector(w[gate][i]);
+#pragma GCC unroll 16
+          for (int m = 0; m < rows; ++m) Multiply<T, operand_t>::add(sum[m][gate][i], left[m], right);
         }
-        out[gate * lanes + i] += total;
       }
+    };
+    for (; k + step <= K; k += step) {
+      add([&](const operand_t* source) __attribute__((always_inline)) {
+        Vector whole;
+        std::memcpy(&whole, source + k, sizeof whole);
+        return whole;
+      });
+    }
+    if (k < K) {
+      add([&](const operand_t* source) __attribute__((always_inline)) {
+        Vector part{};
+        std::memcpy(&part, source + k, (K - k) * sizeof(operand_t));
+        return part;
+      });
+    }
+    for (int m = 0; m < rows; ++m) {
+      for (int gate = 0; gate < 3; ++gate) {
+        for (int i = 0; i < at_once && first + i < count; ++i) partial[m][gate][first + i] = sum[m][gate][i];
+      }
+    }
+  }
+  for (int m = 0; m < rows; ++m) {
+    for (int gate = 0; gate < 3; ++gate) {
+      Vector total = lane_sums<T>(partial[m][gate]);
+      if (bias != nullptr) total += load<T>(bias + gate * bias_stride, lanes);
+      store<T>(out + (m * 3 + gate) * lanes, total, lanes);
     }
   }
 }

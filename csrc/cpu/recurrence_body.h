@@ -67,9 +67,8 @@ void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
                             int64_t a_stride, acc_t* out) __attribute__((always_inline)) {
     const acc_t* bias = start == Start::bias ? p.input_bias + group * lanes : nullptr;
     if (!p.packed) {
-      const auto units = static_cast<int>(std::min<int64_t>(lanes, p.H - group * lanes));
-      unpacked_product_rows(rows, a, a_stride, static_cast<const operand_t*>(weights), p.H, K, group * lanes, units,
-                            bias, p.h_stride, out);
+      unpacked_product_rows<acc_t>(rows, a, a_stride, static_cast<const operand_t*>(weights), p.H, K, group * lanes,
+                                   std::min<int64_t>(lanes, p.H - group * lanes), bias, p.h_stride, out);
       return;
     }
     const acc_t* panel = static_cast<const acc_t*>(weights) + group * ((K + values - 1) / values) * 3 * lanes;
@@ -83,21 +82,32 @@ void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
     });
   }
 
-  alignas(64) acc_t hidden_gates[tile_rows * 3 * lanes];
+  // Where a step is one tile, several groups' products come before their gates, which then overlap each other: the
+  // gates of a single row wait for their own results most of the time.
+  constexpr int64_t most_groups = 4;
+  constexpr int64_t tile_size = tile_rows * 3 * lanes;
+  alignas(64) acc_t hidden_gates[most_groups * tile_size];
   for (int64_t i = 0; i < p.step_count; ++i) {
     const Step& step = p.steps[i];
     const int64_t done = p.first_step + i;
     const operand_t* h = p.h[done % 2];
     operand_t* h_next = p.h[(done + 1) % 2];
+    const int64_t at_once = step.rows <= tile_rows ? most_groups : 1;
     barrier.wait(thread, threads, done);
-    for (int64_t j = 0; j < end - begin; ++j) {
-      const int64_t group = done % 2 == 0 ? begin + j : end - 1 - j;
-      const int64_t unit = group * lanes;
+    for (int64_t first = 0; first < end - begin; first += at_once) {
+      const int64_t last = std::min(end - begin, first + at_once);
+      const auto group_of = [&](int64_t j) { return done % 2 == 0 ? begin + j : end - 1 - j; };
       for_each_tile<tile_rows>(step.rows, [&](int64_t row, int64_t rows) __attribute__((always_inline)) {
-        multiply(std::integral_constant<Start, Start::zero>(), p.weight_hh, p.H, group, rows, h + row * p.h_stride,
-                 p.h_stride, hidden_gates);
-        gates_fwd(p, step, row, rows, unit, std::min<int64_t>(lanes, p.H - unit),
-                  p.input_gates + (group * p.rows + step.row + row) * 3 * lanes, hidden_gates, h_next);
+        for (int64_t j = first; j < last; ++j) {
+          multiply(std::integral_constant<Start, Start::zero>(), p.weight_hh, p.H, group_of(j), rows,
+                   h + row * p.h_stride, p.h_stride, hidden_gates + (j - first) * tile_size);
+        }
+        for (int64_t j = first; j < last; ++j) {
+          const int64_t group = group_of(j);
+          gates_fwd(p, step, row, rows, group * lanes, std::min<int64_t>(lanes, p.H - group * lanes),
+                    p.input_gates + (group * p.rows + step.row + row) * 3 * lanes,
+                    hidden_gates + (j - first) * tile_size, h_next);
+        }
       });
     }
     barrier.finished(thread, done + 1);

@@ -12,8 +12,9 @@ namespace {
 
 // 0.5 us of a core at 100 GFLOP/s: some times the 0.05 to 0.1 us that a wait for another thread costs.
 constexpr double kStepFlopsPerThread = 5e4;
-// 50 us: some times what it costs to wake a thread, more where others use the cores.
-constexpr double kFlopsPerCall = 5e6;
+// 5 us: some times what it costs to wake a thread that has not gone to sleep yet. Of one row's step that is a megabyte
+// of float weights: more than a core's own cache holds, so that a second core's pays.
+constexpr double kFlopsPerCall = 5e5;
 
 std::atomic<bool> in_forked_child{false};
 

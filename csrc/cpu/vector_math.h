@@ -53,8 +53,8 @@ struct VectorMath {
 
   static inline __attribute__((always_inline)) Vector clamp(Vector x, T limit) {
     const Vector high = Vector{} + limit;
-    x = x > high ? high : x;
-    return x < -high ? -high : x;
+    x = high < x ? high : x;
+    return -high > x ? -high : x;
   }
 
   // exp(x) = scale * (1 + expm1)
