@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <type_traits>
 
+#include "int8_kernels.h"
 #include "kernels.h"
 
 namespace gru_ext {
@@ -19,9 +20,13 @@ const std::vector<CpuIsa>& available_isas() {
     const auto has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const auto has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (has_avx2) found.push_back(CpuIsa::avx2);
-    if (!has_avx2 || !has_avx512) return found;
+    if (!has_avx2) return found;
+    found.push_back(CpuIsa::avx2);
+    if (__builtin_cpu_supports("avxvnni")) found.push_back(CpuIsa::avx2_vnni);
+    if (!has_avx512) return found;
     found.push_back(CpuIsa::avx512);
+    if (!__builtin_cpu_supports("avx512vnni")) return found;
+    found.push_back(CpuIsa::avx512_vnni);
     if (__builtin_cpu_supports("avx512bf16")) found.push_back(CpuIsa::avx512_bf16);
 #endif
     return found;
@@ -33,8 +38,12 @@ const char* isa_name(CpuIsa isa) {
   switch (isa) {
     case CpuIsa::avx2:
       return "avx2";
+    case CpuIsa::avx2_vnni:
+      return "avx2_vnni";
     case CpuIsa::avx512:
       return "avx512";
+    case CpuIsa::avx512_vnni:
+      return "avx512_vnni";
     case CpuIsa::avx512_bf16:
       return "avx512_bf16";
     case CpuIsa::portable:
@@ -74,8 +83,10 @@ FwdKernels<scalar_t, operand_t> fwd_kernels() {
   } else {
     switch (cpu_isa()) {
       case CpuIsa::avx512_bf16:
+      case CpuIsa::avx512_vnni:
       case CpuIsa::avx512:
         return fwd_kernels_avx512<scalar_t, operand_t>();
+      case CpuIsa::avx2_vnni:
       case CpuIsa::avx2:
         return fwd_kernels_avx2<scalar_t, operand_t>();
       case CpuIsa::portable:
@@ -91,13 +102,32 @@ BwdKernels<scalar_t> bwd_kernels() {
   switch (cpu_isa()) {
 #if defined(__x86_64__)
     case CpuIsa::avx512_bf16:
+    case CpuIsa::avx512_vnni:
     case CpuIsa::avx512:
       return bwd_kernels_avx512<scalar_t>();
+    case CpuIsa::avx2_vnni:
     case CpuIsa::avx2:
       return bwd_kernels_avx2<scalar_t>();
 #endif
     default:
       return bwd_kernels_portable<scalar_t>();
+  }
+}
+
+Int8Kernel int8_kernel() {
+  switch (cpu_isa()) {
+#if defined(__x86_64__)
+    case CpuIsa::avx512_bf16:
+    case CpuIsa::avx512_vnni:
+      return int8_kernel_avx512_vnni();
+    case CpuIsa::avx2_vnni:
+      return int8_kernel_avx2_vnni();
+    case CpuIsa::avx512:  // the products of AVX-512 without VNNI would be no faster
+    case CpuIsa::avx2:
+      return int8_kernel_avx2();
+#endif
+    default:
+      return int8_kernel_portable();
   }
 }
 

@@ -1,0 +1,59 @@
+// Chunks of consecutive time steps, and where the rows of a step lie.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include "../check.h"
+#include "step_barrier.h"
+#include "threads.h"
+
+namespace gru_ext {
+
+struct Chunk {
+  int64_t t_begin, t_end;  // steps
+  int64_t offset, rows;    // rows of all these steps
+};
+
+// In the order of time, of at most `target_rows` rows where a step has no more.
+inline std::vector<Chunk> chunks_of(const Sequence& s, int64_t target_rows) {
+  std::vector<Chunk> chunks;
+  for (int64_t t = 0; t < s.T;) {
+    Chunk chunk{t, t, s.offset(t), 0};
+    do {
+      chunk.rows += s.rows(chunk.t_end++);
+    } while (chunk.t_end < s.T && chunk.rows + s.rows(chunk.t_end) <= target_rows);
+    t = chunk.t_end;
+    chunks.push_back(chunk);
+  }
+  return chunks;
+}
+
+inline int64_t most_rows(const std::vector<Chunk>& chunks) {
+  return std::max_element(chunks.begin(), chunks.end(), [](const Chunk& a, const Chunk& b) { return a.rows < b.rows; })
+      ->rows;
+}
+
+// Where the rows of a tensor (T, B, F) or (N, F) begin: element offset of step t, stride between the rows of a step.
+struct Rows {
+  bool packed;
+  int64_t stride_t, stride_b;
+
+  explicit Rows(const at::Tensor& tensor)
+      : packed(tensor.dim() == 2), stride_t(packed ? 0 : tensor.stride(0)), stride_b(tensor.stride(-2)) {}
+  int64_t offset(const Sequence& s, int64_t t) const { return packed ? s.offset(t) * stride_b : t * stride_t; }
+};
+
+// Runs `body` on the threads. Where they mostly waited for cores that other programs hold, `threads` becomes 1.
+template <typename Body>
+void run_chunk(int& threads, StepBarrier& barrier, const Body& body) {
+  const auto start = std::chrono::steady_clock::now();
+  run_threads(threads, body);
+  if (threads > 1 && barrier.crowded(std::chrono::steady_clock::now() - start)) threads = 1;
+}
+
+}  // namespace gru_ext
