@@ -15,6 +15,7 @@ import statistics
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from against_torch import SIZES, Step, compare, environment
@@ -45,7 +46,7 @@ def dynamically_quantized(module: nn.GRU) -> nn.Module:
     """The int8 GRU of torch itself, with the same weights."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is deprecated
-        quantize = torch.ao.quantization.quantize_dynamic
+        quantize: Any = torch.ao.quantization.quantize_dynamic
         quantized: nn.Module = quantize(nn.Sequential(module), {nn.GRU}, dtype=torch.qint8)[0]
     return quantized
 
@@ -118,7 +119,8 @@ def main() -> None:
         spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
         print(
             f"{size!s:38} {torch_ms:9.3f} {ours_ms:9.3f} {ratio:5.2f}x {spread:16}"
-            f" {medians[0]:8.2f}x {medians[1]:5.2f}x  {their_error:.2e} {our_error:.2e}   {their_rms:.2e} {our_rms:.2e}",
+            f" {medians[0]:8.2f}x {medians[1]:5.2f}x"
+            f"  {their_error:.2e} {our_error:.2e}   {their_rms:.2e} {our_rms:.2e}",
             flush=True,
         )
     if args.json:

@@ -73,12 +73,12 @@ def gru(
     per_layer = len(weights) // num_layers
 
     def run_layer(layer: int, x: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor]:
-        if layer > 0 and training and dropout > 0:
-            x = torch.nn.functional.dropout(x, dropout)
         first = layer * per_layer
         return gru_layer(x, hx, weights[first : first + per_layer], batch_sizes, bidirectional)
 
-    return run_layers(run_layer, input, hx, num_layers, directions, batch_first, batch_sizes)
+    return run_layers(
+        run_layer, input, hx, num_layers, directions, batch_first, batch_sizes, dropout=dropout if training else 0.0
+    )
 
 
 def gru_cell(

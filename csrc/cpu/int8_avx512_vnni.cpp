@@ -13,7 +13,7 @@
 #include "kernels.h"
 #include "step_barrier.h"
 
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,prfchw")
 #define GRU_VECTOR_BYTES 64
 #include "int8_body.h"
 

@@ -221,6 +221,9 @@ void step_part(const Int8Chunk& p, const Int8Step& step, const Part& part, const
   const Vector bias_hn = OfGates(p.bias_hh, p.H, part.unit, part.count).n;
   const float* input = p.input_gates + (part.group * p.rows + step.row) * kWordStride + part.lane;
   for_each_tile<Dot::rows>(step.rows, [&](int64_t first, int64_t count) __attribute__((always_inline)) {
+    for (int64_t row = first; row < first + count; ++row) {
+      __builtin_prefetch(p.y + step.y_offset + row * p.y_stride + part.unit, 1);
+    }
     IntVector sums[Dot::rows][3];
     product_rows<Dot>(count, bytes + first * p.h_bytes_stride, p.h_bytes_stride, panel, words, sums);
     for (int64_t m = 0; m < count; ++m) {
