@@ -8,12 +8,13 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "int8_kernels.h"
 #include "kernels.h"
 #include "step_barrier.h"
 
-#pragma GCC target("avx2,fma,f16c,avxvnni")
+#pragma GCC target("avx2,fma,f16c,prfchw,avxvnni")
 #define GRU_VECTOR_BYTES 32
 #include "int8_body.h"
 
@@ -31,6 +32,11 @@ struct Dot {
   }
   static inline __attribute__((always_inline)) void add(IntVector& sum, Word word, IntVector column) {
     sum = (IntVector)_mm256_dpbusd_avx_epi32((__m256i)sum, word, (__m256i)column);
+  }
+  static inline __attribute__((always_inline)) void store_low_bytes(uint8_t* target, IntVector value) {
+    const __m256i first = _mm256_set1_epi32(0x0c080400);
+    const __m256i packed = _mm256_shuffle_epi8((__m256i)value, first);  // the four bytes of each half, repeated
+    _mm_storeu_si64(target, _mm_unpacklo_epi32(_mm256_castsi256_si128(packed), _mm256_extracti128_si256(packed, 1)));
   }
 };
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "int8_kernels.h"
 #include "kernels.h"
@@ -31,6 +32,9 @@ struct Dot {
   }
   static inline __attribute__((always_inline)) void add(IntVector& sum, Word word, IntVector column) {
     sum = (IntVector)_mm512_dpbusd_epi32((__m512i)sum, word, (__m512i)column);
+  }
+  static inline __attribute__((always_inline)) void store_low_bytes(uint8_t* target, IntVector value) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(target), _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)value));
   }
 };
 

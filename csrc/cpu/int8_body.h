@@ -11,6 +11,7 @@
 //   Word                    four bytes of a row, in each lane
 //   broadcast(bytes)        loads a Word
 //   add(sum, word, column)  adds the products of four bytes to each lane of `sum`
+//   store_low_bytes(target, value)  writes the low byte of each lane
 #pragma once
 
 #include "../cell.h"
@@ -35,21 +36,34 @@ inline __attribute__((always_inline)) IntVector load_ints(const int32_t* source)
   return result;
 }
 
+// The lanes of `value` in the order of i ^ distance.
+template <int distance, size_t... i>
+inline __attribute__((always_inline)) IntVector exchange_lanes(IntVector value, std::index_sequence<i...>) {
+  return __builtin_shuffle(value, IntVector{(i ^ distance)...});
+}
+
+template <int distance = kLanes / 2>
+inline __attribute__((always_inline)) int32_t largest_lane(IntVector value) {
+  const IntVector other = exchange_lanes<distance>(value, std::make_index_sequence<kLanes>());
+  const IntVector larger = value > other ? value : other;
+  if constexpr (distance > 1) return largest_lane<distance / 2>(larger);
+  return larger[0];
+}
+
 // Rows below this magnitude count as zero: 127 / magnitude would overflow.
 constexpr float kSmallestRow = 1e-36f;
 
 // Row of K floats to bytes: x / scale, rounded to the nearest of -127 to 127, plus `zero`; null stands for zeros.
 // Writes whole vectors, at most int8_stride(K) bytes. Returns the scale: the largest magnitude / 127, or NaN where an
 // element is not finite.
-template <int zero>
+template <typename Dot>
 inline __attribute__((always_inline)) float quantize_row(const float* source, int64_t K, uint8_t* target) {
   using Vector = VectorMath<float>::Vector;
-  typedef uint8_t ByteVector __attribute__((vector_size(kLanes)));
   constexpr float round_magic = FloatFormat<float>::round_magic;
   const int64_t whole = K / kLanes * kLanes;
 
   // Magnitudes compare as their bits do, infinity and NaN as the largest.
-  uint32_t bits = 0;
+  int32_t bits = 0;
   if (source != nullptr) {
     const auto magnitude = [&](int64_t k, int64_t count) __attribute__((always_inline)) {
       return (IntVector)load<float>(source + k, count) & 0x7fffffff;
@@ -63,21 +77,20 @@ inline __attribute__((always_inline)) float quantize_row(const float* source, in
       const IntVector here = magnitude(whole, K - whole);
       largest = here > largest ? here : largest;
     }
-    for (int lane = 0; lane < kLanes; ++lane) bits = std::max(bits, static_cast<uint32_t>(largest[lane]));
+    bits = largest_lane(largest);
   }
   float magnitude;
   std::memcpy(&magnitude, &bits, sizeof magnitude);
-  const bool finite = bits < 0x7f800000u;
+  const bool finite = bits < 0x7f800000;
   if (!finite || magnitude < kSmallestRow) {
-    std::memset(target, zero, int8_stride(K));
+    std::memset(target, Dot::zero, int8_stride(K));
     return finite ? 0.0f : __builtin_nanf("");
   }
 
   const float inverse = 127.0f / magnitude;
   const auto convert = [&](int64_t k, int64_t count) __attribute__((always_inline)) {
-    const Vector shifted = load<float>(source + k, count) * inverse + (round_magic + zero);
-    const ByteVector bytes = __builtin_convertvector((IntVector)shifted, ByteVector);
-    std::memcpy(target + k, &bytes, sizeof bytes);
+    const Vector shifted = load<float>(source + k, count) * inverse + (round_magic + Dot::zero);
+    Dot::store_low_bytes(target + k, (IntVector)shifted);
   };
   for (int64_t k = 0; k < whole; k += kLanes) convert(k, kLanes);
   if (whole < K) convert(whole, K - whole);
@@ -156,28 +169,27 @@ inline const float* state_before(const Int8Chunk& p, const Int8Step& step, int64
   return p.h0 == nullptr ? nullptr : p.h0 + row * p.H;
 }
 
-// The units from `unit` on, as many as a vector has lanes or as there are.
+// The `index`-th part of the groups: as many units as a vector has lanes, or as there are.
 struct Part {
-  int64_t group, unit, count;
-  int64_t lane;  // of the group
-};
+  int64_t unit, count;
+  int64_t group, lane;  // where in packed weights
 
-// Calls `body` for each part of the groups [begin, end), in this order or the opposite one.
-template <typename Body>
-inline __attribute__((always_inline)) void for_each_part(int64_t H, int64_t begin, int64_t end, bool backwards,
-                                                         const Body& body) {
-  for (int64_t i = begin; i < end; ++i) {
-    const int64_t group = backwards ? begin + end - 1 - i : i;
-    for (int64_t lane = 0; lane < kInt8Units && group * kInt8Units + lane < H; lane += kLanes) {
-      const int64_t unit = group * kInt8Units + lane;
-      body(Part{group, unit, std::min<int64_t>(kLanes, H - unit), lane});
-    }
+  Part(int64_t index, int64_t H)
+      : unit(index * kLanes),
+        count(std::min<int64_t>(kLanes, H - unit)),
+        group(index / kParts),
+        lane(index % kParts * kLanes) {}
+
+  // Of packed weights (G, 1 + words, 3, 16).
+  const int32_t* panel(const int32_t* weights, int64_t words) const {
+    return weights + group * (1 + words) * kWordStride + lane;
   }
-}
+};
 
 // Calls `body(first, count)` for tiles of at most `largest` rows, as equal as can be.
 template <int largest, typename Body>
 inline __attribute__((always_inline)) void for_each_tile(int64_t rows, const Body& body) {
+  if (rows <= largest) return body(0, rows);
   const int64_t tiles = (rows + largest - 1) / largest;
   for (int64_t tile = 0; tile < tiles; ++tile) {
     const int64_t first = rows * tile / tiles;
@@ -189,7 +201,7 @@ inline __attribute__((always_inline)) void for_each_tile(int64_t rows, const Bod
 template <typename Dot>
 void input_gates_of(const Int8Chunk& p, const Part& part) {
   const int64_t words = (p.I + 3) / 4;
-  const int32_t* panel = p.weight_ih + part.group * (1 + words) * kWordStride + part.lane;
+  const int32_t* panel = part.panel(p.weight_ih, words);
   const OfGates scale(p.scale_ih, p.H, part.unit, part.count);
   OfGates bias(p.bias_ih, p.H, part.unit, part.count);
   const OfGates bias_hh(p.bias_hh, p.H, part.unit, part.count);
@@ -209,45 +221,64 @@ void input_gates_of(const Int8Chunk& p, const Part& part) {
   });
 }
 
-// The next state of a part for all rows of a step, from its previous one as bytes (rows, h_bytes_stride) with a scale
-// for each row.
-template <typename Dot>
-void step_part(const Int8Chunk& p, const Int8Step& step, const Part& part, const uint8_t* bytes, const float* scales) {
+// The next state of a part for `count` rows of a step from `first` on, from the sums of the product with R and the
+// scales of the rows of the previous state.
+inline __attribute__((always_inline)) void gates_of(const Int8Chunk& p, const Int8Step& step, const Part& part,
+                                                    int64_t first, int64_t count, const IntVector (*sums)[3],
+                                                    const float* scales) {
   using Math = VectorMath<float>;
   using Vector = Math::Vector;
-  const int64_t words = (p.H + 3) / 4;
-  const int32_t* panel = p.weight_hh + part.group * (1 + words) * kWordStride + part.lane;
   const OfGates scale(p.scale_hh, p.H, part.unit, part.count);
   const Vector bias_hn = OfGates(p.bias_hh, p.H, part.unit, part.count).n;
   const float* input = p.input_gates + (part.group * p.rows + step.row) * kWordStride + part.lane;
-  for_each_tile<Dot::rows>(step.rows, [&](int64_t first, int64_t count) __attribute__((always_inline)) {
-    for (int64_t row = first; row < first + count; ++row) {
-      __builtin_prefetch(p.y + step.y_offset + row * p.y_stride + part.unit, 1);
-    }
-    IntVector sums[Dot::rows][3];
-    product_rows<Dot>(count, bytes + first * p.h_bytes_stride, p.h_bytes_stride, panel, words, sums);
-    for (int64_t m = 0; m < count; ++m) {
-      const int64_t row = first + m;
-      const float row_scale = scales[row];
-      const float* a = input + row * kWordStride;
-      const Vector a_r = load<float>(a, kLanes) + to_float(sums[m][0]) * scale.r * row_scale;
-      const Vector a_z = load<float>(a + kInt8Units, kLanes) + to_float(sums[m][1]) * scale.z * row_scale;
-      const Vector a_n = load<float>(a + 2 * kInt8Units, kLanes);
-      const Vector q = to_float(sums[m][2]) * scale.n * row_scale + bias_hn;
-      const float* before = state_before(p, step, row);
-      const Vector h = before == nullptr ? Vector{} : load<float>(before + part.unit, part.count);
-      Gates<Vector> gates;
-      const Vector next = cell_fwd<Math>(a_r, a_z, a_n, q, h, gates);
-      store<float>(p.y + step.y_offset + row * p.y_stride + part.unit, next, part.count);
-      if (row >= step.last_rows) store<float>(p.h_n + row * p.H + part.unit, next, part.count);
-    }
-  });
+  for (int64_t m = 0; m < count; ++m) {
+    const int64_t row = first + m;
+    const float* a = input + row * kWordStride;
+    const Vector a_r = load<float>(a, kLanes) + to_float(sums[m][0]) * scale.r * scales[row];
+    const Vector a_z = load<float>(a + kInt8Units, kLanes) + to_float(sums[m][1]) * scale.z * scales[row];
+    const Vector a_n = load<float>(a + 2 * kInt8Units, kLanes);
+    const Vector q = to_float(sums[m][2]) * scale.n * scales[row] + bias_hn;
+    const float* before = state_before(p, step, row);
+    const Vector h = before == nullptr ? Vector{} : load<float>(before + part.unit, part.count);
+    Gates<Vector> gates;
+    const Vector next = cell_fwd<Math>(a_r, a_z, a_n, q, h, gates);
+    store<float>(p.y + step.y_offset + row * p.y_stride + part.unit, next, part.count);
+    if (row >= step.last_rows) store<float>(p.h_n + row * p.H + part.unit, next, part.count);
+  }
+}
+
+// The next state of the parts [begin, end) for all rows of a step, from the previous one as bytes
+// (rows, h_bytes_stride) with a scale for each row. Where the rows are few, the products of several parts come before
+// their gates, whose long chains of dependent operations then overlap.
+template <typename Dot>
+void step_parts(const Int8Chunk& p, const Int8Step& step, int64_t begin, int64_t end, bool backwards,
+                const uint8_t* bytes, const float* scales) {
+  const int64_t words = (p.H + 3) / 4;
+  const int64_t at_once = std::max<int64_t>(1, Dot::rows / step.rows);
+  for (int64_t done = 0; done < end - begin; done += at_once) {
+    const int64_t parts = std::min(at_once, end - begin - done);
+    const auto part = [&](int64_t j) { return Part(backwards ? end - 1 - done - j : begin + done + j, p.H); };
+    for_each_tile<Dot::rows>(step.rows, [&](int64_t first, int64_t count) __attribute__((always_inline)) {
+      IntVector sums[Dot::rows][3];
+      for (int64_t j = 0; j < parts; ++j) {
+        for (int64_t row = first; row < first + count; ++row) {
+          // Its first touch would otherwise stand between the threads.
+          __builtin_prefetch(p.y + step.y_offset + row * p.y_stride + part(j).unit, 1);
+        }
+        product_rows<Dot>(count, bytes + first * p.h_bytes_stride, p.h_bytes_stride, part(j).panel(p.weight_hh, words),
+                          words, sums + j * count);
+      }
+      for (int64_t j = 0; j < parts; ++j) gates_of(p, step, part(j), first, count, sums + j * count, scales);
+    });
+  }
 }
 
 template <typename Dot>
 void int8_chunk(const Int8Chunk& p, int thread, int threads, StepBarrier& barrier) {
   const int64_t groups = (p.H + kInt8Units - 1) / kInt8Units;
-  const int64_t begin = share(groups, thread, threads), end = share(groups, thread + 1, threads);
+  const int64_t parts = (p.H + kLanes - 1) / kLanes;
+  const int64_t begin = share(groups, thread, threads) * kParts;
+  const int64_t end = std::min(share(groups, thread + 1, threads) * kParts, parts);
 
   // The first round: the threads share the rows of x, which all of them multiply.
   const int64_t row_begin = share(p.rows, thread, threads), row_end = share(p.rows, thread + 1, threads);
@@ -255,13 +286,13 @@ void int8_chunk(const Int8Chunk& p, int thread, int threads, StepBarrier& barrie
     const Int8Step& step = p.steps[i];
     const int64_t last = std::min(row_end, step.row + step.rows);
     for (int64_t row = std::max(row_begin, step.row); row < last; ++row) {
-      p.x_scale[row] = quantize_row<Dot::zero>(p.x + step.x_offset + (row - step.row) * p.x_stride, p.I,
-                                               p.x_bytes + row * p.x_bytes_stride);
+      p.x_scale[row] = quantize_row<Dot>(p.x + step.x_offset + (row - step.row) * p.x_stride, p.I,
+                                         p.x_bytes + row * p.x_bytes_stride);
     }
   }
   barrier.finished(thread, p.first_round + 1);
   barrier.wait(thread, threads, p.first_round + 1);
-  for_each_part(p.H, begin, end, false, [&](const Part& part) { input_gates_of<Dot>(p, part); });
+  for (int64_t part = begin; part < end; ++part) input_gates_of<Dot>(p, Part(part, p.H));
 
   uint8_t* bytes = p.h_bytes + thread * p.B * p.h_bytes_stride;
   float* scales = p.h_scale + thread * p.B;
@@ -270,12 +301,11 @@ void int8_chunk(const Int8Chunk& p, int thread, int threads, StepBarrier& barrie
     const int64_t done = p.first_round + 1 + i;
     barrier.wait(thread, threads, done);
     for (int64_t row = 0; row < step.rows; ++row) {
-      scales[row] = quantize_row<Dot::zero>(state_before(p, step, row), p.H, bytes + row * p.h_bytes_stride);
+      scales[row] = quantize_row<Dot>(state_before(p, step, row), p.H, bytes + row * p.h_bytes_stride);
     }
     // The weights used last are used first in the next step, from the cache.
-    for_each_part(p.H, begin, end, done % 2 != 0,
-                  [&](const Part& part) { step_part<Dot>(p, step, part, bytes, scales); });
-    barrier.finished(thread, done + 1);
+    step_parts<Dot>(p, step, begin, end, /*backwards=*/done % 2 != 0, bytes, scales);
+    if (threads > 1) barrier.finished(thread, done + 1);  // it waits for the stores: alone, the next step need not
   }
 }
 

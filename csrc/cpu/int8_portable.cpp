@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "int8_kernels.h"
 #include "kernels.h"
@@ -35,6 +36,9 @@ struct Dot {
     const Word weights = split((ShortVector)column);
     const auto pairs = (IntVector)(word.odd * weights.odd + word.even * weights.even);
     sum += (pairs >> 16) + ((pairs << 16) >> 16);
+  }
+  static inline __attribute__((always_inline)) void store_low_bytes(uint8_t* target, IntVector value) {
+    for (int lane = 0; lane < kLanes; ++lane) target[lane] = static_cast<uint8_t>(value[lane]);
   }
 };
 
