@@ -18,6 +18,7 @@ from gru_ext import _C as _C  # registers the operator
 from gru_ext.convert import check_plain, share_mode_and_hooks
 from gru_ext.layout import check_cell_rank, check_cell_sizes, check_rank, check_sizes, run_cell, run_layers, run_packed
 from gru_ext.modules import GRU, GRUCell, check_flag, check_size, describe
+from gru_ext.reference import LARGEST_INT8, quantize_rows
 from gru_ext.replace import replace_modules
 
 __all__ = ["QuantizedGRU", "QuantizedGRUCell", "quantize_dynamic"]
@@ -26,10 +27,8 @@ Model = TypeVar("Model", bound=nn.Module)
 
 _ops = torch.ops.gru_ext
 
-LARGEST = 127  # of an int8, so that negative numbers have the same range
-SMALLEST_ROW = 1e-36  # rows below this magnitude count as zero: 127 / magnitude would overflow
 UNITS, COLUMNS = 16, 4  # of a word of packed weights: a vector of dot products of four columns
-MOST_COLUMNS = (2**31 - 1) // LARGEST**2  # whose sum of products an int32 surely holds
+MOST_COLUMNS = (2**31 - 1) // LARGEST_INT8**2  # whose sum of products an int32 surely holds
 
 
 def quantize_dynamic(module: Model, inplace: bool = False) -> Model | QuantizedGRU | QuantizedGRUCell:
@@ -63,18 +62,6 @@ def quantize_dynamic(module: Model, inplace: bool = False) -> Model | QuantizedG
 
 
 # ---- Weights
-
-
-def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Round a matrix (rows, K) to int8, each row with a scale of its own: ``weight`` is about ``int8 * scale``.
-
-    Returns:
-        The rounded matrix, int8 (rows, K), from -127 to 127; and the scales (rows): each row's largest magnitude / 127.
-    """
-    magnitude = weight.abs().amax(1, keepdim=True)
-    scale = torch.where(magnitude < SMALLEST_ROW, 0.0, magnitude / LARGEST)
-    inverse = torch.where(magnitude < SMALLEST_ROW, 0.0, LARGEST / magnitude)
-    return (weight * inverse).round().to(torch.int8), scale.squeeze(1)
 
 
 def pack(weight: Tensor) -> Tensor:
@@ -145,9 +132,6 @@ class _QuantizedModule(nn.Module):
             self.register_buffer(kind + suffix, torch.zeros(rows, dtype=torch.float32, device=device))
         self._float_names += [kind + suffix for kind in ("weight_ih", "weight_hh", *biases)]
         return [kind + suffix for kind in ("packed_weight_ih", "packed_weight_hh", *vectors)]
-
-    def _device(self) -> torch.device:
-        return next(self.buffers()).device
 
     def _take(self, source: nn.Module) -> None:
         """Round the weights of a float module of the same sizes; copy its biases, share its mode and hooks."""
@@ -251,6 +235,7 @@ class QuantizedGRU(_QuantizedModule):
     num_layers: int
     batch_first: bool
     bidirectional: bool
+    scale_ih_l0: Tensor
 
     def __init__(
         self,
@@ -323,7 +308,7 @@ class QuantizedGRU(_QuantizedModule):
 
     def _run(self, input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None) -> tuple[Tensor, Tensor]:
         check_rank(input, self.batch_first, batch_sizes)
-        _check_input("gru", input, hx, self._device())
+        _check_input("gru", input, hx, self.scale_ih_l0.device)
         layers = self.num_layers * self._directions
         check_sizes(input, hx, self.input_size, self.hidden_size, layers, self.batch_first, batch_sizes)
 
@@ -356,6 +341,8 @@ class QuantizedGRUCell(_QuantizedModule):
         ValueError: a size is below 1 or too large.
     """
 
+    scale_ih: Tensor
+
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, device: torch.device | str | None = None
     ) -> None:
@@ -384,7 +371,7 @@ class QuantizedGRUCell(_QuantizedModule):
             RuntimeError: a size, a shape, a device or the dtype of ``hx`` is wrong.
         """
         check_cell_rank(input, hx)
-        _check_input("gru_cell", input, hx, self._device())
+        _check_input("gru_cell", input, hx, self.scale_ih.device)
         check_cell_sizes(input, hx, self.input_size, self.hidden_size)
         weights = [self._buffers[name] for name in self._weight_names]
         return run_cell(lambda x, h: _ops.gru_int8(x, h, weights, None, False), input, hx)

@@ -38,10 +38,10 @@ struct Dot {
     const __m256i pairs = _mm256_maddubs_epi16(word.magnitude, _mm256_sign_epi8((__m256i)column, word.value));
     sum += (IntVector)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
   }
-  static inline __attribute__((always_inline)) void store_low_bytes(uint8_t* target, IntVector value) {
-    const __m256i first = _mm256_set1_epi32(0x0c080400);
-    const __m256i packed = _mm256_shuffle_epi8((__m256i)value, first);  // the four bytes of each half, repeated
-    _mm_storeu_si64(target, _mm_unpacklo_epi32(_mm256_castsi256_si128(packed), _mm256_extracti128_si256(packed, 1)));
+  static inline __attribute__((always_inline)) void store_rounded(uint8_t* target, VectorMath<float>::Vector value) {
+    const __m256i rounded = _mm256_cvtps_epi32((__m256)value);
+    const __m256i low = _mm256_shuffle_epi8(rounded, _mm256_set1_epi32(0x0c080400));  // the low bytes of each half
+    _mm_storeu_si64(target, _mm_unpacklo_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1)));
   }
 };
 

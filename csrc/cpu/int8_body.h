@@ -11,7 +11,7 @@
 //   Word                    four bytes of a row, in each lane
 //   broadcast(bytes)        loads a Word
 //   add(sum, word, column)  adds the products of four bytes to each lane of `sum`
-//   store_low_bytes(target, value)  writes the low byte of each lane
+//   store_rounded(target, value)  writes each lane, rounded to the nearest integer, plus `zero`, as a byte
 #pragma once
 
 #include "../cell.h"
@@ -53,13 +53,11 @@ inline __attribute__((always_inline)) int32_t largest_lane(IntVector value) {
 // Rows below this magnitude count as zero: 127 / magnitude would overflow.
 constexpr float kSmallestRow = 1e-36f;
 
-// Row of K floats to bytes: x / scale, rounded to the nearest of -127 to 127, plus `zero`; null stands for zeros.
+// Row of K floats to bytes: x * (127 / largest magnitude) rounded to the nearest integer; null stands for zeros.
 // Writes whole vectors, at most int8_stride(K) bytes. Returns the scale: the largest magnitude / 127, or NaN where an
 // element is not finite.
 template <typename Dot>
 inline __attribute__((always_inline)) float quantize_row(const float* source, int64_t K, uint8_t* target) {
-  using Vector = VectorMath<float>::Vector;
-  constexpr float round_magic = FloatFormat<float>::round_magic;
   const int64_t whole = K / kLanes * kLanes;
 
   // Magnitudes compare as their bits do, infinity and NaN as the largest.
@@ -89,8 +87,7 @@ inline __attribute__((always_inline)) float quantize_row(const float* source, in
 
   const float inverse = 127.0f / magnitude;
   const auto convert = [&](int64_t k, int64_t count) __attribute__((always_inline)) {
-    const Vector shifted = load<float>(source + k, count) * inverse + (round_magic + Dot::zero);
-    Dot::store_low_bytes(target + k, (IntVector)shifted);
+    Dot::store_rounded(target + k, load<float>(source + k, count) * inverse);
   };
   for (int64_t k = 0; k < whole; k += kLanes) convert(k, kLanes);
   if (whole < K) convert(whole, K - whole);

@@ -37,8 +37,9 @@ struct Dot {
     const auto pairs = (IntVector)(word.odd * weights.odd + word.even * weights.even);
     sum += (pairs >> 16) + ((pairs << 16) >> 16);
   }
-  static inline __attribute__((always_inline)) void store_low_bytes(uint8_t* target, IntVector value) {
-    for (int lane = 0; lane < kLanes; ++lane) target[lane] = static_cast<uint8_t>(value[lane]);
+  static inline __attribute__((always_inline)) void store_rounded(uint8_t* target, VectorMath<float>::Vector value) {
+    const auto rounded = (IntVector)(value + FloatFormat<float>::round_magic);  // see vector_math.h
+    for (int lane = 0; lane < kLanes; ++lane) target[lane] = static_cast<uint8_t>(rounded[lane]);
   }
 };
 
