@@ -6,6 +6,7 @@ Letters: T steps, B batch, I input, H hidden, L layers, D directions (1 or 2), N
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -76,9 +77,8 @@ def gru(
         first = layer * per_layer
         return gru_layer(x, hx, weights[first : first + per_layer], batch_sizes, bidirectional)
 
-    return run_layers(
-        run_layer, input, hx, num_layers, directions, batch_first, batch_sizes, dropout=dropout if training else 0.0
-    )
+    between = partial(torch.nn.functional.dropout, p=dropout) if num_layers > 1 and training and dropout > 0 else None
+    return run_layers(run_layer, input, hx, num_layers, directions, batch_first, batch_sizes, between)
 
 
 def gru_cell(

@@ -71,12 +71,12 @@ def run_layers(
     directions: int,
     batch_first: bool,
     batch_sizes: Tensor | None,
-    dropout: float = 0.0,
+    between: Callable[[Tensor], Tensor] | None = None,
 ) -> Outputs:
     """Run the layers one after another; arguments and results laid out as in ``functional.gru``.
 
     ``run_layer`` takes the layer's number, its input (T, B, I) or (N, I) and its initial state (D, B, H) to its output
-    and h_n. ``dropout`` applies to the output of each layer but the last.
+    and h_n. ``between`` is applied to the output of each layer but the last.
     """
     batched = batch_sizes is not None or input.dim() == 3
     transposed = batch_first and batched and batch_sizes is None
@@ -91,8 +91,8 @@ def run_layers(
     else:
         states = []
         for layer in range(num_layers):
-            if layer > 0 and dropout > 0:
-                x = torch.nn.functional.dropout(x, dropout)
+            if layer > 0 and between is not None:
+                x = between(x)
             state = None if hx is None else hx[layer * directions : (layer + 1) * directions]
             x, last = run_layer(layer, x, state)
             states.append(last)
