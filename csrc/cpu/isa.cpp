@@ -122,7 +122,7 @@ Int8Kernel int8_kernel() {
       return int8_kernel_avx512_vnni();
     case CpuIsa::avx2_vnni:
       return int8_kernel_avx2_vnni();
-    case CpuIsa::avx512:  // the products of AVX-512 without VNNI would be no faster
+    case CpuIsa::avx512:  // AVX-512 without VNNI has no kernel of its own
     case CpuIsa::avx2:
       return int8_kernel_avx2();
 #endif
