@@ -47,7 +47,7 @@ def quantize_dynamic(module: Model, inplace: bool = False) -> Model | QuantizedG
 
     Raises:
         TypeError: a GRU in it is parametrized, pruned or weight-normed.
-        ValueError: a GRU in it is not float32, not on the CPU, or has a weight that is not finite, or more than 66,310
+        ValueError: a GRU in it is not float32, not on the CPU, or has a weight that is not finite, or more than 66,311
             columns. Whatever is raised, nothing has been replaced.
     """
     model = module if inplace else copy.deepcopy(module)
@@ -220,7 +220,7 @@ class QuantizedGRU(_QuantizedModule):
     avx2, AVX2; of portable, 16-byte vectors. By default the widest that the machine has.
 
     Args:
-        input_size: I, at most 66,310, as H and D*H.
+        input_size: I, at most 66,311, as H and D*H.
         hidden_size: H.
         num_layers: L, default 1.
         bias: whether the layers have biases, default True.
@@ -332,7 +332,7 @@ class QuantizedGRUCell(_QuantizedModule):
     ``bias_ih`` and ``bias_hh`` (3H), float32. Arithmetic, accuracy and limits are those of ``QuantizedGRU``.
 
     Args:
-        input_size: I, at most 66,310, as H.
+        input_size: I, at most 66,311, as H.
         hidden_size: H.
         bias: whether the cell has biases, default True.
         device: of the buffers, which are zero until a ``state_dict`` is loaded.
