@@ -5,6 +5,8 @@
 #include <initializer_list>
 #include <string>
 
+#include "gru_int8.h"
+
 namespace gru_ext {
 namespace {
 
@@ -46,29 +48,14 @@ void read_batch_sizes(const at::Tensor& batch_sizes, Sequence& s) {
   TORCH_CHECK(offset == s.N, "gru: expected batch_sizes with the sum N = ", s.N, ", the rows of x, got ", offset);
 }
 
-}  // namespace
-
-Sequence check_fwd(const at::Tensor& x, const std::optional<at::Tensor>& hx, at::TensorList weights,
-                   const std::optional<at::Tensor>& batch_sizes, bool bidirectional) {
-  const bool packed = batch_sizes.has_value();
+void check_rank(const at::Tensor& x, bool packed) {
   TORCH_CHECK_VALUE(x.dim() == (packed ? 2 : 3), "gru: expected x of shape ",
                     packed ? "(N, I) with batch_sizes" : "(T, B, I)", ", got ", x.dim(), " dimensions");
-  const auto dtype = x.scalar_type();
-  TORCH_CHECK_VALUE(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 || dtype == at::kHalf,
-                    "gru: expected x of dtype float32, float64, bfloat16 or float16, got ", dtype);
+}
 
-  Sequence s{};
-  s.D = bidirectional ? 2 : 1;
-  const auto count = static_cast<int64_t>(weights.size());
-  TORCH_CHECK(count == 2 * s.D || count == 4 * s.D, "gru: expected ", 2 * s.D, " weights, or ", 4 * s.D,
-              " with biases, for D = ", s.D, ", got ", count);
-  s.has_bias = count == 4 * s.D;
-  TORCH_CHECK(weights[1].dim() == 2, "gru: expected weight_hh of shape (3H, H), got ", weights[1].dim(), " dimensions");
-  s.H = weights[1].size(1);
-  s.I = x.size(-1);
-  TORCH_CHECK(s.H >= 1, "gru: expected weight_hh of shape (3H, H) with H >= 1, got H = 0");
-
-  if (packed) {
+// Reads T, B, N and the rows of each step.
+void read_steps(const at::Tensor& x, const std::optional<at::Tensor>& batch_sizes, Sequence& s) {
+  if (batch_sizes.has_value()) {
     s.N = x.size(0);
     read_batch_sizes(*batch_sizes, s);
     s.T = static_cast<int64_t>(s.packed_sizes.size());
@@ -79,6 +66,40 @@ Sequence check_fwd(const at::Tensor& x, const std::optional<at::Tensor>& hx, at:
     s.N = s.T * s.B;
   }
   TORCH_CHECK(s.T >= 1, "gru: expected x with T >= 1 steps, got T = 0");
+}
+
+void check_state(const std::optional<at::Tensor>& hx, const at::Tensor& x, const Sequence& s) {
+  if (!hx.has_value()) return;
+  check_shape("hx", *hx, "(D, B, H)", {s.D, s.B, s.H});
+  check_like_x("hx", *hx, x);
+}
+
+// Whether `weights` is as long as D times `without` or `with` biases.
+bool check_count(at::TensorList weights, int64_t D, int64_t without, int64_t with) {
+  const auto count = static_cast<int64_t>(weights.size());
+  TORCH_CHECK(count == without * D || count == with * D, "gru: expected ", without * D, " weights, or ", with * D,
+              " with biases, for D = ", D, ", got ", count);
+  return count == with * D;
+}
+
+}  // namespace
+
+Sequence check_fwd(const at::Tensor& x, const std::optional<at::Tensor>& hx, at::TensorList weights,
+                   const std::optional<at::Tensor>& batch_sizes, bool bidirectional) {
+  check_rank(x, batch_sizes.has_value());
+  const auto dtype = x.scalar_type();
+  TORCH_CHECK_VALUE(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 || dtype == at::kHalf,
+                    "gru: expected x of dtype float32, float64, bfloat16 or float16, got ", dtype);
+
+  Sequence s{};
+  s.D = bidirectional ? 2 : 1;
+  const auto count = static_cast<int64_t>(weights.size());
+  s.has_bias = check_count(weights, s.D, 2, 4);
+  TORCH_CHECK(weights[1].dim() == 2, "gru: expected weight_hh of shape (3H, H), got ", weights[1].dim(), " dimensions");
+  s.H = weights[1].size(1);
+  s.I = x.size(-1);
+  TORCH_CHECK(s.H >= 1, "gru: expected weight_hh of shape (3H, H) with H >= 1, got H = 0");
+  read_steps(x, batch_sizes, s);
 
   for (int64_t i = 0; i < count; i += s.weights_per_direction()) {
     check_shape("weight_ih", weights[i], "(3H, I)", {3 * s.H, s.I});
@@ -91,10 +112,42 @@ Sequence check_fwd(const at::Tensor& x, const std::optional<at::Tensor>& hx, at:
     check_like_x("bias_ih", weights[i + 2], x);
     check_like_x("bias_hh", weights[i + 3], x);
   }
-  if (hx.has_value()) {
-    check_shape("hx", *hx, "(D, B, H)", {s.D, s.B, s.H});
-    check_like_x("hx", *hx, x);
+  check_state(hx, x, s);
+  return s;
+}
+
+Sequence check_int8(const at::Tensor& x, const std::optional<at::Tensor>& hx, at::TensorList weights,
+                    const std::optional<at::Tensor>& batch_sizes, bool bidirectional) {
+  check_rank(x, batch_sizes.has_value());
+  TORCH_CHECK_VALUE(x.scalar_type() == at::kFloat, "gru: expected x of dtype float32, for weights of int8, got ",
+                    x.scalar_type());
+  Sequence s{};
+  s.D = bidirectional ? 2 : 1;
+  const auto count = static_cast<int64_t>(weights.size());
+  s.has_bias = check_count(weights, s.D, 4, 6);
+  TORCH_CHECK(weights[3].dim() == 1 && weights[3].size(0) >= 3 && weights[3].size(0) % 3 == 0,
+              "gru: expected scale_hh of shape (3H) with H >= 1, got ", weights[3].sizes());
+  s.H = weights[3].size(0) / 3;
+  s.I = x.size(-1);
+  read_steps(x, batch_sizes, s);
+
+  const auto check_packed = [&](const char* name, const at::Tensor& tensor, const char* letters, int64_t K) {
+    check_shape(name, tensor, letters, {(s.H + kInt8Units - 1) / kInt8Units, 1 + (K + 3) / 4, 3, kInt8Units});
+    TORCH_CHECK_VALUE(tensor.scalar_type() == at::kInt && tensor.is_contiguous(), "gru: expected ", name,
+                      " as gru_ext.quantize.pack returns it, contiguous and int32, got ", tensor.scalar_type());
+    TORCH_CHECK(tensor.device() == x.device(), "gru: expected ", name, " on the device of x, ", x.device(), ", got ",
+                tensor.device());
+  };
+  constexpr const char* names[] = {"scale_ih", "scale_hh", "bias_ih", "bias_hh"};
+  for (int64_t i = 0; i < count; i += count / s.D) {
+    check_packed("weight_ih", weights[i], "(ceil(H / 16), 1 + ceil(I / 4), 3, 16)", s.I);
+    check_packed("weight_hh", weights[i + 1], "(ceil(H / 16), 1 + ceil(H / 4), 3, 16)", s.H);
+    for (int64_t j = 2; j < count / s.D; ++j) {
+      check_shape(names[j - 2], weights[i + j], "(3H)", {3 * s.H});
+      check_like_x(names[j - 2], weights[i + j], x);
+    }
   }
+  check_state(hx, x, s);
   return s;
 }
 

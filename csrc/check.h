@@ -26,6 +26,10 @@ struct Sequence {
 Sequence check_fwd(const at::Tensor& x, const std::optional<at::Tensor>& hx, at::TensorList weights,
                    const std::optional<at::Tensor>& batch_sizes, bool bidirectional);
 
+// As check_fwd, for the weights of gru_int8.h.
+Sequence check_int8(const at::Tensor& x, const std::optional<at::Tensor>& hx, at::TensorList weights,
+                    const std::optional<at::Tensor>& batch_sizes, bool bidirectional);
+
 // As check_fwd, and what the backward has besides.
 Sequence check_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const at::Tensor& x,
                    const std::optional<at::Tensor>& hx, at::TensorList weights,

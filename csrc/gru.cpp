@@ -67,6 +67,7 @@ TORCH_LIBRARY_IMPL(gru_ext, CPU, m) {
 TORCH_LIBRARY_IMPL(gru_ext, CUDA, m) {
   m.impl("gru_fwd", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
   m.impl("gru_bwd", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
+  m.impl("gru_int8", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
 }
 
 PYBIND11_MODULE(_C, m) {

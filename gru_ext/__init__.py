@@ -13,7 +13,17 @@ except ImportError as error:
 
 from gru_ext import functional as functional
 from gru_ext.modules import GRU, GRUCell
+from gru_ext.quantize import QuantizedGRU, QuantizedGRUCell, quantize_dynamic
 from gru_ext.replace import replace_gru
 from gru_ext.version import __version__
 
-__all__ = ["GRU", "GRUCell", "__version__", "functional", "replace_gru"]
+__all__ = [
+    "GRU",
+    "GRUCell",
+    "QuantizedGRU",
+    "QuantizedGRUCell",
+    "__version__",
+    "functional",
+    "quantize_dynamic",
+    "replace_gru",
+]

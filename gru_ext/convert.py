@@ -24,16 +24,26 @@ def convert(
     keywords: dict[str, Any] = {name: getattr(source, name) for name in arguments}
     target = target_type(**keywords, device="meta")
     names = [name for name, _ in target.named_parameters()]
-    if [name for name, _ in source.named_parameters()] != names:
-        raise TypeError(
-            f"expected module with the parameters {', '.join(names)},"
-            f" got {', '.join(name for name, _ in source.named_parameters())};"
-            " remove parametrizations, pruning and weight norm first"
-        )
+    check_plain(source, names)
     for name in names:
         setattr(target, name, getattr(source, name))
+    share_mode_and_hooks(source, target)
+    return target
+
+
+def check_plain(source: nn.Module, names: list[str]) -> None:
+    """Raise TypeError unless the module's parameters are those of the names, in their order."""
+    found = [name for name, _ in source.named_parameters()]
+    if found != names:
+        raise TypeError(
+            f"expected module with the parameters {', '.join(names)}, got {', '.join(found)};"
+            " remove parametrizations, pruning and weight norm first"
+        )
+
+
+def share_mode_and_hooks(source: nn.Module, target: nn.Module) -> None:
+    """Give ``target`` the mode and the very hooks of ``source``."""
     target.training = source.training
     for name, value in vars(source).items():
         if "hook" in name and name in vars(target):
             setattr(target, name, value)
-    return target

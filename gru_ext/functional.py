@@ -6,11 +6,13 @@ Letters: T steps, B batch, I input, H hidden, L layers, D directions (1 or 2), N
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from gru_ext.autograd import gru_layer
+from gru_ext.layout import check_cell_rank, check_cell_sizes, check_rank, check_sizes, run_cell, run_layers
 
 __all__ = ["gru", "gru_cell"]
 
@@ -65,37 +67,18 @@ def gru(
             f"gru: expected {2 * layers} weights, or {4 * layers} with biases, for L*D = {layers}, got {len(weights)}"
         )
     input, hx, weights = _autocast(input, hx, weights)
-    _check_gru(input, hx, weights, layers, batch_first, batch_sizes)
+    check_rank(input, batch_first, batch_sizes)
+    _check_dtypes_and_devices("gru", input, hx, weights, ValueError)
+    size, hidden = weights[0].shape[-1], weights[1].shape[-1]
+    check_sizes(input, hx, size, hidden, layers, batch_first, batch_sizes)
+    per_layer = len(weights) // num_layers
 
-    batched = batch_sizes is not None or input.dim() == 3
-    transposed = batch_first and batched and batch_sizes is None
-    x = input if batched else input.unsqueeze(1)
-    if transposed:
-        x = x.transpose(0, 1)
-    if hx is not None and not batched:
-        hx = hx.unsqueeze(1)
+    def run_layer(layer: int, x: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor]:
+        first = layer * per_layer
+        return gru_layer(x, hx, weights[first : first + per_layer], batch_sizes, bidirectional)
 
-    if num_layers == 1:
-        x, h_n = gru_layer(x, hx, weights, batch_sizes, bidirectional)
-    else:
-        per_layer = len(weights) // num_layers
-        states = []
-        for layer in range(num_layers):
-            if layer > 0 and training and dropout > 0:
-                x = torch.nn.functional.dropout(x, dropout)
-            x, state = gru_layer(
-                x,
-                None if hx is None else hx[layer * directions : (layer + 1) * directions],
-                weights[layer * per_layer : (layer + 1) * per_layer],
-                batch_sizes,
-                bidirectional,
-            )
-            states.append(state)
-        h_n = torch.cat(states)
-
-    if not batched:
-        return x.squeeze(1), h_n.squeeze(1)
-    return (x.transpose(0, 1) if transposed else x), h_n
+    between = partial(torch.nn.functional.dropout, p=dropout) if num_layers > 1 and training and dropout > 0 else None
+    return run_layers(run_layer, input, hx, num_layers, directions, batch_first, batch_sizes, between)
 
 
 def gru_cell(
@@ -123,32 +106,15 @@ def gru_cell(
         ValueError: the rank of ``input`` or ``hx`` is wrong, or only one of the biases is given.
         RuntimeError: a size, a shape, a dtype or a device is wrong.
     """
-    if input.dim() not in (1, 2):
-        raise ValueError(f"gru_cell: expected input of shape (B, I) or (I), got {tuple(input.shape)}")
-    if hx is not None and hx.dim() not in (1, 2):
-        raise ValueError(f"gru_cell: expected hx of shape (B, H) or (H), got {tuple(hx.shape)}")
+    check_cell_rank(input, hx)
     if (bias_ih is None) != (bias_hh is None):
         raise ValueError("gru_cell: expected both bias_ih and bias_hh or neither, got one")
     biases = [] if bias_ih is None or bias_hh is None else [bias_ih, bias_hh]
     weights: Sequence[Tensor] = [weight_ih, weight_hh, *biases]
     input, hx, weights = _autocast(input, hx, weights)
     _check_dtypes_and_devices("gru_cell", input, hx, weights, RuntimeError)
-    batched = input.dim() == 2
-    size, hidden = weight_ih.shape[-1], weight_hh.shape[-1]
-    if input.shape[-1] != size:
-        letters = "(B, I)" if batched else "(I)"
-        raise RuntimeError(f"gru_cell: expected input of shape {letters} with I = {size}, got {tuple(input.shape)}")
-    if hx is not None:
-        shape = (*input.shape[:-1], hidden)
-        if hx.shape != shape:
-            raise RuntimeError(
-                f"gru_cell: expected hx of shape {'(B, H)' if batched else '(H)'} = {shape}, got {tuple(hx.shape)}"
-            )
-    # One step of one row or of a batch of rows: (T, B, I) = (1, B, I), and h_n is (1, B, H).
-    x = input.unsqueeze(0) if batched else input.view(1, 1, size)
-    h = hx if hx is None else hx.unsqueeze(0) if batched else hx.view(1, 1, hidden)
-    h_n = gru_layer(x, h, weights, None, False)[1]
-    return h_n.squeeze(0) if batched else h_n.view(hidden)
+    check_cell_sizes(input, hx, weight_ih.shape[-1], weight_hh.shape[-1])
+    return run_cell(lambda x, h: gru_layer(x, h, weights, None, False), input, hx)
 
 
 def _autocast(
@@ -185,47 +151,3 @@ def _check_dtypes_and_devices(
         raise RuntimeError(f"{op}: expected hx of the dtype of input, {dtype}, got {hx.dtype}")
     if hx is not None and hx.device != device:
         raise RuntimeError(f"{op}: expected hx on the device of input, {device}, got {hx.device}")
-
-
-def _check_gru(
-    input: Tensor,
-    hx: Tensor | None,
-    weights: Sequence[Tensor],
-    layers: int,
-    batch_first: bool,
-    batch_sizes: Tensor | None,
-) -> None:
-    """Raise the error that a wrong argument of ``gru`` deserves; ``layers`` is L*D.
-
-    The operators check again what they are given (csrc/check.cpp), one layer at a time, in their own terms.
-    """
-    packed = batch_sizes is not None
-    batched = packed or input.dim() == 3
-    if packed and input.dim() != 2:
-        raise RuntimeError(f"gru: expected packed input of shape (N, I), got {tuple(input.shape)}")
-    layout = "(B, T, I)" if batch_first else "(T, B, I)"
-    if not packed and input.dim() not in (2, 3):
-        raise ValueError(f"gru: expected input of shape {layout} or, unbatched, (T, I), got {tuple(input.shape)}")
-    _check_dtypes_and_devices("gru", input, hx, weights, ValueError)
-    size, hidden = weights[0].shape[-1], weights[1].shape[-1]
-    if input.shape[-1] != size:
-        letters = "(N, I)" if packed else layout if batched else "(T, I)"
-        raise RuntimeError(f"gru: expected input of shape {letters} with I = {size}, got {tuple(input.shape)}")
-    steps = input.shape[1 if batch_first and batched and not packed else 0]
-    if steps == 0:
-        raise RuntimeError(f"gru: expected input with T >= 1 steps, got {tuple(input.shape)}")
-    if hx is None:
-        return
-    if not batched:
-        shape: tuple[int, ...] = (layers, hidden)
-    elif batch_sizes is None:
-        shape = (layers, input.shape[0 if batch_first else 1], hidden)
-    elif torch.compiler.is_compiling():
-        # The batch is a value of batch_sizes, unknown while tracing; the operator compares when it runs.
-        shape = (layers, hx.shape[1], hidden) if hx.dim() == 3 else (layers, -1, hidden)
-    else:
-        shape = (layers, int(batch_sizes[0]), hidden)
-    if hx.shape != shape:
-        raise RuntimeError(
-            f"gru: expected hx of shape {'(L*D, B, H)' if batched else '(L*D, H)'} = {shape}, got {tuple(hx.shape)}"
-        )

@@ -16,20 +16,30 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gru_ext import functional
 from gru_ext.convert import convert
+from gru_ext.layout import run_packed
 
 __all__ = ["GRU", "GRUCell"]
 
 
-def _check_size(module: str, name: str, value: Any) -> None:
+def check_size(module: str, name: str, value: Any) -> None:
+    """Raise the error that a size deserves which is no int of at least 1."""
     if not isinstance(value, int):
         raise TypeError(f"{module}: expected {name} of type int, got {type(value).__name__}")
     if value < 1:
         raise ValueError(f"{module}: expected {name} of at least 1, got {value}")
 
 
-def _check_flag(module: str, name: str, value: Any) -> None:
+def check_flag(module: str, name: str, value: Any) -> None:
+    """Raise the error that a flag deserves which is no bool."""
     if not isinstance(value, bool):
         raise TypeError(f"{module}: expected {name} of type bool, got {type(value).__name__}")
+
+
+def describe(module: nn.Module, **defaults: Any) -> str:
+    """The sizes of a module, and those of its arguments that differ from their defaults."""
+    given = {name: getattr(module, name) for name in defaults}
+    parts = [f"{name}={value}" for name, value in given.items() if value != defaults[name]]
+    return ", ".join([f"{module.input_size}, {module.hidden_size}", *parts])
 
 
 def _reset_parameters(module: GRU | GRUCell) -> None:
@@ -106,9 +116,9 @@ class GRU(nn.Module):
             ("hidden_size", hidden_size),
             ("num_layers", num_layers),
         ):
-            _check_size("GRU", name, size)
+            check_size("GRU", name, size)
         for name, flag in (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional)):
-            _check_flag("GRU", name, flag)
+            check_flag("GRU", name, flag)
         if dropout is None or isinstance(dropout, complex):
             raise TypeError(f"GRU: expected dropout to be a number in [0, 1], got {dropout!r}")
         if not isinstance(dropout, numbers.Real) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
@@ -183,7 +193,11 @@ class GRU(nn.Module):
             RuntimeError: a size, a shape, a device or the dtype of ``hx`` is wrong, or T is 0.
         """
         if isinstance(input, PackedSequence):
-            return self._forward_packed(input, hx)
+            layers = self.num_layers * (2 if self.bidirectional else 1)
+            return run_packed(self._run, input, hx, layers, self.hidden_size)
+        return self._run(input, hx, None)
+
+    def _run(self, input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None) -> tuple[Tensor, Tensor]:
         return functional.gru(
             input,
             hx,
@@ -193,47 +207,12 @@ class GRU(nn.Module):
             batch_first=self.batch_first,
             dropout=self.dropout,
             training=self.training,
-        )
-
-    def _forward_packed(self, input: PackedSequence, hx: Tensor | None) -> tuple[PackedSequence, Tensor]:
-        data, batch_sizes, sorted_indices, unsorted_indices = input
-        if hx is not None and sorted_indices is not None:
-            shape = (
-                self.num_layers * (2 if self.bidirectional else 1),
-                sorted_indices.numel(),
-                self.hidden_size,
-            )
-            if hx.shape != shape:
-                raise RuntimeError(f"gru: expected hx of shape (L*D, B, H) = {shape}, got {tuple(hx.shape)}")
-            hx = hx.index_select(1, sorted_indices)
-        output, h_n = functional.gru(
-            data,
-            hx,
-            self._weights(),
-            num_layers=self.num_layers,
-            bidirectional=self.bidirectional,
-            dropout=self.dropout,
-            training=self.training,
             batch_sizes=batch_sizes,
         )
-        if unsorted_indices is not None:
-            h_n = h_n.index_select(1, unsorted_indices)
-        return PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices), h_n
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults, as ``torch.nn.GRU`` prints them."""
-        parts = [f"{self.input_size}, {self.hidden_size}"]
-        defaults = {
-            "num_layers": 1,
-            "bias": True,
-            "batch_first": False,
-            "dropout": 0,
-            "bidirectional": False,
-        }
-        parts += [
-            f"{name}={getattr(self, name)}" for name, default in defaults.items() if getattr(self, name) != default
-        ]
-        return ", ".join(parts)
+        return describe(self, num_layers=1, bias=True, batch_first=False, dropout=0, bidirectional=False)
 
     @classmethod
     def from_torch(cls, module: nn.GRU) -> GRU:
@@ -286,9 +265,9 @@ class GRUCell(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _check_size("GRUCell", "input_size", input_size)
-        _check_size("GRUCell", "hidden_size", hidden_size)
-        _check_flag("GRUCell", "bias", bias)
+        check_size("GRUCell", "input_size", input_size)
+        check_size("GRUCell", "hidden_size", hidden_size)
+        check_flag("GRUCell", "bias", bias)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
@@ -325,7 +304,7 @@ class GRUCell(nn.Module):
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults, as ``torch.nn.GRUCell`` prints them."""
-        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
+        return describe(self, bias=True)
 
     @classmethod
     def from_torch(cls, module: nn.GRUCell) -> GRUCell:

@@ -37,7 +37,10 @@ class Weights(NamedTuple):
 
 def cell_fwd(a_x: Tensor, h: Tensor, weights: Weights) -> tuple[Tensor, Gates]:
     """One step: ``a_x = W x + b_ih`` of shape (rows, 3H) and the state h (rows, H) to the next state and the gates."""
-    a_h = torch.nn.functional.linear(h, weights.hh, weights.bias_hh)
+    return _gates_fwd(a_x, torch.nn.functional.linear(h, weights.hh, weights.bias_hh), h)
+
+
+def _gates_fwd(a_x: Tensor, a_h: Tensor, h: Tensor) -> tuple[Tensor, Gates]:
     x_r, x_z, x_n = a_x.chunk(3, dim=-1)
     h_r, h_z, q = a_h.chunk(3, dim=-1)
     r = torch.sigmoid(x_r + h_r)
@@ -205,3 +208,49 @@ def gru_bwd(
         dx = dx_direction if dx is None else dx + dx_direction
     assert dx is not None
     return dx, torch.stack(dhx), dweights
+
+
+# ---- Weights of int8
+
+
+LARGEST_INT8 = 127  # so that negative numbers have the same range
+SMALLEST_ROW = 1e-36  # rows below this magnitude count as zero: 127 / magnitude would overflow
+
+
+class Int8Weights(NamedTuple):
+    """The weights of one direction, rounded by ``quantize_rows``; the biases are None in a layer without them."""
+
+    ih: Tensor  # (3H, I) int8
+    hh: Tensor  # (3H, H) int8
+    scale_ih: Tensor  # (3H)
+    scale_hh: Tensor  # (3H)
+    bias_ih: Tensor | None  # (3H)
+    bias_hh: Tensor | None  # (3H)
+
+
+def quantize_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Round a float32 matrix (rows, K) to int8, each row with a scale of its own: it is about ``int8 * scale``.
+
+    Returns:
+        The rounded matrix, int8 (rows, K), from -127 to 127; and the scales (rows): each row's largest magnitude / 127,
+        NaN where an element is not finite.
+    """
+    magnitude = matrix.abs().amax(1, keepdim=True)
+    inverse = torch.where(magnitude < SMALLEST_ROW, 0.0, LARGEST_INT8 / magnitude)
+    scale = torch.where(magnitude < SMALLEST_ROW, 0.0, magnitude / LARGEST_INT8)
+    finite = magnitude.isfinite()
+    rounded = torch.where(finite, (matrix * inverse).round(), 0.0).to(torch.int8)
+    return rounded, torch.where(finite, scale, torch.nan).squeeze(1)
+
+
+def _linear_int8(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    rounded, row_scale = quantize_rows(rows)
+    product = rounded.double() @ weight.double().t() * row_scale.double().unsqueeze(1) * scale.double()
+    return product if bias is None else product + bias.double()
+
+
+def cell_int8(x: Tensor, h: Tensor, weights: Int8Weights) -> Tensor:
+    """One step with weights of int8: x (rows, I) and the state h (rows, H), float32, to the next state in float64."""
+    a_x = _linear_int8(x, weights.ih, weights.scale_ih, weights.bias_ih)
+    a_h = _linear_int8(h, weights.hh, weights.scale_hh, weights.bias_hh)
+    return _gates_fwd(a_x, a_h, h.double())[0]

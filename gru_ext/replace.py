@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
@@ -27,17 +28,28 @@ def replace_gru(model: Model) -> Model | GRU | GRUCell:
     Raises:
         TypeError: a GRU in it is parametrized, pruned or weight-normed; nothing has been replaced then.
     """
-    replacements: dict[nn.Module, GRU | GRUCell] = {}
+    makers: dict[type[nn.Module], Callable[[Any], nn.Module]] = {nn.GRU: GRU.from_torch, nn.GRUCell: GRUCell.from_torch}
+    replaced: Model | GRU | GRUCell = replace_modules("replace_gru", model, makers)
+    return replaced
+
+
+def replace_modules(
+    function: str, model: nn.Module, makers: Mapping[type[nn.Module], Callable[[Any], nn.Module]]
+) -> Any:
+    """Swap every module of exactly a type in ``makers`` for what that makes of it, in place.
+
+    Raises:
+        TypeError: a module of such a type is parametrized; nothing has been replaced then, nor where a maker raises.
+    """
+    replacements: dict[nn.Module, nn.Module] = {}
     for module in model.modules():
-        if isinstance(module, (nn.GRU, nn.GRUCell)) and is_parametrized(module):
+        if isinstance(module, tuple(makers)) and is_parametrized(module):
             raise TypeError(
-                f"replace_gru: expected modules with plain parameters, got {type(module).__name__};"
+                f"{function}: expected modules with plain parameters, got {type(module).__name__};"
                 " remove parametrizations, pruning and weight norm first"
             )
-        if type(module) is nn.GRU:
-            replacements[module] = GRU.from_torch(module)
-        elif type(module) is nn.GRUCell:
-            replacements[module] = GRUCell.from_torch(module)
+        if type(module) in makers:
+            replacements[module] = makers[type(module)](module)
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
             if child in replacements:

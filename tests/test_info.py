@@ -37,7 +37,16 @@ def test_the_command_prints_a_line_for_each_fact() -> None:
 
 
 def test_public_names_are_there() -> None:
-    assert gru_ext.__all__ == ["GRU", "GRUCell", "__version__", "functional", "replace_gru"]
+    assert gru_ext.__all__ == [
+        "GRU",
+        "GRUCell",
+        "QuantizedGRU",
+        "QuantizedGRUCell",
+        "__version__",
+        "functional",
+        "quantize_dynamic",
+        "replace_gru",
+    ]
     assert all(hasattr(gru_ext, name) for name in gru_ext.__all__)
     assert all(hasattr(gru_ext.functional, name) for name in gru_ext.functional.__all__)
 

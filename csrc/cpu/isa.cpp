@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <type_traits>
 
+#include "int8_kernels.h"
 #include "kernels.h"
 
 namespace gru_ext {
@@ -19,9 +20,13 @@ const std::vector<CpuIsa>& available_isas() {
     const auto has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const auto has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (has_avx2) found.push_back(CpuIsa::avx2);
-    if (!has_avx2 || !has_avx512) return found;
+    if (!has_avx2) return found;
+    found.push_back(CpuIsa::avx2);
+    if (__builtin_cpu_supports("avxvnni")) found.push_back(CpuIsa::avx2_vnni);
+    if (!has_avx512) return found;
     found.push_back(CpuIsa::avx512);
+    if (!__builtin_cpu_supports("avx512vnni")) return found;
+    found.push_back(CpuIsa::avx512_vnni);
     if (__builtin_cpu_supports("avx512bf16")) found.push_back(CpuIsa::avx512_bf16);
 #endif
     return found;
@@ -33,8 +38,12 @@ const char* isa_name(CpuIsa isa) {
   switch (isa) {
     case CpuIsa::avx2:
       return "avx2";
+    case CpuIsa::avx2_vnni:
+      return "avx2_vnni";
     case CpuIsa::avx512:
       return "avx512";
+    case CpuIsa::avx512_vnni:
+      return "avx512_vnni";
     case CpuIsa::avx512_bf16:
       return "avx512_bf16";
     case CpuIsa::portable:
@@ -66,7 +75,7 @@ CpuIsa cpu_isa() {
 
 bool multiplies_bf16() { return cpu_isa() == CpuIsa::avx512_bf16; }
 
-// Calls the table of the instruction set in use: bfloat16 operands have only one.
+// Returns the table of the instruction set in use: bfloat16 operands have only one.
 #if defined(__x86_64__)
 #define GRU_CHOOSE_KERNELS(kernels)                         \
   if constexpr (std::is_same_v<operand_t, c10::BFloat16>) { \
@@ -74,34 +83,58 @@ bool multiplies_bf16() { return cpu_isa() == CpuIsa::avx512_bf16; }
   } else {                                                  \
     switch (cpu_isa()) {                                    \
       case CpuIsa::avx512_bf16:                             \
+      case CpuIsa::avx512_vnni:                             \
       case CpuIsa::avx512:                                  \
         return kernels##_avx512<scalar_t, operand_t>();     \
+      case CpuIsa::avx2_vnni:                               \
       case CpuIsa::avx2:                                    \
         return kernels##_avx2<scalar_t, operand_t>();       \
       case CpuIsa::portable:                                \
         break;                                              \
     }                                                       \
     return kernels##_portable<scalar_t, operand_t>();       \
-  }
+  }                                                         \
+  static_assert(true)
 #else
-#define GRU_CHOOSE_KERNELS(kernels) return kernels##_portable<scalar_t, operand_t>();
+#define GRU_CHOOSE_KERNELS(kernels) return kernels##_portable<scalar_t, operand_t>()
 #endif
 
 template <typename scalar_t, typename operand_t>
 FwdKernels<scalar_t, operand_t> fwd_kernels() {
-  GRU_CHOOSE_KERNELS(fwd_kernels)
+  GRU_CHOOSE_KERNELS(fwd_kernels);
 }
 
 template <typename scalar_t, typename operand_t>
-BwdKernels<scalar_t, operand_t> bwd_kernels(){GRU_CHOOSE_KERNELS(bwd_kernels)}
+BwdKernels<scalar_t, operand_t> bwd_kernels() {
+  GRU_CHOOSE_KERNELS(bwd_kernels);
+}
+
+Int8Kernel int8_kernel() {
+  switch (cpu_isa()) {
+#if defined(__x86_64__)
+    case CpuIsa::avx512_bf16:
+    case CpuIsa::avx512_vnni:
+      return int8_kernel_avx512_vnni();
+    case CpuIsa::avx2_vnni:
+      return int8_kernel_avx2_vnni();
+    case CpuIsa::avx512:  // AVX-512 without VNNI has no kernel of its own
+    case CpuIsa::avx2:
+      return int8_kernel_avx2();
+#endif
+    default:
+      return int8_kernel_portable();
+  }
+}
 
 #define GRU_INSTANTIATE(scalar_t, operand_t)              \
   template FwdKernels<scalar_t, operand_t> fwd_kernels(); \
-  template BwdKernels<scalar_t, operand_t> bwd_kernels();
-GRU_INSTANTIATE(float, float) GRU_INSTANTIATE(double, double) GRU_INSTANTIATE(c10::BFloat16, float)
-    GRU_INSTANTIATE(c10::Half, float)
+  template BwdKernels<scalar_t, operand_t> bwd_kernels()
+GRU_INSTANTIATE(float, float);
+GRU_INSTANTIATE(double, double);
+GRU_INSTANTIATE(c10::BFloat16, float);
+GRU_INSTANTIATE(c10::Half, float);
 #if defined(__x86_64__)
-        GRU_INSTANTIATE(c10::BFloat16, c10::BFloat16)
+GRU_INSTANTIATE(c10::BFloat16, c10::BFloat16);
 #endif
 
 }  // namespace gru_ext

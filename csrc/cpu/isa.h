@@ -7,8 +7,9 @@
 
 namespace gru_ext {
 
-// avx512_bf16 is avx512 with dot products of bfloat16.
-enum class CpuIsa { portable, avx2, avx512, avx512_bf16 };
+// avx2_vnni and avx512_vnni are avx2 and avx512 with dot products of int8; avx512_bf16 is avx512_vnni with dot products
+// of bfloat16.
+enum class CpuIsa { portable, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16 };
 
 // The instruction sets that this build has kernels for and this machine can run, narrowest first.
 const std::vector<CpuIsa>& available_isas();

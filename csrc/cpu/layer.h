@@ -1,4 +1,4 @@
-// What the forward and the backward of a layer share: chunks of time steps, and how threads go through them.
+// What the forward and the backward of a layer share: how threads go through its directions and chunks of time steps.
 //
 // A pass is one direction of a layer. It is run chunk by chunk: `begin` prepares a chunk, `run` is one thread's part of
 // it. A chunk is one parallel region.
@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "../check.h"
+#include "chunks.h"
 #include "isa.h"
 #include "kernels.h"
 #include "step_barrier.h"
@@ -34,42 +35,6 @@ constexpr int64_t kSkew = 16;
 // Bytes of weights that a core keeps in its own cache: a usual size of the second level.
 constexpr int64_t kCacheOfCore = int64_t{1} << 20;
 
-struct Chunk {
-  int64_t t_begin, t_end;  // steps
-  int64_t offset, rows;    // rows of all these steps
-};
-
-// Chunks of consecutive steps, in the order of time: of as many steps as have at most target_rows rows, at least one.
-inline std::vector<Chunk> chunks_of(const Sequence& s, int64_t target_rows) {
-  std::vector<Chunk> chunks;
-  for (int64_t t = 0; t < s.T;) {
-    Chunk chunk{t, t, s.offset(t), 0};
-    do {
-      chunk.rows += s.rows(chunk.t_end++);
-    } while (chunk.t_end < s.T && chunk.rows + s.rows(chunk.t_end) <= target_rows);
-    t = chunk.t_end;
-    chunks.push_back(chunk);
-  }
-  return chunks;
-}
-
-inline int64_t most_rows(const std::vector<Chunk>& chunks) {
-  return std::max_element(chunks.begin(), chunks.end(), [](const Chunk& a, const Chunk& b) { return a.rows < b.rows; })
-      ->rows;
-}
-
-// Where the rows of x, y or dy begin: (T, B, columns), or (N, columns) where packed.
-struct Rows {
-  bool packed;
-  int64_t stride_t, stride_b;  // elements; between steps, between rows of a step
-
-  explicit Rows(const at::Tensor& tensor)
-      : packed(tensor.dim() == 2), stride_t(packed ? 0 : tensor.stride(0)), stride_b(tensor.stride(-2)) {}
-  int64_t offset(const Sequence& s, int64_t t) const { return packed ? s.offset(t) * stride_b : t * stride_t; }
-  // Whether all rows are stride_b apart.
-  bool uniform(const Sequence& s) const { return packed || s.T == 1 || stride_t == s.B * stride_b; }
-};
-
 // `tensor`, or a copy of it whose rows are contiguous.
 inline at::Tensor with_contiguous_rows(const at::Tensor& tensor) {
   return tensor.stride(-1) == 1 ? tensor : tensor.contiguous();
@@ -84,47 +49,60 @@ void copy_rows(const From* source, int64_t source_stride, To* target, int64_t ta
   }
 }
 
-// Runs passes at the same time, each on its share of at most `threads` threads. Where threads mostly waited for cores
-// that other programs hold, the rest runs on one.
+// Runs `body` on the threads. Where they mostly waited for cores that other programs hold, `threads` becomes 1.
+template <typename Body>
+void run_chunk(int& threads, c10::ArrayRef<StepBarrier*> barriers, const Body& body) {
+  const auto start = std::chrono::steady_clock::now();
+  run_threads(threads, body);
+  if (threads == 1) return;
+  const auto elapsed = std::chrono::steady_clock::now() - start;
+  for (StepBarrier* barrier : barriers) {
+    if (barrier->crowded(elapsed)) threads = 1;
+  }
+}
+
+// Runs passes at the same time, each on its share of at most `threads` threads.
 template <typename Pass>
 void run_together(c10::ArrayRef<Pass*> passes, int threads) {
   const int count = static_cast<int>(passes.size());
-  const auto on_threads = [&](const auto& part) {
-    run_threads(threads, [&](int thread, int team) {
-      if (team < count) {
-        for (Pass* pass : passes) part(*pass, thread, team);
-        return;
-      }
+  // Calls `part` with each pass on each of its threads.
+  const auto divided = [&](const auto& part) {
+    return [&passes, count, &part](int thread, int team) {
       for (int i = 0; i < count; ++i) {
+        if (team < count) {
+          part(*passes[i], thread, team);
+          continue;
+        }
         const int begin = team * i / count, end = team * (i + 1) / count;
         if (begin <= thread && thread < end) part(*passes[i], thread - begin, end - begin);
       }
-    });
+    };
   };
-  if (passes[0]->packs()) on_threads([](Pass& pass, int thread, int team) { pass.pack(thread, team); });
+  const auto pack = [](Pass& pass, int thread, int team) { pass.pack(thread, team); };
+  const auto run = [](Pass& pass, int thread, int team) { pass.run(thread, team); };
+  std::vector<StepBarrier*> barriers;
+  for (Pass* pass : passes) barriers.push_back(&pass->barrier());
+  if (passes[0]->packs()) run_threads(threads, divided(pack));
   for (size_t chunk = 0; chunk < passes[0]->chunks(); ++chunk) {
     for (Pass* pass : passes) pass->begin(chunk);
-    const auto start = std::chrono::steady_clock::now();
-    on_threads([](Pass& pass, int thread, int team) { pass.run(thread, team); });
-    if (threads == 1) continue;
-    bool crowded = false;
-    for (Pass* pass : passes) crowded |= pass->barrier().crowded(std::chrono::steady_clock::now() - start);
-    if (crowded) threads = 1;
+    run_chunk(threads, barriers, divided(run));
   }
   for (Pass* pass : passes) pass->finish();
 }
 
-// Whether the directions of a layer run at the same time: where one alone would leave threads idle, or wait for each
-// other in every step although its weights fit into the cache of one core. `flops`: of a step of one direction.
+// Whether the directions of a layer run at the same time: where one alone would leave threads idle, or have them wait
+// for each other in every step although its weights fit into the cache of one core. `flops`: of a step of one
+// direction.
 inline bool runs_side_by_side(const Sequence& s, double flops) {
-  return s.D == 2 && threads_for(s.T, flops) > 1 && 3 * s.H * (s.H + s.I) * 4 <= kCacheOfCore;
+  const bool pays = s.D == 2 && threads_for(/*steps=*/1, 2.0 * s.T * flops) > 1;
+  return pays && (threads_for(s.T, flops) == 1 || 3 * s.H * (s.H + s.I) * 4 <= kCacheOfCore);
 }
 
 // Runs the passes of all directions of a layer. `flops`: of a step of one direction.
 template <typename Pass, typename Tensors>
 void run_layer(const Sequence& s, const Tensors& tensors, double flops) {
   const bool side_by_side = runs_side_by_side(s, flops);
-  const int threads = threads_for(s.T, flops);
+  const int threads = std::max(threads_for(s.T, flops), side_by_side ? 2 : 1);
   if (side_by_side) {
     Pass first(s, tensors, 0, threads), second(s, tensors, 1, threads);
     return run_together<Pass>({&first, &second}, threads);

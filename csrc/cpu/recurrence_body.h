@@ -52,6 +52,19 @@ inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t, op
   }
 }
 
+// Asks for the cache lines of y and of the gates that `gates_fwd` will write. Left to the stores themselves, lines that
+// come from memory would hold back the store that tells the other threads that the step is done.
+template <typename scalar_t, typename operand_t>
+inline __attribute__((always_inline)) void prefetch_targets(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
+                                                            int64_t first_row, int64_t rows, int64_t unit) {
+  for (int64_t row = first_row; row < first_row + rows; ++row) {
+    __builtin_prefetch(p.y + step.offset + row * p.y_stride + unit, 1);
+    if (p.gates == nullptr) continue;
+    const scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
+    for (int gate = 0; gate < 4; ++gate) __builtin_prefetch(saved + gate * p.H, 1);
+  }
+}
+
 template <typename scalar_t, typename operand_t>
 void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
   using acc_t = acc_type<scalar_t>;
@@ -99,6 +112,7 @@ void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
       const auto group_of = [&](int64_t j) { return done % 2 == 0 ? begin + j : end - 1 - j; };
       for_each_tile<tile_rows>(step.rows, [&](int64_t row, int64_t rows) __attribute__((always_inline)) {
         for (int64_t j = first; j < last; ++j) {
+          prefetch_targets(p, step, row, rows, group_of(j) * lanes);
           multiply(std::integral_constant<Start, Start::zero>(), p.weight_hh, p.H, group_of(j), rows,
                    h + row * p.h_stride, p.h_stride, hidden_gates + (j - first) * tile_size);
         }

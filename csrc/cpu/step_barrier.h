@@ -16,6 +16,7 @@ class StepBarrier {
 
   // Says that `thread` has finished `steps` steps.
   void finished(int thread, int64_t steps) {
+    if (flags_.size() == 1) return;  // nobody waits; the store would drain all earlier ones
     Flag& flag = flags_[thread];
     flag.steps.store(static_cast<uint32_t>(steps));
     if (flag.sleepers.load() > 0) wake(flag);

@@ -1,0 +1,131 @@
+"""gru_ext's int8 GRU against torch's dynamic int8 GRU, and against our own GRU in float32 and bfloat16, in one run.
+
+For each size all modules have the same weights and input. The error of both int8 modules against float64 is printed,
+the largest and the root mean square; ours is not timed where its largest is beyond twice torch's. The modules then run
+in pairs, a block of calls each, as in against_torch.py; ratios are medians over the pairs of blocks.
+
+    python benchmarks/int8_against_torch.py --json results.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from against_torch import SIZES, Step, compare, environment
+from torch import Tensor, nn
+
+import gru_ext
+
+
+@dataclass
+class Row:
+    """One line of the table; times are medians, in milliseconds, of forward passes without gradients."""
+
+    size: str
+    torch_ms: float
+    ours_ms: float
+    ratio: float
+    ratio_low: float  # smallest and largest ratio of a pair of blocks
+    ratio_high: float
+    over_fp32: float  # how many times faster than gru_ext.GRU in float32
+    over_bf16: float  # and in bfloat16
+    torch_error: float  # largest absolute error of y against float64
+    our_error: float
+    torch_rms_error: float
+    our_rms_error: float
+
+
+def dynamically_quantized(module: nn.GRU) -> nn.Module:
+    """The int8 GRU of torch itself, with the same weights."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated
+        quantize: Any = torch.ao.quantization.quantize_dynamic
+        quantized: nn.Module = quantize(nn.Sequential(module), {nn.GRU}, dtype=torch.qint8)[0]
+    return quantized
+
+
+def forward(module: nn.Module, x: Tensor) -> Step:
+    """What is timed."""
+
+    def step() -> Tensor:
+        with torch.no_grad():
+            return module(x)[0]  # type: ignore[no-any-return]
+
+    return step
+
+
+def errors(module: nn.Module, x: Tensor, expected: Tensor) -> tuple[float, float]:
+    """Largest and root mean square error of the output."""
+    with torch.no_grad():
+        error = module(x)[0].double() - expected
+    return float(error.abs().max()), float(error.square().mean().sqrt())
+
+
+def main() -> None:
+    """Parse the command line, measure, print, and write what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, help="torch.set_num_threads; default: torch's own choice")
+    parser.add_argument("--blocks", type=int, default=7, help="pairs of blocks for each row, default 7")
+    parser.add_argument("--block-seconds", type=float, default=0.1, help="length of a block, default 0.1")
+    parser.add_argument("--filter", default="", help="only sizes whose name contains this")
+    parser.add_argument("--json", type=Path, help="write the rows, the machine and the versions here")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    facts = environment("int8") | {"engine": torch.backends.quantized.engine}
+    print(", ".join(f"{key} {value}" for key, value in facts.items()))
+    print(
+        f"{'T,B,H (I = H)':38} {'torch ms':>9} {'ours ms':>9} {'ratio':>6} {'(range)':16}"
+        f" {'over fp32':>9} {'bf16':>6}  largest error, torch and ours   rms"
+    )
+    rows: list[Row] = []
+    for size in SIZES:
+        if args.filter not in str(size):
+            continue
+        module = gru_ext.GRU(size.H, size.H, size.L, bidirectional=size.D == 2)
+        theirs = dynamically_quantized(module.to_torch())
+        ours = gru_ext.quantize_dynamic(module)
+        bf16 = gru_ext.GRU(size.H, size.H, size.L, bidirectional=size.D == 2, dtype=torch.bfloat16)
+        bf16.load_state_dict(module.state_dict())
+        exact = nn.GRU(size.H, size.H, size.L, bidirectional=size.D == 2, dtype=torch.float64)
+        exact.load_state_dict(module.state_dict())
+        x = torch.randn(size.T, size.B, size.H)
+        with torch.no_grad():
+            expected = exact(x.double())[0]
+        (their_error, their_rms), (our_error, our_rms) = errors(theirs, x, expected), errors(ours, x, expected)
+        if our_error > 2 * their_error:
+            print(f"{size!s:38} largest error {our_error:.2e}, torch's {their_error:.2e}: not timed")
+            continue
+        step = forward(ours, x)
+        torch_ms, ours_ms, ratios = compare(forward(theirs, x), step, args.blocks, args.block_seconds)
+        over_fp32 = compare(forward(module, x), step, args.blocks, args.block_seconds)[2]
+        over_bf16 = compare(forward(bf16, x.bfloat16()), step, args.blocks, args.block_seconds)[2]
+        ratio = statistics.median(ratios)
+        medians = statistics.median(over_fp32), statistics.median(over_bf16)
+        rows.append(
+            Row(
+                *(str(size), torch_ms, ours_ms, ratio, min(ratios), max(ratios), *medians),
+                *(their_error, our_error, their_rms, our_rms),
+            )
+        )
+        spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
+        print(
+            f"{size!s:38} {torch_ms:9.3f} {ours_ms:9.3f} {ratio:5.2f}x {spread:16}"
+            f" {medians[0]:8.2f}x {medians[1]:5.2f}x"
+            f"  {their_error:.2e} {our_error:.2e}   {their_rms:.2e} {our_rms:.2e}",
+            flush=True,
+        )
+    if args.json:
+        args.json.write_text(json.dumps({"environment": facts, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

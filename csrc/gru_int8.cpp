@@ -1,0 +1,16 @@
+// The schema of `gru_int8` and its backends.
+#include "gru_int8.h"
+
+#include <torch/library.h>
+
+TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
+  m.set_python_module("gru_ext.quantize");
+  m.def(
+      "gru_int8(Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes, bool bidirectional)"
+      " -> (Tensor y, Tensor h_n)");
+}
+
+TORCH_LIBRARY_IMPL(gru_ext, CPU, m) { m.impl("gru_int8", gru_ext::gru_int8_cpu); }
+
+// For inference: its results have no gradient.
+TORCH_LIBRARY_IMPL(gru_ext, Autograd, m) { m.impl("gru_int8", torch::CppFunction::makeFallthrough()); }
