@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
         help=f"peers, separated by commas, or none: {', '.join(PEERS)}; default: all but compile",
     )
     built.add_argument("--threads", type=_positive_int, help="for every contender; default: torch's own choice")
-    built.add_argument("--filter", default="", help="only sizes whose name (T,B,H...) contains this")
+    built.add_argument(
+        "--filter", type=_pattern, default="", help="only sizes whose name (T,B,H...) this regular expression finds"
+    )
     built.add_argument("--repeat", type=_positive_int, help="rounds; each times a block of calls of every contender")
     built.add_argument("--block-seconds", type=_positive, help="length of a block of calls")
     built.add_argument(
@@ -85,6 +88,14 @@ def _peers(text: str) -> tuple[str, ...]:
     return names
 
 
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"expected a regular expression, got {text} ({error})") from None
+    return text
+
+
 def _positive_int(text: str) -> int:
     try:
         value = int(text)
@@ -125,7 +136,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0; 1 for a wrong answer of ours, or past --worse or --at-least; 2 for bad options; 130 for Ctrl-C."""
+    """Exit status: 0; 1 for a wrong answer of ours, or past --worse or --at-least; 2 bad options; 130 Ctrl-C."""
     command = parser()
     args = command.parse_args(arguments)
     try:
@@ -136,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if loaded is None:
         settings = settings_of(args)
         if not rows_of(settings):
-            command.error(f"no size of suite {args.suite} contains {args.filter!r} in its name (T,B,H)")
+            command.error(f"no size of suite {args.suite} has {args.filter} in its name (T,B,H)")
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
         with display.display() as shown:
             run = measure_suite(settings, shown)

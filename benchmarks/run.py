@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +58,7 @@ def rows_of(settings: Settings) -> list[tuple[Case, Pass]]:
     return [
         (case, kind)
         for case in suite.cases(settings.threads)
-        if settings.filter in str(case.size)
+        if re.search(settings.filter, str(case.size))
         for kind in settings.passes
         if kind == "forward" or not case.inference
     ]

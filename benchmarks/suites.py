@@ -94,7 +94,10 @@ def _scaling(most_threads: int) -> list[Case]:
         *(Size(32, 8, H) for H in (32, 64, 128, 256, 512, 1024)),
     ]
     threads = [n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n < most_threads] + [most_threads]
-    return [*map(Case, sizes), *(Case(size, n) for size in (Size(100, 1, 256), Size(100, 32, 512)) for n in threads)]
+    return [
+        *map(Case, dict.fromkeys(sizes)),
+        *(Case(size, n) for size in (Size(100, 1, 256), Size(100, 32, 512)) for n in threads),
+    ]
 
 
 SUITES: dict[str, Suite] = {
