@@ -91,7 +91,7 @@ class LiveDisplay(Display):
 def _table(run: Run, kind: str, most: int | None = None) -> Any:
     from rich.table import Table
 
-    head, rows = report.table(run, kind)
+    head, rows = report.table(run, kind, ranges=False)
     table = Table(title=report.heading(run, kind), title_justify="left", header_style="bold")
     for name in head:
         table.add_column(name, justify="left" if name == head[0] else "right")

@@ -50,17 +50,21 @@ def cpu_clock(threads: int) -> Clock:
 
 
 def cuda_clock(device: torch.device) -> Clock:
-    """Time on the current stream of a GPU, between two events."""
+    """Time on a GPU, between two events on its default stream.
+
+    That stream, unlike others, waits for what a library does on streams of its own, if it made them with the defaults.
+    """
 
     def seconds(step: Step, calls: int) -> float:
         with torch.cuda.device(device):
             for _ in range(2):
                 step()
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
+            stream = torch.cuda.default_stream(device)
+            start.record(stream)
             for _ in range(calls):
                 step()
-            end.record()
+            end.record(stream)
             end.synchronize()
             return 1e-3 * float(start.elapsed_time(end)) / calls
 

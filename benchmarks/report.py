@@ -75,8 +75,8 @@ def left_out(run: Run) -> list[str]:
     ]
 
 
-def table(run: Run, kind: str) -> Table:
-    """Times and ratios of one pass; or memory; or the parts of the kernels."""
+def table(run: Run, kind: str, ranges: bool = True) -> Table:
+    """Times and ratios of one pass, with or without the ranges; or memory; or the parts of the kernels."""
     rows = [row for row in run.rows if row.kind == kind]
     if kind == "kernels":
         head = ["T,B,H", *kernels.PARTS]
@@ -92,7 +92,7 @@ def table(run: Run, kind: str) -> Table:
     names = [name for name in run.peers if any(name in row.times for row in rows)]
     threads = len({row.threads for row in rows}) > 1
     head = ["T,B,H", *(["threads"] if threads else []), f"{OURS} ms"]
-    head += [word for name in names for word in (f"{name} ms", "ratio (range)")] + ["of the limit"]
+    head += [f"{name} ms, ratio{' (range)' if ranges else ''}" for name in names] + ["of the limit"]
     cells = []
     for row in rows:
         if OURS not in row.times:
@@ -101,10 +101,10 @@ def table(run: Run, kind: str) -> Table:
         for name in names:
             if name in row.times:
                 spread = row.ratio(name)
-                cell += [milliseconds(row.times[name].median)]
-                cell += [f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})"]
+                around = f" ({spread.low:.2f} to {spread.high:.2f})" if ranges else ""
+                cell.append(f"{milliseconds(row.times[name].median)}, {spread.median:.2f}x{around}")
             else:
-                cell += ["-", "-"]
+                cell.append("-")
         cells.append([*cell, f"{row.reached or 0:.0%}, {row.bound.by}"])
     return head, cells
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks import check, kernels, machine, measure, memory, roofline
 from benchmarks.contenders import OURS, PEERS, Contender, GruExt, Problem, Step
+from benchmarks.contenders.base import ModuleContender
 from benchmarks.results import Row, Run, Timing
 from benchmarks.suites import SUITES, Case, Pass, Suite
 
@@ -206,7 +207,10 @@ def _weigh(row: Row, kind: Pass, run: Run, settings: Settings, doing: Callable[[
     for name in run.contenders:
         doing(f"{row.size} {kind}: memory of {name}")
         contender = GruExt if name == OURS else PEERS[name]
-        if reason := contender.refuses(problem):
+        reason = contender.refuses(problem)
+        if settings.device.type == "cuda" and not issubclass(contender, ModuleContender):
+            reason = "its memory on a GPU is not torch's, which alone is counted"
+        if reason:
             row.left_out[name] = reason
             continue
         try:

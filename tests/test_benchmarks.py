@@ -533,9 +533,9 @@ def test_markdown_and_html_reports(tmp_path: Path) -> None:
         report.write(make_run(), tmp_path / name, [picture])
     markdown, page = ((tmp_path / name).read_text() for name in ("report.md", "report.html"))
     assert "![ratios](plots/ratios.png)" in markdown
-    assert "| 40,1,64 | 1 | 4 | 4.00 (4.00 to 4.00) | 0.5 | 0.50 (0.50 to 0.50) | 50%, arithmetic |" in markdown
+    assert "| 40,1,64 | 1 | 4, 4.00x (4.00 to 4.00) | 0.5, 0.50x (0.50 to 0.50) | 50%, arithmetic |" in markdown
     assert '<img alt="ratios" src="data:image/png;base64,iVBORw==">' in page
-    assert "<td>4.00 (4.00 to 4.00)</td>" in page
+    assert "<td>4, 4.00x (4.00 to 4.00)</td>" in page
     for text in (markdown, page):
         assert "haste is absent: not installed" in text
         assert "peaks, 2 threads: 100 GFLOP/s" in text
