@@ -129,6 +129,7 @@ SUITES: dict[str, Suite] = {
     "kernels": Suite(
         "where does our own time go: input product, recurrence, saved gates, weight gradients, dx?",
         _cases([size for size in TEN if size.L == 1 and size.D == 1]),
+        passes=("train",),
         against=(),
     ),
     "sweep": Suite(
