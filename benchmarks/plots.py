@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -130,8 +131,6 @@ def ratios(run: Run) -> Any:
 
 def heatmap(run: Run) -> Any:
     """Our speed over torch.nn.GRU for B and H."""
-    from matplotlib.colors import TwoSlopeNorm
-
     rows = [row for row in grid(run) if "torch" in row.times]
     kinds = list(dict.fromkeys(row.kind for row in rows))
     if not rows:
@@ -142,8 +141,9 @@ def heatmap(run: Run) -> Any:
     for axes, kind in zip(panels, kinds, strict=True):
         places = {(r.size.B, r.size.H): r.ratio("torch").median for r in rows if r.kind == kind}
         values = [[places.get((b, h), float("nan")) for h in hiddens] for b in batches]
-        norm = TwoSlopeNorm(1.0, min(0.5, *places.values()), max(2.0, *places.values()))
-        image = axes.imshow(values, cmap="RdYlGn", norm=norm, aspect="auto")
+        logarithms = [[math.log2(value) for value in line] for line in values]
+        most = max(2.0, *(abs(value) for line in logarithms for value in line))
+        image = axes.imshow(logarithms, cmap="RdYlGn", vmin=-most, vmax=most, aspect="auto")
         for i, line in enumerate(values):
             for j, value in enumerate(line):
                 axes.text(j, i, f"{value:.1f}x", ha="center", va="center")
@@ -152,7 +152,8 @@ def heatmap(run: Run) -> Any:
         axes.set_xlabel("H units")
         axes.set_ylabel("B rows")
         axes.set_title(kind, fontsize=10)
-        figure.colorbar(image, ax=axes)
+        powers = range(-int(most), int(most) + 1)
+        figure.colorbar(image, ax=axes).set_ticks(list(powers), labels=[f"{2.0**power:g}x" for power in powers])
     return figure
 
 
@@ -171,17 +172,19 @@ def per_step(run: Run) -> Any:
             for name in (OURS, *run.peers):
                 points = [(r.size.H, 1e6 * r.times[name].median / r.size.T) for r in mine if name in r.times]
                 if points:
-                    label = f"{name}, B = {batch}"
+                    label = name if style == "-" else "_"
                     axes.plot(*zip(*points, strict=True), style, marker=".", color=COLOURS[name], label=label)
             limit = [(r.size.H, 1e6 * r.bound.seconds / r.size.T) for r in mine]
-            axes.plot(*zip(*limit, strict=True), style, color="black", linewidth=0.8, label=f"limit, B = {batch}")
+            label = "limit" if style == "-" else "_"
+            axes.plot(*zip(*limit, strict=True), style, color="black", linewidth=0.8, label=label)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         _ticks(axes.xaxis, sorted({r.size.H for r in rows}))
         axes.set_xlabel("H units")
         axes.set_ylabel("microseconds a step")
-        axes.set_title(kind, fontsize=10)
-        axes.legend(fontsize=7, frameon=False)
+        lines = zip(("solid", "dashed"), shown, strict=False)
+        axes.set_title(f"{kind}; {', '.join(f'{style}: B = {batch}' for style, batch in lines)}", fontsize=10)
+        axes.legend(fontsize=8, frameon=False)
         axes.grid(alpha=0.3)
     return figure
 
