@@ -148,7 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = settings_of(args)
         if not rows_of(settings):
             command.error(f"no size of suite {args.suite} has {args.filter} in its name (T,B,H)")
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
+        if args.device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
         with display.display() as shown:
             run = measure_suite(settings, shown)
     else:

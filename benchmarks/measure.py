@@ -2,8 +2,8 @@
 
 A round gives every contender one block of calls; the order rotates from round to round, so that whatever else the
 machine does, and whatever one leaves behind for the next, falls on all of them. A first round warms up and is not
-counted, unless a call takes half a second. On a CPU ``torch.utils.benchmark``
-times a block, two calls of warm-up before it; on a GPU two CUDA events do, with no synchronisation between them.
+counted, unless a call takes half a second. On a CPU ``torch.utils.benchmark`` times a block, after two calls of
+warm-up; on a GPU two CUDA events do, with no synchronisation between them.
 """
 
 from __future__ import annotations
