@@ -12,7 +12,7 @@ from benchmarks.contenders import OURS
 from benchmarks.measure import geometric_mean
 from benchmarks.results import Row, Run
 
-BUSY = 0.2  # noise from which on something else was running
+MUCH_NOISE = 0.2
 
 Table = tuple[list[str], list[list[str]]]  # head, rows
 
@@ -57,8 +57,8 @@ def summary(run: Run) -> list[str]:
         mean = geometric_mean([row.reached or 1.0 for row in run.timed])
         lines.append(f"{mean:.0%} of the limit of this machine (geometric mean), see docs/benchmarks.md")
     if (noise := run.noise()) is not None:
-        busy = "; the machine was busy, believe no figure of this run" if noise > BUSY else ""
-        lines.append(f"noise: timed against ourselves, nine rounds of ten were within {noise:.1%}{busy}")
+        much = "; that is much: measure again on a quieter machine" if noise > MUCH_NOISE else ""
+        lines.append(f"noise: timed against ourselves, nine rounds of ten were within {noise:.1%}{much}")
     lines += left_out(run)
     lines += [f"{name} is absent: {reason}" for name, reason in run.absent.items()]
     return lines
