@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -205,4 +206,6 @@ def _print_changes(old: Run, new: Run, factor: float) -> bool:
 
 
 if __name__ == "__main__":
+    # A time limit ends a run as Ctrl-C does: what was measured is kept.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

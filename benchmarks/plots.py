@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -53,11 +54,12 @@ def draw(run: Run, folder: Path) -> list[Path]:
     return paths
 
 
-def _subplots(run: Run, what: str, columns: int, width: float, height: float) -> tuple[Any, list[Any]]:
+def _subplots(run: Run, what: str, columns: int, width: float, height: float, rows: int = 1) -> tuple[Any, list[Any]]:
+    """A figure with a title, and its panels row by row."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False)[0]
+    axes = figure.subplots(rows, columns, squeeze=False).flat
     figure.suptitle(f"{what}\n{machine.title(run.environment)}", fontsize=9)
     return figure, list(axes)
 
@@ -228,24 +230,23 @@ def scaling(run: Run) -> Any:
     """Time against T, B, H and threads, each with the others fixed."""
     if run.suite != "scaling" or not run.timed:
         return None
-    kind = run.timed[0].kind
-    rows = [row for row in run.timed if row.kind == kind]
-    figure, panels = _subplots(run, f"Scaling, {kind}", 4, 17, 4.2)
+    kinds = list(dict.fromkeys(row.kind for row in run.timed))
+    figure, panels = _subplots(run, "Scaling", 4, 17, 4.2 * len(kinds), rows=len(kinds))
     letters: list[tuple[str, Callable[[Row], float]]] = [
         ("T", lambda row: row.size.T),
         ("B", lambda row: row.size.B),
         ("H", lambda row: row.size.H),
         ("threads", lambda row: row.threads),
     ]
-    for axes, (letter, of) in zip(panels, letters, strict=True):
-        series = _series(rows, letter, of)
+    for axes, (kind, (letter, of)) in zip(panels, itertools.product(kinds, letters), strict=True):
+        series = _series([row for row in run.timed if row.kind == kind], letter, of)
         for fixed, mine in series.items():
             for name in (OURS, *run.peers):
                 points = sorted((of(row), 1e3 * row.times[name].median) for row in mine if name in row.times)
                 if len(points) > 1:
                     style = "-" if fixed == next(iter(series)) else "--"
                     axes.plot(*zip(*points, strict=True), style, marker=".", color=COLOURS[name], label=name)
-        axes.set_title("; ".join(series), fontsize=8)
+        axes.set_title("\n".join(f"{kind}, {fixed}" for fixed in series), fontsize=8)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         if series:

@@ -25,7 +25,7 @@ def milliseconds(seconds: float) -> str:
 
 def line(row: Row) -> str:
     """One row in one line."""
-    words = [f"{row.size!s:36} {row.kind:8}"]
+    words = [f"{row.size!s:36} {row.kind:8} {row.threads} threads"]
     if OURS in row.times:
         words.append(f"{milliseconds(row.times[OURS].median):>7} ms")
         words += [f"{name} {spread.median:.2f}x" for name, spread in row.ratios().items()]
@@ -44,13 +44,18 @@ def _is_news(reason: str) -> bool:
 def summary(run: Run) -> list[str]:
     """What a user wants to know, in sentences."""
     lines = [f"interrupted: {len(run.rows)} rows were measured before"] if run.interrupted else []
+    several = len({row.threads for row in run.rows}) > 1
     for name in run.peers:
         compared = [(row, row.ratio(name)) for row in run.timed if name in row.times]
         if not compared:
             continue
         mean = geometric_mean([spread.median for _, spread in compared])
         lines.append(f"{mean:.2f} times as fast as {name} (geometric mean of {len(compared)} rows)")
-        lost = [f"{row.size} {row.kind} ({spread.median:.2f}x)" for row, spread in compared if spread.median < 1]
+        lost = [
+            f"{row.key if several else f'{row.size} {row.kind}'} ({spread.median:.2f}x)"
+            for row, spread in compared
+            if spread.median < 1
+        ]
         if lost:
             lines.append(f"  {name} is faster in {len(lost)}: {'; '.join(lost)}")
     if run.timed:

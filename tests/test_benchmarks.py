@@ -618,6 +618,20 @@ def test_interrupted_run_keeps_what_was_measured(
     assert "interrupted: 1 rows were measured before" in capsys.readouterr().out
 
 
+def test_a_time_limit_keeps_what_was_measured(tmp_path: Path) -> None:
+    kept = tmp_path / "run.json"
+    script = (
+        "import os, runpy, signal, sys; from benchmarks import display, roofline;"
+        " from benchmarks.roofline import Peaks;"
+        " roofline.measure = lambda *_: Peaks(1e11, {1 << 20: 1e11}, 1e-7, 1024);"
+        " display.Display.done = lambda *_: os.kill(os.getpid(), signal.SIGTERM);"
+        f" sys.argv = ['benchmarks', '--filter=^1,', '--against=none', '--threads=1', '--json={kept}'];"
+        " runpy.run_module('benchmarks', run_name='__main__')"
+    )
+    assert run_python("-c", script, path=(ROOT,)).returncode == 130
+    assert [row.kind for row in results.load(kept).rows] == ["forward"]
+
+
 def test_our_wrong_answer_fails_and_is_not_ranked(
     quick: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
