@@ -275,7 +275,7 @@ def sweep(run: Run) -> Any:
     if run.suite != "sweep" or not run.timed:
         return None
     kinds = list(dict.fromkeys(row.kind for row in run.timed))
-    figure, panels = _subplots(run, f"{OURS} alone, every H", len(kinds), 1 + 6 * len(kinds), 5)
+    figure, panels = _subplots(run, f"{OURS} alone: time of a multiply-add", len(kinds), 1 + 6 * len(kinds), 5)
     for axes, kind in zip(panels, kinds, strict=True):
         for batch in sorted({row.size.B for row in run.timed}):
             points = sorted(
