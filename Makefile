@@ -1,5 +1,5 @@
-# `make train` trains a character model on real text; `make test` runs every check. Both do their own set-up in .venv:
-# with the torch of the system's python3 when it has one, else with the pinned one.
+# `make train` trains a character model on real text; `make test` runs every check; `make bench` measures this machine.
+# All do their own set-up in .venv: with the torch of the system's python3 when it has one, else with the pinned one.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -7,13 +7,16 @@ BIN := .venv/bin
 
 SOURCES := setup.py pyproject.toml gru_ext/version.py $(shell find csrc -name '*.cpp' -o -name '*.h')
 
-.PHONY: train test lint format clean
+.PHONY: train test bench lint format clean
 
 train: .venv/built-examples
 	$(BIN)/python examples/train_text.py $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: .venv/built-bench
+	$(BIN)/python -m benchmarks $(or $(ARGS),quick --report out/quick.html)
 
 lint: .venv/built-dev
 	$(BIN)/ruff check .

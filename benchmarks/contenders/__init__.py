@@ -1,0 +1,20 @@
+"""One small adapter for each contender: the same weights and inputs, in its own form and best known configuration."""
+
+from __future__ import annotations
+
+from benchmarks.contenders.base import Contender, Problem, Step
+from benchmarks.contenders.compile import Compile
+from benchmarks.contenders.flashrnn import FlashRNN
+from benchmarks.contenders.gru_ext import GruExt
+from benchmarks.contenders.haste import Haste
+from benchmarks.contenders.keras import Keras
+from benchmarks.contenders.onnxruntime import OnnxRuntime
+from benchmarks.contenders.openvino import OpenVINO
+from benchmarks.contenders.torch import Torch
+
+__all__ = ["OURS", "PEERS", "Contender", "GruExt", "Problem", "Step"]
+
+OURS = GruExt.name
+PEERS: dict[str, type[Contender]] = {
+    peer.name: peer for peer in (Torch, Compile, OnnxRuntime, OpenVINO, Keras, Haste, FlashRNN)
+}

@@ -1,0 +1,47 @@
+"""Ours."""
+
+from __future__ import annotations
+
+import torch
+
+import gru_ext
+from benchmarks.contenders.base import ModuleContender, Problem
+
+
+class GruExt(ModuleContender):
+    """``gru_ext.GRU``."""
+
+    name = "gru_ext"
+    distribution = "gru_ext"
+    modules = ("gru_ext",)
+    configuration = "gru_ext.GRU, eager"
+
+    @classmethod
+    def version(cls) -> str:
+        """Of the package that is imported, installed or not."""
+        return gru_ext.__version__
+
+    @classmethod
+    def refuses(cls, problem: Problem) -> str | None:
+        """A device that this build has no kernels for."""
+        try:
+            with torch.no_grad():
+                gru_ext.GRU(1, 1, device=problem.device, dtype=problem.dtype)(
+                    torch.zeros(1, 1, 1, device=problem.device, dtype=problem.dtype)
+                )
+        except NotImplementedError as error:
+            return str(error).partition("\n")[0]
+        return None
+
+    def __init__(self, problem: Problem) -> None:
+        size = problem.size
+        module = gru_ext.GRU(
+            size.inputs,
+            size.H,
+            size.L,
+            bidirectional=size.D == 2,
+            device=problem.device,
+            dtype=problem.dtype,
+        )
+        module.load_state_dict(problem.weights)
+        self.take(problem, module)

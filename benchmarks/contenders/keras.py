@@ -1,0 +1,121 @@
+"""Keras 3 on JAX: ``keras.layers.GRU(reset_after=True)``, forward and training under ``jax.jit``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.contenders.base import Contender, Problem, Step, by_layer, swap_r_and_z
+
+DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+
+
+def _array(tensor: Tensor, dtype: str) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.asarray(tensor.detach().float().cpu().numpy(), dtype=dtype)
+
+
+def _tensor(array: Any) -> Tensor:
+    import numpy
+
+    return torch.from_numpy(numpy.asarray(array, dtype="float32").copy())
+
+
+class Keras(Contender):
+    """Keras computes batch-first: x and dy are laid out (B, T, I) beforehand, and results turned back."""
+
+    name = "keras"
+    distribution = "keras"
+    modules = ("keras", "jax")
+    configuration = "keras.layers.GRU(reset_after=True), JAX backend, one jitted function a pass, (B, T, I) input"
+
+    @classmethod
+    def absent(cls) -> str | None:
+        """Keras reads its backend once, when it is first imported."""
+        if reason := super().absent():
+            return reason
+        keras = sys.modules.get("keras")
+        if keras is not None and keras.config.backend() != "jax":
+            return "Keras was imported with another backend than JAX"
+        return None
+
+    @classmethod
+    def refuses(cls, problem: Problem) -> str | None:
+        """float64, and another number of threads than the first: XLA starts its threads once a process."""
+        if problem.dtype not in DTYPES:
+            return "JAX leaves float64 out unless told otherwise"
+        if "jax" in sys.modules and os.environ.get("NPROC") != str(problem.threads):
+            return "XLA keeps the number of threads that it started with"
+        return None
+
+    def __init__(self, problem: Problem) -> None:
+        os.environ.setdefault("KERAS_BACKEND", "jax")
+        os.environ.setdefault("NPROC", str(problem.threads))  # the size of XLA's thread pool
+        if problem.device.type == "cpu":
+            os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        import jax
+        import keras
+
+        self.jax, self.problem, self.dtype = jax, problem, DTYPES[problem.dtype]
+        size = problem.size
+        layers = [
+            # The initial values are replaced; orthogonal ones, the default, need a decomposition in float32.
+            keras.layers.GRU(size.H, return_sequences=True, recurrent_initializer="zeros", dtype=self.dtype)
+            for _ in range(size.L)
+        ]
+        self.model = keras.Sequential(
+            [keras.layers.Bidirectional(layer, dtype=self.dtype) for layer in layers] if size.D == 2 else layers
+        )
+        self.model.build((size.B, size.T, size.inputs))
+        arrays = []
+        for weight_ih, weight_hh, bias_ih, bias_hh in by_layer(problem.weights):
+            arrays += [swap_r_and_z(weight_ih).T, swap_r_and_z(weight_hh).T]  # (I, 3H), (H, 3H)
+            arrays += [torch.stack([swap_r_and_z(bias_ih), swap_r_and_z(bias_hh)])]  # (2, 3H)
+        self.variables = [_array(array, self.dtype) for array in arrays]
+        others = [variable.value for variable in self.model.non_trainable_variables]
+
+        def forward(variables: Any, x: Any) -> Any:
+            return self.model.stateless_call(variables, others, x)[0]
+
+        def train(variables: Any, x: Any, dy: Any) -> Any:
+            return jax.vjp(forward, variables, x)[1](dy)
+
+        self.forward, self.train = jax.jit(forward), jax.jit(train)
+        self.linearize = jax.jit(lambda variables, x: jax.vjp(forward, variables, x)[1])
+        self.backward = jax.jit(lambda pullback, dy: pullback(dy))
+
+    def weights(self) -> dict[str, Tensor]:  # noqa: D102
+        return dict(zip(self.problem.weights, self._as_torch(self.variables), strict=True))
+
+    def step(self, x: Tensor, dy: Tensor) -> Step:  # noqa: D102
+        variables, wait = self.variables, self.jax.block_until_ready
+        inputs, gradient = _array(x.transpose(0, 1), self.dtype), _array(dy.transpose(0, 1), self.dtype)
+        if self.problem.kind == "forward":
+            return lambda: wait(self.forward(variables, inputs))
+        if self.problem.kind == "train":
+            return lambda: wait(self.train(variables, inputs, gradient))
+        pullback = wait(self.linearize(variables, inputs))
+        return lambda: wait(self.backward(pullback, gradient))
+
+    def results(self, returned: Any) -> dict[str, Tensor]:  # noqa: D102
+        if self.problem.kind == "forward":
+            return {"y": _tensor(returned).transpose(0, 1)}
+        dvariables, dx = returned
+        names = [f"d{name}" for name in self.problem.weights]
+        return {
+            "dx": _tensor(dx).transpose(0, 1),
+            **dict(zip(names, self._as_torch(dvariables), strict=True)),
+        }
+
+    def _as_torch(self, arrays: Any) -> list[Tensor]:
+        """Kernel, recurrent kernel and bias of each direction to weight_ih, weight_hh, bias_ih, bias_hh."""
+        tensors = []
+        for i in range(0, len(arrays), 3):
+            kernel, recurrent, bias = (_tensor(array) for array in arrays[i : i + 3])
+            tensors += [swap_r_and_z(t) for t in (kernel.T, recurrent.T, bias[0], bias[1])]
+        return tensors

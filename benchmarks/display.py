@@ -1,0 +1,100 @@
+"""What is seen while a run goes: with rich on a terminal a live table and progress bar, else a line a row."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any
+
+from benchmarks import report
+from benchmarks.results import Row, Run
+from benchmarks.run import Watcher
+
+
+def display() -> Display:
+    """The best that this terminal and this installation can do."""
+    if not sys.stdout.isatty():
+        return Display()
+    try:
+        import rich  # noqa: F401
+    except ImportError:
+        print("no live table, as rich is not installed (pip install rich)")
+        return Display()
+    return LiveDisplay()
+
+
+class Display(Watcher):
+    """A line for each row."""
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to close."""
+
+    def start(self, run: Run, rows: int) -> None:
+        """Say what takes part."""
+        print(f"{run.suite}: {rows} rows, {', '.join(run.contenders)}; ratios: their time over that of gru_ext")
+        for name, reason in run.absent.items():
+            print(f"{name} is absent: {reason}")
+
+    def done(self, row: Row) -> None:
+        """Print it."""
+        print(report.line(row), flush=True)
+
+
+class LiveDisplay(Display):
+    """A table that grows above a progress bar."""
+
+    def __init__(self) -> None:
+        from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.run: Run | None = None
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+        self.progress = Progress(*columns)
+        self.live = Live(self.progress, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> LiveDisplay:
+        self.live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the whole table behind."""
+        self.live.__exit__(kind, error, trace)
+        if self.run is not None:
+            for name in report.kinds(self.run):
+                self.live.console.print(_table(self.run, name))
+
+    def start(self, run: Run, rows: int) -> None:
+        """Show an empty bar."""
+        self.run = run
+        self.task = self.progress.add_task("", total=rows)
+
+    def doing(self, what: str) -> None:
+        """Beside the bar."""
+        self.progress.update(self.task, description=what)
+
+    def done(self, row: Row) -> None:
+        """One more row in the table of its pass; as many of the last rows as the terminal has room for."""
+        from rich.console import Group
+
+        assert self.run is not None
+        self.progress.advance(self.task)
+        self.live.update(Group(_table(self.run, row.kind, max(5, self.live.console.height - 8)), self.progress))
+
+
+def _table(run: Run, kind: str, most: int | None = None) -> Any:
+    from rich.table import Table
+
+    head, rows = report.table(run, kind, ranges=False)
+    table = Table(title=report.heading(run, kind), title_justify="left", header_style="bold")
+    for name in head:
+        table.add_column(name, justify="left" if name == head[0] else "right")
+    for cells in rows[-most:] if most else rows:
+        table.add_row(*cells)
+    return table

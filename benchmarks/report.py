@@ -1,0 +1,199 @@
+"""A run in words and tables: lines for the terminal, Markdown, and HTML that carries its plots inside."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import kernels
+from benchmarks.contenders import OURS
+from benchmarks.measure import geometric_mean
+from benchmarks.results import Row, Run
+
+MUCH_NOISE = 0.2
+
+Table = tuple[list[str], list[list[str]]]  # head, rows
+
+
+def milliseconds(seconds: float) -> str:
+    """Three digits, without an exponent."""
+    ms = 1e3 * seconds
+    return f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}"
+
+
+def line(row: Row) -> str:
+    """One row in one line."""
+    words = [f"{row.size!s:36} {row.kind:8} {row.threads} threads"]
+    if OURS in row.times:
+        words.append(f"{milliseconds(row.times[OURS].median):>7} ms")
+        words += [f"{name} {spread.median:.2f}x" for name, spread in row.ratios().items()]
+        words.append(f"{row.reached or 0:.0%} of the limit ({row.bound.by})")
+    words += [f"{name} {1e3 * timing.median:.3g} ms" for name, timing in row.times.items() if OURS not in row.times]
+    words += [f"{name} {size / 2**20:.1f} MiB" for name, size in row.peak_bytes.items()]
+    words += [f"{name}: {reason}" for name, reason in row.left_out.items() if _is_news(reason)]
+    return words[0] + " " + ", ".join(words[1:])
+
+
+def _is_news(reason: str) -> bool:
+    """Whether it belongs to this row; what a peer never does is said once, at the end."""
+    return reason.startswith(("failed", "wrong", "one call"))
+
+
+def summary(run: Run) -> list[str]:
+    """What a user wants to know, in sentences."""
+    lines = [f"interrupted: {len(run.rows)} rows were measured before"] if run.interrupted else []
+    several = len({row.threads for row in run.rows}) > 1
+    for name in run.peers:
+        compared = [(row, row.ratio(name)) for row in run.timed if name in row.times]
+        if not compared:
+            continue
+        mean = geometric_mean([spread.median for _, spread in compared])
+        lines.append(f"{mean:.2f} times as fast as {name} (geometric mean of {len(compared)} rows)")
+        lost = [
+            f"{row.key if several else f'{row.size} {row.kind}'} ({spread.median:.2f}x)"
+            for row, spread in compared
+            if spread.median < 1
+        ]
+        if lost:
+            lines.append(f"  {name} is faster in {len(lost)}: {'; '.join(lost)}")
+    if run.timed:
+        mean = geometric_mean([row.reached or 1.0 for row in run.timed])
+        lines.append(f"{mean:.0%} of the limit of this machine (geometric mean), see docs/benchmarks.md")
+    if (noise := run.noise()) is not None:
+        much = "; that is much: measure again on a quieter machine" if noise > MUCH_NOISE else ""
+        lines.append(f"noise: timed against ourselves, nine rounds of ten were within {noise:.1%}{much}")
+    lines += left_out(run)
+    lines += [f"{name} is absent: {reason}" for name, reason in run.absent.items()]
+    return lines
+
+
+def left_out(run: Run) -> list[str]:
+    """Who was not timed where, and why; the same reason once."""
+    reasons: dict[tuple[str, str], list[Row]] = {}
+    for row in run.rows:
+        for name, reason in row.left_out.items():
+            reasons.setdefault((name, reason), []).append(row)
+    return [
+        f"{name} left out of {len(rows)} of {len(run.rows)} rows"
+        + (f" ({rows[0].size} {rows[0].kind})" if len(rows) == 1 else "")
+        + f": {reason}"
+        for (name, reason), rows in reasons.items()
+    ]
+
+
+def table(run: Run, kind: str, ranges: bool = True) -> Table:
+    """Times and ratios of one pass, with or without the ranges; or memory; or the parts of the kernels."""
+    rows = [row for row in run.rows if row.kind == kind]
+    if kind == "kernels":
+        head = ["T,B,H", *kernels.PARTS]
+        timed = [row for row in rows if row.times]
+        values = [kernels.parts({name: t.median for name, t in row.times.items()}) for row in timed]
+        return head, [
+            [str(row.size), *(milliseconds(v) for v in part.values())] for row, part in zip(timed, values, strict=True)
+        ]
+    if run.suite == "memory":
+        return ["T,B,H", OURS, *run.peers], [
+            [str(row.size), *(_mebibytes(row, name) for name in (OURS, *run.peers))] for row in rows
+        ]
+    names = [name for name in run.peers if any(name in row.times for row in rows)]
+    threads = len({row.threads for row in rows}) > 1
+    head = ["T,B,H", *(["threads"] if threads else []), f"{OURS} ms"]
+    head += [f"{name} ms, ratio{' (range)' if ranges else ''}" for name in names] + ["of the limit"]
+    cells = []
+    for row in rows:
+        if OURS not in row.times:
+            continue
+        cell = [str(row.size), *([str(row.threads)] if threads else []), milliseconds(row.times[OURS].median)]
+        for name in names:
+            if name in row.times:
+                spread = row.ratio(name)
+                around = f" ({spread.low:.2f} to {spread.high:.2f})" if ranges else ""
+                cell.append(f"{milliseconds(row.times[name].median)}, {spread.median:.2f}x{around}")
+            else:
+                cell.append("-")
+        cells.append([*cell, f"{row.reached or 0:.0%}, {row.bound.by}"])
+    return head, cells
+
+
+def _mebibytes(row: Row, name: str) -> str:
+    return f"{row.peak_bytes[name] / 2**20:.1f} MiB" if name in row.peak_bytes else "-"
+
+
+def kinds(run: Run) -> list[str]:
+    """The passes of a run, in order."""
+    return list(dict.fromkeys(row.kind for row in run.rows))
+
+
+def heading(run: Run, kind: str) -> str:
+    """Of the table of one pass."""
+    if kind == "kernels":
+        return "parts, ms"
+    return f"{kind}, peak of memory" if run.suite == "memory" else f"{kind}; a ratio above 1: {OURS} is faster"
+
+
+def environment(run: Run) -> list[str]:
+    """The machine, the contenders and the peaks, a line each."""
+    lines = [f"{key}: {value}" for key, value in run.environment.items()]
+    lines += [f"{name} {facts['version']}: {facts['configuration']}" for name, facts in run.contenders.items()]
+    for threads, peaks in run.peaks.items():
+        reads = ", ".join(f"{int(size) >> 10} KiB {rate / 1e9:.0f}" for size, rate in peaks["bytes"].items())
+        lines.append(
+            f"peaks, {threads} threads: {peaks['flops'] / 1e9:.0f} GFLOP/s; reading again and again, GB/s: {reads};"
+            f" a step of the smallest GRU {1e9 * peaks['step_seconds']:.0f} ns"
+        )
+    return lines
+
+
+def write(run: Run, path: Path, plots: Sequence[Path]) -> None:
+    """Write a report: .html with the plots inside, or Markdown that names them by relative path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_html(run, plots) if path.suffix == ".html" else _markdown(run, plots, path.parent))
+
+
+def _markdown(run: Run, plots: Sequence[Path], folder: Path) -> str:
+    parts = [f"# {OURS}: benchmark {run.suite}", "\n".join(f"- {words.strip()}" for words in summary(run))]
+    parts += [f"![{plot.stem}]({_relative(plot, folder)})" for plot in plots]
+    for kind in kinds(run):
+        head, rows = table(run, kind)
+        parts.append(f"## {heading(run, kind)}")
+        parts.append("\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)))
+    parts += ["## The machine", "\n".join(f"- {words}" for words in environment(run))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _relative(plot: Path, folder: Path) -> str:
+    try:
+        return plot.resolve().relative_to(folder.resolve()).as_posix()
+    except ValueError:
+        return plot.resolve().as_posix()
+
+
+STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em}"
+    "table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
+    "td,th{padding:.2em .7em;border-bottom:1px solid #ddd;text-align:right}"
+    "td:first-child,th:first-child{text-align:left}img{max-width:100%}"
+)
+
+
+def _html(run: Run, plots: Sequence[Path]) -> str:
+    def items(lines: Sequence[str]) -> str:
+        return "<ul>" + "".join(f"<li>{html.escape(words.strip())}</li>" for words in lines) + "</ul>"
+
+    def cells(tag: str, row: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
+
+    title = html.escape(f"{OURS}: benchmark {run.suite}")
+    parts = [f"<h1>{title}</h1>", items(summary(run))]
+    for plot in plots:
+        data = base64.b64encode(plot.read_bytes()).decode()
+        parts.append(f'<img alt="{html.escape(plot.stem)}" src="data:image/png;base64,{data}">')
+    for kind in kinds(run):
+        head, rows = table(run, kind)
+        parts.append(f"<h2>{html.escape(heading(run, kind))}</h2>")
+        parts.append(f"<table>{cells('th', head)}{''.join(cells('td', row) for row in rows)}</table>")
+    parts += ["<h2>The machine</h2>", items(environment(run))]
+    page = "\n".join(parts)
+    return f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>\n{page}\n'

@@ -1,0 +1,772 @@
+"""python -m benchmarks: the adapters, the statistics, what is kept, drawn and said, and how it fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from process import ROOT, output_of, run_python
+from torch import Tensor, nn
+
+sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
+
+from benchmarks import __main__ as command
+from benchmarks import check, contenders, kernels, machine, measure, memory, plots, report, results, roofline, run
+from benchmarks.contenders import OURS, PEERS, Contender, GruExt, Problem
+from benchmarks.contenders.base import ModuleContender, by_layer, swap_r_and_z
+from benchmarks.contenders.flashrnn import FlashRNN
+from benchmarks.contenders.haste import Haste
+from benchmarks.contenders.torch import Torch
+from benchmarks.results import Row, Run, Timing
+from benchmarks.roofline import Bound, Peaks
+from benchmarks.suites import DEEPBENCH_INFERENCE, DEEPBENCH_TRAIN, PASSES, SUITES, Pass, Size
+
+# JAX, once it is loaded, objects to whoever forks; loading OpenVINO does.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+PEAKS = Peaks(flops=1e11, bytes={1 << 20: 1e11, 1 << 30: 1e10}, step_seconds=1e-7, nearest_bytes=1 << 10)
+CPU = torch.device("cpu")
+ALL: dict[str, type[Contender]] = {OURS: GruExt, **PEERS}
+TRAINING = (OURS, "torch", "keras")
+INFERENCE = ("onnxruntime", "openvino")
+
+
+def make_problem(size: Size, kind: Pass = "forward", dtype: torch.dtype = torch.float32) -> Problem:
+    module = nn.GRU(size.inputs, size.H, size.L, bidirectional=size.D == 2, dtype=dtype)
+    return Problem(size, kind, module, threads=1)
+
+
+def make_inputs(size: Size, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    return (
+        torch.randn(size.T, size.B, size.inputs).to(dtype),
+        torch.randn(size.T, size.B, size.D * size.H).to(dtype),
+    )
+
+
+def contender_or_skip(name: str) -> type[Contender]:
+    if reason := ALL[name].absent():
+        pytest.skip(f"{name}: {reason}")
+    return ALL[name]
+
+
+# ---- the adapters
+
+
+@pytest.mark.parametrize("size", [Size(4, 3, 8, I=5), Size(3, 2, 8, L=2, D=2)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, kind) for name in TRAINING for kind in PASSES] + [(name, "forward") for name in INFERENCE],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the peers' own
+def test_adapter_agrees_with_the_reference(name: str, kind: Pass, size: Size) -> None:
+    contender = contender_or_skip(name)
+    problem, (x, dy) = make_problem(size, kind), make_inputs(size)
+    assert contender.refuses(problem) is None
+    made = contender(problem)
+    step = made.step(x, dy)
+    first, second = made.results(step()), made.results(step())
+    verdict = check.judge(name, first, check.answer(problem, x, dy))
+    assert verdict.right, verdict
+    assert all(torch.equal(first[key], second[key]) for key in first)  # a step can be timed again and again
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # torch's own
+def test_compiled_adapter_agrees_with_the_reference() -> None:
+    """One pass and size: compiling takes long. The backward, which must not write over what it will need again."""
+    size = Size(1, 2, 4)
+    problem, (x, dy) = make_problem(size, "backward"), make_inputs(size)
+    made = contender_or_skip("compile")(problem)
+    step = made.step(x, dy)
+    first, second = made.results(step()), made.results(step())
+    verdict = check.judge("compile", first, check.answer(problem, x, dy))
+    assert verdict.right, verdict
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("size", [Size(4, 3, 8, I=5), Size(3, 2, 8, L=2, D=2)], ids=str)
+@pytest.mark.parametrize("name", [*TRAINING, *INFERENCE])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_weights_come_back_as_they_went(name: str, size: Size) -> None:
+    problem = make_problem(size)
+    back = contender_or_skip(name)(problem).weights()
+    assert back.keys() == problem.weights.keys()
+    assert all(torch.equal(back[key], weight) for key, weight in problem.weights.items())
+
+
+@pytest.mark.parametrize("name", [OURS, "torch", "openvino", "keras"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_bfloat16_adapter_agrees_with_the_reference(name: str) -> None:
+    contender, size = contender_or_skip(name), Size(6, 4, 16)
+    problem, (x, dy) = make_problem(size, dtype=torch.bfloat16), make_inputs(size, torch.bfloat16)
+    made = contender(problem)
+    verdict = check.judge(name, made.results(made.step(x, dy)()), check.answer(problem, x, dy))
+    assert verdict.right, verdict
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "dtype", "reason"),
+    [
+        ("onnxruntime", "train", torch.float32, "inference only"),
+        ("onnxruntime", "forward", torch.bfloat16, "its GRU computes in float32 only"),
+        ("openvino", "backward", torch.float32, "inference only"),
+        ("openvino", "forward", torch.float64, "computes in float32 or bfloat16 only"),
+        ("keras", "forward", torch.float64, "JAX leaves float64 out unless told otherwise"),
+        ("haste", "forward", torch.float32, "runs on CUDA only"),
+        ("flashrnn", "forward", torch.float32, "runs on CUDA only"),
+    ],
+)
+def test_adapter_says_what_it_has_no_answer_to(name: str, kind: Pass, dtype: torch.dtype, reason: str) -> None:
+    assert PEERS[name].refuses(make_problem(Size(1, 1, 8), kind, dtype)) == reason
+
+
+class HasteGRU(nn.Module):
+    """The layout of haste_pytorch.GRU, on a CPU: (I, 3H), (H, 3H), (3H), (3H); gates z, r, n."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.empty(inputs, 3 * hidden))
+        self.recurrent_kernel = nn.Parameter(torch.empty(hidden, 3 * hidden))
+        self.bias = nn.Parameter(torch.empty(3 * hidden))
+        self.recurrent_bias = nn.Parameter(torch.empty(3 * hidden))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(T, B, I) to (T, B, H) and the last state."""
+        h, states = x.new_zeros(x.shape[1], self.recurrent_kernel.shape[0]), []
+        for x_t in x:
+            x_z, x_r, x_n = (x_t @ self.kernel + self.bias).chunk(3, -1)
+            h_z, h_r, h_n = (h @ self.recurrent_kernel + self.recurrent_bias).chunk(3, -1)
+            z, r = torch.sigmoid(x_z + h_z), torch.sigmoid(x_r + h_r)
+            h = z * h + (1 - z) * torch.tanh(x_n + r * h_n)
+            states.append(h)
+        return torch.stack(states), h
+
+
+def flashrnn_gru(gates: Tensor, R: Tensor, b: Tensor, **options: str) -> tuple[Tensor, Tensor]:  # noqa: N803
+    """The layout and equations of FlashRNN's GRU: Wx (B, T, 3, 1, H), R (3, 1, H, H), b (4, 1, H)."""
+    assert options == {"function": "gru", "backend": "cuda", "dtype": "float32"}
+    h, states = gates.new_zeros(gates.shape[0], gates.shape[-1]), []
+    for step in gates.squeeze(3).unbind(1):
+        x_r, x_z, x_n = step.unbind(1)
+        g, r, z = (h @ matrix.T for matrix in R.squeeze(1))
+        r, z = torch.sigmoid(x_r + r + b[1, 0]), torch.sigmoid(x_z + z + b[2, 0])
+        h = z * h + (1 - z) * torch.tanh(x_n + b[3, 0] + r * (g + b[0, 0]))
+        states.append(h)
+    return torch.stack(states, 1).unsqueeze(2).unsqueeze(0), h
+
+
+@pytest.mark.parametrize("kind", PASSES)
+@pytest.mark.parametrize("contender", [Haste, FlashRNN])
+def test_adapter_of_a_peer_that_needs_a_gpu(
+    contender: type[ModuleContender], kind: Pass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a stand-in with that peer's layout of weights and its equations; the peer itself cannot run here."""
+    monkeypatch.setitem(sys.modules, "haste_pytorch", types.SimpleNamespace(GRU=HasteGRU))
+    monkeypatch.setitem(sys.modules, "flashrnn", types.SimpleNamespace(flashrnn=flashrnn_gru))
+    size = Size(4, 3, 8, I=5)
+    problem, (x, dy) = make_problem(size, kind), make_inputs(size)
+    made = contender(problem)
+    verdict = check.judge(contender.name, made.results(made.step(x, dy)()), check.answer(problem, x, dy))
+    assert verdict.right, verdict
+    expected = problem.weights
+    if contender is FlashRNN:  # one bias of r and z for both products
+        joint = (expected["bias_ih_l0"] + expected["bias_hh_l0"])[:16]
+        expected["bias_ih_l0"] = torch.cat([joint, expected["bias_ih_l0"][16:]])
+        expected["bias_hh_l0"] = torch.cat([torch.zeros(16), expected["bias_hh_l0"][16:]])
+    for key, weight in made.weights().items():
+        assert torch.equal(weight, expected[key]), key
+
+
+def test_gate_order_is_swapped_and_swapped_back() -> None:
+    weight = torch.arange(6.0)
+    assert swap_r_and_z(weight).tolist() == [2, 3, 0, 1, 4, 5]
+    assert torch.equal(swap_r_and_z(swap_r_and_z(weight)), weight)
+
+
+def test_absent_peers_have_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert PEERS["openvino"].absent() == "not installed (no module openvino, onnx)"
+    assert PEERS["haste"].absent() == "not installed (no module haste_pytorch)"
+
+
+# ---- the check
+
+
+class Swapped(Torch):
+    """A GRU with its gates in the wrong order."""
+
+    name = "swapped"
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        with torch.no_grad():
+            for parameter in self.parameters:
+                parameter.copy_(swap_r_and_z(parameter))
+
+
+@pytest.mark.parametrize("kind", PASSES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_wrong_gate_order_is_a_wrong_answer(dtype: torch.dtype, kind: Pass) -> None:
+    size = Size(4, 3, 8)
+    problem, (x, dy) = make_problem(size, kind, dtype), make_inputs(size, dtype)
+    made = Swapped(problem)
+    verdict = check.judge("swapped", made.results(made.step(x, dy)()), check.answer(problem, x, dy))
+    assert not verdict.right
+    assert str(verdict).startswith("wrong answer: error of ")
+
+
+def test_we_are_held_to_more_than_peers() -> None:
+    exact = {"y": torch.tensor([1.0, 2.0], dtype=torch.float64)}
+    framework = {"y": torch.tensor([1.0, 2.001])}
+    off = {"y": torch.tensor([1.0, 2.003])}  # three times the framework's error
+    assert not check.judge(OURS, off, check.Answer(exact, framework)).right
+    verdict = check.judge("torch", off, check.Answer(exact, framework))
+    assert verdict.right
+    assert verdict.times_framework == pytest.approx(3, rel=1e-3)
+
+
+def test_not_a_number_is_wrong_and_other_results_are_errors() -> None:
+    exact = {"y": torch.tensor([1.0], dtype=torch.float64)}
+    truth = check.Answer(exact, {"y": torch.tensor([1.0])})
+    assert not check.judge("torch", {"y": torch.tensor([math.nan])}, truth).right
+    with pytest.raises(ValueError, match=r"expected results named \['y'\], got \['dx'\]"):
+        check.judge("torch", {"dx": torch.tensor([1.0])}, truth)
+    with pytest.raises(ValueError, match=r"expected y of shape \(1,\), got \(2,\)"):
+        check.judge("torch", {"y": torch.tensor([1.0, 1.0])}, truth)
+
+
+# ---- statistics
+
+
+def test_spread_of_a_known_series() -> None:
+    assert measure.Spread.of([4.0, 1.0, 3.0, 2.0]) == measure.Spread(2.5, 1.0, 4.0)
+
+
+def test_ratio_is_taken_round_by_round() -> None:
+    # Both drift by the same factors: the ratio does not.
+    assert measure.ratio([2.0, 4.0, 20.0], [1.0, 2.0, 10.0]) == measure.Spread(2.0, 2.0, 2.0)
+    with pytest.raises(ValueError, match="zip"):
+        measure.ratio([1.0], [1.0, 2.0])
+
+
+def test_rounds_alternate_rotate_and_leave_the_warm_up_out() -> None:
+    order: list[str] = []
+
+    def clock(step: Callable[[], object], calls: int) -> float:
+        order.append(f"{step()}{calls}")
+        return 0.01 * len(order)
+
+    names = {name: (lambda name=name: name) for name in "ab"}
+    times, calls = measure.alternate(names, clock, repeat=2, block_seconds=0.1)
+    assert calls == {"a": 10, "b": 5}
+    assert order == ["a1", "b1", "b5", "a10", "a10", "b5", "b5", "a10"]
+    assert times == {"a": [pytest.approx(0.05), pytest.approx(0.08)], "b": [pytest.approx(0.06), pytest.approx(0.07)]}
+
+
+def test_slow_calls_have_fewer_rounds_and_no_warm_up() -> None:
+    times, calls = measure.alternate({"a": lambda: None}, lambda step, calls: 1.0, repeat=10, block_seconds=0.1)
+    assert (times, calls) == ({"a": [1.0] * 5}, {"a": 1})
+
+
+def test_the_clock_of_the_cpu_measures_time() -> None:
+    times = iter(range(1, 1000))
+    assert 0 < measure.cpu_clock(1)(lambda: next(times), 10) < 1
+    assert next(times) == 13  # two calls of warm-up, then ten
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_clock_of_a_gpu_waits_for_the_work() -> None:
+    a = torch.randn(4096, 4096, device="cuda")
+    seconds = measure.cuda_clock(a.device)(lambda: a @ a, 3)
+    assert 2 * 4096**3 / seconds < 1e15  # no GPU is that fast: the clock saw the products, not their launches
+
+
+def test_inputs_rotate_over_twice_the_cache() -> None:
+    assert measure.copies(100, 1000) == 20
+    assert measure.copies(1, 1000) == 64
+    assert measure.copies(10**6, 1000) == 2
+    calls: list[int] = []
+    step = measure.Rotation([lambda i=i: calls.append(i) for i in range(3)])  # type: ignore[misc]
+    for _ in range(4):
+        step()
+    assert calls == [0, 1, 2, 0]
+
+
+# ---- the limit
+
+
+def test_operations_of_a_known_size() -> None:
+    # 3 gates of 4 units, each a product with 2 inputs and 4 states: 72 multiply-adds a row and step.
+    size = Size(5, 3, 4, I=2)
+    assert roofline.flops(size, "forward") == 2 * 72 * 5 * 3
+    assert roofline.flops(size, "train") == 3 * roofline.flops(size, "forward")
+    both = Size(5, 3, 4, I=2, L=2, D=2)  # the second layer reads 8
+    assert roofline.flops(both, "forward") == 2 * (2 * 72 + 2 * 3 * 4 * 12) * 5 * 3
+
+
+@pytest.mark.parametrize(
+    ("size", "by"), [(Size(10, 512, 64), "arithmetic"), (Size(10, 1, 1024), "memory"), (Size(100, 1, 8), "steps")]
+)
+def test_the_largest_limit_holds(size: Size, by: str) -> None:
+    bound = roofline.bound(size, "forward", torch.float32, PEAKS)
+    assert bound.by == by
+    expected = {
+        "arithmetic": roofline.flops(size, "forward") / PEAKS.flops,
+        "memory": (10 * 3 * 1024**2 * 4 + 2 * 3 * 1024**2 * 4 / 2 + 10 * 2 * 1024 * 4) / 1e10,
+        "steps": 100 * 1e-7,
+    }
+    assert bound.seconds == pytest.approx(expected[by])
+
+
+def test_bandwidth_is_the_best_of_as_many_bytes_or_more() -> None:
+    peaks = dataclasses.replace(PEAKS, bytes={10_000: 1.0, 20_000: 3.0, 30_000: 2.0})
+    assert [peaks.bandwidth(size) for size in (1000, 5000, 20_000, 25_000, math.inf)] == [math.inf, 3, 3, 2, 2]
+
+
+def test_peaks_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("GEMM", 64), ("CHAIN", 8), ("READS", (1 << 12, 1 << 14)), ("TRIES", 1)):
+        monkeypatch.setattr(roofline, name, value)
+    peaks = roofline.measure(torch.float32, CPU, 1)
+    assert 1e6 < peaks.flops < 1e15
+    assert list(peaks.bytes) == [1 << 12, 1 << 14]
+    assert all(1e6 < rate < 1e14 for rate in peaks.bytes.values())
+    assert 1e-10 < peaks.step_seconds < 1
+    assert peaks.nearest_bytes > 0
+
+
+# ---- suites
+
+
+def test_suites_are_what_they_say() -> None:
+    assert set(SUITES) == {"quick", "sizes", "deepbench", "latency", "scaling", "memory", "kernels", "sweep"}
+    for name, suite in SUITES.items():
+        cases = suite.cases(2)
+        assert len(set(cases)) == len(cases) > 0, name
+    assert (len(DEEPBENCH_TRAIN), len(DEEPBENCH_INFERENCE)) == (19, 54)
+    assert all(case.size.T == 1 for case in SUITES["latency"].cases(2))
+    assert {case.threads for case in SUITES["scaling"].cases(6)} == {0, 1, 2, 4, 6}
+
+
+def test_names_of_sizes() -> None:
+    assert str(Size(10, 4, 256)) == "10,4,256"
+    assert str(Size(10, 4, 256, I=8, L=2, D=2)) == "10,4,256, I=8, 2 layers, both directions"
+
+
+# ---- our own parts
+
+
+def test_parts_are_differences_of_neighbours() -> None:
+    cumulative = dict(zip(kernels.PARTS, (1.0, 3.0, 2.9, 10.0, 14.0, 15.0), strict=True))
+    assert list(kernels.parts(cumulative).values()) == [1.0, 2.0, 0.0, 10.0, 4.0, 1.0]
+
+
+def test_kernels_compute_what_they_are_asked_for() -> None:
+    module, (x, dy) = nn.GRU(8, 8), make_inputs(Size(3, 2, 8))
+    steps: dict[str, Any] = {name: step() for name, step in kernels.steps(module, x, dy).items()}
+    y = module(x)[0]
+    torch.testing.assert_close(steps["input product"][0], y)
+    assert steps["recurrence"][0].shape == y.shape
+    assert [steps[name][2].numel() for name in ("input product", "saved gates")] == [0, 3 * 2 * 4 * 8]
+    gradients = [(step[0].numel(), step[1].numel(), len(step[2])) for step in list(steps.values())[3:]]
+    assert gradients == [(0, 16, 0), (0, 16, 4), (48, 16, 4)]
+
+
+# ---- memory
+
+
+def test_memory_is_weighed_in_a_process_of_its_own() -> None:
+    size = Size(64, 32, 256)
+    gates = 4 * 4 * size.T * size.B * size.H  # bytes; four gates are saved for backward
+    assert gates < memory.weigh(OURS, size, "train", torch.float32, CPU, 1) < 20 * gates
+
+
+def test_failed_weighing_names_its_last_words() -> None:
+    with pytest.raises(memory.WeighError, match="KeyError: 'nobody'"):
+        memory.weigh("nobody", Size(1, 1, 8), "train", torch.float32, CPU, 1)
+
+
+# ---- a run, kept and read again
+
+
+def make_run(suite: str = "sizes", ours: float = 1e-3) -> Run:
+    """A run of a grid and some other sizes, with made-up times."""
+    kinds: tuple[str, ...] = ("kernels",) if suite == "kernels" else ("forward", "train")
+    sizes = [Size(40, B, H) for B in (1, 4) for H in (64, 128, 256)] + [Size(7, 2, 64), Size(9, 2, 64, L=2)]
+    rows = []
+    for size in sizes:
+        for kind in kinds:
+            row = Row(size, kind, 2, Bound(ours / 2, "arithmetic", 1e6 * size.H, 1e5 * size.B))
+            if suite == "memory":
+                row.peak_bytes = {OURS: 1 << 20, "torch": 3 << 20}
+            elif suite == "kernels":
+                row.times = {name: Timing([1e-3 * (i + 1)], 1, 0.0) for i, name in enumerate(kernels.PARTS)}
+            else:
+                row.times = {
+                    OURS: Timing([ours, ours, 2 * ours], 3, 0.9),
+                    "torch": Timing([4 * ours, 4 * ours, 8 * ours], 1, 1.0),
+                    "onnxruntime": Timing([ours / 2, ours / 2, ours], 1, 1.0),
+                }
+                row.again = [ours, 1.1 * ours, 2 * ours]
+            rows.append(row)
+    environment = {"dtype": "float32", "processor": "a test", "threads": 2, "torch": "2", "commit": "0"}
+    described = {OURS: {"version": "1", "configuration": "eager"}}
+    peaks = {"2": dataclasses.asdict(PEAKS) | {"bytes": {str(1 << n): 1e10 for n in (18, 20, 22, 24, 26, 28)}}}
+    return Run(suite, {}, environment, described, {"haste": "not installed"}, peaks, rows)
+
+
+def test_a_run_comes_back_as_it_was_kept(tmp_path: Path) -> None:
+    kept = make_run()
+    kept.save(tmp_path / "new" / "run.json")
+    assert results.load(tmp_path / "new" / "run.json") == kept
+
+
+def test_schema_of_what_is_kept(tmp_path: Path) -> None:
+    make_run().save(tmp_path / "run.json")
+    content = json.loads((tmp_path / "run.json").read_text())
+    assert content["schema"] == results.SCHEMA == 1
+    assert set(content) == {
+        *("schema", "suite", "settings", "environment", "contenders", "absent", "peaks", "rows", "interrupted")
+    }
+    keys = {"size", "kind", "threads", "bound", "times", "again", "left_out", "peak_bytes"}
+    assert all(set(row) == keys for row in content["rows"])
+    assert content["rows"][0]["times"][OURS] == {"seconds": [1e-3, 1e-3, 2e-3], "calls": 3, "times_framework": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read {path}: No such file or directory"),
+        ("no", "{path} is not JSON"),
+        ("[]", "{path} is not a result of python -m benchmarks: expected schema 1, got None"),
+        ('{"schema": 2}', "{path} is not a result of python -m benchmarks: expected schema 1, got 2"),
+        ('{"schema": 1}', "{path} is damaged: 'rows'"),
+    ],
+)
+def test_other_files_are_refused(content: str | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(results.ResultError) as error:
+        results.load(path)
+    assert str(error.value) == message.format(path=path)
+
+
+def test_noise_is_of_us_against_ourselves() -> None:
+    assert make_run().noise() == pytest.approx(0.1)
+    assert Run("quick", {}, {}, {}, {}).noise() is None
+
+
+def test_changes_are_of_the_speed_over_torch() -> None:
+    old, new = make_run(), make_run(ours=2e-3)
+    assert all(change.factor == 1 for change in results.compare(old, new))  # half as fast a machine
+    new.rows[0].times[OURS] = Timing([4e-3] * 3, 1, 1.0)
+    changes = list(results.compare(old, new))
+    assert len(changes) == len(new.rows)
+    assert changes[0].factor == pytest.approx(0.5)
+    assert str(changes[0]) == "40,1,64 forward 2 threads: speed over torch 4 to 2, 0.50 times"
+    for row in (*old.rows, *new.rows):
+        del row.times["torch"]
+    assert next(results.compare(old, new)).figure == "calls a second"
+
+
+# ---- what is said and drawn
+
+
+def test_summary_names_who_is_faster_where_and_who_is_absent() -> None:
+    lines = report.summary(make_run())
+    assert lines[0] == "4.00 times as fast as torch (geometric mean of 16 rows)"
+    assert lines[1] == "0.50 times as fast as onnxruntime (geometric mean of 16 rows)"
+    assert lines[2].startswith("  onnxruntime is faster in 16: 40,1,64 forward (0.50x); ")
+    assert "noise: timed against ourselves, nine rounds of ten were within 10.0%" in lines
+    assert lines[-1] == "haste is absent: not installed"
+
+
+def test_much_noise_is_called_so() -> None:
+    made = make_run()
+    assert not any("that is much" in words for words in report.summary(made))
+    for row in made.rows:
+        row.again = [2 * seconds for seconds in row.again]
+    assert any(words.endswith("that is much: measure again on a quieter machine") for words in report.summary(made))
+
+
+def test_what_was_left_out_is_said_once() -> None:
+    made = make_run()
+    for row in made.rows:
+        row.left_out["keras"] = "inference only"
+    made.rows[1].left_out["keras"] = "wrong answer: error of dx 1.00e+00, allowed 1.00e-06"
+    assert report.left_out(made) == [
+        "keras left out of 15 of 16 rows: inference only",
+        "keras left out of 1 of 16 rows (40,1,64 train): wrong answer: error of dx 1.00e+00, allowed 1.00e-06",
+    ]
+    assert report.line(made.rows[0]).endswith("torch 4.00x, onnxruntime 0.50x, 50% of the limit (arithmetic)")
+    assert "keras: wrong answer" in report.line(made.rows[1])
+
+
+@pytest.mark.parametrize(
+    ("suite", "names"),
+    [
+        ("sizes", {"ratios", "heatmap", "per_step", "roofline"}),
+        ("scaling", {"heatmap", "per_step", "roofline", "scaling"}),
+        ("sweep", {"heatmap", "ratios", "sweep"}),
+        ("memory", {"memory"}),
+        ("kernels", {"parts"}),
+    ],
+)
+def test_plots_are_written_and_not_empty(suite: str, names: set[str], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the bench extra is not installed")
+    from matplotlib.image import imread
+
+    paths = plots.draw(make_run(suite), tmp_path)
+    assert {path.stem for path in paths} == names
+    for path in paths:
+        pixels = imread(path)
+        assert len({tuple(colour) for colour in pixels.reshape(-1, pixels.shape[-1])[::7].tolist()}) > 10, path
+
+
+def test_markdown_and_html_reports(tmp_path: Path) -> None:
+    picture = tmp_path / "plots" / "ratios.png"
+    picture.parent.mkdir()
+    picture.write_bytes(b"\x89PNG")
+    for name in ("report.md", "report.html"):
+        report.write(make_run(), tmp_path / name, [picture])
+    markdown, page = ((tmp_path / name).read_text() for name in ("report.md", "report.html"))
+    assert "![ratios](plots/ratios.png)" in markdown
+    assert "| 40,1,64 | 1 | 4, 4.00x (4.00 to 4.00) | 0.5, 0.50x (0.50 to 0.50) | 50%, arithmetic |" in markdown
+    assert '<img alt="ratios" src="data:image/png;base64,iVBORw==">' in page
+    assert "<td>4, 4.00x (4.00 to 4.00)</td>" in page
+    for text in (markdown, page):
+        assert "haste is absent: not installed" in text
+        assert "peaks, 2 threads: 100 GFLOP/s" in text
+
+
+# ---- the command
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """The command with peaks that need no measuring, on the smallest size, in the shortest blocks."""
+    monkeypatch.setattr(roofline, "measure", lambda dtype, device, threads: PEAKS)
+    threads = torch.get_num_threads()
+
+    def main(*options: str, suite: str = "quick") -> int:
+        return command.main([suite, "--filter=^1,", "--repeat=1", "--block-seconds=1e-4", "--threads=1", *options])
+
+    yield main
+    torch.set_num_threads(threads)
+
+
+def test_a_run_from_start_to_end(quick: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "run.json"
+    assert quick("--against=torch", f"--json={kept}") == 0
+    made = results.load(kept)
+    assert [(str(row.size), row.kind, list(row.times)) for row in made.rows] == [
+        ("1,1,256", "forward", [OURS, "torch"]),
+        ("1,1,256", "train", [OURS, "torch"]),
+    ]
+    assert all(timing.seconds[0] > 0 for row in made.rows for timing in row.times.values())
+    assert all(len(row.again) == 1 for row in made.rows)
+    assert {"processor", "threads", "clock_mhz", "torch", "commit"} <= made.environment.keys()
+    printed = capsys.readouterr().out
+    assert "quick: 2 rows, gru_ext, torch" in printed
+    assert f"kept in {kept}" in printed
+
+
+@pytest.mark.parametrize("suite", ["latency", "kernels", "sweep", "deepbench"])
+def test_every_suite_runs(suite: str, quick: Callable[..., int], tmp_path: Path) -> None:
+    sizes = {"latency": "^1,4,64$", "kernels": "^50,8", "sweep": "^8,3,29$", "deepbench": "^1,2,512,"}
+    against = "--against=none" if suite in ("kernels", "sweep") else "--against=torch"
+    kept = tmp_path / "run.json"
+    assert quick(against, f"--json={kept}", f"--filter={sizes[suite]}", suite=suite) == 0
+    rows = results.load(kept).rows
+    assert len(rows) == (2 if suite == "sweep" else 1)
+    assert all(row.times for row in rows)
+    assert {row.kind for row in rows} == {
+        "latency": {"forward"},
+        "kernels": {"kernels"},
+        "sweep": {"forward", "train"},
+        "deepbench": {"forward"},  # of the list for inference
+    }[suite]
+
+
+def test_interrupted_run_keeps_what_was_measured(
+    quick: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alternate, calls = measure.alternate, iter(range(9))
+
+    def interrupted(*arguments: Any) -> Any:
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return alternate(*arguments)
+
+    monkeypatch.setattr(measure, "alternate", interrupted)
+    kept = tmp_path / "run.json"
+    assert quick("--against=torch", f"--json={kept}") == 130
+    made = results.load(kept)
+    assert made.interrupted
+    assert [row.kind for row in made.rows] == ["forward"]
+    assert "interrupted: 1 rows were measured before" in capsys.readouterr().out
+
+
+def test_a_time_limit_keeps_what_was_measured(tmp_path: Path) -> None:
+    kept = tmp_path / "run.json"
+    script = (
+        "import os, runpy, signal, sys; from benchmarks import display, roofline;"
+        " from benchmarks.roofline import Peaks;"
+        " roofline.measure = lambda *_: Peaks(1e11, {1 << 20: 1e11}, 1e-7, 1024);"
+        " display.Display.done = lambda *_: os.kill(os.getpid(), signal.SIGTERM);"
+        f" sys.argv = ['benchmarks', '--filter=^1,', '--against=none', '--threads=1', '--json={kept}'];"
+        " runpy.run_module('benchmarks', run_name='__main__')"
+    )
+    assert run_python("-c", script, path=(ROOT,)).returncode == 130
+    assert [row.kind for row in results.load(kept).rows] == ["forward"]
+
+
+def test_our_wrong_answer_fails_and_is_not_ranked(
+    quick: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take = GruExt.take
+
+    def take_wrongly(self: GruExt, problem: Problem, module: nn.Module) -> None:
+        take(self, problem, module)
+        with torch.no_grad():
+            self.parameters[0].add_(0.01)
+
+    monkeypatch.setattr(GruExt, "take", take_wrongly)
+    assert quick("--against=torch", "--pass=forward") == 1
+    printed = capsys.readouterr().out
+    assert "gru_ext: wrong answer: error of y" in printed
+    assert "times as fast" not in printed
+
+
+def test_a_peer_that_fails_or_is_wrong_is_reported_and_not_ranked(
+    quick: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(Torch):
+        def __init__(self, problem: Problem) -> None:
+            raise RuntimeError("no\nmore")
+
+    kept = tmp_path / "run.json"
+    for contender, reason in ((Failing, "failed: RuntimeError: no"), (Swapped, "wrong answer: error of y")):
+        monkeypatch.setattr(contender, "name", "torch")
+        monkeypatch.setitem(contenders.PEERS, "torch", contender)
+        assert quick("--against=torch", "--pass=forward", f"--json={kept}") == 0
+        (row,) = results.load(kept).rows
+        assert list(row.times) == [OURS]
+        assert row.left_out["torch"].startswith(reason)
+
+
+def test_rows_that_would_take_too_long_are_named(quick: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert quick("--against=none", "--longest=1e-9") == 0
+    assert "all: one call takes at least 0.0 s here; --longest allows it" in capsys.readouterr().out
+
+
+def test_without_any_peer_or_matplotlib_it_says_so_and_works(
+    quick: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in ("onnxruntime", "openvino", "keras"):
+        monkeypatch.setattr(PEERS[name], "absent", classmethod(lambda cls: "not installed"))
+    page = tmp_path / "report.html"
+    assert quick("--pass=forward", f"--report={page}") == 0
+    printed = capsys.readouterr().out
+    for name in ("onnxruntime", "openvino", "keras", "haste", "flashrnn"):
+        assert f"{name} is absent: " in printed
+    assert "no plots, as matplotlib is not installed (pip install matplotlib)" in printed
+    assert "<table>" in page.read_text()
+
+
+def test_on_a_terminal_the_table_is_live(
+    quick: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setitem(sys.modules, "rich", None)
+    assert quick("--against=torch", "--pass=forward") == 0
+    assert "no live table, as rich is not installed (pip install rich)" in capsys.readouterr().out
+    monkeypatch.undo()
+    pytest.importorskip("rich", reason="the bench extra is not installed")
+    monkeypatch.setattr(roofline, "measure", lambda dtype, device, threads: PEAKS)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert quick("--against=torch", "--pass=forward") == 0
+    printed = capsys.readouterr().out
+    assert "torch ms" in printed
+    assert "1,1,256" in printed
+
+
+def test_kept_runs_are_shown_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    make_run().save(old)
+    changed = make_run()
+    changed.rows[3].times[OURS] = Timing([1.3e-3] * 3, 1, 1.0)
+    changed.save(new)
+    show = [f"--load={new}", f"--compare={old}"]
+    assert command.main([f"--load={old}", f"--compare={old}"]) == 0
+    capsys.readouterr()
+    assert command.main(show) == 1
+    printed = capsys.readouterr().out
+    assert "compared with commit 0: 16 rows in both" in printed
+    assert printed.count("WORSE") == 1
+    assert "WORSE  40,1,128 train 2 threads: speed over torch 4 to 3.08, 0.77 times" in printed
+    assert command.main([*show, "--worse=1.5"]) == 0
+    assert command.main([f"--load={new}", "--at-least=3.05"]) == 0
+    assert command.main([f"--load={new}", "--at-least=3.5"]) == 1
+    assert "below 3.5 times the speed of torch: 40,1,128" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["fast"], "argument SUITE: invalid choice: 'fast'"),
+        (["--against=torch,tensorrt"], "argument --against: expected none or some of torch, compile, onnxruntime"),
+        (["--threads=0"], "argument --threads: expected a whole number of at least 1, got 0"),
+        (["--repeat=few"], "argument --repeat: expected a whole number of at least 1, got few"),
+        (["--longest=nan"], "argument --longest: expected a number above 0, got nan"),
+        (["--device=tpu9"], "argument --device: expected cpu, cuda or cuda:N, got tpu9"),
+        (["--device=cuda:99"], "argument --device: this PyTorch finds "),
+        (["--filter=("], "argument --filter: expected a regular expression, got ("),
+        (["--filter=nothing"], "no size of suite quick has nothing in its name (T,B,H)"),
+        (["--load=nowhere.json"], "cannot read nowhere.json: No such file or directory"),
+        (["--compare=nowhere.json"], "cannot read nowhere.json: No such file or directory"),
+    ],
+)
+def test_bad_option_is_refused(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        command.main(options)
+    assert exit_info.value.code == 2
+    assert f"python -m benchmarks: error: {message}" in capsys.readouterr().err
+
+
+def test_help_names_every_suite_and_peer() -> None:
+    printed = output_of(run_python("-m", "benchmarks", "--help", path=()))
+    assert all(name in printed for name in (*SUITES, *PEERS))
+
+
+def test_facts_of_the_machine() -> None:
+    facts = machine.facts(CPU, torch.bfloat16, 3)
+    assert (facts["dtype"], facts["threads"], facts["torch"]) == ("bfloat16", 3, torch.__version__)
+    assert machine.last_cache(CPU) >= machine.nearest_cache(CPU, 1) > 0
+    assert machine.title(facts).startswith("bfloat16, ")
+
+
+def test_weights_are_grouped_by_layer_and_direction() -> None:
+    problem = make_problem(Size(1, 1, 4, L=2, D=2))
+    groups = by_layer(problem.weights)
+    assert [group[0].shape for group in groups] == [(12, 4), (12, 4), (12, 8), (12, 8)]
+    assert [len(group) for group in groups] == [4] * 4
+
+
+def test_seeded_problems_are_the_same_for_everyone() -> None:
+    settings = command.settings_of(command.parser().parse_args(["quick"]))
+    case = SUITES["quick"].cases(1)[0]
+    first, second = (run.problem_of(case, "forward", settings) for _ in range(2))
+    assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
