@@ -1,0 +1,6 @@
+#include "../gru_step.cuh"
+
+namespace gru_ext {
+template cudaError_t launch_gru_step_fwd(const GruStepFwdParams<device::bfloat16, float>&, cudaStream_t);
+template cudaError_t launch_gru_step_bwd(const GruStepBwdParams<device::bfloat16, float>&, cudaStream_t);
+}  // namespace gru_ext
