@@ -124,13 +124,13 @@ class BuildExtension(cpp_extension.BuildExtension):
     """Compiles with ninja; says in one sentence what is missing before anything is compiled."""
 
     def build_extensions(self) -> None:
-        """Check for a compiler and Python's headers, then build."""
+        """Say what is built for CUDA, check for a compiler and Python's headers, then build."""
+        print(f"gru_ext: CUDA kernels: {CUDA.words}")
         compiler = os.environ.get("CXX", "c++")
         if shutil.which(compiler.split()[0]) is None:
             give_up(f"no C++ compiler '{compiler}' was found; on Debian or Ubuntu, run: apt-get install g++")
         if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
             give_up("Python's headers were not found; on Debian or Ubuntu, run: apt-get install python3-dev")
-        print(f"gru_ext: CUDA kernels: {CUDA.words}")
         super().build_extensions()
 
 

@@ -49,6 +49,7 @@ std::tuple<Tensor, Tensor, Tensor> gru_fwd_cuda(const Tensor& x, const std::opti
   const BelowAutogradAndAutocast below;
   const Sequence s = check_fwd(x, hx, weights, batch_sizes, bidirectional);
   const c10::cuda::CUDAGuard device(x.device());
+  const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
   const auto options = x.options();
   const Tensor y =
@@ -57,7 +58,7 @@ std::tuple<Tensor, Tensor, Tensor> gru_fwd_cuda(const Tensor& x, const std::opti
   const Tensor h = new_state(s, hx, options.dtype(acc_dtype_of(x.scalar_type())));
   for (int64_t d = 0; d < s.D && s.N > 0; ++d) {
     gru_step_fwd(s, x, direction_of(s, weights, d), y.narrow(-1, d * s.H, s.H),
-                 save_gates ? gates.select(0, d) : Tensor(), h.select(0, d), c10::cuda::getCurrentCUDAStream());
+                 save_gates ? gates.select(0, d) : Tensor(), h.select(0, d), stream);
   }
   return {y, h.to(x.scalar_type()), gates};
 }
@@ -71,6 +72,7 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd_cuda(const std::optional
   const BelowAutogradAndAutocast below;
   const Sequence s = check_bwd(dy, dh_n, x, hx, weights, batch_sizes, bidirectional, y, gates);
   const c10::cuda::CUDAGuard device(x.device());
+  const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
   const auto dtype = x.scalar_type();
   const auto acc_options = x.options().dtype(acc_dtype_of(dtype));
@@ -91,7 +93,7 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd_cuda(const std::optional
     const auto columns = [&](const Tensor& tensor) { return tensor.narrow(-1, d * s.H, s.H); };
     gru_step_bwd(s, x, direction_of(s, weights, d), unit_stride_dy.defined() ? columns(unit_stride_dy) : Tensor(),
                  columns(y), gates.select(0, d), h0.defined() ? h0.select(0, d) : Tensor(), dh.select(0, d), need_dhx,
-                 /*first=*/d == 0, grads[d], dx, c10::cuda::getCurrentCUDAStream());
+                 /*first=*/d == 0, grads[d], dx, stream);
   }
 
   const auto not_needed = [&] { return at::empty({0}, x.options()); };

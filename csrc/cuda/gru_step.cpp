@@ -1,12 +1,9 @@
 #include "gru_step.h"
 
 #include <ATen/ATen.h>
-#include <c10/cuda/CUDAException.h>
 
 #include <algorithm>
 #include <vector>
-
-#include "launchers.h"
 
 namespace gru_ext {
 namespace {
@@ -59,12 +56,9 @@ void with_scalar_type(at::ScalarType dtype, const Body& body) {
   }
 }
 
-void check_launch(cudaError_t error) {
-  if (error == cudaErrorNoKernelImageForDevice) {
-    TORCH_CHECK(false, "gru: this build of gru_ext has no kernels for this GPU; it was built by " GRU_EXT_CUDA_BUILD
-                       "; name the GPU's architecture in TORCH_CUDA_ARCH_LIST and build again");
-  }
-  C10_CUDA_CHECK(error);
+void check_launch(const char* error) {
+  TORCH_CHECK(error == nullptr, "gru: a CUDA kernel could not be launched: ", error,
+              " (gru_ext was built by " GRU_EXT_CUDA_BUILD ")");
 }
 
 struct Chunk {
@@ -110,7 +104,7 @@ struct Rows {
 
 template <typename at_t>
 void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& direction, const Tensor& y,
-                       const Tensor& gates, const Tensor& h, cudaStream_t stream) {
+                       const Tensor& gates, const Tensor& h, Stream stream) {
   using acc_t = typename Device<at_t>::acc_t;
   const Tensor weight_ih_t = product_operand(direction.weight_ih).t();
   const Tensor weight_hh_t = product_operand(direction.weight_hh).t();
@@ -154,7 +148,7 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
 template <typename at_t>
 void backward_direction(const Sequence& s, const Tensor& x, const StepDirection& direction, const Tensor& dy,
                         const Tensor& y, const Tensor& gates, const Tensor& h0, const Tensor& dh, bool need_dhx,
-                        bool first, DirectionGrads& grads, const Tensor& dx, cudaStream_t stream) {
+                        bool first, DirectionGrads& grads, const Tensor& dx, Stream stream) {
   using acc_t = typename Device<at_t>::acc_t;
   const bool need_dweights = grads.weight_ih.defined();
   const Tensor weight_hh = product_operand(direction.weight_hh);
@@ -214,18 +208,16 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
 }  // namespace
 
 void gru_step_fwd(const Sequence& s, const Tensor& x, const StepDirection& direction, const Tensor& y,
-                  const Tensor& gates, const Tensor& h, c10::cuda::CUDAStream stream) {
-  with_scalar_type(x.scalar_type(), [&](auto zero) {
-    forward_direction<decltype(zero)>(s, x, direction, y, gates, h, stream.stream());
-  });
+                  const Tensor& gates, const Tensor& h, Stream stream) {
+  with_scalar_type(x.scalar_type(),
+                   [&](auto zero) { forward_direction<decltype(zero)>(s, x, direction, y, gates, h, stream); });
 }
 
 void gru_step_bwd(const Sequence& s, const Tensor& x, const StepDirection& direction, const Tensor& dy, const Tensor& y,
                   const Tensor& gates, const Tensor& h0, const Tensor& dh, bool need_dhx, bool first,
-                  DirectionGrads& grads, const Tensor& dx, c10::cuda::CUDAStream stream) {
+                  DirectionGrads& grads, const Tensor& dx, Stream stream) {
   with_scalar_type(x.scalar_type(), [&](auto zero) {
-    backward_direction<decltype(zero)>(s, x, direction, dy, y, gates, h0, dh, need_dhx, first, grads, dx,
-                                       stream.stream());
+    backward_direction<decltype(zero)>(s, x, direction, dy, y, gates, h0, dh, need_dhx, first, grads, dx, stream);
   });
 }
 

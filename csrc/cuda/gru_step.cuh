@@ -8,10 +8,8 @@
 
 #include "../cell.h"
 #include "../params.h"
-#include "primitives.cuh"
-#if defined(__CUDACC__)
 #include "launchers.h"
-#endif
+#include "primitives.cuh"
 
 namespace gru_ext {
 
@@ -117,28 +115,32 @@ gru_step_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<scalar_t>>
   }
 }
 
-#if defined(__CUDACC__)
-
-// Blocks for `rows` rows: a multiple of the tiles across H, as many rows of tiles as a grid may have.
-inline unsigned step_blocks(int64_t rows, int64_t H) {
-  constexpr int64_t kMostBlocks = INT32_MAX;
+// Blocks for `rows` rows: a multiple of the tiles across H, and of rows of tiles as many as a grid may have.
+inline int step_blocks(int64_t rows, int64_t H, int64_t most_blocks = INT32_MAX) {
   const int64_t unit_tiles = (H + kStepUnits - 1) / kStepUnits;
   const int64_t row_tiles = (rows + kStepRows - 1) / kStepRows;
-  const int64_t most_row_tiles = kMostBlocks / unit_tiles;
-  return static_cast<unsigned>(unit_tiles * (row_tiles < most_row_tiles ? row_tiles : most_row_tiles));
+  const int64_t most_row_tiles = most_blocks / unit_tiles;
+  return static_cast<int>(unit_tiles * (row_tiles < most_row_tiles ? row_tiles : most_row_tiles));
+}
+
+#if defined(__CUDACC__)
+
+inline const char* error_of_launch() {
+  const cudaError_t error = cudaGetLastError();
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
 template <typename scalar_t, typename acc_t>
-cudaError_t launch_gru_step_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, cudaStream_t stream) {
-  gru_step_fwd_kernel<scalar_t><<<step_blocks(p.rows, p.H), kStepThreads, 0, stream>>>(p);
-  return cudaGetLastError();
+const char* launch_gru_step_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
+  gru_step_fwd_kernel<scalar_t><<<step_blocks(p.rows, p.H), kStepThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
+  return error_of_launch();
 }
 
 template <typename scalar_t, typename acc_t>
-cudaError_t launch_gru_step_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, cudaStream_t stream) {
+const char* launch_gru_step_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
   const int64_t rows = p.rows > p.product_rows ? p.rows : p.product_rows;
-  gru_step_bwd_kernel<scalar_t><<<step_blocks(rows, p.H), kStepThreads, 0, stream>>>(p);
-  return cudaGetLastError();
+  gru_step_bwd_kernel<scalar_t><<<step_blocks(rows, p.H), kStepThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
+  return error_of_launch();
 }
 
 #endif  // __CUDACC__

@@ -36,10 +36,13 @@ struct MixedProducts<T, std::void_t<decltype(at::mm_out(std::declval<T&>(), std:
 template <typename T>
 void mixed_product_out(T& out, const T& a, const T& b) {
   if constexpr (MixedProducts<T>::value) {
-    at::mm_out(out, a, b, out.scalar_type());
-  } else {  // the same values, the same sums, at the speed of float
-    at::mm_out(out, a.to(out.scalar_type()), b.to(out.scalar_type()));
+    if (a.is_cuda()) {  // torch has it for no other device
+      at::mm_out(out, a, b, out.scalar_type());
+      return;
+    }
   }
+  // The same values, the same sums, at the speed of float.
+  at::mm_out(out, a.to(out.scalar_type()), b.to(out.scalar_type()));
 }
 
 void add_product(Tensor target, const Tensor& a, const Tensor& b, bool first) {

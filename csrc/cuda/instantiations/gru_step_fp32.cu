@@ -1,6 +1,6 @@
 #include "../gru_step.cuh"
 
 namespace gru_ext {
-template cudaError_t launch_gru_step_fwd(const GruStepFwdParams<float, float>&, cudaStream_t);
-template cudaError_t launch_gru_step_bwd(const GruStepBwdParams<float, float>&, cudaStream_t);
+template const char* launch_gru_step_fwd(const GruStepFwdParams<float, float>&, Stream);
+template const char* launch_gru_step_bwd(const GruStepBwdParams<float, float>&, Stream);
 }  // namespace gru_ext
