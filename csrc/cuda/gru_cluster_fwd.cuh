@@ -341,6 +341,8 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
           for (int w = 0; w < 4; ++w) {
             packet[w] = shuffle(words.word[w % Words::count], lane - sender + w / Words::count);
           }
+          // Whoever gets the packet knows that all threads whose values are in it have read their sums.
+          GRU_FAULT(no_warp_barrier, warp_barrier(), void());
           if (has_row) {
             GRU_UNROLL
             for (int i = 0; i < (C + kSenders - 1) / kSenders; ++i) {

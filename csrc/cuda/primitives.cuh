@@ -131,7 +131,9 @@ GRU_DEVICE bool named_barrier_or(int id, int threads, bool vote) {
       : "memory");
   return any != 0;
 }
-// bar.warp.sync, then vote.sync.any: the same for the 32 threads of a warp.
+// bar.warp.sync: the 32 threads of a warp.
+GRU_DEVICE void warp_barrier() { __syncwarp(); }
+// The same, then vote.sync.any.
 GRU_DEVICE bool warp_barrier_or(bool vote) {
   __syncwarp();
   return __any_sync(0xffffffffu, vote) != 0;

@@ -132,6 +132,7 @@ inline bool block_barrier_or(bool vote, int line = __builtin_LINE()) {
 inline bool named_barrier_or(int id, int threads, bool vote, int line = __builtin_LINE()) {
   return emulator::barrier(id, threads, vote, line);
 }
+inline void warp_barrier(int line = __builtin_LINE()) { emulator::warp_barrier(false, line); }
 inline bool warp_barrier_or(bool vote, int line = __builtin_LINE()) { return emulator::warp_barrier(vote, line); }
 
 inline uint32_t float_bits(float x) {
