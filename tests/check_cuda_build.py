@@ -1,4 +1,4 @@
-"""Build with CUDA where there is no GPU, and hold what the kernels need against csrc/cuda/resources.json.
+"""Build with CUDA where there is no GPU, and hold what the kernels need against tests/cuda_resources.json.
 
 ``make cuda-check`` runs it in an environment of its own, with a CUDA torch. It compiles the whole extension for the
 default architectures, imports it, checks that the CUDA operators are registered and what ``gru_ext.info`` says, and
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-TABLE = ROOT / "csrc" / "cuda" / "resources.json"
+TABLE = ROOT / "tests" / "cuda_resources.json"
 BUILD = ROOT / "build" / "cuda-check"
 
 IMPORT = """

@@ -48,7 +48,12 @@ def _strides(tensor: Tensor) -> tuple[int, int]:
 
 def _is_paired(tensors: Sequence[Tensor | None]) -> bool:
     return all(
-        t is None or (t.shape[-1] % 2 == 0 and t.data_ptr() % (2 * t.element_size()) == 0 and all(s % 2 == 0 for s in t.stride()[:-1]))
+        t is None
+        or (
+            t.shape[-1] % 2 == 0
+            and t.data_ptr() % (2 * t.element_size()) == 0
+            and all(s % 2 == 0 for s in t.stride()[:-1])
+        )
         for t in tensors
     )
 
@@ -106,7 +111,11 @@ def cluster_fwd(
     gates = problem.x.new_full((directions, sizes["N"], 4, hidden), torch.nan) if save_gates else None
     error = torch.zeros(1, dtype=torch.int32)
     matrices = [w.hh for w in weights]
-    numbers = {**sizes, "paired": _is_paired([*a_x, *matrices, problem.hx, y, h_n, gates]), "aligned": _is_aligned(matrices)}
+    numbers = {
+        **sizes,
+        "paired": _is_paired([*a_x, *matrices, problem.hx, y, h_n, gates]),
+        "aligned": _is_aligned(matrices),
+    }
     for name, tensor in (("a_x", a_x[0]), ("y", y)):
         numbers[f"{name}_step_stride"], numbers[f"{name}_row_stride"] = _strides(tensor)
     inputs: dict[str, Tensor | None] = {"h0": problem.hx, **_packed(problem)}
