@@ -116,7 +116,9 @@ def run(
     for tensors, writable in ((inputs, 0), (outputs, 1)):
         for name, tensor in tensors.items():
             if tensor is not None:
-                extent = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+                extent = (
+                    sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+                )
                 nbytes = extent * tensor.element_size() if tensor.numel() else 0
                 library.gru_emulator_buffer(name.encode(), tensor.data_ptr(), nbytes, writable)
     message = library.gru_emulator_run(

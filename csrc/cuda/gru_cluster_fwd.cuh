@@ -209,8 +209,11 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
     load_a_x(pair, reverse ? steps - 1 : 0);
   }
 
-  GRU_FAULT(no_barrier_before_first_step, block_barrier(), void());
-  if constexpr (C > 1) GRU_FAULT(no_cluster_barrier, cluster_barrier(), void());
+  if constexpr (C > 1) {
+    GRU_FAULT(no_cluster_barrier, cluster_barrier(), void());
+  } else {
+    GRU_FAULT(no_barrier_before_first_step, block_barrier(), void());
+  }
 
   bool failed = false;
   GRU_NO_UNROLL
@@ -346,8 +349,9 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
           if (has_row) {
             GRU_UNROLL
             for (int i = 0; i < (C + kSenders - 1) / kSenders; ++i) {
-              const int to = i * kSenders + sender;
-              if (to < GRU_FAULT(forgets_a_block, C, C - 1)) {
+              const int turn = i * kSenders + sender;
+              if (turn < GRU_FAULT(forgets_a_block, C, C - 1)) {
+                const int to = turn + rank < C ? turn + rank : turn + rank - C;  // each block begins with another
                 store_async(next - sender * Words::count, mbarriers + (s + 1) % 2, to,
                             u32x4{packet[0], packet[1], packet[2], packet[3]});
               }
