@@ -1,4 +1,4 @@
-"""The cluster-persistent kernels as layers: what the host does around them, in plain PyTorch, and an emulated launch."""
+"""The cluster-persistent kernels as layers: an emulated launch, and in plain PyTorch what the host does around it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from cases import Problem
-from emulation import Schedule, run
+from emulation import SOME_SCHEDULE, Schedule, run
 from torch import Tensor
 
 from gru_ext import reference
@@ -96,7 +96,7 @@ def cluster_fwd(
     problem: Problem,
     save_gates: bool = True,
     batch_first: bool = False,
-    schedule: Schedule = Schedule(),
+    schedule: Schedule = SOME_SCHEDULE,
 ) -> Forward:
     """Results of the emulated forward kernel; the input's product is PyTorch's."""
     sizes = _sizes(problem)
@@ -142,7 +142,7 @@ def cluster_bwd(
     y: Tensor,
     gates: Tensor,
     batch_first: bool = False,
-    schedule: Schedule = Schedule(),
+    schedule: Schedule = SOME_SCHEDULE,
 ) -> Backward:
     """Results of the emulated backward kernel for what the forward left."""
     sizes = _sizes(problem)
@@ -171,7 +171,7 @@ def cluster_bwd(
 
 
 def solve_cluster(
-    config: ClusterConfig, problem: Problem, batch_first: bool = False, schedule: Schedule = Schedule()
+    config: ClusterConfig, problem: Problem, batch_first: bool = False, schedule: Schedule = SOME_SCHEDULE
 ) -> dict[str, Tensor]:
     """As ``cases.solve``, by the emulated kernels; products over all steps are PyTorch's, summed in float32."""
     forward = cluster_fwd(config, problem, batch_first=batch_first, schedule=schedule)

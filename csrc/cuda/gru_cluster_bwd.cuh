@@ -298,7 +298,7 @@ GRU_DEVICE void gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>& p
     failed = GRU_FAULT(no_block_barrier, block_barrier_or(failed), failed);
     if (failed) break;
 
-    float* const next = parts + ((s + 1) % 2 * C + rank) * Traits::kPartFloats;
+    float* const next = parts + (GRU_FAULT(one_part_buffer, (s + 1) % 2, s % 2) * C + rank) * Traits::kPartFloats;
     GRU_NO_UNROLL
     for (int pass = 0; pass < kRows; pass += Traits::kPassRows) {
       constexpr int kColumns = Traits::kPassRows / 8;  // of D tiles

@@ -215,6 +215,8 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
     GRU_FAULT(no_barrier_before_first_step, block_barrier(), void());
   }
 
+  if (GRU_FAULT(a_thread_leaves, false, thread == 5)) return;
+
   bool failed = false;
   GRU_NO_UNROLL
   for (int s = 0; s < steps; ++s) {
@@ -281,7 +283,8 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
       for (int gate = 0; gate < 3; ++gate) {
         GRU_UNROLL
         for (int n = 0; n < kColumns; ++n) {
-          float* const sum = sums + ((part * 3 + gate) * kRows + pass + n * 8 + 2 * c) * kSumPitch + g;
+          float* const sum = sums + ((part * 3 + gate) * kRows + pass + n * 8 + 2 * c) * kSumPitch + g +
+                             GRU_FAULT(store_out_of_shared, 0, Traits::kSharedBytes);
           store_shared(sum, d[gate][n][0]);
           store_shared(sum + kSumPitch, d[gate][n][1]);
           store_shared(sum + 8, d[gate][n][2]);
@@ -341,7 +344,7 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
           const int sender = lane % kSenders;
           uint32_t packet[4];
           GRU_UNROLL
-          for (int w = 0; w < 4; ++w) {
+          for (int w = 0; w < 4 && GRU_FAULT(divergent_shuffle, true, count > 0); ++w) {
             packet[w] = shuffle(words.word[w % Words::count], lane - sender + w / Words::count);
           }
           // Whoever gets the packet knows that all threads whose values are in it have read their sums.

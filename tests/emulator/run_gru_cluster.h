@@ -1,4 +1,6 @@
-// The cluster-persistent kernels, in the sizes that the tests run.
+// Runs the cluster-persistent kernels; included by a file for each direction and dtype, so that they compile at once.
+#pragma once
+
 #include "primitives.cuh"
 
 #include "gru_cluster_fwd.cuh"
@@ -81,25 +83,14 @@ void run_bwd() {
   launch(shape_of<Traits>("gru_cluster_bwd", p.B, p.D), [&] { device::gru_cluster_bwd_kernel<Traits>(p); });
 }
 
-#define GRU_BWD(T, hidden, C, rows, warps, tiles)               \
-  const Kernel bwd_##T##_##hidden##_##C##_##rows(               \
-      "gru_cluster_bwd_" #T "_H" #hidden "_C" #C "_rows" #rows, \
-      run_bwd<device::GruClusterBwdTraits<T, hidden, C, rows, warps, tiles>>)
 #define GRU_FWD(T, hidden, C, rows, warps, tiles)               \
   const Kernel fwd_##T##_##hidden##_##C##_##rows(               \
       "gru_cluster_fwd_" #T "_H" #hidden "_C" #C "_rows" #rows, \
-      run_fwd<device::GruClusterFwdTraits<T, hidden, C, rows, warps, tiles>>)
-
-using device::bfloat16;
-using device::float16;
-
-GRU_FWD(bfloat16, 64, 1, 8, 4, 4);
-GRU_FWD(bfloat16, 64, 2, 8, 4, 2);
-GRU_FWD(bfloat16, 64, 4, 16, 2, 2);
-GRU_BWD(bfloat16, 64, 1, 8, 4, 12);
-GRU_BWD(bfloat16, 64, 2, 8, 4, 4);
-GRU_BWD(bfloat16, 64, 4, 16, 2, 3);
-
+      run_fwd<device::GruClusterFwdTraits<T, hidden, C, rows, warps, tiles>>);
+#define GRU_BWD(T, hidden, C, rows, warps, tiles)               \
+  const Kernel bwd_##T##_##hidden##_##C##_##rows(               \
+      "gru_cluster_bwd_" #T "_H" #hidden "_C" #C "_rows" #rows, \
+      run_bwd<device::GruClusterBwdTraits<T, hidden, C, rows, warps, tiles>>);
 }  // namespace
 
 }  // namespace emulator
