@@ -226,7 +226,7 @@ GRU_DEVICE void gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>& p
     if (s > 0) {
       if constexpr (C > 1) {
         failed |= !mbarrier_wait(mbarriers + buffer, (s - 1) / 2 % 2);
-        if (thread == 0) mbarrier_arrive_expect(mbarriers + buffer, Traits::kExchangeBytes);
+        if (!failed && thread == 0) mbarrier_arrive_expect(mbarriers + buffer, Traits::kExchangeBytes);
       } else {
         block_barrier();
       }

@@ -226,7 +226,7 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
       if constexpr (C > 1) {
         const int parity = GRU_FAULT(wrong_parity, (s - 1) / 2 % 2, s / 2 % 2);
         failed |= !mbarrier_wait(mbarriers + buffer, parity);
-        if (thread == 0 || GRU_FAULT(two_arrivals, false, thread == kWarpSize)) {
+        if (!failed && (thread == 0 || GRU_FAULT(two_arrivals, false, thread == kWarpSize))) {
           mbarrier_arrive_expect(mbarriers + buffer, Traits::kExchangeBytes + GRU_FAULT(too_few_bytes, 0, -16) +
                                                          GRU_FAULT(too_many_bytes, 0, 16));
         }

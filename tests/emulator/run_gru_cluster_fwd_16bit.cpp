@@ -10,8 +10,12 @@ namespace {
 using device::bfloat16;
 using device::float16;
 
+#if !defined(GRU_EMULATOR_SMALL)
 #define GRU_FWD_BFLOAT16(...) GRU_FWD(bfloat16, __VA_ARGS__)
 GRU_CLUSTER_FWD_16BIT(GRU_FWD_BFLOAT16)
+#else
+GRU_FWD(bfloat16, 64, 1, 8, 4, 4)
+#endif
 // Small clusters, for tests of many schedules.
 GRU_FWD(bfloat16, 64, 2, 8, 4, 2)
 GRU_FWD(bfloat16, 64, 4, 16, 2, 2)
