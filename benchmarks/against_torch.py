@@ -96,7 +96,7 @@ def is_exact(ours: nn.Module, theirs: nn.GRU, x: Tensor) -> bool:
     """
     with torch.no_grad():
         exact = nn.GRU(theirs.input_size, theirs.hidden_size, theirs.num_layers, bidirectional=theirs.bidirectional)
-        exact.double().load_state_dict(theirs.double().state_dict())
+        exact.to(x.device).double().load_state_dict(theirs.double().state_dict())
         expected = exact(x.double())[0]
         theirs.to(x.dtype)
         our_error = (ours(x)[0].double() - expected).abs().max()

@@ -32,15 +32,18 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd(const std::optional<Tens
   return op.call(dy, dh_n, x, hx, weights, batch_sizes, bidirectional, y, gates, need_dx, need_dhx, need_dweights);
 }
 
+#if !defined(GRU_EXT_WITH_CUDA)
 namespace {
 
 void no_cuda_kernels(const c10::OperatorHandle&, torch::jit::Stack*) {
   TORCH_CHECK_NOT_IMPLEMENTED(false,
-                              "gru: expected tensors on the CPU, got CUDA tensors: this version of gru_ext has no CUDA"
-                              " kernels; move the model and its input to the CPU, or use torch.nn.GRU");
+                              "gru: expected tensors on the CPU, got CUDA tensors: this build of gru_ext has no CUDA"
+                              " kernels (" GRU_EXT_CUDA_BUILD
+                              "); build it with them, move the model and its input to the CPU, or use torch.nn.GRU");
 }
 
 }  // namespace
+#endif
 }  // namespace gru_ext
 
 TORCH_LIBRARY(gru_ext, m) {
@@ -65,13 +68,24 @@ TORCH_LIBRARY_IMPL(gru_ext, CPU, m) {
 }
 
 TORCH_LIBRARY_IMPL(gru_ext, CUDA, m) {
+#if defined(GRU_EXT_WITH_CUDA)
+  m.impl("gru_fwd", gru_ext::gru_fwd_cuda);
+  m.impl("gru_bwd", gru_ext::gru_bwd_cuda);
+#else
   m.impl("gru_fwd", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
   m.impl("gru_bwd", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
+#endif
 }
 
 PYBIND11_MODULE(_C, m) {
   m.attr("version") = GRU_EXT_VERSION;
   m.attr("built_for_torch") = GRU_EXT_TORCH_VERSION;
+#if defined(GRU_EXT_WITH_CUDA)
+  m.attr("has_cuda_kernels") = true;
+#else
+  m.attr("has_cuda_kernels") = false;
+#endif
+  m.attr("cuda_build") = GRU_EXT_CUDA_BUILD;
   m.def(
       "cpu_isa", [] { return std::string(gru_ext::isa_name(gru_ext::cpu_isa())); },
       "Instruction set that the CPU kernels use.");
