@@ -1,4 +1,4 @@
-"""The cluster-persistent kernels as layers: what the host does around them, in plain PyTorch, and an emulated launch."""
+"""The cluster-persistent kernels as layers: an emulated launch, and in plain PyTorch what the host does around it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from cases import Problem
-from emulation import Schedule, run
+from emulation import SOME_SCHEDULE, Schedule, run
 from torch import Tensor
 
 from gru_ext import reference
@@ -96,7 +96,7 @@ def cluster_fwd(
     problem: Problem,
     save_gates: bool = True,
     batch_first: bool = False,
-    schedule: Schedule = Schedule(),
+    schedule: Schedule = SOME_SCHEDULE,
 ) -> Forward:
     """Results of the emulated forward kernel; the input's product is PyTorch's."""
     sizes = _sizes(problem)
@@ -123,3 +123,76 @@ def cluster_fwd(
         inputs |= {f"a_x_{d}": a_x[d], f"weight_hh_{d}": w.hh, f"bias_hh_{d}": w.bias_hh}
     run(config.kernel("fwd"), numbers, inputs, {"y": y, "h_n": h_n, "gates": gates, "error": error}, schedule)
     return Forward(y, h_n, gates, error)
+
+
+@dataclass
+class Backward:
+    """What a backward launch leaves."""
+
+    dgates: list[Tensor]  # of each direction, (T, B, 4H) or (N, 4H): n, r, z, q
+    dh0: Tensor  # (D, B, H)
+    dbias: Tensor  # (D, tiles, 4, H) float32
+    h_prev: list[Tensor]  # of each direction, (T, B, H) or (N, H)
+    error: Tensor  # (1) int32
+
+
+def cluster_bwd(
+    config: ClusterConfig,
+    problem: Problem,
+    y: Tensor,
+    gates: Tensor,
+    batch_first: bool = False,
+    schedule: Schedule = SOME_SCHEDULE,
+) -> Backward:
+    """Results of the emulated backward kernel for what the forward left."""
+    sizes = _sizes(problem)
+    hidden, directions = sizes["H"], sizes["D"]
+    weights = reference.split_weights(problem.weights, problem.bidirectional)
+    dy = problem.dy
+    if dy is not None and batch_first and dy.dim() == 3:
+        dy = dy.transpose(0, 1).contiguous().transpose(0, 1)
+    dgates = [_empty_like_rows(problem, 4 * hidden, batch_first) for _ in weights]
+    h_prev = [_empty_like_rows(problem, hidden, batch_first) for _ in weights]
+    dh0 = problem.x.new_full((directions, sizes["B"], hidden), torch.nan)
+    tiles = -(-sizes["B"] // config.rows)
+    dbias = torch.full((directions, tiles, 4, hidden), torch.nan)
+    error = torch.zeros(1, dtype=torch.int32)
+    matrices = [w.hh for w in weights]
+    tensors = [*matrices, dy, problem.dh_n, y, problem.hx, gates, *dgates, *h_prev, dh0]
+    numbers = {**sizes, "paired": _is_paired(tensors), "aligned": _is_aligned(matrices)}
+    for name, tensor in (("dy", y if dy is None else dy), ("y", y), ("dgates", dgates[0]), ("h_prev", h_prev[0])):
+        numbers[f"{name}_step_stride"], numbers[f"{name}_row_stride"] = _strides(tensor)
+    inputs: dict[str, Tensor | None] = {"dy": dy, "dh_n": problem.dh_n, "y": y, "h0": problem.hx, "gates": gates}
+    inputs |= {f"weight_hh_{d}": w.hh for d, w in enumerate(weights)} | _packed(problem)
+    outputs: dict[str, Tensor | None] = {"dh0": dh0, "dbias": dbias, "error": error}
+    outputs |= {f"dgates_{d}": t for d, t in enumerate(dgates)} | {f"h_prev_{d}": t for d, t in enumerate(h_prev)}
+    run(config.kernel("bwd"), numbers, inputs, outputs, schedule)
+    return Backward(dgates, dh0, dbias, h_prev, error)
+
+
+def solve_cluster(
+    config: ClusterConfig, problem: Problem, batch_first: bool = False, schedule: Schedule = SOME_SCHEDULE
+) -> dict[str, Tensor]:
+    """As ``cases.solve``, by the emulated kernels; products over all steps are PyTorch's, summed in float32."""
+    forward = cluster_fwd(config, problem, batch_first=batch_first, schedule=schedule)
+    assert forward.gates is not None
+    backward = cluster_bwd(config, problem, forward.y, forward.gates, batch_first, schedule)
+    assert not forward.error.any()
+    assert not backward.error.any()
+    dtype, hidden = config.dtype, problem.weights[1].shape[1]
+    dx = torch.zeros_like(problem.x, dtype=torch.float32)
+    gradients: list[Tensor] = []
+    x = problem.x.reshape(-1, problem.x.shape[-1]).float()
+    for d, w in enumerate(reference.split_weights(problem.weights, problem.bidirectional)):
+        n, r, z, q = backward.dgates[d].reshape(-1, 4, hidden).float().unbind(1)
+        da_x, da_h = torch.cat([r, z, n], dim=1), torch.cat([r, z, q], dim=1)
+        dx += (da_x @ w.ih.float()).view(dx.shape)
+        gradients += [da_x.t() @ x, da_h.t() @ backward.h_prev[d].reshape(-1, hidden).float()]
+        if w.bias_ih is not None:
+            b_n, b_r, b_z, b_q = backward.dbias[d].sum(0)
+            gradients += [torch.cat([b_r, b_z, b_n]), torch.cat([b_r, b_z, b_q])]
+    results = {"y": forward.y, "h_n": forward.h_n, "dx": dx.to(dtype)}
+    if problem.hx is not None:
+        results["dhx"] = backward.dh0
+    results |= {f"d{name}": g.to(dtype) for name, g in zip(problem.names, gradients, strict=True)}
+    return results

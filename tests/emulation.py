@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ class Schedule:
     fault: str = "none"  # the planted fault, of tests/emulator/faults.h
 
 
+SOME_SCHEDULE = Schedule()
+
+
 def build() -> Path:
     """Compile tests/emulator, unless that was done before; returns the library."""
     compiler = os.environ.get("CXX", "c++").split()
@@ -51,28 +55,31 @@ def build() -> Path:
     library = ROOT / "build" / "emulator" / f"emulator-{digest.hexdigest()[:16]}.so"
     if library.exists():
         return library
-    directory = library.with_suffix(f".{os.getpid()}")
-    directory.mkdir(parents=True)
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as directory, ThreadPoolExecutor(os.cpu_count()) as pool:
 
-    def compile_unit(unit: Path) -> Path:
-        target = directory / f"{unit.stem}.o"
-        includes = [f"-I{path}" for path in INCLUDES]
-        subprocess.run([*compiler, *flags, *includes, "-c", str(unit), "-o", str(target)], check=True)
-        return target
+        def compile_unit(unit: Path) -> str:
+            target = str(Path(directory) / f"{unit.stem}.o")
+            includes = [f"-I{path}" for path in INCLUDES]
+            subprocess.run([*compiler, *flags, *includes, "-c", str(unit), "-o", target], check=True)
+            return target
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        objects = list(pool.map(compile_unit, units))
-    linked = directory / library.name
-    subprocess.run([*compiler, *flags, "-shared", *map(str, objects), "-o", str(linked)], check=True)
-    linked.rename(library)
-    for path in objects:
-        path.unlink()
-    directory.rmdir()
+        linked = Path(directory) / library.name
+        subprocess.run([*compiler, *flags, "-shared", *pool.map(compile_unit, units), "-o", str(linked)], check=True)
+        linked.rename(library)
     return library
 
 
 @functools.cache
-def _library() -> ctypes.CDLL:
+def _library_or_failure() -> ctypes.CDLL | subprocess.CalledProcessError:
+    """The failure is kept too: to compile again would take as long, and fail again."""
+    try:
+        return _load()
+    except subprocess.CalledProcessError as failure:
+        return failure
+
+
+def _load() -> ctypes.CDLL:
     library = ctypes.CDLL(str(build()))
     library.gru_emulator_number.argtypes = [ctypes.c_char_p, ctypes.c_int64]
     library.gru_emulator_number.restype = None
@@ -95,7 +102,7 @@ def run(
     numbers: Mapping[str, int],
     inputs: Mapping[str, Tensor | None],
     outputs: Mapping[str, Tensor | None],
-    schedule: Schedule = Schedule(),
+    schedule: Schedule = SOME_SCHEDULE,
 ) -> None:
     """Launch a kernel of tests/emulator/run_*.cpp.
 
@@ -110,7 +117,9 @@ def run(
     Raises:
         EmulationError: if the kernel breaks a rule of the machine.
     """
-    library = _library()
+    library = _library_or_failure()
+    if isinstance(library, subprocess.CalledProcessError):
+        raise library
     for name, value in numbers.items():
         library.gru_emulator_number(name.encode(), value)
     for tensors, writable in ((inputs, 0), (outputs, 1)):

@@ -87,7 +87,7 @@ GRU_DEVICE void stage_weights(uint32_t* staged, const T* weights, int H, int row
       copy_async(staged + row * kPitch + packet * 4,
                  exists ? weights + static_cast<int64_t>(row) * H + packet * kValues : weights, exists);
     }
-    copy_async_wait();
+    GRU_FAULT(no_copy_wait, copy_async_wait(), void());
   } else {
     for (int i = thread_index(); i < kRows * kColumns; i += kThreads) {
       const int row = i / kColumns, column = i % kColumns;

@@ -209,8 +209,13 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
     load_a_x(pair, reverse ? steps - 1 : 0);
   }
 
-  GRU_FAULT(no_barrier_before_first_step, block_barrier(), void());
-  if constexpr (C > 1) GRU_FAULT(no_cluster_barrier, cluster_barrier(), void());
+  if constexpr (C > 1) {
+    GRU_FAULT(no_cluster_barrier, cluster_barrier(), void());
+  } else {
+    GRU_FAULT(no_barrier_before_first_step, block_barrier(), void());
+  }
+
+  if (GRU_FAULT(a_thread_leaves, false, thread == 5)) return;
 
   bool failed = false;
   GRU_NO_UNROLL
@@ -221,7 +226,7 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
       if constexpr (C > 1) {
         const int parity = GRU_FAULT(wrong_parity, (s - 1) / 2 % 2, s / 2 % 2);
         failed |= !mbarrier_wait(mbarriers + buffer, parity);
-        if (thread == 0 || GRU_FAULT(two_arrivals, false, thread == kWarpSize)) {
+        if (!failed && (thread == 0 || GRU_FAULT(two_arrivals, false, thread == kWarpSize))) {
           mbarrier_arrive_expect(mbarriers + buffer, Traits::kExchangeBytes + GRU_FAULT(too_few_bytes, 0, -16) +
                                                          GRU_FAULT(too_many_bytes, 0, 16));
         }
@@ -278,7 +283,8 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
       for (int gate = 0; gate < 3; ++gate) {
         GRU_UNROLL
         for (int n = 0; n < kColumns; ++n) {
-          float* const sum = sums + ((part * 3 + gate) * kRows + pass + n * 8 + 2 * c) * kSumPitch + g;
+          float* const sum = sums + ((part * 3 + gate) * kRows + pass + n * 8 + 2 * c) * kSumPitch + g +
+                             GRU_FAULT(store_out_of_shared, 0, Traits::kSharedBytes);
           store_shared(sum, d[gate][n][0]);
           store_shared(sum + kSumPitch, d[gate][n][1]);
           store_shared(sum + 8, d[gate][n][2]);
@@ -338,7 +344,7 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
           const int sender = lane % kSenders;
           uint32_t packet[4];
           GRU_UNROLL
-          for (int w = 0; w < 4; ++w) {
+          for (int w = 0; w < 4 && GRU_FAULT(divergent_shuffle, true, count > 0); ++w) {
             packet[w] = shuffle(words.word[w % Words::count], lane - sender + w / Words::count);
           }
           // Whoever gets the packet knows that all threads whose values are in it have read their sums.
@@ -346,8 +352,9 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
           if (has_row) {
             GRU_UNROLL
             for (int i = 0; i < (C + kSenders - 1) / kSenders; ++i) {
-              const int to = i * kSenders + sender;
-              if (to < GRU_FAULT(forgets_a_block, C, C - 1)) {
+              const int turn = i * kSenders + sender;
+              if (turn < GRU_FAULT(forgets_a_block, C, C - 1)) {
+                const int to = turn + rank < C ? turn + rank : turn + rank - C;  // each block begins with another
                 store_async(next - sender * Words::count, mbarriers + (s + 1) % 2, to,
                             u32x4{packet[0], packet[1], packet[2], packet[3]});
               }

@@ -179,6 +179,15 @@ GRU_DEVICE void ldmatrix_x4(uint32_t (&words)[4], const void* row) {
                : "memory");
 }
 
+// ldmatrix.x4.trans: each matrix is transposed on the way: thread i receives the i % 4-th pair of 16-bit values of
+// column i / 4, one from each of two rows.
+GRU_DEVICE void ldmatrix_x4_transposed(uint32_t (&words)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+
 // ---- Clusters: blocks that run at the same time and write to each other's shared memory. sm_90 and later.
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900

@@ -777,15 +777,23 @@ void mma(Operand type, float* d, const uint32_t* a, const uint32_t* b, int line)
   }
 }
 
-void ldmatrix_x4(uint32_t* words, const void* row, int line) {
+void ldmatrix_x4(uint32_t* words, const void* row, bool transposed, int line) {
   Thread* t = self();
   Warp* w = t->warp;
   check_shared(row, 16, false, line);
   w->words[t->lane] = words;
   w->rows[t->lane] = static_cast<const char*>(row);
-  if (meet(Doing::ldmatrix, 0, line)) {
-    for (int i = 0; i < kLanes; ++i) {
-      for (int j = 0; j < 4; ++j) std::memcpy(w->words[i] + j, w->rows[j * 8 + i / 4] + i % 4 * 4, 4);
+  if (meet(Doing::ldmatrix, transposed, line)) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      for (int matrix = 0; matrix < 4; ++matrix) {
+        uint16_t values[2];
+        for (int i = 0; i < 2; ++i) {
+          const int far = lane / 4, near = lane % 4 * 2 + i;
+          const int from = transposed ? near : far, column = transposed ? far : near;
+          std::memcpy(values + i, w->rows[matrix * 8 + from] + column * 2, 2);
+        }
+        std::memcpy(w->words[lane] + matrix, values, 4);
+      }
     }
     part(w);
   } else {

@@ -72,7 +72,7 @@ bool barrier(int id, int threads, bool vote, int line);
 bool warp_barrier(bool vote, int line);
 uint32_t shuffle(uint32_t value, int lane, int line);
 void mma(Operand type, float* d, const uint32_t* a, const uint32_t* b, int line);
-void ldmatrix_x4(uint32_t* words, const void* row, int line);
+void ldmatrix_x4(uint32_t* words, const void* row, bool transposed, int line);
 void cluster_barrier(int line);
 void mbarrier_init(uint64_t* barrier, int arrivals, int line);
 void mbarrier_init_fence();
@@ -173,7 +173,10 @@ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, int li
   emulator::mma(operand_type<T>(), d, a, b, line);
 }
 inline void ldmatrix_x4(uint32_t (&words)[4], const void* row, int line = __builtin_LINE()) {
-  emulator::ldmatrix_x4(words, row, line);
+  emulator::ldmatrix_x4(words, row, false, line);
+}
+inline void ldmatrix_x4_transposed(uint32_t (&words)[4], const void* row, int line = __builtin_LINE()) {
+  emulator::ldmatrix_x4(words, row, true, line);
 }
 
 constexpr bool kHasClusters = true;

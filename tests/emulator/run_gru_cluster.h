@@ -1,7 +1,10 @@
-// The cluster-persistent kernels, in the sizes that the tests run.
+// Runs the cluster-persistent kernels; included by a file for each direction and dtype, so that they compile at once.
+#pragma once
+
 #include "primitives.cuh"
 
 #include "gru_cluster_fwd.cuh"
+#include "gru_cluster_bwd.cuh"
 #include "runner.h"
 
 namespace gru_ext {
@@ -61,18 +64,33 @@ void run_fwd() {
   });
 }
 
+template <typename Traits>
+void run_bwd() {
+  using T = typename Traits::T;
+  auto p = common_parameters<GruClusterBwdParams<T>>();
+  for (int d = 0; d < p.D; ++d) {
+    p.weight_hh[d] = buffer<const T>("weight_hh_" + std::to_string(d));
+    p.dgates[d] = step_rows<T>("dgates", d);
+    p.h_prev[d] = step_rows<T>("h_prev", d);
+  }
+  p.dy = step_rows<const T>("dy");
+  p.dh_n = buffer<const T>("dh_n");
+  p.y = step_rows<const T>("y");
+  p.h0 = buffer<const T>("h0");
+  p.gates = buffer<const T>("gates");
+  p.dh0 = buffer<T>("dh0");
+  p.dbias = buffer<float>("dbias");
+  launch(shape_of<Traits>("gru_cluster_bwd", p.B, p.D), [&] { device::gru_cluster_bwd_kernel<Traits>(p); });
+}
+
 #define GRU_FWD(T, hidden, C, rows, warps, tiles)               \
   const Kernel fwd_##T##_##hidden##_##C##_##rows(               \
       "gru_cluster_fwd_" #T "_H" #hidden "_C" #C "_rows" #rows, \
-      run_fwd<device::GruClusterFwdTraits<T, hidden, C, rows, warps, tiles>>)
-
-using device::bfloat16;
-using device::float16;
-
-GRU_FWD(bfloat16, 64, 1, 8, 4, 4);
-GRU_FWD(bfloat16, 64, 2, 8, 4, 2);
-GRU_FWD(bfloat16, 64, 4, 16, 2, 2);
-
+      run_fwd<device::GruClusterFwdTraits<T, hidden, C, rows, warps, tiles>>);
+#define GRU_BWD(T, hidden, C, rows, warps, tiles)               \
+  const Kernel bwd_##T##_##hidden##_##C##_##rows(               \
+      "gru_cluster_bwd_" #T "_H" #hidden "_C" #C "_rows" #rows, \
+      run_bwd<device::GruClusterBwdTraits<T, hidden, C, rows, warps, tiles>>);
 }  // namespace
 
 }  // namespace emulator
