@@ -17,7 +17,7 @@ from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
 OLDEST_TORCH = (2, 6)
-OLDEST_CUDA = (12, 4)  # the first whose ptxas knows st.async, with which the blocks of a cluster exchange states
+OLDEST_CUDA = (12, 4)  # has clusters and st.async
 ARCHITECTURES = ("8.0", "9.0", "10.0")  # of these, what nvcc knows; the newest as PTX too, for GPUs that come after it
 GIGABYTES_PER_JOB = 4  # what one nvcc may need
 
@@ -78,28 +78,31 @@ class CudaBuild(NamedTuple):
     words: str
 
 
+def missing_for_cuda() -> str:
+    """Why the CUDA kernels cannot be built; empty where they can."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    if isinstance(TOOLKIT, str):
+        return TOOLKIT
+    version = ".".join(map(str, TOOLKIT.version))
+    if TOOLKIT.version[0] != int(torch.version.cuda.split(".")[0]):
+        return f"nvcc {version} cannot build for torch's CUDA {torch.version.cuda}"
+    if TOOLKIT.version < OLDEST_CUDA:
+        return f"nvcc {OLDEST_CUDA[0]}.{OLDEST_CUDA[1]} or later is needed, found {version}"
+    return ""
+
+
 def choose_cuda() -> CudaBuild:
     """CUDA kernels where torch has CUDA and nvcc is found; GRU_EXT_CUDA=0 or 1 forces the choice."""
     forced = os.environ.get("GRU_EXT_CUDA", "")
     if forced not in ("", "0", "1"):
         give_up(f"expected GRU_EXT_CUDA to be 0 or 1, got {forced!r}")
-    if forced == "0":
-        return CudaBuild(None, "not built: GRU_EXT_CUDA=0")
-    if isinstance(TOOLKIT, Toolkit) and torch.version.cuda is not None:
-        version = ".".join(map(str, TOOLKIT.version))
-        if TOOLKIT.version[0] != int(torch.version.cuda.split(".")[0]):
-            missing = f"nvcc {version} cannot build for torch's CUDA {torch.version.cuda}"
-        elif TOOLKIT.version < OLDEST_CUDA:
-            missing = f"nvcc {OLDEST_CUDA[0]}.{OLDEST_CUDA[1]} or later is needed, found {version}"
-        else:
-            return CudaBuild(TOOLKIT, f"nvcc {version} for {architectures(TOOLKIT)}")
-    else:
-        missing = TOOLKIT if isinstance(TOOLKIT, str) else ""
-        if torch.version.cuda is None:
-            missing = f"torch {torch.__version__} is built without CUDA"
-    if forced == "1":
+    missing = "GRU_EXT_CUDA=0" if forced == "0" else missing_for_cuda()
+    if missing and forced == "1":
         give_up(f"GRU_EXT_CUDA=1 asks for the CUDA kernels, but {missing}")
-    return CudaBuild(None, f"not built: {missing}")
+    if missing or isinstance(TOOLKIT, str):
+        return CudaBuild(None, f"not built: {missing}")
+    return CudaBuild(TOOLKIT, f"nvcc {'.'.join(map(str, TOOLKIT.version))} for {architectures(TOOLKIT)}")
 
 
 def architectures(toolkit: Toolkit) -> str:
