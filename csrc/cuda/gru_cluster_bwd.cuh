@@ -74,7 +74,7 @@ struct GruClusterBwdTraits {
   static_assert(Rows == 8 || Rows % 16 == 0, "the tensor core takes 8 rows, a pass 16");
   static_assert(RegisterTiles >= 0 && RegisterTiles <= kTiles, "register tiles");
   static_assert(kDgatesOffset % 16 == 0 && kDgatesBytes % 16 == 0 && kPartPitch % 4 == 0, "alignment");
-  static_assert(kSharedBytes <= 227 * 1024, "the shared memory of a block");
+  static_assert(kSharedBytes <= (C_ == 1 ? 163 : 227) * 1024, "the shared memory of a block, sm_80 and sm_90");
 };
 
 template <typename Traits>

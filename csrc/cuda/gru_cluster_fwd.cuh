@@ -11,8 +11,7 @@
 // Warps: those of a block form groups, one for every 16 units; the warps of a group share out the sum over h.
 //   1. Wait until all of h has come.                                                          mbarrier
 //   2. mma: (16 units of a gate) x (its part of h) x (rows of the tile), three gates. R is the A operand, in registers
-//   as
-//      far as it fits; h the B operand, by ldmatrix.
+//      as far as it fits; h the B operand, by ldmatrix.
 //   3. Write the partial sums to shared memory.                                               barrier of the group
 //   4. A thread adds those of its pairs of units, applies the gates, stores y, and sends its pairs of h', 16 bytes at a
 //      time, to every block. h itself stays in its registers, in float32.
@@ -23,9 +22,9 @@
 // Why so few barriers are enough. h has two buffers, by the parity of the step. A block sends h(s + 1) when it has all
 // of h(s), so when every group of the cluster has sent its part of h(s), so when all their warps have left step s - 1
 // behind, the last that read the buffer of h(s + 1). For the same reason a group may write its sums of step s: it read
-// those of step s - 1 before it sent h(s). With C = 1 there is no mbarrier; a block barrier takes its place. The
-// cluster barrier before the loop: no store may come before the mbarriers are made and the first h is in place. The one
-// after it: no block may leave while another, after a wait that took too long, still sends to it.
+// those of step s - 1 before it sent h(s). With C = 1 there is no mbarrier; a block barrier takes its place.
+// The cluster barrier before the loop: no store may come before the mbarriers are made and the first h is in place.
+// The one after it: no block may leave while another, after a wait that took too long, still sends to it.
 //
 // A wait that takes too long sets `error`; the group then leaves the loop, others follow as their waits end, and all
 // meet at the last barrier.
@@ -81,7 +80,7 @@ struct GruClusterFwdTraits {
   static_assert(RegisterTiles >= 0 && RegisterTiles <= kTiles && RegisterTiles % 2 == 0, "register tiles in twos");
   static_assert(kStateOffset % 16 == 0 && kStateBytes % 16 == 0, "alignment of asynchronous stores and ldmatrix");
   static_assert(kTiles % kStageTiles == 0 && kStageTiles % 2 == 0, "whole stages, ldmatrix in twos");
-  static_assert(kSharedBytes <= 227 * 1024, "the shared memory of a block");
+  static_assert(kSharedBytes <= (C_ == 1 ? 163 : 227) * 1024, "the shared memory of a block, sm_80 and sm_90");
 };
 
 template <typename Traits, bool kSaveGates>
