@@ -256,9 +256,20 @@ def test_under_sanitizers_and_with_the_other_fibers() -> None:
     environment = {"GRU_EMULATOR_FLAGS": flags}
     output_of(run_python("-c", "import emulation; emulation.build()", environment=environment))
     selected = "results_do_not_depend or times_out or too_few_bytes or one_block or mma or ldmatrix or conversions"
+    selected += " or ((of_one_result_only or batch_first) and bfloat16_H64_C4)"
     output = output_of(
         run_python(
-            *("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_emulator.py", "-k", selected),
+            *(
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "tests/test_emulator.py",
+                "tests/test_cluster_kernels.py",
+                "-k",
+                selected,
+            ),
             environment={**environment, "LD_PRELOAD": " ".join(runtimes), "ASAN_OPTIONS": "detect_leaks=0"},
         )
     )

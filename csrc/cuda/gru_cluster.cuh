@@ -98,6 +98,12 @@ GRU_DEVICE void stage_weights(uint32_t* staged, const T* weights, int H, int row
   }
 }
 
+// The element at `offset` of a tensor that may be null; null then.
+template <typename T>
+GRU_DEVICE const T* at_offset(const T* tensor, int64_t offset) {
+  return tensor ? tensor + offset : nullptr;
+}
+
 // The first element of step t of a tensor with a row for every step of every sequence.
 template <typename scalar_t>
 GRU_DEVICE scalar_t* rows_of_step(const StepRows<scalar_t>& tensor, const int64_t* offsets, int t) {

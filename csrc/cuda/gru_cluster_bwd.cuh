@@ -182,13 +182,13 @@ GRU_DEVICE void gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>& p
         p.gates + (direction * p.N + row_of_step(p.offsets, p.B, t) + row) * 4 * H + unit0 + pair.unit;
     GRU_UNROLL
     for (int i = 0; i < 4; ++i) pair.gates[i] = load_pair(gates + i * H, count, p.paired);
-    const T* const dy = p.dy.data ? rows_of_step(p.dy, p.offsets, t) + row * p.dy.row_stride + direction * H : nullptr;
-    pair.dy = load_pair(dy + unit0 + pair.unit, p.dy.data ? count : 0, p.paired);
+    const T* const dy = p.dy.data ? rows_of_step(p.dy, p.offsets, t) + row * p.dy.row_stride : nullptr;
+    pair.dy = load_pair(at_offset(dy, direction * H + unit0 + pair.unit), dy ? count : 0, p.paired);
     const int t_prev = reverse ? t + 1 : t - 1;
     const bool has_prev = reverse ? t_prev < pair.steps : t_prev >= 0;
     const T* const h = has_prev ? rows_of_step(p.y, p.offsets, t_prev) + row * p.y.row_stride + direction * H
-                                : p.h0 + (static_cast<int64_t>(direction) * p.B + row) * H;
-    pair.h = load_pair(h + unit0 + pair.unit, has_prev || p.h0 ? count : 0, p.paired);
+                                : at_offset(p.h0, (static_cast<int64_t>(direction) * p.B + row) * H);
+    pair.h = load_pair(at_offset(h, unit0 + pair.unit), h ? count : 0, p.paired);
   };
   GRU_UNROLL
   for (int e = 0; e < kPairs; ++e) {
@@ -200,8 +200,9 @@ GRU_DEVICE void gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>& p
     const bool exists = pair.row < kRows && row < p.B;
     pair.count = exists ? clamp(H - unit0 - pair.unit, 0, 2) : 0;
     pair.steps = !exists ? 0 : p.lengths ? load_global(p.lengths + row) : p.T;
-    const Pair<T> d = load_pair(p.dh_n + (static_cast<int64_t>(direction) * p.B + row) * H + unit0 + pair.unit,
-                                p.dh_n ? pair.count : 0, p.paired);
+    const Pair<T> d =
+        load_pair(at_offset(p.dh_n, (static_cast<int64_t>(direction) * p.B + row) * H + unit0 + pair.unit),
+                  p.dh_n ? pair.count : 0, p.paired);
     pair.d[0] = to_acc(d.first);
     pair.d[1] = to_acc(d.second);
     GRU_UNROLL

@@ -167,7 +167,7 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
     const int row = i / (Traits::kHidden / 2), unit = i % (Traits::kHidden / 2) * 2;
     const int count = p.h0 && row0 + row < p.B ? clamp(H - unit, 0, 2) : 0;
     const Pair<T> h =
-        load_pair(p.h0 + (static_cast<int64_t>(direction) * p.B + row0 + row) * H + unit, count, p.paired);
+        load_pair(at_offset(p.h0, (static_cast<int64_t>(direction) * p.B + row0 + row) * H + unit), count, p.paired);
     const Words words = Words::of(to_acc(h.first), to_acc(h.second));
     GRU_UNROLL
     for (int w = 0; w < Words::count; ++w) {
@@ -201,7 +201,7 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
     const bool exists = pair.row < kRows && row < p.B;
     pair.count = exists ? clamp(H - pair.unit, 0, 2) : 0;
     pair.steps = !exists ? 0 : p.lengths ? load_global(p.lengths + row) : p.T;
-    const Pair<T> h = load_pair(p.h0 + (static_cast<int64_t>(direction) * p.B + row) * H + pair.unit,
+    const Pair<T> h = load_pair(at_offset(p.h0, (static_cast<int64_t>(direction) * p.B + row) * H + pair.unit),
                                 p.h0 ? pair.count : 0, p.paired);
     pair.h[0] = to_acc(h.first);
     pair.h[1] = to_acc(h.second);

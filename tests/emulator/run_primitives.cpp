@@ -52,7 +52,7 @@ void run_ldmatrix() {
   launch({"ldmatrix", 1, 1, kWarpSize, 512}, [&] { ldmatrix_kernel(rows, words, transposed); });
 }
 
-// bits (n) of 16 or 32 bits -> the value, and the value rounded back.
+// x (n) rounded to T, and what comes back.
 template <typename T>
 void convert_kernel(const float* x, T* rounded, float* back, int n) {
   for (int i = thread_index(); i < n; i += block_size()) {
@@ -71,6 +71,7 @@ void run_convert() {
   launch({"convert", 1, 1, kWarpSize, 0}, [&] { convert_kernel(x, rounded, back, n); });
 }
 
+// FastMath of x (n).
 void math_kernel(const float* x, float* sigmoid, float* tanh, int n) {
   for (int i = thread_index(); i < n; i += block_size()) {
     store_global(sigmoid + i, FastMath::sigmoid(load_global(x + i)));
