@@ -1,13 +1,16 @@
 # `make train` trains a character model on real text; `make test` runs every check; `make bench` measures this machine.
 # All do their own set-up in .venv: with the torch of the system's python3 when it has one, else with the pinned one.
+# `make cuda-check` builds with CUDA against a CUDA torch in .venv-cuda, which needs nvcc and no GPU; `make gpu-check`
+# runs on a GPU.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+CUDA_TORCH ?= torch==2.14.1
 BIN := .venv/bin
 
-SOURCES := setup.py pyproject.toml gru_ext/version.py $(shell find csrc -name '*.cpp' -o -name '*.h')
+SOURCES := setup.py pyproject.toml gru_ext/version.py $(shell find csrc -name '*.c*' -o -name '*.h')
 
-.PHONY: train test bench lint format clean
+.PHONY: train test bench lint format cuda-check gpu-check clean
 
 train: .venv/built-examples
 	$(BIN)/python examples/train_text.py $(ARGS)
@@ -22,15 +25,21 @@ lint: .venv/built-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	git ls-files 'csrc/*' | xargs $(BIN)/clang-format --dry-run --Werror
+	git ls-files 'csrc/*' 'tests/emulator/*' | xargs $(BIN)/clang-format --dry-run --Werror
 
 format: .venv/built-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	git ls-files 'csrc/*' | xargs $(BIN)/clang-format -i
+	git ls-files 'csrc/*' 'tests/emulator/*' | xargs $(BIN)/clang-format -i
+
+cuda-check: .venv-cuda/torch
+	.venv-cuda/bin/python tests/check_cuda_build.py $(ARGS)
+
+gpu-check: .venv/built-dev
+	$(BIN)/python -m benchmarks.gpu_check $(ARGS)
 
 clean:
-	rm -rf .venv build dist gru_ext/*.so *.egg-info
+	rm -rf .venv .venv-cuda build dist gru_ext/*.so *.egg-info
 
 .venv/torch:
 	@if $(PYTHON) -c 'import torch' 2>/dev/null; then \
@@ -40,6 +49,11 @@ clean:
 	  && $(BIN)/python -m pip install --quiet '$(TORCH)' numpy; \
 	fi
 	$(BIN)/python -m pip install --quiet 'setuptools>=77' wheel ninja
+	@touch $@
+
+.venv-cuda/torch:
+	$(PYTHON) -m venv .venv-cuda
+	.venv-cuda/bin/python -m pip install --quiet '$(CUDA_TORCH)' numpy 'setuptools>=77' wheel ninja
 	@touch $@
 
 # One rule for each set of extras: the examples need less than the tests.

@@ -4,23 +4,59 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import runpy
 import shutil
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
 OLDEST_TORCH = (2, 6)
+OLDEST_CUDA = (12, 4)  # has clusters and st.async
+ARCHITECTURES = ("8.0", "9.0", "10.0")  # of these, what nvcc knows; the newest as PTX too, for GPUs that come after it
+GIGABYTES_PER_JOB = 4  # what one nvcc may need
 
 
 def give_up(sentence: str) -> NoReturn:
     """End the build with one sentence."""
     sys.exit(f"\ngru_ext: {sentence}\n")
 
+
+class Toolkit(NamedTuple):
+    """A CUDA toolkit."""
+
+    home: Path
+    version: tuple[int, int]
+
+    def run_nvcc(self, *arguments: str) -> str:
+        """What nvcc prints."""
+        return subprocess.run([self.home / "bin" / "nvcc", *arguments], capture_output=True, text=True).stdout
+
+
+def find_toolkit() -> Toolkit | str:
+    """The toolkit of CUDA_HOME or CUDA_PATH where that is set, else of PATH or /usr/local/cuda; or what is missing."""
+    named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    on_path = shutil.which("nvcc")
+    found = [Path(on_path).resolve().parent.parent] if on_path else []
+    for home in [Path(named)] if named else [*found, Path("/usr/local/cuda")]:
+        # An nvcc on PATH may be a script that starts another: a toolkit has its headers beside it.
+        headers = [*home.glob("include/cuda_runtime.h"), *home.glob("targets/*/include/cuda_runtime.h")]
+        if headers and (home / "bin" / "nvcc").exists():
+            toolkit = Toolkit(home, (0, 0))
+            release = re.search(r"release (\d+)\.(\d+)", toolkit.run_nvcc("--version"))
+            return toolkit._replace(version=(int(release[1]), int(release[2]))) if release else f"{home} has no nvcc"
+    return f"{named} has no nvcc and CUDA headers" if named else "no nvcc was found; set CUDA_HOME to a CUDA toolkit"
+
+
+# torch.utils.cpp_extension looks for a toolkit when it is imported, and takes any nvcc for one.
+TOOLKIT = find_toolkit()
+if isinstance(TOOLKIT, Toolkit):
+    os.environ["CUDA_HOME"] = str(TOOLKIT.home)
 
 try:
     import torch
@@ -35,11 +71,64 @@ if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST_TORCH:
     give_up(f"torch 2.6 or later is needed, found {torch.__version__}; run: pip install 'torch>=2.6'")
 
 
+class CudaBuild(NamedTuple):
+    """What is built for CUDA, and in words."""
+
+    toolkit: Toolkit | None
+    words: str
+
+
+def missing_for_cuda() -> str:
+    """Why the CUDA kernels cannot be built; empty where they can."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    if isinstance(TOOLKIT, str):
+        return TOOLKIT
+    version = ".".join(map(str, TOOLKIT.version))
+    if TOOLKIT.version[0] != int(torch.version.cuda.split(".")[0]):
+        return f"nvcc {version} cannot build for torch's CUDA {torch.version.cuda}"
+    if TOOLKIT.version < OLDEST_CUDA:
+        return f"nvcc {OLDEST_CUDA[0]}.{OLDEST_CUDA[1]} or later is needed, found {version}"
+    return ""
+
+
+def choose_cuda() -> CudaBuild:
+    """CUDA kernels where torch has CUDA and nvcc is found; GRU_EXT_CUDA=0 or 1 forces the choice."""
+    forced = os.environ.get("GRU_EXT_CUDA", "")
+    if forced not in ("", "0", "1"):
+        give_up(f"expected GRU_EXT_CUDA to be 0 or 1, got {forced!r}")
+    missing = "GRU_EXT_CUDA=0" if forced == "0" else missing_for_cuda()
+    if missing and forced == "1":
+        give_up(f"GRU_EXT_CUDA=1 asks for the CUDA kernels, but {missing}")
+    if missing or isinstance(TOOLKIT, str):
+        return CudaBuild(None, f"not built: {missing}")
+    return CudaBuild(TOOLKIT, f"nvcc {'.'.join(map(str, TOOLKIT.version))} for {architectures(TOOLKIT)}")
+
+
+def architectures(toolkit: Toolkit) -> str:
+    """TORCH_CUDA_ARCH_LIST, or what is built without it, in its notation."""
+    known = toolkit.run_nvcc("--list-gpu-arch")
+    default = [arch for arch in ARCHITECTURES if re.search(rf"compute_{arch.replace('.', '')}\b", known)]
+    return os.environ.get("TORCH_CUDA_ARCH_LIST") or ";".join(default) + "+PTX"
+
+
+def gencode_flags(architectures: str) -> list[str]:
+    """Flags of nvcc for a list like ``8.0;9.0+PTX``."""
+    flags = []
+    for name in architectures.split(";"):
+        number = name.removesuffix("+PTX").replace(".", "")
+        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
+        if name.endswith("+PTX"):
+            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+    return flags
+
+
 class BuildExtension(cpp_extension.BuildExtension):
     """Compiles with ninja; says in one sentence what is missing before anything is compiled."""
 
     def build_extensions(self) -> None:
-        """Check for a compiler and Python's headers, then build."""
+        """Say what is built for CUDA, check for a compiler and Python's headers, then build."""
+        print(f"gru_ext: CUDA kernels: {CUDA.words}")
         compiler = os.environ.get("CXX", "c++")
         if shutil.which(compiler.split()[0]) is None:
             give_up(f"no C++ compiler '{compiler}' was found; on Debian or Ubuntu, run: apt-get install g++")
@@ -48,24 +137,45 @@ class BuildExtension(cpp_extension.BuildExtension):
         super().build_extensions()
 
 
-def extension(version: str) -> Extension:
-    """Describe gru_ext._C: every .cpp under csrc/."""
+def extension(version: str, cuda: CudaBuild) -> Extension:
+    """Describe gru_ext._C: every .cpp under csrc/ and, with CUDA, every .cu; without, nothing of csrc/cuda."""
     # Compiled for OpenMP but not linked with a runtime: torch has loaded one, and two pools of threads would compete.
     flags = ["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-g0", "-fvisibility=hidden", "-fopenmp"]
     if platform.machine() in ("x86_64", "AMD64"):
         flags.append("-Wno-psabi")  # vectors wider than the baseline never cross a function that is not inlined
-    sources = sorted(path.relative_to(ROOT) for path in (ROOT / "csrc").rglob("*.cpp"))
-    headers = sorted(path.relative_to(ROOT) for path in (ROOT / "csrc").rglob("*.h"))
-    built: Extension = cpp_extension.CppExtension(
-        name="gru_ext._C",
-        sources=[str(path) for path in sources],
-        depends=[str(path) for path in headers],
-        define_macros=[("GRU_EXT_VERSION", f'"{version}"'), ("GRU_EXT_TORCH_VERSION", f'"{torch.__version__}"')],
-        extra_compile_args=flags,
-    )
+
+    def files(*patterns: str) -> list[str]:
+        found = {path.relative_to(ROOT) for pattern in patterns for path in (ROOT / "csrc").rglob(pattern)}
+        return [str(path) for path in sorted(found) if cuda.toolkit or path.parts[1] != "cuda"]
+
+    arguments: dict[str, Any] = {
+        "name": "gru_ext._C",
+        "sources": files("*.cpp"),
+        "depends": files("*.h"),
+        "define_macros": [
+            ("GRU_EXT_VERSION", f'"{version}"'),
+            ("GRU_EXT_TORCH_VERSION", f'"{torch.__version__}"'),
+            ("GRU_EXT_CUDA_BUILD", f'"{cuda.words}"'),
+        ],
+        "extra_compile_args": flags,
+    }
+    if cuda.toolkit is None:
+        built: Extension = cpp_extension.CppExtension(**arguments)
+        return built
+    nvcc_flags = ["-O3", "-lineinfo", "-Xcompiler=-fvisibility=hidden"]
+    if not os.environ.get("TORCH_CUDA_ARCH_LIST"):  # which torch reads; without it, it builds for this machine's GPUs
+        nvcc_flags += gencode_flags(architectures(cuda.toolkit))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (GIGABYTES_PER_JOB << 30)
+    os.environ.setdefault("MAX_JOBS", str(max(1, min(len(os.sched_getaffinity(0)), memory))))
+    arguments["sources"] = files("*.cpp", "*.cu")
+    arguments["depends"] = files("*.h", "*.cuh")
+    arguments["define_macros"].append(("GRU_EXT_WITH_CUDA", "1"))
+    arguments["extra_compile_args"] = {"cxx": flags, "nvcc": nvcc_flags}
+    built = cpp_extension.CUDAExtension(**arguments)
     return built
 
 
 VERSION: str = runpy.run_path(str(ROOT / "gru_ext" / "version.py"))["__version__"]
+CUDA = choose_cuda()
 
-setup(version=VERSION, ext_modules=[extension(VERSION)], cmdclass={"build_ext": BuildExtension})
+setup(version=VERSION, ext_modules=[extension(VERSION, CUDA)], cmdclass={"build_ext": BuildExtension})

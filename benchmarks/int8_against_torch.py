@@ -2,26 +2,28 @@
 
 For each size all modules have the same weights and input. The error of both int8 modules against float64 is printed,
 the largest and the root mean square; ours is not timed where its largest is beyond twice torch's. The modules then run
-in pairs, a block of calls each, as in against_torch.py; ratios are medians over the pairs of blocks.
+alternately, a block of calls each; ratios are medians over the rounds.
 
-    python benchmarks/int8_against_torch.py --json results.json
+    python -m benchmarks.int8_against_torch --json results.json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from against_torch import SIZES, Step, compare, environment
 from torch import Tensor, nn
 
 import gru_ext
+from benchmarks.contenders import Step
+from benchmarks.machine import facts
+from benchmarks.measure import Spread, alternate, cpu_clock, ratio
+from benchmarks.suites import TEN
 
 
 @dataclass
@@ -72,7 +74,7 @@ def main() -> None:
     """Parse the command line, measure, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, help="torch.set_num_threads; default: torch's own choice")
-    parser.add_argument("--blocks", type=int, default=7, help="pairs of blocks for each row, default 7")
+    parser.add_argument("--blocks", type=int, default=7, help="rounds for each row, default 7")
     parser.add_argument("--block-seconds", type=float, default=0.1, help="length of a block, default 0.1")
     parser.add_argument("--filter", default="", help="only sizes whose name contains this")
     parser.add_argument("--json", type=Path, help="write the rows, the machine and the versions here")
@@ -80,14 +82,15 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    facts = environment("int8") | {"engine": torch.backends.quantized.engine}
-    print(", ".join(f"{key} {value}" for key, value in facts.items()))
+    threads = torch.get_num_threads()
+    environment = facts(torch.device("cpu"), torch.qint8, threads) | {"engine": torch.backends.quantized.engine}
+    print(", ".join(f"{key} {value}" for key, value in environment.items()))
     print(
         f"{'T,B,H (I = H)':38} {'torch ms':>9} {'ours ms':>9} {'ratio':>6} {'(range)':16}"
         f" {'over fp32':>9} {'bf16':>6}  largest error, torch and ours   rms"
     )
     rows: list[Row] = []
-    for size in SIZES:
+    for size in TEN:
         if args.filter not in str(size):
             continue
         module = gru_ext.GRU(size.H, size.H, size.L, bidirectional=size.D == 2)
@@ -104,27 +107,31 @@ def main() -> None:
         if our_error > 2 * their_error:
             print(f"{size!s:38} largest error {our_error:.2e}, torch's {their_error:.2e}: not timed")
             continue
-        step = forward(ours, x)
-        torch_ms, ours_ms, ratios = compare(forward(theirs, x), step, args.blocks, args.block_seconds)
-        over_fp32 = compare(forward(module, x), step, args.blocks, args.block_seconds)[2]
-        over_bf16 = compare(forward(bf16, x.bfloat16()), step, args.blocks, args.block_seconds)[2]
-        ratio = statistics.median(ratios)
-        medians = statistics.median(over_fp32), statistics.median(over_bf16)
+        steps = {
+            "torch": forward(theirs, x),
+            "ours": forward(ours, x),
+            "fp32": forward(module, x),
+            "bf16": forward(bf16, x.bfloat16()),
+        }
+        times, _ = alternate(steps, cpu_clock(threads), args.blocks, args.block_seconds)
+        torch_ms, ours_ms = (1e3 * Spread.of(times[name]).median for name in ("torch", "ours"))
+        ratios = ratio(times["torch"], times["ours"])
+        medians = tuple(ratio(times[name], times["ours"]).median for name in ("fp32", "bf16"))
         rows.append(
             Row(
-                *(str(size), torch_ms, ours_ms, ratio, min(ratios), max(ratios), *medians),
+                *(str(size), torch_ms, ours_ms, ratios.median, ratios.low, ratios.high, *medians),
                 *(their_error, our_error, their_rms, our_rms),
             )
         )
-        spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
+        spread = f"({ratios.low:.2f} to {ratios.high:.2f})"
         print(
-            f"{size!s:38} {torch_ms:9.3f} {ours_ms:9.3f} {ratio:5.2f}x {spread:16}"
+            f"{size!s:38} {torch_ms:9.3f} {ours_ms:9.3f} {ratios.median:5.2f}x {spread:16}"
             f" {medians[0]:8.2f}x {medians[1]:5.2f}x"
             f"  {their_error:.2e} {our_error:.2e}   {their_rms:.2e} {our_rms:.2e}",
             flush=True,
         )
     if args.json:
-        args.json.write_text(json.dumps({"environment": facts, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+        args.json.write_text(json.dumps({"environment": environment, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

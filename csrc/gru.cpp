@@ -34,11 +34,20 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd(const std::optional<Tens
 
 namespace {
 
+void no_int8_cuda_kernels(const c10::OperatorHandle&, torch::jit::Stack*) {
+  TORCH_CHECK_NOT_IMPLEMENTED(false,
+                              "gru: expected tensors on the CPU, got CUDA tensors: int8 weights have kernels for CPUs"
+                              " only");
+}
+
+#if !defined(GRU_EXT_WITH_CUDA)
 void no_cuda_kernels(const c10::OperatorHandle&, torch::jit::Stack*) {
   TORCH_CHECK_NOT_IMPLEMENTED(false,
-                              "gru: expected tensors on the CPU, got CUDA tensors: this version of gru_ext has no CUDA"
-                              " kernels; move the model and its input to the CPU, or use torch.nn.GRU");
+                              "gru: expected tensors on the CPU, got CUDA tensors: this build of gru_ext has no CUDA"
+                              " kernels (" GRU_EXT_CUDA_BUILD
+                              "); build it with them, move the model and its input to the CPU, or use torch.nn.GRU");
 }
+#endif
 
 }  // namespace
 }  // namespace gru_ext
@@ -65,14 +74,25 @@ TORCH_LIBRARY_IMPL(gru_ext, CPU, m) {
 }
 
 TORCH_LIBRARY_IMPL(gru_ext, CUDA, m) {
+#if defined(GRU_EXT_WITH_CUDA)
+  m.impl("gru_fwd", gru_ext::gru_fwd_cuda);
+  m.impl("gru_bwd", gru_ext::gru_bwd_cuda);
+#else
   m.impl("gru_fwd", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
   m.impl("gru_bwd", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
-  m.impl("gru_int8", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
+#endif
+  m.impl("gru_int8", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_int8_cuda_kernels>());
 }
 
 PYBIND11_MODULE(_C, m) {
   m.attr("version") = GRU_EXT_VERSION;
   m.attr("built_for_torch") = GRU_EXT_TORCH_VERSION;
+#if defined(GRU_EXT_WITH_CUDA)
+  m.attr("has_cuda_kernels") = true;
+#else
+  m.attr("has_cuda_kernels") = false;
+#endif
+  m.attr("cuda_build") = GRU_EXT_CUDA_BUILD;
   m.def(
       "cpu_isa", [] { return std::string(gru_ext::isa_name(gru_ext::cpu_isa())); },
       "Instruction set that the CPU kernels use.");

@@ -39,7 +39,7 @@ std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> gru_bwd(
     const std::optional<at::Tensor>& hx, at::TensorList weights, const std::optional<at::Tensor>& batch_sizes,
     bool bidirectional, const at::Tensor& y, const at::Tensor& gates, bool need_dx, bool need_dhx, bool need_dweights);
 
-// The CPU backend; signatures and meaning as above.
+// The backends; signatures and meaning as above.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> gru_fwd_cpu(const at::Tensor& x, const std::optional<at::Tensor>& hx,
                                                            at::TensorList weights,
                                                            const std::optional<at::Tensor>& batch_sizes,
@@ -48,5 +48,16 @@ std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> gru_bwd_cpu(
     const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const at::Tensor& x,
     const std::optional<at::Tensor>& hx, at::TensorList weights, const std::optional<at::Tensor>& batch_sizes,
     bool bidirectional, const at::Tensor& y, const at::Tensor& gates, bool need_dx, bool need_dhx, bool need_dweights);
+
+#if defined(GRU_EXT_WITH_CUDA)
+std::tuple<at::Tensor, at::Tensor, at::Tensor> gru_fwd_cuda(const at::Tensor& x, const std::optional<at::Tensor>& hx,
+                                                            at::TensorList weights,
+                                                            const std::optional<at::Tensor>& batch_sizes,
+                                                            bool bidirectional, bool save_gates);
+std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> gru_bwd_cuda(
+    const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const at::Tensor& x,
+    const std::optional<at::Tensor>& hx, at::TensorList weights, const std::optional<at::Tensor>& batch_sizes,
+    bool bidirectional, const at::Tensor& y, const at::Tensor& gates, bool need_dx, bool need_dhx, bool need_dweights);
+#endif
 
 }  // namespace gru_ext

@@ -11,10 +11,10 @@ from gru_ext import _C
 
 def _devices() -> str:
     devices = [f"cpu ({torch.get_num_threads()} threads)"]
-    devices += [
-        f"cuda:{index} ({torch.cuda.get_device_name(index)}; no gru_ext kernels in this build)"
-        for index in range(torch.cuda.device_count())
-    ]
+    for index in range(torch.cuda.device_count()):
+        major, minor = torch.cuda.get_device_capability(index)
+        kernels = "" if _C.has_cuda_kernels else "; no gru_ext kernels in this build"
+        devices.append(f"cuda:{index} ({torch.cuda.get_device_name(index)}, {major}.{minor}{kernels})")
     return ", ".join(devices)
 
 
@@ -25,7 +25,7 @@ def info() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": f"{torch.__version__} (built against {_C.built_for_torch})",
         "cpu kernels": f"{_C.cpu_isa()} in use, of {', '.join(_C.available_cpu_isas())}; GRU_EXT_CPU_ISA chooses",
-        "cuda kernels": "not built: this version has none",
+        "cuda kernels": f"stepwise; built by {_C.cuda_build}" if _C.has_cuda_kernels else _C.cuda_build,
         "devices": _devices(),
     }
 

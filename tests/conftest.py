@@ -7,9 +7,11 @@ import warnings
 import pytest
 import torch
 
+from gru_ext import _C
+
 with warnings.catch_warnings():
     # Forward-mode differentiation loads this on first use; it meets the deprecation of torch's own torch.jit.script.
-    warnings.filterwarnings("ignore", "`torch.jit.script` is", DeprecationWarning)
+    warnings.filterwarnings("ignore", "`torch.jit.script` is")  # of a category that depends on torch
     import torch._decomp.decompositions_for_jvp
 
 # The problems are tiny, and the machine may be shared: the tests of several threads ask for them.
@@ -20,3 +22,16 @@ torch.set_num_threads(1)
 def _seed() -> None:
     """Every test draws the same numbers, whichever ran before it."""
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked cuda where they cannot run."""
+    if not _C.has_cuda_kernels:
+        reason = f"CUDA kernels {_C.cuda_build}"
+    elif not torch.cuda.is_available():
+        reason = "no CUDA device"
+    else:
+        return
+    for item in items:
+        if item.get_closest_marker("cuda") is not None:
+            item.add_marker(pytest.mark.skip(reason=reason))

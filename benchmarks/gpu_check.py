@@ -1,0 +1,312 @@
+"""Everything that only a GPU can show, in one command: versions, tests, compute-sanitizer, speed against cuDNN.
+
+Each stage runs in a process of its own with a time limit, so that one that hangs or crashes does not take the others
+with it. All goes into one JSON, with the GPU, driver, versions and commit; a table ends the output.
+
+    make gpu-check
+    make gpu-check ARGS="--stages tests speed"
+
+docs/gpu-checklist.md lists what each stage proves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import gru_ext
+from benchmarks.check import answer, judge
+from benchmarks.contenders import OURS, GruExt, Problem
+from benchmarks.contenders.torch import Torch
+from benchmarks.machine import commit
+from benchmarks.measure import Spread, alternate, cuda_clock, ratio
+from benchmarks.suites import Pass, Size
+from gru_ext import _C
+from gru_ext.info import info
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+# Exit status of compute-sanitizer where it found something; any that Python does not use.
+FOUND = 86
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "tf32": torch.float32, "fp64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the check."""
+
+    name: str
+    seconds: float  # its limit
+    command: Callable[[], list[str] | str]  # what to run, or why it cannot be
+    environment: dict[str, str]
+
+
+@dataclass
+class Outcome:
+    """What came of a stage."""
+
+    stage: str
+    outcome: str  # passed, failed, timed out, not run
+    seconds: float
+    words: str  # the last line of its output, or why it was not run
+    output: str  # all of it, where it did not pass
+
+
+STEPS = 512
+KINDS: tuple[Pass, ...] = ("forward", "train")
+# Size and dtype; tf32 is fp32 with TF32 allowed.
+SIZES = [
+    (Size(STEPS, 16, 64), "bf16"),
+    (Size(STEPS, 32, 128), "bf16"),
+    (Size(STEPS, 64, 192), "bf16"),
+    (Size(STEPS, 64, 256), "bf16"),
+    (Size(STEPS, 16, 512), "bf16"),
+    (Size(STEPS, 64, 512), "bf16"),
+    (Size(STEPS, 256, 512), "bf16"),
+    (Size(STEPS, 48, 512), "tf32"),
+    (Size(STEPS, 48, 512), "fp32"),
+    (Size(STEPS, 32, 768), "bf16"),
+    (Size(STEPS, 16, 256), "fp64"),
+]
+BLOCKS = 7
+BLOCK_SECONDS = 0.04
+
+
+@dataclass
+class Row:
+    """One line of the speed table; times are medians over the blocks, in milliseconds."""
+
+    H: int
+    B: int
+    dtype: str
+    kind: str  # forward, or train: forward and backward
+    cudnn_ms: float
+    ours_ms: float
+    ratio: float  # median over pairs of blocks
+    ratio_low: float  # smallest and largest
+    ratio_high: float
+    exact: bool  # whether its results are within the policy of tests/compare.py
+
+
+# ---- Stages
+
+
+def device_facts() -> dict[str, Any]:
+    """The GPU and the versions that everything else belongs to."""
+    properties = torch.cuda.get_device_properties(0)
+    smi = shutil.which("nvidia-smi")
+    query = [smi, "--query-gpu=driver_version", "--format=csv,noheader"] if smi else ["true"]
+    driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split("\n")[0]
+    return {
+        "gpu": properties.name,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "memory_gib": round(properties.total_memory / 2**30, 1),
+        "driver": driver or "unknown",
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d"),
+        **info(),
+    }
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Set torch's switches, for cuDNN's RNNs and for products, of which ours obey both."""
+    backends: Any = torch.backends
+    if hasattr(backends.cudnn, "rnn"):
+        precision = "tf32" if allowed else "ieee"
+        backends.cudnn.rnn.fp32_precision = backends.cuda.matmul.fp32_precision = precision
+    else:  # torch before 2.9
+        backends.cudnn.allow_tf32 = backends.cuda.matmul.allow_tf32 = allowed
+
+
+def speed_rows(device: torch.device) -> list[Row]:
+    """Ours against nn.GRU, which is cuDNN, with the same weights and inputs, checked first."""
+    rows = []
+    for size, dtype in SIZES:
+        allow_tf32(dtype == "tf32")
+        theirs = nn.GRU(size.H, size.H, device=device, dtype=DTYPES[dtype])
+        x = torch.randn(size.T, size.B, size.H, device=device, dtype=DTYPES[dtype])
+        dy = torch.randn_like(x)
+        for kind in KINDS:
+            problem = Problem(size, kind, theirs, threads=1)
+            ours = GruExt(problem)
+            steps = {Torch.name: Torch(problem).step(x, dy), OURS: ours.step(x, dy)}
+            exact = judge(OURS, ours.results(steps[OURS]()), answer(problem, x.cpu(), dy.cpu())).right
+            times, _ = alternate(steps, cuda_clock(device), BLOCKS, BLOCK_SECONDS)
+            ratios = ratio(times[Torch.name], times[OURS])
+            rows.append(
+                Row(
+                    H=size.H,
+                    B=size.B,
+                    dtype=dtype,
+                    kind=kind,
+                    cudnn_ms=1e3 * Spread.of(times[Torch.name]).median,
+                    ours_ms=1e3 * Spread.of(times[OURS]).median,
+                    ratio=ratios.median,
+                    ratio_low=ratios.low,
+                    ratio_high=ratios.high,
+                    exact=exact,
+                )
+            )
+    return rows
+
+
+def run_small_shapes(device: str) -> None:
+    """Forward and backward of every dtype: what compute-sanitizer watches."""
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        module = gru_ext.GRU(5, 33, bidirectional=True, device=device, dtype=dtype)
+        padded = torch.randn(4, 9, 5, device=device, dtype=dtype)
+        lengths = [4, 4, 3, 3, 3, 2, 1, 1, 1]
+        packed = nn.utils.rnn.pack_padded_sequence(padded, lengths)
+        for x in (padded, packed):
+            y, h_n = module(x)
+            data = y.data if x is packed else y
+            torch.autograd.grad(data.sum() + h_n.sum(), list(module.parameters()))
+
+
+def own(part: str) -> list[str]:
+    """The command of a stage that this file does itself."""
+    return [sys.executable, "-m", "benchmarks.gpu_check", "--part", part]
+
+
+def sanitizer(tool: str) -> list[str] | str:
+    """compute-sanitizer over small shapes, or why not."""
+    beside_nvcc = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin" / "compute-sanitizer"
+    program = shutil.which("compute-sanitizer") or (str(beside_nvcc) if beside_nvcc.exists() else None)
+    if program is None:
+        return "no compute-sanitizer on PATH or in CUDA_HOME/bin"
+    return [program, "--tool", tool, "--error-exitcode", str(FOUND), *own("small-shapes")]
+
+
+def tests() -> list[str]:
+    """Pytest over what is marked cuda."""
+    return [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", str(ROOT / "tests")]
+
+
+STAGES = [
+    Stage("device", 60, lambda: own("device"), {}),
+    Stage("tests", 240, tests, {}),
+    # Without torch's cache of memory, what is out of bounds of a tensor is out of bounds of an allocation.
+    Stage("memcheck", 90, lambda: sanitizer("memcheck"), {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}),
+    Stage("racecheck", 90, lambda: sanitizer("racecheck"), {}),
+    Stage("speed", 180, lambda: own("speed"), {}),
+]
+
+
+def run(stage: Stage) -> Outcome:
+    """Run a stage to its end or its limit."""
+    command = stage.command()
+    if isinstance(command, str):
+        return Outcome(stage.name, "not run", 0.0, command, "")
+    start = time.monotonic()
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **stage.environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=stage.seconds)
+        outcome = "passed" if process.returncode == 0 else "failed"
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # compute-sanitizer has a child
+        output, _ = process.communicate()
+        outcome = "timed out"
+    last = output.strip().splitlines()[-1] if output.strip() else ""
+    return Outcome(stage.name, outcome, round(time.monotonic() - start, 1), last, output)
+
+
+# ---- The command
+
+
+def show(outcomes: Sequence[Outcome], rows: Sequence[dict[str, Any]]) -> None:
+    """Print the tables that end the output."""
+    if rows:
+        print(f"\n{'H':>5} {'B':>4} {'dtype':5} {'':7} {'cuDNN ms':>9} {'ours ms':>9} {'times faster':>13}")
+        for row in rows:
+            times = f"{row['ratio']:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})"
+            marks = "" if row["exact"] else "  beyond the tolerance"
+            print(
+                f"{row['H']:5} {row['B']:4} {row['dtype']:5} {row['kind']:7} {row['cudnn_ms']:9.3f}"
+                f" {row['ours_ms']:9.3f} {times:>20}{marks}"
+            )
+    print()
+    for outcome in outcomes:
+        words = outcome.words if outcome.stage not in ("device", "speed") or outcome.outcome != "passed" else ""
+        print(f"{outcome.stage:10} {outcome.outcome:9} {outcome.seconds:6.1f} s  {words}")
+
+
+def run_part(part: str) -> None:
+    """What a stage's process does."""
+    if part == "device":
+        print(json.dumps(device_facts()))
+    elif part == "speed":
+        print(json.dumps([asdict(row) for row in speed_rows(torch.device("cuda", 0))]))
+    else:
+        run_small_shapes("cuda")
+        torch.cuda.synchronize()
+        print("small shapes ran")
+
+
+def main() -> None:
+    """Run the chosen stages, write the JSON, print the tables; the exit status tells whether all passed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [stage.name for stage in STAGES]
+    parser.add_argument("--stages", nargs="+", choices=names, default=names, help="which (default: all)")
+    parser.add_argument("--json", type=Path, help="where to write (default: benchmarks/results/gpu_NAME.json)")
+    parser.add_argument("--part", choices=["device", "speed", "small-shapes"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit(f"gpu-check: torch {torch.__version__} sees no GPU on this machine; run it on one that has a GPU")
+    if not _C.has_cuda_kernels:
+        sys.exit(f"gpu-check: this build of gru_ext has no CUDA kernels ({_C.cuda_build})")
+    if arguments.part:
+        run_part(arguments.part)
+        return
+
+    outcomes = []
+    for stage in STAGES:
+        # The JSON is worth nothing without the device that it belongs to.
+        if stage.name in arguments.stages or stage.name == "device":
+            print(f"{stage.name}, at most {stage.seconds:.0f} s ...", flush=True)
+            outcome = run(stage)
+            outcomes.append(outcome)
+            if outcome.outcome in ("failed", "timed out"):
+                print(outcome.output)
+    said = {outcome.stage: outcome.words for outcome in outcomes if outcome.outcome == "passed"}
+    device = json.loads(said.get("device", "{}"))
+    rows = json.loads(said.get("speed", "[]"))
+    stages = [
+        {key: value for key, value in asdict(outcome).items() if key != "output" or outcome.outcome != "passed"}
+        for outcome in outcomes
+    ]
+    slug = re.sub(r"\W+", "_", device.get("gpu", "unknown").lower()).strip("_")
+    path = arguments.json or RESULTS / f"gpu_{slug}.json"
+    path.write_text(json.dumps({"device": device, "stages": stages, "speed": rows}, indent=1) + "\n")
+    show(outcomes, rows)
+    print(f"\nwrote {path}")
+    if any(outcome.outcome in ("failed", "timed out") for outcome in outcomes):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

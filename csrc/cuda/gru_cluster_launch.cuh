@@ -1,0 +1,101 @@
+// Launches of the cluster-persistent kernels; the instantiations include it.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "gru_cluster_bwd.cuh"
+#include "gru_cluster_configs.h"
+#include "gru_cluster_fwd.cuh"
+#include "launchers.h"
+
+namespace gru_ext {
+
+// A launch of so many clusters, with what the kernel needs beyond the default.
+template <typename Traits>
+struct ClusterLaunch {
+  cudaLaunchConfig_t config{};
+  cudaLaunchAttribute cluster{};
+  cudaError_t error;
+
+  ClusterLaunch(const void* kernel, int clusters, Stream stream) {
+    config.gridDim = dim3(static_cast<unsigned>(clusters * Traits::kC));
+    config.blockDim = dim3(Traits::kThreads);
+    config.dynamicSmemBytes = Traits::kSharedBytes;
+    config.stream = static_cast<cudaStream_t>(stream);
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Traits::kSharedBytes);
+    if (Traits::kC > 8 && error == cudaSuccess) {  // more than every GPU has to offer
+      error = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    }
+    if (Traits::kC > 1) {  // GPUs before sm_90 know nothing of clusters
+      cluster.id = cudaLaunchAttributeClusterDimension;
+      cluster.val.clusterDim.x = Traits::kC;
+      cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+      config.attrs = &cluster;
+      config.numAttrs = 1;
+    }
+  }
+};
+
+// Null, or what went wrong. The error is not left behind for the next call to find.
+inline const char* words_of(cudaError_t error) {
+  if (error == cudaSuccess) return nullptr;
+  cudaGetLastError();
+  return cudaGetErrorString(error);
+}
+
+template <typename Traits, typename Parameters>
+const char* launch_clusters(void (*kernel)(Parameters), const Parameters& p, Stream stream) {
+  const int tiles = (p.B + Traits::kRows - 1) / Traits::kRows;
+  ClusterLaunch<Traits> launch(reinterpret_cast<const void*>(kernel), p.D * tiles, stream);
+  if (launch.error == cudaSuccess) launch.error = cudaLaunchKernelEx(&launch.config, kernel, p);
+  return words_of(launch.error);
+}
+
+template <typename Traits>
+int resident_clusters(const void* kernel) {
+  ClusterLaunch<Traits> launch(kernel, 1, nullptr);
+  int count = 0;
+  if (launch.error == cudaSuccess && Traits::kC > 1) {
+    launch.error = cudaOccupancyMaxActiveClusters(&count, kernel, &launch.config);
+  } else if (launch.error == cudaSuccess) {
+    int device = 0, multiprocessors = 0, blocks = 0;
+    launch.error = cudaGetDevice(&device);
+    if (launch.error == cudaSuccess) {
+      launch.error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+    }
+    if (launch.error == cudaSuccess) {
+      launch.error =
+          cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, Traits::kThreads, Traits::kSharedBytes);
+    }
+    count = blocks * multiprocessors;
+  }
+  return words_of(launch.error) ? 0 : count;
+}
+
+template <typename Traits>
+const char* launch_gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream stream) {
+  return launch_clusters<Traits>(
+      p.gates ? device::gru_cluster_fwd_kernel<Traits, true> : device::gru_cluster_fwd_kernel<Traits, false>, p,
+      stream);
+}
+
+template <typename Traits>
+const char* launch_gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stream stream) {
+  return launch_clusters<Traits>(device::gru_cluster_bwd_kernel<Traits>, p, stream);
+}
+
+template <typename Traits>
+GruClusterKernel<GruClusterFwdParams<typename Traits::T>> gru_cluster_fwd_entry() {
+  return {Traits::kHidden, Traits::kC, Traits::kRows,
+          [] { return resident_clusters<Traits>((const void*)device::gru_cluster_fwd_kernel<Traits, true>); },
+          launch_gru_cluster_fwd<Traits>};
+}
+
+template <typename Traits>
+GruClusterKernel<GruClusterBwdParams<typename Traits::T>> gru_cluster_bwd_entry() {
+  return {Traits::kHidden, Traits::kC, Traits::kRows,
+          [] { return resident_clusters<Traits>((const void*)device::gru_cluster_bwd_kernel<Traits>); },
+          launch_gru_cluster_bwd<Traits>};
+}
+
+}  // namespace gru_ext

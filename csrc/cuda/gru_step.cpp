@@ -1,0 +1,228 @@
+#include "gru_step.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <vector>
+
+namespace gru_ext {
+namespace {
+
+using at::Tensor;
+
+// Memory for what is computed for many steps at once. Forward: little enough to stay in the L2 cache until it is read.
+// Backward: enough for products of full speed. The emulated tests make both small.
+#if defined(GRU_EXT_CHUNK_BYTES)
+constexpr int64_t kFwdChunkBytes = GRU_EXT_CHUNK_BYTES, kBwdChunkBytes = GRU_EXT_CHUNK_BYTES;
+#else
+constexpr int64_t kFwdChunkBytes = int64_t{32} << 20;
+constexpr int64_t kBwdChunkBytes = int64_t{128} << 20;
+#endif
+
+// The kernels' name of a torch dtype, and what they compute in.
+template <typename T>
+struct Device {
+  using scalar_t = T;
+  using acc_t = T;
+};
+template <>
+struct Device<c10::Half> {
+  using scalar_t = device::float16;
+  using acc_t = float;
+};
+template <>
+struct Device<c10::BFloat16> {
+  using scalar_t = device::bfloat16;
+  using acc_t = float;
+};
+
+template <typename T>
+auto* device_pointer(T* p) {
+  return reinterpret_cast<typename Device<T>::scalar_t*>(p);
+}
+template <typename T>
+auto* device_pointer(const T* p) {
+  return reinterpret_cast<const typename Device<T>::scalar_t*>(p);
+}
+
+// Calls `body` with a value of the type that holds `dtype`.
+template <typename Body>
+void with_scalar_type(at::ScalarType dtype, const Body& body) {
+  switch (dtype) {
+    case at::kFloat:
+      return body(float{});
+    case at::kDouble:
+      return body(double{});
+    case at::kBFloat16:
+      return body(c10::BFloat16{});
+    default:
+      return body(c10::Half{});
+  }
+}
+
+void check_launch(const char* error) {
+  TORCH_CHECK(error == nullptr, "gru: a CUDA kernel could not be launched: ", error,
+              " (gru_ext was built by " GRU_EXT_CUDA_BUILD ")");
+}
+
+struct Chunk {
+  int64_t t_begin, t_end;  // steps
+  int64_t offset, rows;    // rows of all these steps
+};
+
+// Chunks of consecutive steps, in the order of time, of at most so many rows, but of one step at least.
+std::vector<Chunk> chunks_of(const Sequence& s, int64_t most_rows) {
+  std::vector<Chunk> chunks;
+  for (int64_t t = 0; t < s.T;) {
+    Chunk chunk{t, t, s.offset(t), 0};
+    do {
+      chunk.rows += s.rows(chunk.t_end++);
+    } while (chunk.t_end < s.T && chunk.rows + s.rows(chunk.t_end) <= most_rows);
+    t = chunk.t_end;
+    chunks.push_back(chunk);
+  }
+  return chunks;
+}
+
+int64_t most_rows(const std::vector<Chunk>& chunks) {
+  return std::max_element(chunks.begin(), chunks.end(), [](const Chunk& a, const Chunk& b) { return a.rows < b.rows; })
+      ->rows;
+}
+
+// The rows of x in a chunk, (rows, I); a view where x allows it.
+Tensor chunk_of_x(const Sequence& s, const Tensor& x, const Chunk& chunk) {
+  const Tensor part =
+      x.dim() == 2 ? x.narrow(0, chunk.offset, chunk.rows) : x.narrow(0, chunk.t_begin, chunk.t_end - chunk.t_begin);
+  return part.reshape({chunk.rows, s.I});
+}
+
+// Where the rows of y or dy begin: element offset of step t, stride between the rows of a step.
+struct Rows {
+  bool packed;
+  int64_t stride_t, stride_b;
+
+  explicit Rows(const Tensor& tensor)
+      : packed(tensor.dim() == 2), stride_t(packed ? 0 : tensor.stride(0)), stride_b(tensor.stride(-2)) {}
+  int64_t offset(const Sequence& s, int64_t t) const { return packed ? s.offset(t) * stride_b : t * stride_t; }
+};
+
+template <typename at_t>
+void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& direction, const Tensor& y,
+                       const Tensor& gates, const Tensor& h, Stream stream) {
+  using acc_t = typename Device<at_t>::acc_t;
+  const Tensor weight_ih_t = product_operand(direction.weight_ih).t();
+  const Tensor weight_hh_t = product_operand(direction.weight_hh).t();
+  const auto chunks = chunks_of(s, kFwdChunkBytes / (3 * s.H * static_cast<int64_t>(sizeof(acc_t))));
+  const Tensor a_x = at::empty({most_rows(chunks), 3 * s.H}, h.options());
+  const Tensor a_h = at::empty({s.B, 3 * s.H}, h.options());
+  const Tensor h_rounded = h.scalar_type() == y.scalar_type() ? Tensor() : h.to(y.scalar_type());
+  const Tensor operand = h_rounded.defined() ? h_rounded : h;
+
+  const Rows rows_of_y(y);
+  GruStepFwdParams<typename Device<at_t>::scalar_t, acc_t> p{};
+  p.H = s.H;
+  p.a_h = a_h.const_data_ptr<acc_t>();
+  if (s.has_bias) {
+    p.bias_ih = device_pointer(direction.bias_ih.const_data_ptr<at_t>());
+    p.bias_hh = device_pointer(direction.bias_hh.const_data_ptr<at_t>());
+  }
+  p.h = h.data_ptr<acc_t>();
+  p.h_rounded = h_rounded.defined() ? device_pointer(h_rounded.data_ptr<at_t>()) : nullptr;
+  p.y_stride = rows_of_y.stride_b;
+  Tensor operand_rows, a_h_rows;  // the first p.rows of each
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    const Chunk& chunk = chunks[direction.reverse ? chunks.size() - 1 - i : i];
+    product_out(a_x.narrow(0, 0, chunk.rows), chunk_of_x(s, x, chunk), weight_ih_t);
+    for (int64_t step = 0; step < chunk.t_end - chunk.t_begin; ++step) {
+      const int64_t t = direction.reverse ? chunk.t_end - 1 - step : chunk.t_begin + step;
+      if (s.rows(t) != p.rows) {
+        p.rows = s.rows(t);
+        operand_rows = operand.narrow(0, 0, p.rows);
+        a_h_rows = a_h.narrow(0, 0, p.rows);
+      }
+      product_out(a_h_rows, operand_rows, weight_hh_t);
+      p.a_x = a_x.const_data_ptr<acc_t>() + (s.offset(t) - chunk.offset) * 3 * s.H;
+      p.y = device_pointer(y.data_ptr<at_t>() + rows_of_y.offset(s, t));
+      p.gates = gates.defined() ? device_pointer(gates.data_ptr<at_t>() + s.offset(t) * 4 * s.H) : nullptr;
+      check_launch(launch_gru_step_fwd(p, stream));
+    }
+  }
+}
+
+template <typename at_t>
+void backward_direction(const Sequence& s, const Tensor& x, const StepDirection& direction, const Tensor& dy,
+                        const Tensor& y, const Tensor& gates, const Tensor& h0, const Tensor& dh, bool need_dhx,
+                        bool first, DirectionGrads& grads, const Tensor& dx, Stream stream) {
+  using acc_t = typename Device<at_t>::acc_t;
+  const bool need_dweights = grads.weight_ih.defined();
+  const Tensor weight_hh = product_operand(direction.weight_hh);
+  Tensor weight_nrz;
+  if (dx.defined()) {
+    const Tensor of_n = direction.weight_ih.narrow(0, 2 * s.H, s.H);
+    weight_nrz = product_operand(at::cat({of_n, direction.weight_ih.narrow(0, 0, 2 * s.H)}));
+  }
+  const auto chunks = chunks_of(s, kBwdChunkBytes / (5 * s.H * static_cast<int64_t>(sizeof(at_t))));
+  const Tensor dgates = at::empty({most_rows(chunks), 4 * s.H}, y.options());
+  const Tensor dgates_rzq = dgates.narrow(1, s.H, 3 * s.H);
+  const Tensor h_prev = need_dweights ? at::empty({most_rows(chunks), s.H}, y.options()) : Tensor();
+  const Tensor dh_product = at::empty({s.B, s.H}, dh.options());
+
+  const Rows rows_of_y(y);
+  const Rows rows_of_dy(dy.defined() ? dy : y);
+  GruStepBwdParams<typename Device<at_t>::scalar_t, acc_t> p{};
+  p.H = s.H;
+  p.dy_stride = rows_of_dy.stride_b;
+  p.y_stride = rows_of_y.stride_b;
+  p.h0 = h0.defined() ? device_pointer(h0.const_data_ptr<at_t>()) : nullptr;
+  p.dh = dh.data_ptr<acc_t>();
+  p.dh_product = dh_product.const_data_ptr<acc_t>();
+  Tensor dh_product_rows;  // the first p.rows
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    const Chunk& chunk = chunks[direction.reverse ? i : chunks.size() - 1 - i];
+    for (int64_t step = 0; step < chunk.t_end - chunk.t_begin; ++step) {
+      const int64_t t = direction.reverse ? chunk.t_begin + step : chunk.t_end - 1 - step;
+      const int64_t t_prev = direction.reverse ? t + 1 : t - 1;
+      const bool has_prev = t_prev >= 0 && t_prev < s.T;
+      const int64_t row = s.offset(t) - chunk.offset;
+      if (s.rows(t) != p.rows) {
+        p.rows = s.rows(t);
+        dh_product_rows = dh_product.narrow(0, 0, p.rows);
+      }
+      p.prev_rows = has_prev ? std::min(p.rows, s.rows(t_prev)) : 0;
+      p.dy = dy.defined() ? device_pointer(dy.const_data_ptr<at_t>() + rows_of_dy.offset(s, t)) : nullptr;
+      p.gates = device_pointer(gates.const_data_ptr<at_t>() + s.offset(t) * 4 * s.H);
+      p.y_prev = has_prev ? device_pointer(y.const_data_ptr<at_t>() + rows_of_y.offset(s, t_prev)) : nullptr;
+      p.dgates = device_pointer(dgates.data_ptr<at_t>() + row * 4 * s.H);
+      p.h_prev = need_dweights ? device_pointer(h_prev.data_ptr<at_t>() + row * s.H) : nullptr;
+      check_launch(launch_gru_step_bwd(p, stream));
+      if (has_prev || need_dhx) {
+        product_out(dh_product_rows, dgates_rzq.narrow(0, row, p.rows), weight_hh);
+        p.product_rows = p.rows;
+      }
+    }
+    const Tensor chunk_dgates = dgates.narrow(0, 0, chunk.rows);
+    if (need_dweights) {
+      add_parameter_grads(s, chunk_dgates, chunk_of_x(s, x, chunk), h_prev.narrow(0, 0, chunk.rows), i == 0, grads);
+    }
+    if (dx.defined()) add_input_grads(s, chunk_dgates, weight_nrz, first, dx.narrow(0, chunk.offset, chunk.rows));
+  }
+  if (need_dhx) dh.narrow(0, 0, p.product_rows).add_(dh_product_rows);
+}
+
+}  // namespace
+
+void gru_step_fwd(const Sequence& s, const Tensor& x, const StepDirection& direction, const Tensor& y,
+                  const Tensor& gates, const Tensor& h, Stream stream) {
+  with_scalar_type(x.scalar_type(),
+                   [&](auto zero) { forward_direction<decltype(zero)>(s, x, direction, y, gates, h, stream); });
+}
+
+void gru_step_bwd(const Sequence& s, const Tensor& x, const StepDirection& direction, const Tensor& dy, const Tensor& y,
+                  const Tensor& gates, const Tensor& h0, const Tensor& dh, bool need_dhx, bool first,
+                  DirectionGrads& grads, const Tensor& dx, Stream stream) {
+  with_scalar_type(x.scalar_type(), [&](auto zero) {
+    backward_direction<decltype(zero)>(s, x, direction, dy, y, gates, h0, dh, need_dhx, first, grads, dx, stream);
+  });
+}
+
+}  // namespace gru_ext

@@ -1,0 +1,33 @@
+// The host side of the stepwise kernels: one direction of one layer, any dtype, any shape. On the current device, and
+// without waiting for it. `stream` is the current one, on which torch's products run.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "../check.h"
+#include "launchers.h"
+#include "products.h"
+
+namespace gru_ext {
+
+// One direction of a layer, in the operator's dtype; letters and shapes as in ../gru.h.
+struct StepDirection {
+  bool reverse;
+  at::Tensor weight_ih;         // (3H, I)
+  at::Tensor weight_hh;         // (3H, H)
+  at::Tensor bias_ih, bias_hh;  // (3H), contiguous; undefined without biases
+};
+
+// `y` is the direction's H columns of y, `gates` (N, 4, H) its part of the gates or undefined, `h` (B, H) the state, in
+// the dtype of the sums: overwritten step by step, at the end each row's last one.
+void gru_step_fwd(const Sequence& s, const at::Tensor& x, const StepDirection& direction, const at::Tensor& y,
+                  const at::Tensor& gates, const at::Tensor& h, Stream stream);
+
+// `dy` and `y` are the direction's H columns; dy undefined for zero. `h0` (B, H), contiguous, undefined for zero. `dh`
+// (B, H) in the dtype of the sums enters as the gradient of the last state and, with need_dhx, leaves as that of h0.
+// `grads` and dx (N, I), both in the dtype of the sums, are undefined where not needed; dx is added to unless `first`.
+void gru_step_bwd(const Sequence& s, const at::Tensor& x, const StepDirection& direction, const at::Tensor& dy,
+                  const at::Tensor& y, const at::Tensor& gates, const at::Tensor& h0, const at::Tensor& dh,
+                  bool need_dhx, bool first, DirectionGrads& grads, const at::Tensor& dx, Stream stream);
+
+}  // namespace gru_ext

@@ -1,0 +1,14 @@
+#include "../gru_cluster_launch.cuh"
+
+namespace gru_ext {
+
+#define GRU_ENTRY(...) gru_cluster_bwd_entry<device::GruClusterBwdTraits<device::float16, __VA_ARGS__>>(),
+
+template <>
+const std::vector<GruClusterKernel<GruClusterBwdParams<device::float16>>>& gru_cluster_bwd_kernels<device::float16>() {
+  static const std::vector<GruClusterKernel<GruClusterBwdParams<device::float16>>> kernels = {
+      GRU_CLUSTER_BWD_16BIT(GRU_ENTRY)};
+  return kernels;
+}
+
+}  // namespace gru_ext

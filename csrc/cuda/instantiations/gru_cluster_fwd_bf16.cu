@@ -1,0 +1,15 @@
+#include "../gru_cluster_launch.cuh"
+
+namespace gru_ext {
+
+#define GRU_ENTRY(...) gru_cluster_fwd_entry<device::GruClusterFwdTraits<device::bfloat16, __VA_ARGS__>>(),
+
+template <>
+const std::vector<GruClusterKernel<GruClusterFwdParams<device::bfloat16>>>&
+gru_cluster_fwd_kernels<device::bfloat16>() {
+  static const std::vector<GruClusterKernel<GruClusterFwdParams<device::bfloat16>>> kernels = {
+      GRU_CLUSTER_FWD_16BIT(GRU_ENTRY)};
+  return kernels;
+}
+
+}  // namespace gru_ext

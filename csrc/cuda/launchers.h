@@ -1,0 +1,36 @@
+// The kernels as the host calls them. Defined beside each kernel, compiled for the dtypes in instantiations/. No
+// headers of CUDA or torch, so that the host side compiles, and runs under emulation, without CUDA.
+#pragma once
+
+#include <vector>
+
+#include "../params.h"
+
+namespace gru_ext {
+
+using Stream = void*;  // a cudaStream_t
+
+// gru_step.cuh. Each returns null, or what went wrong with the launch.
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream);
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream);
+
+// An instantiation of a cluster-persistent kernel, see gru_cluster_configs.h.
+template <typename Parameters>
+struct GruClusterKernel {
+  int hidden;         // the largest H
+  int blocks;         // of a cluster
+  int rows;           // of a tile of the batch
+  int (*resident)();  // how many clusters the current device runs at a time: 0 if it cannot run them
+  const char* (*launch)(const Parameters& p, Stream stream);  // null, or what went wrong with the launch
+};
+
+// gru_cluster_fwd.cuh, gru_cluster_bwd.cuh, for bfloat16, float16 and float, which is multiplied in TF32. The smallest
+// `hidden` first.
+template <typename scalar_t>
+const std::vector<GruClusterKernel<GruClusterFwdParams<scalar_t>>>& gru_cluster_fwd_kernels();
+template <typename scalar_t>
+const std::vector<GruClusterKernel<GruClusterBwdParams<scalar_t>>>& gru_cluster_bwd_kernels();
+
+}  // namespace gru_ext

@@ -1,0 +1,92 @@
+#include "products.h"
+
+#include <ATen/ATen.h>
+
+#include <type_traits>
+
+namespace gru_ext {
+namespace {
+
+using at::Tensor;
+
+// The switch is asked for the RNNs by name; torch had at first no names, then strings, then an enumeration.
+[[maybe_unused]] bool asks(const at::Context& context, bool (at::Context::*switch_)() const) {
+  return (context.*switch_)();
+}
+
+template <typename Name>
+bool asks(const at::Context& context, bool (at::Context::*switch_)(Name) const) {
+  using name_t = std::decay_t<Name>;
+  if constexpr (std::is_convertible_v<const char*, name_t>) {
+    return (context.*switch_)("rnn");
+  } else {
+    return (context.*switch_)(name_t::value_type::RNN);
+  }
+}
+
+bool rnn_allows_tf32() { return asks(at::globalContext(), &at::Context::allowTF32CuDNN); }
+
+// Whether this torch multiplies half precisions into float: since 2.8.
+template <typename T, typename = void>
+struct MixedProducts : std::false_type {};
+template <typename T>
+struct MixedProducts<T, std::void_t<decltype(at::mm_out(std::declval<T&>(), std::declval<const T&>(),
+                                                        std::declval<const T&>(), at::kFloat))>> : std::true_type {};
+
+template <typename T>
+void mixed_product_out(T& out, const T& a, const T& b) {
+  if constexpr (MixedProducts<T>::value) {
+    if (a.is_cuda()) {  // torch has it for no other device
+      at::mm_out(out, a, b, out.scalar_type());
+      return;
+    }
+  }
+  // The same values, the same sums, at the speed of float.
+  at::mm_out(out, a.to(out.scalar_type()), b.to(out.scalar_type()));
+}
+
+void add_product(Tensor target, const Tensor& a, const Tensor& b, bool first) {
+  if (first) {
+    product_out(target, a, b);
+  } else {
+    // Not addmm: what adds in cuBLASLt does not follow the guard, and no older torch adds half products to float.
+    const Tensor product = at::empty(target.sizes(), target.options());
+    product_out(product, a, b);
+    target.add_(product);
+  }
+}
+
+}  // namespace
+
+RnnPrecisionGuard::RnnPrecisionGuard() {
+  if (!rnn_allows_tf32()) no_tf32_.emplace();
+}
+
+Tensor product_operand(const Tensor& weight) {
+  const bool in_float = at::isReducedFloatingType(weight.scalar_type()) && !MixedProducts<Tensor>::value;
+  return weight.to(in_float ? at::kFloat : weight.scalar_type()).contiguous();
+}
+
+void product_out(Tensor out, const Tensor& a, const Tensor& b) {
+  if (out.scalar_type() == a.scalar_type()) {
+    at::mm_out(out, a, b);
+  } else {
+    mixed_product_out(out, a, b);
+  }
+}
+
+void add_parameter_grads(const Sequence& s, const Tensor& dgates, const Tensor& x, const Tensor& h_prev, bool first,
+                         DirectionGrads& grads) {
+  const Tensor dgates_t = dgates.t();
+  add_product(grads.weight_ih.narrow(0, 0, 2 * s.H), dgates_t.narrow(0, s.H, 2 * s.H), x, first);
+  add_product(grads.weight_ih.narrow(0, 2 * s.H, s.H), dgates_t.narrow(0, 0, s.H), x, first);
+  add_product(grads.weight_hh, dgates_t.narrow(0, s.H, 3 * s.H), h_prev, first);
+  const Tensor sums = dgates.sum(0, /*keepdim=*/false, grads.bias.scalar_type());
+  first ? grads.bias.copy_(sums) : grads.bias.add_(sums);
+}
+
+void add_input_grads(const Sequence& s, const Tensor& dgates, const Tensor& weight_nrz, bool first, Tensor dx) {
+  add_product(dx, dgates.narrow(1, 0, 3 * s.H), weight_nrz, first);
+}
+
+}  // namespace gru_ext

@@ -1,0 +1,102 @@
+// What the CUDA kernels are called with: plain structs, passed by value. No torch headers here.
+//
+// Letters: B batch, H hidden. `scalar_t` is the dtype of the operator's tensors, `acc_t` the one it computes in: double
+// for double, else float. Pointers are to the device's memory; matrices are contiguous unless a stride is named.
+#pragma once
+
+#include <cstdint>
+
+namespace gru_ext {
+namespace device {
+
+// Storage types of the half precisions, defined in cuda/primitives.cuh.
+struct bfloat16;
+struct float16;
+
+}  // namespace device
+
+// A tensor with a row of `scalar_t` for every step of every sequence, of unit stride within a row.
+template <typename scalar_t>
+struct StepRows {
+  scalar_t* data;
+  int64_t step_stride;  // elements between the steps; not used where sequences are packed
+  int64_t row_stride;   // elements between the sequences of a step
+};
+
+// All steps of one layer, both directions, of which the products W x are done. Where sequences are packed, row b of
+// step t is row offsets[t] + b of a tensor of N rows; else it is element (t, b) by the strides.
+template <typename scalar_t>
+struct GruClusterFwdParams {
+  int T, B, H, D;
+  int64_t N;                        // rows of all steps
+  const int* lengths;               // (B) steps of each sequence, not increasing; null where each has T
+  const int64_t* offsets;           // (T) first row of each step; null where sequences are not packed
+  bool paired;                      // whether H and all strides are even and all pointers aligned to two elements
+  bool aligned;                     // whether every row of weight_hh begins at a multiple of 16 bytes
+  StepRows<const scalar_t> a_x[2];  // each direction: rows of 3H, W x + b_ih
+  const scalar_t* weight_hh[2];     // each direction: (3H, H)
+  const scalar_t* bias_hh[2];       // each direction: (3H); null in a layer without biases
+  const scalar_t* h0;               // (D, B, H); null for zero
+  StepRows<scalar_t> y;             // rows of D*H
+  scalar_t* h_n;                    // (D, B, H)
+  scalar_t* gates;                  // (D, N, 4, H), N in the order of the steps; null where they are not saved
+  int* error;                       // set to 1 if a wait took too long: the results are then undefined
+};
+
+// The same, backwards.
+template <typename scalar_t>
+struct GruClusterBwdParams {
+  int T, B, H, D;
+  int64_t N;
+  const int* lengths;
+  const int64_t* offsets;
+  bool paired, aligned;
+  const scalar_t* weight_hh[2];  // each direction: (3H, H)
+  StepRows<const scalar_t> dy;   // rows of D*H; data null for zero
+  const scalar_t* dh_n;          // (D, B, H); null for zero
+  StepRows<const scalar_t> y;    // rows of D*H, as the forward left them
+  const scalar_t* h0;            // (D, B, H); null for zero
+  const scalar_t* gates;         // (D, N, 4, H)
+  StepRows<scalar_t> dgates[2];  // each direction: rows of 4H, the gradients of n, r, z, q, in this order
+  scalar_t* dh0;                 // (D, B, H)
+  float* dbias;                  // (D, tiles, 4, H) sums of dgates over the rows of a tile; null if not needed
+  StepRows<scalar_t> h_prev[2];  // each direction: rows of H, the state before the step; data null if not needed
+  int* error;
+};
+
+// One step of one direction; both products are done.
+template <typename scalar_t, typename acc_t>
+struct GruStepFwdParams {
+  int64_t rows;  // the sequences that have this step: the first `rows` of the batch
+  int64_t H;
+  const acc_t* a_x;         // (rows, 3H) W x, without bias
+  const acc_t* a_h;         // (rows, 3H) R h, without bias
+  const scalar_t* bias_ih;  // (3H), or null in a layer without biases
+  const scalar_t* bias_hh;  // (3H), or null likewise
+  acc_t* h;                 // (rows, H) the state: read, then replaced by the next
+  scalar_t* h_rounded;      // (rows, H) the next state for the next product; null where that reads h itself
+  scalar_t* y;              // (rows, H), y_stride between rows: the next state
+  int64_t y_stride;
+  scalar_t* gates;  // (rows, 4, H): r, z, n, q; null where they are not saved
+};
+
+// One step of one direction, backwards; the product of the step after it is done.
+template <typename scalar_t, typename acc_t>
+struct GruStepBwdParams {
+  int64_t rows;          // the sequences that have this step
+  int64_t product_rows;  // those whose dh_product is still to be added to dh; may be more or fewer than `rows`
+  int64_t prev_rows;     // those of `rows` whose state before this step is in y_prev; that of the others is in h0
+  int64_t H;
+  const scalar_t* dy;  // (rows, H), dy_stride between rows; null for zero
+  int64_t dy_stride;
+  const scalar_t* gates;   // (rows, 4, H): r, z, n, q
+  const scalar_t* y_prev;  // (prev_rows, H), y_stride between rows
+  int64_t y_stride;
+  const scalar_t* h0;       // (rows, H); null for zero
+  acc_t* dh;                // (max(rows, product_rows), H): dL/dh without dh_product; before this step, then after
+  const acc_t* dh_product;  // (product_rows, H): the part of dL/dh that comes through the recurrent product
+  scalar_t* dgates;         // (rows, 4H): gradients of n, r, z, q, in this order
+  scalar_t* h_prev;         // (rows, H): the state before this step; null where it is not needed
+};
+
+}  // namespace gru_ext

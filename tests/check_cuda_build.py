@@ -1,0 +1,199 @@
+"""Build with CUDA where there is no GPU, and hold what the kernels need against tests/cuda_resources.json.
+
+``make cuda-check`` runs it in an environment of its own, with a CUDA torch. It compiles the whole extension for the
+default architectures, imports it, checks that the CUDA operators are registered and what ``gru_ext.info`` says, and
+prints registers, spilled bytes and static shared memory of every kernel. It fails if a kernel spills or needs registers
+beyond the committed table. ``make cuda-check ARGS=--write`` writes the table anew.
+
+Register allocation belongs to a release of nvcc: under another one than the table's, only spills can fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+TABLE = ROOT / "tests" / "cuda_resources.json"
+BUILD = ROOT / "build" / "cuda-check"
+
+IMPORT = """
+import json, torch
+import gru_ext
+from gru_ext.info import info
+has = torch._C._dispatch_has_kernel_for_dispatch_key
+print(json.dumps({
+    "file": gru_ext.__file__,
+    "registered": {op: has(f"gru_ext::{op}", "CUDA") for op in ("gru_fwd", "gru_bwd")},
+    "has_cuda_kernels": gru_ext._C.has_cuda_kernels,
+    "info": info()["cuda kernels"],
+}))
+"""
+
+
+class Resources(NamedTuple):
+    """What ptxas gives a kernel."""
+
+    registers: int  # of a thread
+    spilled: int  # bytes stored and loaded, of a thread
+    shared: int  # static, bytes of a block
+
+
+Table = dict[str, dict[str, Resources]]  # by kernel, then architecture
+
+
+def fail(sentence: str) -> None:
+    """End with a sentence."""
+    sys.exit(f"\ncuda-check: {sentence}")
+
+
+def build() -> str:
+    """Build all of the package under BUILD and return what the compilers printed."""
+    environment = {**os.environ, "GRU_EXT_CUDA": "1", "NVCC_APPEND_FLAGS": "-Xptxas=-v"}
+    environment.pop("TORCH_CUDA_ARCH_LIST", None)
+    start = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, "setup.py", "build", "--build-base", str(BUILD), "--force"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if result.returncode != 0:
+        print(result.stdout)
+        fail("the build failed")
+    print(f"built in {time.monotonic() - start:.0f} s on {len(os.sched_getaffinity(0))} cores")
+    return result.stdout
+
+
+def check_import() -> None:
+    """Import what was built, from where it was built."""
+    (library,) = BUILD.glob("lib*")
+    result = subprocess.run([sys.executable, "-c", IMPORT], cwd=library, stdout=subprocess.PIPE, text=True)
+    if result.returncode != 0:
+        fail("what was built cannot be imported")
+    facts = json.loads(result.stdout.splitlines()[-1])
+    print(f"imports; CUDA kernels: {facts['info']}")
+    if Path(facts["file"]).parent.parent != library:
+        fail(f"imported {facts['file']}, expected what was built in {library}")
+    for op, registered in facts["registered"].items():
+        if not registered:
+            fail(f"gru_ext::{op} has no kernel for CUDA")
+    if not facts["has_cuda_kernels"] or "nvcc" not in facts["info"]:
+        fail(f"gru_ext.info does not tell of CUDA kernels: {facts['info']}")
+
+
+def short_name(demangled: str) -> str:
+    """``void gru_ext::kernel<float>(gru_ext::Parameters)`` to ``kernel<float>``."""
+    name = demangled.removeprefix("void ")
+    depth = 0
+    for place, letter in enumerate(name):
+        depth += {"<": 1, ">": -1}.get(letter, 0)
+        if letter == "(" and depth == 0:
+            name = name[:place]
+            break
+    return re.sub(r"\b(gru_ext|device)::", "", name)
+
+
+def parse(output: str) -> Table:
+    """The tables of ``ptxas -v`` in the output of a build."""
+    pattern = re.compile(
+        r"Compiling entry function '(?P<name>\w+)' for '(?P<arch>sm_\w+)'"
+        r"(?:(?!Compiling entry).)*?"
+        r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads"
+        r"(?:(?!Compiling entry).)*?Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
+        re.DOTALL,
+    )
+    found = list(pattern.finditer(output))
+    if len(found) != output.count("Compiling entry function"):
+        fail(f"read {len(found)} of {output.count('Compiling entry function')} kernels in the output of ptxas")
+    mangled = "\n".join(match["name"] for match in found)
+    demangled = subprocess.run(["c++filt"], input=mangled, stdout=subprocess.PIPE, text=True, check=True).stdout
+    table: Table = {}
+    for match, name in zip(found, demangled.splitlines(), strict=True):
+        shared = re.search(r"(\d+) bytes smem", match["rest"])
+        resources = Resources(
+            int(match["registers"]), int(match["stores"]) + int(match["loads"]), int(shared[1]) if shared else 0
+        )
+        table.setdefault(short_name(name), {})[match["arch"]] = resources
+    return dict(sorted(table.items()))
+
+
+def show(table: Table) -> None:
+    """Print registers, spilled bytes, shared bytes of each kernel and architecture."""
+    architectures = sorted({arch for by_arch in table.values() for arch in by_arch}, key=lambda arch: int(arch[3:]))
+    width = max(map(len, table))
+    print(f"\n{'registers/spilled bytes/static shared bytes':{width}}", *(f"{arch:>12}" for arch in architectures))
+    for name, by_arch in table.items():
+        cells = ["/".join(map(str, by_arch[arch])) if arch in by_arch else "-" for arch in architectures]
+        print(f"{name:{width}}", *(f"{cell:>12}" for cell in cells))
+
+
+def compare(table: Table, committed: Table, same_nvcc: bool) -> list[str]:
+    """Sentences about what the committed table does not allow."""
+    faults = []
+    for name in sorted(table.keys() | committed.keys()):
+        if name not in committed:
+            faults.append(f"{name} is not in the table")
+        elif name not in table:
+            faults.append(f"{name} is in the table but was not built")
+        else:
+            for arch, now in table[name].items():
+                then = committed[name].get(arch)
+                if then is None:
+                    faults.append(f"{name} is not in the table for {arch}")
+                    continue
+                if now.spilled > then.spilled:
+                    faults.append(f"{name} spills {now.spilled} bytes on {arch}, {then.spilled} in the table")
+                if same_nvcc and now.registers > then.registers:
+                    faults.append(f"{name} needs {now.registers} registers on {arch}, {then.registers} in the table")
+                if same_nvcc and now.shared > then.shared:
+                    faults.append(f"{name} needs {now.shared} shared bytes on {arch}, {then.shared} in the table")
+    return faults
+
+
+def nvcc_release(output: str) -> str:
+    """The release that setup.py says it uses."""
+    found = re.search(r"gru_ext: CUDA kernels: nvcc (\S+)", output)
+    if found is None:
+        fail("setup.py did not say which nvcc it uses")
+    assert found is not None
+    return found[1]
+
+
+def main() -> None:
+    """Build, import, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help=f"write {TABLE.relative_to(ROOT)}")
+    write = parser.parse_args().write
+    output = build()
+    check_import()
+    table, nvcc = parse(output), nvcc_release(output)
+    show(table)
+    if write:
+        kernels = {name: {arch: r._asdict() for arch, r in by_arch.items()} for name, by_arch in table.items()}
+        TABLE.write_text(json.dumps({"nvcc": nvcc, "kernels": kernels}, indent=1) + "\n")
+        print(f"\nwrote {TABLE.relative_to(ROOT)}")
+        return
+    stored = json.loads(TABLE.read_text())
+    committed = {
+        name: {arch: Resources(**r) for arch, r in by_arch.items()} for name, by_arch in stored["kernels"].items()
+    }
+    if stored["nvcc"] != nvcc:
+        print(f"\nthe table is of nvcc {stored['nvcc']}, this is {nvcc}: only spills are compared")
+    faults = compare(table, committed, stored["nvcc"] == nvcc)
+    if faults:
+        fail("; ".join(faults) + "; if that is meant, run: make cuda-check ARGS=--write")
+    print("\nno kernel needs more than the table allows")
+
+
+if __name__ == "__main__":
+    main()

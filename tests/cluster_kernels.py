@@ -1,0 +1,198 @@
+"""The cluster-persistent kernels as layers: an emulated launch, and in plain PyTorch what the host does around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from cases import Problem
+from emulation import SOME_SCHEDULE, Schedule, run
+from torch import Tensor
+
+from gru_ext import reference
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """An instantiation of tests/emulator/run_gru_cluster.cpp."""
+
+    dtype: torch.dtype
+    hidden: int  # the largest H
+    blocks: int  # of a cluster
+    rows: int  # of a tile of the batch
+
+    def kernel(self, name: str) -> str:
+        """Name of the forward ("fwd") or backward ("bwd") kernel."""
+        dtype = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float"}[self.dtype]
+        return f"gru_cluster_{name}_{dtype}_H{self.hidden}_C{self.blocks}_rows{self.rows}"
+
+    def __str__(self) -> str:
+        return self.kernel("").removeprefix("gru_cluster__")
+
+
+@dataclass
+class Forward:
+    """What a forward launch leaves."""
+
+    y: Tensor  # (T, B, D*H) or (N, D*H)
+    h_n: Tensor  # (D, B, H)
+    gates: Tensor | None  # (D, N, 4, H)
+    error: Tensor  # (1) int32
+
+
+def _strides(tensor: Tensor) -> tuple[int, int]:
+    """Between steps and between rows of (T, B, F), or of (N, F)."""
+    return (tensor.stride(0), tensor.stride(-2)) if tensor.dim() == 3 else (0, tensor.stride(0))
+
+
+def _is_paired(tensors: Sequence[Tensor | None]) -> bool:
+    return all(
+        t is None
+        or (
+            t.shape[-1] % 2 == 0
+            and t.data_ptr() % (2 * t.element_size()) == 0
+            and all(s % 2 == 0 for s in t.stride()[:-1])
+        )
+        for t in tensors
+    )
+
+
+def _is_aligned(matrices: Sequence[Tensor]) -> bool:
+    return all(m.data_ptr() % 16 == 0 and m.shape[1] * m.element_size() % 16 == 0 for m in matrices)
+
+
+def _sizes(problem: Problem) -> dict[str, int]:
+    directions = 2 if problem.bidirectional else 1
+    rows = problem.x.numel() // problem.x.shape[-1]
+    packed = problem.batch_sizes
+    return {
+        "T": problem.x.shape[0] if packed is None else len(packed),
+        "B": problem.x.shape[1] if packed is None else int(packed[0]),
+        "H": problem.weights[1].shape[1],
+        "D": directions,
+        "N": rows,
+    }
+
+
+def _packed(problem: Problem) -> dict[str, Tensor | None]:
+    sizes = problem.batch_sizes
+    if sizes is None:
+        return {"lengths": None, "offsets": None}
+    lengths = (sizes[:, None] > torch.arange(int(sizes[0]))).sum(0)
+    return {"lengths": lengths.to(torch.int32), "offsets": sizes.cumsum(0) - sizes}
+
+
+def _empty_like_rows(problem: Problem, features: int, batch_first: bool) -> Tensor:
+    """NaN, (T, B, features) or (N, features); in memory (B, T, features) if batch_first."""
+    if problem.batch_sizes is None and batch_first:
+        steps, batch, _ = problem.x.shape
+        return problem.x.new_full((batch, steps, features), torch.nan).transpose(0, 1)
+    return problem.x.new_full((*problem.x.shape[:-1], features), torch.nan)
+
+
+def cluster_fwd(
+    config: ClusterConfig,
+    problem: Problem,
+    save_gates: bool = True,
+    batch_first: bool = False,
+    schedule: Schedule = SOME_SCHEDULE,
+) -> Forward:
+    """Results of the emulated forward kernel; the input's product is PyTorch's."""
+    sizes = _sizes(problem)
+    hidden, directions = sizes["H"], sizes["D"]
+    weights = reference.split_weights(problem.weights, problem.bidirectional)
+    a_x = []
+    for w in weights:
+        rows = _empty_like_rows(problem, 3 * hidden, batch_first)
+        a_x.append(rows.copy_(torch.nn.functional.linear(problem.x, w.ih, w.bias_ih)))
+    y = _empty_like_rows(problem, directions * hidden, batch_first)
+    h_n = problem.x.new_full((directions, sizes["B"], hidden), torch.nan)
+    gates = problem.x.new_full((directions, sizes["N"], 4, hidden), torch.nan) if save_gates else None
+    error = torch.zeros(1, dtype=torch.int32)
+    matrices = [w.hh for w in weights]
+    numbers = {
+        **sizes,
+        "paired": _is_paired([*a_x, *matrices, problem.hx, y, h_n, gates]),
+        "aligned": _is_aligned(matrices),
+    }
+    for name, tensor in (("a_x", a_x[0]), ("y", y)):
+        numbers[f"{name}_step_stride"], numbers[f"{name}_row_stride"] = _strides(tensor)
+    inputs: dict[str, Tensor | None] = {"h0": problem.hx, **_packed(problem)}
+    for d, w in enumerate(weights):
+        inputs |= {f"a_x_{d}": a_x[d], f"weight_hh_{d}": w.hh, f"bias_hh_{d}": w.bias_hh}
+    run(config.kernel("fwd"), numbers, inputs, {"y": y, "h_n": h_n, "gates": gates, "error": error}, schedule)
+    return Forward(y, h_n, gates, error)
+
+
+@dataclass
+class Backward:
+    """What a backward launch leaves."""
+
+    dgates: list[Tensor]  # of each direction, (T, B, 4H) or (N, 4H): n, r, z, q
+    dh0: Tensor  # (D, B, H)
+    dbias: Tensor  # (D, tiles, 4, H) float32
+    h_prev: list[Tensor]  # of each direction, (T, B, H) or (N, H)
+    error: Tensor  # (1) int32
+
+
+def cluster_bwd(
+    config: ClusterConfig,
+    problem: Problem,
+    y: Tensor,
+    gates: Tensor,
+    batch_first: bool = False,
+    schedule: Schedule = SOME_SCHEDULE,
+) -> Backward:
+    """Results of the emulated backward kernel for what the forward left."""
+    sizes = _sizes(problem)
+    hidden, directions = sizes["H"], sizes["D"]
+    weights = reference.split_weights(problem.weights, problem.bidirectional)
+    dy = problem.dy
+    if dy is not None and batch_first and dy.dim() == 3:
+        dy = dy.transpose(0, 1).contiguous().transpose(0, 1)
+    dgates = [_empty_like_rows(problem, 4 * hidden, batch_first) for _ in weights]
+    h_prev = [_empty_like_rows(problem, hidden, batch_first) for _ in weights]
+    dh0 = problem.x.new_full((directions, sizes["B"], hidden), torch.nan)
+    tiles = -(-sizes["B"] // config.rows)
+    dbias = torch.full((directions, tiles, 4, hidden), torch.nan)
+    error = torch.zeros(1, dtype=torch.int32)
+    matrices = [w.hh for w in weights]
+    tensors = [*matrices, dy, problem.dh_n, y, problem.hx, gates, *dgates, *h_prev, dh0]
+    numbers = {**sizes, "paired": _is_paired(tensors), "aligned": _is_aligned(matrices)}
+    for name, tensor in (("dy", y if dy is None else dy), ("y", y), ("dgates", dgates[0]), ("h_prev", h_prev[0])):
+        numbers[f"{name}_step_stride"], numbers[f"{name}_row_stride"] = _strides(tensor)
+    inputs: dict[str, Tensor | None] = {"dy": dy, "dh_n": problem.dh_n, "y": y, "h0": problem.hx, "gates": gates}
+    inputs |= {f"weight_hh_{d}": w.hh for d, w in enumerate(weights)} | _packed(problem)
+    outputs: dict[str, Tensor | None] = {"dh0": dh0, "dbias": dbias, "error": error}
+    outputs |= {f"dgates_{d}": t for d, t in enumerate(dgates)} | {f"h_prev_{d}": t for d, t in enumerate(h_prev)}
+    run(config.kernel("bwd"), numbers, inputs, outputs, schedule)
+    return Backward(dgates, dh0, dbias, h_prev, error)
+
+
+def solve_cluster(
+    config: ClusterConfig, problem: Problem, batch_first: bool = False, schedule: Schedule = SOME_SCHEDULE
+) -> dict[str, Tensor]:
+    """As ``cases.solve``, by the emulated kernels; products over all steps are PyTorch's, summed in float32."""
+    forward = cluster_fwd(config, problem, batch_first=batch_first, schedule=schedule)
+    assert forward.gates is not None
+    backward = cluster_bwd(config, problem, forward.y, forward.gates, batch_first, schedule)
+    assert not forward.error.any()
+    assert not backward.error.any()
+    dtype, hidden = config.dtype, problem.weights[1].shape[1]
+    dx = torch.zeros_like(problem.x, dtype=torch.float32)
+    gradients: list[Tensor] = []
+    x = problem.x.reshape(-1, problem.x.shape[-1]).float()
+    for d, w in enumerate(reference.split_weights(problem.weights, problem.bidirectional)):
+        n, r, z, q = backward.dgates[d].reshape(-1, 4, hidden).float().unbind(1)
+        da_x, da_h = torch.cat([r, z, n], dim=1), torch.cat([r, z, q], dim=1)
+        dx += (da_x @ w.ih.float()).view(dx.shape)
+        gradients += [da_x.t() @ x, da_h.t() @ backward.h_prev[d].reshape(-1, hidden).float()]
+        if w.bias_ih is not None:
+            b_n, b_r, b_z, b_q = backward.dbias[d].sum(0)
+            gradients += [torch.cat([b_r, b_z, b_n]), torch.cat([b_r, b_z, b_q])]
+    results = {"y": forward.y, "h_n": forward.h_n, "dx": dx.to(dtype)}
+    if problem.hx is not None:
+        results["dhx"] = backward.dh0
+    results |= {f"d{name}": g.to(dtype) for name, g in zip(problem.names, gradients, strict=True)}
+    return results

@@ -1,0 +1,142 @@
+"""Runs CUDA kernels on the CPU: builds tests/emulator, and calls it with tensors.
+
+Needs a C++17 compiler, ``$CXX`` or ``c++``. The library is built once for its sources and flags, under build/emulator.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from process import ROOT
+from torch import Tensor
+
+SOURCES = ROOT / "tests" / "emulator"
+INCLUDES = [ROOT / "csrc" / "cuda", SOURCES]
+# GRU_EMULATOR_FLAGS adds to these: sanitizers, or the other way to switch fibers.
+FLAGS = ["-std=c++17", "-O2", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror"]
+
+
+class EmulationError(Exception):
+    """What a kernel did that the machine does not allow, with kernel, block, warp, lane, step and source line."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a launch runs."""
+
+    seed: int = 1  # of the order in which warps run and asynchronous stores arrive
+    races: bool = True  # whether accesses to shared memory are checked for races, and for reads of what was not written
+    time_out: bool = False  # whether waits that would last forever end in vain, instead of failing the launch
+    lost_store: int = -1  # number of the asynchronous store that never arrives
+    fault: str = "none"  # the planted fault, of tests/emulator/faults.h
+
+
+SOME_SCHEDULE = Schedule()
+
+
+def build() -> Path:
+    """Compile tests/emulator, unless that was done before; returns the library."""
+    compiler = os.environ.get("CXX", "c++").split()
+    flags = [*FLAGS, *os.environ.get("GRU_EMULATOR_FLAGS", "").split()]
+    headers = [*(ROOT / "csrc").glob("*.h"), *INCLUDES[0].glob("*.cuh"), *SOURCES.glob("*.h")]
+    units = sorted(SOURCES.glob("*.cpp"))
+    digest = hashlib.sha256(" ".join([*compiler, *flags]).encode())
+    for path in sorted([*headers, *units]):
+        digest.update(path.read_bytes())
+    library = ROOT / "build" / "emulator" / f"emulator-{digest.hexdigest()[:16]}.so"
+    if library.exists():
+        return library
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as directory, ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def compile_unit(unit: Path) -> str:
+            target = str(Path(directory) / f"{unit.stem}.o")
+            includes = [f"-I{path}" for path in INCLUDES]
+            subprocess.run([*compiler, *flags, *includes, "-c", str(unit), "-o", target], check=True)
+            return target
+
+        linked = Path(directory) / library.name
+        subprocess.run([*compiler, *flags, "-shared", *pool.map(compile_unit, units), "-o", str(linked)], check=True)
+        linked.rename(library)
+    return library
+
+
+@functools.cache
+def _library_or_failure() -> ctypes.CDLL | subprocess.CalledProcessError:
+    """The failure is kept too: to compile again would take as long, and fail again."""
+    try:
+        return _load()
+    except subprocess.CalledProcessError as failure:
+        return failure
+
+
+def _load() -> ctypes.CDLL:
+    library = ctypes.CDLL(str(build()))
+    library.gru_emulator_number.argtypes = [ctypes.c_char_p, ctypes.c_int64]
+    library.gru_emulator_number.restype = None
+    library.gru_emulator_buffer.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
+    library.gru_emulator_buffer.restype = None
+    library.gru_emulator_run.argtypes = [
+        ctypes.c_char_p,
+        ctypes.c_uint64,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_char_p,
+    ]
+    library.gru_emulator_run.restype = ctypes.c_char_p
+    return library
+
+
+def run(
+    kernel: str,
+    numbers: Mapping[str, int],
+    inputs: Mapping[str, Tensor | None],
+    outputs: Mapping[str, Tensor | None],
+    schedule: Schedule = SOME_SCHEDULE,
+) -> None:
+    """Launch a kernel of tests/emulator/run_*.cpp.
+
+    Args:
+        kernel: its name there.
+        numbers: its sizes, by the names that it asks for.
+        inputs: its tensors, likewise; None for null. A kernel that writes to one of them, or touches anything else,
+            fails. From the first element to the last must be one piece of memory that the tensor's storage holds.
+        outputs: tensors that it may read and write.
+        schedule: how it runs.
+
+    Raises:
+        EmulationError: if the kernel breaks a rule of the machine.
+    """
+    library = _library_or_failure()
+    if isinstance(library, subprocess.CalledProcessError):
+        raise library
+    for name, value in numbers.items():
+        library.gru_emulator_number(name.encode(), value)
+    for tensors, writable in ((inputs, 0), (outputs, 1)):
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                extent = (
+                    sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+                )
+                nbytes = extent * tensor.element_size() if tensor.numel() else 0
+                library.gru_emulator_buffer(name.encode(), tensor.data_ptr(), nbytes, writable)
+    message = library.gru_emulator_run(
+        kernel.encode(),
+        schedule.seed,
+        schedule.races,
+        schedule.time_out,
+        schedule.lost_store,
+        schedule.fault.encode(),
+    )
+    if message is not None:
+        raise EmulationError(message.decode())

@@ -1,0 +1,14 @@
+// Number formats (declared in emulator.h), and what the tensor core computes with them.
+#pragma once
+
+#include "primitives.cuh"
+
+namespace gru_ext {
+namespace emulator {
+
+// mma: D += A B over the registers of the 32 threads of a warp, in the layout that primitives.cuh states.
+void multiply_tiles(Operand type, float* const (&d)[32], const uint32_t* const (&a)[32],
+                    const uint32_t* const (&b)[32]);
+
+}  // namespace emulator
+}  // namespace gru_ext

@@ -1,0 +1,91 @@
+// The operators of the CUDA backend on CPU tensors, as gru_ext_emulated::gru_fwd and gru_bwd: its host side as it is,
+// products by torch on the CPU, and the kernels in the emulator, which knows the extent of each of their arguments.
+#include <torch/library.h>
+
+#include <string>
+
+#include "gru.h"
+#include "gru_step.cuh"
+
+namespace gru_ext {
+namespace {
+
+// So few that a problem of 50 rows has threads with several.
+constexpr int64_t kMostBlocks = 6;
+
+// Rows of `columns` values, `stride` apart, as all that a kernel may touch under this name.
+template <typename T>
+void name_rows(const char* name, const T* p, int64_t rows, int64_t stride, int64_t columns, bool writable) {
+  if (p == nullptr || rows == 0) return;
+  emulator::name_buffer(name, p, static_cast<size_t>((rows - 1) * stride + columns) * sizeof(T), writable);
+}
+
+// Null, or the failure.
+template <typename Kernel>
+const char* run(const char* name, int64_t rows, int64_t H, const Kernel& kernel) {
+  static std::string error;
+  error.clear();
+  try {
+    emulator::launch({name, step_blocks(rows, H, kMostBlocks), /*cluster=*/1, kStepThreads, /*shared_bytes=*/0},
+                     kernel);
+  } catch (const emulator::Failure& failure) {
+    error = failure.text;
+  }
+  emulator::forget_buffers();
+  return error.empty() ? nullptr : error.c_str();
+}
+
+}  // namespace
+
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream) {
+  name_rows("a_x", p.a_x, p.rows, 3 * p.H, 3 * p.H, false);
+  name_rows("a_h", p.a_h, p.rows, 3 * p.H, 3 * p.H, false);
+  name_rows("bias_ih", p.bias_ih, 3, p.H, p.H, false);
+  name_rows("bias_hh", p.bias_hh, 3, p.H, p.H, false);
+  name_rows("h", p.h, p.rows, p.H, p.H, true);
+  name_rows("h_rounded", p.h_rounded, p.rows, p.H, p.H, true);
+  name_rows("y", p.y, p.rows, p.y_stride, p.H, true);
+  name_rows("gates", p.gates, p.rows, 4 * p.H, 4 * p.H, true);
+  return run("gru_step_fwd_kernel", p.rows, p.H, [&] { gru_step_fwd_kernel<scalar_t>(p); });
+}
+
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream) {
+  const int64_t rows = std::max(p.rows, p.product_rows);
+  name_rows("dy", p.dy, p.rows, p.dy_stride, p.H, false);
+  name_rows("gates", p.gates, p.rows, 4 * p.H, 4 * p.H, false);
+  name_rows("y_prev", p.y_prev, p.prev_rows, p.y_stride, p.H, false);
+  name_rows("h0", p.h0, p.rows, p.H, p.H, false);
+  name_rows("dh", p.dh, rows, p.H, p.H, true);
+  name_rows("dh_product", p.dh_product, p.product_rows, p.H, p.H, false);
+  name_rows("dgates", p.dgates, p.rows, 4 * p.H, 4 * p.H, true);
+  name_rows("h_prev", p.h_prev, p.rows, p.H, p.H, true);
+  return run("gru_step_bwd_kernel", rows, p.H, [&] { gru_step_bwd_kernel<scalar_t>(p); });
+}
+
+template const char* launch_gru_step_fwd(const GruStepFwdParams<double, double>&, Stream);
+template const char* launch_gru_step_bwd(const GruStepBwdParams<double, double>&, Stream);
+template const char* launch_gru_step_fwd(const GruStepFwdParams<float, float>&, Stream);
+template const char* launch_gru_step_bwd(const GruStepBwdParams<float, float>&, Stream);
+template const char* launch_gru_step_fwd(const GruStepFwdParams<device::float16, float>&, Stream);
+template const char* launch_gru_step_bwd(const GruStepBwdParams<device::float16, float>&, Stream);
+template const char* launch_gru_step_fwd(const GruStepFwdParams<device::bfloat16, float>&, Stream);
+template const char* launch_gru_step_bwd(const GruStepBwdParams<device::bfloat16, float>&, Stream);
+
+}  // namespace gru_ext
+
+TORCH_LIBRARY(gru_ext_emulated, m) {
+  m.def(
+      "gru_fwd(Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes, bool bidirectional, bool save_gates)"
+      " -> (Tensor y, Tensor h_n, Tensor gates)");
+  m.def(
+      "gru_bwd(Tensor? dy, Tensor? dh_n, Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes,"
+      " bool bidirectional, Tensor y, Tensor gates, bool need_dx, bool need_dhx, bool need_dweights)"
+      " -> (Tensor dx, Tensor dhx, Tensor[] dweights)");
+}
+
+TORCH_LIBRARY_IMPL(gru_ext_emulated, CPU, m) {
+  m.impl("gru_fwd", gru_ext::gru_fwd_cuda);
+  m.impl("gru_bwd", gru_ext::gru_bwd_cuda);
+}

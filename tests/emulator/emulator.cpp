@@ -1,0 +1,875 @@
+// The machine: threads, warps, blocks, clusters, their memory and barriers, and the schedule.
+#include "primitives.cuh"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+#include <memory>
+#include <vector>
+
+#include "arithmetic.h"
+#include "fiber.h"
+#include "race.h"
+
+namespace gru_ext {
+namespace emulator {
+
+Options options;
+Here* here;
+
+namespace {
+
+constexpr int kLanes = 32;
+constexpr int kNamedBarriers = 16;
+constexpr int kMbarriersOfBlock = 8;
+constexpr int kMaxExpectedBytes = (1 << 20) - 1;
+constexpr size_t kGuardBytes = 4096;  // around the shared memory of a block
+
+struct Block;
+struct Cluster;
+struct Warp;
+
+// What a thread is doing. From `meeting` on: all lanes of its warp have to do it together.
+enum class Doing {
+  running,
+  mbarrier_wait,
+  left,
+  meeting,
+  barrier,
+  cluster_barrier,
+  warp_barrier,
+  shuffle,
+  mma,
+  ldmatrix
+};
+
+const char* name_of(Doing doing) {
+  switch (doing) {
+    case Doing::running:
+      return "running";
+    case Doing::mbarrier_wait:
+      return "mbarrier_wait";
+    case Doing::left:
+      return "out of the kernel";
+    case Doing::barrier:
+      return "block or named barrier";
+    case Doing::cluster_barrier:
+      return "cluster_barrier";
+    case Doing::warp_barrier:
+      return "warp_barrier";
+    case Doing::shuffle:
+      return "shuffle";
+    case Doing::mma:
+      return "mma";
+    case Doing::ldmatrix:
+      return "ldmatrix";
+    default:
+      return "";
+  }
+}
+
+// An asynchronous copy: its bytes arrive when the thread waits for it, not sooner.
+struct Copy {
+  char* to;
+  char value[16];
+};
+
+struct Thread : Here {
+  Fiber fiber;
+  Block* home;
+  Warp* warp;
+  int lane;
+  Doing doing = Doing::running;
+  int line = 0, step = -1;
+  bool answer = false;       // of the vote, or the wait, that ended last
+  std::vector<Copy> copies;  // under way
+  const Clock* known = nullptr;
+  uint32_t actor, epoch = 1;  // actor: index within the cluster
+
+  Moment now() const { return {known, actor, epoch}; }
+  Moment release() { return {known, actor, epoch++}; }
+};
+
+// A collective of the lanes of a warp: those who have come wait for the others.
+struct Warp {
+  Block* block;
+  int index;
+  Thread* lanes[kLanes];
+  uint8_t ready[kLanes];  // lanes that may run, in no order
+  int ready_count = 0;
+  int place = -1;  // in Machine::ready
+  int met = 0;     // lanes at the collective or barrier
+  Doing doing = Doing::running;
+  int line = 0, id = 0;
+  bool vote = false;
+  Gathering gathering;
+  uint32_t value[kLanes];
+  int source[kLanes];
+  float* d[kLanes];
+  const uint32_t* a[kLanes];
+  const uint32_t* b[kLanes];
+  uint32_t* words[kLanes];
+  const char* rows[kLanes];
+};
+
+struct Barrier {
+  int expected = 0;
+  bool vote = false;
+  std::vector<Thread*> waiting;
+  Gathering gathering;
+};
+
+struct Mbarrier {
+  uint64_t* address;
+  Block* block;
+  uint32_t actor;  // of the asynchronous stores that report to it
+  int arrivals, pending;
+  long bytes = 0;  // expected and not yet there; negative if they came first
+  uint32_t phase = 0;
+  bool fenced = false;
+  Access made;
+  Gathering gathering;
+  const Clock* ended = nullptr;  // what is known after the last phase
+  std::vector<Thread*> waiting;
+};
+
+struct Block {
+  int index, rank, alive;
+  size_t shared_bytes;
+  std::unique_ptr<char[]> memory;
+  char* shared;
+  Cluster* cluster;
+  std::vector<Warp> warps;
+  Barrier barriers[kNamedBarriers];
+  std::vector<Mbarrier> mbarriers;
+  std::unique_ptr<AccessHistory> history;
+
+  size_t offset(const void* p) const { return static_cast<const char*>(p) - shared; }
+};
+
+struct Cluster {
+  int threads;
+  std::vector<Block*> blocks;
+  Barrier barrier;
+  uint32_t actors, next_actor;
+};
+
+struct Store {
+  Block* target;
+  size_t offset, bytes;
+  uint64_t* barrier;  // in the target
+  char value[16];
+  Moment begun;
+  int step, line;
+};
+
+struct Buffer {
+  std::string name;
+  const char* begin;
+  size_t bytes;
+  bool writable;
+};
+
+std::vector<Buffer> buffers;
+
+struct Machine {
+  Shape shape;
+  const std::function<void()>* kernel;
+  std::vector<Cluster> clusters;
+  std::vector<Block> blocks;
+  std::vector<Thread> threads;
+  std::vector<Warp*> ready;   // warps with a lane that may run
+  std::vector<Store> stores;  // under way
+  long store_count = 0;
+  int alive;
+  std::unique_ptr<Failure> failure;
+  Clocks clocks;
+  uint64_t random_state;
+  // The adversary: for some time it stops a block, a warp, or the delivery of stores.
+  int frozen_block = -1;
+  Warp* frozen_warp = nullptr;
+  uint32_t delivery = 0;  // of 256 turns, how many deliver a store
+  long turns_left = 0;
+
+  uint32_t random() {  // xorshift64
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return static_cast<uint32_t>(random_state >> 16);
+  }
+  uint32_t random(uint32_t below) { return random() % below; }
+};
+
+Machine* machine;
+
+Thread* self() { return static_cast<Thread*>(here); }
+
+std::string format(const char* text, ...) __attribute__((format(printf, 1, 2)));
+std::string format(const char* text, ...) {
+  char buffer[1024];
+  va_list arguments;
+  va_start(arguments, text);
+  vsnprintf(buffer, sizeof buffer, text, arguments);
+  va_end(arguments);
+  return buffer;
+}
+
+std::string place_of(const Thread& t) {
+  return format("block %d, warp %d, lane %d, step %d, line %d", t.block, t.warp->index, t.lane, t.step, t.line);
+}
+
+[[noreturn]] void fail(const std::string& what) { throw Failure{std::string(machine->shape.kernel) + ": " + what}; }
+[[noreturn]] void fail_here(const std::string& what) { fail(what + "; at " + place_of(*self())); }
+
+// ---- Schedule
+
+void make_ready(Thread* t) {
+  Warp* w = t->warp;
+  t->doing = Doing::running;
+  w->ready[w->ready_count++] = static_cast<uint8_t>(t->lane);
+  if (w->ready_count == 1) {
+    w->place = static_cast<int>(machine->ready.size());
+    machine->ready.push_back(w);
+  }
+}
+
+Thread* take_ready(Warp* w) {
+  const uint32_t i = machine->random(w->ready_count);
+  Thread* t = w->lanes[w->ready[i]];
+  w->ready[i] = w->ready[--w->ready_count];
+  if (w->ready_count == 0) {
+    machine->ready[w->place] = machine->ready.back();
+    machine->ready[w->place]->place = w->place;
+    machine->ready.pop_back();
+  }
+  return t;
+}
+
+// Lets others run until somebody makes this thread ready.
+void pause(Doing doing) {
+  Thread* t = self();
+  t->doing = doing;
+  Fiber::pause();
+}
+
+void pass_turn() {
+  make_ready(self());
+  Fiber::pause();
+}
+
+void choose_adversary() {
+  Machine& m = *machine;
+  m.turns_left = 1 + m.random(200) * 8;
+  m.frozen_block = m.random(4) ? static_cast<int>(m.random(m.blocks.size())) : -1;
+  m.frozen_warp = m.random(2) ? m.ready[m.random(m.ready.size())] : nullptr;
+  constexpr uint32_t kDelivery[] = {0, 2, 64, 255};
+  m.delivery = kDelivery[m.random(4)];
+}
+
+Warp* pick_warp() {
+  Machine& m = *machine;
+  if (m.ready.empty()) return nullptr;
+  if (m.turns_left-- <= 0) choose_adversary();
+  const size_t first = m.random(m.ready.size());
+  for (size_t i = 0; i < m.ready.size(); ++i) {
+    Warp* w = m.ready[(first + i) % m.ready.size()];
+    if (w != m.frozen_warp && w->block->index != m.frozen_block) return w;
+  }
+  return m.ready[first];
+}
+
+// ---- Collectives
+
+// Joins the collective that the lanes of this warp meet at. Whether this thread came last.
+bool meet(Doing doing, int id, int line) {
+  Thread* t = self();
+  Warp* w = t->warp;
+  t->line = line;
+  if (w->met == 0) {
+    w->doing = doing;
+    w->line = line;
+    w->id = id;
+  } else if (w->doing != doing || w->line != line || w->id != id) {
+    fail_here(format("divergence: %d lanes of this warp are at %s in line %d, this one at %s in line %d", w->met,
+                     name_of(w->doing), w->line, name_of(doing), line));
+  }
+  for (const Thread* other : w->lanes) {
+    if (other->doing == Doing::left) {
+      fail_here(format("divergence: lane %d has left the kernel, this one is at %s", other->lane, name_of(doing)));
+    }
+  }
+  return ++w->met == kLanes;
+}
+
+// The last lane of a warp ends the collective of its warp.
+void part(Warp* w) {
+  w->met = 0;
+  for (Thread* t : w->lanes) {
+    if (t != self()) make_ready(t);
+  }
+}
+
+void learn(Thread* t, const Clock* clock) {
+  if (options.races) t->known = clock;
+}
+
+// All who wait know what all knew, and get the result of the vote.
+void open(Barrier& b) {
+  const Clock* clock = options.races ? machine->clocks.keep(b.gathering.take()) : nullptr;
+  std::vector<Thread*> waiting = std::move(b.waiting);
+  b.waiting.clear();
+  for (Thread* t : waiting) {
+    learn(t, clock);
+    t->answer = b.vote;
+    t->warp->met = 0;
+    if (t != self()) make_ready(t);
+  }
+  b.vote = false;
+  pass_turn();
+}
+
+void wait_at(Barrier& b, Doing doing, int expected, bool vote) {
+  Thread* t = self();
+  b.vote |= vote;
+  if (options.races) b.gathering.add(t->release());
+  b.waiting.push_back(t);
+  if (static_cast<int>(b.waiting.size()) == expected) {
+    open(b);
+  } else {
+    pause(doing);
+  }
+}
+
+// ---- Memory
+
+void check_alignment(const void* p, size_t bytes, int line) {
+  if (reinterpret_cast<uintptr_t>(p) % bytes) {
+    self()->line = line;
+    fail_here(format("misaligned access of %zu bytes", bytes));
+  }
+}
+
+// The offset in the block's shared memory, all of `bytes` within it.
+size_t shared_offset(const void* p, size_t bytes, int line) {
+  Thread* t = self();
+  const size_t offset = t->home->offset(p);
+  if (offset > t->home->shared_bytes || bytes > t->home->shared_bytes - offset) {
+    t->line = line;
+    fail_here(format("access of %zu bytes out of the bounds of shared memory: at %td of %zu bytes", bytes,
+                     static_cast<ptrdiff_t>(offset), t->home->shared_bytes));
+  }
+  return offset;
+}
+
+std::string describe(const Access& access, const Cluster& cluster) {
+  if (access.actor >= static_cast<uint32_t>(cluster.threads)) {
+    return format("asynchronous store begun in step %d, line %d", access.step, access.line);
+  }
+  const int per_block = cluster.blocks[0]->warps.size() * kLanes;
+  const int thread = static_cast<int>(access.actor) % per_block;
+  return format("block %d, warp %d, lane %d, step %d, line %d", cluster.blocks[access.actor / per_block]->index,
+                thread / kLanes, thread % kLanes, access.step, access.line);
+}
+
+void judge(const AccessHistory::Report& report, const Block& block, const std::string& access) {
+  using Finding = AccessHistory::Finding;
+  switch (report.finding) {
+    case Finding::none:
+      return;
+    case Finding::never_written:
+      fail(format("shared byte %zu of block %d is read but was never written; ", report.byte, block.index) + access);
+    case Finding::race_with_read:
+    case Finding::race_with_write:
+      fail(format("race on shared byte %zu of block %d: ", report.byte, block.index) + access + " after a " +
+           (report.finding == Finding::race_with_read ? "read" : "write") + " that no barrier orders before it, by " +
+           describe(report.other, *block.cluster));
+  }
+}
+
+// ---- mbarriers
+
+Mbarrier& mbarrier_at(Block& block, uint64_t* address, const Moment& moment, const std::string& user) {
+  for (Mbarrier& b : block.mbarriers) {
+    if (b.address != address) continue;
+    if (options.races && !b.made.is_known_at(moment)) {
+      fail(format("mbarrier at shared byte %zu of block %d is used by one who cannot know that it has been made; ",
+                  block.offset(address), block.index) +
+           user);
+    }
+    return b;
+  }
+  fail(format("no mbarrier was made at shared byte %td of block %d; ", static_cast<ptrdiff_t>(block.offset(address)),
+              block.index) +
+       user);
+}
+
+void end_phase_if_complete(Mbarrier& b) {
+  if (b.pending != 0 || b.bytes != 0) return;
+  b.pending = b.arrivals;
+  ++b.phase;
+  if (options.races) b.ended = machine->clocks.keep(b.gathering.take());
+  for (Thread* t : b.waiting) {
+    t->answer = true;
+    make_ready(t);
+  }
+  b.waiting.clear();
+}
+
+void deliver(size_t i) {
+  Machine& m = *machine;
+  const Store store = m.stores[i];
+  m.stores[i] = m.stores.back();
+  m.stores.pop_back();
+  Block& target = *store.target;
+  const std::string access =
+      format("asynchronous store to block %d begun in step %d, line %d", target.index, store.step, store.line);
+  if (target.alive == 0) fail(access + " arrives when the block has left the kernel");
+  Mbarrier& b = mbarrier_at(target, store.barrier, store.begun, access);
+  if (!b.fenced) fail(access + " reports to an mbarrier without mbarrier_init_fence");
+  if (options.races) {
+    judge(target.history->write(store.offset, store.bytes, {b.actor, b.phase + 1, store.step, store.line}, store.begun),
+          target, access);
+    b.gathering.add(store.begun);
+    b.gathering.add(b.actor, b.phase + 1, target.cluster->actors);
+  }
+  std::memcpy(target.shared + store.offset, store.value, store.bytes);
+  b.bytes -= static_cast<long>(store.bytes);
+  end_phase_if_complete(b);
+}
+
+// ---- A launch
+
+void enter_kernel() {
+  Machine& m = *machine;
+  try {
+    (*m.kernel)();
+    Thread* t = self();
+    t->line = 0;
+    t->doing = Doing::left;
+    --m.alive;
+    --t->home->alive;
+    if (!t->copies.empty())
+      fail_here("this thread leaves the kernel without having waited for its asynchronous copies");
+    if (t->warp->met > 0) {
+      fail_here(format("divergence: this thread leaves the kernel, others of its warp wait at %s in line %d",
+                       name_of(t->warp->doing), t->warp->line));
+    }
+    for (int id = 0; id < kNamedBarriers; ++id) {
+      if (id == 0 && !t->home->barriers[id].waiting.empty()) {
+        fail_here(
+            format("divergence: this thread leaves the kernel, others wait for it at the block barrier in line %d",
+                   t->home->barriers[id].waiting[0]->line));
+      }
+    }
+    if (!t->home->cluster->barrier.waiting.empty()) {
+      fail_here("divergence: this thread leaves the kernel, others wait for it at the cluster barrier");
+    }
+  } catch (const Failure& failure) {
+    if (!m.failure) m.failure = std::make_unique<Failure>(failure);
+  }
+  Fiber::pause();
+  std::abort();
+}
+
+std::string what_threads_do() {
+  std::string text;
+  int lines = 0;
+  for (const Block& block : machine->blocks) {
+    for (const Warp& w : block.warps) {
+      for (int lane = 0; lane < kLanes;) {
+        const Thread& t = *w.lanes[lane];
+        int end = lane + 1;
+        while (end < kLanes && w.lanes[end]->doing == t.doing && w.lanes[end]->line == t.line) ++end;
+        if (t.doing != Doing::left && ++lines <= 24) {
+          text += format("\n  block %d, warp %d, lanes %d to %d: %s, step %d, line %d", block.index, w.index, lane,
+                         end - 1, name_of(t.doing), t.step, t.line);
+        }
+        lane = end;
+      }
+    }
+    for (const Mbarrier& b : block.mbarriers) {
+      if (!b.waiting.empty()) {
+        text += format("\n  block %d, mbarrier at shared byte %zu: phase %u lacks %d arrivals and %ld bytes",
+                       block.index, block.offset(b.address), b.phase, b.pending, b.bytes);
+      }
+    }
+  }
+  return lines > 24 ? text + format("\n  and %d more", lines - 24) : text;
+}
+
+// Ends the waits for mbarriers in vain; false if there are none.
+bool time_out() {
+  bool any = false;
+  for (Block& block : machine->blocks) {
+    for (Mbarrier& b : block.mbarriers) {
+      for (Thread* t : b.waiting) {
+        t->answer = false;
+        make_ready(t);
+        any = true;
+      }
+      b.waiting.clear();
+    }
+  }
+  return any;
+}
+
+void run() {
+  Machine& m = *machine;
+  while (m.alive > 0) {
+    if (!m.stores.empty() && m.random(256) < m.delivery) deliver(m.random(m.stores.size()));
+    Warp* w = pick_warp();
+    if (!w) {
+      if (!m.stores.empty()) {
+        deliver(m.random(m.stores.size()));
+      } else if (!options.time_out || !time_out()) {
+        fail("deadlock: no thread can go on and no store is under way" + what_threads_do());
+      }
+      continue;
+    }
+    for (uint32_t burst = 1 + m.random(64); burst > 0 && w->ready_count > 0; --burst) {
+      Thread* t = take_ready(w);
+      here = t;
+      t->fiber.resume();
+      here = nullptr;
+      if (m.failure) throw *m.failure;
+    }
+  }
+  while (!m.stores.empty()) deliver(0);
+  for (Block& block : m.blocks) {
+    for (Mbarrier& b : block.mbarriers) {
+      if (b.bytes < 0) {
+        fail(format("the mbarrier at shared byte %zu of block %d has got %ld bytes more than it was told to expect",
+                    block.offset(b.address), block.index, -b.bytes));
+      }
+    }
+  }
+}
+
+// Stacks are kept for the next launch.
+char* stack_of(size_t thread) {
+  static std::vector<char*> stacks;
+  while (stacks.size() <= thread) {
+    void* p =
+        mmap(nullptr, Fiber::kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) fail("no memory for the stacks of the fibers");
+    stacks.push_back(static_cast<char*>(p));
+  }
+  return stacks[thread];
+}
+
+void build(Machine& m) {
+  const Shape& s = m.shape;
+  if (s.blocks < 1 || s.cluster < 1 || s.blocks % s.cluster) fail("a grid must be whole clusters");
+  if (s.threads < kLanes || s.threads % kLanes || s.threads > 1024) fail("a block must be 1 to 32 whole warps");
+  m.alive = s.blocks * s.threads;
+  m.random_state = options.seed * 0x9e3779b97f4a7c15ull + 1;
+  for (int i = 0; i < 8; ++i) m.random();
+  m.clusters.resize(s.blocks / s.cluster);
+  m.blocks.resize(s.blocks);
+  m.threads.resize(m.alive);
+  for (Cluster& c : m.clusters) {
+    c.threads = s.cluster * s.threads;
+    c.next_actor = c.threads;
+    c.actors = c.threads + s.cluster * kMbarriersOfBlock;
+  }
+  const Clock* nothing = m.clocks.keep(Clock(options.races ? m.clusters[0].actors : 0));
+  for (int index = 0; index < s.blocks; ++index) {
+    Block& b = m.blocks[index];
+    b.index = index;
+    b.rank = index % s.cluster;
+    b.alive = s.threads;
+    b.shared_bytes = s.shared_bytes;
+    b.memory.reset(new char[s.shared_bytes + 2 * kGuardBytes]);
+    std::memset(b.memory.get(), 0xff, s.shared_bytes + 2 * kGuardBytes);  // NaN in every format
+    const uintptr_t guarded = reinterpret_cast<uintptr_t>(b.memory.get()) + kGuardBytes / 2;
+    b.shared = reinterpret_cast<char*>((guarded + 127) / 128 * 128);
+    b.cluster = &m.clusters[index / s.cluster];
+    b.cluster->blocks.push_back(&b);
+    b.mbarriers.reserve(kMbarriersOfBlock);
+    if (options.races) b.history = std::make_unique<AccessHistory>(s.shared_bytes);
+    b.warps.resize(s.threads / kLanes);
+    for (int i = 0; i < s.threads; ++i) {
+      const size_t number = static_cast<size_t>(index) * s.threads + i;
+      Thread& t = m.threads[number];
+      t.thread = i;
+      t.block = index;
+      t.threads = s.threads;
+      t.blocks = s.blocks;
+      t.rank = b.rank;
+      t.shared = b.shared;
+      t.home = &b;
+      t.warp = &b.warps[i / kLanes];
+      t.lane = i % kLanes;
+      t.actor = static_cast<uint32_t>(b.rank * s.threads + i);
+      t.known = nothing;
+      t.warp->block = &b;
+      t.warp->index = i / kLanes;
+      t.warp->lanes[t.lane] = &t;
+      t.fiber.start(stack_of(number), enter_kernel);
+    }
+  }
+  for (Thread& t : m.threads) make_ready(&t);
+}
+
+}  // namespace
+
+void launch(const Shape& shape, const std::function<void()>& kernel) {
+  Machine m;
+  m.shape = shape;
+  m.kernel = &kernel;
+  machine = &m;
+  build(m);
+  run();
+}
+
+void name_buffer(const std::string& name, const void* p, size_t bytes, bool writable) {
+  buffers.push_back({name, static_cast<const char*>(p), bytes, writable});
+}
+void forget_buffers() { buffers.clear(); }
+
+void at_step(int step) { self()->step = step; }
+
+void check_global(const void* p, size_t bytes, bool write, int line) {
+  check_alignment(p, bytes, line);
+  const char* begin = static_cast<const char*>(p);
+  const Buffer* nearest = nullptr;
+  for (const Buffer& b : buffers) {
+    if (begin >= b.begin && begin - b.begin < static_cast<ptrdiff_t>(b.bytes)) {
+      nearest = &b;
+      if (bytes > b.bytes - (begin - b.begin)) break;
+      if (!write || b.writable) return;
+      self()->line = line;
+      fail_here("store to the buffer " + b.name + ", which this kernel may only read");
+    }
+    // Else the buffer below it: the likeliest that was meant.
+    if (b.begin <= begin && (!nearest || b.begin > nearest->begin)) nearest = &b;
+  }
+  self()->line = line;
+  fail_here(format("global %s of %zu bytes out of the bounds of every buffer", write ? "store" : "load", bytes) +
+            (nearest ? format(": %td bytes from the start of %s, which has %zu", begin - nearest->begin,
+                              nearest->name.c_str(), nearest->bytes)
+                     : std::string()));
+}
+
+void check_shared(const void* p, size_t bytes, bool write, int line) {
+  check_alignment(p, bytes, line);
+  Thread* t = self();
+  const size_t offset = shared_offset(p, bytes, line);
+  Block& block = *t->home;
+  for (const Mbarrier& b : block.mbarriers) {
+    const size_t at = block.offset(b.address);
+    if (offset < at + sizeof(uint64_t) && at < offset + bytes) {
+      t->line = line;
+      fail_here("ordinary access to the bytes of an mbarrier");
+    }
+  }
+  if (!options.races) return;
+  t->line = line;
+  const Access access{t->actor, t->epoch, t->step, line};
+  const auto report = write ? block.history->write(offset, bytes, access, t->now())
+                            : block.history->read(offset, bytes, access, t->now());
+  if (report.finding != AccessHistory::Finding::none) {
+    judge(report, block, (write ? "write by " : "read by ") + place_of(*t));
+  }
+}
+
+void copy_async(void* to, const void* from, size_t bytes, bool exists, int line) {
+  if (exists) check_global(from, bytes, false, line);
+  check_shared(to, bytes, true, line);
+  Copy copy{static_cast<char*>(to), {}};
+  if (exists) std::memcpy(copy.value, from, bytes);
+  std::memset(to, 0xff, bytes);
+  self()->copies.push_back(copy);
+}
+
+void copy_async_wait(int line) {
+  for (const Copy& copy : self()->copies) {
+    check_shared(copy.to, sizeof copy.value, true, line);
+    std::memcpy(copy.to, copy.value, sizeof copy.value);
+  }
+  self()->copies.clear();
+}
+
+bool barrier(int id, int threads, bool vote, int line) {
+  Thread* t = self();
+  Block& block = *t->home;
+  t->line = line;
+  if (id < 0 || id >= kNamedBarriers) fail_here(format("barrier %d: there are %d", id, kNamedBarriers));
+  if (threads % kLanes || threads < kLanes || threads > t->threads) {
+    fail_here(
+        format("barrier %d for %d threads, of which a block has %d: whole warps are needed", id, threads, t->threads));
+  }
+  Barrier& b = block.barriers[id];
+  if (b.waiting.empty()) {
+    b.expected = threads;
+  } else if (b.expected != threads) {
+    fail_here(format("barrier %d: called for %d threads and for %d", id, b.expected, threads));
+  }
+  meet(Doing::barrier, id, line);
+  if (id == 0 && block.alive < threads) {
+    fail_here(format("divergence: %d threads of the block have left the kernel, this one is at the block barrier",
+                     threads - block.alive));
+  }
+  wait_at(b, Doing::barrier, threads, vote);
+  return t->answer;
+}
+
+void cluster_barrier(int line) {
+  Thread* t = self();
+  meet(Doing::cluster_barrier, 0, line);
+  for (const Block* block : t->home->cluster->blocks) {
+    if (block->alive < t->threads) {
+      fail_here(format("divergence: threads of block %d have left the kernel, this one is at the cluster barrier",
+                       block->index));
+    }
+  }
+  wait_at(t->home->cluster->barrier, Doing::cluster_barrier, t->home->cluster->threads, false);
+}
+
+bool warp_barrier(bool vote, int line) {
+  Thread* t = self();
+  Warp* w = t->warp;
+  w->vote |= vote;
+  if (options.races) w->gathering.add(t->release());
+  if (meet(Doing::warp_barrier, 0, line)) {
+    const Clock* clock = options.races ? machine->clocks.keep(w->gathering.take()) : nullptr;
+    for (Thread* lane : w->lanes) {
+      learn(lane, clock);
+      lane->answer = w->vote;
+    }
+    w->vote = false;
+    part(w);
+  } else {
+    pause(Doing::warp_barrier);
+  }
+  return t->answer;
+}
+
+uint32_t shuffle(uint32_t value, int source, int line) {
+  Thread* t = self();
+  Warp* w = t->warp;
+  w->value[t->lane] = value;
+  w->source[t->lane] = source % kLanes;
+  if (meet(Doing::shuffle, 0, line)) {
+    uint32_t result[kLanes];
+    for (int i = 0; i < kLanes; ++i) result[i] = w->value[w->source[i]];
+    std::copy(result, result + kLanes, w->value);
+    part(w);
+  } else {
+    pause(Doing::shuffle);
+  }
+  return w->value[t->lane];
+}
+
+void mma(Operand type, float* d, const uint32_t* a, const uint32_t* b, int line) {
+  Thread* t = self();
+  Warp* w = t->warp;
+  w->d[t->lane] = d;
+  w->a[t->lane] = a;
+  w->b[t->lane] = b;
+  if (meet(Doing::mma, static_cast<int>(type), line)) {
+    multiply_tiles(type, w->d, w->a, w->b);
+    part(w);
+  } else {
+    pause(Doing::mma);
+  }
+}
+
+void ldmatrix_x4(uint32_t* words, const void* row, bool transposed, int line) {
+  Thread* t = self();
+  Warp* w = t->warp;
+  check_shared(row, 16, false, line);
+  w->words[t->lane] = words;
+  w->rows[t->lane] = static_cast<const char*>(row);
+  if (meet(Doing::ldmatrix, transposed, line)) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      for (int matrix = 0; matrix < 4; ++matrix) {
+        uint16_t values[2];
+        for (int i = 0; i < 2; ++i) {
+          const int far = lane / 4, near = lane % 4 * 2 + i;
+          const int from = transposed ? near : far, column = transposed ? far : near;
+          std::memcpy(values + i, w->rows[matrix * 8 + from] + column * 2, 2);
+        }
+        std::memcpy(w->words[lane] + matrix, values, 4);
+      }
+    }
+    part(w);
+  } else {
+    pause(Doing::ldmatrix);
+  }
+}
+
+void mbarrier_init(uint64_t* address, int arrivals, int line) {
+  check_shared(address, sizeof *address, true, line);
+  Thread* t = self();
+  Block& block = *t->home;
+  if (block.mbarriers.size() == kMbarriersOfBlock) fail_here(format("more than %d mbarriers", kMbarriersOfBlock));
+  Mbarrier b;
+  b.address = address;
+  b.block = &block;
+  b.actor = block.cluster->next_actor++;
+  b.arrivals = b.pending = arrivals;
+  b.made = {t->actor, t->epoch, t->step, line};
+  block.mbarriers.push_back(std::move(b));
+}
+
+void mbarrier_init_fence() {
+  for (Mbarrier& b : self()->home->mbarriers) {
+    if (b.made.actor == self()->actor) b.fenced = true;
+  }
+}
+
+void mbarrier_arrive_expect(uint64_t* address, int bytes, int line) {
+  Thread* t = self();
+  t->line = line;
+  Mbarrier& b = mbarrier_at(*t->home, address, t->now(), place_of(*t));
+  if (b.pending == 0) {
+    fail_here(format("one arrival too many at the mbarrier at shared byte %zu: phase %u is for %d",
+                     t->home->offset(address), b.phase, b.arrivals));
+  }
+  if (bytes < 0 || b.bytes + bytes > kMaxExpectedBytes) {
+    fail_here(format("mbarrier told to expect %d bytes, %ld in all: out of its range", bytes, b.bytes + bytes));
+  }
+  if (options.races) b.gathering.add(t->release());
+  b.bytes += bytes;
+  --b.pending;
+  end_phase_if_complete(b);
+}
+
+bool mbarrier_wait(uint64_t* address, int parity, int line) {
+  Thread* t = self();
+  t->line = line;
+  Mbarrier& b = mbarrier_at(*t->home, address, t->now(), place_of(*t));
+  if (parity != 0 && parity != 1) fail_here(format("mbarrier: parity %d", parity));
+  if (static_cast<int>(b.phase & 1) == parity) {
+    b.waiting.push_back(t);
+    pause(Doing::mbarrier_wait);
+    if (!t->answer) return false;
+  }
+  if (options.races && b.ended) t->known = machine->clocks.joined(t->known, b.ended);
+  return true;
+}
+
+void store_async(void* p, uint64_t* barrier, int rank, const void* value, size_t bytes, int line) {
+  Thread* t = self();
+  Machine& m = *machine;
+  check_alignment(p, bytes, line);
+  const size_t offset = shared_offset(p, bytes, line);
+  const size_t barrier_offset = shared_offset(barrier, sizeof *barrier, line);
+  t->line = line;
+  const Cluster& cluster = *t->home->cluster;
+  if (rank < 0 || rank >= static_cast<int>(cluster.blocks.size())) {
+    fail_here(format("asynchronous store to rank %d of a cluster of %zu blocks", rank, cluster.blocks.size()));
+  }
+  if (m.store_count++ == options.lost_store) return;
+  Block* target = cluster.blocks[rank];
+  Store store{target, offset,       bytes,   reinterpret_cast<uint64_t*>(target->shared + barrier_offset),
+              {},     t->release(), t->step, line};
+  std::memcpy(store.value, value, bytes);
+  m.stores.push_back(store);
+}
+
+}  // namespace emulator
+}  // namespace gru_ext

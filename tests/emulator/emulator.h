@@ -1,0 +1,240 @@
+// Host back end of csrc/cuda/primitives.cuh: every CUDA thread is a fiber, all of them in one thread of the CPU.
+// Functions have the meaning that primitives.cuh states; what breaks a rule of the machine ends the launch with a
+// Failure that says what, and where. `line` is the place of the call in the kernel's source.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <string>
+
+#define GRU_KERNEL(threads, blocks) void
+#define GRU_DEVICE inline
+#define GRU_UNROLL
+#define GRU_NO_UNROLL
+#define GRU_FAULT(name, right, faulty) \
+  (gru_ext::emulator::options.fault == gru_ext::emulator::Fault::name ? (faulty) : (right))
+
+namespace gru_ext {
+namespace emulator {
+
+struct Failure {
+  std::string text;
+};
+
+// The faults that kernels have a place for.
+enum class Fault {
+#define GRU_NAME_FAULT(name) name,
+#include "faults.h"
+#undef GRU_NAME_FAULT
+};
+
+struct Options {
+  uint64_t seed = 1;          // of the schedule, and of the time that asynchronous stores take
+  bool races = true;          // whether to look for accesses to shared memory that no barrier orders, and for reads of
+                              // shared memory that nothing was written to
+  bool time_out = false;      // whether waits that would last forever end in vain, as on a GPU, or the launch fails
+  int lost_store = -1;        // the asynchronous store that never arrives, counted from 0
+  Fault fault = Fault::none;  // the planted fault, see GRU_FAULT
+};
+extern Options options;
+
+// The grid of a launch. A cluster is `cluster` consecutive blocks.
+struct Shape {
+  const char* kernel;
+  int blocks, cluster, threads;
+  size_t shared_bytes;
+};
+// Has every thread of the grid call `kernel`, and returns when all have left it.
+void launch(const Shape& shape, const std::function<void()>& kernel);
+
+// The global memory of the launches to come: all that kernels may touch.
+void name_buffer(const std::string& name, const void* p, size_t bytes, bool writable);
+void forget_buffers();
+
+// The fiber that runs.
+struct Here {
+  int thread, block, threads, blocks, rank;
+  char* shared;
+};
+extern Here* here;
+
+enum class Operand { bfloat16, float16, tf32 };
+
+void at_step(int step);
+void check_global(const void* p, size_t bytes, bool write, int line);
+void check_shared(const void* p, size_t bytes, bool write, int line);
+void copy_async(void* shared, const void* global, size_t bytes, bool exists, int line);
+void copy_async_wait(int line);
+bool barrier(int id, int threads, bool vote, int line);
+bool warp_barrier(bool vote, int line);
+uint32_t shuffle(uint32_t value, int lane, int line);
+void mma(Operand type, float* d, const uint32_t* a, const uint32_t* b, int line);
+void ldmatrix_x4(uint32_t* words, const void* row, bool transposed, int line);
+void cluster_barrier(int line);
+void mbarrier_init(uint64_t* barrier, int arrivals, int line);
+void mbarrier_init_fence();
+void mbarrier_arrive_expect(uint64_t* barrier, int bytes, int line);
+bool mbarrier_wait(uint64_t* barrier, int parity, int line);
+void store_async(void* p, uint64_t* barrier, int rank, const void* value, size_t bytes, int line);
+
+uint16_t bfloat16_bits(float x);
+uint16_t float16_bits(float x);
+float float16_value(uint16_t bits);
+// x with an error of two units in the last place, up or down as its bits have it; denormals become zero.
+float approximate(float x);
+
+}  // namespace emulator
+
+namespace device {
+
+inline int thread_index() { return emulator::here->thread; }
+inline int block_index() { return emulator::here->block; }
+inline int block_size() { return emulator::here->threads; }
+inline int block_count() { return emulator::here->blocks; }
+inline void at_step(int step) { emulator::at_step(step); }
+
+template <typename T>
+T load_global(const T* p, int line = __builtin_LINE()) {
+  emulator::check_global(p, sizeof(T), false, line);
+  return *p;
+}
+template <typename T>
+void store_global(T* p, T value, int line = __builtin_LINE()) {
+  emulator::check_global(p, sizeof(T), true, line);
+  *p = value;
+}
+inline char* shared_memory() { return emulator::here->shared; }
+template <typename T>
+T load_shared(const T* p, int line = __builtin_LINE()) {
+  emulator::check_shared(p, sizeof(T), false, line);
+  T value;
+  std::memcpy(&value, p, sizeof value);
+  return value;
+}
+template <typename T>
+void store_shared(T* p, T value, int line = __builtin_LINE()) {
+  emulator::check_shared(p, sizeof(T), true, line);
+  std::memcpy(p, &value, sizeof value);
+}
+
+inline void copy_async(void* shared, const void* global, bool exists, int line = __builtin_LINE()) {
+  emulator::copy_async(shared, global, 16, exists, line);
+}
+inline void copy_async_wait(int line = __builtin_LINE()) { emulator::copy_async_wait(line); }
+
+inline void block_barrier(int line = __builtin_LINE()) { emulator::barrier(0, emulator::here->threads, false, line); }
+inline bool block_barrier_or(bool vote, int line = __builtin_LINE()) {
+  return emulator::barrier(0, emulator::here->threads, vote, line);
+}
+inline bool named_barrier_or(int id, int threads, bool vote, int line = __builtin_LINE()) {
+  return emulator::barrier(id, threads, vote, line);
+}
+inline void warp_barrier(int line = __builtin_LINE()) { emulator::warp_barrier(false, line); }
+inline bool warp_barrier_or(bool vote, int line = __builtin_LINE()) { return emulator::warp_barrier(vote, line); }
+
+inline uint32_t float_bits(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+inline float float_of_bits(uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+inline uint32_t shuffle(uint32_t value, int lane, int line = __builtin_LINE()) {
+  return emulator::shuffle(value, lane, line);
+}
+inline float shuffle_xor(float value, int mask, int line = __builtin_LINE()) {
+  return float_of_bits(emulator::shuffle(float_bits(value), (emulator::here->thread ^ mask) % kWarpSize, line));
+}
+
+template <typename T>
+constexpr emulator::Operand operand_type();
+template <>
+constexpr emulator::Operand operand_type<bfloat16>() {
+  return emulator::Operand::bfloat16;
+}
+template <>
+constexpr emulator::Operand operand_type<float16>() {
+  return emulator::Operand::float16;
+}
+template <>
+constexpr emulator::Operand operand_type<tf32>() {
+  return emulator::Operand::tf32;
+}
+template <typename T>
+void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, int line = __builtin_LINE()) {
+  const uint32_t b[2] = {b0, b1};
+  emulator::mma(operand_type<T>(), d, a, b, line);
+}
+inline void ldmatrix_x4(uint32_t (&words)[4], const void* row, int line = __builtin_LINE()) {
+  emulator::ldmatrix_x4(words, row, false, line);
+}
+inline void ldmatrix_x4_transposed(uint32_t (&words)[4], const void* row, int line = __builtin_LINE()) {
+  emulator::ldmatrix_x4(words, row, true, line);
+}
+
+constexpr bool kHasClusters = true;
+inline int cluster_rank() { return emulator::here->rank; }
+inline void cluster_barrier(int line = __builtin_LINE()) { emulator::cluster_barrier(line); }
+inline void mbarrier_init(uint64_t* barrier, int arrivals, int line = __builtin_LINE()) {
+  emulator::mbarrier_init(barrier, arrivals, line);
+}
+inline void mbarrier_init_fence() { emulator::mbarrier_init_fence(); }
+inline void mbarrier_arrive_expect(uint64_t* barrier, int bytes, int line = __builtin_LINE()) {
+  emulator::mbarrier_arrive_expect(barrier, bytes, line);
+}
+inline bool mbarrier_wait(uint64_t* barrier, int parity, int line = __builtin_LINE()) {
+  return emulator::mbarrier_wait(barrier, parity, line);
+}
+inline void store_async(void* p, uint64_t* barrier, int rank, u32x4 value, int line = __builtin_LINE()) {
+  emulator::store_async(p, barrier, rank, &value, sizeof value, line);
+}
+
+inline float to_acc(bfloat16 x) { return float_of_bits(static_cast<uint32_t>(x.bits) << 16); }
+inline float to_acc(float16 x) { return emulator::float16_value(x.bits); }
+inline float to_acc(float x) { return x; }
+inline double to_acc(double x) { return x; }
+
+template <typename T>
+T from_acc(acc_type<T> x);
+template <>
+inline bfloat16 from_acc<bfloat16>(float x) {
+  return {emulator::bfloat16_bits(x)};
+}
+template <>
+inline float16 from_acc<float16>(float x) {
+  return {emulator::float16_bits(x)};
+}
+template <>
+inline float from_acc<float>(float x) {
+  return x;
+}
+template <>
+inline double from_acc<double>(double x) {
+  return x;
+}
+
+template <typename T>
+uint32_t pack(float low, float high) {
+  return from_acc<T>(low).bits | static_cast<uint32_t>(from_acc<T>(high).bits) << 16;
+}
+inline uint32_t tf32_bits(float x) {
+  const uint32_t bits = float_bits(x);
+  return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & ~0x1fffu;
+}
+
+inline float exp(float x) { return std::exp(x); }
+inline double exp(double x) { return std::exp(x); }
+inline float tanh(float x) { return std::tanh(x); }
+inline double tanh(double x) { return std::tanh(x); }
+inline float exp2_approximate(float x) { return emulator::approximate(std::exp2(x)); }
+inline float reciprocal_approximate(float x) { return emulator::approximate(1.0f / x); }
+
+}  // namespace device
+}  // namespace gru_ext

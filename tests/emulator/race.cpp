@@ -1,0 +1,83 @@
+#include "race.h"
+
+#include <algorithm>
+
+namespace gru_ext {
+namespace emulator {
+
+namespace {
+
+void join(Clock& sum, const Clock& other) {
+  for (size_t i = 0; i < sum.size(); ++i) sum[i] = std::max(sum[i], other[i]);
+}
+
+}  // namespace
+
+void Gathering::add(const Moment& moment) {
+  if (sum_.empty()) {
+    sum_ = *moment.known;
+  } else if (moment.known != last_) {
+    join(sum_, *moment.known);
+  }
+  last_ = moment.known;
+  sum_[moment.actor] = std::max(sum_[moment.actor], moment.epoch);
+}
+
+void Gathering::add(uint32_t actor, uint32_t epoch, size_t actors) {
+  sum_.resize(actors);
+  sum_[actor] = std::max(sum_[actor], epoch);
+}
+
+Clock Gathering::take() {
+  last_ = nullptr;
+  return std::exchange(sum_, Clock());
+}
+
+const Clock* Clocks::keep(Clock clock) {
+  kept_.push_back(std::move(clock));
+  return &kept_.back();
+}
+
+const Clock* Clocks::joined(const Clock* a, const Clock* b) {
+  const Clock*& result = joined_[{a, b}];
+  if (!result) {
+    Clock sum = *a;
+    join(sum, *b);
+    result = keep(std::move(sum));
+  }
+  return result;
+}
+
+AccessHistory::Report AccessHistory::read(size_t begin, size_t bytes, const Access& access, const Moment& moment) {
+  for (size_t i = begin / kCellBytes; i * kCellBytes < begin + bytes; ++i) {
+    Cell& cell = cells_[i];
+    if (cell.write.actor == kNobody) return {Finding::never_written, i * kCellBytes, {}};
+    if (!cell.write.is_known_at(moment)) return {Finding::race_with_write, i * kCellBytes, cell.write};
+    if (!cell.read.is_known_at(moment)) {
+      auto& more = cell.more_reads;
+      more.erase(std::remove_if(more.begin(), more.end(), [&](const Access& a) { return a.is_known_at(moment); }),
+                 more.end());
+      more.push_back(cell.read);
+    }
+    cell.read = access;
+  }
+  return {};
+}
+
+AccessHistory::Report AccessHistory::write(size_t begin, size_t bytes, const Access& access, const Moment& moment) {
+  for (size_t i = begin / kCellBytes; i * kCellBytes < begin + bytes; ++i) {
+    Cell& cell = cells_[i];
+    if (!cell.write.is_known_at(moment)) return {Finding::race_with_write, i * kCellBytes, cell.write};
+    if (!cell.read.is_known_at(moment)) return {Finding::race_with_read, i * kCellBytes, cell.read};
+    for (const Access& other : cell.more_reads) {
+      if (!other.is_known_at(moment)) return {Finding::race_with_read, i * kCellBytes, other};
+    }
+    cell.write = access;
+    cell.read = Access();
+    cell.more_reads.clear();
+  }
+  return {};
+}
+
+}  // namespace emulator
+}  // namespace gru_ext

@@ -1,0 +1,79 @@
+#include "primitives.cuh"
+#include "runner.h"
+
+#include <exception>
+#include <map>
+
+namespace gru_ext {
+namespace emulator {
+
+namespace {
+
+std::map<std::string, int64_t> numbers;
+std::map<std::string, void*> pointers;
+std::string error;
+
+std::map<std::string, std::function<void()>>& kernels() {
+  static std::map<std::string, std::function<void()>> map;
+  return map;
+}
+
+Fault fault_named(const std::string& name) {
+  int number = 0;
+#define GRU_NAME_FAULT(fault)                            \
+  if (name == #fault) return static_cast<Fault>(number); \
+  ++number;
+#include "faults.h"
+#undef GRU_NAME_FAULT
+  throw Failure{"no fault is called " + name};
+}
+
+}  // namespace
+
+int64_t number(const std::string& name) {
+  const auto it = numbers.find(name);
+  if (it == numbers.end()) throw Failure{"the number " + name + " is missing"};
+  return it->second;
+}
+
+void* buffer(const std::string& name) {
+  const auto it = pointers.find(name);
+  return it == pointers.end() ? nullptr : it->second;
+}
+
+Kernel::Kernel(const std::string& name, std::function<void()> run) { kernels()[name] = std::move(run); }
+
+}  // namespace emulator
+}  // namespace gru_ext
+
+using namespace gru_ext::emulator;
+
+extern "C" {
+
+void gru_emulator_number(const char* name, int64_t value) { numbers[name] = value; }
+
+void gru_emulator_buffer(const char* name, void* p, int64_t bytes, int writable) {
+  pointers[name] = p;
+  name_buffer(name, p, static_cast<size_t>(bytes), writable != 0);
+}
+
+// Runs a kernel with the arguments named since the last run, which are forgotten. Null, or what went wrong.
+const char* gru_emulator_run(const char* kernel, uint64_t seed, int races, int time_out, int lost_store,
+                             const char* fault) {
+  error.clear();
+  try {
+    options = {seed, races != 0, time_out != 0, lost_store, fault_named(fault)};
+    const auto it = kernels().find(kernel);
+    if (it == kernels().end()) throw Failure{std::string("no kernel is called ") + kernel};
+    it->second();
+  } catch (const Failure& failure) {
+    error = failure.text;
+  } catch (const std::exception& exception) {
+    error = exception.what();
+  }
+  numbers.clear();
+  pointers.clear();
+  forget_buffers();
+  return error.empty() ? nullptr : error.c_str();
+}
+}

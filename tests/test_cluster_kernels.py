@@ -1,0 +1,153 @@
+"""The cluster-persistent CUDA kernels, emulated: accuracy of every instantiation, shapes, strides, repeatability."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from cases import ALL_OPTIONS, Options, Problem, Size, exact, framework, make_problem, solve
+from cluster_kernels import ClusterConfig, cluster_bwd, cluster_fwd, solve_cluster
+from compare import assert_all_accurate, assert_same_bits
+from emulation import SOME_SCHEDULE, Schedule
+from process import ROOT
+
+DTYPES = {"16BIT": torch.bfloat16, "TF32": torch.float32}
+
+
+def instantiations() -> list[ClusterConfig]:
+    """The table of csrc/cuda/gru_cluster_configs.h, as far as forward and backward share it."""
+    text = (ROOT / "csrc" / "cuda" / "gru_cluster_configs.h").read_text()
+    configs: dict[str, list[ClusterConfig]] = {"FWD": [], "BWD": []}
+    for direction, kind, rows in re.findall(r"#define GRU_CLUSTER_(FWD|BWD)_(\w+)\(X\)((?:.*\\\n)*.*)", text):
+        for hidden, blocks, tile in re.findall(r"X\( *(\d+), *(\d+), *(\d+), *\d+, *\d+\)", rows):
+            configs[direction].append(ClusterConfig(DTYPES[kind], int(hidden), int(blocks), int(tile)))
+    assert set(configs["BWD"]) <= set(configs["FWD"])
+    return configs["BWD"]
+
+
+BFLOAT16 = [ClusterConfig(torch.bfloat16, 64, blocks, rows) for blocks, rows in ((1, 8), (2, 8), (4, 16))]
+SMALL = [
+    *BFLOAT16,
+    *(
+        ClusterConfig(dtype, 64, blocks, rows)
+        for dtype in (torch.float16, torch.float32)
+        for blocks, rows in ((1, 8), (4, 16))
+    ),
+]
+SIZES = [
+    Size(1, 1, 1, 1),
+    Size(2, 3, 5, 7),
+    Size(5, 9, 3, 34),
+    Size(4, 17, 6, 64),
+    Size(9, 2, 2, 63),
+]
+
+
+def check_accuracy(
+    config: ClusterConfig, problem: Problem, batch_first: bool = False, schedule: Schedule = SOME_SCHEDULE
+) -> None:
+    """Every result and gradient within the policy. TF32 has the 10 bits of float16, and is judged by nn.GRU in that."""
+    ours = solve_cluster(config, problem, batch_first, schedule)
+    peer = problem.to(torch.float16) if config.dtype == torch.float32 else problem
+    theirs = {name: result.to(config.dtype) for name, result in solve(framework, peer).items()}
+    assert_all_accurate(ours, theirs, solve(exact, problem.to(torch.float64)))
+
+
+# ---- Accuracy
+
+
+@pytest.mark.parametrize("config", instantiations(), ids=str)
+def test_accuracy_of_every_instantiation(config: ClusterConfig) -> None:
+    """All of H, and an H whose rows are not aligned; in small layers two tiles, the last not full."""
+    schedule = Schedule(races=config.hidden < 256)
+    for hidden, batch in (
+        (config.hidden, config.rows - 3),
+        (config.hidden - 14, 3 if config.hidden > 256 else config.rows + 3),
+    ):
+        check_accuracy(config, make_problem(Size(3, batch, 2, hidden), Options(), config.dtype), schedule=schedule)
+
+
+@pytest.mark.parametrize("config", SMALL, ids=str)
+@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_accuracy_of_results_and_gradients(size: Size, options: Options, config: ClusterConfig) -> None:
+    check_accuracy(config, make_problem(size, options, config.dtype))
+
+
+@pytest.mark.parametrize("config", SMALL, ids=str)
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True)], ids=str)
+@pytest.mark.parametrize("size", SIZES[1:], ids=str)
+def test_accuracy_with_the_batch_first_in_memory(size: Size, options: Options, config: ClusterConfig) -> None:
+    check_accuracy(config, make_problem(size, options, config.dtype), batch_first=True)
+
+
+@pytest.mark.parametrize("config", SMALL, ids=str)
+@pytest.mark.parametrize("absent", ["dy", "dh_n"])
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+def test_accuracy_with_the_gradient_of_one_result_only(options: Options, absent: str, config: ClusterConfig) -> None:
+    problem = make_problem(Size(5, 11, 4, 36), options, config.dtype)
+    check_accuracy(config, replace(problem, dy=None) if absent == "dy" else replace(problem, dh_n=None))
+
+
+@pytest.mark.parametrize("config", SMALL, ids=str)
+@pytest.mark.parametrize("scale", [0.0, 1e-4, 30.0])
+def test_accuracy_for_inputs_of_any_magnitude(scale: float, config: ClusterConfig) -> None:
+    problem = make_problem(Size(5, 11, 4, 36), Options(), config.dtype)
+    check_accuracy(config, replace(problem, x=problem.x * scale))
+
+
+@pytest.mark.parametrize("config", [BFLOAT16[1], BFLOAT16[2]], ids=str)
+def test_accuracy_over_many_steps(config: ClusterConfig) -> None:
+    check_accuracy(config, make_problem(Size(100, 9, 4, 48), Options(bidirectional=True, packed=True), config.dtype))
+
+
+# ---- What must not matter
+
+
+@pytest.mark.parametrize("config", SMALL, ids=str)
+def test_inference_gives_the_bits_of_training(config: ClusterConfig) -> None:
+    problem = make_problem(Size(5, 11, 4, 35), Options(bidirectional=True), config.dtype)
+    training, inference = cluster_fwd(config, problem), cluster_fwd(config, problem, save_gates=False)
+    assert_same_bits(inference.y, training.y)
+    assert_same_bits(inference.h_n, training.h_n)
+
+
+@pytest.mark.parametrize("config", SMALL, ids=str)
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+def test_every_schedule_gives_the_same_bits(options: Options, config: ClusterConfig) -> None:
+    problem = make_problem(Size(7, 10, 4, 50), options, config.dtype)
+    first: dict[str, torch.Tensor] = {}
+    for seed in range(10):
+        results = solve_cluster(config, problem, schedule=Schedule(seed=seed))
+        first = first or results
+        for name, result in results.items():
+            assert_same_bits(result, first[name], name)
+
+
+@pytest.mark.parametrize("config", SMALL, ids=str)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_bad_row_touches_itself_only_from_its_step_on(value: float, config: ClusterConfig) -> None:
+    problem = make_problem(Size(6, 11, 3, 40), Options(), config.dtype)
+    x = problem.x.clone()
+    x[2, 1, 0] = value
+    good, bad = cluster_fwd(config, problem), cluster_fwd(config, replace(problem, x=x))
+    touched = torch.zeros(6, 11, dtype=torch.bool)
+    touched[2:, 1] = True
+    assert_same_bits(bad.y[~touched], good.y[~touched])
+    assert not torch.equal(bad.y[2, 1], good.y[2, 1])
+
+
+@pytest.mark.parametrize("config", SMALL, ids=str)
+def test_dgates_h_prev_and_dbias_agree(config: ClusterConfig) -> None:
+    """What the backward leaves for the products over all steps."""
+    problem = make_problem(Size(4, 19, 3, 21), Options(), config.dtype)
+    forward = cluster_fwd(config, problem)
+    assert forward.gates is not None
+    assert problem.hx is not None
+    backward = cluster_bwd(config, problem, forward.y, forward.gates)
+    assert_same_bits(backward.h_prev[0], torch.cat([problem.hx, forward.y[:-1]]))
+    sums = backward.dgates[0].double().view(4, 19, 4, 21).sum((0, 1))
+    tolerance = 4 * 19 * torch.finfo(config.dtype).eps * backward.dgates[0].abs().max()
+    assert (backward.dbias[0].double().sum(0) - sums).abs().max() < tolerance

@@ -1,0 +1,393 @@
+"""What only a GPU can show: accuracy against cuDNN, streams, graphs, repeatability, large tensors, several devices.
+
+``make gpu-check`` runs this file; docs/gpu-checklist.md says what has been run, and where.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from cases import (
+    ALL_OPTIONS,
+    FLOATING,
+    Options,
+    Problem,
+    Size,
+    exact,
+    framework,
+    lengths_of,
+    make_problem,
+    ours,
+    solve,
+    solve_all,
+)
+from compare import assert_all_accurate, assert_all_near, assert_near, assert_same_bits
+from test_gru import LARGE, SIZES, SMALL, every_other, inner_transposed, sliced, transposed
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+import gru_ext
+
+pytestmark = [
+    pytest.mark.cuda,
+    # cuDNN's, where parameters are passed one by one as here.
+    pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous chunk"),
+]
+
+PLAIN = Options()
+SEVERAL_CHUNKS = [  # of time, in csrc/cuda/gru_step.cpp
+    (Size(512, 64, 64, 512), PLAIN),
+    (Size(400, 64, 64, 511), Options(bidirectional=True, packed=True)),
+]
+
+
+@contextmanager
+def float32_precision(rnn: str, matmul: str) -> Iterator[None]:
+    """Torch's switches for TF32: "tf32" or "ieee"."""
+    backends = torch.backends
+    if hasattr(backends.cudnn, "rnn"):
+        switches: list[tuple[Any, str, Any]] = [
+            (backends.cudnn.rnn, "fp32_precision", rnn),
+            (backends.cuda.matmul, "fp32_precision", matmul),
+        ]
+    else:  # torch before 2.9
+        switches = [
+            (backends.cudnn, "allow_tf32", rnn == "tf32"),
+            (backends.cuda.matmul, "allow_tf32", matmul == "tf32"),
+        ]
+    before = [getattr(owner, name) for owner, name, _ in switches]
+    for owner, name, value in switches:
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for (owner, name, _), value in zip(switches, before, strict=True):
+            setattr(owner, name, value)
+
+
+@pytest.fixture(autouse=True)
+def _ieee() -> Iterator[None]:
+    """No TF32 but where a test asks for it."""
+    with float32_precision("ieee", "ieee"):
+        yield
+
+
+def on_cuda(problem: Problem, device: str = "cuda") -> Problem:
+    """The same problem on a GPU; batch_sizes stay on the CPU."""
+    return problem.map(lambda tensor: tensor.to(device))
+
+
+def cuda_problem(size: Size, options: Options = PLAIN, dtype: torch.dtype = torch.float32) -> Problem:
+    return on_cuda(make_problem(size, options, dtype))
+
+
+def check_accuracy(*problems: Problem) -> None:
+    """As in test_gru.py; cuDNN wants contiguous states."""
+    dense = [problem.map(Tensor.contiguous) for problem in problems]
+    in_float64 = [problem.to(torch.float64) for problem in problems]
+    assert_all_accurate(solve_all(ours, problems), solve_all(framework, dense), solve_all(exact, in_float64))
+
+
+# ---- Accuracy
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_accuracy_of_results_and_gradients(size: Size, options: Options, dtype: torch.dtype) -> None:
+    draws = 1 + 16 // (size.batch * size.hidden)
+    check_accuracy(*(cuda_problem(size, options, dtype) for _ in range(draws)))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize(("size", "options"), [*LARGE, *SEVERAL_CHUNKS], ids=str)
+def test_accuracy_of_large_problems(size: Size, options: Options, dtype: torch.dtype) -> None:
+    check_accuracy(cuda_problem(size, options, dtype))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("absent", ["dy", "dh_n"])
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+def test_accuracy_with_the_gradient_of_one_result_only(options: Options, absent: str, dtype: torch.dtype) -> None:
+    problem = cuda_problem(SMALL, options, dtype)
+    check_accuracy(replace(problem, dy=None) if absent == "dy" else replace(problem, dh_n=None))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 30.0, 1e4])
+def test_accuracy_for_inputs_of_any_magnitude(scale: float, dtype: torch.dtype) -> None:
+    problem = cuda_problem(SMALL, Options(), dtype)
+    check_accuracy(replace(problem, x=problem.x * scale))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", [Options(), Options(packed=True), Options(bidirectional=True)], ids=str)
+@pytest.mark.parametrize("restride", [transposed, inner_transposed, sliced, every_other])
+def test_strides_do_not_matter(restride: Callable[[Tensor], Tensor], options: Options, dtype: torch.dtype) -> None:
+    check_accuracy(cuda_problem(SMALL, options, dtype).map(restride))
+
+
+def test_the_gradient_of_a_sum_which_has_stride_zero() -> None:
+    one = torch.ones((), device="cuda")
+    check_accuracy(replace(cuda_problem(SMALL), dy=one.expand(5, 3, 9), dh_n=one.expand(1, 3, 9)))
+
+
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+def test_float64_agrees_with_the_cpu(options: Options) -> None:
+    problem = make_problem(Size(12, 6, 20, 48), options, torch.float64)
+    on_gpu = {name: tensor.cpu() for name, tensor in solve(ours, on_cuda(problem)).items()}
+    assert_all_near(on_gpu, solve(ours, problem))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_empty_batch(dtype: torch.dtype) -> None:
+    problem = cuda_problem(Size(4, 0, 3, 5), Options(bidirectional=True), dtype)
+    results = solve(ours, problem)
+    assert results["y"].shape == (4, 0, 10)
+    for name, weight in zip(problem.names, problem.weights, strict=True):
+        assert_same_bits(results[f"d{name}"], torch.zeros_like(weight), name)
+
+
+# ---- TF32
+
+
+def test_tf32_is_used_only_where_both_switches_allow_it() -> None:
+    problem = cuda_problem(Size(20, 64, 128, 128))
+    expected = solve(ours, problem)
+    for rnn, matmul in (("ieee", "tf32"), ("tf32", "ieee")):
+        with float32_precision(rnn, matmul):
+            for name, tensor in solve(ours, problem).items():
+                assert_same_bits(tensor, expected[name], f"{name} with {rnn}, {matmul}")
+
+
+def test_accuracy_with_tf32() -> None:
+    problem = cuda_problem(Size(20, 64, 128, 128))
+    with float32_precision("tf32", "tf32"):
+        check_accuracy(problem)
+
+
+# ---- Autograd, modules, transforms
+
+
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+def test_gradcheck_and_gradgradcheck(options: Options) -> None:
+    problem = cuda_problem(Size(2, 2, 2, 3), options, torch.float64)
+    assert problem.hx is not None
+
+    def function(x: Tensor, hx: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
+        return ours(x, hx, weights, problem.batch_sizes, problem.bidirectional)
+
+    inputs = [tensor.requires_grad_() for tensor in (problem.x, problem.hx, *problem.weights)]
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("op", ["gru_fwd", "gru_bwd"])
+def test_opcheck(op: str) -> None:
+    problem = cuda_problem(SMALL, Options(bidirectional=True))
+    layer = (problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional)
+    y, _, gates = torch.ops.gru_ext.gru_fwd(*layer, True)
+    arguments: dict[str, tuple[Any, ...]] = {
+        "gru_fwd": (*layer, True),
+        "gru_bwd": (problem.dy, problem.dh_n, *layer, y, gates, True, True, True),
+    }
+    torch.library.opcheck(getattr(torch.ops.gru_ext, op).default, arguments[op])
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_module_of_two_layers_and_directions(packed: bool, batch_first: bool) -> None:
+    ours = gru_ext.GRU(6, 16, 2, bidirectional=True, batch_first=batch_first, device="cuda")
+    theirs = nn.GRU(6, 16, 2, bidirectional=True, batch_first=batch_first, device="cuda")
+    theirs.load_state_dict(ours.state_dict())
+    padded = torch.randn((5, 9, 6) if batch_first else (9, 5, 6), device="cuda")
+    x: Any = padded
+    if packed:
+        x = pack_padded_sequence(padded, lengths_of(9, 5)[::-1], batch_first, enforce_sorted=False)
+    results = []
+    for module in (ours, theirs):
+        y, h_n = module(x)
+        loss = (y.data if packed else y).square().sum() + h_n.sum()
+        results.append([loss.detach(), *torch.autograd.grad(loss, list(module.parameters()))])
+    for index, (result, expected) in enumerate(zip(*results, strict=True)):
+        assert_near(result, expected, f"result {index}", 1e-4)
+
+
+def test_autocast_computes_in_its_dtype() -> None:
+    module = gru_ext.GRU(6, 16, device="cuda")
+    x = torch.randn(5, 3, 6, device="cuda")
+    with torch.autocast("cuda", torch.bfloat16):
+        y, _ = module(x)
+    assert y.dtype == torch.bfloat16
+    y.sum().backward()
+    assert all(
+        parameter.grad is not None and parameter.grad.dtype == torch.float32 for parameter in module.parameters()
+    )
+
+
+def test_compile_without_graph_breaks() -> None:
+    module = gru_ext.GRU(6, 16, device="cuda")
+    x = torch.randn(5, 3, 6, device="cuda")
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    assert_same_bits(compiled(x)[0], module(x)[0])
+
+
+# ---- Streams, graphs, the host
+
+
+def results_of_a_step(problem: Problem) -> list[Tensor]:
+    return list(solve(ours, problem).values())
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_the_current_stream_is_used(dtype: torch.dtype) -> None:
+    """The input arrives late on a stream that nothing else waits for."""
+    problem = cuda_problem(Size(20, 8, 16, 64), Options(bidirectional=True), dtype)
+    expected = results_of_a_step(problem)
+    late = replace(problem, x=torch.full_like(problem.x, torch.nan))
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(50_000_000)
+        late.x.copy_(problem.x)
+        results = results_of_a_step(late)
+    stream.synchronize()
+    for index, (result, wanted) in enumerate(zip(results, expected, strict=True)):
+        assert_same_bits(result, wanted, f"result {index}")
+
+
+def test_two_streams_at_once() -> None:
+    problems = [cuda_problem(Size(60, 16, 16, 128), Options(), dtype) for dtype in (torch.float32, torch.bfloat16)]
+    expected = [results_of_a_step(problem) for problem in problems]
+    streams = [torch.cuda.Stream() for _ in problems]
+    torch.cuda.synchronize()
+    for _ in range(10):
+        results = []
+        for stream, problem in zip(streams, problems, strict=True):
+            with torch.cuda.stream(stream):
+                results.append(results_of_a_step(problem))
+        torch.cuda.synchronize()
+        for tensors, wanted in zip(results, expected, strict=True):
+            for index, tensor in enumerate(tensors):
+                assert_same_bits(tensor, wanted[index], f"result {index}")
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+def test_graph_capture_and_replay(options: Options, dtype: torch.dtype) -> None:
+    problem, other = (cuda_problem(Size(7, 4, 5, 33), options, dtype) for _ in range(2))
+    expected = [results_of_a_step(problem), results_of_a_step(other)]
+    static = copy.deepcopy(problem)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        results_of_a_step(static)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = results_of_a_step(static)
+    for given, wanted in ((other, expected[1]), (problem, expected[0]), (other, expected[1])):
+        for target, source in zip(tensors_of(static), tensors_of(given), strict=True):
+            target.copy_(source)
+        graph.replay()
+        for index, (result, tensor) in enumerate(zip(results, wanted, strict=True)):
+            assert_same_bits(result, tensor, f"result {index}")
+
+
+def tensors_of(problem: Problem) -> list[Tensor]:
+    optional = (problem.x, problem.hx, *problem.weights, problem.dy, problem.dh_n)
+    return [tensor for tensor in optional if tensor is not None]
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_the_same_bits_in_100_runs(dtype: torch.dtype) -> None:
+    problem = cuda_problem(Size(20, 60, 64, 130), Options(bidirectional=True, packed=True), dtype)
+    first = solve(ours, problem)
+    for _ in range(100):
+        for name, tensor in solve(ours, problem).items():
+            assert_same_bits(tensor, first[name], name)
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature")
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+def test_the_host_never_waits(options: Options, dtype: torch.dtype) -> None:
+    problem = cuda_problem(Size(7, 4, 5, 33), options, dtype)
+    results_of_a_step(problem)  # cuBLAS is set up at its first call
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        results_of_a_step(problem)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+# ---- Sizes, devices, bad luck
+
+
+def needs_gigabytes(gigabytes: int) -> None:
+    free, _ = torch.cuda.mem_get_info()
+    if free < gigabytes << 30:
+        pytest.skip(f"needs {gigabytes} GB of free GPU memory, {free >> 30} are")
+
+
+def test_more_than_2_to_the_31_elements() -> None:
+    needs_gigabytes(40)
+    size = Size(2, 2**17, 1, 2049)
+    assert size.steps * size.batch * 4 * size.hidden > 2**31
+    weights = [torch.randn(3 * size.hidden, n, device="cuda", dtype=torch.bfloat16) / 45 for n in (1, size.hidden)]
+    x = torch.randn(2, size.batch, 1, device="cuda", dtype=torch.bfloat16)
+    last = x[:, -8:].clone()
+
+    def run(x: Tensor) -> tuple[Tensor, Tensor]:
+        leaf = x.clone().requires_grad_()
+        y, _ = ours(leaf, None, [weight.requires_grad_() for weight in weights], None, False)
+        (dx,) = torch.autograd.grad(y[:, -8:].float().square().sum(), [leaf])
+        return y[:, -8:].clone(), dx[:, -8:]
+
+    for result, expected, name in zip(run(x), run(last), ("y", "dx"), strict=True):
+        assert_near(result, expected, name, 2**-7)
+
+
+def test_many_rows_of_one_unit() -> None:
+    problem = cuda_problem(Size(2, 2**22, 1, 1))
+    y, _ = ours(problem.x, None, problem.weights, None, False)
+    expected, _ = ours(problem.x[:, -9:], None, problem.weights, None, False)
+    assert_near(y[:, -9:], expected, "y", 1e-6)
+
+
+def test_a_wide_layer() -> None:
+    check_accuracy(cuda_problem(Size(3, 2, 8, 4099)))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_device_that_is_not_the_current_one() -> None:
+    problem = make_problem(Size(7, 4, 5, 33), Options(bidirectional=True), torch.float32)
+    results, expected = (solve(ours, on_cuda(problem, device)) for device in ("cuda:1", "cuda:0"))
+    for name, tensor in results.items():
+        assert tensor.device == torch.device("cuda:1")
+        assert_near(tensor.to("cuda:0"), expected[name], name, 1e-6)
+    assert torch.cuda.current_device() == 0
+
+
+@pytest.mark.parametrize("where", ["x", "weights"])
+def test_tensors_on_two_devices_are_refused(where: str) -> None:
+    p = make_problem(SMALL)
+    x, weights = (p.x.cuda(), p.weights) if where == "x" else (p.x, [w.cuda() for w in p.weights])
+    with pytest.raises(RuntimeError, match="on the device of x"):
+        torch.ops.gru_ext.gru_fwd(x, None, weights, None, False, True)
+
+
+def test_after_running_out_of_memory_the_next_call_works() -> None:
+    problem = cuda_problem(SMALL)
+    expected = results_of_a_step(problem)
+    huge = torch.zeros((), device="cuda").expand(2**20, 2**20, 4)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        ours(huge, None, problem.weights, None, False)
+    for index, (result, wanted) in enumerate(zip(results_of_a_step(problem), expected, strict=True)):
+        assert_same_bits(result, wanted, f"result {index}")

@@ -1,0 +1,170 @@
+"""The stepwise CUDA kernels and their host side, without a GPU: every result and gradient under emulation.
+
+The emulator fails a launch that reads or writes outside of its arguments. The build for it cuts time into chunks of a
+few steps (GRU_EXT_CHUNK_BYTES in csrc/cuda/gru_step.cpp). What only a GPU can show is in docs/gpu-checklist.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+
+import cases
+import pytest
+import torch
+from cases import ALL_OPTIONS, FLOATING, Options, Problem, Size, exact, framework, make_problem, solve_all
+from compare import assert_all_accurate, assert_all_near, assert_same_bits
+from emulated_backend import emulated_operators
+from torch import Tensor
+
+SIZES = [
+    Size(1, 1, 1, 1),
+    Size(3, 5, 4, 7),
+    Size(4, 3, 6, 33),  # one unit more than a block has
+]
+# More rows than the emulated grid has threads for.
+LARGE = [
+    (Size(3, 70, 3, 5), Options()),
+    (Size(3, 70, 3, 5), Options(bidirectional=True, packed=True)),
+    (Size(2, 30, 3, 40), Options(bias=False)),
+    (Size(60, 2, 4, 3), Options(bidirectional=True, packed=True)),
+]
+SMALL = Size(4, 3, 2, 5)
+ALL = (True, True, True)
+
+
+def solve(problem: Problem, need: tuple[bool, bool, bool] = ALL) -> dict[str, Tensor]:
+    """y, h_n and the needed ones of dx, dhx and the weights' gradients, by the names of ``cases.solve``."""
+    ops = emulated_operators()
+    arguments = (problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional)
+    y, h_n, gates = ops.gru_fwd(*arguments, True)
+    dx, dhx, dweights = ops.gru_bwd(problem.dy, problem.dh_n, *arguments, y, gates, *need)
+    need_dx, need_dhx, need_dweights = need
+    assert need_dx or dx.shape == (0,)
+    assert need_dhx or dhx.shape == (0,)
+    assert need_dweights or not dweights
+    return {
+        "y": y,
+        "h_n": h_n,
+        **({"dx": dx} if need_dx else {}),
+        **({"dhx": dhx} if need_dhx and problem.hx is not None else {}),
+        **(dict(zip([f"d{name}" for name in problem.names], dweights, strict=True)) if need_dweights else {}),
+    }
+
+
+def check_accuracy(*problems: Problem) -> None:
+    results = [solve(problem) for problem in problems]
+    in_float64 = [problem.to(torch.float64) for problem in problems]
+    ours = {name: torch.stack([result[name] for result in results]) for name in results[0]}
+    assert_all_accurate(ours, solve_all(framework, problems), solve_all(exact, in_float64))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_accuracy_of_results_and_gradients(size: Size, options: Options, dtype: torch.dtype) -> None:
+    draws = 1 + 16 // (size.batch * size.hidden)
+    check_accuracy(*(make_problem(size, options, dtype) for _ in range(draws)))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize(("size", "options"), LARGE, ids=str)
+def test_accuracy_of_more_rows_and_steps(size: Size, options: Options, dtype: torch.dtype) -> None:
+    check_accuracy(make_problem(size, options, dtype))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("absent", ["dy", "dh_n"])
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+def test_accuracy_with_the_gradient_of_one_result_only(options: Options, absent: str, dtype: torch.dtype) -> None:
+    problem = make_problem(SMALL, options, dtype)
+    check_accuracy(replace(problem, dy=None) if absent == "dy" else replace(problem, dh_n=None))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 30.0, 1e4])
+def test_accuracy_for_inputs_of_any_magnitude(scale: float, dtype: torch.dtype) -> None:
+    problem = make_problem(SMALL, Options(), dtype)
+    check_accuracy(replace(problem, x=problem.x * scale))
+
+
+@pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+def test_each_gradient_is_the_same_alone(options: Options, need: tuple[bool, bool, bool]) -> None:
+    problem = make_problem(SMALL, options, torch.bfloat16)
+    expected = solve(problem)
+    for name, tensor in solve(problem, need).items():
+        assert_same_bits(tensor, expected[name], name)
+
+
+def transposed(tensor: Tensor) -> Tensor:
+    """The same values, the first two dimensions laid out otherwise."""
+    return tensor.transpose(0, 1).contiguous().transpose(0, 1) if tensor.dim() > 1 else every_other(tensor)
+
+
+def every_other(tensor: Tensor) -> Tensor:
+    """The same values, at every second place of a longer last dimension of NaN."""
+    return torch.stack([tensor, torch.full_like(tensor, torch.nan)], dim=-1).flatten(-2)[..., ::2]
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+@pytest.mark.parametrize("restride", [transposed, every_other])
+def test_strides_do_not_matter(restride: Callable[[Tensor], Tensor], options: Options, dtype: torch.dtype) -> None:
+    problem = make_problem(SMALL, options, dtype)
+    strided = problem.map(restride)
+    assert not strided.x.is_contiguous()
+    check_accuracy(strided)
+
+
+def test_expanded_gradients() -> None:
+    problem = make_problem(SMALL, Options(bidirectional=True), torch.float32)
+    one = torch.ones(())
+    check_accuracy(replace(problem, dy=one.expand(4, 3, 10), dh_n=one.expand(2, 3, 5)))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_empty_batch(dtype: torch.dtype) -> None:
+    problem = make_problem(Size(4, 0, 3, 5), Options(bidirectional=True), dtype)
+    results = solve(problem)
+    assert results["y"].shape == (4, 0, 10)
+    assert results["dx"].shape == (4, 0, 3)
+    for name, weight in zip(problem.names, problem.weights, strict=True):
+        assert_same_bits(results[f"d{name}"], torch.zeros_like(weight), name)
+
+
+def test_no_input_features() -> None:
+    problem = make_problem(Size(3, 2, 0, 4), Options(), torch.float64)
+    assert_all_near(solve(problem), cases.solve(exact, problem))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_without_gates_the_results_are_the_same(dtype: torch.dtype) -> None:
+    p = make_problem(SMALL, Options(packed=True), dtype)
+    arguments = (p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional)
+    y, h_n, gates = emulated_operators().gru_fwd(*arguments, False)
+    expected = emulated_operators().gru_fwd(*arguments, True)
+    assert gates.shape == (0,)
+    assert_same_bits(y, expected[0])
+    assert_same_bits(h_n, expected[1])
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_a_bad_row_touches_itself_only_from_its_step_on(dtype: torch.dtype) -> None:
+    problem = make_problem(Size(4, 3, 2, 5), Options(), dtype)
+    bad = replace(problem, x=problem.x.clone())
+    bad.x[2, 1, 0] = torch.nan
+    expected, y = solve(problem)["y"], solve(bad)["y"]
+    assert y[2:, 1].isnan().all()
+    y[2:, 1] = expected[2:, 1]
+    assert_same_bits(y, expected)
+
+
+def test_arguments_are_not_modified() -> None:
+    problem = make_problem(SMALL, Options(bidirectional=True, packed=True), torch.float32)
+    tensors = [problem.x, problem.hx, *problem.weights, problem.dy, problem.dh_n]
+    copies = [tensor.clone() for tensor in tensors if tensor is not None]
+    solve(problem)
+    for tensor, copy in zip([tensor for tensor in tensors if tensor is not None], copies, strict=True):
+        assert_same_bits(tensor, copy)

@@ -1,0 +1,276 @@
+"""The emulator finds what it is there to find: every planted fault, under every schedule tried, and names the place."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+
+import pytest
+import torch
+from cases import Options, Problem, Size, make_problem
+from cluster_kernels import Backward, ClusterConfig, Forward, cluster_bwd, cluster_fwd
+from compare import assert_same_bits
+from emulation import SOURCES, EmulationError, Schedule, run
+from process import output_of, run_python
+from torch import Tensor
+
+ALONE = ClusterConfig(torch.bfloat16, 64, 1, 8)  # one block
+CLUSTER = ClusterConfig(torch.bfloat16, 64, 4, 16)
+SIZE = Size(6, 9, 5, 33)  # odd H and two tiles of 8 rows
+SEEDS = range(5)
+PLACE = r"block \d+, warp \d+, lane \d+, step -?\d+, line \d+"
+
+UNORDERED = "race on shared byte|read but was never written"
+# Of each planted fault the report, by the kernel that has it.
+FWD_FAULTS_ALONE = {
+    "no_barrier_before_first_step": UNORDERED,
+    "no_block_barrier": UNORDERED,
+    "no_group_barrier": UNORDERED,
+    "one_buffer": UNORDERED,
+    "misaligned": "misaligned access of 16 bytes",
+    "stores_beyond_h": "out of the bounds of every buffer",
+    "store_out_of_shared": "out of the bounds of shared memory",
+}
+FWD_FAULTS_CLUSTER = {
+    "no_cluster_barrier": f"{UNORDERED}|used by one who cannot know that it has been made",
+    "no_mbarrier_fence": "without mbarrier_init_fence",
+    "wrong_parity": f"{UNORDERED}|one arrival too many at the mbarrier",
+    "two_arrivals": "one arrival too many at the mbarrier",
+    "too_few_bytes": UNORDERED,
+    "too_many_bytes": "deadlock",
+    "forgets_a_block": "deadlock",
+    "no_group_barrier": UNORDERED,
+    "no_warp_barrier": UNORDERED,
+    "one_buffer": UNORDERED,
+    "a_thread_leaves": "divergence",
+    "divergent_shuffle": "divergence",
+}
+BWD_FAULTS = {
+    "no_block_barrier": UNORDERED,
+    "one_dgates_buffer": UNORDERED,
+    "one_part_buffer": UNORDERED,
+    "no_copy_wait": "without having waited for its asynchronous copies",
+}
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    torch.manual_seed(0)
+    return make_problem(SIZE, Options(), torch.bfloat16)
+
+
+@pytest.fixture(scope="module")
+def aligned_problem() -> Problem:
+    """One whose weights are copied asynchronously."""
+    torch.manual_seed(0)
+    return make_problem(Size(6, 9, 5, 40), Options(), torch.bfloat16)
+
+
+def backward(config: ClusterConfig, problem: Problem, schedule: Schedule) -> Backward:
+    forward = cluster_fwd(config, problem)
+    assert forward.gates is not None
+    return cluster_bwd(config, problem, forward.y, forward.gates, schedule=schedule)
+
+
+def tensors_of(results: Forward | Backward) -> Mapping[str, Tensor]:
+    return {
+        f"{name}[{i}]": tensor
+        for name, value in vars(results).items()
+        for i, tensor in enumerate(value if isinstance(value, list) else [value])
+    }
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("fault", "report"), FWD_FAULTS_ALONE.items())
+def test_a_fault_of_one_block_is_found(problem: Problem, fault: str, report: str, seed: int) -> None:
+    with pytest.raises(EmulationError, match=f"gru_cluster_fwd: (?s:.*)({report})"):
+        cluster_fwd(ALONE, problem, schedule=Schedule(seed=seed, fault=fault))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("fault", "report"), FWD_FAULTS_CLUSTER.items())
+def test_a_fault_of_a_cluster_is_found(problem: Problem, fault: str, report: str, seed: int) -> None:
+    with pytest.raises(EmulationError, match=f"gru_cluster_fwd: (?s:.*)({report})"):
+        cluster_fwd(CLUSTER, problem, schedule=Schedule(seed=seed, fault=fault))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("fault", "report"), BWD_FAULTS.items())
+def test_a_fault_of_the_backward_is_found(aligned_problem: Problem, fault: str, report: str, seed: int) -> None:
+    with pytest.raises(EmulationError, match=f"gru_cluster_bwd: (?s:.*)({report})"):
+        backward(CLUSTER, aligned_problem, Schedule(seed=seed, fault=fault))
+
+
+def test_every_fault_has_a_test() -> None:
+    names = set(re.findall(r"^GRU_NAME_FAULT\((\w+)\)", (SOURCES / "faults.h").read_text(), re.MULTILINE)) - {"none"}
+    assert names == set(FWD_FAULTS_ALONE) | set(FWD_FAULTS_CLUSTER) | set(BWD_FAULTS)
+
+
+# ---- What is right is not reported, and every schedule gives the same bits
+
+
+@pytest.mark.parametrize("config", [ALONE, CLUSTER], ids=str)
+def test_results_do_not_depend_on_the_schedule(problem: Problem, config: ClusterConfig) -> None:
+    first: Mapping[str, Tensor] = {}
+    for seed in range(20):
+        schedule = Schedule(seed=seed, races=seed % 2 == 0)
+        results = {
+            **tensors_of(cluster_fwd(config, problem, schedule=schedule)),
+            **tensors_of(backward(config, problem, schedule)),
+        }
+        first = first or results
+        for name, tensor in results.items():
+            assert_same_bits(tensor, first[name], name)
+
+
+# ---- Waits that would never end
+
+
+@pytest.mark.parametrize("lost", [0, 50, 200])
+def test_a_lost_store_is_a_deadlock(problem: Problem, lost: int) -> None:
+    with pytest.raises(EmulationError, match=r"deadlock: no thread can go on and no store is under way(?s:.*)lacks 0"):
+        cluster_fwd(CLUSTER, problem, schedule=Schedule(lost_store=lost))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("lost", [0, 50, 200])
+def test_a_kernel_whose_wait_times_out_reports_it_and_ends(problem: Problem, lost: int, seed: int) -> None:
+    # Whoever has waited in vain reads what may be on its way.
+    schedule = Schedule(seed=seed, races=False, lost_store=lost, time_out=True)
+    assert int(cluster_fwd(CLUSTER, problem, schedule=schedule).error) == 1
+    assert int(backward(CLUSTER, problem, schedule).error) == 1
+
+
+# ---- Where
+
+
+def test_a_report_names_kernel_block_warp_lane_step_and_line(problem: Problem) -> None:
+    for fault in ("stores_beyond_h", "two_arrivals"):
+        with pytest.raises(EmulationError, match=f"^gru_cluster_fwd: (?s:.*){PLACE}$"):
+            cluster_fwd(CLUSTER, problem, schedule=Schedule(fault=fault))
+
+
+def test_a_store_to_an_input_is_found() -> None:
+    x, back = torch.zeros(4), torch.zeros(4)
+    rounded = torch.zeros(4, dtype=torch.float16)
+    with pytest.raises(EmulationError, match="store to the buffer rounded, which this kernel may only read"):
+        run("convert_float16", {"n": 4}, {"x": x, "rounded": rounded}, {"back": back})
+
+
+def test_a_load_beyond_a_buffer_is_found() -> None:
+    x, back = torch.zeros(4), torch.zeros(5)
+    rounded = torch.zeros(5, dtype=torch.float16)
+    with pytest.raises(
+        EmulationError, match=r"global load of 4 bytes out of the bounds(?s:.*)16 bytes from the start of x"
+    ):
+        run("convert_float16", {"n": 5}, {"x": x}, {"rounded": rounded, "back": back})
+
+
+# ---- Primitives, by the tables of the PTX manual ("Matrix fragments for mma", "ldmatrix"), not by the emulator's own
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "tf32"])
+def test_mma_multiplies_by_the_fragments_of_the_manual(dtype: str) -> None:
+    storage = {"bfloat16": torch.bfloat16, "float16": torch.float16, "tf32": torch.float32}[dtype]
+    depth = 8 if dtype == "tf32" else 16
+    a, b = torch.randn(16, depth).to(storage), torch.randn(depth, 8).to(storage)
+    start = torch.randn(16, 8)
+    left, right, d = [], [], torch.empty(32, 4)
+    for lane in range(32):
+        group, within = lane // 4, lane % 4
+        if dtype == "tf32":
+            left.append([a[group + 8 * (i % 2), within + 4 * (i // 2)] for i in range(4)])
+            right.append([b[within + 4 * i, group] for i in range(2)])
+        else:
+            rows = [group if i in (0, 1, 4, 5) else group + 8 for i in range(8)]
+            columns = [within * 2 + i % 2 + (8 if i >= 4 else 0) for i in range(8)]
+            left.append([a[row, column] for row, column in zip(rows, columns, strict=True)])
+            right.append([b[within * 2 + i % 2 + (8 if i >= 2 else 0), group] for i in range(4)])
+        for i in range(4):
+            d[lane, i] = start[group + 8 * (i // 2), within * 2 + i % 2]
+    fragments = [torch.tensor(rows, dtype=storage).view(torch.int32) for rows in (left, right)]
+    run(f"mma_{dtype}", {}, {"a": fragments[0], "b": fragments[1]}, {"d": d})
+    if dtype == "tf32":  # the lower 13 bits do not count
+        a, b = ((m.view(torch.int32) & ~0x1FFF).view(torch.float32) for m in (a, b))
+    expected = start.double() + a.double() @ b.double()
+    for lane in range(32):
+        for i in range(4):
+            assert abs(d[lane, i] - expected[lane // 4 + 8 * (i // 2), lane % 4 * 2 + i % 2]) < 1e-5
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_ldmatrix_distributes_four_matrices(transposed: bool) -> None:
+    matrices = torch.randint(0, 1 << 15, (4, 8, 8), dtype=torch.int16)
+    words = torch.zeros(32, 4, dtype=torch.int32)
+    run("ldmatrix", {"transposed": transposed}, {"rows": matrices}, {"words": words})
+    received = words.view(torch.int16).view(32, 4, 2)
+    for lane in range(32):
+        for matrix in range(4):
+            for i in range(2):
+                row, column = lane // 4, lane % 4 * 2 + i
+                expected = matrices[matrix, column, row] if transposed else matrices[matrix, row, column]
+                assert received[lane, matrix, i] == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_conversions_round_as_torch_does(dtype: torch.dtype) -> None:
+    every = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32).to(torch.int16).view(dtype).float()
+    every = every[~every.isnan()]
+    between = every.double() * (1 + torch.randn(len(every)).double() * torch.finfo(dtype).eps)
+    x = torch.cat([every, between.float(), torch.randn(1000) * 1e-7, torch.tensor([65519.0, 65520.0, torch.inf])])
+    rounded, back = torch.empty(len(x), dtype=dtype), torch.empty(len(x))
+    run(f"convert_{str(dtype).removeprefix('torch.')}", {"n": len(x)}, {"x": x}, {"rounded": rounded, "back": back})
+    assert_same_bits(rounded, x.to(dtype))
+    assert_same_bits(back, x.to(dtype).float())
+
+
+def test_fast_sigmoid_and_tanh_are_as_accurate_as_they_say() -> None:
+    x = torch.cat([torch.linspace(-100, 100, 20001), torch.linspace(-1, 1, 20001), torch.logspace(-30, 0, 1000)])
+    sigmoid, tanh = torch.empty_like(x), torch.empty_like(x)
+    run("fast_math", {"n": len(x)}, {"x": x}, {"sigmoid": sigmoid, "tanh": tanh})
+    exact = x.double()
+    assert (sigmoid - exact.sigmoid()).abs().max() < 5e-7
+    assert (tanh - exact.tanh()).abs().max() < 1e-6
+    small = x.abs() < 0.5
+    assert ((tanh - exact.tanh())[small].abs() <= 2e-7 * exact.tanh()[small].abs()).all()
+
+
+# ---- The emulator itself
+
+
+def test_under_sanitizers_and_with_the_other_fibers() -> None:
+    """ASan and UBSan see no fault in what the tests above run; and ucontext, for other machines than x86-64, works."""
+    flags = (
+        "-O1 -g0 -fsanitize=address,undefined -fno-sanitize-recover=all -DGRU_EMULATOR_UCONTEXT -DGRU_EMULATOR_SMALL"
+    )
+    compiler = os.environ.get("CXX", "c++").split()
+    runtimes = [
+        subprocess.run(
+            [*compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    # Built first: the compiler itself must not run under ASan.
+    environment = {"GRU_EMULATOR_FLAGS": flags}
+    output_of(run_python("-c", "import emulation; emulation.build()", environment=environment))
+    selected = "results_do_not_depend or times_out or too_few_bytes or one_block or mma or ldmatrix or conversions"
+    selected += " or ((of_one_result_only or batch_first) and bfloat16_H64_C4)"
+    output = output_of(
+        run_python(
+            *(
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "tests/test_emulator.py",
+                "tests/test_cluster_kernels.py",
+                "-k",
+                selected,
+            ),
+            environment={**environment, "LD_PRELOAD": " ".join(runtimes), "ASAN_OPTIONS": "detect_leaks=0"},
+        )
+    )
+    assert "passed" in output
