@@ -11,7 +11,7 @@ from gru_ext import _C
 
 with warnings.catch_warnings():
     # Forward-mode differentiation loads this on first use; it meets the deprecation of torch's own torch.jit.script.
-    warnings.filterwarnings("ignore", "`torch.jit.script` is", DeprecationWarning)
+    warnings.filterwarnings("ignore", "`torch.jit.script` is")  # of a category that depends on torch
     import torch._decomp.decompositions_for_jvp
 
 # The problems are tiny, and the machine may be shared: the tests of several threads ask for them.
