@@ -98,10 +98,11 @@ GRU_DEVICE void stage_weights(uint32_t* staged, const T* weights, int H, int row
   }
 }
 
-// The element at `offset` of a tensor that may be null; null then.
+// tensor + offset, where the tensor may be null, to which no offset may be added: a sum of integers. Nothing is loaded
+// from there then.
 template <typename T>
 GRU_DEVICE const T* at_offset(const T* tensor, int64_t offset) {
-  return tensor ? tensor + offset : nullptr;
+  return reinterpret_cast<const T*>(reinterpret_cast<uintptr_t>(tensor) + offset * sizeof(T));
 }
 
 // The first element of step t of a tensor with a row for every step of every sequence.

@@ -182,13 +182,13 @@ GRU_DEVICE void gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>& p
         p.gates + (direction * p.N + row_of_step(p.offsets, p.B, t) + row) * 4 * H + unit0 + pair.unit;
     GRU_UNROLL
     for (int i = 0; i < 4; ++i) pair.gates[i] = load_pair(gates + i * H, count, p.paired);
-    const T* const dy = p.dy.data ? rows_of_step(p.dy, p.offsets, t) + row * p.dy.row_stride : nullptr;
-    pair.dy = load_pair(at_offset(dy, direction * H + unit0 + pair.unit), dy ? count : 0, p.paired);
+    const T* const dy = p.dy.data ? rows_of_step(p.dy, p.offsets, t) + row * p.dy.row_stride + direction * H : nullptr;
+    pair.dy = load_pair(at_offset(dy, unit0 + pair.unit), p.dy.data ? count : 0, p.paired);
     const int t_prev = reverse ? t + 1 : t - 1;
     const bool has_prev = reverse ? t_prev < pair.steps : t_prev >= 0;
     const T* const h = has_prev ? rows_of_step(p.y, p.offsets, t_prev) + row * p.y.row_stride + direction * H
                                 : at_offset(p.h0, (static_cast<int64_t>(direction) * p.B + row) * H);
-    pair.h = load_pair(at_offset(h, unit0 + pair.unit), h ? count : 0, p.paired);
+    pair.h = load_pair(at_offset(h, unit0 + pair.unit), has_prev || p.h0 ? count : 0, p.paired);
   };
   GRU_UNROLL
   for (int e = 0; e < kPairs; ++e) {

@@ -31,19 +31,8 @@ struct Block;
 struct Cluster;
 struct Warp;
 
-// What a thread is doing. From `meeting` on: all lanes of its warp have to do it together.
-enum class Doing {
-  running,
-  mbarrier_wait,
-  left,
-  meeting,
-  barrier,
-  cluster_barrier,
-  warp_barrier,
-  shuffle,
-  mma,
-  ldmatrix
-};
+// What a thread is doing. From `barrier` on: all lanes of its warp have to do it together.
+enum class Doing { running, mbarrier_wait, left, barrier, cluster_barrier, warp_barrier, shuffle, mma, ldmatrix };
 
 const char* name_of(Doing doing) {
   switch (doing) {
@@ -65,9 +54,8 @@ const char* name_of(Doing doing) {
       return "mma";
     case Doing::ldmatrix:
       return "ldmatrix";
-    default:
-      return "";
   }
+  return "";
 }
 
 // An asynchronous copy: its bytes arrive when the thread waits for it, not sooner.
