@@ -116,10 +116,11 @@ def main() -> None:
         times, _ = alternate(steps, cpu_clock(threads), args.blocks, args.block_seconds)
         torch_ms, ours_ms = (1e3 * Spread.of(times[name]).median for name in ("torch", "ours"))
         ratios = ratio(times["torch"], times["ours"])
-        medians = tuple(ratio(times[name], times["ours"]).median for name in ("fp32", "bf16"))
+        medians = [ratio(times[name], times["ours"]).median for name in ("fp32", "bf16")]
         rows.append(
             Row(
-                *(str(size), torch_ms, ours_ms, ratios.median, ratios.low, ratios.high, *medians),
+                str(size),
+                *(torch_ms, ours_ms, ratios.median, ratios.low, ratios.high, *medians),
                 *(their_error, our_error, their_rms, our_rms),
             )
         )
@@ -131,7 +132,9 @@ def main() -> None:
             flush=True,
         )
     if args.json:
-        args.json.write_text(json.dumps({"environment": environment, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps({"environment": environment, "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":
