@@ -116,18 +116,18 @@ def main() -> None:
         times, _ = alternate(steps, cpu_clock(threads), args.blocks, args.block_seconds)
         torch_ms, ours_ms = (1e3 * Spread.of(times[name]).median for name in ("torch", "ours"))
         ratios = ratio(times["torch"], times["ours"])
-        medians = [ratio(times[name], times["ours"]).median for name in ("fp32", "bf16")]
+        over_fp32, over_bf16 = (ratio(times[name], times["ours"]).median for name in ("fp32", "bf16"))
         rows.append(
             Row(
                 str(size),
-                *(torch_ms, ours_ms, ratios.median, ratios.low, ratios.high, *medians),
+                *(torch_ms, ours_ms, ratios.median, ratios.low, ratios.high, over_fp32, over_bf16),
                 *(their_error, our_error, their_rms, our_rms),
             )
         )
         spread = f"({ratios.low:.2f} to {ratios.high:.2f})"
         print(
             f"{size!s:38} {torch_ms:9.3f} {ours_ms:9.3f} {ratios.median:5.2f}x {spread:16}"
-            f" {medians[0]:8.2f}x {medians[1]:5.2f}x"
+            f" {over_fp32:8.2f}x {over_bf16:5.2f}x"
             f"  {their_error:.2e} {our_error:.2e}   {their_rms:.2e} {our_rms:.2e}",
             flush=True,
         )
