@@ -45,6 +45,7 @@ LARGE = [
     (Size(9, 70, 16, 256), Options(bias=False)),
     (Size(3, 20, 600, 300), Options()),
     (Size(3, 300, 4, 12), Options(bidirectional=True, packed=True)),
+    (Size(2000, 1, 4, 16), Options()),
 ]
 SMALL = Size(5, 3, 4, 9)
 

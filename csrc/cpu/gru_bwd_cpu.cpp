@@ -63,7 +63,7 @@ class BwdPass {
     p_.dh_stride = padded_H + kSkew;
     p_.dgates_stride = 4 * s.H + 2 * kSkew;
     const size_t dh = workspace_.reserve<acc_t>(s.B * p_.dh_stride);
-    const size_t dbias = workspace_.reserve<acc_t>(4 * p_.dh_stride);
+    const size_t dbias = workspace_.reserve<acc_t>(8 * p_.dh_stride);
     const size_t dgates = workspace_.reserve<operand_t>(rows * p_.dgates_stride);
     const size_t panels = workspace_.reserve<acc_t>(
         need_dweights ? packed_words(kernel_, rows, s.I) + packed_words(kernel_, rows, s.H) : 0);
@@ -81,7 +81,8 @@ class BwdPass {
       copy_rows(tensors.dh_n + direction * s.B * s.H, s.H, p_.dh, p_.dh_stride, s.B, s.H);
     }
     p_.dbias = workspace_.at<acc_t>(dbias);
-    std::fill_n(p_.dbias, 4 * p_.dh_stride, acc_t(0));
+    p_.dbias_partial = p_.dbias + 4 * p_.dh_stride;
+    std::fill_n(p_.dbias, 8 * p_.dh_stride, acc_t(0));
     p_.dgates = workspace_.at<operand_t>(dgates);
     p_.panels = workspace_.at<acc_t>(panels);
     packed_hh_ = workspace_.at<acc_t>(packed_hh);

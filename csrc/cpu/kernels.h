@@ -86,6 +86,7 @@ struct BwdChunk {
   acc_t* dweight_ih;              // (3H, I)  out; null where the gradients of the parameters are not asked for
   acc_t* dweight_hh;              // (3H, H)  out; likewise
   acc_t* dbias;                   // (4, dh_stride)  in, out: sums of the gate gradients; order n, r, z, q
+  acc_t* dbias_partial;           // (4, dh_stride)  scratch, zero: sums of the latest steps
   scalar_t* const* dx;            // (rows)  out: the rows of dx; null where dx is not asked for
   bool add_to_dx;                 // whether dx holds the other direction's part
 };

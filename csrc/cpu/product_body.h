@@ -162,6 +162,23 @@ inline __attribute__((always_inline)) typename VectorMath<T>::Vector lane_sums(
   return rows[0];
 }
 
+template <typename T>
+inline __attribute__((always_inline)) typename VectorMath<T>::Vector and_bits(typename VectorMath<T>::Vector a,
+                                                                              typename VectorMath<T>::Vector b) {
+  using Math = VectorMath<T>;
+  return (typename Math::Vector)((typename Math::BitVector)a & (typename Math::BitVector)b);
+}
+
+// A vector whose last `count` bytes have all bits set, the others none.
+template <typename T>
+inline __attribute__((always_inline)) typename VectorMath<T>::Vector last_bytes(int64_t count) {
+  unsigned char bytes[2 * GRU_VECTOR_BYTES] = {};
+  std::memset(bytes + GRU_VECTOR_BYTES, 0xff, GRU_VECTOR_BYTES);
+  typename VectorMath<T>::Vector result;
+  std::memcpy(&result, bytes + count, sizeof result);
+  return result;
+}
+
 // product_rows for weights that are not packed: out (rows, 3, lanes) = a (rows, K) times the rows [unit, unit + count)
 // of each gate of weights (3H, K); plus the bias. Vectors run along K: of each weight row and each row of a comes a
 // vector of partial sums, which are added up across lanes at the end. For calls of so few rows that packing would cost
@@ -181,7 +198,11 @@ __attribute__((noinline)) void unpacked_product_rows(int64_t row_count, const op
   constexpr int lanes = VectorMath<T>::lanes;
   constexpr int64_t step = lanes * Multiply<T, operand_t>::values;
   constexpr int at_once = std::clamp(kTileRows<3> / rows, 1, 4);  // units
-  Vector partial[rows][3][lanes] = {};
+  Vector partial[rows][3][lanes];
+  if (count < lanes) std::memset(partial, 0, sizeof partial);
+  // The last vectors of rows that are no whole number of them end where the rows end: what the vectors before have
+  // multiplied already is masked.
+  const Vector mask = last_bytes<T>(K % step * sizeof(operand_t));
   for (int64_t first = 0; first < count; first += at_once) {
     const operand_t* w[3][at_once];
     for (int i = 0; i < at_once; ++i) {
@@ -211,10 +232,16 @@ __attribute__((noinline)) void unpacked_product_rows(int64_t row_count, const op
         return whole;
       });
     }
-    if (k < K) {
+    if (k < K && K >= step) {
+      add([&](const operand_t* source) __attribute__((always_inline)) {
+        Vector last;
+        std::memcpy(&last, source + K - step, sizeof last);
+        return and_bits<T>(last, mask);
+      });
+    } else if (k < K) {
       add([&](const operand_t* source) __attribute__((always_inline)) {
         Vector part{};
-        std::memcpy(&part, source + k, (K - k) * sizeof(operand_t));
+        std::memcpy(&part, source, K * sizeof(operand_t));
         return part;
       });
     }

@@ -128,6 +128,10 @@ void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
   }
 }
 
+// Rows, and steps, whose gate gradients are summed in one chain of additions for the gradients of the biases: sums of
+// sums round less than one long sum.
+constexpr int64_t kLongestBiasSum = 32;
+
 // The derivative of the gates of a step, for the `count` units from `unit` on.
 template <typename scalar_t, typename operand_t>
 inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step,
@@ -136,7 +140,16 @@ inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, op
   using Math = VectorMath<acc_t>;
   using Vector = typename Math::Vector;
   GateGrads<Vector> sums{};
+  const auto add_sums = [&] {
+    const Vector of_gates[4] = {sums.n, sums.r, sums.z, sums.q};
+    for (int gate = 0; gate < 4; ++gate) {
+      acc_t* partial = p.dbias_partial + gate * p.dh_stride + unit;
+      store<acc_t>(partial, load<acc_t>(partial, Math::lanes) + of_gates[gate], Math::lanes);
+    }
+    sums = GateGrads<Vector>{};
+  };
   for (int64_t row = 0; row < step.rows; ++row) {
+    if (row > 0 && row % kLongestBiasSum == 0) add_sums();
     const scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
     const Gates<Vector> gates = {load<acc_t>(saved, count), load<acc_t>(saved + p.H, count),
                                  load<acc_t>(saved + 2 * p.H, count), load<acc_t>(saved + 3 * p.H, count)};
@@ -158,10 +171,17 @@ inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, op
     sums.z += grads.z;
     sums.q += grads.q;
   }
-  const Vector of_gates[4] = {sums.n, sums.r, sums.z, sums.q};
+  add_sums();
+}
+
+// Adds the thread's partial sums to the gradients of the biases, and clears them.
+template <typename scalar_t, typename operand_t>
+void flush_bias_sums(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit, int64_t last_unit) {
   for (int gate = 0; gate < 4; ++gate) {
-    acc_t* total = p.dbias + gate * p.dh_stride + unit;
-    store<acc_t>(total, load<acc_t>(total, Math::lanes) + of_gates[gate], Math::lanes);
+    for (int64_t i = gate * p.dh_stride + first_unit; i < gate * p.dh_stride + last_unit; ++i) {
+      p.dbias[i] += p.dbias_partial[i];
+      p.dbias_partial[i] = 0;
+    }
   }
 }
 
@@ -199,6 +219,9 @@ void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
       }
     }
     barrier.finished(thread, done + 1);
+    if (i == p.step_count || i % kLongestBiasSum == kLongestBiasSum - 1) {
+      flush_bias_sums(p, begin * columns, end * columns);
+    }
   }
   barrier.wait(thread, threads, p.first_step + p.step_count + 1);
   gradients(p, thread, threads);
