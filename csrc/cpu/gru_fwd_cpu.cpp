@@ -18,9 +18,13 @@ using at::TensorList;
 
 // Rows of a chunk: few enough for its gates to stay in the cache.
 constexpr int64_t kChunkRows = 128;
-// Calls of few rows read the weights where they are: packing costs a pass over I + H columns of them, products with
-// unpacked weights about kUnpackedCost columns' time for each row.
-constexpr int64_t kUnpackedCost = 20;
+// Whether the weights are packed. Calls of few rows read them where they are: packing costs a pass over I + H columns
+// of them, twice as dear where they do not stay in the cache, and products with unpacked weights about 20 columns' time
+// for each row.
+bool packs_weights(const Sequence& s, int64_t operand_size) {
+  const bool stay_in_cache = 3 * s.H * (s.H + s.I) * operand_size <= 8 * kCacheOfCore;
+  return (stay_in_cache ? 20 : 10) * s.N >= s.I + s.H;
+}
 
 // Tensors of a layer's call that all directions share.
 template <typename scalar_t>
@@ -61,7 +65,7 @@ class FwdPass {
     copies_x_ = tensors.x.scalar_type() != operand_dtype || !(rows_of_x_.uniform(s));
     p_.I = s.I;
     p_.H = s.H;
-    p_.packed = kUnpackedCost * s.N >= s.I + s.H;
+    p_.packed = packs_weights(s, sizeof(operand_t));
     const size_t bias = workspace_.reserve<acc_t>(4 * stride);
     const size_t state = workspace_.reserve<acc_t>(s.B * stride);
     const size_t exchanged = workspace_.reserve<operand_t>(2 * s.B * stride);

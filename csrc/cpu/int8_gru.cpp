@@ -5,8 +5,8 @@
 #include <ATen/ATen.h>
 
 #include "../check.h"
+#include "../chunks.h"
 #include "../gru_int8.h"
-#include "chunks.h"
 #include "int8_kernels.h"
 #include "layer.h"
 #include "step_barrier.h"

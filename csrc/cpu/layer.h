@@ -4,10 +4,8 @@
 // it. A chunk is one parallel region.
 #pragma once
 
-#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/autocast_mode.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <c10/util/ArrayRef.h>
 
 #include <algorithm>
 #include <chrono>
@@ -15,19 +13,14 @@
 #include <vector>
 
 #include "../check.h"
-#include "chunks.h"
+#include "../chunks.h"
+#include "../dispatch.h"
 #include "isa.h"
 #include "kernels.h"
 #include "step_barrier.h"
 #include "threads.h"
 
 namespace gru_ext {
-
-// For calls of at:: below the operators: none may be recorded for autograd or cast by autocast again.
-struct BelowAutogradAndAutocast {
-  at::AutoDispatchBelowADInplaceOrView below_autograd;
-  c10::impl::ExcludeDispatchKeyGuard below_autocast{c10::autocast_dispatch_keyset};
-};
 
 // Columns added to buffers that are read by column, so that rows do not fall into the same sets of the cache.
 constexpr int64_t kSkew = 16;
@@ -110,21 +103,6 @@ void run_layer(const Sequence& s, const Tensors& tensors, double flops) {
   for (int64_t d = 0; d < s.D; ++d) {
     Pass pass(s, tensors, d, threads);
     run_together<Pass>({&pass}, threads);
-  }
-}
-
-// Calls `body` with a value of the type that holds `dtype`.
-template <typename Body>
-void with_scalar_type(at::ScalarType dtype, const Body& body) {
-  switch (dtype) {
-    case at::kFloat:
-      return body(float{});
-    case at::kDouble:
-      return body(double{});
-    case at::kBFloat16:
-      return body(c10::BFloat16{});
-    default:
-      return body(c10::Half{});
   }
 }
 

@@ -1,12 +1,12 @@
 // The CUDA backend: checks, allocation, and the kernels of one layer, forward and backward.
 #include <ATen/ATen.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <vector>
 
 #include "../check.h"
+#include "../dispatch.h"
 #include "../gru.h"
 #include "gru_step.h"
 #include "products.h"
@@ -16,12 +16,6 @@ namespace {
 
 using at::Tensor;
 using at::TensorList;
-
-// The kernels call at:: for products; none of these may be recorded for autograd or cast by autocast again.
-struct BelowAutogradAndAutocast {
-  at::AutoDispatchBelowADInplaceOrView below_autograd;
-  c10::impl::ExcludeDispatchKeyGuard below_autocast{c10::autocast_dispatch_keyset};
-};
 
 at::ScalarType acc_dtype_of(at::ScalarType dtype) { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
 

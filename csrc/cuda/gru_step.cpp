@@ -2,8 +2,10 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <vector>
+
+#include "../chunks.h"
+#include "../dispatch.h"
 
 namespace gru_ext {
 namespace {
@@ -45,48 +47,9 @@ auto* device_pointer(const T* p) {
   return reinterpret_cast<const typename Device<T>::scalar_t*>(p);
 }
 
-// Calls `body` with a value of the type that holds `dtype`.
-template <typename Body>
-void with_scalar_type(at::ScalarType dtype, const Body& body) {
-  switch (dtype) {
-    case at::kFloat:
-      return body(float{});
-    case at::kDouble:
-      return body(double{});
-    case at::kBFloat16:
-      return body(c10::BFloat16{});
-    default:
-      return body(c10::Half{});
-  }
-}
-
 void check_launch(const char* error) {
   TORCH_CHECK(error == nullptr, "gru: a CUDA kernel could not be launched: ", error,
               " (gru_ext was built by " GRU_EXT_CUDA_BUILD ")");
-}
-
-struct Chunk {
-  int64_t t_begin, t_end;  // steps
-  int64_t offset, rows;    // rows of all these steps
-};
-
-// Chunks of consecutive steps, in the order of time, of at most so many rows, but of one step at least.
-std::vector<Chunk> chunks_of(const Sequence& s, int64_t most_rows) {
-  std::vector<Chunk> chunks;
-  for (int64_t t = 0; t < s.T;) {
-    Chunk chunk{t, t, s.offset(t), 0};
-    do {
-      chunk.rows += s.rows(chunk.t_end++);
-    } while (chunk.t_end < s.T && chunk.rows + s.rows(chunk.t_end) <= most_rows);
-    t = chunk.t_end;
-    chunks.push_back(chunk);
-  }
-  return chunks;
-}
-
-int64_t most_rows(const std::vector<Chunk>& chunks) {
-  return std::max_element(chunks.begin(), chunks.end(), [](const Chunk& a, const Chunk& b) { return a.rows < b.rows; })
-      ->rows;
 }
 
 // The rows of x in a chunk, (rows, I); a view where x allows it.
@@ -95,16 +58,6 @@ Tensor chunk_of_x(const Sequence& s, const Tensor& x, const Chunk& chunk) {
       x.dim() == 2 ? x.narrow(0, chunk.offset, chunk.rows) : x.narrow(0, chunk.t_begin, chunk.t_end - chunk.t_begin);
   return part.reshape({chunk.rows, s.I});
 }
-
-// Where the rows of y or dy begin: element offset of step t, stride between the rows of a step.
-struct Rows {
-  bool packed;
-  int64_t stride_t, stride_b;
-
-  explicit Rows(const Tensor& tensor)
-      : packed(tensor.dim() == 2), stride_t(packed ? 0 : tensor.stride(0)), stride_b(tensor.stride(-2)) {}
-  int64_t offset(const Sequence& s, int64_t t) const { return packed ? s.offset(t) * stride_b : t * stride_t; }
-};
 
 template <typename at_t>
 void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& direction, const Tensor& y,

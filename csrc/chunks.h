@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../check.h"
+#include "check.h"
 
 namespace gru_ext {
 
