@@ -8,8 +8,8 @@
 
 namespace gru_ext {
 
-// The operators call at:: for memory and, on GPUs, products; none of these calls may be recorded for autograd or cast by
-// autocast again.
+// The operators call at:: for memory and, on GPUs, products; none of these calls may be recorded for autograd or cast
+// by autocast again.
 struct BelowAutogradAndAutocast {
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   c10::impl::ExcludeDispatchKeyGuard below_autocast{c10::autocast_dispatch_keyset};

@@ -326,8 +326,8 @@ print("same")
 """
 
 
-# OpenMP's threads do not survive a fork; a child that waited for them, as torch's own matrix products do unless it has set
-# one thread, would wait forever.
+# OpenMP's threads do not survive a fork; a child that waited for them, as torch's own matrix products do unless it has
+# set one thread, would wait forever.
 @pytest.mark.parametrize(("threads", "threads_set_by_child"), [("1", ""), ("2", "1"), ("2", "")])
 def test_a_forked_child_computes_the_same(threads: str, threads_set_by_child: str) -> None:
     result = run_python("-c", AFTER_FORK, threads, threads_set_by_child, timeout=90)
