@@ -42,10 +42,11 @@ clean:
 	rm -rf .venv .venv-cuda build dist gru_ext/*.so *.egg-info
 
 .venv/torch:
-	@if $(PYTHON) -c 'import torch' 2>/dev/null; then \
-	  echo "using the system's torch"; $(PYTHON) -m venv --system-site-packages .venv; \
+	@$(PYTHON) -m venv --system-site-packages .venv; \
+	if $(BIN)/python -c 'import torch' 2>/dev/null; then \
+	  echo "using the system's torch"; \
 	else \
-	  $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --upgrade pip \
+	  $(PYTHON) -m venv --clear .venv && $(BIN)/python -m pip install --quiet --upgrade pip \
 	  && $(BIN)/python -m pip install --quiet '$(TORCH)' numpy; \
 	fi
 	$(BIN)/python -m pip install --quiet 'setuptools>=77' wheel ninja
