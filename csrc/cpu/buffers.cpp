@@ -32,8 +32,8 @@ class BufferPool final : public c10::Allocator {
     const size_t size = rounded(bytes);
     void* data = take(size);
     if (data == nullptr) {
-      data = std::aligned_alloc(kLargePage, size);
-      TORCH_CHECK_WITH(OutOfMemoryError, data != nullptr, "gru_ext: no memory for a buffer of ", size, " bytes");
+      const bool allocated = posix_memalign(&data, kLargePage, size) == 0;
+      TORCH_CHECK_WITH(OutOfMemoryError, allocated, "gru_ext: no memory for a buffer of ", size, " bytes");
       madvise(data, size, MADV_HUGEPAGE);  // only advice: may fail
     }
     return {data, new Buffer{data, size}, &give_back, c10::Device(c10::DeviceType::CPU)};
@@ -55,9 +55,9 @@ class BufferPool final : public c10::Allocator {
 
   // Sizes are rounded up by an eighth at most, so that nearly equal calls share buffers.
   static size_t rounded(size_t bytes) {
-    size_t step = kLargePage;
+    size_t step = kSmallest / 16;
     while (step * 16 <= bytes) step *= 2;
-    return (std::max(bytes, kSmallest) + step - 1) / step * step;
+    return (bytes + step - 1) / step * step;
   }
 
   void* take(size_t size) {

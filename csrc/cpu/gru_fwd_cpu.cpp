@@ -62,7 +62,7 @@ class FwdPass {
       constexpr int64_t values = packed_values<scalar_t, operand_t>;
       return groups * ((K + values - 1) / values) * 3 * kernel_.lanes;
     };
-    copies_x_ = tensors.x.scalar_type() != operand_dtype || !(rows_of_x_.uniform(s));
+    copies_x_ = tensors.x.scalar_type() != operand_dtype || !rows_of_x_.uniform(s);
     p_.I = s.I;
     p_.H = s.H;
     p_.packed = packs_weights(s, sizeof(operand_t));
@@ -110,24 +110,20 @@ class FwdPass {
     p_.first_step += p_.step_count;
     p_.step_count = chunk.t_end - chunk.t_begin;
     p_.rows = chunk.rows;
+    const scalar_t* x = tensors_.x.template const_data_ptr<scalar_t>();
     steps_.clear();
     for (int64_t step = 0; step < p_.step_count; ++step) {
       const int64_t t = reverse ? chunk.t_end - 1 - step : chunk.t_begin + step;
-      steps_.push_back({s_.offset(t) - chunk.offset, s_.rows(t), s_.offset(t), rows_of_y_.offset(s_, t)});
+      const int64_t row = s_.offset(t) - chunk.offset;
+      steps_.push_back({row, s_.rows(t), s_.offset(t), rows_of_y_.offset(s_, t)});
+      if (copies_x_) {
+        copy_rows(x + rows_of_x_.offset(s_, t), rows_of_x_.stride_b, copied_x_ + row * s_.I, s_.I, s_.rows(t), s_.I);
+      }
     }
     p_.steps = steps_.data();
-    const scalar_t* x = tensors_.x.template const_data_ptr<scalar_t>();
-    if (!copies_x_) {
-      p_.x = reinterpret_cast<const operand_t*>(x + rows_of_x_.offset(s_, chunk.t_begin));
-      p_.x_stride = rows_of_x_.stride_b;
-      return;
-    }
-    for (const Step& step : steps_) {
-      const int64_t t = reverse ? chunk.t_end - 1 - (&step - p_.steps) : chunk.t_begin + (&step - p_.steps);
-      copy_rows(x + rows_of_x_.offset(s_, t), rows_of_x_.stride_b, copied_x_ + step.row * s_.I, s_.I, step.rows, s_.I);
-    }
-    p_.x = copied_x_;
-    p_.x_stride = s_.I;
+    // Where nothing is copied, scalar_t is operand_t.
+    p_.x = copies_x_ ? copied_x_ : reinterpret_cast<const operand_t*>(x + rows_of_x_.offset(s_, chunk.t_begin));
+    p_.x_stride = copies_x_ ? s_.I : rows_of_x_.stride_b;
   }
 
   void run(int thread, int team) { kernel_.fwd(p_, thread, team, barrier_); }
