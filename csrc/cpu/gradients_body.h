@@ -64,7 +64,7 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p, int64_t begin, int6
   constexpr int tile_rows = kTileRows<kPanelVectors>;
   constexpr int width = kPanelColumns<acc_t>;
   constexpr int values = packed_values<scalar_t, operand_t>;
-  constexpr Layout layout{values, tile_rows * values, width};
+  constexpr Layout layout{values, tile_rows * values};
   const int64_t panel_count = (columns + width - 1) / width;
   const int64_t tiles = (count + tile_rows - 1) / tile_rows;
   const bool add = !p.first || begin > 0;

@@ -49,11 +49,10 @@ struct Multiply<float, c10::BFloat16> {
 };
 #endif
 
-// Where the operands of a product lie. A word of the left one is `Multiply::values` consecutive values along K.
+// Where the left operand of a product lies. A word of it is `Multiply::values` consecutive values along K.
 struct Layout {
-  int64_t row_stride;     // elements between rows of the left operand
-  int64_t word_stride;    // elements between words of one of its rows
-  int64_t column_stride;  // words between rows of the right operand
+  int64_t row_stride;   // elements between rows
+  int64_t word_stride;  // elements between words of a row
 };
 
 // out (rows, vectors * lanes) = a (rows, K) times b (words, vectors * lanes); plus `bias` (vectors, lanes), whose
@@ -72,7 +71,7 @@ inline __attribute__((always_inline)) void product_tile(const operand_t* __restr
   const auto add_word = [&](int s, const operand_t* words, int64_t stride, int64_t w) __attribute__((always_inline)) {
     Vector column[vectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) std::memcpy(&column[v], b + w * layout.column_stride + v * lanes, sizeof(Vector));
+    for (int v = 0; v < vectors; ++v) std::memcpy(&column[v], b + (w * vectors + v) * lanes, sizeof(Vector));
 #pragma GCC unroll 16
     for (int m = 0; m < rows; ++m) {
       const Vector word = Word::broadcast(words + m * stride);
@@ -122,7 +121,7 @@ __attribute__((noinline)) void product_rows(int64_t count, const operand_t* a, i
   if (count == rows) {
     constexpr int64_t values = Multiply<T, operand_t>::values;
     constexpr int64_t columns = vectors * VectorMath<T>::lanes;
-    const Layout layout{a_stride, values, columns};
+    const Layout layout{a_stride, values};
     product_tile<T, operand_t, rows, vectors, start>(a, panel, layout, std::min(K, kLongestSum), bias, bias_stride, out,
                                                      out_stride);
     for (int64_t k = kLongestSum; k < K; k += kLongestSum) {
