@@ -68,7 +68,7 @@ struct FwdChunk {
                             //                reset gate before: the state is h[0], r * h of the step h[1]
   int64_t h_stride;         // at least padded H
   acc_t* state;             // (B, h_stride)  in, out: the state of each row, each unit read and written by one thread
-  scalar_t* y;              // out: the states
+  scalar_t* y;              // out: the states; null where they are not saved
   int64_t y_stride;         // between rows of y
   scalar_t* gates;          // (N, 4, H)      out: r, z, n, q; null where no gradient will be asked for; reset gate
                             //                before: (N, 3, H), r, z, n

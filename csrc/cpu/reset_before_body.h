@@ -71,7 +71,7 @@ inline __attribute__((always_inline)) void candidate_gates_fwd(const FwdChunk<sc
     const Vector h = candidate_fwd<Math>(a_n, load<acc_t>(state, lanes), gates);
     store<acc_t>(state, h, lanes);
     store<acc_t>(p.h[0] + row * p.h_stride + unit, h, lanes);
-    store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
+    if (p.y != nullptr) store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
     if (p.gates != nullptr) {
       store<acc_t>(p.gates + (step.packed_row + row) * 3 * p.H + 2 * p.H + unit, gates.n, count);
     }
@@ -125,7 +125,7 @@ void reset_before_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int th
         [&](int64_t pair, int64_t row, int64_t rows, acc_t* product) __attribute__((always_inline)) {
           for (int64_t group = 2 * pair; group < std::min(groups, 2 * pair + 2); ++group) {
             prefetch_gate(p, step, row, rows, group * lanes, 2);
-            for (int64_t m = row; m < row + rows; ++m) {
+            for (int64_t m = row; m < row + rows && p.y != nullptr; ++m) {
               __builtin_prefetch(p.y + step.offset + m * p.y_stride + group * lanes, 1);
             }
           }

@@ -65,7 +65,7 @@ gru_step_candidate_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<
     gates.z = load_global(p.z + row * p.H + u);
     const acc_t next = candidate_fwd<device::AccurateMath<acc_t>>(a_n, load_global(h), gates);
     store_global(h, next);
-    store_global(p.y + row * p.y_stride + u, from_acc<scalar_t>(next));
+    if (p.y != nullptr) store_global(p.y + row * p.y_stride + u, from_acc<scalar_t>(next));
     if (p.h_rounded != nullptr) store_global(p.h_rounded + row * p.H + u, from_acc<scalar_t>(next));
     if (p.gates != nullptr) store_global(p.gates + row * 3 * p.H + 2 * p.H + u, from_acc<scalar_t>(gates.n));
   }
