@@ -15,13 +15,27 @@ namespace gru_ext {
 namespace {
 
 using at::Tensor;
-using at::TensorList;
 
 at::ScalarType acc_dtype_of(at::ScalarType dtype) { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
 
 StepDirection direction_of(const Sequence& s, const Layer& layer, int64_t d) {
   const Tensor* first = &layer.weights[d * s.weights_per_direction()];
-  StepDirection direction{d == 1, layer.variant.reset_after, first[0], first[1], {}, {}};
+  const Variant& v = layer.variant;
+  const auto part = [&](const std::optional<Tensor>& mask) {
+    return mask ? mask->select(0, d).contiguous() : Tensor();
+  };
+  StepDirection direction{d == 1,
+                          v.reset_after,
+                          first[0],
+                          first[1],
+                          {},
+                          {},
+                          part(v.zoneout_mask),
+                          part(v.candidate_mask),
+                          part(v.recurrent_mask),
+                          v.zoneout,
+                          v.candidate_dropout,
+                          v.recurrent_dropout};
   if (s.has_bias) {
     direction.bias_ih = first[2].contiguous();
     direction.bias_hh = first[3].contiguous();
@@ -42,7 +56,6 @@ FwdResult gru_fwd_cuda(const Layer& layer, bool save_gates, bool save_y) {
   const Sequence s = check_fwd(layer);
   const Tensor& x = layer.x;
   const std::optional<Tensor>& hx = layer.hx;
-  TORCH_CHECK_NOT_IMPLEMENTED(!layer.variant.has_masks(), "gru: masks and zoneout have no kernel yet");
   const c10::cuda::CUDAGuard device(x.device());
   const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
@@ -66,7 +79,6 @@ BwdResult gru_bwd_cuda(const std::optional<Tensor>& dy, const std::optional<Tens
   const Sequence s = check_bwd(dy, dh_n, layer, y, gates);
   const Tensor& x = layer.x;
   const std::optional<Tensor>& hx = layer.hx;
-  TORCH_CHECK_NOT_IMPLEMENTED(!layer.variant.has_masks(), "gru: masks and zoneout have no kernel yet");
   const c10::cuda::CUDAGuard device(x.device());
   const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
