@@ -14,12 +14,13 @@ from torch import Tensor
 
 from gru_ext.autograd import gru_layer
 from gru_ext.layout import check_cell_rank, check_cell_sizes, check_rank, check_sizes, run_cell, run_layers
-from gru_ext.regularizers import NO_RATES, Rates, check_rates, drop_weights, variant_of_call
+from gru_ext.regularizers import NO_RATES, Rates, check_rates, drop_weights, regularize
 from gru_ext.segments import run_segments
-from gru_ext.variant import PLAIN
+from gru_ext.variant import PLAIN, Variant
 
 __all__ = ["gru", "gru_cell"]
 
+_RESET_BEFORE = Variant(reset_after=False)
 _FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -42,6 +43,7 @@ def gru(
     recurrent_dropout: float = 0.0,
     candidate_dropout: float = 0.0,
     weight_dropout: float = 0.0,
+    reset_after: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Run a GRU of L layers over whole sequences.
 
@@ -82,8 +84,11 @@ def gru(
             (Semeniuta et al. 2016, https://arxiv.org/abs/1603.05118).
         weight_dropout: probability that an element of weight_hh is zero for all of this call, while ``training``
             (DropConnect: Wan et al. 2013; Merity et al. 2018, https://arxiv.org/abs/1708.02182).
+        reset_after: whether the reset gate is applied after the recurrent product of the candidate, as in
+            ``torch.nn.GRU``; False: before it, n = tanh(W_n x + b_in + R_n (r * h) + b_hn), as in Cho et al. 2014
+            (https://arxiv.org/abs/1406.1078), section 2.3 (docs/variants.md).
 
-    Their random numbers follow ``torch.manual_seed``, and on a CPU do not depend on the number of threads. Equations:
+    The masks follow ``torch.manual_seed``, and on a CPU do not depend on the number of threads. Equations:
     docs/variants.md.
 
     Returns:
@@ -121,6 +126,7 @@ def gru(
     if regularized:
         check_rates("gru", rates)
         weights = drop_weights(weights, per_layer // directions, weight_dropout, training)
+    recurrence = PLAIN if reset_after else _RESET_BEFORE
 
     def run(
         input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None, batch: int | None = None
@@ -129,9 +135,9 @@ def gru(
             first = layer * per_layer
             save_y = outputs == "all" or layer + 1 < num_layers
             layer_weights = weights[first : first + per_layer]
-            variant = PLAIN
+            variant = recurrence
             if regularized:
-                variant = variant_of_call(rates, training, x, hx, batch_sizes, batch, directions, hidden)
+                variant = regularize(recurrence, rates, training, x, hx, batch_sizes, batch, directions, hidden)
             return gru_layer(x, hx, layer_weights, batch_sizes, bidirectional, variant, save_y)
 
         drops = num_layers > 1 and training and dropout > 0
@@ -154,6 +160,7 @@ def gru_cell(
     zoneout: float = 0.0,
     candidate_dropout: float = 0.0,
     training: bool = False,
+    reset_after: bool = True,
 ) -> Tensor:
     """One step of a GRU.
 
@@ -167,6 +174,7 @@ def gru_cell(
         zoneout: as in ``gru``.
         candidate_dropout: as in ``gru``.
         training: whether they draw masks.
+        reset_after: as in ``gru``.
 
     Returns:
         The next state, (B, H) or (H).
@@ -183,13 +191,14 @@ def gru_cell(
     input, hx, *weights = _autocast(input, hx, weight_ih, weight_hh, *biases)
     _check_dtypes_and_devices("gru_cell", input, hx, weights, RuntimeError)
     check_cell_sizes(input, hx, weight_ih.shape[-1], weight_hh.shape[-1])
+    recurrence = PLAIN if reset_after else _RESET_BEFORE
     rates = Rates(zoneout, candidate_dropout=candidate_dropout)
     if rates == NO_RATES:
-        return run_cell(lambda x, h: gru_layer(x, h, weights, None, False), input, hx)
+        return run_cell(lambda x, h: gru_layer(x, h, weights, None, False, recurrence), input, hx)
     check_rates("gru_cell", rates)
 
     def run_layer(x: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor]:
-        variant = variant_of_call(rates, training, x, h, None, None, 1, weight_hh.shape[-1])
+        variant = regularize(recurrence, rates, training, x, h, None, None, 1, weight_hh.shape[-1])
         return gru_layer(x, h, weights, None, False, variant)
 
     return run_cell(run_layer, input, hx)

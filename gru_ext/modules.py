@@ -85,9 +85,12 @@ class GRU(nn.Module):
             sequence alike; default 0.
         candidate_dropout: probability that a unit's candidate n does not enter the state in a step; default 0.
         weight_dropout: probability that an element of weight_hh is zero for all of a call; default 0.
+        reset_after: whether the reset gate is applied after the recurrent product of the candidate, default True, as in
+            ``torch.nn.GRU``; False: before it, as in Cho et al. 2014 (https://arxiv.org/abs/1406.1078). The parameters
+            are the same.
 
-    The last four apply in training, zoneout in ``eval()`` too, to every layer and direction, and go together in any
-    way; the papers are named in ``functional.gru``, the equations in docs/variants.md.
+    The four probabilities apply in training, zoneout in ``eval()`` too, to every layer and direction, and go together
+    in any way; the papers are named in ``functional.gru``, the equations in docs/variants.md.
 
     Raises:
         TypeError: a size is not an int, a flag not a bool, or ``dropout`` None or complex.
@@ -104,6 +107,7 @@ class GRU(nn.Module):
         "dropout",
         "bidirectional",
     )
+    # Arguments that torch.nn.GRU does not have, with the values for which it does the same.
     input_size: int
     hidden_size: int
     num_layers: int
@@ -118,12 +122,14 @@ class GRU(nn.Module):
         "recurrent_dropout": 0.0,
         "candidate_dropout": 0.0,
         "weight_dropout": 0.0,
+        "reset_after": True,
     }
     outputs: str = "all"
     zoneout: float = 0.0
     recurrent_dropout: float = 0.0
     candidate_dropout: float = 0.0
     weight_dropout: float = 0.0
+    reset_after: bool = True
 
     def __init__(
         self,
@@ -142,6 +148,7 @@ class GRU(nn.Module):
         recurrent_dropout: float = 0.0,
         candidate_dropout: float = 0.0,
         weight_dropout: float = 0.0,
+        reset_after: bool = True,
     ) -> None:
         super().__init__()
         functional.check_outputs("GRU", outputs)
@@ -153,7 +160,12 @@ class GRU(nn.Module):
             ("num_layers", num_layers),
         ):
             check_size("GRU", name, size)
-        for name, flag in (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional)):
+        for name, flag in (
+            ("bias", bias),
+            ("batch_first", batch_first),
+            ("bidirectional", bidirectional),
+            ("reset_after", reset_after),
+        ):
             check_flag("GRU", name, flag)
         if dropout is None or isinstance(dropout, complex):
             raise TypeError(f"GRU: expected dropout to be a number in [0, 1], got {dropout!r}")
@@ -174,6 +186,7 @@ class GRU(nn.Module):
         self.outputs = outputs
         for name, rate in rates._asdict().items():
             setattr(self, name, float(rate))
+        self.reset_after = reset_after
         self._weight_names: list[str] = []
         directions = 2 if bidirectional else 1
         for layer in range(num_layers):
@@ -292,6 +305,7 @@ class GRU(nn.Module):
             recurrent_dropout=self.recurrent_dropout,
             candidate_dropout=self.candidate_dropout,
             weight_dropout=self.weight_dropout,
+            reset_after=self.reset_after,
         )
 
     def extra_repr(self) -> str:
@@ -316,7 +330,7 @@ class GRU(nn.Module):
         """The ``torch.nn.GRU`` with this module's very parameters, hooks and mode.
 
         Raises:
-            ValueError: this module has what ``torch.nn.GRU`` has not.
+            ValueError: ``torch.nn.GRU`` has no such recurrence or output.
         """
         check_recurrence("to_torch", self)
         with warnings.catch_warnings():
@@ -338,9 +352,10 @@ class GRUCell(nn.Module):
         zoneout: as in ``GRU``.
         candidate_dropout: as in ``GRU``. A cell knows of no sequence, so it has none of ``GRU``'s dropouts that keep
             their masks for one.
+        reset_after: as in ``GRU``, default True.
 
     Raises:
-        TypeError: a size is not an int, or ``bias`` not a bool.
+        TypeError: a size is not an int, or a flag not a bool.
         ValueError: a size is below 1, or a probability not a number in [0, 1).
     """
 
@@ -349,9 +364,10 @@ class GRUCell(nn.Module):
     hidden_size: int
     bias: bool
     # As in GRU.
-    beyond_torch: ClassVar[dict[str, Any]] = {"zoneout": 0.0, "candidate_dropout": 0.0}
+    beyond_torch: ClassVar[dict[str, Any]] = {"zoneout": 0.0, "candidate_dropout": 0.0, "reset_after": True}
     zoneout: float = 0.0
     candidate_dropout: float = 0.0
+    reset_after: bool = True
 
     def __init__(
         self,
@@ -363,17 +379,20 @@ class GRUCell(nn.Module):
         *,
         zoneout: float = 0.0,
         candidate_dropout: float = 0.0,
+        reset_after: bool = True,
     ) -> None:
         super().__init__()
         check_rates("GRUCell", Rates(zoneout, candidate_dropout=candidate_dropout))
         check_size("GRUCell", "input_size", input_size)
         check_size("GRUCell", "hidden_size", hidden_size)
         check_flag("GRUCell", "bias", bias)
+        check_flag("GRUCell", "reset_after", reset_after)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
         self.zoneout = float(zoneout)
         self.candidate_dropout = float(candidate_dropout)
+        self.reset_after = reset_after
 
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
@@ -410,6 +429,7 @@ class GRUCell(nn.Module):
             zoneout=self.zoneout,
             candidate_dropout=self.candidate_dropout,
             training=self.training,
+            reset_after=self.reset_after,
         )
 
     def extra_repr(self) -> str:

@@ -49,8 +49,9 @@ def quantize_dynamic(module: Model, inplace: bool = False) -> Model | QuantizedG
 
     Raises:
         TypeError: a GRU in it is parametrized, pruned or weight-normed.
-        ValueError: a GRU in it is not float32, not on the CPU, or has a weight that is not finite, or more than 66,311
-            columns, or zoneout, or ``outputs="last"``. Whatever is raised, nothing has been replaced.
+        ValueError: a GRU in it has another recurrence or output in ``eval()`` than ``torch.nn.GRU``, is not float32,
+            not on the CPU, or has a weight that is not finite, or more than 66,311 columns. Whatever is raised, nothing
+            has been replaced.
     """
     model = module if inplace else copy.deepcopy(module)
     makers: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
@@ -137,10 +138,8 @@ class _QuantizedModule(nn.Module):
 
     def _take(self, source: nn.Module) -> None:
         """Round the weights of a float module of the same sizes; copy its biases, share its mode and hooks."""
+        check_recurrence("quantize_dynamic", source, allowed=_ONLY_IN_TRAINING)
         check_plain(source, self._float_names)
-        check_recurrence(
-            "quantize_dynamic", source, allowed=("recurrent_dropout", "candidate_dropout", "weight_dropout")
-        )
         for name, parameter in source.named_parameters():
             _check_float(source, name, parameter)
             value = parameter.detach()

@@ -41,7 +41,8 @@ def check_rates(op: str, rates: Rates) -> None:
             raise ValueError(f"{op}: expected {name} to be a number in [0, 1), got {value!r}")
 
 
-def variant_of_call(
+def regularize(
+    recurrence: Variant,
     rates: Rates,
     training: bool,
     x: Tensor,
@@ -51,12 +52,12 @@ def variant_of_call(
     directions: int,
     hidden: int,
 ) -> Variant:
-    """What varies of one layer's recurrence in one call: fresh masks while training, else zoneout's expectation.
+    """The recurrence of one layer in one call: with fresh masks while training, else with zoneout's expectation.
 
     ``x`` is (T, B, I), or (N, I) with ``batch_sizes``; ``batch`` is its B where that is known.
     """
     if not training:
-        return Variant(zoneout=rates.zoneout)
+        return recurrence._replace(zoneout=rates.zoneout)
 
     def mask(rate: float, p: float, rows: int) -> Tensor | None:
         return bernoulli(p, (directions, rows, hidden), x.device) if rate > 0 else None
@@ -68,7 +69,7 @@ def variant_of_call(
 
     rows = x.shape[0] if batch_sizes is not None else x.shape[0] * x.shape[1]
     dropped = rates.recurrent_dropout > 0
-    return Variant(
+    return recurrence._replace(
         zoneout_mask=mask(rates.zoneout, rates.zoneout, rows),
         recurrent_mask=mask(rates.recurrent_dropout, 1 - rates.recurrent_dropout, sequences() if dropped else 0),
         candidate_mask=mask(rates.candidate_dropout, 1 - rates.candidate_dropout, rows),
