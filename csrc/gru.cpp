@@ -7,6 +7,9 @@
 #include <torch/library.h>
 
 #include "cpu/isa.h"
+#if defined(GRU_EXT_WITH_CUDA)
+#include "cuda/kernel_choice.h"
+#endif
 
 namespace gru_ext {
 
@@ -64,6 +67,14 @@ TORCH_LIBRARY(gru_ext, m) {
       "gru_bwd(Tensor? dy, Tensor? dh_n, Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes,"
       " bool bidirectional, Tensor y, Tensor gates, bool need_dx, bool need_dhx, bool need_dweights)"
       " -> (Tensor dx, Tensor dhx, Tensor[] dweights)");
+#if defined(GRU_EXT_WITH_CUDA)
+  m.def(
+      "cuda_kernel(ScalarType dtype, int T, int B, int H, bool bidirectional, bool packed, bool backward)"
+      " -> (str name, str reason)",
+      &gru_ext::cuda_kernel);
+  m.def("cuda_kernel_names(ScalarType dtype, bool backward) -> str[]", &gru_ext::cuda_kernel_names);
+  m.def("use_cuda_kernels(str forward, str backward) -> (str, str)", &gru_ext::use_cuda_kernels);
+#endif
 }
 
 TORCH_LIBRARY_IMPL(gru_ext, CompositeImplicitAutograd, m) { m.impl("gru", gru_ext::gru); }
