@@ -199,7 +199,7 @@ const char* backward(const ClusterKernel& kernel, const Sequence& s, const Tenso
   for (int64_t d = 0; d < s.D; ++d) {
     const Tensor& weight_ih = weights[d * s.weights_per_direction()];
     if (need_dweights) {
-      add_weight_grads(s, dgates[d], rows_of_x, h_prev[d], /*first=*/true, grads[d]);
+      add_weight_grads(s, dgates[d], rows_of_x, h_prev[d], /*reset=*/Tensor(), /*first=*/true, grads[d]);
       at::sum_out(grads[d].bias, dbias[d], /*dim=*/0);
     }
     if (dx.defined()) {

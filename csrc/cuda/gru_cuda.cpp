@@ -17,15 +17,15 @@ namespace gru_ext {
 namespace {
 
 using at::Tensor;
-using at::TensorList;
 
 // Calls `run` with the kernels of choice, then with null for the stepwise ones, until it returns results. A cluster
 // kernel that fails its self-test or its launch does not serve on this device any more.
 template <typename Run>
-auto run_by_choice(Pass pass, const Sequence& s, const Tensor& x, Stream stream, const Run& run) {
+auto run_by_choice(Pass pass, const Sequence& s, const Layer& layer, Stream stream, const Run& run) {
   check_earlier_calls();
   const char* error = nullptr;
-  if (s.N > 0) {
+  if (s.N > 0 && layer.variant.is_plain()) {
+    const Tensor& x = layer.x;
     const KernelQuery query{pass, x.scalar_type(), s.T, s.B, s.H, s.D, !s.packed_sizes.empty(), is_capturing(stream)};
     const KernelChoice choice = choose_kernels(query);
     std::string fault;
@@ -52,37 +52,29 @@ auto run_by_choice(Pass pass, const Sequence& s, const Tensor& x, Stream stream,
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, Tensor> gru_fwd_cuda(const Tensor& x, const std::optional<Tensor>& hx, TensorList weights,
-                                                const std::optional<Tensor>& batch_sizes, bool bidirectional,
-                                                bool save_gates) {
+FwdResult gru_fwd_cuda(const Layer& layer, bool save_gates, bool save_y) {
   const BelowAutogradAndAutocast below;
-  const Sequence s = check_fwd(x, hx, weights, batch_sizes, bidirectional);
-  const c10::cuda::CUDAGuard device(x.device());
+  const Sequence s = check_fwd(layer);
+  TORCH_CHECK_NOT_IMPLEMENTED(!layer.variant.has_masks(), "gru: masks and zoneout have no kernel yet");
+  const c10::cuda::CUDAGuard device(layer.x.device());
   const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
-  const auto run = [&](const ClusterKernel* kernel, const char*& error) {
-    return layer_fwd(kernel, s, x, hx, weights, save_gates, stream, error);
-  };
-  const FwdResults results = run_by_choice(Pass::forward, s, x, stream, run);
-  return {results.y, results.h_n, results.gates};
+  return run_by_choice(Pass::forward, s, layer, stream, [&](const ClusterKernel* kernel, const char*& error) {
+    return layer_fwd(kernel, s, layer, save_gates, save_y, stream, error);
+  });
 }
 
-std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd_cuda(const std::optional<Tensor>& dy,
-                                                             const std::optional<Tensor>& dh_n, const Tensor& x,
-                                                             const std::optional<Tensor>& hx, TensorList weights,
-                                                             const std::optional<Tensor>& batch_sizes,
-                                                             bool bidirectional, const Tensor& y, const Tensor& gates,
-                                                             bool need_dx, bool need_dhx, bool need_dweights) {
+BwdResult gru_bwd_cuda(const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n, const Layer& layer,
+                       const Tensor& y, const Tensor& gates, Need need) {
   const BelowAutogradAndAutocast below;
-  const Sequence s = check_bwd(dy, dh_n, x, hx, weights, batch_sizes, bidirectional, y, gates);
-  const c10::cuda::CUDAGuard device(x.device());
+  const Sequence s = check_bwd(dy, dh_n, layer, y, gates);
+  TORCH_CHECK_NOT_IMPLEMENTED(!layer.variant.has_masks(), "gru: masks and zoneout have no kernel yet");
+  const c10::cuda::CUDAGuard device(layer.x.device());
   const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
-  const auto run = [&](const ClusterKernel* kernel, const char*& error) {
-    return layer_bwd(kernel, s, dy, dh_n, x, hx, weights, y, gates, {need_dx, need_dhx, need_dweights}, stream, error);
-  };
-  const BwdResults results = run_by_choice(Pass::backward, s, x, stream, run);
-  return {results.dx, results.dhx, results.dweights};
+  return run_by_choice(Pass::backward, s, layer, stream, [&](const ClusterKernel* kernel, const char*& error) {
+    return layer_bwd(kernel, s, dy, dh_n, layer, y, gates, need, stream, error);
+  });
 }
 
 }  // namespace gru_ext

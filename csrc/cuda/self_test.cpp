@@ -59,31 +59,35 @@ std::string self_test(const ClusterKernel& kernel, Pass pass, at::ScalarType dty
       weights.push_back(tensor(shape, scale));
     }
   }
-  const Sequence s = check_fwd(x, hx, weights, std::nullopt, /*bidirectional=*/true);
+  const std::optional<Tensor> no_batch_sizes;
+  const Layer layer{x, hx, weights, no_batch_sizes, /*bidirectional=*/true, {}};
+  const Sequence s = check_fwd(layer);
 
   const char* error = nullptr;
-  const auto launched = [&] {
-    return error == nullptr ? std::string() : std::string("it could not be launched: ") + error;
+  const auto not_launched = [&] { return std::string("it could not be launched: ") + error; };
+  const auto fwd = [&](const ClusterKernel* by) {
+    return layer_fwd(by, s, layer, /*save_gates=*/true, /*save_y=*/true, stream, error);
   };
-  const FwdResults stepwise = *layer_fwd(nullptr, s, x, hx, weights, /*save_gates=*/true, stream, error);
+  const auto [y, h_n, gates] = *fwd(nullptr);
   if (pass == Pass::forward) {
-    const auto ours = layer_fwd(&kernel, s, x, hx, weights, /*save_gates=*/true, stream, error);
-    if (!ours) return launched();
+    const auto ours = fwd(&kernel);
+    if (!ours) return not_launched();
     return compare(
-        {{"y", {ours->y, stepwise.y}}, {"h_n", {ours->h_n, stepwise.h_n}}, {"gates", {ours->gates, stepwise.gates}}});
+        {{"y", {std::get<0>(*ours), y}}, {"h_n", {std::get<1>(*ours), h_n}}, {"gates", {std::get<2>(*ours), gates}}});
   }
-  const auto bwd = [&](const ClusterKernel* by) {
-    return layer_bwd(by, s, dy, dh_n, x, hx, weights, stepwise.y, stepwise.gates, {true, true, true}, stream, error);
+  const auto bwd = [&, &y = y, &gates = gates](const ClusterKernel* by) {
+    return layer_bwd(by, s, dy, dh_n, layer, y, gates, {true, true, true}, stream, error);
   };
-  const BwdResults expected = *bwd(nullptr);
+  const auto [dx, dhx, dweights] = *bwd(nullptr);
   const auto ours = bwd(&kernel);
-  if (!ours) return launched();
-  return compare({{"dx", {ours->dx, expected.dx}},
-                  {"dhx", {ours->dhx, expected.dhx}},
-                  {"the gradient of weight_ih", {ours->dweights[0], expected.dweights[0]}},
-                  {"the gradient of weight_hh", {ours->dweights[1], expected.dweights[1]}},
-                  {"the gradient of bias_hh", {ours->dweights[3], expected.dweights[3]}},
-                  {"the gradient of weight_hh_reverse", {ours->dweights[5], expected.dweights[5]}}});
+  if (!ours) return not_launched();
+  const auto& our_dweights = std::get<2>(*ours);
+  return compare({{"dx", {std::get<0>(*ours), dx}},
+                  {"dhx", {std::get<1>(*ours), dhx}},
+                  {"the gradient of weight_ih", {our_dweights[0], dweights[0]}},
+                  {"the gradient of weight_hh", {our_dweights[1], dweights[1]}},
+                  {"the gradient of bias_hh", {our_dweights[3], dweights[3]}},
+                  {"the gradient of weight_hh_reverse", {our_dweights[5], dweights[5]}}});
 }
 
 }  // namespace gru_ext
