@@ -99,7 +99,7 @@ outputs, training = sys.argv[1], sys.argv[2] == "training"
 torch.set_num_threads(1)
 gru = gru_ext.GRU(1, 8, outputs=outputs)
 gru(torch.randn(2, 2, 1))[0].sum().backward()
-x = torch.zeros(400, 8000, 1)
+x = torch.zeros(200, 4000 if training else 16000, 1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with torch.set_grad_enabled(training):
     output, _ = gru(x)
@@ -110,10 +110,10 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 def test_memory() -> None:
-    """Y has 49 MiB here: inference does without it, training without its gradient."""
-    for use in ("inference", "training"):
+    """Inference does without y, training without y's gradient; up to half of either fits below the imports' peak."""
+    for use, size in (("inference", 98), ("training", 24)):
         every, last = (float(output_of(run_python("-c", MEMORY, outputs, use))) for outputs in ("all", "last"))
-        assert every - last > 50, f"{use}: {every} MiB with all outputs, {last} MiB with the last"
+        assert every - last > size / 2, f"{use}: {every} MiB with all outputs, {last} MiB with the last"
 
 
 def test_compiled_and_exported() -> None:
