@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gru_ext.autograd import gru_layer
 from gru_ext.layout import check_cell_rank, check_cell_sizes, check_rank, check_sizes, run_cell, run_layers
-from gru_ext.regularizers import NO_RATES, Rates, check_rates, drop_weights, regularize
+from gru_ext.regularizers import Rates, check_rates, drop_weights, regularize
 from gru_ext.segments import run_segments
 from gru_ext.variant import PLAIN, Variant
 
@@ -115,15 +115,16 @@ def gru(
         raise RuntimeError(
             f"gru: expected {2 * layers} weights, or {4 * layers} with biases, for L*D = {layers}, got {len(weights)}"
         )
-    input, hx, reset_state, *weights = _autocast(input, hx, reset_state, *weights)
+    if torch._C._is_any_autocast_enabled():
+        input, hx, reset_state, *weights = _autocast(input, hx, reset_state, *weights)
     check_rank(input, batch_first, batch_sizes)
     _check_dtypes_and_devices("gru", input, hx, weights, ValueError)
     size, hidden = weights[0].shape[-1], weights[1].shape[-1]
     check_sizes(input, hx, size, hidden, layers, batch_first, batch_sizes)
     per_layer = len(weights) // num_layers
-    rates = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
-    regularized = rates != NO_RATES
+    regularized = zoneout != 0 or recurrent_dropout != 0 or candidate_dropout != 0 or weight_dropout != 0
     if regularized:
+        rates = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
         check_rates("gru", rates)
         weights = drop_weights(weights, per_layer // directions, weight_dropout, training)
     recurrence = PLAIN if reset_after else _RESET_BEFORE
@@ -188,13 +189,15 @@ def gru_cell(
     if (bias_ih is None) != (bias_hh is None):
         raise ValueError("gru_cell: expected both bias_ih and bias_hh or neither, got one")
     biases = [] if bias_ih is None or bias_hh is None else [bias_ih, bias_hh]
-    input, hx, *weights = _autocast(input, hx, weight_ih, weight_hh, *biases)
+    weights: Sequence[Tensor] = [weight_ih, weight_hh, *biases]
+    if torch._C._is_any_autocast_enabled():
+        input, hx, *weights = _autocast(input, hx, *weights)
     _check_dtypes_and_devices("gru_cell", input, hx, weights, RuntimeError)
     check_cell_sizes(input, hx, weight_ih.shape[-1], weight_hh.shape[-1])
     recurrence = PLAIN if reset_after else _RESET_BEFORE
-    rates = Rates(zoneout, candidate_dropout=candidate_dropout)
-    if rates == NO_RATES:
+    if zoneout == 0 and candidate_dropout == 0:
         return run_cell(lambda x, h: gru_layer(x, h, weights, None, False, recurrence), input, hx)
+    rates = Rates(zoneout, candidate_dropout=candidate_dropout)
     check_rates("gru_cell", rates)
 
     def run_layer(x: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -212,7 +215,7 @@ def check_outputs(op: str, outputs: str) -> None:
 
 def _autocast(input: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
     """The arguments, cast to autocast's dtype where that is on for their device; float64 is left as it is."""
-    if not torch._C._is_any_autocast_enabled() or input.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+    if input.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return input, *others
     device_type = input.device.type
     if device_type == "meta" or not torch.is_autocast_enabled(device_type):

@@ -31,9 +31,6 @@ class Rates(NamedTuple):
     weight_dropout: float = 0.0
 
 
-NO_RATES = Rates()
-
-
 def check_rates(op: str, rates: Rates) -> None:
     """Raise the error that probabilities deserve which are no numbers in [0, 1)."""
     for name, value in rates._asdict().items():
