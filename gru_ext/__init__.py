@@ -12,6 +12,7 @@ except ImportError as error:
     ) from error
 
 from gru_ext import functional as functional
+from gru_ext.kernel_choice import kernels, use_cuda_kernels
 from gru_ext.modules import GRU, GRUCell
 from gru_ext.quantize import QuantizedGRU, QuantizedGRUCell, quantize_dynamic
 from gru_ext.replace import replace_gru
@@ -24,6 +25,8 @@ __all__ = [
     "QuantizedGRUCell",
     "__version__",
     "functional",
+    "kernels",
     "quantize_dynamic",
     "replace_gru",
+    "use_cuda_kernels",
 ]
