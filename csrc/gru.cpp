@@ -6,8 +6,11 @@
 #include <pybind11/stl.h>
 #include <torch/library.h>
 
+#include <array>
+
 #include "cpu/isa.h"
 #include "operators.h"
+#include "philox.h"
 #if defined(GRU_EXT_WITH_CUDA)
 #include "cuda/kernel_choice.h"
 #endif
@@ -104,4 +107,12 @@ PYBIND11_MODULE(_C, m) {
       "Instruction set that the CPU kernels use.");
   m.def("available_cpu_isas", &gru_ext::available_isa_names,
         "Instruction sets that this build has kernels for and this machine can run, narrowest first.");
+  m.def(
+      "philox",
+      [](const std::array<uint32_t, 4>& counter, const std::array<uint32_t, 2>& key) {
+        uint32_t words[4][1] = {{counter[0]}, {counter[1]}, {counter[2]}, {counter[3]}};
+        gru_ext::philox(words, key[0], key[1]);
+        return std::array<uint32_t, 4>{words[0][0], words[1][0], words[2][0], words[3][0]};
+      },
+      "The four random words of a counter and a key, see csrc/philox.h.");
 }
