@@ -123,8 +123,8 @@ def gru(
     check_sizes(input, hx, size, hidden, layers, batch_first, batch_sizes)
     per_layer = len(weights) // num_layers
     regularized = zoneout != 0 or recurrent_dropout != 0 or candidate_dropout != 0 or weight_dropout != 0
+    rates = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
     if regularized:
-        rates = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
         check_rates("gru", rates)
         weights = drop_weights(weights, per_layer // directions, weight_dropout, training)
     recurrence = PLAIN if reset_after else _RESET_BEFORE
