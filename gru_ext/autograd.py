@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
-from gru_ext import _C as _C  # registers the operators
+from gru_ext import library as library  # registers the operators
 from gru_ext import reference
 
 _ops = torch.ops.gru_ext

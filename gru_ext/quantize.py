@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from gru_ext import _C as _C  # registers the operator
+from gru_ext import library as library  # registers the operator
 from gru_ext.convert import check_plain, share_mode_and_hooks
 from gru_ext.layout import check_cell_rank, check_cell_sizes, check_rank, check_sizes, run_cell, run_layers, run_packed
 from gru_ext.modules import GRU, GRUCell, check_flag, check_size, describe
