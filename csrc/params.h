@@ -75,7 +75,7 @@ struct GruStepFwdParams {
   const scalar_t* bias_hh;  // (3H), or null likewise
   acc_t* h;                 // (rows, H) the state: read, then replaced by the next
   scalar_t* h_rounded;      // (rows, H) the next state for the next product; null where that reads h itself
-  scalar_t* y;              // (rows, H), y_stride between rows: the next state
+  scalar_t* y;              // (rows, H), y_stride between rows: the next state; null where it is not saved
   int64_t y_stride;
   scalar_t* gates;  // (rows, 4, H): r, z, n, q; null where they are not saved
 };

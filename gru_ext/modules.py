@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 import warnings
+from collections.abc import Sequence
 from typing import Any, overload
 
 import torch
@@ -75,10 +76,12 @@ class GRU(nn.Module):
         bidirectional: D = 2, default False.
         device: of the parameters.
         dtype: of the parameters: float32, float64, bfloat16 or float16.
+        outputs: "all", the default; or "last", where the output is only the last layer's state after each sequence's
+            last step, (B, D*H), and the other states are not kept in memory where no gradient needs them.
 
     Raises:
         TypeError: a size is not an int, a flag not a bool, or ``dropout`` None or complex.
-        ValueError: a size is below 1, or ``dropout`` not a number in [0, 1].
+        ValueError: a size is below 1, ``dropout`` not a number in [0, 1], or ``outputs`` neither "all" nor "last".
     """
 
     __constants__ = (
@@ -97,6 +100,7 @@ class GRU(nn.Module):
     batch_first: bool
     dropout: float
     bidirectional: bool
+    outputs: str = "all"  # of modules pickled before they had it, too
 
     def __init__(
         self,
@@ -109,8 +113,11 @@ class GRU(nn.Module):
         bidirectional: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        outputs: str = "all",
     ) -> None:
         super().__init__()
+        functional.check_outputs("GRU", outputs)
         for name, size in (
             ("input_size", input_size),
             ("hidden_size", hidden_size),
@@ -135,6 +142,7 @@ class GRU(nn.Module):
         self.batch_first = batch_first
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
+        self.outputs = outputs
         self._weight_names: list[str] = []
         directions = 2 if bidirectional else 1
         for layer in range(num_layers):
@@ -170,34 +178,71 @@ class GRU(nn.Module):
         return [_parameter(self, name) for name in self._weight_names]
 
     @overload
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+    def forward(
+        self,
+        input: Tensor,
+        hx: Tensor | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | int | None = None,
+        resets: Tensor | None = None,
+        reset_state: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
 
     @overload
-    def forward(self, input: PackedSequence, hx: Tensor | None = None) -> tuple[PackedSequence, Tensor]: ...
+    def forward(self, input: PackedSequence, hx: Tensor | None = None) -> tuple[Any, Tensor]: ...
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | int | None = None,
+        resets: Tensor | None = None,
+        reset_state: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Run the layers.
 
         Args:
             input: (T, B, I); (B, T, I) with ``batch_first``; (T, I) unbatched; or a ``PackedSequence``, sorted or not.
             hx: (L*D, B, H) initial state, or (L*D, H) unbatched; None for zero.
+            lengths: (B) steps of each padded sequence: integers from 0 to T, in any order, on any device; one integer
+                unbatched. Their padding is not computed; its output is zero, and h_n is the state after each
+                sequence's own last step, or hx where it has none.
+            resets: (T, B) bool, or (B, T) with ``batch_first``, (T) unbatched: where set, the state is reset before the
+                step, as if another sequence began with it; where the first step is set, hx is of no effect.
+            reset_state: (L*D, B, H), or (L*D, H) for all sequences: where a reset leaves the state; None for zero.
+
+        On a GPU, ``lengths`` and ``resets`` that are there are waited for, once a call, as packing would.
 
         Returns:
-            The output, (T, B, D*H) or as the input was laid out (a ``PackedSequence`` for one), and h_n (L*D, B, H) or
-            (L*D, H).
+            The output, (T, B, D*H) or as the input was laid out (a ``PackedSequence`` for one), or with
+            ``outputs="last"`` (B, D*H), unbatched (D*H), in any layout; and h_n (L*D, B, H) or (L*D, H).
 
         Raises:
-            ValueError: the rank of ``input`` or its dtype is wrong.
-            RuntimeError: a size, a shape, a device or the dtype of ``hx`` is wrong, or T is 0.
+            ValueError: the rank of ``input`` or its dtype is wrong, ``lengths`` or ``resets`` come with a
+                ``PackedSequence``, or ``reset_state`` without ``resets``.
+            RuntimeError: a size, a shape, a device, one of the lengths, or the dtype of a tensor but ``input`` is
+                wrong, or T is 0.
         """
-        if isinstance(input, PackedSequence):
-            layers = self.num_layers * (2 if self.bidirectional else 1)
-            return run_packed(self._run, input, hx, layers, self.hidden_size)
-        return self._run(input, hx, None)
+        if not isinstance(input, PackedSequence):
+            return self._run(input, hx, None, lengths, resets, reset_state)
+        if lengths is not None or resets is not None or reset_state is not None:
+            raise ValueError(
+                "gru: expected lengths and resets of padded input, got them with a PackedSequence;"
+                " torch.nn.utils.rnn.pad_packed_sequence gives padded input and its lengths"
+            )
+        layers = self.num_layers * (2 if self.bidirectional else 1)
+        return run_packed(self._run, input, hx, layers, self.hidden_size, self.outputs)
 
-    def _run(self, input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _run(
+        self,
+        input: Tensor,
+        hx: Tensor | None,
+        batch_sizes: Tensor | None,
+        lengths: Tensor | Sequence[int] | int | None = None,
+        resets: Tensor | None = None,
+        reset_state: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         return functional.gru(
             input,
             hx,
@@ -208,11 +253,15 @@ class GRU(nn.Module):
             dropout=self.dropout,
             training=self.training,
             batch_sizes=batch_sizes,
+            lengths=lengths,
+            resets=resets,
+            reset_state=reset_state,
+            outputs=self.outputs,
         )
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults, as ``torch.nn.GRU`` prints them."""
-        return describe(self, num_layers=1, bias=True, batch_first=False, dropout=0, bidirectional=False)
+        return describe(self, num_layers=1, bias=True, batch_first=False, dropout=0, bidirectional=False, outputs="all")
 
     @classmethod
     def from_torch(cls, module: nn.GRU) -> GRU:

@@ -210,23 +210,23 @@ class BwdPass {
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd_cpu(const std::optional<Tensor>& dy,
-                                                            const std::optional<Tensor>& dh_n, const Tensor& x,
-                                                            const std::optional<Tensor>& hx, TensorList weights,
-                                                            const std::optional<Tensor>& batch_sizes,
-                                                            bool bidirectional, const Tensor& y, const Tensor& gates,
-                                                            bool need_dx, bool need_dhx, bool need_dweights) {
+BwdResult gru_bwd_cpu(const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n, const Layer& layer,
+                      const Tensor& y, const Tensor& gates, Need need) {
   const BelowAutogradAndAutocast guard;
-  const Sequence s = check_bwd(dy, dh_n, x, hx, weights, batch_sizes, bidirectional, y, gates);
+  const Sequence s = check_bwd(dy, dh_n, layer, y, gates);
+  const Tensor& x = layer.x;
+  const std::optional<Tensor>& hx = layer.hx;
+  const TensorList weights = layer.weights;
+  TORCH_CHECK_NOT_IMPLEMENTED(layer.variant.is_plain(), "gru: masks and zoneout have no kernel yet");
   const auto options = x.options();
-  const Tensor dx = need_dx ? pooled_empty(x.sizes(), options) : at::empty({0}, options);
-  const Tensor dhx = need_dhx ? at::empty({s.D, s.B, s.H}, options) : at::empty({0}, options);
+  const Tensor dx = need.dx ? pooled_empty(x.sizes(), options) : at::empty({0}, options);
+  const Tensor dhx = need.dhx ? at::empty({s.D, s.B, s.H}, options) : at::empty({0}, options);
   std::vector<Tensor> dweights;
-  if (need_dweights) {
+  if (need.dweights) {
     for (const Tensor& weight : weights) dweights.push_back(pooled_empty(weight.sizes(), options));
   }
   if (s.N == 0) {
-    if (need_dhx) dh_n.has_value() ? dhx.copy_(*dh_n) : dhx.zero_();
+    if (need.dhx) dh_n.has_value() ? dhx.copy_(*dh_n) : dhx.zero_();
     for (const Tensor& grad : dweights) grad.zero_();
     return {dx, dhx, dweights};
   }
@@ -240,8 +240,8 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd_cpu(const std::optional<
     const double flops = 6.0 * s.B * s.H * s.H;
     const bool side_by_side = runs_side_by_side(s, flops);
     std::vector<Tensor> dx_of_directions;
-    if (need_dx) dx_of_directions.assign(2, dx);
-    if (need_dx && side_by_side) dx_of_directions[1] = pooled_empty(dx.sizes(), options);
+    if (need.dx) dx_of_directions.assign(2, dx);
+    if (need.dx && side_by_side) dx_of_directions[1] = pooled_empty(dx.sizes(), options);
     const BwdTensors<scalar_t> tensors{with_contiguous_rows(x),
                                        data(h0),
                                        weights,
@@ -250,10 +250,10 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd_cpu(const std::optional<
                                        dy.has_value() ? with_contiguous_rows(*dy) : Tensor(),
                                        data(last),
                                        dx_of_directions,
-                                       need_dhx ? dhx.data_ptr<scalar_t>() : nullptr,
+                                       need.dhx ? dhx.data_ptr<scalar_t>() : nullptr,
                                        dweights};
     run_layer<BwdPass<scalar_t, decltype(operand)>>(s, tensors, flops);
-    if (need_dx && side_by_side) dx.add_(dx_of_directions[1]);
+    if (need.dx && side_by_side) dx.add_(dx_of_directions[1]);
   });
   return {dx, dhx, dweights};
 }

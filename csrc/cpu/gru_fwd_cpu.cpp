@@ -32,7 +32,7 @@ struct FwdTensors {
   Tensor x;            // contiguous rows
   const scalar_t* hx;  // (D, B, H); null for zero
   TensorList weights;
-  Tensor y;
+  Tensor y;         // undefined where it is not saved
   scalar_t* h_n;    // (D, B, H)
   scalar_t* gates;  // (D, N, 4, H); null where none are saved
 };
@@ -48,7 +48,7 @@ class FwdPass {
         direction_(direction),
         chunks_(chunks_of(s, kChunkRows)),
         rows_of_x_(tensors.x),
-        rows_of_y_(tensors.y),
+        rows_of_y_(tensors.y.defined() ? tensors.y : tensors.x),
         barrier_(threads) {
     const Tensor* weights = &tensors.weights[direction * s.weights_per_direction()];
     constexpr auto operand_dtype = c10::CppTypeToScalarType<operand_t>::value;
@@ -87,7 +87,7 @@ class FwdPass {
     copied_x_ = workspace_.at<operand_t>(chunk_x);
     p_.weight_ih = p_.packed ? workspace_.at<void>(packed_ih) : weight_ih_.const_data_ptr();
     p_.weight_hh = p_.packed ? workspace_.at<void>(packed_hh) : weight_hh_.const_data_ptr();
-    p_.y = tensors.y.template data_ptr<scalar_t>() + direction * s.H;
+    p_.y = tensors.y.defined() ? tensors.y.template data_ptr<scalar_t>() + direction * s.H : nullptr;
     p_.y_stride = rows_of_y_.stride_b;
     p_.gates = tensors.gates == nullptr ? nullptr : tensors.gates + direction * s.N * 4 * s.H;
     p_.first_step = p_.step_count = 0;
@@ -177,14 +177,17 @@ class FwdPass {
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, Tensor> gru_fwd_cpu(const Tensor& x, const std::optional<Tensor>& hx, TensorList weights,
-                                               const std::optional<Tensor>& batch_sizes, bool bidirectional,
-                                               bool save_gates) {
+FwdResult gru_fwd_cpu(const Layer& layer, bool save_gates, bool save_y) {
   const BelowAutogradAndAutocast guard;
-  const Sequence s = check_fwd(x, hx, weights, batch_sizes, bidirectional);
+  const Sequence s = check_fwd(layer);
+  const Tensor& x = layer.x;
+  const std::optional<Tensor>& hx = layer.hx;
+  const TensorList weights = layer.weights;
+  TORCH_CHECK_NOT_IMPLEMENTED(layer.variant.is_plain(), "gru: masks and zoneout have no kernel yet");
   const auto options = x.options();
-  const Tensor y =
-      batch_sizes.has_value() ? pooled_empty({s.N, s.D * s.H}, options) : pooled_empty({s.T, s.B, s.D * s.H}, options);
+  const Tensor y = !save_y        ? at::empty({0}, options)
+                   : x.dim() == 2 ? pooled_empty({s.N, s.D * s.H}, options)
+                                  : pooled_empty({s.T, s.B, s.D * s.H}, options);
   const Tensor gates = save_gates ? pooled_empty({s.D, s.N, 4, s.H}, options) : at::empty({0}, options);
   const Tensor h_n = at::empty({s.D, s.B, s.H}, options);
   if (s.N == 0) {
@@ -194,9 +197,12 @@ std::tuple<Tensor, Tensor, Tensor> gru_fwd_cpu(const Tensor& x, const std::optio
   with_scalar_and_operand_type(x.scalar_type(), [&](auto scalar, auto operand) {
     using scalar_t = decltype(scalar);
     const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
-    const FwdTensors<scalar_t> tensors{
-        with_contiguous_rows(x),  h0.defined() ? h0.const_data_ptr<scalar_t>() : nullptr, weights, y,
-        h_n.data_ptr<scalar_t>(), save_gates ? gates.data_ptr<scalar_t>() : nullptr};
+    const FwdTensors<scalar_t> tensors{with_contiguous_rows(x),
+                                       h0.defined() ? h0.const_data_ptr<scalar_t>() : nullptr,
+                                       weights,
+                                       save_y ? y : Tensor(),
+                                       h_n.data_ptr<scalar_t>(),
+                                       save_gates ? gates.data_ptr<scalar_t>() : nullptr};
     run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, 6.0 * s.B * s.H * (s.H + s.I));
   });
   return {y, h_n, gates};

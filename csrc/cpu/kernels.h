@@ -53,7 +53,7 @@ struct FwdChunk {
   operand_t* h[2];          // (B, h_stride)  the state before step s is h[s % 2], the state after it h[(s + 1) % 2]
   int64_t h_stride;         // at least padded H
   acc_t* state;             // (B, h_stride)  in, out: the state of each row, each unit read and written by one thread
-  scalar_t* y;              // out: the states
+  scalar_t* y;              // out: the states; null where they are not saved
   int64_t y_stride;         // between rows of y
   scalar_t* gates;          // (N, 4, H)      out: r, z, n, q; null where no gradient will be asked for
 };

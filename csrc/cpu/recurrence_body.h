@@ -41,7 +41,7 @@ inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t, op
     const Vector h = cell_fwd<Math>(a_r, a_z, a_n, q, load<acc_t>(state, lanes), gates);
     store<acc_t>(state, h, lanes);
     store<acc_t>(h_next + row * p.h_stride + unit, h, lanes);
-    store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
+    if (p.y != nullptr) store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
     if (p.gates != nullptr) {
       scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
       store<acc_t>(saved, gates.r, count);
@@ -58,7 +58,7 @@ template <typename scalar_t, typename operand_t>
 inline __attribute__((always_inline)) void prefetch_targets(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
                                                             int64_t first_row, int64_t rows, int64_t unit) {
   for (int64_t row = first_row; row < first_row + rows; ++row) {
-    __builtin_prefetch(p.y + step.offset + row * p.y_stride + unit, 1);
+    if (p.y != nullptr) __builtin_prefetch(p.y + step.offset + row * p.y_stride + unit, 1);
     if (p.gates == nullptr) continue;
     const scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
     for (int gate = 0; gate < 4; ++gate) __builtin_prefetch(saved + gate * p.H, 1);

@@ -68,10 +68,10 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
   const auto chunks = chunks_of(s, kFwdChunkBytes / (3 * s.H * static_cast<int64_t>(sizeof(acc_t))));
   const Tensor a_x = at::empty({most_rows(chunks), 3 * s.H}, h.options());
   const Tensor a_h = at::empty({s.B, 3 * s.H}, h.options());
-  const Tensor h_rounded = h.scalar_type() == y.scalar_type() ? Tensor() : h.to(y.scalar_type());
+  const Tensor h_rounded = h.scalar_type() == x.scalar_type() ? Tensor() : h.to(x.scalar_type());
   const Tensor operand = h_rounded.defined() ? h_rounded : h;
 
-  const Rows rows_of_y(y);
+  const Rows rows_of_y(y.defined() ? y : x);
   GruStepFwdParams<typename Device<at_t>::scalar_t, acc_t> p{};
   p.H = s.H;
   p.a_h = a_h.const_data_ptr<acc_t>();
@@ -95,7 +95,7 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
       }
       product_out(a_h_rows, operand_rows, weight_hh_t);
       p.a_x = a_x.const_data_ptr<acc_t>() + (s.offset(t) - chunk.offset) * 3 * s.H;
-      p.y = device_pointer(y.data_ptr<at_t>() + rows_of_y.offset(s, t));
+      p.y = y.defined() ? device_pointer(y.data_ptr<at_t>() + rows_of_y.offset(s, t)) : nullptr;
       p.gates = gates.defined() ? device_pointer(gates.data_ptr<at_t>() + s.offset(t) * 4 * s.H) : nullptr;
       check_launch(launch_gru_step_fwd(p, stream));
     }

@@ -61,7 +61,7 @@ gru_step_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<scalar_t>>
     Gates<acc_t> gates;
     const acc_t next = cell_fwd<device::AccurateMath<acc_t>>(a_r, a_z, a_n, q, load_global(h), gates);
     store_global(h, next);
-    store_global(p.y + row * p.y_stride + u, from_acc<scalar_t>(next));
+    if (p.y != nullptr) store_global(p.y + row * p.y_stride + u, from_acc<scalar_t>(next));
     if (p.h_rounded != nullptr) store_global(p.h_rounded + row * p.H + u, from_acc<scalar_t>(next));
     if (p.gates != nullptr) {
       scalar_t* const saved = p.gates + row * 4 * p.H + u;

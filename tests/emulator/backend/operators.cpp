@@ -4,8 +4,8 @@
 
 #include <string>
 
-#include "gru.h"
 #include "gru_step.cuh"
+#include "operators.h"
 
 namespace gru_ext {
 namespace {
@@ -76,16 +76,11 @@ template const char* launch_gru_step_bwd(const GruStepBwdParams<device::bfloat16
 }  // namespace gru_ext
 
 TORCH_LIBRARY(gru_ext_emulated, m) {
-  m.def(
-      "gru_fwd(Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes, bool bidirectional, bool save_gates)"
-      " -> (Tensor y, Tensor h_n, Tensor gates)");
-  m.def(
-      "gru_bwd(Tensor? dy, Tensor? dh_n, Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes,"
-      " bool bidirectional, Tensor y, Tensor gates, bool need_dx, bool need_dhx, bool need_dweights)"
-      " -> (Tensor dx, Tensor dhx, Tensor[] dweights)");
+  m.def(GRU_FWD_SCHEMA);
+  m.def(GRU_BWD_SCHEMA);
 }
 
 TORCH_LIBRARY_IMPL(gru_ext_emulated, CPU, m) {
-  m.impl("gru_fwd", gru_ext::gru_fwd_cuda);
-  m.impl("gru_bwd", gru_ext::gru_bwd_cuda);
+  m.impl("gru_fwd", gru_ext::gru_fwd_operator<gru_ext::gru_fwd_cuda>);
+  m.impl("gru_bwd", gru_ext::gru_bwd_operator<gru_ext::gru_bwd_cuda>);
 }
