@@ -158,6 +158,8 @@ def extension(version: str, cuda: CudaBuild) -> Extension:
             ("GRU_EXT_CUDA_BUILD", f'"{cuda.words}"'),
         ],
         "extra_compile_args": flags,
+        # Programs that link it find it by this name, wherever it lies.
+        "extra_link_args": ["-Wl,-soname,libgru_ext.so"] if platform.system() == "Linux" else [],
     }
     if cuda.toolkit is None:
         return without_python(cpp_extension.CppExtension(**arguments))

@@ -9,7 +9,7 @@ import math
 import numbers
 import warnings
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,13 @@ def describe(module: nn.Module, **defaults: Any) -> str:
     given = {name: getattr(module, name) for name in defaults}
     parts = [f"{name}={value}" for name, value in given.items() if value != defaults[name]]
     return ", ".join([f"{module.input_size}, {module.hidden_size}", *parts])
+
+
+def refuse_script(module: nn.Module) -> NoReturn:
+    """Raise what ``torch.jit.script`` of a model with this module deserves, which asks each module before it begins."""
+    raise NotImplementedError(
+        f"{type(module).__name__}: torch.jit.script cannot compile it; use torch.export or torch.compile"
+    )
 
 
 def _reset_parameters(module: GRU | GRUCell) -> None:
@@ -259,6 +266,8 @@ class GRU(nn.Module):
             outputs=self.outputs,
         )
 
+    __prepare_scriptable__ = refuse_script
+
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults, as ``torch.nn.GRU`` prints them."""
         return describe(self, num_layers=1, bias=True, batch_first=False, dropout=0, bidirectional=False, outputs="all")
@@ -350,6 +359,8 @@ class GRUCell(nn.Module):
         """
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         return functional.gru_cell(input, hx, *(_parameter(self, name) for name in names))
+
+    __prepare_scriptable__ = refuse_script
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults, as ``torch.nn.GRUCell`` prints them."""

@@ -45,7 +45,7 @@ def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         "--standalone",
         "--nproc-per-node=2",
         *arguments,
-        path=[TESTS, EXAMPLES],
+        path=[ROOT, TESTS, EXAMPLES],
         environment=ONE_THREAD,
     )
 
@@ -222,7 +222,7 @@ def test_a_killed_process_ends_the_other_with_a_sentence(text: Path, tmp_path: P
             *OPTIONS,
             f"--text={text}",
             f"--out={tmp_path}",
-            path=[EXAMPLES, ROOT],
+            path=[ROOT, EXAMPLES],
             environment=ONE_THREAD | environment,
         )
 
