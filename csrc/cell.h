@@ -36,26 +36,47 @@ struct GateGrads {
   V q;  // of q
 };
 
+// What regularises a step of a unit. Without masks: nothing.
+template <typename V>
+struct NoMasks {
+  GRU_CELL_FUNCTION V candidate(V n) const { return n; }         // what enters the state of n, or of its gradient
+  GRU_CELL_FUNCTION V renewed(V d) const { return d; }           // what the cell computes of d
+  GRU_CELL_FUNCTION V blend(V h, V next) const { return next; }  // the new state, of the old and the cell's
+};
+
+// Zoneout (Krueger et al. 2017) and dropout of the candidate (Semeniuta et al. 2016).
+template <typename V>
+struct CellMasks {
+  V kept;    // the part of its state that the unit keeps: 0 or 1 in training
+  V factor;  // of n: 0 where it is dropped
+
+  GRU_CELL_FUNCTION V candidate(V n) const { return factor * n; }
+  GRU_CELL_FUNCTION V renewed(V d) const { return (V{} + 1 - kept) * d; }
+  GRU_CELL_FUNCTION V blend(V h, V next) const { return kept * h + renewed(next); }
+};
+
 // Returns h', and the gates in `gates`.
-template <typename Math, typename V>
-GRU_CELL_FUNCTION V cell_fwd(V a_r, V a_z, V a_n, V q, V h, Gates<V>& gates) {
+template <typename Math, typename V, typename Masks = NoMasks<V>>
+GRU_CELL_FUNCTION V cell_fwd(V a_r, V a_z, V a_n, V q, V h, Gates<V>& gates, const Masks& masks = Masks()) {
   gates.r = Math::sigmoid(a_r);
   gates.z = Math::sigmoid(a_z);
   gates.n = Math::tanh(a_n + gates.r * q);
   gates.q = q;
-  return gates.n + gates.z * (h - gates.n);
+  const V n = masks.candidate(gates.n);
+  return masks.blend(h, n + gates.z * (h - n));
 }
 
 // `d` is dL/dh', the gradient of the new state. Returns the part of dL/dh that does not pass through the
-// recurrent product (d * z), and the gradients of the pre-activations in `grads`.
-template <typename V>
-GRU_CELL_FUNCTION V cell_bwd(const Gates<V>& gates, V h, V d, GateGrads<V>& grads) {
+// recurrent product (without masks d * z), and the gradients of the pre-activations in `grads`.
+template <typename V, typename Masks = NoMasks<V>>
+GRU_CELL_FUNCTION V cell_bwd(const Gates<V>& gates, V h, V d, GateGrads<V>& grads, const Masks& masks = Masks()) {
   const V one = V{} + 1;
-  grads.n = d * (one - gates.z) * (one - gates.n * gates.n);
-  grads.z = d * (h - gates.n) * gates.z * (one - gates.z);
+  const V renewed = masks.renewed(d);
+  grads.n = masks.candidate(renewed * (one - gates.z)) * (one - gates.n * gates.n);
+  grads.z = renewed * (h - masks.candidate(gates.n)) * gates.z * (one - gates.z);
   grads.r = grads.n * gates.q * gates.r * (one - gates.r);
   grads.q = grads.n * gates.r;
-  return d * gates.z;
+  return masks.blend(d, d * gates.z);
 }
 
 }  // namespace gru_ext

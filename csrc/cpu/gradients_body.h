@@ -31,11 +31,12 @@ struct ChunkPanels {
         h_panels(p.panels + of_x * size) {}
 };
 
+// `masked_states`: whether the thread has filled its columns of p.operand.
 template <typename scalar_t, typename operand_t>
-void pack_rows_of_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads) {
+void pack_rows_of_chunk(const BwdChunk<scalar_t, operand_t>& p, bool masked_states, int thread, int threads) {
   const ChunkPanels<scalar_t, operand_t> panels(p);
   const auto x = [&](int64_t row) { return p.x[row]; };
-  const auto h_prev = [&](int64_t row) { return p.h_prev[row]; };
+  const auto h_prev = [&](int64_t row) { return masked_states ? p.operand + row * p.H : p.h_prev[row]; };
   pack_panels<scalar_t, operand_t>(x, p.rows, p.I, share(panels.of_x, thread, threads),
                                    share(panels.of_x, thread + 1, threads), panels.x_panels);
   pack_panels<scalar_t, operand_t>(h_prev, p.rows, p.H, share(panels.of_h, thread, threads),

@@ -34,6 +34,7 @@ struct BwdTensors {
   std::vector<Tensor> dx;        // (D)  (N, I): one for each direction, the same one unless they run side by side
   scalar_t* dhx;                 // (D, B, H)
   std::vector<Tensor> dweights;  // as weights
+  const LayerMasks& masks;
 };
 
 template <typename scalar_t, typename operand_t>
@@ -60,6 +61,7 @@ class BwdPass {
     const int64_t padded_H = (s.H + kernel_.panel_columns - 1) / kernel_.panel_columns * kernel_.panel_columns;
     p_.I = s.I;
     p_.H = s.H;
+    p_.masks = tensors.masks.template of<acc_t>(s, direction);
     p_.dh_stride = padded_H + kSkew;
     p_.dgates_stride = 4 * s.H + 2 * kSkew;
     const size_t dh = workspace_.reserve<acc_t>(s.B * p_.dh_stride);
@@ -67,6 +69,7 @@ class BwdPass {
     const size_t dgates = workspace_.reserve<operand_t>(rows * p_.dgates_stride);
     const size_t panels = workspace_.reserve<acc_t>(
         need_dweights ? packed_words(kernel_, rows, s.I) + packed_words(kernel_, rows, s.H) : 0);
+    const size_t operand = workspace_.reserve<scalar_t>(need_dweights && p_.masks.recurrent ? rows * s.H : 0);
     const size_t packed_hh = workspace_.reserve<acc_t>(uses_weight_hh() ? packed_words(kernel_, 3 * s.H, s.H) : 0);
     const size_t packed_ih = workspace_.reserve<acc_t>(need_dx ? packed_words(kernel_, 3 * s.H, s.I) : 0);
     // Half precisions: the sums over chunks, in fp32.
@@ -85,6 +88,7 @@ class BwdPass {
     std::fill_n(p_.dbias, 8 * p_.dh_stride, acc_t(0));
     p_.dgates = workspace_.at<operand_t>(dgates);
     p_.panels = workspace_.at<acc_t>(panels);
+    p_.operand = workspace_.at<scalar_t>(operand);
     packed_hh_ = workspace_.at<acc_t>(packed_hh);
     packed_ih_ = workspace_.at<acc_t>(packed_ih);
     p_.weight_hh = packed_hh_;
@@ -163,7 +167,7 @@ class BwdPass {
     p_.add_to_dx = reverse && tensors_.dx[0].is_same(tensors_.dx[1]);
   }
 
-  void run(int thread, int team) { kernel_.bwd(p_, thread, team, barrier_); }
+  void run(int thread, int team) { (p_.masks.any ? kernel_.bwd_masked : kernel_.bwd)(p_, thread, team, barrier_); }
 
   void finish() {
     if (tensors_.dhx != nullptr) {
@@ -217,7 +221,6 @@ BwdResult gru_bwd_cpu(const std::optional<Tensor>& dy, const std::optional<Tenso
   const Tensor& x = layer.x;
   const std::optional<Tensor>& hx = layer.hx;
   const TensorList weights = layer.weights;
-  TORCH_CHECK_NOT_IMPLEMENTED(layer.variant.is_plain(), "gru: masks and zoneout have no kernel yet");
   const auto options = x.options();
   const Tensor dx = need.dx ? pooled_empty(x.sizes(), options) : at::empty({0}, options);
   const Tensor dhx = need.dhx ? at::empty({s.D, s.B, s.H}, options) : at::empty({0}, options);
@@ -242,6 +245,7 @@ BwdResult gru_bwd_cpu(const std::optional<Tensor>& dy, const std::optional<Tenso
     std::vector<Tensor> dx_of_directions;
     if (need.dx) dx_of_directions.assign(2, dx);
     if (need.dx && side_by_side) dx_of_directions[1] = pooled_empty(dx.sizes(), options);
+    const LayerMasks masks(layer.variant);
     const BwdTensors<scalar_t> tensors{with_contiguous_rows(x),
                                        data(h0),
                                        weights,
@@ -251,7 +255,8 @@ BwdResult gru_bwd_cpu(const std::optional<Tensor>& dy, const std::optional<Tenso
                                        data(last),
                                        dx_of_directions,
                                        need.dhx ? dhx.data_ptr<scalar_t>() : nullptr,
-                                       dweights};
+                                       dweights,
+                                       masks};
     run_layer<BwdPass<scalar_t, decltype(operand)>>(s, tensors, flops);
     if (need.dx && side_by_side) dx.add_(dx_of_directions[1]);
   });

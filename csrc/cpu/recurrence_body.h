@@ -16,9 +16,26 @@
 namespace gru_ext {
 namespace {
 
+// The masks of a step's cell for `count` units of one row, which begin at element `place` of (N, H).
+template <typename acc_t>
+inline __attribute__((always_inline)) CellMasks<typename VectorMath<acc_t>::Vector> cell_masks(
+    const DirectionMasks<acc_t>& masks, int64_t place, int64_t count) {
+  using Vector = typename VectorMath<acc_t>::Vector;
+  return {masks.zoneout == nullptr ? Vector{} + masks.kept : load_mask<acc_t>(masks.zoneout + place, count),
+          masks.candidate == nullptr ? Vector{} + 1
+                                     : load_mask<acc_t>(masks.candidate + place, count) * masks.candidate_scale};
+}
+
+// The factor of h in the recurrent product for `count` units, which begin at element `place` of (B, H).
+template <typename acc_t>
+inline __attribute__((always_inline)) typename VectorMath<acc_t>::Vector recurrent_factor(
+    const DirectionMasks<acc_t>& masks, int64_t place, int64_t count) {
+  return load_mask<acc_t>(masks.recurrent + place, count) * masks.recurrent_scale;
+}
+
 // The gates of `rows` rows of a step for the `count` units from `unit` on.
 // input_gates, hidden_gates: (rows, 3, lanes).
-template <typename scalar_t, typename operand_t>
+template <bool masked, typename scalar_t, typename operand_t>
 inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
                                                      int64_t first_row, int64_t rows, int64_t unit, int64_t count,
                                                      const acc_type<scalar_t>* input_gates,
@@ -38,9 +55,16 @@ inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t, op
     const Vector q = load<acc_t>(hidden + 2 * lanes, lanes) + bias_hn;
     acc_t* state = p.state + row * p.h_stride + unit;
     Gates<Vector> gates;
-    const Vector h = cell_fwd<Math>(a_r, a_z, a_n, q, load<acc_t>(state, lanes), gates);
+    Vector h = load<acc_t>(state, lanes);
+    Vector operand;
+    if constexpr (masked) {
+      h = cell_fwd<Math>(a_r, a_z, a_n, q, h, gates, cell_masks(p.masks, (step.packed_row + row) * p.H + unit, count));
+      operand = p.masks.recurrent == nullptr ? h : h * recurrent_factor(p.masks, row * p.H + unit, count);
+    } else {
+      operand = h = cell_fwd<Math>(a_r, a_z, a_n, q, h, gates);
+    }
     store<acc_t>(state, h, lanes);
-    store<acc_t>(h_next + row * p.h_stride + unit, h, lanes);
+    store<acc_t>(h_next + row * p.h_stride + unit, operand, lanes);
     if (p.y != nullptr) store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
     if (p.gates != nullptr) {
       scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
@@ -65,7 +89,7 @@ inline __attribute__((always_inline)) void prefetch_targets(const FwdChunk<scala
   }
 }
 
-template <typename scalar_t, typename operand_t>
+template <typename scalar_t, typename operand_t, bool masked>
 void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
@@ -118,9 +142,9 @@ void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
         }
         for (int64_t j = first; j < last; ++j) {
           const int64_t group = group_of(j);
-          gates_fwd(p, step, row, rows, group * lanes, std::min<int64_t>(lanes, p.H - group * lanes),
-                    p.input_gates + (group * p.rows + step.row + row) * 3 * lanes,
-                    hidden_gates + (j - first) * tile_size, h_next);
+          gates_fwd<masked>(p, step, row, rows, group * lanes, std::min<int64_t>(lanes, p.H - group * lanes),
+                            p.input_gates + (group * p.rows + step.row + row) * 3 * lanes,
+                            hidden_gates + (j - first) * tile_size, h_next);
         }
       });
     }
@@ -133,7 +157,7 @@ void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
 constexpr int64_t kLongestBiasSum = 32;
 
 // The derivative of the gates of a step, for the `count` units from `unit` on.
-template <typename scalar_t, typename operand_t>
+template <bool masked, typename scalar_t, typename operand_t>
 inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step,
                                                      int64_t unit, int64_t count) {
   using acc_t = acc_type<scalar_t>;
@@ -159,7 +183,12 @@ inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, op
     Vector d = load<acc_t>(dh, Math::lanes);
     if (p.dy != nullptr) d += load<acc_t>(p.dy + step.offset + row * p.dy_stride + unit, count);
     GateGrads<Vector> grads;
-    const Vector past_product = cell_bwd(gates, h, d, grads);
+    Vector past_product;
+    if constexpr (masked) {
+      past_product = cell_bwd(gates, h, d, grads, cell_masks(p.masks, (step.packed_row + row) * p.H + unit, count));
+    } else {
+      past_product = cell_bwd(gates, h, d, grads);
+    }
     store<acc_t>(dh, past_product, Math::lanes);
     operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + unit;
     store<acc_t>(dgates, grads.n, count);
@@ -185,7 +214,56 @@ void flush_bias_sums(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit,
   }
 }
 
+// The thread's units of what of the states before each step entered the recurrent product.
 template <typename scalar_t, typename operand_t>
+void mask_previous_states(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit, int64_t last_unit) {
+  using acc_t = acc_type<scalar_t>;
+  constexpr int64_t lanes = VectorMath<acc_t>::lanes;
+  for (const Step* step = p.steps; step < p.steps + p.step_count; ++step) {
+    for (int64_t row = 0; row < step->rows; ++row) {
+      const scalar_t* h_prev = p.h_prev[step->row + row];
+      scalar_t* operand = p.operand + (step->row + row) * p.H;
+      for (int64_t unit = first_unit; unit < last_unit; unit += lanes) {
+        const int64_t count = std::min(lanes, last_unit - unit);
+        const auto h = h_prev == nullptr ? typename VectorMath<acc_t>::Vector{} : load<acc_t>(h_prev + unit, count);
+        store<acc_t>(operand + unit, h * recurrent_factor(p.masks, row * p.H + unit, count), count);
+      }
+    }
+  }
+}
+
+// Adds R' dgates of some rows of a step, for the columns of a panel, to dh.
+template <bool masked, typename scalar_t, typename operand_t>
+inline __attribute__((always_inline)) void add_recurrent_product(const BwdChunk<scalar_t, operand_t>& p,
+                                                                 const Step& step, int64_t row, int64_t rows,
+                                                                 int64_t first_unit, const acc_type<scalar_t>* panel) {
+  using acc_t = acc_type<scalar_t>;
+  constexpr int64_t columns = kPanelColumns<acc_t>;
+  constexpr int64_t lanes = VectorMath<acc_t>::lanes;
+  const operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + p.H;
+  acc_t* dh = p.dh + row * p.dh_stride + first_unit;
+  const acc_t* no_bias = nullptr;
+  if (!masked || p.masks.recurrent == nullptr) {
+    product_rows<kPanelVectors, Start::accumulate>(rows, dgates, p.dgates_stride, panel, 3 * p.H, no_bias, 0, dh,
+                                                   p.dh_stride);
+    return;
+  }
+  alignas(64) acc_t product[kTileRows<kPanelVectors> * columns];
+  product_rows<kPanelVectors, Start::zero>(rows, dgates, p.dgates_stride, panel, 3 * p.H, no_bias, 0, product, columns);
+  for (int64_t m = 0; m < rows; ++m) {
+    for (int64_t unit = 0; unit < std::min(columns, p.H - first_unit); unit += lanes) {
+      const int64_t count = std::min(lanes, p.H - first_unit - unit);
+      acc_t* target = dh + m * p.dh_stride + unit;
+      store<acc_t>(
+          target,
+          load<acc_t>(target, lanes) + load<acc_t>(product + m * columns + unit, lanes) *
+                                           recurrent_factor(p.masks, (row + m) * p.H + first_unit + unit, count),
+          lanes);
+    }
+  }
+}
+
+template <typename scalar_t, typename operand_t, bool masked>
 void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
@@ -196,7 +274,11 @@ void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
   const int64_t end = share(panels, thread + 1, threads);
   const int64_t panel_size = (3 * p.H + values - 1) / values * columns;
   const acc_t* weight_hh = static_cast<const acc_t*>(p.weight_hh);
-  if (p.dweight_ih != nullptr) pack_rows_of_chunk(p, thread, threads);
+  if (p.dweight_ih != nullptr) {
+    const bool masks_states = masked && p.masks.recurrent != nullptr;
+    if (masks_states) mask_previous_states(p, begin * columns, std::min(p.H, end * columns));
+    pack_rows_of_chunk(p, masks_states, thread, threads);
+  }
   // Round i: the product of step i - 1, which needs all threads' gradients of it, then the gates of step i.
   for (int64_t i = 0; i <= p.step_count; ++i) {
     const int64_t done = p.first_step + i;
@@ -207,15 +289,12 @@ void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
       if (product) {
         const Step& step = p.steps[i - 1];
         for_each_tile<kTileRows<kPanelVectors>>(step.rows, [&](int64_t row, int64_t rows) {
-          product_rows<kPanelVectors, Start::accumulate>(rows, p.dgates + (step.row + row) * p.dgates_stride + p.H,
-                                                         p.dgates_stride, weight_hh + panel * panel_size, 3 * p.H,
-                                                         static_cast<const acc_t*>(nullptr), 0,
-                                                         p.dh + row * p.dh_stride + panel * columns, p.dh_stride);
+          add_recurrent_product<masked>(p, step, row, rows, panel * columns, weight_hh + panel * panel_size);
         });
       }
       if (i == p.step_count) continue;
       for (int64_t unit = panel * columns; unit < std::min(p.H, (panel + 1) * columns); unit += lanes) {
-        gates_bwd(p, p.steps[i], unit, std::min<int64_t>(lanes, p.H - unit));
+        gates_bwd<masked>(p, p.steps[i], unit, std::min<int64_t>(lanes, p.H - unit));
       }
     }
     barrier.finished(thread, done + 1);

@@ -15,13 +15,26 @@ namespace gru_ext {
 namespace {
 
 using at::Tensor;
-using at::TensorList;
 
 at::ScalarType acc_dtype_of(at::ScalarType dtype) { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
 
-StepDirection direction_of(const Sequence& s, TensorList weights, int64_t d) {
-  const Tensor* first = &weights[d * s.weights_per_direction()];
-  StepDirection direction{d == 1, first[0], first[1], {}, {}};
+StepDirection direction_of(const Sequence& s, const Layer& layer, int64_t d) {
+  const Tensor* first = &layer.weights[d * s.weights_per_direction()];
+  const Variant& v = layer.variant;
+  const auto part = [&](const std::optional<Tensor>& mask) {
+    return mask ? mask->select(0, d).contiguous() : Tensor();
+  };
+  StepDirection direction{d == 1,
+                          first[0],
+                          first[1],
+                          {},
+                          {},
+                          part(v.zoneout_mask),
+                          part(v.candidate_mask),
+                          part(v.recurrent_mask),
+                          v.zoneout,
+                          v.candidate_dropout,
+                          v.recurrent_dropout};
   if (s.has_bias) {
     direction.bias_ih = first[2].contiguous();
     direction.bias_hh = first[3].contiguous();
@@ -42,8 +55,6 @@ FwdResult gru_fwd_cuda(const Layer& layer, bool save_gates, bool save_y) {
   const Sequence s = check_fwd(layer);
   const Tensor& x = layer.x;
   const std::optional<Tensor>& hx = layer.hx;
-  const TensorList weights = layer.weights;
-  TORCH_CHECK_NOT_IMPLEMENTED(layer.variant.is_plain(), "gru: masks and zoneout have no kernel yet");
   const c10::cuda::CUDAGuard device(x.device());
   const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
@@ -54,7 +65,7 @@ FwdResult gru_fwd_cuda(const Layer& layer, bool save_gates, bool save_y) {
   const Tensor gates = save_gates ? at::empty({s.D, s.N, 4, s.H}, options) : at::empty({0}, options);
   const Tensor h = new_state(s, hx, options.dtype(acc_dtype_of(x.scalar_type())));
   for (int64_t d = 0; d < s.D && s.N > 0; ++d) {
-    gru_step_fwd(s, x, direction_of(s, weights, d), save_y ? y.narrow(-1, d * s.H, s.H) : Tensor(),
+    gru_step_fwd(s, x, direction_of(s, layer, d), save_y ? y.narrow(-1, d * s.H, s.H) : Tensor(),
                  save_gates ? gates.select(0, d) : Tensor(), h.select(0, d), stream);
   }
   return {y, h.to(x.scalar_type()), gates};
@@ -66,8 +77,6 @@ BwdResult gru_bwd_cuda(const std::optional<Tensor>& dy, const std::optional<Tens
   const Sequence s = check_bwd(dy, dh_n, layer, y, gates);
   const Tensor& x = layer.x;
   const std::optional<Tensor>& hx = layer.hx;
-  const TensorList weights = layer.weights;
-  TORCH_CHECK_NOT_IMPLEMENTED(layer.variant.is_plain(), "gru: masks and zoneout have no kernel yet");
   const c10::cuda::CUDAGuard device(x.device());
   const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
@@ -88,7 +97,7 @@ BwdResult gru_bwd_cuda(const std::optional<Tensor>& dy, const std::optional<Tens
     }
     if (s.N == 0) continue;
     const auto columns = [&](const Tensor& tensor) { return tensor.narrow(-1, d * s.H, s.H); };
-    gru_step_bwd(s, x, direction_of(s, weights, d), unit_stride_dy.defined() ? columns(unit_stride_dy) : Tensor(),
+    gru_step_bwd(s, x, direction_of(s, layer, d), unit_stride_dy.defined() ? columns(unit_stride_dy) : Tensor(),
                  columns(y), gates.select(0, d), h0.defined() ? h0.select(0, d) : Tensor(), dh.select(0, d), need.dhx,
                  /*first=*/d == 0, grads[d], dx, stream);
   }
