@@ -71,6 +71,8 @@ TORCH_LIBRARY_IMPL(gru_ext, CUDA, m) {
 #else
   m.impl("gru_fwd", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
   m.impl("gru_bwd", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
+  m.impl("gru_fwd_members", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
+  m.impl("gru_bwd_members", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
 #endif
   m.impl("gru_int8", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_int8_cuda_kernels>());
 }

@@ -64,7 +64,7 @@ for load in loaders:
 
 
 def run_in_python(out: Path, imports: str) -> subprocess.CompletedProcess[str]:
-    """Run the graph, then the package, in a process that imports torch and ``imports``, and none of the model's code."""
+    """Run the graph, then the package, in a process of torch and ``imports``, and none of the model's code."""
     return run_python("-c", RUN.format(imports=imports), out, environment=ONE_THREAD)
 
 
