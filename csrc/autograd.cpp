@@ -23,11 +23,18 @@ void save_variant(const Variant& v, AutogradContext* ctx, variable_list& tensors
     tensors.push_back(mask.value_or(Tensor()));
   }
   ctx->saved_data["rates"] = std::vector<double>{v.zoneout, v.recurrent_dropout, v.candidate_dropout};
+  ctx->saved_data["reset_after"] = v.reset_after;
 }
 
 Variant saved_variant(AutogradContext* ctx, const Tensor* tensors) {
   const std::vector<double> rates = ctx->saved_data["rates"].toDoubleVector();
-  return {optional(tensors[0]), optional(tensors[1]), optional(tensors[2]), rates[0], rates[1], rates[2]};
+  return {optional(tensors[0]),
+          optional(tensors[1]),
+          optional(tensors[2]),
+          rates[0],
+          rates[1],
+          rates[2],
+          ctx->saved_data["reset_after"].toBool()};
 }
 
 class GruFunction : public torch::autograd::Function<GruFunction> {

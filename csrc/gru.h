@@ -6,7 +6,8 @@
 //
 //   y            (T, B, D*H), or (N, D*H): the state after every step; the reverse direction in the second H columns
 //   h_n          (D, B, H) state after each sequence's last step
-//   gates        (D, N, 4, H): r, z, n and q = R_n h + b_hn of every step; (0) where they were not saved
+//   gates        (D, N, 4, H): r, z, n and q = R_n h + b_hn of every step; reset gate before the recurrent product:
+//                (D, N, 3, H), there is no q; (0) where they were not saved
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -25,8 +26,11 @@ struct Variant {
   double zoneout = 0;                        // without zoneout_mask: the part of its state that every unit keeps
   double recurrent_dropout = 0;              // what recurrent_mask lets through is divided by 1 - recurrent_dropout
   double candidate_dropout = 0;              // likewise
+  bool reset_after = true;                   // whether the reset gate comes after the recurrent product, or before it
 
-  bool is_plain() const { return !zoneout_mask && !recurrent_mask && !candidate_mask && zoneout == 0; }
+  bool is_plain() const { return !has_masks() && reset_after; }
+  bool has_masks() const { return zoneout_mask || recurrent_mask || candidate_mask || zoneout != 0; }
+  int64_t saved_gates() const { return reset_after ? 4 : 3; }  // values that a step leaves for its derivative
 };
 
 // A layer and its input, as long as the call lasts.

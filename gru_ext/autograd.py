@@ -74,7 +74,7 @@ def _gru_fwd_fake(
         batch = torch.library.get_ctx().new_dynamic_size()
     y = x.new_empty((*x.shape[:-1], directions * hidden) if save_y else (0,))
     h_n = x.new_empty((directions, batch, hidden))
-    gates = x.new_empty((directions, rows, 4, hidden) if save_gates else (0,))
+    gates = x.new_empty((directions, rows, Variant(*variant).saved_gates, hidden) if save_gates else (0,))
     return y, h_n, gates
 
 

@@ -38,6 +38,12 @@ def cpu_isa() -> str:
     return isa
 
 
+def philox(counter: list[int], key: list[int]) -> list[int]:
+    """The four random words of a counter of four words and a key of two, see csrc/philox.h."""
+    words: list[int] = _ops.philox(counter, key)
+    return words
+
+
 def available_cpu_isas() -> list[str]:
     """The instruction sets that this build has kernels for and this machine can run, narrowest first."""
     isas: list[str] = _ops.available_cpu_isas()

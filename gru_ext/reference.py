@@ -5,7 +5,8 @@ times, in both modes of differentiation, and under ``vmap``: the derivative of t
 
 Letters: T steps, B batch, I input, H hidden, D directions (1 or 2), N rows of all steps. Gate order is r, z, n.
 Equations and their derivation: ``docs/equations.md``. The recurrence is that of ``torch.nn.GRU``: Cho et al. 2014
-(https://arxiv.org/abs/1406.1078) with the reset gate applied after the recurrent product.
+(https://arxiv.org/abs/1406.1078) with the reset gate applied after the recurrent product; or, without
+``variant.reset_after``, before it, as in the paper.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Gates(NamedTuple):
     r: Tensor
     z: Tensor
     n: Tensor
-    q: Tensor
+    q: Tensor  # R_n h + b_hn, before the reset gate; where that comes before the product: r * h, which R_n multiplies
 
 
 class Weights(NamedTuple):
@@ -58,17 +59,33 @@ def cell_fwd(a_x: Tensor, h: Tensor, weights: Weights, masks: StepMasks = NO_MAS
     return _gates_fwd(a_x, a_h, h, masks)
 
 
+def cell_fwd_reset_before(
+    a_x: Tensor, h: Tensor, weights: Weights, masks: StepMasks = NO_MASKS
+) -> tuple[Tensor, Gates]:
+    """``cell_fwd`` with the reset gate before the recurrent product."""
+    size = 2 * h.shape[-1]
+    bias_rz, bias_n = (None, None) if weights.bias_hh is None else (weights.bias_hh[:size], weights.bias_hh[size:])
+    operand = _times(masks.recurrent, h)
+    rz = torch.sigmoid(a_x[..., :size] + torch.nn.functional.linear(operand, weights.hh[:size], bias_rz))
+    r, z = rz.chunk(2, dim=-1)
+    reset = r * operand
+    n = torch.tanh(a_x[..., size:] + torch.nn.functional.linear(reset, weights.hh[size:], bias_n))
+    return _next_state(z, n, h, masks), Gates(r, z, n, reset)
+
+
 def _gates_fwd(a_x: Tensor, a_h: Tensor, h: Tensor, masks: StepMasks = NO_MASKS) -> tuple[Tensor, Gates]:
     x_r, x_z, x_n = a_x.chunk(3, dim=-1)
     h_r, h_z, q = a_h.chunk(3, dim=-1)
     r = torch.sigmoid(x_r + h_r)
     z = torch.sigmoid(x_z + h_z)
     n = torch.tanh(x_n + r * q)
+    return _next_state(z, n, h, masks), Gates(r, z, n, q)
+
+
+def _next_state(z: Tensor, n: Tensor, h: Tensor, masks: StepMasks) -> Tensor:
     c = _times(masks.candidate, n)
     new = c + z * (h - c)
-    if masks.kept is not None:
-        new = masks.kept * h + (1 - masks.kept) * new
-    return new, Gates(r, z, n, q)
+    return new if masks.kept is None else masks.kept * h + (1 - masks.kept) * new
 
 
 def cell_bwd(gates: Gates, h: Tensor, d: Tensor, masks: StepMasks = NO_MASKS) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,14 +94,37 @@ def cell_bwd(gates: Gates, h: Tensor, d: Tensor, masks: StepMasks = NO_MASKS) ->
     Returns the part of dL/dh that does not pass through the recurrent product, d * z without masks; dL/da_x (rows, 3H),
     that is (dr, dz, dn); and dL/da_h (rows, 3H), that is (dr, dz, dq).
     """
-    r, z, n, q = gates
+    r, _, _, q = gates
+    past_product, dz, dn = _next_state_bwd(gates, h, d, masks)
+    dr = dn * q * r * (1 - r)
+    dq = dn * r
+    return past_product, torch.cat([dr, dz, dn], dim=-1), torch.cat([dr, dz, dq], dim=-1)
+
+
+def cell_bwd_reset_before(
+    gates: Gates, h: Tensor, d: Tensor, weights: Weights, masks: StepMasks = NO_MASKS
+) -> tuple[Tensor, Tensor]:
+    """Derivative of one step with the reset gate before the recurrent product: dL/dh, and (dr, dz, dn).
+
+    These are both dL/da_x and the gradients of the results of the recurrent products.
+    """
+    r, size = gates.r, 2 * h.shape[-1]
+    past_product, dz, dn = _next_state_bwd(gates, h, d, masks)
+    dreset = dn @ weights.hh[size:]
+    dr = dreset * _times(masks.recurrent, h) * r * (1 - r)
+    drz = torch.cat([dr, dz], dim=-1)
+    through_products = _times(masks.recurrent, dreset * r + drz @ weights.hh[:size])
+    return past_product + through_products, torch.cat([drz, dn], dim=-1)
+
+
+def _next_state_bwd(gates: Gates, h: Tensor, d: Tensor, masks: StepMasks) -> tuple[Tensor, Tensor, Tensor]:
+    """The part of dL/dh that does not pass through a product, dz and dn."""
+    _, z, n, _ = gates
     d_new = d if masks.kept is None else (1 - masks.kept) * d
     dn = _times(masks.candidate, d_new * (1 - z)) * (1 - n * n)
     dz = d_new * (h - _times(masks.candidate, n)) * z * (1 - z)
-    dr = dn * q * r * (1 - r)
-    dq = dn * r
     past_product = d_new * z if masks.kept is None else masks.kept * d + d_new * z
-    return past_product, torch.cat([dr, dz, dn], dim=-1), torch.cat([dr, dz, dq], dim=-1)
+    return past_product, dz, dn
 
 
 def split_weights(weights: Sequence[Tensor], bidirectional: bool) -> list[Weights]:
@@ -167,7 +207,8 @@ def _forward_direction(
     masks = _step_masks(variant, direction, batch_sizes, steps, like=h)
     for t in _in_order(steps, reverse=direction == 1):
         h_prev[t] = _first_rows(h, a_x[t].shape[0])
-        y[t], gates[t] = cell_fwd(a_x[t], h_prev[t], weights, masks[t])
+        cell = cell_fwd if variant.reset_after else cell_fwd_reset_before
+        y[t], gates[t] = cell(a_x[t], h_prev[t], weights, masks[t])
         h = _replace_rows(h, y[t])
     in_time = range(steps)
     return _Pass([y[t] for t in in_time], h, [h_prev[t] for t in in_time], [gates[t] for t in in_time], masks)
@@ -198,7 +239,7 @@ def gru(
         weights: for each direction weight_ih (3H, I), weight_hh (3H, H) and, with biases, bias_ih (3H), bias_hh (3H).
         batch_sizes: (T) int64 on the CPU, the rows of each step of a packed batch, not increasing.
         bidirectional: D = 2; the second direction runs from the last step to the first.
-        variant: masks and rates.
+        variant: masks, rates, and the place of the reset gate.
 
     Returns:
         y of shape (T, B, D*H), or (N, D*H) where packed, and h_n (D, B, H).
@@ -254,13 +295,24 @@ def gru_bwd(
             d_state = _first_rows(dh, forward.h_prev[t].shape[0])
             if dy_steps is not None:
                 d_state = d_state + dy_steps[t]
-            past_product, da_x[t], da_h[t] = cell_bwd(forward.gates[t], forward.h_prev[t], d_state, forward.masks[t])
-            dh = _replace_rows(dh, past_product + _times(forward.masks[t].recurrent, da_h[t] @ w.hh))
+            gates, h_prev, masks = forward.gates[t], forward.h_prev[t], forward.masks[t]
+            if variant.reset_after:
+                past_product, da_x[t], da_h[t] = cell_bwd(gates, h_prev, d_state, masks)
+                d_prev = past_product + _times(masks.recurrent, da_h[t] @ w.hh)
+            else:
+                d_prev, da_x[t] = cell_bwd_reset_before(gates, h_prev, d_state, w, masks)
+                da_h[t] = da_x[t]
+            dh = _replace_rows(dh, d_prev)
         dhx.append(dh)
         da_x_rows = torch.cat([da_x[t] for t in range(steps)])
         da_h_rows = torch.cat([da_h[t] for t in range(steps)])
         operand = torch.cat([_times(m.recurrent, h) for m, h in zip(forward.masks, forward.h_prev, strict=True)])
-        dweights += [da_x_rows.t() @ x_rows, da_h_rows.t() @ operand]
+        dweight_hh = da_h_rows.t() @ operand
+        if not variant.reset_after:
+            of_n = slice(2 * operand.shape[-1], None)
+            dweight_n = da_h_rows[:, of_n].t() @ torch.cat([gates.q for gates in forward.gates])
+            dweight_hh = torch.cat([dweight_hh[: of_n.start], dweight_n])
+        dweights += [da_x_rows.t() @ x_rows, dweight_hh]
         if w.bias_ih is not None:
             dweights += [da_x_rows.sum(0), da_h_rows.sum(0)]
         dx_direction = (da_x_rows @ w.ih).reshape(x.shape)

@@ -19,6 +19,12 @@ class Variant(NamedTuple):
     zoneout: float = 0.0  # without zoneout_mask: the part of its state that every unit keeps
     recurrent_dropout: float = 0.0  # what recurrent_mask lets through is divided by 1 - recurrent_dropout
     candidate_dropout: float = 0.0  # likewise
+    reset_after: bool = True  # whether the reset gate comes after the recurrent product, or before it
+
+    @property
+    def saved_gates(self) -> int:
+        """How many values of H units a step leaves for its derivative."""
+        return 4 if self.reset_after else 3
 
 
 PLAIN = Variant()

@@ -120,7 +120,7 @@ class LayerMasks {
     const auto part = [&](const at::Tensor& mask, int64_t rows) {
       return mask.defined() ? mask.const_data_ptr<bool>() + direction * rows * s.H : nullptr;
     };
-    return {!variant_.is_plain(),
+    return {variant_.has_masks(),
             part(zoneout_, s.N),
             part(candidate_, s.N),
             part(recurrent_, s.B),

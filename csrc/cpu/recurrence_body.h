@@ -11,27 +11,12 @@
 #include "kernels.h"
 #include "lanes_body.h"
 #include "product_body.h"
+#include "reset_before_body.h"
 #include "step_barrier.h"
+#include "steps_body.h"
 
 namespace gru_ext {
 namespace {
-
-// The masks of a step's cell for `count` units of one row, which begin at element `place` of (N, H).
-template <typename acc_t>
-inline __attribute__((always_inline)) CellMasks<typename VectorMath<acc_t>::Vector> cell_masks(
-    const DirectionMasks<acc_t>& masks, int64_t place, int64_t count) {
-  using Vector = typename VectorMath<acc_t>::Vector;
-  return {masks.zoneout == nullptr ? Vector{} + masks.kept : load_mask<acc_t>(masks.zoneout + place, count),
-          masks.candidate == nullptr ? Vector{} + 1
-                                     : load_mask<acc_t>(masks.candidate + place, count) * masks.candidate_scale};
-}
-
-// The factor of h in the recurrent product for `count` units, which begin at element `place` of (B, H).
-template <typename acc_t>
-inline __attribute__((always_inline)) typename VectorMath<acc_t>::Vector recurrent_factor(
-    const DirectionMasks<acc_t>& masks, int64_t place, int64_t count) {
-  return load_mask<acc_t>(masks.recurrent + place, count) * masks.recurrent_scale;
-}
 
 // The gates of `rows` rows of a step for the `count` units from `unit` on.
 // input_gates, hidden_gates: (rows, 3, lanes).
@@ -91,70 +76,34 @@ inline __attribute__((always_inline)) void prefetch_targets(const FwdChunk<scala
 
 template <typename scalar_t, typename operand_t, bool masked>
 void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
+  if (!p.reset_after) return reset_before_fwd<masked>(p, thread, threads, barrier);
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
-  constexpr int tile_rows = kTileRows<3>;
-  constexpr int64_t values = packed_values<scalar_t, operand_t>;
   const int64_t groups = (p.H + lanes - 1) / lanes;
   const int64_t begin = share(groups, thread, threads);
   const int64_t end = share(groups, thread + 1, threads);
 
-  // out (rows, 3, lanes) = a (rows, K) times the weights of a group's units
-  const auto multiply = [&](auto start, const void* weights, int64_t K, int64_t group, int64_t rows, const operand_t* a,
-                            int64_t a_stride, acc_t* out) __attribute__((always_inline)) {
-    const acc_t* bias = start == Start::bias ? p.input_bias + group * lanes : nullptr;
-    if (!p.packed) {
-      unpacked_product_rows<acc_t>(rows, a, a_stride, static_cast<const operand_t*>(weights), p.H, K, group * lanes,
-                                   std::min<int64_t>(lanes, p.H - group * lanes), bias, p.h_stride, out);
-      return;
-    }
-    const acc_t* panel = static_cast<const acc_t*>(weights) + group * ((K + values - 1) / values) * 3 * lanes;
-    product_rows<3, decltype(start)::value>(rows, a, a_stride, panel, K, bias, p.h_stride, out, 3 * lanes);
-  };
-
-  for (int64_t group = begin; group < end; ++group) {
-    for_each_tile<tile_rows>(p.rows, [&](int64_t row, int64_t rows) {
-      multiply(std::integral_constant<Start, Start::bias>(), p.weight_ih, p.I, group, rows, p.x + row * p.x_stride,
-               p.x_stride, p.input_gates + (group * p.rows + row) * 3 * lanes);
-    });
-  }
-
-  // Where a step is one tile, several groups' products come before their gates, which then overlap each other: the
-  // gates of a single row wait for their own results most of the time.
-  constexpr int64_t most_groups = 4;
-  constexpr int64_t tile_size = tile_rows * 3 * lanes;
-  alignas(64) acc_t hidden_gates[most_groups * tile_size];
+  multiply_input(p, begin, end);
   for (int64_t i = 0; i < p.step_count; ++i) {
     const Step& step = p.steps[i];
     const int64_t done = p.first_step + i;
     const operand_t* h = p.h[done % 2];
     operand_t* h_next = p.h[(done + 1) % 2];
-    const int64_t at_once = step.rows <= tile_rows ? most_groups : 1;
     barrier.wait(thread, threads, done);
-    for (int64_t first = 0; first < end - begin; first += at_once) {
-      const int64_t last = std::min(end - begin, first + at_once);
-      const auto group_of = [&](int64_t j) { return done % 2 == 0 ? begin + j : end - 1 - j; };
-      for_each_tile<tile_rows>(step.rows, [&](int64_t row, int64_t rows) __attribute__((always_inline)) {
-        for (int64_t j = first; j < last; ++j) {
-          prefetch_targets(p, step, row, rows, group_of(j) * lanes);
-          multiply(std::integral_constant<Start, Start::zero>(), p.weight_hh, p.H, group_of(j), rows,
-                   h + row * p.h_stride, p.h_stride, hidden_gates + (j - first) * tile_size);
-        }
-        for (int64_t j = first; j < last; ++j) {
-          const int64_t group = group_of(j);
+    for_each_unit_tile<acc_t, 3>(
+        begin, end, /*ascending=*/done % 2 == 0, step.rows,
+        [&](int64_t group, int64_t row, int64_t rows, acc_t* product) __attribute__((always_inline)) {
+          prefetch_targets(p, step, row, rows, group * lanes);
+          multiply_units<3, Start::zero>(p, kThreeGates, p.weight_hh, p.H, group, rows, h + row * p.h_stride,
+                                         p.h_stride, product);
+        },
+        [&](int64_t group, int64_t row, int64_t rows, const acc_t* product) __attribute__((always_inline)) {
           gates_fwd<masked>(p, step, row, rows, group * lanes, std::min<int64_t>(lanes, p.H - group * lanes),
-                            p.input_gates + (group * p.rows + step.row + row) * 3 * lanes,
-                            hidden_gates + (j - first) * tile_size, h_next);
-        }
-      });
-    }
+                            p.input_gates + (group * p.rows + step.row + row) * 3 * lanes, product, h_next);
+        });
     barrier.finished(thread, done + 1);
   }
 }
-
-// Rows, and steps, whose gate gradients are summed in one chain of additions for the gradients of the biases: sums of
-// sums round less than one long sum.
-constexpr int64_t kLongestBiasSum = 32;
 
 // The derivative of the gates of a step, for the `count` units from `unit` on.
 template <bool masked, typename scalar_t, typename operand_t>
@@ -165,11 +114,10 @@ inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, op
   using Vector = typename Math::Vector;
   GateGrads<Vector> sums{};
   const auto add_sums = [&] {
-    const Vector of_gates[4] = {sums.n, sums.r, sums.z, sums.q};
-    for (int gate = 0; gate < 4; ++gate) {
-      acc_t* partial = p.dbias_partial + gate * p.dh_stride + unit;
-      store<acc_t>(partial, load<acc_t>(partial, Math::lanes) + of_gates[gate], Math::lanes);
-    }
+    add_bias_sum(p, 0, unit, sums.n);
+    add_bias_sum(p, 1, unit, sums.r);
+    add_bias_sum(p, 2, unit, sums.z);
+    add_bias_sum(p, 3, unit, sums.q);
     sums = GateGrads<Vector>{};
   };
   for (int64_t row = 0; row < step.rows; ++row) {
@@ -203,68 +151,9 @@ inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, op
   add_sums();
 }
 
-// Adds the thread's partial sums to the gradients of the biases, and clears them.
-template <typename scalar_t, typename operand_t>
-void flush_bias_sums(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit, int64_t last_unit) {
-  for (int gate = 0; gate < 4; ++gate) {
-    for (int64_t i = gate * p.dh_stride + first_unit; i < gate * p.dh_stride + last_unit; ++i) {
-      p.dbias[i] += p.dbias_partial[i];
-      p.dbias_partial[i] = 0;
-    }
-  }
-}
-
-// The thread's units of what of the states before each step entered the recurrent product.
-template <typename scalar_t, typename operand_t>
-void mask_previous_states(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit, int64_t last_unit) {
-  using acc_t = acc_type<scalar_t>;
-  constexpr int64_t lanes = VectorMath<acc_t>::lanes;
-  for (const Step* step = p.steps; step < p.steps + p.step_count; ++step) {
-    for (int64_t row = 0; row < step->rows; ++row) {
-      const scalar_t* h_prev = p.h_prev[step->row + row];
-      scalar_t* operand = p.operand + (step->row + row) * p.H;
-      for (int64_t unit = first_unit; unit < last_unit; unit += lanes) {
-        const int64_t count = std::min(lanes, last_unit - unit);
-        const auto h = h_prev == nullptr ? typename VectorMath<acc_t>::Vector{} : load<acc_t>(h_prev + unit, count);
-        store<acc_t>(operand + unit, h * recurrent_factor(p.masks, row * p.H + unit, count), count);
-      }
-    }
-  }
-}
-
-// Adds R' dgates of some rows of a step, for the columns of a panel, to dh.
-template <bool masked, typename scalar_t, typename operand_t>
-inline __attribute__((always_inline)) void add_recurrent_product(const BwdChunk<scalar_t, operand_t>& p,
-                                                                 const Step& step, int64_t row, int64_t rows,
-                                                                 int64_t first_unit, const acc_type<scalar_t>* panel) {
-  using acc_t = acc_type<scalar_t>;
-  constexpr int64_t columns = kPanelColumns<acc_t>;
-  constexpr int64_t lanes = VectorMath<acc_t>::lanes;
-  const operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + p.H;
-  acc_t* dh = p.dh + row * p.dh_stride + first_unit;
-  const acc_t* no_bias = nullptr;
-  if (!masked || p.masks.recurrent == nullptr) {
-    product_rows<kPanelVectors, Start::accumulate>(rows, dgates, p.dgates_stride, panel, 3 * p.H, no_bias, 0, dh,
-                                                   p.dh_stride);
-    return;
-  }
-  alignas(64) acc_t product[kTileRows<kPanelVectors> * columns];
-  product_rows<kPanelVectors, Start::zero>(rows, dgates, p.dgates_stride, panel, 3 * p.H, no_bias, 0, product, columns);
-  for (int64_t m = 0; m < rows; ++m) {
-    for (int64_t unit = 0; unit < std::min(columns, p.H - first_unit); unit += lanes) {
-      const int64_t count = std::min(lanes, p.H - first_unit - unit);
-      acc_t* target = dh + m * p.dh_stride + unit;
-      store<acc_t>(
-          target,
-          load<acc_t>(target, lanes) + load<acc_t>(product + m * columns + unit, lanes) *
-                                           recurrent_factor(p.masks, (row + m) * p.H + first_unit + unit, count),
-          lanes);
-    }
-  }
-}
-
 template <typename scalar_t, typename operand_t, bool masked>
 void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
+  if (!p.reset_after) return reset_before_bwd<masked>(p, thread, threads, barrier);
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
   constexpr int64_t values = packed_values<scalar_t, operand_t>;
@@ -289,7 +178,7 @@ void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
       if (product) {
         const Step& step = p.steps[i - 1];
         for_each_tile<kTileRows<kPanelVectors>>(step.rows, [&](int64_t row, int64_t rows) {
-          add_recurrent_product<masked>(p, step, row, rows, panel * columns, weight_hh + panel * panel_size);
+          add_recurrent_product<masked>(p, step, row, rows, panel * columns, 3 * p.H, weight_hh + panel * panel_size);
         });
       }
       if (i == p.step_count) continue;

@@ -25,6 +25,7 @@ StepDirection direction_of(const Sequence& s, const Layer& layer, int64_t d) {
     return mask ? mask->select(0, d).contiguous() : Tensor();
   };
   StepDirection direction{d == 1,
+                          v.reset_after,
                           first[0],
                           first[1],
                           {},
@@ -62,7 +63,8 @@ FwdResult gru_fwd_cuda(const Layer& layer, bool save_gates, bool save_y) {
   const Tensor y = !save_y        ? at::empty({0}, options)
                    : x.dim() == 2 ? at::empty({s.N, s.D * s.H}, options)
                                   : at::empty({s.T, s.B, s.D * s.H}, options);
-  const Tensor gates = save_gates ? at::empty({s.D, s.N, 4, s.H}, options) : at::empty({0}, options);
+  const Tensor gates =
+      save_gates ? at::empty({s.D, s.N, layer.variant.saved_gates(), s.H}, options) : at::empty({0}, options);
   const Tensor h = new_state(s, hx, options.dtype(acc_dtype_of(x.scalar_type())));
   for (int64_t d = 0; d < s.D && s.N > 0; ++d) {
     gru_step_fwd(s, x, direction_of(s, layer, d), save_y ? y.narrow(-1, d * s.H, s.H) : Tensor(),
@@ -93,7 +95,7 @@ BwdResult gru_bwd_cuda(const std::optional<Tensor>& dy, const std::optional<Tens
       const auto new_grad = [&](at::IntArrayRef shape) {
         return s.N > 0 ? at::empty(shape, acc_options) : at::zeros(shape, acc_options);
       };
-      grads[d] = {new_grad({3 * s.H, s.I}), new_grad({3 * s.H, s.H}), new_grad({4 * s.H})};
+      grads[d] = {new_grad({3 * s.H, s.I}), new_grad({3 * s.H, s.H}), new_grad({layer.variant.saved_gates() * s.H})};
     }
     if (s.N == 0) continue;
     const auto columns = [&](const Tensor& tensor) { return tensor.narrow(-1, d * s.H, s.H); };
@@ -110,8 +112,10 @@ BwdResult gru_bwd_cuda(const std::optional<Tensor>& dy, const std::optional<Tens
       dweights.push_back(grad.weight_hh.to(dtype));
       if (!s.has_bias) continue;
       const Tensor of_r_and_z = grad.bias.narrow(0, s.H, 2 * s.H);
-      dweights.push_back(at::cat({of_r_and_z, grad.bias.narrow(0, 0, s.H)}).to(dtype));
-      dweights.push_back(grad.bias.narrow(0, s.H, 3 * s.H).to(dtype, /*non_blocking=*/false, /*copy=*/true));
+      const Tensor of_n = grad.bias.narrow(0, 0, s.H);
+      const Tensor of_q = layer.variant.reset_after ? grad.bias.narrow(0, 3 * s.H, s.H) : of_n;
+      dweights.push_back(at::cat({of_r_and_z, of_n}).to(dtype));
+      dweights.push_back(at::cat({of_r_and_z, of_q}).to(dtype));
     }
   }
   return {need.dx ? dx.to(dtype).view(x.sizes()) : not_needed(), need.dhx ? dh.to(dtype) : not_needed(), dweights};

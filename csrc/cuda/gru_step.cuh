@@ -93,6 +93,14 @@ gru_step_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<scalar_t>>
   }
 }
 
+// The state before the step.
+template <typename scalar_t, typename acc_t>
+GRU_DEVICE acc_t previous_state(const GruStepBwdParams<scalar_t, acc_t>& p, int64_t row, int64_t unit) {
+  if (row < p.prev_rows) return device::to_acc(device::load_global(p.y_prev + row * p.y_stride + unit));
+  if (p.h0 != nullptr) return device::to_acc(device::load_global(p.h0 + row * p.H + unit));
+  return 0;
+}
+
 // Grid: as forward, for max(rows, product_rows) rows.
 template <typename scalar_t>
 GRU_KERNEL(kStepThreads, 2)
@@ -120,12 +128,7 @@ gru_step_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<scalar_t>>
     const scalar_t* saved = p.gates + row * 4 * p.H + u;
     const Gates<acc_t> gates{to_acc(load_global(saved)), to_acc(load_global(saved + p.H)),
                              to_acc(load_global(saved + 2 * p.H)), to_acc(load_global(saved + 3 * p.H))};
-    acc_t h = 0;
-    if (row < p.prev_rows) {
-      h = to_acc(load_global(p.y_prev + row * p.y_stride + u));
-    } else if (p.h0 != nullptr) {
-      h = to_acc(load_global(p.h0 + row * p.H + u));
-    }
+    const acc_t h = previous_state(p, row, u);
     GateGrads<acc_t> grads;
     store_global(dh, p.masks.any ? cell_bwd(gates, h, d, grads, cell_masks(p.masks, row * p.H + u))
                                  : cell_bwd(gates, h, d, grads));

@@ -13,6 +13,7 @@ namespace gru_ext {
 // One direction of a layer, in the operator's dtype; letters and shapes as in ../gru.h.
 struct StepDirection {
   bool reverse;
+  bool reset_after;             // whether the reset gate comes after the recurrent product
   at::Tensor weight_ih;         // (3H, I)
   at::Tensor weight_hh;         // (3H, H)
   at::Tensor bias_ih, bias_hh;  // (3H), contiguous; undefined without biases
