@@ -1,6 +1,7 @@
 """The fastest exact GRU for PyTorch: hand-written kernels behind a drop-in ``nn.Module``."""
 
 from gru_ext import functional as functional
+from gru_ext.kernel_choice import kernels, use_cuda_kernels
 from gru_ext.modules import GRU, GRUCell
 from gru_ext.quantize import QuantizedGRU, QuantizedGRUCell, quantize_dynamic
 from gru_ext.replace import replace_gru
@@ -13,6 +14,8 @@ __all__ = [
     "QuantizedGRUCell",
     "__version__",
     "functional",
+    "kernels",
     "quantize_dynamic",
     "replace_gru",
+    "use_cuda_kernels",
 ]

@@ -15,6 +15,7 @@ import sys
 import torch
 from cases import FLOATING, Options, make_problem
 from test_gru import LARGE, SIZES, check_accuracy
+from test_regularizers import check_accuracy as check_accuracy_with_masks
 
 from gru_ext import library
 from gru_ext.info import info
@@ -29,6 +30,7 @@ for dtype in FLOATING:
             check_accuracy(make_problem(size, options, dtype), make_problem(size, options, dtype))
     torch.manual_seed(0)
     check_accuracy(make_problem(*LARGE[0], dtype))
+    check_accuracy_with_masks(SIZES[-1], Options(bidirectional=True, packed=True), dtype)
 print("accurate")
 """
 

@@ -16,7 +16,19 @@ from typing import Any
 
 import pytest
 import torch
-from cases import FLOATING, Layer, Options, Problem, Size, make_problem, solve, solve_all
+from cases import (
+    FLOATING,
+    Layer,
+    Options,
+    Problem,
+    Size,
+    layer_with,
+    make_problem,
+    reference_with,
+    solve,
+    solve_all,
+    variants_of,
+)
 from compare import assert_all_accurate, assert_all_near, assert_near, assert_same_bits
 from process import output_of, run_python
 from torch import Tensor, nn
@@ -25,7 +37,6 @@ from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
 
 import gru_ext
 from gru_ext import functional, library, reference
-from gru_ext.autograd import gru_layer
 from gru_ext.variant import Variant
 
 SIZES = [
@@ -380,49 +391,19 @@ def test_each_gradient_is_the_same_alone(need: tuple[bool, bool, bool]) -> None:
 # ---- With masks
 
 
-def variants_of(problem: Problem) -> dict[str, Variant]:
-    """Masks of each kind for a problem, alone and together, and the zoneout of eval mode."""
-    directions = 2 if problem.bidirectional else 1
-    hidden = problem.weights[1].shape[1]
-    rows = problem.x.shape[:-1].numel()
-    assert problem.dh_n is not None
-    of_steps, of_states = (directions, rows, hidden), problem.dh_n.shape
-    zoneout, recurrent, candidate = (torch.rand(shape) < 0.6 for shape in (of_steps, of_states, of_steps))
-    alone = {
-        "zoneout": Variant(zoneout_mask=zoneout),
-        "zoneout of eval mode": Variant(zoneout=0.3),
-        "recurrent dropout": Variant(recurrent_mask=recurrent, recurrent_dropout=0.4),
-        "candidate dropout": Variant(candidate_mask=candidate, candidate_dropout=0.4),
-        "all": Variant(zoneout, recurrent, candidate, 0.0, 0.4, 0.4),
-    }
-    return {name: variant._replace(reset_after=False) for name, variant in alone.items()}
-
-
-def layer_with(variant: Variant) -> Layer:
-    return lambda x, hx, weights, batch_sizes, bidirectional: gru_layer(
-        x, hx, weights, batch_sizes, bidirectional, variant
-    )
-
-
-def reference_with(variant: Variant) -> Layer:
-    return lambda x, hx, weights, batch_sizes, bidirectional: reference.gru(
-        x, hx, weights, batch_sizes, bidirectional, variant
-    )
-
-
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 @pytest.mark.parametrize("options", SOME_OPTIONS, ids=str)
 @pytest.mark.parametrize("size", [SMALL, Size(5, 14, 9, 40)], ids=str)
 def test_accuracy_with_masks(size: Size, options: Options, dtype: torch.dtype) -> None:
     problems = [make_problem(size, options, dtype) for _ in range(3)]
-    for variant in variants_of(problems[0]).values():
+    for variant in variants_of(problems[0], reset_after=False).values():
         check_accuracy(*problems, ours=layer_with(variant), plain=reference_with(variant))
 
 
 @pytest.mark.parametrize("options", [SOME_OPTIONS[0], SOME_OPTIONS[4]], ids=str)
 def test_gradcheck_with_masks(options: Options) -> None:
     problem = make_problem(Size(3, 2, 2, 3), options)
-    for variant in variants_of(problem).values():
+    for variant in variants_of(problem, reset_after=False).values():
         function, leaves = function_of(layer_with(variant), problem)
         assert gradcheck(function, leaves)
         assert gradgradcheck(function, leaves, fast_mode=True)
@@ -431,7 +412,7 @@ def test_gradcheck_with_masks(options: Options) -> None:
 def test_the_reference_s_gradients_by_hand_equal_autograd_s_with_masks() -> None:
     problem = make_problem(SMALL, Options(bidirectional=True, packed=True))
     arguments = (problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional)
-    for variant in variants_of(problem).values():
+    for variant in variants_of(problem, reset_after=False).values():
         dx, dhx, dweights = reference.gru_bwd(problem.dy, problem.dh_n, *arguments, variant)
         names = [f"d{name}" for name in problem.names]
         by_hand = {"dx": dx, "dhx": dhx, **dict(zip(names, dweights, strict=True))}
