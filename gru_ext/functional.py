@@ -121,9 +121,10 @@ def gru(
     size, hidden = weights[0].shape[-1], weights[1].shape[-1]
     check_sizes(input, hx, size, hidden, layers, batch_first, batch_sizes)
     per_layer = len(weights) // num_layers
-    rates = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
-    regularized = rates != NO_RATES
+    rates = NO_RATES
+    regularized = (zoneout, recurrent_dropout, candidate_dropout, weight_dropout) != NO_RATES
     if regularized:
+        rates = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
         check_rates("gru", rates)
         weights = drop_weights(weights, per_layer // directions, weight_dropout, training)
     recurrence = PLAIN if reset_after else _RESET_BEFORE

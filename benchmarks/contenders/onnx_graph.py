@@ -14,10 +14,11 @@ from benchmarks.suites import Size
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
-def build(problem: Problem) -> bytes:
+def build(problem: Problem, reset_after: bool = True) -> bytes:
     """The serialized model: input x (T, B, I), output y (T, B, D*H), float32.
 
-    ONNX orders the gates z, r, n and joins both biases; ``linear_before_reset`` is the recurrence of ``nn.GRU``.
+    ONNX orders the gates z, r, n and joins both biases; with ``reset_after``, its ``linear_before_reset``, it has the
+    recurrence of ``nn.GRU``.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -42,7 +43,7 @@ def build(problem: Problem) -> bytes:
                 [f"Y{layer}"],  # (T, D, B, H)
                 hidden_size=size.H,
                 direction="bidirectional" if size.D == 2 else "forward",
-                linear_before_reset=1,
+                linear_before_reset=int(reset_after),
             ),
             helper.make_node("Transpose", [f"Y{layer}"], [f"rows{layer}"], perm=[0, 2, 1, 3]),
             helper.make_node("Reshape", [f"rows{layer}", "rows"], [target]),
