@@ -231,7 +231,11 @@ PACKED_FAULTS: list[Fault] = [
         RuntimeError,
         "expected batch_sizes with the sum N = 9, the rows of x, got 0",
     ),
-    ({"batch_sizes": sizes(), "x": zeros(0, 2)}, RuntimeError, "expected x with T >= 1 steps, got T = 0"),
+    (
+        {"batch_sizes": sizes(), "x": zeros(0, 2)},
+        RuntimeError,
+        "expected hx of shape (D, B, H) = (1, 0, 5), got (1, 3, 5)",
+    ),
     (
         {"batch_sizes": sizes(3, 3, 2, 1).int()},
         RuntimeError,
