@@ -119,7 +119,7 @@ print(mebibytes("VmHWM") - before)
 
 
 def test_memory() -> None:
-    """y has 24 MiB here: inference does without it, training without its gradient."""
+    """The outputs have 24 MiB here: inference does without them, training without their gradient."""
     for use in ("inference", "training"):
         every, last = (float(output_of(run_python("-c", MEMORY, outputs, use))) for outputs in ("all", "last"))
         assert every - last > 18, f"{use}: {every} MiB with all outputs, {last} MiB with the last"
