@@ -9,7 +9,7 @@ import math
 import numbers
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, NoReturn, overload
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,13 @@ def describe(module: nn.Module, **defaults: Any) -> str:
     given = {name: getattr(module, name) for name in defaults}
     parts = [f"{name}={value}" for name, value in given.items() if value != defaults[name]]
     return ", ".join([f"{module.input_size}, {module.hidden_size}", *parts])
+
+
+def refuse_script(module: nn.Module) -> NoReturn:
+    """Raise what ``torch.jit.script`` of a model with this module deserves, which asks each module before it begins."""
+    raise NotImplementedError(
+        f"{type(module).__name__}: torch.jit.script cannot compile it; use torch.export or torch.compile"
+    )
 
 
 def _reset_parameters(module: GRU | GRUCell) -> None:
@@ -308,6 +315,8 @@ class GRU(nn.Module):
             reset_after=self.reset_after,
         )
 
+    __prepare_scriptable__ = refuse_script
+
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults, as ``torch.nn.GRU`` prints them."""
         defaults: dict[str, Any] = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0}
@@ -431,6 +440,8 @@ class GRUCell(nn.Module):
             training=self.training,
             reset_after=self.reset_after,
         )
+
+    __prepare_scriptable__ = refuse_script
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults, as ``torch.nn.GRUCell`` prints them."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gru_ext import _C as _C  # registers the operator
+from gru_ext import library as library  # registers the operator
 from gru_ext.variant import Variant
 
 _ops = torch.ops.gru_ext

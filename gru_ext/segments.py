@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gru_ext import _C as _C  # registers the operator
+from gru_ext import library as library  # registers the operator
 from gru_ext.layout import Outputs, last_output
 
 _ops = torch.ops.gru_ext

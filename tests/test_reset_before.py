@@ -36,7 +36,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
 
 import gru_ext
-from gru_ext import _C, functional, reference
+from gru_ext import functional, library, reference
 from gru_ext.variant import Variant
 
 SIZES = [
@@ -151,9 +151,9 @@ import torch
 from cases import FLOATING, make_problem
 from test_reset_before import LARGE, SIZES, SOME_OPTIONS, check_accuracy
 
-from gru_ext import _C
+from gru_ext import library
 
-assert _C.cpu_isa() == sys.argv[1]
+assert library.cpu_isa() == sys.argv[1]
 torch.set_num_threads(1)
 for dtype in FLOATING:
     for size in SIZES[1:]:
@@ -165,7 +165,7 @@ print("accurate")
 """
 
 
-@pytest.mark.parametrize("isa", _C.available_cpu_isas()[:-1])
+@pytest.mark.parametrize("isa", library.available_cpu_isas()[:-1])
 def test_accuracy_with_each_other_instruction_set(isa: str) -> None:
     assert output_of(run_python("-c", ACCURACY, isa, environment={"GRU_EXT_CPU_ISA": isa})) == "accurate\n"
 

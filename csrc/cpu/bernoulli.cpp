@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 #include "../philox.h"
 
@@ -71,12 +72,23 @@ at::Tensor bernoulli(const at::Tensor& seed, at::IntArrayRef shape, double p) {
   return result;
 }
 
+// Of one counter (4) and a key (2), for tests of the generator.
+std::vector<int64_t> philox_words(at::IntArrayRef counter, at::IntArrayRef key) {
+  TORCH_CHECK(counter.size() == 4 && key.size() == 2, "philox: expected a counter of 4 words and a key of 2, got ",
+              counter.size(), " and ", key.size());
+  uint32_t words[4][1];
+  for (int i = 0; i < 4; ++i) words[i][0] = static_cast<uint32_t>(counter[i]);
+  philox(words, static_cast<uint32_t>(key[0]), static_cast<uint32_t>(key[1]));
+  return {words[0][0], words[1][0], words[2][0], words[3][0]};
+}
+
 }  // namespace
 }  // namespace gru_ext
 
 TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
   m.set_python_module("gru_ext.regularizers");
   m.def("bernoulli(Tensor seed, SymInt[] shape, float p) -> Tensor");
+  m.def("philox(int[4] counter, int[2] key) -> int[]", gru_ext::philox_words);
 }
 
 TORCH_LIBRARY_IMPL(gru_ext, CPU, m) { m.impl("bernoulli", gru_ext::bernoulli); }

@@ -10,6 +10,7 @@
 #include "buffers.h"
 #include "kernels.h"
 #include "layer.h"
+#include "results.h"
 
 namespace gru_ext {
 namespace {
@@ -230,20 +231,29 @@ BwdResult gru_bwd_cpu(const std::optional<Tensor>& dy, const std::optional<Tenso
                       const Tensor& y, const Tensor& gates, Need need) {
   const BelowAutogradAndAutocast guard;
   const Sequence s = check_bwd(dy, dh_n, layer, y, gates);
-  const Tensor& x = layer.x;
-  const std::optional<Tensor>& hx = layer.hx;
-  const TensorList weights = layer.weights;
-  const auto options = x.options();
-  const Tensor dx = need.dx ? pooled_empty(x.sizes(), options) : at::empty({0}, options);
+  const auto options = layer.x.options();
+  const Tensor dx = need.dx ? pooled_empty(layer.x.sizes(), options) : at::empty({0}, options);
   const Tensor dhx = need.dhx ? at::empty({s.D, s.B, s.H}, options) : at::empty({0}, options);
   std::vector<Tensor> dweights;
   if (need.dweights) {
-    for (const Tensor& weight : weights) dweights.push_back(pooled_empty(weight.sizes(), options));
+    for (const Tensor& weight : layer.weights) dweights.push_back(pooled_empty(weight.sizes(), options));
   }
+  const BwdResult results{dx, dhx, dweights};
+  gru_bwd_cpu_into(s, dy, dh_n, layer, y, gates, need, results);
+  return results;
+}
+
+void gru_bwd_cpu_into(const Sequence& s, const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n,
+                      const Layer& layer, const Tensor& y, const Tensor& gates, Need need, const BwdResult& results) {
+  const BelowAutogradAndAutocast guard;
+  const Tensor dx = std::get<0>(results), dhx = std::get<1>(results);
+  const std::vector<Tensor>& dweights = std::get<2>(results);
+  const Tensor& x = layer.x;
+  const std::optional<Tensor>& hx = layer.hx;
   if (s.N == 0) {
     if (need.dhx) dh_n.has_value() ? dhx.copy_(*dh_n) : dhx.zero_();
     for (const Tensor& grad : dweights) grad.zero_();
-    return {dx, dhx, dweights};
+    return;
   }
   with_scalar_and_operand_type(x.scalar_type(), [&](auto scalar, auto operand) {
     using scalar_t = decltype(scalar);
@@ -252,15 +262,15 @@ BwdResult gru_bwd_cpu(const std::optional<Tensor>& dy, const std::optional<Tenso
     const auto data = [](const Tensor& tensor) {
       return tensor.defined() ? tensor.const_data_ptr<scalar_t>() : nullptr;
     };
-    const double flops = 6.0 * s.B * s.H * s.H;
+    const double flops = bwd_flops(s);
     const bool side_by_side = runs_side_by_side(s, flops);
     std::vector<Tensor> dx_of_directions;
     if (need.dx) dx_of_directions.assign(2, dx);
-    if (need.dx && side_by_side) dx_of_directions[1] = pooled_empty(dx.sizes(), options);
+    if (need.dx && side_by_side) dx_of_directions[1] = pooled_empty(dx.sizes(), dx.options());
     const LayerMasks masks(layer.variant);
     const BwdTensors<scalar_t> tensors{with_contiguous_rows(x),
                                        data(h0),
-                                       weights,
+                                       layer.weights,
                                        layer.variant,
                                        y,
                                        data(gates),
@@ -273,7 +283,6 @@ BwdResult gru_bwd_cpu(const std::optional<Tensor>& dy, const std::optional<Tenso
     run_layer<BwdPass<scalar_t, decltype(operand)>>(s, tensors, flops);
     if (need.dx && side_by_side) dx.add_(dx_of_directions[1]);
   });
-  return {dx, dhx, dweights};
 }
 
 }  // namespace gru_ext

@@ -9,6 +9,7 @@
 #include "buffers.h"
 #include "kernels.h"
 #include "layer.h"
+#include "results.h"
 
 namespace gru_ext {
 namespace {
@@ -203,18 +204,25 @@ FwdResult gru_fwd_cpu(const Layer& layer, bool save_gates, bool save_y) {
   const BelowAutogradAndAutocast guard;
   const Sequence s = check_fwd(layer);
   const Tensor& x = layer.x;
-  const std::optional<Tensor>& hx = layer.hx;
-  const TensorList weights = layer.weights;
   const auto options = x.options();
   const Tensor y = !save_y        ? at::empty({0}, options)
                    : x.dim() == 2 ? pooled_empty({s.N, s.D * s.H}, options)
                                   : pooled_empty({s.T, s.B, s.D * s.H}, options);
   const Tensor gates =
       save_gates ? pooled_empty({s.D, s.N, layer.variant.saved_gates(), s.H}, options) : at::empty({0}, options);
-  const Tensor h_n = at::empty({s.D, s.B, s.H}, options);
+  const FwdResult results{y, at::empty({s.D, s.B, s.H}, options), gates};
+  gru_fwd_cpu_into(s, layer, results);
+  return results;
+}
+
+void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& results) {
+  const BelowAutogradAndAutocast guard;
+  const Tensor &y = std::get<0>(results), &h_n = std::get<1>(results), &gates = std::get<2>(results);
+  const Tensor& x = layer.x;
+  const std::optional<Tensor>& hx = layer.hx;
   if (s.N == 0) {
     hx.has_value() ? h_n.copy_(*hx) : h_n.zero_();
-    return {y, h_n, gates};
+    return;
   }
   with_scalar_and_operand_type(x.scalar_type(), [&](auto scalar, auto operand) {
     using scalar_t = decltype(scalar);
@@ -222,15 +230,14 @@ FwdResult gru_fwd_cpu(const Layer& layer, bool save_gates, bool save_y) {
     const LayerMasks masks(layer.variant);
     const FwdTensors<scalar_t> tensors{with_contiguous_rows(x),
                                        h0.defined() ? h0.const_data_ptr<scalar_t>() : nullptr,
-                                       weights,
+                                       layer.weights,
                                        layer.variant,
-                                       save_y ? y : Tensor(),
+                                       y.dim() > 1 ? y : Tensor(),
                                        h_n.data_ptr<scalar_t>(),
-                                       save_gates ? gates.data_ptr<scalar_t>() : nullptr,
+                                       gates.dim() > 1 ? gates.data_ptr<scalar_t>() : nullptr,
                                        masks};
-    run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, 6.0 * s.B * s.H * (s.H + s.I));
+    run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, fwd_flops(s));
   });
-  return {y, h_n, gates};
 }
 
 }  // namespace gru_ext
