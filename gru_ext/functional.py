@@ -39,10 +39,10 @@ def gru(
     resets: Tensor | None = None,
     reset_state: Tensor | None = None,
     outputs: str = "all",
-    zoneout: float = 0.0,
-    recurrent_dropout: float = 0.0,
-    candidate_dropout: float = 0.0,
-    weight_dropout: float = 0.0,
+    zoneout: float = 0,
+    recurrent_dropout: float = 0,
+    candidate_dropout: float = 0,
+    weight_dropout: float = 0,
     reset_after: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Run a GRU of L layers over whole sequences.
@@ -129,6 +129,9 @@ def gru(
         weights = drop_weights(weights, per_layer // directions, weight_dropout, training)
     recurrence = PLAIN if reset_after else _RESET_BEFORE
 
+    drops = num_layers > 1 and training and dropout > 0
+    between = partial(torch.nn.functional.dropout, p=dropout) if drops else None
+
     def run(
         input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None, batch: int | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -141,8 +144,6 @@ def gru(
                 variant = regularize(recurrence, rates, training, x, hx, batch_sizes, batch, directions, hidden)
             return gru_layer(x, hx, layer_weights, batch_sizes, bidirectional, variant, save_y)
 
-        drops = num_layers > 1 and training and dropout > 0
-        between = partial(torch.nn.functional.dropout, p=dropout) if drops else None
         return run_layers(run_layer, input, hx, num_layers, directions, batch_first, batch_sizes, between, outputs)
 
     if lengths is None and resets is None:
@@ -158,8 +159,8 @@ def gru_cell(
     bias_ih: Tensor | None = None,
     bias_hh: Tensor | None = None,
     *,
-    zoneout: float = 0.0,
-    candidate_dropout: float = 0.0,
+    zoneout: float = 0,
+    candidate_dropout: float = 0,
     training: bool = False,
     reset_after: bool = True,
 ) -> Tensor:

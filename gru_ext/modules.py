@@ -192,7 +192,7 @@ class GRU(nn.Module):
         self.bidirectional = bidirectional
         self.outputs = outputs
         for name, rate in rates._asdict().items():
-            setattr(self, name, float(rate))
+            setattr(self, name, float(rate) or 0)  # of an int torch.compile knows that it does not vary
         self.reset_after = reset_after
         self._weight_names: list[str] = []
         directions = 2 if bidirectional else 1
@@ -399,8 +399,8 @@ class GRUCell(nn.Module):
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
-        self.zoneout = float(zoneout)
-        self.candidate_dropout = float(candidate_dropout)
+        self.zoneout = float(zoneout) or 0  # as in GRU
+        self.candidate_dropout = float(candidate_dropout) or 0
         self.reset_after = reset_after
 
         def parameter(*shape: int) -> nn.Parameter:

@@ -10,15 +10,16 @@ from torch import Tensor
 class Variant(NamedTuple):
     """In the order and with the defaults of the operators' schemas (csrc/operators.h); docs/variants.md has equations.
 
-    Letters as in csrc/gru.h: D directions, B batch, H hidden, N rows of all steps.
+    Letters as in csrc/gru.h: D directions, B batch, H hidden, N rows of all steps. Rates of zero are ints, which
+    ``torch.compile`` takes as constant, while it makes floats variables of the graph.
     """
 
     zoneout_mask: Tensor | None = None  # (D, N, H) bool: the units that keep their state in a step
     recurrent_mask: Tensor | None = None  # (D, B, H) bool: the units whose state enters the recurrent product
     candidate_mask: Tensor | None = None  # (D, N, H) bool: the units whose candidate n enters the state
-    zoneout: float = 0.0  # without zoneout_mask: the part of its state that every unit keeps
-    recurrent_dropout: float = 0.0  # what recurrent_mask lets through is divided by 1 - recurrent_dropout
-    candidate_dropout: float = 0.0  # likewise
+    zoneout: float = 0  # without zoneout_mask: the part of its state that every unit keeps
+    recurrent_dropout: float = 0  # what recurrent_mask lets through is divided by 1 - recurrent_dropout
+    candidate_dropout: float = 0  # likewise
     reset_after: bool = True  # whether the reset gate comes after the recurrent product, or before it
 
     @property
