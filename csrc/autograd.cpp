@@ -13,40 +13,64 @@ using at::TensorList;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+std::optional<Tensor> optional(const Tensor& t) { return t.defined() ? std::optional<Tensor>(t) : std::nullopt; }
+
+// A variant between forward and backward: its tensors are the last of the saved ones, the rest is a list.
+constexpr size_t kVariantTensors = 3;
+
+void save_variant(const Variant& v, AutogradContext* ctx, variable_list& tensors) {
+  for (const auto& mask : {v.zoneout_mask, v.recurrent_mask, v.candidate_mask}) {
+    tensors.push_back(mask.value_or(Tensor()));
+  }
+  ctx->saved_data["rates"] = std::vector<double>{v.zoneout, v.recurrent_dropout, v.candidate_dropout};
+  ctx->saved_data["reset_after"] = v.reset_after;
+}
+
+Variant saved_variant(AutogradContext* ctx, const Tensor* tensors) {
+  const std::vector<double> rates = ctx->saved_data["rates"].toDoubleVector();
+  return {optional(tensors[0]), optional(tensors[1]), optional(tensors[2]), rates[0], rates[1], rates[2],
+          ctx->saved_data["reset_after"].toBool()};
+}
+
 class GruFunction : public torch::autograd::Function<GruFunction> {
  public:
   static variable_list forward(AutogradContext* ctx, const Tensor& x, const std::optional<Tensor>& hx,
-                               TensorList weights, const std::optional<Tensor>& batch_sizes, bool bidirectional) {
+                               TensorList weights, const std::optional<Tensor>& batch_sizes, bool bidirectional,
+                               const Variant& variant) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    auto [y, h_n, gates] = gru_fwd(x, hx, weights, batch_sizes, bidirectional, /*save_gates=*/true);
+    auto [y, h_n, gates] =
+        gru_fwd({x, hx, weights, batch_sizes, bidirectional, variant}, /*save_gates=*/true, /*save_y=*/true);
     variable_list saved = {x, hx.value_or(Tensor()), batch_sizes.value_or(Tensor()), y, gates};
     saved.insert(saved.end(), weights.begin(), weights.end());
+    if (!variant.is_plain()) save_variant(variant, ctx, saved);
     ctx->save_for_backward(std::move(saved));
     ctx->saved_data["bidirectional"] = bidirectional;
+    ctx->saved_data["plain"] = variant.is_plain();
     ctx->set_materialize_grads(false);
     return {y, h_n};
   }
 
-  // One gradient for each of x, hx, the weights, batch_sizes and bidirectional.
+  // One gradient for each of x, hx, the weights, batch_sizes, bidirectional and the variant.
   static variable_list backward(AutogradContext* ctx, const variable_list& grad_outputs) {
     const variable_list saved = ctx->get_saved_variables();
-    const auto optional = [](const Tensor& t) { return t.defined() ? std::optional<Tensor>(t) : std::nullopt; };
     const Tensor& x = saved[0];
     const std::optional<Tensor> hx = optional(saved[1]);
     const std::optional<Tensor> batch_sizes = optional(saved[2]);
-    const variable_list weights(saved.begin() + 5, saved.end());
+    const bool plain = ctx->saved_data["plain"].toBool();
+    const size_t end_of_weights = saved.size() - (plain ? 0 : kVariantTensors);
+    const variable_list weights(saved.begin() + 5, saved.begin() + end_of_weights);
+    const Variant variant = plain ? Variant() : saved_variant(ctx, &saved[end_of_weights]);
+    const Layer layer{x, hx, weights, batch_sizes, ctx->saved_data["bidirectional"].toBool(), variant};
 
     // An edge for each tensor argument that was given.
     const size_t first_weight = hx.has_value() ? 2 : 1;
     bool need_dweights = false;
     for (size_t i = 0; i < weights.size(); ++i) need_dweights |= ctx->needs_input_grad(first_weight + i);
-    const bool need_dx = ctx->needs_input_grad(0);
-    const bool need_dhx = hx.has_value() && ctx->needs_input_grad(1);
+    const Need need{ctx->needs_input_grad(0), hx.has_value() && ctx->needs_input_grad(1), need_dweights};
 
     const auto call = [&] {
-      return gru_bwd(optional(grad_outputs[0]), optional(grad_outputs[1]), x, hx, weights, batch_sizes,
-                     ctx->saved_data["bidirectional"].toBool(), /*y=*/saved[3], /*gates=*/saved[4], need_dx, need_dhx,
-                     need_dweights);
+      return gru_bwd(optional(grad_outputs[0]), optional(grad_outputs[1]), layer, /*y=*/saved[3], /*gates=*/saved[4],
+                     need);
     };
     const auto [dx, dhx, dweights] = [&] {
       if (at::GradMode::is_enabled()) return call();  // create_graph: record the backward itself
@@ -54,27 +78,26 @@ class GruFunction : public torch::autograd::Function<GruFunction> {
       return call();
     }();
 
-    variable_list grads = {need_dx ? dx : Tensor(), need_dhx ? dhx : Tensor()};
+    variable_list grads = {need.dx ? dx : Tensor(), need.dhx ? dhx : Tensor()};
     for (size_t i = 0; i < weights.size(); ++i) grads.push_back(need_dweights ? dweights[i] : Tensor());
-    grads.insert(grads.end(), {Tensor(), Tensor()});
+    grads.insert(grads.end(), {Tensor(), Tensor(), Tensor()});
     return grads;
   }
 };
 
-bool any_requires_grad(const Tensor& x, const std::optional<Tensor>& hx, TensorList weights) {
-  if (x.requires_grad() || (hx.has_value() && hx->requires_grad())) return true;
-  return std::any_of(weights.begin(), weights.end(), [](const Tensor& w) { return w.requires_grad(); });
+bool any_requires_grad(const Layer& l) {
+  if (l.x.requires_grad() || (l.hx.has_value() && l.hx->requires_grad())) return true;
+  return std::any_of(l.weights.begin(), l.weights.end(), [](const Tensor& w) { return w.requires_grad(); });
 }
 
 }  // namespace
 
-std::tuple<Tensor, Tensor> gru(const Tensor& x, const std::optional<Tensor>& hx, TensorList weights,
-                               const std::optional<Tensor>& batch_sizes, bool bidirectional) {
-  if (at::GradMode::is_enabled() && any_requires_grad(x, hx, weights)) {
-    const variable_list outputs = GruFunction::apply(x, hx, weights, batch_sizes, bidirectional);
+std::tuple<Tensor, Tensor> gru(const Layer& l, bool save_y) {
+  if (at::GradMode::is_enabled() && any_requires_grad(l)) {
+    const variable_list outputs = GruFunction::apply(l.x, l.hx, l.weights, l.batch_sizes, l.bidirectional, l.variant);
     return {outputs[0], outputs[1]};
   }
-  auto [y, h_n, gates] = gru_fwd(x, hx, weights, batch_sizes, bidirectional, /*save_gates=*/false);
+  auto [y, h_n, gates] = gru_fwd(l, /*save_gates=*/false, save_y);
   return {y, h_n};
 }
 

@@ -1,12 +1,20 @@
 // The GRU cell: one step of the recurrence for one hidden unit of one row, and its derivative.
 //
-// Both functions are written over a value type V: a scalar, or a vector of lanes of which each is a unit of its
+// All functions are written over a value type V: a scalar, or a vector of lanes of which each is a unit of its
 // own. `Math` supplies what differs between machines: `Math::sigmoid(V)` and `Math::tanh(V)`.
 // Nothing here knows of memory, threads or tiles, so that every kernel, on a CPU or a GPU, has the same cell.
 //
 //     r  = sigmoid(a_r)          a_r = W_r x + b_ir + R_r h + b_hr
 //     z  = sigmoid(a_z)          a_z = W_z x + b_iz + R_z h + b_hz
 //     n  = tanh(a_n + r * q)     a_n = W_n x + b_in,   q = R_n h + b_hn
+//     h' = n + z * (h - n)
+//
+// or, with the reset gate before the recurrent product, as a step of two parts, because that product needs the first
+// part of all units:
+//
+//     r  = sigmoid(a_r)          a_r = W_r x + b_ir + R_r h + b_hr
+//     z  = sigmoid(a_z)          a_z = W_z x + b_iz + R_z h + b_hz
+//     n  = tanh(a_n)             a_n = W_n x + b_in + R_n (r * h) + b_hn
 //     h' = n + z * (h - n)
 #pragma once
 
@@ -56,6 +64,56 @@ GRU_CELL_FUNCTION V cell_bwd(const Gates<V>& gates, V h, V d, GateGrads<V>& grad
   grads.r = grads.n * gates.q * gates.r * (one - gates.r);
   grads.q = grads.n * gates.r;
   return d * gates.z;
+}
+
+// ---- Reset gate before the recurrent product
+
+template <typename V>
+struct ResetBeforeGates {
+  V r;  // reset gate
+  V z;  // update gate
+  V n;  // candidate state
+};
+
+template <typename V>
+struct ResetBeforeGrads {
+  V r;  // of a_r
+  V z;  // of a_z
+  V n;  // of a_n
+};
+
+// The first part. Returns r * h, and r and z in `gates`.
+template <typename Math, typename V>
+GRU_CELL_FUNCTION V reset_fwd(V a_r, V a_z, V h, ResetBeforeGates<V>& gates) {
+  gates.r = Math::sigmoid(a_r);
+  gates.z = Math::sigmoid(a_z);
+  return gates.r * h;
+}
+
+// The second part, for the z in `gates`. Returns h', and n in `gates`.
+template <typename Math, typename V>
+GRU_CELL_FUNCTION V candidate_fwd(V a_n, V h, ResetBeforeGates<V>& gates) {
+  gates.n = Math::tanh(a_n);
+  return gates.n + gates.z * (h - gates.n);
+}
+
+// The second part backwards: `d` is dL/dh'. Returns the part of dL/dh that passes through no product (d * z), and n and z
+// in `grads`.
+template <typename V>
+GRU_CELL_FUNCTION V candidate_bwd(const ResetBeforeGates<V>& gates, V h, V d, ResetBeforeGrads<V>& grads) {
+  const V one = V{} + 1;
+  grads.n = d * (one - gates.z) * (one - gates.n * gates.n);
+  grads.z = d * (h - gates.n) * gates.z * (one - gates.z);
+  return d * gates.z;
+}
+
+// The first part backwards: `d` is the gradient of r * h. Returns the part of dL/dh that passes through r * h, and r in
+// `grads`.
+template <typename V>
+GRU_CELL_FUNCTION V reset_bwd(const ResetBeforeGates<V>& gates, V h, V d, ResetBeforeGrads<V>& grads) {
+  const V one = V{} + 1;
+  grads.r = d * h * gates.r * (one - gates.r);
+  return d * gates.r;
 }
 
 }  // namespace gru_ext

@@ -65,13 +65,36 @@ void read_steps(const at::Tensor& x, const std::optional<at::Tensor>& batch_size
     s.B = x.size(1);
     s.N = s.T * s.B;
   }
-  TORCH_CHECK(s.T >= 1, "gru: expected x with T >= 1 steps, got T = 0");
+  TORCH_CHECK(s.T >= 1 || batch_sizes.has_value(), "gru: expected x with T >= 1 steps, got T = 0");
 }
 
 void check_state(const std::optional<at::Tensor>& hx, const at::Tensor& x, const Sequence& s) {
   if (!hx.has_value()) return;
   check_shape("hx", *hx, "(D, B, H)", {s.D, s.B, s.H});
   check_like_x("hx", *hx, x);
+}
+
+void check_mask(const char* name, const std::optional<at::Tensor>& mask, const at::Tensor& x, const char* letters,
+                std::initializer_list<int64_t> shape) {
+  if (!mask.has_value()) return;
+  check_shape(name, *mask, letters, shape);
+  TORCH_CHECK_VALUE(mask->scalar_type() == at::kBool, "gru: expected ", name, " of dtype bool, got ",
+                    mask->scalar_type());
+  TORCH_CHECK(mask->device() == x.device(), "gru: expected ", name, " on the device of x, ", x.device(), ", got ",
+              mask->device());
+}
+
+void check_rate(const char* name, double rate) {
+  TORCH_CHECK_VALUE(rate >= 0 && rate < 1, "gru: expected ", name, " in [0, 1), got ", rate);
+}
+
+void check_variant(const Variant& variant, const at::Tensor& x, const Sequence& s) {
+  check_mask("zoneout_mask", variant.zoneout_mask, x, "(D, N, H)", {s.D, s.N, s.H});
+  check_mask("recurrent_mask", variant.recurrent_mask, x, "(D, B, H)", {s.D, s.B, s.H});
+  check_mask("candidate_mask", variant.candidate_mask, x, "(D, N, H)", {s.D, s.N, s.H});
+  check_rate("zoneout", variant.zoneout);
+  check_rate("recurrent_dropout", variant.recurrent_dropout);
+  check_rate("candidate_dropout", variant.candidate_dropout);
 }
 
 // Whether `weights` is as long as D times `without` or `with` biases.
@@ -84,22 +107,24 @@ bool check_count(at::TensorList weights, int64_t D, int64_t without, int64_t wit
 
 }  // namespace
 
-Sequence check_fwd(const at::Tensor& x, const std::optional<at::Tensor>& hx, at::TensorList weights,
-                   const std::optional<at::Tensor>& batch_sizes, bool bidirectional) {
-  check_rank(x, batch_sizes.has_value());
+Sequence check_fwd(const Layer& layer) {
+  const at::Tensor& x = layer.x;
+  const std::optional<at::Tensor>& hx = layer.hx;
+  const at::TensorList weights = layer.weights;
+  check_rank(x, layer.batch_sizes.has_value());
   const auto dtype = x.scalar_type();
   TORCH_CHECK_VALUE(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 || dtype == at::kHalf,
                     "gru: expected x of dtype float32, float64, bfloat16 or float16, got ", dtype);
 
   Sequence s{};
-  s.D = bidirectional ? 2 : 1;
+  s.D = layer.bidirectional ? 2 : 1;
   const auto count = static_cast<int64_t>(weights.size());
   s.has_bias = check_count(weights, s.D, 2, 4);
   TORCH_CHECK(weights[1].dim() == 2, "gru: expected weight_hh of shape (3H, H), got ", weights[1].dim(), " dimensions");
   s.H = weights[1].size(1);
   s.I = x.size(-1);
   TORCH_CHECK(s.H >= 1, "gru: expected weight_hh of shape (3H, H) with H >= 1, got H = 0");
-  read_steps(x, batch_sizes, s);
+  read_steps(x, layer.batch_sizes, s);
 
   for (int64_t i = 0; i < count; i += s.weights_per_direction()) {
     check_shape("weight_ih", weights[i], "(3H, I)", {3 * s.H, s.I});
@@ -113,6 +138,7 @@ Sequence check_fwd(const at::Tensor& x, const std::optional<at::Tensor>& hx, at:
     check_like_x("bias_hh", weights[i + 3], x);
   }
   check_state(hx, x, s);
+  check_variant(layer.variant, x, s);
   return s;
 }
 
@@ -151,13 +177,12 @@ Sequence check_int8(const at::Tensor& x, const std::optional<at::Tensor>& hx, at
   return s;
 }
 
-Sequence check_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const at::Tensor& x,
-                   const std::optional<at::Tensor>& hx, at::TensorList weights,
-                   const std::optional<at::Tensor>& batch_sizes, bool bidirectional, const at::Tensor& y,
-                   const at::Tensor& gates) {
-  Sequence s = check_fwd(x, hx, weights, batch_sizes, bidirectional);
+Sequence check_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const Layer& layer,
+                   const at::Tensor& y, const at::Tensor& gates) {
+  const Sequence s = check_fwd(layer);
+  const at::Tensor& x = layer.x;
   const auto check_outputs = [&](const char* name, const at::Tensor& tensor) {
-    if (batch_sizes.has_value()) {
+    if (layer.batch_sizes.has_value()) {
       check_shape(name, tensor, "(N, D*H)", {s.N, s.D * s.H});
     } else {
       check_shape(name, tensor, "(T, B, D*H)", {s.T, s.B, s.D * s.H});
@@ -165,7 +190,8 @@ Sequence check_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::
     check_like_x(name, tensor, x);
   };
   check_outputs("y", y);
-  check_shape("gates", gates, "(D, N, 4, H)", {s.D, s.N, 4, s.H});
+  check_shape("gates", gates, layer.variant.reset_after ? "(D, N, 4, H)" : "(D, N, 3, H)",
+              {s.D, s.N, layer.variant.saved_gates(), s.H});
   check_like_x("gates", gates, x);
   TORCH_CHECK(y.is_contiguous() && gates.is_contiguous(), "gru: expected y and gates as gru_fwd returned them");
   if (dy.has_value()) check_outputs("dy", *dy);

@@ -8,6 +8,8 @@
 #include <optional>
 #include <vector>
 
+#include "gru.h"
+
 namespace gru_ext {
 
 // Sizes of a checked call, and the rows of each step.
@@ -23,17 +25,14 @@ struct Sequence {
 };
 
 // Checks ranks, shapes, dtypes and devices. Throws ValueError on a wrong rank or dtype and RuntimeError on the rest.
-Sequence check_fwd(const at::Tensor& x, const std::optional<at::Tensor>& hx, at::TensorList weights,
-                   const std::optional<at::Tensor>& batch_sizes, bool bidirectional);
+Sequence check_fwd(const Layer& layer);
 
 // As check_fwd, for the weights of gru_int8.h.
 Sequence check_int8(const at::Tensor& x, const std::optional<at::Tensor>& hx, at::TensorList weights,
                     const std::optional<at::Tensor>& batch_sizes, bool bidirectional);
 
 // As check_fwd, and what the backward has besides.
-Sequence check_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const at::Tensor& x,
-                   const std::optional<at::Tensor>& hx, at::TensorList weights,
-                   const std::optional<at::Tensor>& batch_sizes, bool bidirectional, const at::Tensor& y,
-                   const at::Tensor& gates);
+Sequence check_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const Layer& layer,
+                   const at::Tensor& y, const at::Tensor& gates);
 
 }  // namespace gru_ext

@@ -1,4 +1,4 @@
-// The operators' schemas and backends, and the Python module `gru_ext._C`.
+// The operators and their backends, and the Python module `gru_ext._C`.
 #include "gru.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -7,29 +7,30 @@
 #include <torch/library.h>
 
 #include "cpu/isa.h"
+#include "operators.h"
 
 namespace gru_ext {
 
 using at::Tensor;
-using at::TensorList;
 
-std::tuple<Tensor, Tensor, Tensor> gru_fwd(const Tensor& x, const std::optional<Tensor>& hx, TensorList weights,
-                                           const std::optional<Tensor>& batch_sizes, bool bidirectional,
-                                           bool save_gates) {
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("gru_ext::gru_fwd", "").typed<decltype(gru_fwd)>();
-  return op.call(x, hx, weights, batch_sizes, bidirectional, save_gates);
+FwdResult gru_fwd(const Layer& l, bool save_gates, bool save_y) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("gru_ext::gru_fwd", "")
+                             .typed<decltype(gru_fwd_operator<gru_fwd_cpu>)>();
+  const Variant& v = l.variant;
+  return op.call(l.x, l.hx, l.weights, l.batch_sizes, l.bidirectional, save_gates, save_y, v.zoneout_mask,
+                 v.recurrent_mask, v.candidate_mask, v.zoneout, v.recurrent_dropout, v.candidate_dropout, v.reset_after);
 }
 
-std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd(const std::optional<Tensor>& dy,
-                                                        const std::optional<Tensor>& dh_n, const Tensor& x,
-                                                        const std::optional<Tensor>& hx, TensorList weights,
-                                                        const std::optional<Tensor>& batch_sizes, bool bidirectional,
-                                                        const Tensor& y, const Tensor& gates, bool need_dx,
-                                                        bool need_dhx, bool need_dweights) {
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("gru_ext::gru_bwd", "").typed<decltype(gru_bwd)>();
-  return op.call(dy, dh_n, x, hx, weights, batch_sizes, bidirectional, y, gates, need_dx, need_dhx, need_dweights);
+BwdResult gru_bwd(const OptionalTensor& dy, const OptionalTensor& dh_n, const Layer& l, const Tensor& y,
+                  const Tensor& gates, Need need) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("gru_ext::gru_bwd", "")
+                             .typed<decltype(gru_bwd_operator<gru_bwd_cpu>)>();
+  const Variant& v = l.variant;
+  return op.call(dy, dh_n, l.x, l.hx, l.weights, l.batch_sizes, l.bidirectional, y, gates, need.dx, need.dhx,
+                 need.dweights, v.zoneout_mask, v.recurrent_mask, v.candidate_mask, v.zoneout, v.recurrent_dropout,
+                 v.candidate_dropout, v.reset_after);
 }
 
 namespace {
@@ -54,29 +55,22 @@ void no_cuda_kernels(const c10::OperatorHandle&, torch::jit::Stack*) {
 
 TORCH_LIBRARY(gru_ext, m) {
   m.set_python_module("gru_ext.autograd");
-  m.def(
-      "gru(Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes, bool bidirectional)"
-      " -> (Tensor y, Tensor h_n)");
-  m.def(
-      "gru_fwd(Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes, bool bidirectional, bool save_gates)"
-      " -> (Tensor y, Tensor h_n, Tensor gates)");
-  m.def(
-      "gru_bwd(Tensor? dy, Tensor? dh_n, Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes,"
-      " bool bidirectional, Tensor y, Tensor gates, bool need_dx, bool need_dhx, bool need_dweights)"
-      " -> (Tensor dx, Tensor dhx, Tensor[] dweights)");
+  m.def(GRU_SCHEMA);
+  m.def(GRU_FWD_SCHEMA);
+  m.def(GRU_BWD_SCHEMA);
 }
 
-TORCH_LIBRARY_IMPL(gru_ext, CompositeImplicitAutograd, m) { m.impl("gru", gru_ext::gru); }
+TORCH_LIBRARY_IMPL(gru_ext, CompositeImplicitAutograd, m) { m.impl("gru", gru_ext::gru_operator<gru_ext::gru>); }
 
 TORCH_LIBRARY_IMPL(gru_ext, CPU, m) {
-  m.impl("gru_fwd", gru_ext::gru_fwd_cpu);
-  m.impl("gru_bwd", gru_ext::gru_bwd_cpu);
+  m.impl("gru_fwd", gru_ext::gru_fwd_operator<gru_ext::gru_fwd_cpu>);
+  m.impl("gru_bwd", gru_ext::gru_bwd_operator<gru_ext::gru_bwd_cpu>);
 }
 
 TORCH_LIBRARY_IMPL(gru_ext, CUDA, m) {
 #if defined(GRU_EXT_WITH_CUDA)
-  m.impl("gru_fwd", gru_ext::gru_fwd_cuda);
-  m.impl("gru_bwd", gru_ext::gru_bwd_cuda);
+  m.impl("gru_fwd", gru_ext::gru_fwd_operator<gru_ext::gru_fwd_cuda>);
+  m.impl("gru_bwd", gru_ext::gru_bwd_operator<gru_ext::gru_bwd_cuda>);
 #else
   m.impl("gru_fwd", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
   m.impl("gru_bwd", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());

@@ -1,16 +1,13 @@
 // The operators of gru_ext, one layer each: `gru_fwd` and `gru_bwd` (a kernel per backend), and `gru`, which calls
-// `gru_fwd` and, where a gradient is asked for, records `gru_bwd`.
+// `gru_fwd` and, where a gradient is asked for, records `gru_bwd`. Their schemas are in operators.h.
 //
 // Letters: T steps, B batch, I input, H hidden, D directions (1 or 2), N = rows of all steps (T * B, or the sum of
 // batch_sizes). Gate order in weights and biases is r, z, n, as in torch.nn.GRU.
 //
-//   x            (T, B, I), any strides; or (N, I) with batch_sizes
-//   hx           (D, B, H) initial state; none for zero
-//   weights      for each direction: weight_ih (3H, I), weight_hh (3H, H), and, with biases, bias_ih (3H), bias_hh (3H)
-//   batch_sizes  (T) int64 on the CPU, not increasing: rows of each step of a packed batch; none where x is (T, B, I)
 //   y            (T, B, D*H), or (N, D*H): the state after every step; the reverse direction in the second H columns
 //   h_n          (D, B, H) state after each sequence's last step
-//   gates        (D, N, 4, H): r, z, n and q = R_n h + b_hn of every step; (0) where they were not saved
+//   gates        (D, N, 4, H): r, z, n and q = R_n h + b_hn of every step; reset gate before the recurrent product:
+//                (D, N, 3, H), there is no q; (0) where they were not saved
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,43 +18,61 @@
 
 namespace gru_ext {
 
-// Differentiable. Returns y, h_n.
-std::tuple<at::Tensor, at::Tensor> gru(const at::Tensor& x, const std::optional<at::Tensor>& hx, at::TensorList weights,
-                                       const std::optional<at::Tensor>& batch_sizes, bool bidirectional);
+// What varies of the recurrence (docs/variants.md). As constructed: nothing.
+struct Variant {
+  std::optional<at::Tensor> zoneout_mask;    // (D, N, H) bool: the units that keep their state in a step
+  std::optional<at::Tensor> recurrent_mask;  // (D, B, H) bool: the units whose state enters the recurrent product
+  std::optional<at::Tensor> candidate_mask;  // (D, N, H) bool: the units whose candidate n enters the state
+  double zoneout = 0;                        // without zoneout_mask: the part of its state that every unit keeps
+  double recurrent_dropout = 0;              // what recurrent_mask lets through is divided by 1 - recurrent_dropout
+  double candidate_dropout = 0;              // likewise
+  bool reset_after = true;                   // whether the reset gate comes after the recurrent product, or before it
 
-// Returns y, h_n, gates.
-std::tuple<at::Tensor, at::Tensor, at::Tensor> gru_fwd(const at::Tensor& x, const std::optional<at::Tensor>& hx,
-                                                       at::TensorList weights,
-                                                       const std::optional<at::Tensor>& batch_sizes, bool bidirectional,
-                                                       bool save_gates);
+  bool is_plain() const { return !has_masks() && reset_after; }
+  bool has_masks() const { return zoneout_mask || recurrent_mask || candidate_mask || zoneout != 0; }
+  int64_t saved_gates() const { return reset_after ? 4 : 3; }  // values that a step leaves for its derivative
+};
 
-// dy and dh_n are the gradients of y and h_n; none for zero. Returns dx, dhx and the gradients of the weights, each in
-// the shape of what it is a gradient of; what is not needed comes back as a tensor of shape (0), for the weights as an
-// empty list.
-std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> gru_bwd(
-    const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const at::Tensor& x,
-    const std::optional<at::Tensor>& hx, at::TensorList weights, const std::optional<at::Tensor>& batch_sizes,
-    bool bidirectional, const at::Tensor& y, const at::Tensor& gates, bool need_dx, bool need_dhx, bool need_dweights);
+// A layer and its input, as long as the call lasts.
+struct Layer {
+  const at::Tensor& x;                           // (T, B, I), any strides; or (N, I) with batch_sizes
+  const std::optional<at::Tensor>& hx;           // (D, B, H) initial state; none for zero
+  at::TensorList weights;                        // for each direction: weight_ih (3H, I), weight_hh (3H, H) and, with
+                                                 // biases, bias_ih (3H), bias_hh (3H)
+  const std::optional<at::Tensor>& batch_sizes;  // (T) int64 on the CPU, not increasing: rows of each step of a packed
+                                                 // batch; none where x is (T, B, I)
+  bool bidirectional;
+  Variant variant;
+};
 
-// The backends; signatures and meaning as above.
-std::tuple<at::Tensor, at::Tensor, at::Tensor> gru_fwd_cpu(const at::Tensor& x, const std::optional<at::Tensor>& hx,
-                                                           at::TensorList weights,
-                                                           const std::optional<at::Tensor>& batch_sizes,
-                                                           bool bidirectional, bool save_gates);
-std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> gru_bwd_cpu(
-    const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const at::Tensor& x,
-    const std::optional<at::Tensor>& hx, at::TensorList weights, const std::optional<at::Tensor>& batch_sizes,
-    bool bidirectional, const at::Tensor& y, const at::Tensor& gates, bool need_dx, bool need_dhx, bool need_dweights);
+// Which gradients are asked for.
+struct Need {
+  bool dx, dhx, dweights;
+};
+
+using FwdResult = std::tuple<at::Tensor, at::Tensor, at::Tensor>;               // y, h_n, gates
+using BwdResult = std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>>;  // dx, dhx, dweights
+
+// Differentiable. Returns y, h_n; without `save_y`, a y of shape (0) where no gradient needs it.
+std::tuple<at::Tensor, at::Tensor> gru(const Layer& layer, bool save_y);
+
+// y, or the gates, are of shape (0) where they are not to be saved.
+FwdResult gru_fwd(const Layer& layer, bool save_gates, bool save_y);
+
+// dy and dh_n are the gradients of y and h_n; none for zero. Each result is of the shape of what it is a gradient of;
+// what is not needed comes back as a tensor of shape (0), for the weights as an empty list.
+BwdResult gru_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const Layer& layer,
+                  const at::Tensor& y, const at::Tensor& gates, Need need);
+
+// The backends; meaning as above.
+FwdResult gru_fwd_cpu(const Layer& layer, bool save_gates, bool save_y);
+BwdResult gru_bwd_cpu(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const Layer& layer,
+                      const at::Tensor& y, const at::Tensor& gates, Need need);
 
 #if defined(GRU_EXT_WITH_CUDA)
-std::tuple<at::Tensor, at::Tensor, at::Tensor> gru_fwd_cuda(const at::Tensor& x, const std::optional<at::Tensor>& hx,
-                                                            at::TensorList weights,
-                                                            const std::optional<at::Tensor>& batch_sizes,
-                                                            bool bidirectional, bool save_gates);
-std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> gru_bwd_cuda(
-    const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const at::Tensor& x,
-    const std::optional<at::Tensor>& hx, at::TensorList weights, const std::optional<at::Tensor>& batch_sizes,
-    bool bidirectional, const at::Tensor& y, const at::Tensor& gates, bool need_dx, bool need_dhx, bool need_dweights);
+FwdResult gru_fwd_cuda(const Layer& layer, bool save_gates, bool save_y);
+BwdResult gru_bwd_cuda(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const Layer& layer,
+                       const at::Tensor& y, const at::Tensor& gates, Need need);
 #endif
 
 }  // namespace gru_ext

@@ -64,20 +64,25 @@ struct GruClusterBwdParams {
   int* error;
 };
 
-// One step of one direction; both products are done.
+// One step of one direction; its products are done. With the reset gate before the recurrent product there are two of
+// these, and a kernel after each.
 template <typename scalar_t, typename acc_t>
 struct GruStepFwdParams {
   int64_t rows;  // the sequences that have this step: the first `rows` of the batch
   int64_t H;
   const acc_t* a_x;         // (rows, 3H) W x, without bias
-  const acc_t* a_h;         // (rows, 3H) R h, without bias
+  const acc_t* a_h;         // (rows, 3H) R h, without bias; reset gate before: (rows, 2H), of r and z
   const scalar_t* bias_ih;  // (3H), or null in a layer without biases
   const scalar_t* bias_hh;  // (3H), or null likewise
   acc_t* h;                 // (rows, H) the state: read, then replaced by the next
   scalar_t* h_rounded;      // (rows, H) the next state for the next product; null where that reads h itself
-  scalar_t* y;              // (rows, H), y_stride between rows: the next state
+  scalar_t* y;              // (rows, H), y_stride between rows: the next state; null where it is not saved
   int64_t y_stride;
-  scalar_t* gates;  // (rows, 4, H): r, z, n, q; null where they are not saved
+  scalar_t* gates;  // (rows, 4, H): r, z, n, q; reset gate before: (rows, 3, H); null where they are not saved
+  // Reset gate before:
+  scalar_t* reset;       // (rows, H) r * h, for the second product
+  acc_t* z;              // (rows, H) from the first kernel to the second
+  const acc_t* a_reset;  // (rows, H) R_n (r * h)
 };
 
 // One step of one direction, backwards; the product of the step after it is done.
@@ -89,14 +94,17 @@ struct GruStepBwdParams {
   int64_t H;
   const scalar_t* dy;  // (rows, H), dy_stride between rows; null for zero
   int64_t dy_stride;
-  const scalar_t* gates;   // (rows, 4, H): r, z, n, q
+  const scalar_t* gates;   // as forward
   const scalar_t* y_prev;  // (prev_rows, H), y_stride between rows
   int64_t y_stride;
   const scalar_t* h0;       // (rows, H); null for zero
   acc_t* dh;                // (max(rows, product_rows), H): dL/dh without dh_product; before this step, then after
   const acc_t* dh_product;  // (product_rows, H): the part of dL/dh that comes through the recurrent product
-  scalar_t* dgates;         // (rows, 4H): gradients of n, r, z, q, in this order
+  scalar_t* dgates;         // (rows, 4H): gradients of n, r, z, q, in this order; reset gate before: (rows, 3H)
   scalar_t* h_prev;         // (rows, H): the state before this step; null where it is not needed
+  // Reset gate before:
+  const acc_t* dreset;  // (rows, H): the gradient of r * h
+  scalar_t* reset;      // (rows, H): r * h; null where h_prev is
 };
 
 }  // namespace gru_ext

@@ -19,6 +19,7 @@ from torch.autograd import Function, forward_ad
 
 from gru_ext import _C as _C  # registers the operators
 from gru_ext import reference
+from gru_ext.variant import MASKS, PLAIN, Variant
 
 _ops = torch.ops.gru_ext
 
@@ -27,15 +28,24 @@ Gradients = tuple[Tensor, Tensor, list[Tensor]]
 
 
 def gru_layer(
-    x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], batch_sizes: Tensor | None, bidirectional: bool
+    x: Tensor,
+    hx: Tensor | None,
+    weights: Sequence[Tensor],
+    batch_sizes: Tensor | None,
+    bidirectional: bool,
+    variant: Variant = PLAIN,
+    save_y: bool = True,
 ) -> Outputs:
-    """One layer, differentiable in every mode. Arguments and results as ``reference.gru``."""
+    """One layer, differentiable in every mode. Arguments and results as ``reference.gru``.
+
+    Without ``save_y`` the caller does without y: it may be of shape (0).
+    """
     if forward_ad._current_level >= 0:
-        return reference.gru(x, hx, weights, batch_sizes, bidirectional)
+        return reference.gru(x, hx, weights, batch_sizes, bidirectional, variant)
     if torch._C._are_functorch_transforms_active():
-        y, h_n, _ = GRUFunction.apply(x, hx, batch_sizes, bidirectional, *weights)
+        y, h_n, _ = GRUFunction.apply(x, hx, batch_sizes, bidirectional, *variant, *weights)
         return y, h_n
-    outputs: Outputs = _ops.gru(x, hx, weights, batch_sizes, bidirectional)
+    outputs: Outputs = _ops.gru(x, hx, weights, batch_sizes, bidirectional, save_y, *variant)
     return outputs
 
 
@@ -50,6 +60,8 @@ def _gru_fwd_fake(
     batch_sizes: Tensor | None,
     bidirectional: bool,
     save_gates: bool,
+    save_y: bool = True,
+    *variant: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     directions = 2 if bidirectional else 1
     hidden = weights[1].shape[1]
@@ -60,9 +72,9 @@ def _gru_fwd_fake(
         batch = hx.shape[1]
     else:
         batch = torch.library.get_ctx().new_dynamic_size()
-    y = x.new_empty((*x.shape[:-1], directions * hidden))
+    y = x.new_empty((*x.shape[:-1], directions * hidden) if save_y else (0,))
     h_n = x.new_empty((directions, batch, hidden))
-    gates = x.new_empty((directions, rows, 4, hidden) if save_gates else (0,))
+    gates = x.new_empty((directions, rows, Variant(*variant).saved_gates, hidden) if save_gates else (0,))
     return y, h_n, gates
 
 
@@ -80,6 +92,7 @@ def _gru_bwd_fake(
     need_dx: bool,
     need_dhx: bool,
     need_dweights: bool,
+    *variant: Any,
 ) -> Gradients:
     if not need_dhx:
         dhx_shape: Sequence[int | torch.SymInt] = (0,)
@@ -96,14 +109,16 @@ def _gru_bwd_fake(
 
 # ---- The derivative of the derivative
 
-# Arguments of gru_bwd that have no derivative: batch_sizes, bidirectional, y, gates and the three needs.
-_PLAIN_ARGUMENTS = 7
+_VARIANT = len(PLAIN)
+
+# Arguments of gru_bwd that have no derivative: batch_sizes, bidirectional, y, gates, the three needs and the variant.
+_PLAIN_ARGUMENTS = 7 + _VARIANT
 
 
 class GRUBackwardFunction(Function):
     """``gru_bwd`` as a differentiable function of (dy, dh_n, x, hx, weights); y and gates follow from the others.
 
-    Returns dx, dhx and every gradient of a weight, flat.
+    Its last arguments are those of the variant, then the weights. Returns dx, dhx and every gradient of a weight, flat.
     """
 
     @staticmethod
@@ -119,27 +134,30 @@ class GRUBackwardFunction(Function):
         need_dx: bool,
         need_dhx: bool,
         need_dweights: bool,
-        *weights: Tensor,
+        *variant_and_weights: Any,
     ) -> tuple[Tensor, ...]:
+        variant, weights = variant_and_weights[:_VARIANT], variant_and_weights[_VARIANT:]
         # Under vmap, y and gates are slices of what the forward returned.
         y, gates = y.contiguous(), gates.contiguous()
         dx, dhx, dweights = _ops.gru_bwd(
-            dy, dh_n, x, hx, weights, batch_sizes, bidirectional, y, gates, need_dx, need_dhx, need_dweights
+            dy, dh_n, x, hx, weights, batch_sizes, bidirectional, y, gates, need_dx, need_dhx, need_dweights, *variant
         )
         return (dx, dhx, *dweights)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: D102
-        dy, dh_n, x, hx, batch_sizes, bidirectional, _, _, need_dx, need_dhx, need_dweights, *weights = inputs
-        ctx.save_for_backward(dy, dh_n, x, hx, batch_sizes, *weights)
-        ctx.bidirectional = bidirectional
-        ctx.need = (need_dx, need_dhx, need_dweights)
+        dy, dh_n, x, hx, batch_sizes, bidirectional, _, _, need_dx, need_dhx, need_dweights, *rest = inputs
+        tensors, need = (dy, dh_n, x, hx, batch_sizes), (need_dx, need_dhx, need_dweights)
+        _save_for_double_backward(ctx, tensors, bidirectional, need, rest[:_VARIANT], rest[_VARIANT:])
 
     @staticmethod
     def backward(ctx: Any, ddx: Tensor, ddhx: Tensor, *ddweights: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
-        dy, dh_n, x, hx, batch_sizes, *weights = ctx.saved_tensors
+        dy, dh_n, x, hx, batch_sizes, *masks_and_weights = ctx.saved_tensors
+        variant, weights = Variant(*masks_and_weights[:MASKS], *ctx.rates), masks_and_weights[MASKS:]
         need_dx, need_dhx, _ = ctx.need
-        function, primals = _gru_bwd_of_tensors(dy, dh_n, x, hx, weights, batch_sizes, ctx.bidirectional, ctx.need)
+        function, primals = _gru_bwd_of_tensors(
+            dy, dh_n, x, hx, weights, batch_sizes, ctx.bidirectional, variant, ctx.need
+        )
         cotangents = (*([ddx] if need_dx else []), *([ddhx] if need_dhx else []), *ddweights)
         _, vjp, *_ = torch.func.vjp(function, *primals)
         given = iter(vjp(cotangents))
@@ -152,6 +170,21 @@ class GRUBackwardFunction(Function):
         return _one_by_one(GRUBackwardFunction.apply, info.batch_size, in_dims, args)
 
 
+def _save_for_double_backward(
+    ctx: Any,
+    tensors: tuple[Tensor | None, ...],
+    bidirectional: bool,
+    need: tuple[bool, bool, bool],
+    variant: Sequence[Any],
+    weights: Sequence[Tensor],
+) -> None:
+    """Save (dy, dh_n, x, hx, batch_sizes) and the rest."""
+    ctx.save_for_backward(*tensors, *variant[:MASKS], *weights)
+    ctx.rates = variant[MASKS:]
+    ctx.bidirectional = bidirectional
+    ctx.need = need
+
+
 def _gru_bwd_of_tensors(
     dy: Tensor | None,
     dh_n: Tensor | None,
@@ -160,6 +193,7 @@ def _gru_bwd_of_tensors(
     weights: Sequence[Tensor],
     batch_sizes: Tensor | None,
     bidirectional: bool,
+    variant: Variant,
     need: tuple[bool, bool, bool],
 ) -> tuple[Callable[..., tuple[Tensor, ...]], list[Tensor]]:
     """``reference.gru_bwd`` as a function of those of (dy, dh_n, x, hx, *weights) that are given, and these.
@@ -172,7 +206,7 @@ def _gru_bwd_of_tensors(
         given = iter(tensors)
         dy, dh_n, x, hx = (None if t is None else next(given) for t in optional)
         assert x is not None
-        dx, dhx, dweights = reference.gru_bwd(dy, dh_n, x, hx, list(given), batch_sizes, bidirectional)
+        dx, dhx, dweights = reference.gru_bwd(dy, dh_n, x, hx, list(given), batch_sizes, bidirectional, variant)
         need_dx, need_dhx, need_dweights = need
         return (*([dx] if need_dx else []), *([dhx] if need_dhx else []), *(dweights if need_dweights else []))
 
@@ -180,19 +214,16 @@ def _gru_bwd_of_tensors(
 
 
 def _gru_bwd_setup_context(ctx: Any, inputs: tuple[Any, ...], output: Gradients) -> None:
-    dy, dh_n, x, hx, weights, batch_sizes, bidirectional, _, _, need_dx, need_dhx, need_dweights = inputs
-    ctx.save_for_backward(dy, dh_n, x, hx, batch_sizes, *weights)
-    ctx.bidirectional = bidirectional
-    ctx.need = (need_dx, need_dhx, need_dweights)
+    dy, dh_n, x, hx, weights, batch_sizes, bidirectional, _, _, need_dx, need_dhx, need_dweights, *variant = inputs
+    tensors, need = (dy, dh_n, x, hx, batch_sizes), (need_dx, need_dhx, need_dweights)
+    _save_for_double_backward(ctx, tensors, bidirectional, need, variant, weights)
 
 
 def _gru_bwd_backward(ctx: Any, ddx: Tensor, ddhx: Tensor, ddweights: Sequence[Tensor | None]) -> tuple[Any, ...]:
+    filled = []
     if ctx.need[2]:
-        filled = [
-            torch.zeros_like(w) if dd is None else dd for w, dd in zip(ctx.saved_tensors[5:], ddweights, strict=True)
-        ]
-    else:
-        filled = []
+        weights = ctx.saved_tensors[5 + MASKS :]
+        filled = [torch.zeros_like(w) if dd is None else dd for w, dd in zip(weights, ddweights, strict=True)]
     ddy, ddh_n, d_x, d_hx, *rest = GRUBackwardFunction.backward(ctx, ddx, ddhx, *filled)
     return (ddy, ddh_n, d_x, d_hx, rest[_PLAIN_ARGUMENTS:], *[None] * _PLAIN_ARGUMENTS)
 
@@ -206,8 +237,8 @@ _batched = torch.library.Library("gru_ext", "IMPL", "Batched")
 
 
 def _gru_bwd_batched(*args: Any) -> Gradients:
-    dy, dh_n, x, hx, weights, batch_sizes, bidirectional, _, _, _, _, need_dweights = args
-    dx, dhx, dweights = reference.gru_bwd(dy, dh_n, x, hx, weights, batch_sizes, bidirectional)
+    dy, dh_n, x, hx, weights, batch_sizes, bidirectional, _, _, _, _, need_dweights, *variant = args
+    dx, dhx, dweights = reference.gru_bwd(dy, dh_n, x, hx, weights, batch_sizes, bidirectional, Variant(*variant))
     return dx, dhx, dweights if need_dweights else []
 
 
@@ -220,7 +251,8 @@ _batched.impl("gru_bwd", _gru_bwd_batched)
 class GRUFunction(Function):
     """One layer under ``torch.func``: ``grad`` and ``vmap`` in any order.
 
-    Returns y, h_n and the gates, which are not differentiable.
+    Its last arguments are those of the variant, then the weights. Returns y, h_n and the gates, which are not
+    differentiable.
     """
 
     @staticmethod
@@ -229,24 +261,30 @@ class GRUFunction(Function):
         hx: Tensor | None,
         batch_sizes: Tensor | None,
         bidirectional: bool,
-        *weights: Tensor,
+        *variant_and_weights: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        outputs: tuple[Tensor, Tensor, Tensor] = _ops.gru_fwd(x, hx, weights, batch_sizes, bidirectional, True)
+        variant, weights = variant_and_weights[:_VARIANT], variant_and_weights[_VARIANT:]
+        outputs: tuple[Tensor, Tensor, Tensor] = _ops.gru_fwd(
+            x, hx, weights, batch_sizes, bidirectional, True, True, *variant
+        )
         return outputs
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:  # noqa: D102
-        x, hx, batch_sizes, bidirectional, *weights = inputs
+        x, hx, batch_sizes, bidirectional, *variant_and_weights = inputs
         y, _, gates = output
         ctx.mark_non_differentiable(gates)
-        ctx.save_for_backward(x, hx, batch_sizes, y, gates, *weights)
+        variant, weights = variant_and_weights[:_VARIANT], variant_and_weights[_VARIANT:]
+        ctx.save_for_backward(x, hx, batch_sizes, y, gates, *variant[:MASKS], *weights)
+        ctx.rates = variant[MASKS:]
         ctx.bidirectional = bidirectional
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, dh_n: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: D102
-        x, hx, batch_sizes, y, gates, *weights = ctx.saved_tensors
-        need_dx, need_dhx, _, _, *need_each = ctx.needs_input_grad
-        need_dweights = any(need_each)
+        x, hx, batch_sizes, y, gates, *masks_and_weights = ctx.saved_tensors
+        masks, weights = masks_and_weights[:MASKS], masks_and_weights[MASKS:]
+        need_dx, need_dhx, *need_rest = ctx.needs_input_grad
+        need_dweights = any(need_rest[2 + _VARIANT :])
         dx, dhx, *dweights = GRUBackwardFunction.apply(
             dy,
             dh_n,
@@ -259,6 +297,8 @@ class GRUFunction(Function):
             need_dx,
             need_dhx,
             need_dweights,
+            *masks,
+            *ctx.rates,
             *weights,
         )
         return (
@@ -266,21 +306,31 @@ class GRUFunction(Function):
             dhx if need_dhx else None,
             None,
             None,
+            *[None] * _VARIANT,
             *(dweights if need_dweights else [None] * len(weights)),
         )
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:  # noqa: D102
-        x, hx, batch_sizes, bidirectional, *weights = args
-        x_dim, hx_dim, _, _, *weight_dims = in_dims
-        if any(dim is not None for dim in weight_dims):
+        x, hx, batch_sizes, bidirectional, *rest = args
+        x_dim, hx_dim, _, _, *rest_dims = in_dims
+        if any(dim is not None for dim in rest_dims[_VARIANT:]):
             return _one_by_one(GRUFunction.apply, info.batch_size, in_dims, args)
         # Rows do not depend on one another: the samples become rows of one larger batch (B, V), V inner, which keeps a
         # packed batch sorted.
         samples = info.batch_size
         sizes = None if batch_sizes is None else batch_sizes * samples
+        variant = [
+            _samples_as_rows(value, dim, samples) if isinstance(value, Tensor) else value
+            for value, dim in zip(rest[:_VARIANT], rest_dims[:_VARIANT], strict=True)
+        ]
         y, h_n, gates = GRUFunction.apply(
-            _samples_as_rows(x, x_dim, samples), _samples_as_rows(hx, hx_dim, samples), sizes, bidirectional, *weights
+            _samples_as_rows(x, x_dim, samples),
+            _samples_as_rows(hx, hx_dim, samples),
+            sizes,
+            bidirectional,
+            *variant,
+            *rest[_VARIANT:],
         )
         y, h_n = (t.unflatten(-2, (-1, samples)).movedim(-2, 0) for t in (y, h_n))
         return (y, h_n, gates.unflatten(1, (-1, samples)).movedim(2, 0)), (0, 0, 0)

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from gru_ext.autograd import gru_layer
 from gru_ext.layout import check_cell_rank, check_cell_sizes, check_rank, check_sizes, run_cell, run_layers
+from gru_ext.variant import PLAIN, Variant
 
 __all__ = ["gru", "gru_cell"]
 
+_RESET_BEFORE = Variant(reset_after=False)
 _FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -30,6 +32,7 @@ def gru(
     dropout: float = 0.0,
     training: bool = False,
     batch_sizes: Tensor | None = None,
+    reset_after: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Run a GRU of L layers over whole sequences.
 
@@ -50,6 +53,9 @@ def gru(
         training: whether ``dropout`` applies.
         batch_sizes: (T) int64 on the CPU, not increasing: the rows of each step, where ``input`` is the data of a
             ``PackedSequence``. ``hx`` and ``h_n`` are then in the packed (sorted) order.
+        reset_after: whether the reset gate is applied after the recurrent product of the candidate, as in
+            ``torch.nn.GRU``; False: before it, n = tanh(W_n x + b_in + R_n (r * h) + b_hn), as in Cho et al. 2014
+            (https://arxiv.org/abs/1406.1078), section 2.3 (docs/variants.md).
 
     Returns:
         The output, (T, B, D*H) or laid out as the input was; and h_n (L*D, B, H), or (L*D, H) unbatched.
@@ -72,10 +78,11 @@ def gru(
     size, hidden = weights[0].shape[-1], weights[1].shape[-1]
     check_sizes(input, hx, size, hidden, layers, batch_first, batch_sizes)
     per_layer = len(weights) // num_layers
+    variant = _variant(reset_after)
 
     def run_layer(layer: int, x: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor]:
         first = layer * per_layer
-        return gru_layer(x, hx, weights[first : first + per_layer], batch_sizes, bidirectional)
+        return gru_layer(x, hx, weights[first : first + per_layer], batch_sizes, bidirectional, variant)
 
     between = partial(torch.nn.functional.dropout, p=dropout) if num_layers > 1 and training and dropout > 0 else None
     return run_layers(run_layer, input, hx, num_layers, directions, batch_first, batch_sizes, between)
@@ -88,6 +95,8 @@ def gru_cell(
     weight_hh: Tensor,
     bias_ih: Tensor | None = None,
     bias_hh: Tensor | None = None,
+    *,
+    reset_after: bool = True,
 ) -> Tensor:
     """One step of a GRU.
 
@@ -98,6 +107,7 @@ def gru_cell(
         weight_hh: (3H, H).
         bias_ih: (3H), or None together with ``bias_hh``.
         bias_hh: (3H), or None together with ``bias_ih``.
+        reset_after: as in ``gru``.
 
     Returns:
         The next state, (B, H) or (H).
@@ -114,7 +124,11 @@ def gru_cell(
     input, hx, weights = _autocast(input, hx, weights)
     _check_dtypes_and_devices("gru_cell", input, hx, weights, RuntimeError)
     check_cell_sizes(input, hx, weight_ih.shape[-1], weight_hh.shape[-1])
-    return run_cell(lambda x, h: gru_layer(x, h, weights, None, False), input, hx)
+    return run_cell(lambda x, h: gru_layer(x, h, weights, None, False, _variant(reset_after)), input, hx)
+
+
+def _variant(reset_after: bool) -> Variant:
+    return PLAIN if reset_after else _RESET_BEFORE
 
 
 def _autocast(

@@ -5,7 +5,8 @@ times, in both modes of differentiation, and under ``vmap``: the derivative of t
 
 Letters: T steps, B batch, I input, H hidden, D directions (1 or 2), N rows of all steps. Gate order is r, z, n.
 Equations and their derivation: ``docs/equations.md``. The recurrence is that of ``torch.nn.GRU``: Cho et al. 2014
-(https://arxiv.org/abs/1406.1078) with the reset gate applied after the recurrent product.
+(https://arxiv.org/abs/1406.1078) with the reset gate applied after the recurrent product; or, without
+``variant.reset_after``, before it, as in the paper.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gru_ext.variant import PLAIN, Variant
+
 
 class Gates(NamedTuple):
     """What a step leaves for its derivative; each of shape (rows, H)."""
@@ -23,7 +26,7 @@ class Gates(NamedTuple):
     r: Tensor
     z: Tensor
     n: Tensor
-    q: Tensor
+    q: Tensor  # R_n h + b_hn, before the reset gate; where that comes before the product: r * h, which R_n multiplies
 
 
 class Weights(NamedTuple):
@@ -35,32 +38,93 @@ class Weights(NamedTuple):
     bias_hh: Tensor | None  # (3H)
 
 
-def cell_fwd(a_x: Tensor, h: Tensor, weights: Weights) -> tuple[Tensor, Gates]:
+class StepMasks(NamedTuple):
+    """What multiplies the values of a step: each a tensor (rows, H), a number for all units, or None for no effect."""
+
+    kept: Tensor | float | None = None  # the part of its state that a unit keeps: zoneout
+    recurrent: Tensor | None = None  # factor of h where it enters the recurrent product
+    candidate: Tensor | None = None  # factor of n where it enters the state
+
+
+NO_MASKS = StepMasks()
+
+
+def _times(mask: Tensor | None, value: Tensor) -> Tensor:
+    return value if mask is None else mask * value
+
+
+def cell_fwd(a_x: Tensor, h: Tensor, weights: Weights, masks: StepMasks = NO_MASKS) -> tuple[Tensor, Gates]:
     """One step: ``a_x = W x + b_ih`` of shape (rows, 3H) and the state h (rows, H) to the next state and the gates."""
-    return _gates_fwd(a_x, torch.nn.functional.linear(h, weights.hh, weights.bias_hh), h)
+    a_h = torch.nn.functional.linear(_times(masks.recurrent, h), weights.hh, weights.bias_hh)
+    return _gates_fwd(a_x, a_h, h, masks)
 
 
-def _gates_fwd(a_x: Tensor, a_h: Tensor, h: Tensor) -> tuple[Tensor, Gates]:
+def cell_fwd_reset_before(
+    a_x: Tensor, h: Tensor, weights: Weights, masks: StepMasks = NO_MASKS
+) -> tuple[Tensor, Gates]:
+    """``cell_fwd`` with the reset gate before the recurrent product."""
+    size = 2 * h.shape[-1]
+    bias_rz, bias_n = (None, None) if weights.bias_hh is None else (weights.bias_hh[:size], weights.bias_hh[size:])
+    operand = _times(masks.recurrent, h)
+    rz = torch.sigmoid(a_x[..., :size] + torch.nn.functional.linear(operand, weights.hh[:size], bias_rz))
+    r, z = rz.chunk(2, dim=-1)
+    reset = r * operand
+    n = torch.tanh(a_x[..., size:] + torch.nn.functional.linear(reset, weights.hh[size:], bias_n))
+    return _next_state(z, n, h, masks), Gates(r, z, n, reset)
+
+
+def _gates_fwd(a_x: Tensor, a_h: Tensor, h: Tensor, masks: StepMasks = NO_MASKS) -> tuple[Tensor, Gates]:
     x_r, x_z, x_n = a_x.chunk(3, dim=-1)
     h_r, h_z, q = a_h.chunk(3, dim=-1)
     r = torch.sigmoid(x_r + h_r)
     z = torch.sigmoid(x_z + h_z)
     n = torch.tanh(x_n + r * q)
-    return n + z * (h - n), Gates(r, z, n, q)
+    return _next_state(z, n, h, masks), Gates(r, z, n, q)
 
 
-def cell_bwd(gates: Gates, h: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _next_state(z: Tensor, n: Tensor, h: Tensor, masks: StepMasks) -> Tensor:
+    c = _times(masks.candidate, n)
+    new = c + z * (h - c)
+    return new if masks.kept is None else masks.kept * h + (1 - masks.kept) * new
+
+
+def cell_bwd(gates: Gates, h: Tensor, d: Tensor, masks: StepMasks = NO_MASKS) -> tuple[Tensor, Tensor, Tensor]:
     """Derivative of one step for d = dL/dh' (rows, H).
 
-    Returns d * z, the part of dL/dh that does not pass through the recurrent product; dL/da_x (rows, 3H), that is
-    (dr, dz, dn); and dL/da_h (rows, 3H), that is (dr, dz, dq).
+    Returns the part of dL/dh that does not pass through the recurrent product, d * z without masks; dL/da_x (rows, 3H),
+    that is (dr, dz, dn); and dL/da_h (rows, 3H), that is (dr, dz, dq).
     """
-    r, z, n, q = gates
-    dn = d * (1 - z) * (1 - n * n)
-    dz = d * (h - n) * z * (1 - z)
+    r, _, _, q = gates
+    past_product, dz, dn = _next_state_bwd(gates, h, d, masks)
     dr = dn * q * r * (1 - r)
     dq = dn * r
-    return d * z, torch.cat([dr, dz, dn], dim=-1), torch.cat([dr, dz, dq], dim=-1)
+    return past_product, torch.cat([dr, dz, dn], dim=-1), torch.cat([dr, dz, dq], dim=-1)
+
+
+def cell_bwd_reset_before(
+    gates: Gates, h: Tensor, d: Tensor, weights: Weights, masks: StepMasks = NO_MASKS
+) -> tuple[Tensor, Tensor]:
+    """Derivative of one step with the reset gate before the recurrent product: dL/dh, and (dr, dz, dn).
+
+    These are both dL/da_x and the gradients of the results of the recurrent products.
+    """
+    r, size = gates.r, 2 * h.shape[-1]
+    past_product, dz, dn = _next_state_bwd(gates, h, d, masks)
+    dreset = dn @ weights.hh[size:]
+    dr = dreset * _times(masks.recurrent, h) * r * (1 - r)
+    drz = torch.cat([dr, dz], dim=-1)
+    through_products = _times(masks.recurrent, dreset * r + drz @ weights.hh[:size])
+    return past_product + through_products, torch.cat([drz, dn], dim=-1)
+
+
+def _next_state_bwd(gates: Gates, h: Tensor, d: Tensor, masks: StepMasks) -> tuple[Tensor, Tensor, Tensor]:
+    """The part of dL/dh that does not pass through a product, dz and dn."""
+    _, z, n, _ = gates
+    d_new = d if masks.kept is None else (1 - masks.kept) * d
+    dn = _times(masks.candidate, d_new * (1 - z)) * (1 - n * n)
+    dz = d_new * (h - _times(masks.candidate, n)) * z * (1 - z)
+    past_product = d_new * z if masks.kept is None else masks.kept * d + d_new * z
+    return past_product, dz, dn
 
 
 def split_weights(weights: Sequence[Tensor], bidirectional: bool) -> list[Weights]:
@@ -92,6 +156,32 @@ def _replace_rows(state: Tensor, rows: Tensor) -> Tensor:
     return rows if rows.shape[0] == state.shape[0] else torch.cat([rows, state[rows.shape[0] :]])
 
 
+def _step_masks(
+    variant: Variant, direction: int, batch_sizes: Tensor | None, steps: int, like: Tensor
+) -> list[StepMasks]:
+    """The masks of each step of a direction, in the dtype of ``like``, the state (B, H)."""
+
+    def of_steps(mask: Tensor | None) -> list[Tensor] | list[None]:  # (D, N, H)
+        if mask is None:
+            return [None] * steps
+        rows = mask[direction].to(like.dtype)
+        return _split_steps(rows if batch_sizes is not None else rows.unflatten(0, (steps, -1)), batch_sizes)
+
+    kept: Sequence[Tensor | float | None] = of_steps(variant.zoneout_mask)
+    if variant.zoneout_mask is None and variant.zoneout > 0:
+        kept = [variant.zoneout] * steps
+    candidate = of_steps(variant.candidate_mask)
+    recurrent: Sequence[Tensor | None] = [None] * steps
+    if variant.recurrent_mask is not None:
+        factor = variant.recurrent_mask[direction].to(like.dtype) / (1 - variant.recurrent_dropout)
+        rows = [like.shape[0]] * steps if batch_sizes is None else batch_sizes.tolist()
+        recurrent = [_first_rows(factor, count) for count in rows]
+    keep = 1 - variant.candidate_dropout
+    return [
+        StepMasks(k, h, None if n is None else n / keep) for k, h, n in zip(kept, recurrent, candidate, strict=True)
+    ]
+
+
 class _Pass(NamedTuple):
     """One direction, forward."""
 
@@ -99,24 +189,29 @@ class _Pass(NamedTuple):
     h_n: Tensor  # (B, H)
     h_prev: list[Tensor]  # T times (rows, H): the state before each step
     gates: list[Gates]  # T times
+    masks: list[StepMasks]  # T times
 
 
 def _in_order(steps: int, reverse: bool) -> range:
     return range(steps - 1, -1, -1) if reverse else range(steps)
 
 
-def _forward_direction(x: Tensor, h: Tensor, weights: Weights, batch_sizes: Tensor | None, reverse: bool) -> _Pass:
+def _forward_direction(
+    x: Tensor, h: Tensor, weights: Weights, batch_sizes: Tensor | None, direction: int, variant: Variant
+) -> _Pass:
     a_x = _split_steps(torch.nn.functional.linear(x, weights.ih, weights.bias_ih), batch_sizes)
     y: dict[int, Tensor] = {}
     h_prev: dict[int, Tensor] = {}
     gates: dict[int, Gates] = {}
     steps = len(a_x)
-    for t in _in_order(steps, reverse):
+    masks = _step_masks(variant, direction, batch_sizes, steps, like=h)
+    for t in _in_order(steps, reverse=direction == 1):
         h_prev[t] = _first_rows(h, a_x[t].shape[0])
-        y[t], gates[t] = cell_fwd(a_x[t], h_prev[t], weights)
+        cell = cell_fwd if variant.reset_after else cell_fwd_reset_before
+        y[t], gates[t] = cell(a_x[t], h_prev[t], weights, masks[t])
         h = _replace_rows(h, y[t])
     in_time = range(steps)
-    return _Pass([y[t] for t in in_time], h, [h_prev[t] for t in in_time], [gates[t] for t in in_time])
+    return _Pass([y[t] for t in in_time], h, [h_prev[t] for t in in_time], [gates[t] for t in in_time], masks)
 
 
 def _initial_state(
@@ -124,7 +219,7 @@ def _initial_state(
 ) -> Tensor:
     if hx is not None:
         return hx
-    batch = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
+    batch = x.shape[1] if batch_sizes is None else int(batch_sizes[:1].sum())
     return x.new_zeros((2 if bidirectional else 1, batch, weights[1].shape[1]))
 
 
@@ -134,6 +229,7 @@ def gru(
     weights: Sequence[Tensor],
     batch_sizes: Tensor | None = None,
     bidirectional: bool = False,
+    variant: Variant = PLAIN,
 ) -> tuple[Tensor, Tensor]:
     """Run one layer.
 
@@ -143,13 +239,14 @@ def gru(
         weights: for each direction weight_ih (3H, I), weight_hh (3H, H) and, with biases, bias_ih (3H), bias_hh (3H).
         batch_sizes: (T) int64 on the CPU, the rows of each step of a packed batch, not increasing.
         bidirectional: D = 2; the second direction runs from the last step to the first.
+        variant: masks, rates, and the place of the reset gate.
 
     Returns:
         y of shape (T, B, D*H), or (N, D*H) where packed, and h_n (D, B, H).
     """
     h0 = _initial_state(x, hx, weights, batch_sizes, bidirectional)
     passes = [
-        _forward_direction(x, h0[d], w, batch_sizes, reverse=d == 1)
+        _forward_direction(x, h0[d], w, batch_sizes, d, variant)
         for d, w in enumerate(split_weights(weights, bidirectional))
     ]
     y = torch.cat([_join_steps(p.y, batch_sizes) for p in passes], dim=-1)
@@ -164,6 +261,7 @@ def gru_bwd(
     weights: Sequence[Tensor],
     batch_sizes: Tensor | None = None,
     bidirectional: bool = False,
+    variant: Variant = PLAIN,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Gradients of ``gru``, by hand.
 
@@ -175,6 +273,7 @@ def gru_bwd(
         weights: as in ``gru``.
         batch_sizes: as in ``gru``.
         bidirectional: as in ``gru``.
+        variant: as in ``gru``.
 
     Returns:
         dx in x's shape, dhx (D, B, H), and the gradients of the weights in their order and shapes.
@@ -186,7 +285,7 @@ def gru_bwd(
     dhx: list[Tensor] = []
     dweights: list[Tensor] = []
     for d, w in enumerate(split_weights(weights, bidirectional)):
-        forward = _forward_direction(x, h0[d], w, batch_sizes, reverse=d == 1)
+        forward = _forward_direction(x, h0[d], w, batch_sizes, d, variant)
         dy_steps = None if dy_directions is None else _split_steps(dy_directions[d], batch_sizes)
         dh = torch.zeros_like(h0[d]) if dh_n is None else dh_n[d]
         da_x: dict[int, Tensor] = {}
@@ -196,12 +295,24 @@ def gru_bwd(
             d_state = _first_rows(dh, forward.h_prev[t].shape[0])
             if dy_steps is not None:
                 d_state = d_state + dy_steps[t]
-            past_product, da_x[t], da_h[t] = cell_bwd(forward.gates[t], forward.h_prev[t], d_state)
-            dh = _replace_rows(dh, past_product + da_h[t] @ w.hh)
+            gates, h_prev, masks = forward.gates[t], forward.h_prev[t], forward.masks[t]
+            if variant.reset_after:
+                past_product, da_x[t], da_h[t] = cell_bwd(gates, h_prev, d_state, masks)
+                d_prev = past_product + _times(masks.recurrent, da_h[t] @ w.hh)
+            else:
+                d_prev, da_x[t] = cell_bwd_reset_before(gates, h_prev, d_state, w, masks)
+                da_h[t] = da_x[t]
+            dh = _replace_rows(dh, d_prev)
         dhx.append(dh)
         da_x_rows = torch.cat([da_x[t] for t in range(steps)])
         da_h_rows = torch.cat([da_h[t] for t in range(steps)])
-        dweights += [da_x_rows.t() @ x_rows, da_h_rows.t() @ torch.cat(forward.h_prev)]
+        operand = torch.cat([_times(m.recurrent, h) for m, h in zip(forward.masks, forward.h_prev, strict=True)])
+        dweight_hh = da_h_rows.t() @ operand
+        if not variant.reset_after:
+            of_n = slice(2 * operand.shape[-1], None)
+            dweight_n = da_h_rows[:, of_n].t() @ torch.cat([gates.q for gates in forward.gates])
+            dweight_hh = torch.cat([dweight_hh[: of_n.start], dweight_n])
+        dweights += [da_x_rows.t() @ x_rows, dweight_hh]
         if w.bias_ih is not None:
             dweights += [da_x_rows.sum(0), da_h_rows.sum(0)]
         dx_direction = (da_x_rows @ w.ih).reshape(x.shape)

@@ -13,7 +13,7 @@
 namespace gru_ext {
 namespace {
 
-// Where the panels of x and of the previous states lie.
+// Where the panels of x, of the previous states and, reset gate before, of r times them lie.
 template <typename scalar_t, typename operand_t>
 struct ChunkPanels {
   using acc_t = acc_type<scalar_t>;
@@ -21,14 +21,15 @@ struct ChunkPanels {
   static constexpr int values = packed_values<scalar_t, operand_t>;
   int64_t size;        // of a panel, in words
   int64_t of_x, of_h;  // panels
-  acc_t *x_panels, *h_panels;
+  acc_t *x_panels, *h_panels, *reset_panels;
 
   explicit ChunkPanels(const BwdChunk<scalar_t, operand_t>& p)
       : size((p.rows + values - 1) / values * columns),
         of_x((p.I + columns - 1) / columns),
         of_h((p.H + columns - 1) / columns),
         x_panels(p.panels),
-        h_panels(p.panels + of_x * size) {}
+        h_panels(p.panels + of_x * size),
+        reset_panels(h_panels + of_h * size) {}
 };
 
 template <typename scalar_t, typename operand_t>
@@ -40,6 +41,13 @@ void pack_rows_of_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int 
                                    share(panels.of_x, thread + 1, threads), panels.x_panels);
   pack_panels<scalar_t, operand_t>(h_prev, p.rows, p.H, share(panels.of_h, thread, threads),
                                    share(panels.of_h, thread + 1, threads), panels.h_panels);
+  if (p.reset_after) return;
+  const int64_t first = p.steps[0].packed_row - p.steps[0].row;  // row of the chunk within all steps
+  const auto reset = [&](int64_t row) {
+    return ProductOfRows<scalar_t>{p.gates + (first + row) * 3 * p.H, p.h_prev[row]};
+  };
+  pack_panels<scalar_t, operand_t>(reset, p.rows, p.H, share(panels.of_h, thread, threads),
+                                   share(panels.of_h, thread + 1, threads), panels.reset_panels);
 }
 
 // `count` values of a row of a tile, stored to or added to `target`.
@@ -129,7 +137,15 @@ void gradients(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads) 
       };
       weight_ih(/*first=*/p.H, /*count=*/2 * p.H, /*row=*/0);  // r and z
       weight_ih(/*first=*/0, /*count=*/p.H, /*row=*/2 * p.H);  // n
-      weight_gradient(p, begin, end, p.H, 3 * p.H, panels.h_panels, panels.size, p.H, p.dweight_hh, thread, threads);
+      const auto weight_hh = [&](int64_t first, int64_t count, const auto* of_h, int64_t row) {
+        weight_gradient(p, begin, end, first, count, of_h, panels.size, p.H, p.dweight_hh + row * p.H, thread, threads);
+      };
+      if (p.reset_after) {
+        weight_hh(/*first=*/p.H, /*count=*/3 * p.H, panels.h_panels, /*row=*/0);  // r, z and q
+      } else {
+        weight_hh(/*first=*/p.H, /*count=*/2 * p.H, panels.h_panels, /*row=*/0);    // r and z
+        weight_hh(/*first=*/0, /*count=*/p.H, panels.reset_panels, /*row=*/2 * p.H);  // n
+      }
     }
   }
   if (p.weight_ih != nullptr) input_gradient(p, thread, threads);

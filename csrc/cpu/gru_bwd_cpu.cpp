@@ -27,8 +27,9 @@ struct BwdTensors {
   Tensor x;            // contiguous rows
   const scalar_t* hx;  // (D, B, H)
   TensorList weights;
+  const Variant& variant;
   Tensor y;
-  const scalar_t* gates;         // (D, N, 4, H)
+  const scalar_t* gates;         // (D, N, saved_gates, H)
   Tensor dy;                     // contiguous rows
   const scalar_t* dh_n;          // (D, B, H)
   std::vector<Tensor> dx;        // (D)  (N, I): one for each direction, the same one unless they run side by side
@@ -61,13 +62,17 @@ class BwdPass {
     p_.I = s.I;
     p_.H = s.H;
     p_.dh_stride = padded_H + kSkew;
-    p_.dgates_stride = 4 * s.H + 2 * kSkew;
+    p_.reset_after = tensors.variant.reset_after;
+    p_.dgates_stride = tensors.variant.saved_gates() * s.H + 2 * kSkew;
     const size_t dh = workspace_.reserve<acc_t>(s.B * p_.dh_stride);
     const size_t dbias = workspace_.reserve<acc_t>(8 * p_.dh_stride);
     const size_t dgates = workspace_.reserve<operand_t>(rows * p_.dgates_stride);
+    const int64_t states = p_.reset_after ? 1 : 2;  // of a row: h, and r * h
     const size_t panels = workspace_.reserve<acc_t>(
-        need_dweights ? packed_words(kernel_, rows, s.I) + packed_words(kernel_, rows, s.H) : 0);
-    const size_t packed_hh = workspace_.reserve<acc_t>(uses_weight_hh() ? packed_words(kernel_, 3 * s.H, s.H) : 0);
+        need_dweights ? packed_words(kernel_, rows, s.I) + states * packed_words(kernel_, rows, s.H) : 0);
+    const size_t packed_hh =
+        workspace_.reserve<acc_t>(uses_weight_hh() ? packed_words(kernel_, gates_of_h() * s.H, s.H) : 0);
+    const size_t packed_hn = workspace_.reserve<acc_t>(p_.reset_after ? 0 : packed_words(kernel_, s.H, s.H));
     const size_t packed_ih = workspace_.reserve<acc_t>(need_dx ? packed_words(kernel_, 3 * s.H, s.I) : 0);
     // Half precisions: the sums over chunks, in fp32.
     constexpr bool sums = !std::is_same_v<scalar_t, acc_t>;
@@ -86,8 +91,10 @@ class BwdPass {
     p_.dgates = workspace_.at<operand_t>(dgates);
     p_.panels = workspace_.at<acc_t>(panels);
     packed_hh_ = workspace_.at<acc_t>(packed_hh);
+    packed_hn_ = workspace_.at<acc_t>(packed_hn);
     packed_ih_ = workspace_.at<acc_t>(packed_ih);
     p_.weight_hh = packed_hh_;
+    p_.weight_hn = packed_hn_;
     p_.weight_ih = need_dx ? packed_ih_ : nullptr;
     p_.dweight_ih = p_.dweight_hh = nullptr;
     if (need_dweights) {
@@ -101,26 +108,29 @@ class BwdPass {
     }
     p_.dy = tensors.dy.defined() ? tensors.dy.template const_data_ptr<scalar_t>() + direction * s.H : nullptr;
     p_.dy_stride = rows_of_dy_.stride_b;
-    p_.gates = tensors.gates + direction * s.N * 4 * s.H;
+    p_.gates = tensors.gates + direction * s.N * tensors.variant.saved_gates() * s.H;
     p_.first_step = 0;
     x_.reserve(rows);
     h_prev_.reserve(rows);
     dx_.reserve(need_dx ? rows : 0);
   }
 
-  bool packs() const { return uses_weight_hh() || p_.weight_ih != nullptr; }
+  bool packs() const { return uses_weight_hh() || !p_.reset_after || p_.weight_ih != nullptr; }
   size_t chunks() const { return chunks_.size(); }
   StepBarrier& barrier() { return barrier_; }
 
   void pack(int thread, int team) {
-    const auto pack = [&](const Tensor& weights, int64_t first_row, acc_t* packed) {
-      const int64_t columns = weights.size(1);
+    const auto pack = [&](const scalar_t* weights, int64_t gates, int64_t columns, int64_t first_row, acc_t* packed) {
       const int64_t panels = (columns + kernel_.panel_columns - 1) / kernel_.panel_columns;
-      kernel_.pack_columns(weights.const_data_ptr<scalar_t>(), 3 * s_.H, columns, first_row,
-                           share(panels, thread, team), share(panels, thread + 1, team), packed);
+      kernel_.pack_columns(weights, gates * s_.H, columns, first_row, share(panels, thread, team),
+                           share(panels, thread + 1, team), packed);
     };
-    if (uses_weight_hh()) pack(weight_hh_, /*first_row=*/0, packed_hh_);
-    if (p_.weight_ih != nullptr) pack(weight_ih_, /*first_row=*/2 * s_.H, packed_ih_);
+    const auto* weight_hh = weight_hh_.const_data_ptr<scalar_t>();
+    if (uses_weight_hh()) pack(weight_hh, gates_of_h(), s_.H, /*first_row=*/0, packed_hh_);
+    if (!p_.reset_after) pack(weight_hh + 2 * s_.H * s_.H, /*gates=*/1, s_.H, /*first_row=*/0, packed_hn_);
+    if (p_.weight_ih != nullptr) {
+      pack(weight_ih_.const_data_ptr<scalar_t>(), /*gates=*/3, s_.I, /*first_row=*/2 * s_.H, packed_ih_);
+    }
   }
 
   void begin(size_t i) {
@@ -185,11 +195,13 @@ class BwdPass {
     copy_gate(n, dweights[2], 2);
     copy_gate(r, dweights[3], 0);
     copy_gate(z, dweights[3], 1);
-    copy_gate(q, dweights[3], 2);
+    copy_gate(p_.reset_after ? q : n, dweights[3], 2);
   }
 
  private:
   bool uses_weight_hh() const { return s_.T > 1 || tensors_.dhx != nullptr; }
+  // Gates whose recurrent product is of the state itself.
+  int64_t gates_of_h() const { return p_.reset_after ? 3 : 2; }
 
   const Sequence& s_;
   const BwdTensors<scalar_t>& tensors_;
@@ -199,7 +211,7 @@ class BwdPass {
   const Rows rows_of_x_, rows_of_y_, rows_of_dy_;
   Tensor weight_ih_;  // (3H, I)
   Tensor weight_hh_;  // (3H, H)
-  acc_t *packed_ih_, *packed_hh_;
+  acc_t *packed_ih_, *packed_hh_, *packed_hn_;
   Workspace workspace_;
   std::vector<Step> steps_;
   std::vector<const scalar_t*> x_, h_prev_;
@@ -210,23 +222,23 @@ class BwdPass {
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd_cpu(const std::optional<Tensor>& dy,
-                                                            const std::optional<Tensor>& dh_n, const Tensor& x,
-                                                            const std::optional<Tensor>& hx, TensorList weights,
-                                                            const std::optional<Tensor>& batch_sizes,
-                                                            bool bidirectional, const Tensor& y, const Tensor& gates,
-                                                            bool need_dx, bool need_dhx, bool need_dweights) {
+BwdResult gru_bwd_cpu(const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n, const Layer& layer,
+                      const Tensor& y, const Tensor& gates, Need need) {
   const BelowAutogradAndAutocast guard;
-  const Sequence s = check_bwd(dy, dh_n, x, hx, weights, batch_sizes, bidirectional, y, gates);
+  const Sequence s = check_bwd(dy, dh_n, layer, y, gates);
+  const Tensor& x = layer.x;
+  const std::optional<Tensor>& hx = layer.hx;
+  const TensorList weights = layer.weights;
+  TORCH_CHECK_NOT_IMPLEMENTED(!layer.variant.has_masks(), "gru: masks and zoneout have no kernel yet");
   const auto options = x.options();
-  const Tensor dx = need_dx ? pooled_empty(x.sizes(), options) : at::empty({0}, options);
-  const Tensor dhx = need_dhx ? at::empty({s.D, s.B, s.H}, options) : at::empty({0}, options);
+  const Tensor dx = need.dx ? pooled_empty(x.sizes(), options) : at::empty({0}, options);
+  const Tensor dhx = need.dhx ? at::empty({s.D, s.B, s.H}, options) : at::empty({0}, options);
   std::vector<Tensor> dweights;
-  if (need_dweights) {
+  if (need.dweights) {
     for (const Tensor& weight : weights) dweights.push_back(pooled_empty(weight.sizes(), options));
   }
   if (s.N == 0) {
-    if (need_dhx) dh_n.has_value() ? dhx.copy_(*dh_n) : dhx.zero_();
+    if (need.dhx) dh_n.has_value() ? dhx.copy_(*dh_n) : dhx.zero_();
     for (const Tensor& grad : dweights) grad.zero_();
     return {dx, dhx, dweights};
   }
@@ -240,20 +252,21 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> gru_bwd_cpu(const std::optional<
     const double flops = 6.0 * s.B * s.H * s.H;
     const bool side_by_side = runs_side_by_side(s, flops);
     std::vector<Tensor> dx_of_directions;
-    if (need_dx) dx_of_directions.assign(2, dx);
-    if (need_dx && side_by_side) dx_of_directions[1] = pooled_empty(dx.sizes(), options);
+    if (need.dx) dx_of_directions.assign(2, dx);
+    if (need.dx && side_by_side) dx_of_directions[1] = pooled_empty(dx.sizes(), options);
     const BwdTensors<scalar_t> tensors{with_contiguous_rows(x),
                                        data(h0),
                                        weights,
+                                       layer.variant,
                                        y,
                                        data(gates),
                                        dy.has_value() ? with_contiguous_rows(*dy) : Tensor(),
                                        data(last),
                                        dx_of_directions,
-                                       need_dhx ? dhx.data_ptr<scalar_t>() : nullptr,
+                                       need.dhx ? dhx.data_ptr<scalar_t>() : nullptr,
                                        dweights};
     run_layer<BwdPass<scalar_t, decltype(operand)>>(s, tensors, flops);
-    if (need_dx && side_by_side) dx.add_(dx_of_directions[1]);
+    if (need.dx && side_by_side) dx.add_(dx_of_directions[1]);
   });
   return {dx, dhx, dweights};
 }

@@ -32,9 +32,10 @@ struct FwdTensors {
   Tensor x;            // contiguous rows
   const scalar_t* hx;  // (D, B, H); null for zero
   TensorList weights;
-  Tensor y;
+  const Variant& variant;
+  Tensor y;         // undefined where it is not saved
   scalar_t* h_n;    // (D, B, H)
-  scalar_t* gates;  // (D, N, 4, H); null where none are saved
+  scalar_t* gates;  // (D, N, saved_gates, H); null where none are saved
 };
 
 template <typename scalar_t, typename operand_t>
@@ -48,7 +49,7 @@ class FwdPass {
         direction_(direction),
         chunks_(chunks_of(s, kChunkRows)),
         rows_of_x_(tensors.x),
-        rows_of_y_(tensors.y),
+        rows_of_y_(tensors.y.defined() ? tensors.y : tensors.x),
         barrier_(threads) {
     const Tensor* weights = &tensors.weights[direction * s.weights_per_direction()];
     constexpr auto operand_dtype = c10::CppTypeToScalarType<operand_t>::value;
@@ -58,21 +59,24 @@ class FwdPass {
     const int64_t groups = (s.H + kernel_.lanes - 1) / kernel_.lanes;
     const int64_t stride = groups * kernel_.lanes + kSkew;
     const int64_t rows = most_rows(chunks_);
-    const auto words = [&](int64_t K) {
+    const auto words = [&](UnitVectors vectors, int64_t K) {
       constexpr int64_t values = packed_values<scalar_t, operand_t>;
-      return groups * ((K + values - 1) / values) * 3 * kernel_.lanes;
+      const int64_t panels = (groups + vectors.groups() - 1) / vectors.groups();
+      return p_.packed ? panels * ((K + values - 1) / values) * vectors.count * kernel_.lanes : 0;
     };
     copies_x_ = tensors.x.scalar_type() != operand_dtype || !rows_of_x_.uniform(s);
     p_.I = s.I;
     p_.H = s.H;
+    p_.reset_after = tensors.variant.reset_after;
     p_.packed = packs_weights(s, sizeof(operand_t));
     const size_t bias = workspace_.reserve<acc_t>(4 * stride);
     const size_t state = workspace_.reserve<acc_t>(s.B * stride);
     const size_t exchanged = workspace_.reserve<operand_t>(2 * s.B * stride);
     const size_t input_gates = workspace_.reserve<acc_t>(groups * rows * 3 * kernel_.lanes);
     const size_t chunk_x = workspace_.reserve<operand_t>(copies_x_ ? rows * s.I : 0);
-    const size_t packed_ih = workspace_.reserve<acc_t>(p_.packed ? words(s.I) : 0);
-    const size_t packed_hh = workspace_.reserve<acc_t>(p_.packed ? words(s.H) : 0);
+    const size_t packed_ih = workspace_.reserve<acc_t>(words(kThreeGates, s.I));
+    const size_t packed_hh = workspace_.reserve<acc_t>(words(p_.reset_after ? kThreeGates : kTwoGates, s.H));
+    const size_t packed_hn = workspace_.reserve<acc_t>(p_.reset_after ? 0 : words(kTwoGroups, s.H));
     workspace_.allocate();
 
     fill_bias(weights, workspace_.at<acc_t>(bias), stride);
@@ -87,9 +91,10 @@ class FwdPass {
     copied_x_ = workspace_.at<operand_t>(chunk_x);
     p_.weight_ih = p_.packed ? workspace_.at<void>(packed_ih) : weight_ih_.const_data_ptr();
     p_.weight_hh = p_.packed ? workspace_.at<void>(packed_hh) : weight_hh_.const_data_ptr();
-    p_.y = tensors.y.template data_ptr<scalar_t>() + direction * s.H;
+    p_.weight_hn = p_.packed ? workspace_.at<void>(packed_hn) : weight_hn();
+    p_.y = tensors.y.defined() ? tensors.y.template data_ptr<scalar_t>() + direction * s.H : nullptr;
     p_.y_stride = rows_of_y_.stride_b;
-    p_.gates = tensors.gates == nullptr ? nullptr : tensors.gates + direction * s.N * 4 * s.H;
+    p_.gates = tensors.gates == nullptr ? nullptr : tensors.gates + direction * s.N * tensors.variant.saved_gates() * s.H;
     p_.first_step = p_.step_count = 0;
   }
 
@@ -98,10 +103,15 @@ class FwdPass {
   StepBarrier& barrier() { return barrier_; }
 
   void pack(int thread, int team) {
-    const int64_t groups = (s_.H + kernel_.lanes - 1) / kernel_.lanes;
-    const int64_t begin = share(groups, thread, team), end = share(groups, thread + 1, team);
-    kernel_.pack_gates(weight_ih_.const_data_ptr<operand_t>(), s_.H, s_.I, begin, end, const_cast<void*>(p_.weight_ih));
-    kernel_.pack_gates(weight_hh_.const_data_ptr<operand_t>(), s_.H, s_.H, begin, end, const_cast<void*>(p_.weight_hh));
+    const auto pack = [&](const operand_t* weights, UnitVectors vectors, int64_t K, const void* packed) {
+      const int64_t units = vectors.groups() * kernel_.lanes;
+      const int64_t panels = (s_.H + units - 1) / units;
+      kernel_.pack_units(weights, vectors, s_.H, K, share(panels, thread, team), share(panels, thread + 1, team),
+                         const_cast<void*>(packed));
+    };
+    pack(weight_ih_.const_data_ptr<operand_t>(), kThreeGates, s_.I, p_.weight_ih);
+    pack(weight_hh_.const_data_ptr<operand_t>(), p_.reset_after ? kThreeGates : kTwoGates, s_.H, p_.weight_hh);
+    if (!p_.reset_after) pack(weight_hn(), kTwoGroups, s_.H, p_.weight_hn);
   }
 
   void begin(size_t i) {
@@ -131,7 +141,10 @@ class FwdPass {
   void finish() { copy_rows(p_.state, p_.h_stride, tensors_.h_n + direction_ * s_.B * s_.H, s_.H, s_.B, s_.H); }
 
  private:
-  // The biases that are added to W x: b_ih, and for r and z b_hh too. That of q stays apart.
+  // The rows of weight_hh that belong to the candidate.
+  const operand_t* weight_hn() const { return weight_hh_.const_data_ptr<operand_t>() + 2 * s_.H * s_.H; }
+
+  // The biases that are added to W x: b_ih, and b_hh too, but that of q, which stays apart.
   void fill_bias(const Tensor* weights, acc_t* sum, int64_t stride) {
     std::fill_n(sum, 4 * stride, acc_t(0));
     if (!s_.has_bias) return;
@@ -141,7 +154,7 @@ class FwdPass {
     for (int64_t gate = 0; gate < 3; ++gate) {
       acc_t* target = sum + gate * stride;
       for (int64_t u = 0; u < s_.H; ++u) target[u] = static_cast<acc_t>(of_x[gate * s_.H + u]);
-      if (gate == 2) break;
+      if (gate == 2 && p_.reset_after) break;
       for (int64_t u = 0; u < s_.H; ++u) target[u] += static_cast<acc_t>(of_h[gate * s_.H + u]);
     }
     copy_rows(of_h + 2 * s_.H, s_.H, sum + 3 * stride, stride, 1, s_.H);
@@ -177,15 +190,18 @@ class FwdPass {
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, Tensor> gru_fwd_cpu(const Tensor& x, const std::optional<Tensor>& hx, TensorList weights,
-                                               const std::optional<Tensor>& batch_sizes, bool bidirectional,
-                                               bool save_gates) {
+FwdResult gru_fwd_cpu(const Layer& layer, bool save_gates, bool save_y) {
   const BelowAutogradAndAutocast guard;
-  const Sequence s = check_fwd(x, hx, weights, batch_sizes, bidirectional);
+  const Sequence s = check_fwd(layer);
+  const Tensor& x = layer.x;
+  const std::optional<Tensor>& hx = layer.hx;
+  const TensorList weights = layer.weights;
+  TORCH_CHECK_NOT_IMPLEMENTED(!layer.variant.has_masks(), "gru: masks and zoneout have no kernel yet");
   const auto options = x.options();
-  const Tensor y =
-      batch_sizes.has_value() ? pooled_empty({s.N, s.D * s.H}, options) : pooled_empty({s.T, s.B, s.D * s.H}, options);
-  const Tensor gates = save_gates ? pooled_empty({s.D, s.N, 4, s.H}, options) : at::empty({0}, options);
+  const Tensor y = !save_y        ? at::empty({0}, options)
+                   : x.dim() == 2 ? pooled_empty({s.N, s.D * s.H}, options)
+                                  : pooled_empty({s.T, s.B, s.D * s.H}, options);
+  const Tensor gates = save_gates ? pooled_empty({s.D, s.N, layer.variant.saved_gates(), s.H}, options) : at::empty({0}, options);
   const Tensor h_n = at::empty({s.D, s.B, s.H}, options);
   if (s.N == 0) {
     hx.has_value() ? h_n.copy_(*hx) : h_n.zero_();
@@ -194,9 +210,13 @@ std::tuple<Tensor, Tensor, Tensor> gru_fwd_cpu(const Tensor& x, const std::optio
   with_scalar_and_operand_type(x.scalar_type(), [&](auto scalar, auto operand) {
     using scalar_t = decltype(scalar);
     const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
-    const FwdTensors<scalar_t> tensors{
-        with_contiguous_rows(x),  h0.defined() ? h0.const_data_ptr<scalar_t>() : nullptr, weights, y,
-        h_n.data_ptr<scalar_t>(), save_gates ? gates.data_ptr<scalar_t>() : nullptr};
+    const FwdTensors<scalar_t> tensors{with_contiguous_rows(x),
+                                       h0.defined() ? h0.const_data_ptr<scalar_t>() : nullptr,
+                                       weights,
+                                       layer.variant,
+                                       save_y ? y : Tensor(),
+                                       h_n.data_ptr<scalar_t>(),
+                                       save_gates ? gates.data_ptr<scalar_t>() : nullptr};
     run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, 6.0 * s.B * s.H * (s.H + s.I));
   });
   return {y, h_n, gates};

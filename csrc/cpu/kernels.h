@@ -24,6 +24,18 @@ struct Accumulate<double> {
 template <typename scalar_t>
 using acc_type = typename Accumulate<scalar_t>::type;
 
+// Which hidden units, of which gates, the vectors of a panel of weights (rows of gates, K) are: a group of units of some
+// gates, or consecutive groups of one gate.
+struct UnitVectors {
+  int count;           // vectors of a panel
+  int64_t group_step;  // groups from one vector to the next
+  int64_t gate_step;   // gates from one vector to the next
+  int64_t groups() const { return group_step == 0 ? 1 : count * group_step; }  // of a panel
+};
+constexpr UnitVectors kThreeGates{3, 0, 1};
+constexpr UnitVectors kTwoGates{2, 0, 1};
+constexpr UnitVectors kTwoGroups{2, 1, 0};
+
 // A time step of a chunk.
 struct Step {
   int64_t row;         // first row of the step within the chunk
@@ -44,18 +56,22 @@ struct FwdChunk {
   int64_t rows;             // rows of all steps of the chunk
   const operand_t* x;       // (rows, I)
   int64_t x_stride;         // between rows of x
-  bool packed;              // whether the weights are packed by `pack_gates`; else they are the parameters as they are
-  const void* weight_ih;    // (3H, I)
-  const void* weight_hh;    // (3H, H)
-  const acc_t* input_bias;  // (3, h_stride)  b_ih, plus b_hh for r and z; zero beyond H
-  const acc_t* bias_hn;     // (h_stride)     b_hh of the candidate; likewise
+  bool reset_after;         // whether the reset gate comes after the recurrent product
+  bool packed;              // whether the weights are packed by `pack_units`; else they are the parameters as they are
+  const void* weight_ih;    // (3H, I)        panels of kThreeGates
+  const void* weight_hh;    // (3H, H)        panels of kThreeGates; reset gate before: (2H, H), panels of kTwoGates
+  const void* weight_hn;    // (H, H)         reset gate before: that of the candidate, panels of kTwoGroups
+  const acc_t* input_bias;  // (3, h_stride)  b_ih, plus b_hh but for q; zero beyond H
+  const acc_t* bias_hn;     // (h_stride)     b_hh of q; likewise
   acc_t* input_gates;       // (groups, rows, 3, lanes) scratch: W x + b_ih of the chunk
-  operand_t* h[2];          // (B, h_stride)  the state before step s is h[s % 2], the state after it h[(s + 1) % 2]
+  operand_t* h[2];          // (B, h_stride)  the state before step s is h[s % 2], the state after it h[(s + 1) % 2];
+                            //                reset gate before: the state is h[0], r * h of the step h[1]
   int64_t h_stride;         // at least padded H
   acc_t* state;             // (B, h_stride)  in, out: the state of each row, each unit read and written by one thread
-  scalar_t* y;              // out: the states
+  scalar_t* y;              // out: the states; null where they are not saved
   int64_t y_stride;         // between rows of y
-  scalar_t* gates;          // (N, 4, H)      out: r, z, n, q; null where no gradient will be asked for
+  scalar_t* gates;          // (N, 4, H)      out: r, z, n, q; null where no gradient will be asked for; reset gate
+                            //                before: (N, 3, H), r, z, n
 };
 
 // Backward over a chunk: the recurrence, then the products that turn its gate gradients into the gradients of the
@@ -71,18 +87,21 @@ struct BwdChunk {
   int64_t rows;                   // rows of all steps of the chunk
   bool first;                     // whether the weight gradients are to be filled; else they are added to
   bool last_product;              // whether to multiply the last step's gradients with R: false where none asks for dhx
-  const void* weight_hh;          // (3H, H) packed by `pack_columns`
+  bool reset_after;               // as in FwdChunk
+  const void* weight_hh;          // (3H, H) packed by `pack_columns`; reset gate before: (2H, H)
+  const void* weight_hn;          // (H, H) likewise, of the candidate: reset gate before
   const void* weight_ih;          // (3H, I) likewise, in the order n, r, z; null where dx is not asked for
   const scalar_t* const* x;       // (rows)  the rows of x, I values each
   const scalar_t* const* h_prev;  // (rows)  the state before each step, H values; null for zero
   const scalar_t* dy;             // gradient of y; null for zero
   int64_t dy_stride;              // between rows of dy
-  const scalar_t* gates;          // (N, 4, H)  r, z, n, q as the forward left them
+  const scalar_t* gates;          // as the forward left them
   acc_t* dh;                      // (B, dh_stride)
   int64_t dh_stride;              // at least padded H
   operand_t* dgates;              // (rows, dgates_stride)  scratch: gradients of the pre-activations; order n, r, z, q
-  int64_t dgates_stride;          // at least 4H
-  acc_t* panels;                  // scratch: x and the previous states, packed as by `pack_columns`
+  int64_t dgates_stride;          // at least 4H; reset gate before: 3H, there is no q
+  acc_t* panels;                  // scratch: x, the previous states and, reset gate before, r times them; packed as by
+                                  // `pack_columns`
   acc_t* dweight_ih;              // (3H, I)  out; null where the gradients of the parameters are not asked for
   acc_t* dweight_hh;              // (3H, H)  out; likewise
   acc_t* dbias;                   // (4, dh_stride)  in, out: sums of the gate gradients; order n, r, z, q
@@ -94,9 +113,10 @@ struct BwdChunk {
 template <typename scalar_t, typename operand_t>
 struct FwdKernels {
   int64_t lanes;  // hidden units of a group
-  // weights (3H, K) -> (groups, words, 3, lanes), the groups [begin, end). A word has the size of acc_t and holds as
-  // many consecutive values of a row as fit: words = ceil(K / packed_values).
-  void (*pack_gates)(const operand_t* weights, int64_t H, int64_t K, int64_t begin, int64_t end, void* packed);
+  // weights (gates of H units, K) -> (panels, words, vectors.count, lanes), the panels [begin, end). A word has the size
+  // of acc_t and holds as many consecutive values of a row as fit: words = ceil(K / packed_values).
+  void (*pack_units)(const operand_t* weights, UnitVectors vectors, int64_t H, int64_t K, int64_t begin, int64_t end,
+                     void* packed);
   // One thread's part: the groups that `share` gives it.
   void (*fwd)(const FwdChunk<scalar_t, operand_t>& chunk, int thread, int threads, StepBarrier& barrier);
 };

@@ -11,7 +11,7 @@ namespace {
 template <typename scalar_t, typename operand_t>
 FwdKernels<scalar_t, operand_t> make_fwd_kernels() {
   using acc_t = acc_type<scalar_t>;
-  return {VectorMath<acc_t>::lanes, pack_gates<acc_t, operand_t>, fwd_chunk<scalar_t, operand_t>};
+  return {VectorMath<acc_t>::lanes, pack_units<acc_t, operand_t>, fwd_chunk<scalar_t, operand_t>};
 }
 
 template <typename scalar_t, typename operand_t>

@@ -39,18 +39,20 @@ inline __attribute__((always_inline)) void transpose(typename VectorMath<T>::Vec
 
 // A word of a row is a T, whatever values it is made of.
 template <typename T, typename operand_t>
-void pack_gates(const operand_t* weights, int64_t H, int64_t K, int64_t begin, int64_t end, void* packed) {
+void pack_units(const operand_t* weights, UnitVectors vectors, int64_t H, int64_t K, int64_t begin, int64_t end,
+                void* packed) {
   using Vector = typename VectorMath<T>::Vector;
   constexpr int lanes = VectorMath<T>::lanes;
   constexpr int64_t values = sizeof(T) / sizeof(operand_t);
   const int64_t words = (K + values - 1) / values;
-  for (int64_t group = begin; group < end; ++group) {
-    const int64_t units = std::min<int64_t>(lanes, H - group * lanes);
+  for (int64_t panel = begin; panel < end; ++panel) {
     for (int64_t word = 0; word < words; word += lanes) {
       const size_t bytes = std::min(sizeof(Vector), (K - word * values) * sizeof(operand_t));
       const int64_t columns = std::min<int64_t>(lanes, words - word);
-      for (int gate = 0; gate < 3; ++gate) {
-        const operand_t* source = weights + (gate * H + group * lanes) * K + word * values;
+      for (int v = 0; v < vectors.count; ++v) {
+        const int64_t unit = (panel * vectors.groups() + v * vectors.group_step) * lanes;
+        const int64_t units = std::min<int64_t>(lanes, H - unit);
+        const operand_t* source = weights + (v * vectors.gate_step * H + unit) * K + word * values;
         Vector square[lanes] = {};
         if (units == lanes && bytes == sizeof(Vector)) {
 #pragma GCC unroll 16
@@ -59,8 +61,10 @@ void pack_gates(const operand_t* weights, int64_t H, int64_t K, int64_t begin, i
           for (int64_t i = 0; i < units; ++i) std::memcpy(&square[i], source + i * K, bytes);
         }
         transpose<T>(square);
-        T* target = static_cast<T*>(packed) + ((group * words + word) * 3 + gate) * lanes;
-        for (int64_t i = 0; i < columns; ++i) std::memcpy(target + i * 3 * lanes, &square[i], sizeof(Vector));
+        T* target = static_cast<T*>(packed) + ((panel * words + word) * vectors.count + v) * lanes;
+        for (int64_t i = 0; i < columns; ++i) {
+          std::memcpy(target + i * vectors.count * lanes, &square[i], sizeof(Vector));
+        }
       }
     }
   }
@@ -71,6 +75,15 @@ constexpr int kPanelVectors = 2;
 template <typename acc_t>
 constexpr int kPanelColumns = kPanelVectors * VectorMath<acc_t>::lanes;
 
+// A row that is the product of two, element by element; zero where either is null.
+template <typename scalar_t>
+struct ProductOfRows {
+  using acc_t = acc_type<scalar_t>;
+  const scalar_t *a, *b;
+  explicit operator bool() const { return a != nullptr && b != nullptr; }
+  acc_t operator[](int64_t i) const { return static_cast<acc_t>(a[i]) * static_cast<acc_t>(b[i]); }
+};
+
 // Columns [first, first + count) of K rows, of which `row(k)` is one, null for zero -> (words, width): a word holds as
 // many consecutive values of a column as fit. What lies beyond K and count is zero.
 template <typename operand_t, int width, int values, typename Row>
@@ -78,8 +91,8 @@ inline __attribute__((always_inline)) void pack_panel(const Row& row, int64_t K,
                                                       operand_t* packed) {
   for (int64_t k = 0; k < K; k += values, packed += width * values) {
     for (int v = 0; v < values; ++v) {
-      const auto* source = k + v < K ? row(k + v) : nullptr;
-      if (source == nullptr) {
+      const auto source = k + v < K ? row(k + v) : decltype(row(k)){};
+      if (!source) {
         for (int c = 0; c < width; ++c) packed[c * values + v] = operand_t(0);
       } else if (count == width) {
         for (int c = 0; c < width; ++c) packed[c * values + v] = static_cast<operand_t>(source[first + c]);

@@ -178,49 +178,52 @@ inline __attribute__((always_inline)) typename VectorMath<T>::Vector last_bytes(
   return result;
 }
 
-// product_rows for weights that are not packed: out (rows, 3, lanes) = a (rows, K) times the rows [unit, unit + count)
-// of each gate of weights (3H, K); plus the bias. Vectors run along K: of each weight row and each row of a comes a
-// vector of partial sums, which are added up across lanes at the end. For calls of so few rows that packing would cost
-// more than that.
-template <typename T, typename operand_t, int rows = kTileRows<3>>
+// product_rows for weights that are not packed: out (rows, vectors, lanes) = a (rows, K) times those rows of weights
+// (gates of H units, K) that `of` says, from `unit` on, `count` of each vector; plus the bias. Vectors run along K: of
+// each weight row and each row of a comes a vector of partial sums, which are added up across lanes at the end. For
+// calls of so few rows that packing would cost more than that.
+template <typename T, int vectors, typename operand_t, int rows = kTileRows<vectors>>
 __attribute__((noinline)) void unpacked_product_rows(int64_t row_count, const operand_t* a, int64_t a_stride,
-                                                     const operand_t* weights, int64_t H, int64_t K, int64_t unit,
-                                                     int64_t count, const T* bias, int64_t bias_stride, T* out) {
+                                                     const operand_t* weights, UnitVectors of, int64_t H, int64_t K,
+                                                     int64_t unit, int64_t count, const T* bias, int64_t bias_stride,
+                                                     T* out) {
   if (row_count < rows) {
     if constexpr (rows > 1) {
-      unpacked_product_rows<T, operand_t, rows - 1>(row_count, a, a_stride, weights, H, K, unit, count, bias,
-                                                    bias_stride, out);
+      unpacked_product_rows<T, vectors, operand_t, rows - 1>(row_count, a, a_stride, weights, of, H, K, unit, count,
+                                                             bias, bias_stride, out);
     }
     return;
   }
   using Vector = typename VectorMath<T>::Vector;
   constexpr int lanes = VectorMath<T>::lanes;
   constexpr int64_t step = lanes * Multiply<T, operand_t>::values;
-  constexpr int at_once = std::clamp(kTileRows<3> / rows, 1, 4);  // units
-  Vector partial[rows][3][lanes];
+  constexpr int at_once = std::clamp(kTileRows<vectors> / rows, 1, 4);  // units
+  Vector partial[rows][vectors][lanes];
   if (count < lanes) std::memset(partial, 0, sizeof partial);
   // The last vectors of rows that are no whole number of them end where the rows end: what the vectors before have
   // multiplied already is masked.
   const Vector mask = last_bytes<T>(K % step * sizeof(operand_t));
   for (int64_t first = 0; first < count; first += at_once) {
-    const operand_t* w[3][at_once];
+    const operand_t* w[vectors][at_once];
     for (int i = 0; i < at_once; ++i) {
-      for (int gate = 0; gate < 3; ++gate)
-        w[gate][i] = weights + (gate * H + unit + std::min(first + i, count - 1)) * K;
+      for (int v = 0; v < vectors; ++v) {
+        const int64_t of_vector = unit + v * of.group_step * lanes + std::min(first + i, count - 1);
+        w[v][i] = weights + (v * of.gate_step * H + std::min(of_vector, H - 1)) * K;
+      }
     }
-    Vector sum[rows][3][at_once] = {};
+    Vector sum[rows][vectors][at_once] = {};
     int64_t k = 0;
     const auto add = [&](const auto& load_vector) __attribute__((always_inline)) {
       Vector left[rows];
 #pragma GCC unroll 16
       for (int m = 0; m < rows; ++m) left[m] = load_vector(a + m * a_stride);
 #pragma GCC unroll 4
-      for (int gate = 0; gate < 3; ++gate) {
+      for (int v = 0; v < vectors; ++v) {
 #pragma GCC unroll 4
         for (int i = 0; i < at_once; ++i) {
-          const Vector right = load_vector(w[gate][i]);
+          const Vector right = load_vector(w[v][i]);
 #pragma GCC unroll 16
-          for (int m = 0; m < rows; ++m) Multiply<T, operand_t>::add(sum[m][gate][i], left[m], right);
+          for (int m = 0; m < rows; ++m) Multiply<T, operand_t>::add(sum[m][v][i], left[m], right);
         }
       }
     };
@@ -245,16 +248,16 @@ __attribute__((noinline)) void unpacked_product_rows(int64_t row_count, const op
       });
     }
     for (int m = 0; m < rows; ++m) {
-      for (int gate = 0; gate < 3; ++gate) {
-        for (int i = 0; i < at_once && first + i < count; ++i) partial[m][gate][first + i] = sum[m][gate][i];
+      for (int v = 0; v < vectors; ++v) {
+        for (int i = 0; i < at_once && first + i < count; ++i) partial[m][v][first + i] = sum[m][v][i];
       }
     }
   }
   for (int m = 0; m < rows; ++m) {
-    for (int gate = 0; gate < 3; ++gate) {
-      Vector total = lane_sums<T>(partial[m][gate]);
-      if (bias != nullptr) total += load<T>(bias + gate * bias_stride, lanes);
-      store<T>(out + (m * 3 + gate) * lanes, total, lanes);
+    for (int v = 0; v < vectors; ++v) {
+      Vector total = lane_sums<T>(partial[m][v]);
+      if (bias != nullptr) total += load<T>(bias + v * bias_stride, lanes);
+      store<T>(out + (m * vectors + v) * lanes, total, lanes);
     }
   }
 }

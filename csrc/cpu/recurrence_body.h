@@ -11,7 +11,9 @@
 #include "kernels.h"
 #include "lanes_body.h"
 #include "product_body.h"
+#include "reset_before_body.h"
 #include "step_barrier.h"
+#include "steps_body.h"
 
 namespace gru_ext {
 namespace {
@@ -41,7 +43,7 @@ inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t, op
     const Vector h = cell_fwd<Math>(a_r, a_z, a_n, q, load<acc_t>(state, lanes), gates);
     store<acc_t>(state, h, lanes);
     store<acc_t>(h_next + row * p.h_stride + unit, h, lanes);
-    store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
+    if (p.y != nullptr) store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
     if (p.gates != nullptr) {
       scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
       store<acc_t>(saved, gates.r, count);
@@ -58,7 +60,7 @@ template <typename scalar_t, typename operand_t>
 inline __attribute__((always_inline)) void prefetch_targets(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
                                                             int64_t first_row, int64_t rows, int64_t unit) {
   for (int64_t row = first_row; row < first_row + rows; ++row) {
-    __builtin_prefetch(p.y + step.offset + row * p.y_stride + unit, 1);
+    if (p.y != nullptr) __builtin_prefetch(p.y + step.offset + row * p.y_stride + unit, 1);
     if (p.gates == nullptr) continue;
     const scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
     for (int gate = 0; gate < 4; ++gate) __builtin_prefetch(saved + gate * p.H, 1);
@@ -67,70 +69,34 @@ inline __attribute__((always_inline)) void prefetch_targets(const FwdChunk<scala
 
 template <typename scalar_t, typename operand_t>
 void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
+  if (!p.reset_after) return reset_before_fwd(p, thread, threads, barrier);
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
-  constexpr int tile_rows = kTileRows<3>;
-  constexpr int64_t values = packed_values<scalar_t, operand_t>;
   const int64_t groups = (p.H + lanes - 1) / lanes;
   const int64_t begin = share(groups, thread, threads);
   const int64_t end = share(groups, thread + 1, threads);
 
-  // out (rows, 3, lanes) = a (rows, K) times the weights of a group's units
-  const auto multiply = [&](auto start, const void* weights, int64_t K, int64_t group, int64_t rows, const operand_t* a,
-                            int64_t a_stride, acc_t* out) __attribute__((always_inline)) {
-    const acc_t* bias = start == Start::bias ? p.input_bias + group * lanes : nullptr;
-    if (!p.packed) {
-      unpacked_product_rows<acc_t>(rows, a, a_stride, static_cast<const operand_t*>(weights), p.H, K, group * lanes,
-                                   std::min<int64_t>(lanes, p.H - group * lanes), bias, p.h_stride, out);
-      return;
-    }
-    const acc_t* panel = static_cast<const acc_t*>(weights) + group * ((K + values - 1) / values) * 3 * lanes;
-    product_rows<3, decltype(start)::value>(rows, a, a_stride, panel, K, bias, p.h_stride, out, 3 * lanes);
-  };
-
-  for (int64_t group = begin; group < end; ++group) {
-    for_each_tile<tile_rows>(p.rows, [&](int64_t row, int64_t rows) {
-      multiply(std::integral_constant<Start, Start::bias>(), p.weight_ih, p.I, group, rows, p.x + row * p.x_stride,
-               p.x_stride, p.input_gates + (group * p.rows + row) * 3 * lanes);
-    });
-  }
-
-  // Where a step is one tile, several groups' products come before their gates, which then overlap each other: the
-  // gates of a single row wait for their own results most of the time.
-  constexpr int64_t most_groups = 4;
-  constexpr int64_t tile_size = tile_rows * 3 * lanes;
-  alignas(64) acc_t hidden_gates[most_groups * tile_size];
+  multiply_input(p, begin, end);
   for (int64_t i = 0; i < p.step_count; ++i) {
     const Step& step = p.steps[i];
     const int64_t done = p.first_step + i;
     const operand_t* h = p.h[done % 2];
     operand_t* h_next = p.h[(done + 1) % 2];
-    const int64_t at_once = step.rows <= tile_rows ? most_groups : 1;
     barrier.wait(thread, threads, done);
-    for (int64_t first = 0; first < end - begin; first += at_once) {
-      const int64_t last = std::min(end - begin, first + at_once);
-      const auto group_of = [&](int64_t j) { return done % 2 == 0 ? begin + j : end - 1 - j; };
-      for_each_tile<tile_rows>(step.rows, [&](int64_t row, int64_t rows) __attribute__((always_inline)) {
-        for (int64_t j = first; j < last; ++j) {
-          prefetch_targets(p, step, row, rows, group_of(j) * lanes);
-          multiply(std::integral_constant<Start, Start::zero>(), p.weight_hh, p.H, group_of(j), rows,
-                   h + row * p.h_stride, p.h_stride, hidden_gates + (j - first) * tile_size);
-        }
-        for (int64_t j = first; j < last; ++j) {
-          const int64_t group = group_of(j);
+    for_each_unit_tile<acc_t, 3>(
+        begin, end, /*ascending=*/done % 2 == 0, step.rows,
+        [&](int64_t group, int64_t row, int64_t rows, acc_t* product) __attribute__((always_inline)) {
+          prefetch_targets(p, step, row, rows, group * lanes);
+          multiply_units<3, Start::zero>(p, kThreeGates, p.weight_hh, p.H, group, rows, h + row * p.h_stride,
+                                         p.h_stride, product);
+        },
+        [&](int64_t group, int64_t row, int64_t rows, const acc_t* product) __attribute__((always_inline)) {
           gates_fwd(p, step, row, rows, group * lanes, std::min<int64_t>(lanes, p.H - group * lanes),
-                    p.input_gates + (group * p.rows + step.row + row) * 3 * lanes,
-                    hidden_gates + (j - first) * tile_size, h_next);
-        }
-      });
-    }
+                    p.input_gates + (group * p.rows + step.row + row) * 3 * lanes, product, h_next);
+        });
     barrier.finished(thread, done + 1);
   }
 }
-
-// Rows, and steps, whose gate gradients are summed in one chain of additions for the gradients of the biases: sums of
-// sums round less than one long sum.
-constexpr int64_t kLongestBiasSum = 32;
 
 // The derivative of the gates of a step, for the `count` units from `unit` on.
 template <typename scalar_t, typename operand_t>
@@ -141,11 +107,10 @@ inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, op
   using Vector = typename Math::Vector;
   GateGrads<Vector> sums{};
   const auto add_sums = [&] {
-    const Vector of_gates[4] = {sums.n, sums.r, sums.z, sums.q};
-    for (int gate = 0; gate < 4; ++gate) {
-      acc_t* partial = p.dbias_partial + gate * p.dh_stride + unit;
-      store<acc_t>(partial, load<acc_t>(partial, Math::lanes) + of_gates[gate], Math::lanes);
-    }
+    add_bias_sum(p, 0, unit, sums.n);
+    add_bias_sum(p, 1, unit, sums.r);
+    add_bias_sum(p, 2, unit, sums.z);
+    add_bias_sum(p, 3, unit, sums.q);
     sums = GateGrads<Vector>{};
   };
   for (int64_t row = 0; row < step.rows; ++row) {
@@ -174,19 +139,9 @@ inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, op
   add_sums();
 }
 
-// Adds the thread's partial sums to the gradients of the biases, and clears them.
-template <typename scalar_t, typename operand_t>
-void flush_bias_sums(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit, int64_t last_unit) {
-  for (int gate = 0; gate < 4; ++gate) {
-    for (int64_t i = gate * p.dh_stride + first_unit; i < gate * p.dh_stride + last_unit; ++i) {
-      p.dbias[i] += p.dbias_partial[i];
-      p.dbias_partial[i] = 0;
-    }
-  }
-}
-
 template <typename scalar_t, typename operand_t>
 void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
+  if (!p.reset_after) return reset_before_bwd(p, thread, threads, barrier);
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
   constexpr int64_t values = packed_values<scalar_t, operand_t>;

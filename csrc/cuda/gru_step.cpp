@@ -65,13 +65,16 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
   using acc_t = typename Device<at_t>::acc_t;
   const Tensor weight_ih_t = product_operand(direction.weight_ih).t();
   const Tensor weight_hh_t = product_operand(direction.weight_hh).t();
+  // Reset gate before the product: those of r and z, and those of the candidate.
+  const Tensor weight_rz_t = weight_hh_t.narrow(1, 0, 2 * s.H), weight_hn_t = weight_hh_t.narrow(1, 2 * s.H, s.H);
+  const int64_t gates_of_h = direction.reset_after ? 3 : 2;
   const auto chunks = chunks_of(s, kFwdChunkBytes / (3 * s.H * static_cast<int64_t>(sizeof(acc_t))));
   const Tensor a_x = at::empty({most_rows(chunks), 3 * s.H}, h.options());
-  const Tensor a_h = at::empty({s.B, 3 * s.H}, h.options());
-  const Tensor h_rounded = h.scalar_type() == y.scalar_type() ? Tensor() : h.to(y.scalar_type());
+  const Tensor a_h = at::empty({s.B, gates_of_h * s.H}, h.options());
+  const Tensor h_rounded = h.scalar_type() == x.scalar_type() ? Tensor() : h.to(x.scalar_type());
   const Tensor operand = h_rounded.defined() ? h_rounded : h;
 
-  const Rows rows_of_y(y);
+  const Rows rows_of_y(y.defined() ? y : x);
   GruStepFwdParams<typename Device<at_t>::scalar_t, acc_t> p{};
   p.H = s.H;
   p.a_h = a_h.const_data_ptr<acc_t>();
@@ -82,6 +85,15 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
   p.h = h.data_ptr<acc_t>();
   p.h_rounded = h_rounded.defined() ? device_pointer(h_rounded.data_ptr<at_t>()) : nullptr;
   p.y_stride = rows_of_y.stride_b;
+  Tensor reset, z, a_reset;
+  if (!direction.reset_after) {
+    reset = at::empty({s.B, s.H}, operand.options());
+    z = at::empty({s.B, s.H}, h.options());
+    a_reset = at::empty({s.B, s.H}, h.options());
+    p.reset = device_pointer(reset.data_ptr<at_t>());
+    p.z = z.data_ptr<acc_t>();
+    p.a_reset = a_reset.const_data_ptr<acc_t>();
+  }
   Tensor operand_rows, a_h_rows;  // the first p.rows of each
   for (size_t i = 0; i < chunks.size(); ++i) {
     const Chunk& chunk = chunks[direction.reverse ? chunks.size() - 1 - i : i];
@@ -93,11 +105,18 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
         operand_rows = operand.narrow(0, 0, p.rows);
         a_h_rows = a_h.narrow(0, 0, p.rows);
       }
-      product_out(a_h_rows, operand_rows, weight_hh_t);
       p.a_x = a_x.const_data_ptr<acc_t>() + (s.offset(t) - chunk.offset) * 3 * s.H;
-      p.y = device_pointer(y.data_ptr<at_t>() + rows_of_y.offset(s, t));
-      p.gates = gates.defined() ? device_pointer(gates.data_ptr<at_t>() + s.offset(t) * 4 * s.H) : nullptr;
-      check_launch(launch_gru_step_fwd(p, stream));
+      p.y = y.defined() ? device_pointer(y.data_ptr<at_t>() + rows_of_y.offset(s, t)) : nullptr;
+      p.gates = gates.defined() ? device_pointer(gates.data_ptr<at_t>() + s.offset(t) * gates.size(1) * s.H) : nullptr;
+      if (direction.reset_after) {
+        product_out(a_h_rows, operand_rows, weight_hh_t);
+        check_launch(launch_gru_step_fwd(p, stream));
+      } else {
+        product_out(a_h_rows, operand_rows, weight_rz_t);
+        check_launch(launch_gru_step_reset_fwd(p, stream));
+        product_out(a_reset.narrow(0, 0, p.rows), reset.narrow(0, 0, p.rows), weight_hn_t);
+        check_launch(launch_gru_step_candidate_fwd(p, stream));
+      }
     }
   }
 }
@@ -115,8 +134,10 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
     weight_nrz = product_operand(at::cat({of_n, direction.weight_ih.narrow(0, 0, 2 * s.H)}));
   }
   const auto chunks = chunks_of(s, kBwdChunkBytes / (5 * s.H * static_cast<int64_t>(sizeof(at_t))));
-  const Tensor dgates = at::empty({most_rows(chunks), 4 * s.H}, y.options());
-  const Tensor dgates_rzq = dgates.narrow(1, s.H, 3 * s.H);
+  const int64_t saved_gates = gates.size(1);
+  const Tensor dgates = at::empty({most_rows(chunks), saved_gates * s.H}, y.options());
+  const Tensor dgates_of_h = dgates.narrow(1, s.H, (saved_gates - 1) * s.H);  // r, z and, reset gate after, q
+  const Tensor weight_of_h = weight_hh.narrow(0, 0, (saved_gates - 1) * s.H);
   const Tensor h_prev = need_dweights ? at::empty({most_rows(chunks), s.H}, y.options()) : Tensor();
   const Tensor dh_product = at::empty({s.B, s.H}, dh.options());
 
@@ -129,6 +150,13 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
   p.h0 = h0.defined() ? device_pointer(h0.const_data_ptr<at_t>()) : nullptr;
   p.dh = dh.data_ptr<acc_t>();
   p.dh_product = dh_product.const_data_ptr<acc_t>();
+  Tensor reset, dreset, weight_hn;
+  if (!direction.reset_after) {
+    if (need_dweights) reset = at::empty_like(h_prev);
+    dreset = at::empty({s.B, s.H}, dh.options());
+    p.dreset = dreset.const_data_ptr<acc_t>();
+    weight_hn = weight_hh.narrow(0, 2 * s.H, s.H);
+  }
   Tensor dh_product_rows;  // the first p.rows
   for (size_t i = 0; i < chunks.size(); ++i) {
     const Chunk& chunk = chunks[direction.reverse ? i : chunks.size() - 1 - i];
@@ -143,19 +171,28 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
       }
       p.prev_rows = has_prev ? std::min(p.rows, s.rows(t_prev)) : 0;
       p.dy = dy.defined() ? device_pointer(dy.const_data_ptr<at_t>() + rows_of_dy.offset(s, t)) : nullptr;
-      p.gates = device_pointer(gates.const_data_ptr<at_t>() + s.offset(t) * 4 * s.H);
+      p.gates = device_pointer(gates.const_data_ptr<at_t>() + s.offset(t) * saved_gates * s.H);
       p.y_prev = has_prev ? device_pointer(y.const_data_ptr<at_t>() + rows_of_y.offset(s, t_prev)) : nullptr;
-      p.dgates = device_pointer(dgates.data_ptr<at_t>() + row * 4 * s.H);
+      p.dgates = device_pointer(dgates.data_ptr<at_t>() + row * saved_gates * s.H);
       p.h_prev = need_dweights ? device_pointer(h_prev.data_ptr<at_t>() + row * s.H) : nullptr;
-      check_launch(launch_gru_step_bwd(p, stream));
+      p.reset = reset.defined() ? device_pointer(reset.data_ptr<at_t>() + row * s.H) : nullptr;
+      if (direction.reset_after) {
+        check_launch(launch_gru_step_bwd(p, stream));
+      } else {
+        check_launch(launch_gru_step_candidate_bwd(p, stream));
+        const Tensor dgates_of_n = dgates.narrow(0, row, p.rows).narrow(1, 0, s.H);
+        product_out(dreset.narrow(0, 0, p.rows), dgates_of_n, weight_hn);
+        check_launch(launch_gru_step_reset_bwd(p, stream));
+      }
       if (has_prev || need_dhx) {
-        product_out(dh_product_rows, dgates_rzq.narrow(0, row, p.rows), weight_hh);
+        product_out(dh_product_rows, dgates_of_h.narrow(0, row, p.rows), weight_of_h);
         p.product_rows = p.rows;
       }
     }
     const Tensor chunk_dgates = dgates.narrow(0, 0, chunk.rows);
     if (need_dweights) {
-      add_parameter_grads(s, chunk_dgates, chunk_of_x(s, x, chunk), h_prev.narrow(0, 0, chunk.rows), i == 0, grads);
+      add_parameter_grads(s, chunk_dgates, chunk_of_x(s, x, chunk), h_prev.narrow(0, 0, chunk.rows),
+                          reset.defined() ? reset.narrow(0, 0, chunk.rows) : Tensor(), i == 0, grads);
     }
     if (dx.defined()) add_input_grads(s, chunk_dgates, weight_nrz, first, dx.narrow(0, chunk.offset, chunk.rows));
   }

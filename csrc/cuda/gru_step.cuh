@@ -61,7 +61,7 @@ gru_step_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<scalar_t>>
     Gates<acc_t> gates;
     const acc_t next = cell_fwd<device::AccurateMath<acc_t>>(a_r, a_z, a_n, q, load_global(h), gates);
     store_global(h, next);
-    store_global(p.y + row * p.y_stride + u, from_acc<scalar_t>(next));
+    if (p.y != nullptr) store_global(p.y + row * p.y_stride + u, from_acc<scalar_t>(next));
     if (p.h_rounded != nullptr) store_global(p.h_rounded + row * p.H + u, from_acc<scalar_t>(next));
     if (p.gates != nullptr) {
       scalar_t* const saved = p.gates + row * 4 * p.H + u;
@@ -71,6 +71,14 @@ gru_step_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<scalar_t>>
       store_global(saved + 3 * p.H, from_acc<scalar_t>(gates.q));
     }
   }
+}
+
+// The state before the step.
+template <typename scalar_t, typename acc_t>
+GRU_DEVICE acc_t previous_state(const GruStepBwdParams<scalar_t, acc_t>& p, int64_t row, int64_t unit) {
+  if (row < p.prev_rows) return device::to_acc(device::load_global(p.y_prev + row * p.y_stride + unit));
+  if (p.h0 != nullptr) return device::to_acc(device::load_global(p.h0 + row * p.H + unit));
+  return 0;
 }
 
 // Grid: as forward, for max(rows, product_rows) rows.
@@ -98,12 +106,7 @@ gru_step_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<scalar_t>>
     const scalar_t* saved = p.gates + row * 4 * p.H + u;
     const Gates<acc_t> gates{to_acc(load_global(saved)), to_acc(load_global(saved + p.H)),
                              to_acc(load_global(saved + 2 * p.H)), to_acc(load_global(saved + 3 * p.H))};
-    acc_t h = 0;
-    if (row < p.prev_rows) {
-      h = to_acc(load_global(p.y_prev + row * p.y_stride + u));
-    } else if (p.h0 != nullptr) {
-      h = to_acc(load_global(p.h0 + row * p.H + u));
-    }
+    const acc_t h = previous_state(p, row, u);
     GateGrads<acc_t> grads;
     store_global(dh, cell_bwd(gates, h, d, grads));
     scalar_t* const dgates = p.dgates + row * 4 * p.H + u;

@@ -10,11 +10,19 @@ namespace gru_ext {
 
 using Stream = void*;  // a cudaStream_t
 
-// gru_step.cuh. Each returns null, or what went wrong with the launch.
+// gru_step.cuh, gru_step_reset_before.cuh. Each returns null, or what went wrong with the launch.
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream);
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream);
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_reset_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream);
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream);
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream);
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream);
 
 // An instantiation of a cluster-persistent kernel, see gru_cluster_configs.h.
 template <typename Parameters>

@@ -75,12 +75,17 @@ void product_out(Tensor out, const Tensor& a, const Tensor& b) {
   }
 }
 
-void add_parameter_grads(const Sequence& s, const Tensor& dgates, const Tensor& x, const Tensor& h_prev, bool first,
-                         DirectionGrads& grads) {
+void add_parameter_grads(const Sequence& s, const Tensor& dgates, const Tensor& x, const Tensor& h_prev,
+                         const Tensor& reset, bool first, DirectionGrads& grads) {
   const Tensor dgates_t = dgates.t();
   add_product(grads.weight_ih.narrow(0, 0, 2 * s.H), dgates_t.narrow(0, s.H, 2 * s.H), x, first);
   add_product(grads.weight_ih.narrow(0, 2 * s.H, s.H), dgates_t.narrow(0, 0, s.H), x, first);
-  add_product(grads.weight_hh, dgates_t.narrow(0, s.H, 3 * s.H), h_prev, first);
+  if (reset.defined()) {
+    add_product(grads.weight_hh.narrow(0, 0, 2 * s.H), dgates_t.narrow(0, s.H, 2 * s.H), h_prev, first);
+    add_product(grads.weight_hh.narrow(0, 2 * s.H, s.H), dgates_t.narrow(0, 0, s.H), reset, first);
+  } else {
+    add_product(grads.weight_hh, dgates_t.narrow(0, s.H, 3 * s.H), h_prev, first);
+  }
   const Tensor sums = dgates.sum(0, /*keepdim=*/false, grads.bias.scalar_type());
   first ? grads.bias.copy_(sums) : grads.bias.add_(sums);
 }

@@ -32,13 +32,14 @@ void product_out(at::Tensor out, const at::Tensor& a, const at::Tensor& b);
 struct DirectionGrads {
   at::Tensor weight_ih;  // (3H, I)
   at::Tensor weight_hh;  // (3H, H)
-  at::Tensor bias;       // (4H) sums of the gate gradients, in their order n, r, z, q
+  at::Tensor bias;       // (4H) sums of the gate gradients, in their order n, r, z, q; reset gate before: (3H), no q
 };
 
 // What follows from the gate gradients of some rows, dgates (rows, 4H), order n, r, z, q: adds their part of `grads`
-// (`first`: sets it), in the same order at every call.
+// (`first`: sets it), in the same order at every call. h_prev (rows, H) are the states before. Reset gate before: dgates
+// is (rows, 3H), and `reset` (rows, H) what the candidate's weights were multiplied with; else that is undefined.
 void add_parameter_grads(const Sequence& s, const at::Tensor& dgates, const at::Tensor& x, const at::Tensor& h_prev,
-                         bool first, DirectionGrads& grads);
+                         const at::Tensor& reset, bool first, DirectionGrads& grads);
 
 // Adds (`first`: sets) the rows of dx (rows, I) that follow from the same. weight_nrz (3H, I) is weight_ih in the order
 // of dgates.

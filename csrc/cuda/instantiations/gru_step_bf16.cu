@@ -1,6 +1,10 @@
-#include "../gru_step.cuh"
+#include "../gru_step_reset_before.cuh"
 
 namespace gru_ext {
 template const char* launch_gru_step_fwd(const GruStepFwdParams<device::bfloat16, float>&, Stream);
 template const char* launch_gru_step_bwd(const GruStepBwdParams<device::bfloat16, float>&, Stream);
+template const char* launch_gru_step_reset_fwd(const GruStepFwdParams<device::bfloat16, float>&, Stream);
+template const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<device::bfloat16, float>&, Stream);
+template const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<device::bfloat16, float>&, Stream);
+template const char* launch_gru_step_reset_bwd(const GruStepBwdParams<device::bfloat16, float>&, Stream);
 }  // namespace gru_ext

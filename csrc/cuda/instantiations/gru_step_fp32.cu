@@ -1,6 +1,10 @@
-#include "../gru_step.cuh"
+#include "../gru_step_reset_before.cuh"
 
 namespace gru_ext {
 template const char* launch_gru_step_fwd(const GruStepFwdParams<float, float>&, Stream);
 template const char* launch_gru_step_bwd(const GruStepBwdParams<float, float>&, Stream);
+template const char* launch_gru_step_reset_fwd(const GruStepFwdParams<float, float>&, Stream);
+template const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<float, float>&, Stream);
+template const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<float, float>&, Stream);
+template const char* launch_gru_step_reset_bwd(const GruStepBwdParams<float, float>&, Stream);
 }  // namespace gru_ext

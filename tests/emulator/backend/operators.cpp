@@ -4,8 +4,8 @@
 
 #include <string>
 
-#include "gru.h"
-#include "gru_step.cuh"
+#include "gru_step_reset_before.cuh"
+#include "operators.h"
 
 namespace gru_ext {
 namespace {
@@ -64,28 +64,92 @@ const char* launch_gru_step_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stre
   return run("gru_step_bwd_kernel", rows, p.H, [&] { gru_step_bwd_kernel<scalar_t>(p); });
 }
 
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_reset_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream) {
+  name_rows("a_x", p.a_x, p.rows, 3 * p.H, 3 * p.H, false);
+  name_rows("a_h", p.a_h, p.rows, 2 * p.H, 2 * p.H, false);
+  name_rows("bias_ih", p.bias_ih, 3, p.H, p.H, false);
+  name_rows("bias_hh", p.bias_hh, 3, p.H, p.H, false);
+  name_rows("h", p.h, p.rows, p.H, p.H, false);
+  name_rows("reset", p.reset, p.rows, p.H, p.H, true);
+  name_rows("z", p.z, p.rows, p.H, p.H, true);
+  name_rows("gates", p.gates, p.rows, 3 * p.H, 3 * p.H, true);
+  return run("gru_step_reset_fwd_kernel", p.rows, p.H, [&] { gru_step_reset_fwd_kernel<scalar_t>(p); });
+}
+
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream) {
+  name_rows("a_x", p.a_x, p.rows, 3 * p.H, 3 * p.H, false);
+  name_rows("a_reset", p.a_reset, p.rows, p.H, p.H, false);
+  name_rows("bias_ih", p.bias_ih, 3, p.H, p.H, false);
+  name_rows("bias_hh", p.bias_hh, 3, p.H, p.H, false);
+  name_rows("z", p.z, p.rows, p.H, p.H, false);
+  name_rows("h", p.h, p.rows, p.H, p.H, true);
+  name_rows("h_rounded", p.h_rounded, p.rows, p.H, p.H, true);
+  name_rows("y", p.y, p.rows, p.y_stride, p.H, true);
+  name_rows("gates", p.gates, p.rows, 3 * p.H, 3 * p.H, true);
+  return run("gru_step_candidate_fwd_kernel", p.rows, p.H, [&] { gru_step_candidate_fwd_kernel<scalar_t>(p); });
+}
+
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream) {
+  const int64_t rows = std::max(p.rows, p.product_rows);
+  name_rows("dy", p.dy, p.rows, p.dy_stride, p.H, false);
+  name_rows("gates", p.gates, p.rows, 3 * p.H, 3 * p.H, false);
+  name_rows("y_prev", p.y_prev, p.prev_rows, p.y_stride, p.H, false);
+  name_rows("h0", p.h0, p.rows, p.H, p.H, false);
+  name_rows("dh", p.dh, rows, p.H, p.H, true);
+  name_rows("dh_product", p.dh_product, p.product_rows, p.H, p.H, false);
+  name_rows("dgates", p.dgates, p.rows, 3 * p.H, 3 * p.H, true);
+  name_rows("h_prev", p.h_prev, p.rows, p.H, p.H, true);
+  name_rows("reset", p.reset, p.rows, p.H, p.H, true);
+  return run("gru_step_candidate_bwd_kernel", rows, p.H, [&] { gru_step_candidate_bwd_kernel<scalar_t>(p); });
+}
+
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream) {
+  name_rows("gates", p.gates, p.rows, 3 * p.H, 3 * p.H, false);
+  name_rows("y_prev", p.y_prev, p.prev_rows, p.y_stride, p.H, false);
+  name_rows("h0", p.h0, p.rows, p.H, p.H, false);
+  name_rows("dh", p.dh, p.rows, p.H, p.H, true);
+  name_rows("dreset", p.dreset, p.rows, p.H, p.H, false);
+  name_rows("dgates", p.dgates, p.rows, 3 * p.H, 3 * p.H, true);
+  return run("gru_step_reset_bwd_kernel", p.rows, p.H, [&] { gru_step_reset_bwd_kernel<scalar_t>(p); });
+}
+
 template const char* launch_gru_step_fwd(const GruStepFwdParams<double, double>&, Stream);
+template const char* launch_gru_step_reset_fwd(const GruStepFwdParams<double, double>&, Stream);
+template const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<double, double>&, Stream);
 template const char* launch_gru_step_bwd(const GruStepBwdParams<double, double>&, Stream);
+template const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<double, double>&, Stream);
+template const char* launch_gru_step_reset_bwd(const GruStepBwdParams<double, double>&, Stream);
 template const char* launch_gru_step_fwd(const GruStepFwdParams<float, float>&, Stream);
+template const char* launch_gru_step_reset_fwd(const GruStepFwdParams<float, float>&, Stream);
+template const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<float, float>&, Stream);
 template const char* launch_gru_step_bwd(const GruStepBwdParams<float, float>&, Stream);
+template const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<float, float>&, Stream);
+template const char* launch_gru_step_reset_bwd(const GruStepBwdParams<float, float>&, Stream);
 template const char* launch_gru_step_fwd(const GruStepFwdParams<device::float16, float>&, Stream);
+template const char* launch_gru_step_reset_fwd(const GruStepFwdParams<device::float16, float>&, Stream);
+template const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<device::float16, float>&, Stream);
 template const char* launch_gru_step_bwd(const GruStepBwdParams<device::float16, float>&, Stream);
+template const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<device::float16, float>&, Stream);
+template const char* launch_gru_step_reset_bwd(const GruStepBwdParams<device::float16, float>&, Stream);
 template const char* launch_gru_step_fwd(const GruStepFwdParams<device::bfloat16, float>&, Stream);
+template const char* launch_gru_step_reset_fwd(const GruStepFwdParams<device::bfloat16, float>&, Stream);
+template const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<device::bfloat16, float>&, Stream);
 template const char* launch_gru_step_bwd(const GruStepBwdParams<device::bfloat16, float>&, Stream);
+template const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<device::bfloat16, float>&, Stream);
+template const char* launch_gru_step_reset_bwd(const GruStepBwdParams<device::bfloat16, float>&, Stream);
 
 }  // namespace gru_ext
 
 TORCH_LIBRARY(gru_ext_emulated, m) {
-  m.def(
-      "gru_fwd(Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes, bool bidirectional, bool save_gates)"
-      " -> (Tensor y, Tensor h_n, Tensor gates)");
-  m.def(
-      "gru_bwd(Tensor? dy, Tensor? dh_n, Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes,"
-      " bool bidirectional, Tensor y, Tensor gates, bool need_dx, bool need_dhx, bool need_dweights)"
-      " -> (Tensor dx, Tensor dhx, Tensor[] dweights)");
+  m.def(GRU_FWD_SCHEMA);
+  m.def(GRU_BWD_SCHEMA);
 }
 
 TORCH_LIBRARY_IMPL(gru_ext_emulated, CPU, m) {
-  m.impl("gru_fwd", gru_ext::gru_fwd_cuda);
-  m.impl("gru_bwd", gru_ext::gru_bwd_cuda);
+  m.impl("gru_fwd", gru_ext::gru_fwd_operator<gru_ext::gru_fwd_cuda>);
+  m.impl("gru_bwd", gru_ext::gru_bwd_operator<gru_ext::gru_bwd_cuda>);
 }

@@ -1,0 +1,94 @@
+// What the recurrences share: products with the weights of a thread's units, the order in which a thread goes through
+// a step, and the sums for the gradients of the biases.
+#pragma once
+
+#include "kernels.h"
+#include "lanes_body.h"
+#include "product_body.h"
+
+namespace gru_ext {
+namespace {
+
+// out (rows, vectors, lanes) = a (rows, K) times the weights of a panel's units.
+template <int vectors, Start start, typename scalar_t, typename operand_t>
+inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_t, operand_t>& p, UnitVectors of,
+                                                          const void* weights, int64_t K, int64_t panel, int64_t rows,
+                                                          const operand_t* a, int64_t a_stride,
+                                                          acc_type<scalar_t>* out) {
+  using acc_t = acc_type<scalar_t>;
+  constexpr int lanes = VectorMath<acc_t>::lanes;
+  constexpr int64_t values = packed_values<scalar_t, operand_t>;
+  const int64_t unit = panel * of.groups() * lanes;
+  const acc_t* bias = start == Start::bias ? p.input_bias + unit : nullptr;
+  if (!p.packed) {
+    unpacked_product_rows<acc_t, vectors>(rows, a, a_stride, static_cast<const operand_t*>(weights), of, p.H, K, unit,
+                                          std::min<int64_t>(lanes, p.H - unit), bias, p.h_stride, out);
+    return;
+  }
+  const acc_t* packed = static_cast<const acc_t*>(weights) + panel * ((K + values - 1) / values) * vectors * lanes;
+  product_rows<vectors, start>(rows, a, a_stride, packed, K, bias, p.h_stride, out, vectors * lanes);
+}
+
+// W x and the biases of the chunk, for the groups [begin, end).
+template <typename scalar_t, typename operand_t>
+void multiply_input(const FwdChunk<scalar_t, operand_t>& p, int64_t begin, int64_t end) {
+  constexpr int lanes = VectorMath<acc_type<scalar_t>>::lanes;
+  for (int64_t group = begin; group < end; ++group) {
+    for_each_tile<kTileRows<3>>(p.rows, [&](int64_t row, int64_t rows) {
+      multiply_units<3, Start::bias>(p, kThreeGates, p.weight_ih, p.I, group, rows, p.x + row * p.x_stride, p.x_stride,
+                                     p.input_gates + (group * p.rows + row) * 3 * lanes);
+    });
+  }
+}
+
+// Goes through a step: for each tile of its rows and each panel [begin, end), `product(panel, row, rows, out)`, out
+// (rows, vectors, lanes), and then `gates(panel, row, rows, out)`. Where a step is one tile, several panels' products come
+// before their gates, which then overlap each other: the gates of a single row wait for their own results most of the
+// time.
+template <typename acc_t, int vectors, typename Product, typename Gates>
+inline __attribute__((always_inline)) void for_each_unit_tile(int64_t begin, int64_t end, bool ascending,
+                                                              int64_t step_rows, const Product& product,
+                                                              const Gates& gates) {
+  constexpr int64_t most_panels = 4;
+  constexpr int tile_rows = kTileRows<vectors>;
+  constexpr int64_t tile_size = tile_rows * vectors * VectorMath<acc_t>::lanes;
+  alignas(64) acc_t products[most_panels * tile_size];
+  const int64_t at_once = step_rows <= tile_rows ? most_panels : 1;
+  const auto panel_of = [=](int64_t j) { return ascending ? begin + j : end - 1 - j; };
+  for (int64_t first = 0; first < end - begin; first += at_once) {
+    const int64_t last = std::min(end - begin, first + at_once);
+    for_each_tile<tile_rows>(step_rows, [&](int64_t row, int64_t rows) __attribute__((always_inline)) {
+      for (int64_t j = first; j < last; ++j) product(panel_of(j), row, rows, products + (j - first) * tile_size);
+      for (int64_t j = first; j < last; ++j) gates(panel_of(j), row, rows, products + (j - first) * tile_size);
+    });
+  }
+}
+
+// Rows, and steps, whose gate gradients are summed in one chain of additions for the gradients of the biases: sums of
+// sums round less than one long sum.
+constexpr int64_t kLongestBiasSum = 32;
+
+// Adds `sum`, of the gate that is `gate`-th in the order of dgates, to the thread's partial sums for the units from
+// `unit` on.
+template <typename scalar_t, typename operand_t>
+inline __attribute__((always_inline)) void add_bias_sum(const BwdChunk<scalar_t, operand_t>& p, int gate, int64_t unit,
+                                                        typename VectorMath<acc_type<scalar_t>>::Vector sum) {
+  using acc_t = acc_type<scalar_t>;
+  constexpr int lanes = VectorMath<acc_t>::lanes;
+  acc_t* partial = p.dbias_partial + gate * p.dh_stride + unit;
+  store<acc_t>(partial, load<acc_t>(partial, lanes) + sum, lanes);
+}
+
+// Adds the thread's partial sums to the gradients of the biases, and clears them.
+template <typename scalar_t, typename operand_t>
+void flush_bias_sums(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit, int64_t last_unit) {
+  for (int gate = 0; gate < 4; ++gate) {
+    for (int64_t i = gate * p.dh_stride + first_unit; i < gate * p.dh_stride + last_unit; ++i) {
+      p.dbias[i] += p.dbias_partial[i];
+      p.dbias_partial[i] = 0;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gru_ext
