@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gru_ext import functional
-from gru_ext.convert import convert
 from gru_ext.layout import run_packed
+from gru_ext.sharing import share
 
 __all__ = ["GRU", "GRUCell"]
 
@@ -225,13 +225,13 @@ class GRU(nn.Module):
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of dropout with one layer: given when `module` was made
-            return convert(module, nn.GRU, cls, GRU.__constants__)
+            return share(module, nn.GRU, cls, GRU.__constants__)
 
     def to_torch(self) -> nn.GRU:
         """The ``torch.nn.GRU`` with this module's very parameters, hooks and mode."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of dropout with one layer: given when this module was made
-            return convert(self, GRU, nn.GRU, GRU.__constants__)
+            return share(self, GRU, nn.GRU, GRU.__constants__)
 
 
 class GRUCell(nn.Module):
@@ -309,8 +309,8 @@ class GRUCell(nn.Module):
     @classmethod
     def from_torch(cls, module: nn.GRUCell) -> GRUCell:
         """A GRUCell with the very parameters, hooks and mode of a ``torch.nn.GRUCell``; see ``GRU.from_torch``."""
-        return convert(module, nn.GRUCell, cls, GRUCell.__constants__)
+        return share(module, nn.GRUCell, cls, GRUCell.__constants__)
 
     def to_torch(self) -> nn.GRUCell:
         """The ``torch.nn.GRUCell`` with this module's very parameters, hooks and mode."""
-        return convert(self, GRUCell, nn.GRUCell, self.__constants__)
+        return share(self, GRUCell, nn.GRUCell, self.__constants__)
