@@ -11,6 +11,7 @@ except ImportError as error:
         " from outside of the checkout)"
     ) from error
 
+from gru_ext import convert as convert
 from gru_ext import functional as functional
 from gru_ext.modules import GRU, GRUCell
 from gru_ext.quantize import QuantizedGRU, QuantizedGRUCell, quantize_dynamic
@@ -23,6 +24,7 @@ __all__ = [
     "QuantizedGRU",
     "QuantizedGRUCell",
     "__version__",
+    "convert",
     "functional",
     "quantize_dynamic",
     "replace_gru",
