@@ -28,7 +28,12 @@ void save_variant(const Variant& v, AutogradContext* ctx, variable_list& tensors
 
 Variant saved_variant(AutogradContext* ctx, const Tensor* tensors) {
   const std::vector<double> rates = ctx->saved_data["rates"].toDoubleVector();
-  return {optional(tensors[0]), optional(tensors[1]), optional(tensors[2]), rates[0], rates[1], rates[2],
+  return {optional(tensors[0]),
+          optional(tensors[1]),
+          optional(tensors[2]),
+          rates[0],
+          rates[1],
+          rates[2],
           ctx->saved_data["reset_after"].toBool()};
 }
 

@@ -97,8 +97,8 @@ GRU_CELL_FUNCTION V candidate_fwd(V a_n, V h, ResetBeforeGates<V>& gates) {
   return gates.n + gates.z * (h - gates.n);
 }
 
-// The second part backwards: `d` is dL/dh'. Returns the part of dL/dh that passes through no product (d * z), and n and z
-// in `grads`.
+// The second part backwards: `d` is dL/dh'. Returns the part of dL/dh that passes through no product (d * z), and n and
+// z in `grads`.
 template <typename V>
 GRU_CELL_FUNCTION V candidate_bwd(const ResetBeforeGates<V>& gates, V h, V d, ResetBeforeGrads<V>& grads) {
   const V one = V{} + 1;

@@ -19,7 +19,8 @@ FwdResult gru_fwd(const Layer& l, bool save_gates, bool save_y) {
                              .typed<decltype(gru_fwd_operator<gru_fwd_cpu>)>();
   const Variant& v = l.variant;
   return op.call(l.x, l.hx, l.weights, l.batch_sizes, l.bidirectional, save_gates, save_y, v.zoneout_mask,
-                 v.recurrent_mask, v.candidate_mask, v.zoneout, v.recurrent_dropout, v.candidate_dropout, v.reset_after);
+                 v.recurrent_mask, v.candidate_mask, v.zoneout, v.recurrent_dropout, v.candidate_dropout,
+                 v.reset_after);
 }
 
 BwdResult gru_bwd(const OptionalTensor& dy, const OptionalTensor& dh_n, const Layer& l, const Tensor& y,

@@ -225,7 +225,9 @@ def _gru_bwd_backward(ctx: Any, ddx: Tensor, ddhx: Tensor, ddweights: Sequence[T
         weights = ctx.saved_tensors[5 + MASKS :]
         filled = [torch.zeros_like(w) if dd is None else dd for w, dd in zip(weights, ddweights, strict=True)]
     ddy, ddh_n, d_x, d_hx, *rest = GRUBackwardFunction.backward(ctx, ddx, ddhx, *filled)
-    return (ddy, ddh_n, d_x, d_hx, rest[_PLAIN_ARGUMENTS:], *[None] * _PLAIN_ARGUMENTS)
+    # The dispatcher passes no arguments that are equal to their defaults, at the end of the list.
+    plain_arguments = len(ctx.needs_input_grad) - 5
+    return (ddy, ddh_n, d_x, d_hx, rest[_PLAIN_ARGUMENTS:], *[None] * plain_arguments)
 
 
 torch.library.register_autograd("gru_ext::gru_bwd", _gru_bwd_backward, setup_context=_gru_bwd_setup_context)

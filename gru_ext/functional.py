@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gru_ext.autograd import gru_layer
 from gru_ext.layout import check_cell_rank, check_cell_sizes, check_rank, check_sizes, run_cell, run_layers
+from gru_ext.segments import run_segments
 from gru_ext.variant import PLAIN, Variant
 
 __all__ = ["gru", "gru_cell"]
@@ -32,6 +34,10 @@ def gru(
     dropout: float = 0.0,
     training: bool = False,
     batch_sizes: Tensor | None = None,
+    lengths: Tensor | Sequence[int] | int | None = None,
+    resets: Tensor | None = None,
+    reset_state: Tensor | None = None,
+    outputs: str = "all",
     reset_after: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Run a GRU of L layers over whole sequences.
@@ -53,17 +59,37 @@ def gru(
         training: whether ``dropout`` applies.
         batch_sizes: (T) int64 on the CPU, not increasing: the rows of each step, where ``input`` is the data of a
             ``PackedSequence``. ``hx`` and ``h_n`` are then in the packed (sorted) order.
+        lengths: (B) steps of each sequence of a padded batch: integers from 0 to T, in any order, on any device; one
+            integer unbatched. Padding is not computed, whatever it holds: its output is zero, and h_n is the state
+            after each sequence's own last step, or hx where it has none. On a GPU, lengths there are waited for.
+        resets: (T, B) bool, or (B, T) with ``batch_first``, (T) unbatched, on any device: where set, the state is
+            that of ``reset_state`` before the step, as if another sequence began with it; ``hx`` is then of no effect
+            where the first step is set. The second direction runs over each part from its end. On a GPU, resets there
+            are waited for.
+        reset_state: (L*D, B, H), or (L*D, H) for all sequences alike: where a reset leaves the state; None for zero.
+        outputs: "all", or "last": the output is only the last layer's state after each sequence's last step (after
+            its first, for the second direction), that is ``h_n``'s last layer. The others are not kept in memory
+            where no gradient needs them.
         reset_after: whether the reset gate is applied after the recurrent product of the candidate, as in
             ``torch.nn.GRU``; False: before it, n = tanh(W_n x + b_in + R_n (r * h) + b_hn), as in Cho et al. 2014
             (https://arxiv.org/abs/1406.1078), section 2.3 (docs/variants.md).
 
     Returns:
-        The output, (T, B, D*H) or laid out as the input was; and h_n (L*D, B, H), or (L*D, H) unbatched.
+        The output, (T, B, D*H) or laid out as the input was, or with ``outputs="last"`` (B, D*H), unbatched (D*H); and
+        h_n (L*D, B, H), or (L*D, H) unbatched.
 
     Raises:
-        ValueError: the rank of ``input`` or its dtype, or ``num_layers``, is wrong.
-        RuntimeError: a size, a shape, a device or the dtype of ``hx`` is wrong, or T is 0.
+        ValueError: the rank of ``input`` or its dtype, ``num_layers`` or ``outputs`` is wrong, ``lengths`` or
+            ``resets`` come with ``batch_sizes``, or ``reset_state`` without ``resets``.
+        RuntimeError: a size, a shape, a device, one of the lengths, or the dtype of a tensor but ``input`` is wrong, or
+            T is 0.
+        NotImplementedError: ``lengths`` or ``resets`` differ between the samples of ``torch.vmap``.
     """
+    check_outputs("gru", outputs)
+    if batch_sizes is not None and (lengths is not None or resets is not None):
+        raise ValueError("gru: expected lengths and resets of padded input, got them with batch_sizes")
+    if reset_state is not None and resets is None:
+        raise ValueError("gru: expected reset_state together with resets, got it without")
     if num_layers < 1:
         raise ValueError(f"gru: expected num_layers of at least 1, got {num_layers}")
     directions = 2 if bidirectional else 1
@@ -72,7 +98,7 @@ def gru(
         raise RuntimeError(
             f"gru: expected {2 * layers} weights, or {4 * layers} with biases, for L*D = {layers}, got {len(weights)}"
         )
-    input, hx, weights = _autocast(input, hx, weights)
+    input, hx, reset_state, *weights = _autocast(input, hx, reset_state, *weights)
     check_rank(input, batch_first, batch_sizes)
     _check_dtypes_and_devices("gru", input, hx, weights, ValueError)
     size, hidden = weights[0].shape[-1], weights[1].shape[-1]
@@ -80,12 +106,20 @@ def gru(
     per_layer = len(weights) // num_layers
     variant = _variant(reset_after)
 
-    def run_layer(layer: int, x: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor]:
-        first = layer * per_layer
-        return gru_layer(x, hx, weights[first : first + per_layer], batch_sizes, bidirectional, variant)
+    def run(input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None) -> tuple[Tensor, Tensor]:
+        def run_layer(layer: int, x: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor]:
+            first = layer * per_layer
+            save_y = outputs == "all" or layer + 1 < num_layers
+            layer_weights = weights[first : first + per_layer]
+            return gru_layer(x, hx, layer_weights, batch_sizes, bidirectional, variant, save_y)
 
-    between = partial(torch.nn.functional.dropout, p=dropout) if num_layers > 1 and training and dropout > 0 else None
-    return run_layers(run_layer, input, hx, num_layers, directions, batch_first, batch_sizes, between)
+        drops = num_layers > 1 and training and dropout > 0
+        between = partial(torch.nn.functional.dropout, p=dropout) if drops else None
+        return run_layers(run_layer, input, hx, num_layers, directions, batch_first, batch_sizes, between, outputs)
+
+    if lengths is None and resets is None:
+        return run(input, hx, batch_sizes)
+    return run_segments(run, input, hx, layers, directions, hidden, batch_first, lengths, resets, reset_state, outputs)
 
 
 def gru_cell(
@@ -120,8 +154,7 @@ def gru_cell(
     if (bias_ih is None) != (bias_hh is None):
         raise ValueError("gru_cell: expected both bias_ih and bias_hh or neither, got one")
     biases = [] if bias_ih is None or bias_hh is None else [bias_ih, bias_hh]
-    weights: Sequence[Tensor] = [weight_ih, weight_hh, *biases]
-    input, hx, weights = _autocast(input, hx, weights)
+    input, hx, *weights = _autocast(input, hx, weight_ih, weight_hh, *biases)
     _check_dtypes_and_devices("gru_cell", input, hx, weights, RuntimeError)
     check_cell_sizes(input, hx, weight_ih.shape[-1], weight_hh.shape[-1])
     return run_cell(lambda x, h: gru_layer(x, h, weights, None, False, _variant(reset_after)), input, hx)
@@ -131,17 +164,21 @@ def _variant(reset_after: bool) -> Variant:
     return PLAIN if reset_after else _RESET_BEFORE
 
 
-def _autocast(
-    input: Tensor, hx: Tensor | None, weights: Sequence[Tensor]
-) -> tuple[Tensor, Tensor | None, Sequence[Tensor]]:
+def check_outputs(op: str, outputs: str) -> None:
+    """Raise the error that an unknown ``outputs`` deserves."""
+    if outputs not in ("all", "last"):
+        raise ValueError(f'{op}: expected outputs to be "all" or "last", got {outputs!r}')
+
+
+def _autocast(input: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
     """The arguments, cast to autocast's dtype where that is on for their device; float64 is left as it is."""
     if not torch._C._is_any_autocast_enabled() or input.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return input, hx, weights
+        return input, *others
     device_type = input.device.type
     if device_type == "meta" or not torch.is_autocast_enabled(device_type):
-        return input, hx, weights
+        return input, *others
     dtype = torch.get_autocast_dtype(device_type)
-    return input.to(dtype), None if hx is None else hx.to(dtype), [w.to(dtype) for w in weights]
+    return input.to(dtype), *(None if tensor is None else tensor.to(dtype) for tensor in others)
 
 
 def _check_dtypes_and_devices(

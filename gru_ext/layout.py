@@ -72,11 +72,13 @@ def run_layers(
     batch_first: bool,
     batch_sizes: Tensor | None,
     between: Callable[[Tensor], Tensor] | None = None,
+    outputs: str = "all",
 ) -> Outputs:
     """Run the layers one after another; arguments and results laid out as in ``functional.gru``.
 
-    ``run_layer`` takes the layer's number, its input (T, B, I) or (N, I) and its initial state (D, B, H) to its output
-    and h_n. ``between`` is applied to the output of each layer but the last.
+    ``run_layer`` takes the layer's number, its input (T, B, I) or (N, I) and its initial state (D, B, H) to its output,
+    which with ``outputs="last"`` is not used of the last layer, and h_n. ``between`` is applied to the output of each
+    layer but the last.
     """
     batched = batch_sizes is not None or input.dim() == 3
     transposed = batch_first and batched and batch_sizes is None
@@ -99,8 +101,17 @@ def run_layers(
         h_n = torch.cat(states)
 
     if not batched:
-        return x.squeeze(1), h_n.squeeze(1)
+        h_n = h_n.squeeze(1)
+    if outputs == "last":
+        return last_output(h_n, directions), h_n
+    if not batched:
+        return x.squeeze(1), h_n
     return (x.transpose(0, 1) if transposed else x), h_n
+
+
+def last_output(h_n: Tensor, directions: int) -> Tensor:
+    """The last layer's part of h_n, (L*D, B, H) or (L*D, H), the directions side by side: (B, D*H) or (D*H)."""
+    return h_n[-1] if directions == 1 else h_n[-directions:].movedim(0, -2).flatten(-2)
 
 
 def run_packed(
@@ -109,10 +120,12 @@ def run_packed(
     hx: Tensor | None,
     layers: int,
     hidden: int,
-) -> tuple[PackedSequence, Tensor]:
+    outputs: str = "all",
+) -> tuple[PackedSequence | Tensor, Tensor]:
     """Run a module on a ``PackedSequence``, sorted or not; ``layers`` is L*D.
 
-    ``run`` takes the data (N, I), hx in the sorted order and batch_sizes to the output (N, D*H) and h_n.
+    ``run`` takes the data (N, I), hx in the sorted order and batch_sizes to the output (N, D*H), or (B, D*H) with
+    ``outputs="last"``, and h_n. The result is in the order of the sequences before they were sorted.
     """
     data, batch_sizes, sorted_indices, unsorted_indices = input
     if hx is not None and sorted_indices is not None:
@@ -123,6 +136,8 @@ def run_packed(
     output, h_n = run(data, hx, batch_sizes)
     if unsorted_indices is not None:
         h_n = h_n.index_select(1, unsorted_indices)
+    if outputs == "last":
+        return (output if unsorted_indices is None else output.index_select(0, unsorted_indices)), h_n
     return PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices), h_n
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import numbers
 import warnings
-from typing import Any, overload
+from collections.abc import Sequence
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gru_ext import functional
 from gru_ext.layout import run_packed
-from gru_ext.sharing import share
+from gru_ext.sharing import check_recurrence, share
 
 __all__ = ["GRU", "GRUCell"]
 
@@ -75,10 +76,15 @@ class GRU(nn.Module):
         bidirectional: D = 2, default False.
         device: of the parameters.
         dtype: of the parameters: float32, float64, bfloat16 or float16.
+        outputs: "all", the default; or "last", where the output is only the last layer's state after each sequence's
+            last step, (B, D*H), and the other states are not kept in memory where no gradient needs them.
+        reset_after: whether the reset gate is applied after the recurrent product of the candidate, default True, as in
+            ``torch.nn.GRU``; False: before it, as in Cho et al. 2014 (https://arxiv.org/abs/1406.1078). The parameters
+            are the same.
 
     Raises:
         TypeError: a size is not an int, a flag not a bool, or ``dropout`` None or complex.
-        ValueError: a size is below 1, or ``dropout`` not a number in [0, 1].
+        ValueError: a size is below 1, ``dropout`` not a number in [0, 1], or ``outputs`` neither "all" nor "last".
     """
 
     __constants__ = (
@@ -90,6 +96,8 @@ class GRU(nn.Module):
         "dropout",
         "bidirectional",
     )
+    # Arguments that torch.nn.GRU does not have, with the values for which it does the same.
+    beyond_torch: ClassVar[dict[str, Any]] = {"outputs": "all", "reset_after": True}
     input_size: int
     hidden_size: int
     num_layers: int
@@ -97,6 +105,8 @@ class GRU(nn.Module):
     batch_first: bool
     dropout: float
     bidirectional: bool
+    outputs: str = "all"  # of modules pickled before they had it, too
+    reset_after: bool = True  # likewise
 
     def __init__(
         self,
@@ -109,15 +119,24 @@ class GRU(nn.Module):
         bidirectional: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        outputs: str = "all",
+        reset_after: bool = True,
     ) -> None:
         super().__init__()
+        functional.check_outputs("GRU", outputs)
         for name, size in (
             ("input_size", input_size),
             ("hidden_size", hidden_size),
             ("num_layers", num_layers),
         ):
             check_size("GRU", name, size)
-        for name, flag in (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional)):
+        for name, flag in (
+            ("bias", bias),
+            ("batch_first", batch_first),
+            ("bidirectional", bidirectional),
+            ("reset_after", reset_after),
+        ):
             check_flag("GRU", name, flag)
         if dropout is None or isinstance(dropout, complex):
             raise TypeError(f"GRU: expected dropout to be a number in [0, 1], got {dropout!r}")
@@ -135,6 +154,8 @@ class GRU(nn.Module):
         self.batch_first = batch_first
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
+        self.outputs = outputs
+        self.reset_after = reset_after
         self._weight_names: list[str] = []
         directions = 2 if bidirectional else 1
         for layer in range(num_layers):
@@ -170,34 +191,71 @@ class GRU(nn.Module):
         return [_parameter(self, name) for name in self._weight_names]
 
     @overload
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+    def forward(
+        self,
+        input: Tensor,
+        hx: Tensor | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | int | None = None,
+        resets: Tensor | None = None,
+        reset_state: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
 
     @overload
-    def forward(self, input: PackedSequence, hx: Tensor | None = None) -> tuple[PackedSequence, Tensor]: ...
+    def forward(self, input: PackedSequence, hx: Tensor | None = None) -> tuple[Any, Tensor]: ...
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | int | None = None,
+        resets: Tensor | None = None,
+        reset_state: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Run the layers.
 
         Args:
             input: (T, B, I); (B, T, I) with ``batch_first``; (T, I) unbatched; or a ``PackedSequence``, sorted or not.
             hx: (L*D, B, H) initial state, or (L*D, H) unbatched; None for zero.
+            lengths: (B) steps of each padded sequence: integers from 0 to T, in any order, on any device; one integer
+                unbatched. Their padding is not computed; its output is zero, and h_n is the state after each
+                sequence's own last step, or hx where it has none.
+            resets: (T, B) bool, or (B, T) with ``batch_first``, (T) unbatched: where set, the state is reset before the
+                step, as if another sequence began with it; where the first step is set, hx is of no effect.
+            reset_state: (L*D, B, H), or (L*D, H) for all sequences: where a reset leaves the state; None for zero.
+
+        On a GPU, ``lengths`` and ``resets`` that are there are waited for, once a call, as packing would.
 
         Returns:
-            The output, (T, B, D*H) or as the input was laid out (a ``PackedSequence`` for one), and h_n (L*D, B, H) or
-            (L*D, H).
+            The output, (T, B, D*H) or as the input was laid out (a ``PackedSequence`` for one), or with
+            ``outputs="last"`` (B, D*H), unbatched (D*H), in any layout; and h_n (L*D, B, H) or (L*D, H).
 
         Raises:
-            ValueError: the rank of ``input`` or its dtype is wrong.
-            RuntimeError: a size, a shape, a device or the dtype of ``hx`` is wrong, or T is 0.
+            ValueError: the rank of ``input`` or its dtype is wrong, ``lengths`` or ``resets`` come with a
+                ``PackedSequence``, or ``reset_state`` without ``resets``.
+            RuntimeError: a size, a shape, a device, one of the lengths, or the dtype of a tensor but ``input`` is
+                wrong, or T is 0.
         """
-        if isinstance(input, PackedSequence):
-            layers = self.num_layers * (2 if self.bidirectional else 1)
-            return run_packed(self._run, input, hx, layers, self.hidden_size)
-        return self._run(input, hx, None)
+        if not isinstance(input, PackedSequence):
+            return self._run(input, hx, None, lengths, resets, reset_state)
+        if lengths is not None or resets is not None or reset_state is not None:
+            raise ValueError(
+                "gru: expected lengths and resets of padded input, got them with a PackedSequence;"
+                " torch.nn.utils.rnn.pad_packed_sequence gives padded input and its lengths"
+            )
+        layers = self.num_layers * (2 if self.bidirectional else 1)
+        return run_packed(self._run, input, hx, layers, self.hidden_size, self.outputs)
 
-    def _run(self, input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _run(
+        self,
+        input: Tensor,
+        hx: Tensor | None,
+        batch_sizes: Tensor | None,
+        lengths: Tensor | Sequence[int] | int | None = None,
+        resets: Tensor | None = None,
+        reset_state: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         return functional.gru(
             input,
             hx,
@@ -208,11 +266,24 @@ class GRU(nn.Module):
             dropout=self.dropout,
             training=self.training,
             batch_sizes=batch_sizes,
+            lengths=lengths,
+            resets=resets,
+            reset_state=reset_state,
+            outputs=self.outputs,
+            reset_after=self.reset_after,
         )
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults, as ``torch.nn.GRU`` prints them."""
-        return describe(self, num_layers=1, bias=True, batch_first=False, dropout=0, bidirectional=False)
+        return describe(
+            self,
+            num_layers=1,
+            bias=True,
+            batch_first=False,
+            dropout=0,
+            bidirectional=False,
+            **self.beyond_torch,
+        )
 
     @classmethod
     def from_torch(cls, module: nn.GRU) -> GRU:
@@ -228,7 +299,12 @@ class GRU(nn.Module):
             return share(module, nn.GRU, cls, GRU.__constants__)
 
     def to_torch(self) -> nn.GRU:
-        """The ``torch.nn.GRU`` with this module's very parameters, hooks and mode."""
+        """The ``torch.nn.GRU`` with this module's very parameters, hooks and mode.
+
+        Raises:
+            ValueError: ``torch.nn.GRU`` has no such recurrence or output.
+        """
+        check_recurrence("to_torch", self)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of dropout with one layer: given when this module was made
             return share(self, GRU, nn.GRU, GRU.__constants__)
@@ -245,16 +321,19 @@ class GRUCell(nn.Module):
         bias: whether the cell has biases, default True.
         device: of the parameters.
         dtype: of the parameters: float32, float64, bfloat16 or float16.
+        reset_after: as in ``GRU``, default True.
 
     Raises:
-        TypeError: a size is not an int, or ``bias`` not a bool.
+        TypeError: a size is not an int, or a flag not a bool.
         ValueError: a size is below 1.
     """
 
     __constants__ = ("input_size", "hidden_size", "bias")
+    beyond_torch: ClassVar[dict[str, Any]] = {"reset_after": True}  # as in GRU
     input_size: int
     hidden_size: int
     bias: bool
+    reset_after: bool = True  # of modules pickled before they had it, too
 
     def __init__(
         self,
@@ -263,14 +342,18 @@ class GRUCell(nn.Module):
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        reset_after: bool = True,
     ) -> None:
         super().__init__()
         check_size("GRUCell", "input_size", input_size)
         check_size("GRUCell", "hidden_size", hidden_size)
         check_flag("GRUCell", "bias", bias)
+        check_flag("GRUCell", "reset_after", reset_after)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
+        self.reset_after = reset_after
 
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
@@ -300,11 +383,12 @@ class GRUCell(nn.Module):
             RuntimeError: a size, a shape, a dtype or a device is wrong.
         """
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        return functional.gru_cell(input, hx, *(_parameter(self, name) for name in names))
+        parameters = (_parameter(self, name) for name in names)
+        return functional.gru_cell(input, hx, *parameters, reset_after=self.reset_after)
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults, as ``torch.nn.GRUCell`` prints them."""
-        return describe(self, bias=True)
+        return describe(self, bias=True, **self.beyond_torch)
 
     @classmethod
     def from_torch(cls, module: nn.GRUCell) -> GRUCell:
@@ -312,5 +396,6 @@ class GRUCell(nn.Module):
         return share(module, nn.GRUCell, cls, GRUCell.__constants__)
 
     def to_torch(self) -> nn.GRUCell:
-        """The ``torch.nn.GRUCell`` with this module's very parameters, hooks and mode."""
+        """The ``torch.nn.GRUCell`` with this module's very parameters, hooks and mode; see ``GRU.to_torch``."""
+        check_recurrence("to_torch", self)
         return share(self, GRUCell, nn.GRUCell, self.__constants__)

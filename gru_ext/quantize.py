@@ -19,7 +19,7 @@ from gru_ext.layout import check_cell_rank, check_cell_sizes, check_rank, check_
 from gru_ext.modules import GRU, GRUCell, check_flag, check_size, describe
 from gru_ext.reference import LARGEST_INT8, quantize_rows
 from gru_ext.replace import replace_modules
-from gru_ext.sharing import check_plain, share_mode_and_hooks
+from gru_ext.sharing import check_plain, check_recurrence, share_mode_and_hooks
 
 __all__ = ["QuantizedGRU", "QuantizedGRUCell", "quantize_dynamic"]
 
@@ -47,8 +47,8 @@ def quantize_dynamic(module: Model, inplace: bool = False) -> Model | QuantizedG
 
     Raises:
         TypeError: a GRU in it is parametrized, pruned or weight-normed.
-        ValueError: a GRU in it is not float32, not on the CPU, or has a weight that is not finite, or more than 66,311
-            columns. Whatever is raised, nothing has been replaced.
+        ValueError: a GRU in it has another recurrence than ``torch.nn.GRU``, is not float32, not on the CPU, or has a
+            weight that is not finite, or more than 66,311 columns. Whatever is raised, nothing has been replaced.
     """
     model = module if inplace else copy.deepcopy(module)
     makers: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
@@ -135,6 +135,7 @@ class _QuantizedModule(nn.Module):
 
     def _take(self, source: nn.Module) -> None:
         """Round the weights of a float module of the same sizes; copy its biases, share its mode and hooks."""
+        check_recurrence("quantize_dynamic", source)
         check_plain(source, self._float_names)
         for name, parameter in source.named_parameters():
             _check_float(source, name, parameter)

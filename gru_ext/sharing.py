@@ -31,6 +31,17 @@ def share(
     return target
 
 
+def check_recurrence(operation: str, source: nn.Module) -> None:
+    """Raise ValueError if the module has what ``torch.nn``'s does not: see ``beyond_torch`` of GRU and GRUCell."""
+    for name, default in getattr(type(source), "beyond_torch", {}).items():
+        value = getattr(source, name)
+        if value != default:
+            raise ValueError(
+                f"{operation}: expected {type(source).__name__} with {name}={default!r}, as torch.nn has it,"
+                f" got {name}={value!r}"
+            )
+
+
 def check_plain(source: nn.Module, names: list[str]) -> None:
     """Raise TypeError unless the module's parameters are those of the names, in their order."""
     found = [name for name, _ in source.named_parameters()]

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import cases
 import pytest
 import torch
-from cases import ALL_OPTIONS, FLOATING, Options, Problem, Size, exact, framework, make_problem, solve_all
+from cases import ALL_OPTIONS, FLOATING, Layer, Options, Problem, Size, exact, framework, make_problem, solve_all
 from compare import assert_all_accurate, assert_all_near, assert_same_bits
 from emulated_backend import emulated_operators
+from test_reset_before import plain
 from torch import Tensor
 
 SIZES = [
@@ -34,12 +36,12 @@ SMALL = Size(4, 3, 2, 5)
 ALL = (True, True, True)
 
 
-def solve(problem: Problem, need: tuple[bool, bool, bool] = ALL) -> dict[str, Tensor]:
+def solve(problem: Problem, need: tuple[bool, bool, bool] = ALL, **variant: Any) -> dict[str, Tensor]:
     """y, h_n and the needed ones of dx, dhx and the weights' gradients, by the names of ``cases.solve``."""
     ops = emulated_operators()
     arguments = (problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional)
-    y, h_n, gates = ops.gru_fwd(*arguments, True)
-    dx, dhx, dweights = ops.gru_bwd(problem.dy, problem.dh_n, *arguments, y, gates, *need)
+    y, h_n, gates = ops.gru_fwd(*arguments, True, **variant)
+    dx, dhx, dweights = ops.gru_bwd(problem.dy, problem.dh_n, *arguments, y, gates, *need, **variant)
     need_dx, need_dhx, need_dweights = need
     assert need_dx or dx.shape == (0,)
     assert need_dhx or dhx.shape == (0,)
@@ -53,8 +55,8 @@ def solve(problem: Problem, need: tuple[bool, bool, bool] = ALL) -> dict[str, Te
     }
 
 
-def check_accuracy(*problems: Problem) -> None:
-    results = [solve(problem) for problem in problems]
+def check_accuracy(*problems: Problem, framework: Layer = framework, exact: Layer = exact, **variant: Any) -> None:
+    results = [solve(problem, **variant) for problem in problems]
     in_float64 = [problem.to(torch.float64) for problem in problems]
     ours = {name: torch.stack([result[name] for result in results]) for name in results[0]}
     assert_all_accurate(ours, solve_all(framework, problems), solve_all(exact, in_float64))
@@ -89,12 +91,28 @@ def test_accuracy_for_inputs_of_any_magnitude(scale: float, dtype: torch.dtype) 
     check_accuracy(replace(problem, x=problem.x * scale))
 
 
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", [Options(), Options(bias=False, hx=False), LARGE[1][1]], ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_accuracy_with_the_reset_gate_before_the_product(size: Size, options: Options, dtype: torch.dtype) -> None:
+    draws = 1 + 16 // (size.batch * size.hidden)
+    problems = [make_problem(size, options, dtype) for _ in range(draws)]
+    check_accuracy(*problems, framework=plain, exact=plain, reset_after=False)
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize(("size", "options"), LARGE, ids=str)
+def test_accuracy_of_more_rows_with_the_reset_gate_before(size: Size, options: Options, dtype: torch.dtype) -> None:
+    check_accuracy(make_problem(size, options, dtype), framework=plain, exact=plain, reset_after=False)
+
+
+@pytest.mark.parametrize("reset_after", [True, False])
 @pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
 @pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
-def test_each_gradient_is_the_same_alone(options: Options, need: tuple[bool, bool, bool]) -> None:
+def test_each_gradient_is_the_same_alone(options: Options, need: tuple[bool, bool, bool], reset_after: bool) -> None:
     problem = make_problem(SMALL, options, torch.bfloat16)
-    expected = solve(problem)
-    for name, tensor in solve(problem, need).items():
+    expected = solve(problem, reset_after=reset_after)
+    for name, tensor in solve(problem, need, reset_after=reset_after).items():
         assert_same_bits(tensor, expected[name], name)
 
 

@@ -532,8 +532,8 @@ def test_a_subclass_may_add_to_forward() -> None:
     class Doubling(gru_ext.GRU):
         """A GRU whose output is doubled."""
 
-        def forward(self, input: Any, hx: Tensor | None = None) -> Any:
-            y, h_n = super().forward(input, hx)
+        def forward(self, input: Any, hx: Tensor | None = None, **rows: Any) -> Any:
+            y, h_n = super().forward(input, hx, **rows)
             return y * 2, h_n
 
     module = Doubling(3, 4)

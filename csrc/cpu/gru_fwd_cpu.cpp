@@ -94,7 +94,8 @@ class FwdPass {
     p_.weight_hn = p_.packed ? workspace_.at<void>(packed_hn) : weight_hn();
     p_.y = tensors.y.defined() ? tensors.y.template data_ptr<scalar_t>() + direction * s.H : nullptr;
     p_.y_stride = rows_of_y_.stride_b;
-    p_.gates = tensors.gates == nullptr ? nullptr : tensors.gates + direction * s.N * tensors.variant.saved_gates() * s.H;
+    p_.gates =
+        tensors.gates == nullptr ? nullptr : tensors.gates + direction * s.N * tensors.variant.saved_gates() * s.H;
     p_.first_step = p_.step_count = 0;
   }
 
@@ -201,7 +202,8 @@ FwdResult gru_fwd_cpu(const Layer& layer, bool save_gates, bool save_y) {
   const Tensor y = !save_y        ? at::empty({0}, options)
                    : x.dim() == 2 ? pooled_empty({s.N, s.D * s.H}, options)
                                   : pooled_empty({s.T, s.B, s.D * s.H}, options);
-  const Tensor gates = save_gates ? pooled_empty({s.D, s.N, layer.variant.saved_gates(), s.H}, options) : at::empty({0}, options);
+  const Tensor gates =
+      save_gates ? pooled_empty({s.D, s.N, layer.variant.saved_gates(), s.H}, options) : at::empty({0}, options);
   const Tensor h_n = at::empty({s.D, s.B, s.H}, options);
   if (s.N == 0) {
     hx.has_value() ? h_n.copy_(*hx) : h_n.zero_();

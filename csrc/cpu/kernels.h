@@ -24,12 +24,12 @@ struct Accumulate<double> {
 template <typename scalar_t>
 using acc_type = typename Accumulate<scalar_t>::type;
 
-// Which hidden units, of which gates, the vectors of a panel of weights (rows of gates, K) are: a group of units of some
-// gates, or consecutive groups of one gate.
+// Which hidden units, of which gates, the vectors of a panel of weights (rows of gates, K) are: a group of units of
+// some gates, or consecutive groups of one gate.
 struct UnitVectors {
-  int count;           // vectors of a panel
-  int64_t group_step;  // groups from one vector to the next
-  int64_t gate_step;   // gates from one vector to the next
+  int count;                                                                   // vectors of a panel
+  int64_t group_step;                                                          // groups from one vector to the next
+  int64_t gate_step;                                                           // gates from one vector to the next
   int64_t groups() const { return group_step == 0 ? 1 : count * group_step; }  // of a panel
 };
 constexpr UnitVectors kThreeGates{3, 0, 1};
@@ -113,8 +113,8 @@ struct BwdChunk {
 template <typename scalar_t, typename operand_t>
 struct FwdKernels {
   int64_t lanes;  // hidden units of a group
-  // weights (gates of H units, K) -> (panels, words, vectors.count, lanes), the panels [begin, end). A word has the size
-  // of acc_t and holds as many consecutive values of a row as fit: words = ceil(K / packed_values).
+  // weights (gates of H units, K) -> (panels, words, vectors.count, lanes), the panels [begin, end). A word has the
+  // size of acc_t and holds as many consecutive values of a row as fit: words = ceil(K / packed_values).
   void (*pack_units)(const operand_t* weights, UnitVectors vectors, int64_t H, int64_t K, int64_t begin, int64_t end,
                      void* packed);
   // One thread's part: the groups that `share` gives it.

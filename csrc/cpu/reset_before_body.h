@@ -227,8 +227,8 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
   };
   alignas(64) acc_t dreset[tile_rows * columns];
   if (p.dweight_ih != nullptr) pack_rows_of_chunk(p, thread, threads);
-  // Round i: the product of r and z of step i - 1, which needs all threads' gradients of it, then n and z of step i; then
-  // the product of n, which needs all threads' gradients of that, and r.
+  // Round i: the product of r and z of step i - 1, which needs all threads' gradients of it, then n and z of step i;
+  // then the product of n, which needs all threads' gradients of that, and r.
   for (int64_t i = 0; i <= p.step_count; ++i) {
     const int64_t done = p.first_step + i;
     const bool product = i > 0 && (i < p.step_count || p.last_product);
@@ -257,9 +257,8 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
       for (int64_t j = 0; j < end - begin; ++j) {
         const int64_t panel = nth_panel(j);
         for_each_tile<tile_rows>(step.rows, [&](int64_t row, int64_t rows) {
-          product_rows<kPanelVectors, Start::zero>(rows, p.dgates + (step.row + row) * p.dgates_stride,
-                                                   p.dgates_stride, panel_of(p.weight_hn, panel, p.H), p.H, no_bias, 0,
-                                                   dreset, columns);
+          product_rows<kPanelVectors, Start::zero>(rows, p.dgates + (step.row + row) * p.dgates_stride, p.dgates_stride,
+                                                   panel_of(p.weight_hn, panel, p.H), p.H, no_bias, 0, dreset, columns);
           for (int64_t unit = panel * columns; unit < std::min(p.H, (panel + 1) * columns); unit += lanes) {
             reset_gates_bwd(p, step, row, rows, unit, std::min<int64_t>(lanes, p.H - unit),
                             dreset + unit - panel * columns, columns);

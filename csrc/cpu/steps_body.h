@@ -42,9 +42,9 @@ void multiply_input(const FwdChunk<scalar_t, operand_t>& p, int64_t begin, int64
 }
 
 // Goes through a step: for each tile of its rows and each panel [begin, end), `product(panel, row, rows, out)`, out
-// (rows, vectors, lanes), and then `gates(panel, row, rows, out)`. Where a step is one tile, several panels' products come
-// before their gates, which then overlap each other: the gates of a single row wait for their own results most of the
-// time.
+// (rows, vectors, lanes), and then `gates(panel, row, rows, out)`. Where a step is one tile, several panels' products
+// come before their gates, which then overlap each other: the gates of a single row wait for their own results most of
+// the time.
 template <typename acc_t, int vectors, typename Product, typename Gates>
 inline __attribute__((always_inline)) void for_each_unit_tile(int64_t begin, int64_t end, bool ascending,
                                                               int64_t step_rows, const Product& product,

@@ -50,7 +50,8 @@ FwdResult gru_fwd_cuda(const Layer& layer, bool save_gates, bool save_y) {
   const Tensor y = !save_y        ? at::empty({0}, options)
                    : x.dim() == 2 ? at::empty({s.N, s.D * s.H}, options)
                                   : at::empty({s.T, s.B, s.D * s.H}, options);
-  const Tensor gates = save_gates ? at::empty({s.D, s.N, layer.variant.saved_gates(), s.H}, options) : at::empty({0}, options);
+  const Tensor gates =
+      save_gates ? at::empty({s.D, s.N, layer.variant.saved_gates(), s.H}, options) : at::empty({0}, options);
   const Tensor h = new_state(s, hx, options.dtype(acc_dtype_of(x.scalar_type())));
   for (int64_t d = 0; d < s.D && s.N > 0; ++d) {
     gru_step_fwd(s, x, direction_of(s, layer, d), save_y ? y.narrow(-1, d * s.H, s.H) : Tensor(),

@@ -19,8 +19,9 @@ struct StepDirection {
   at::Tensor bias_ih, bias_hh;  // (3H), contiguous; undefined without biases
 };
 
-// `y` is the direction's H columns of y or, where it is not saved, undefined; `gates` (N, 4, H) its part of the gates or undefined, `h` (B, H) the state, in
-// the dtype of the sums: overwritten step by step, at the end each row's last one.
+// `y` is the direction's H columns of y or, where it is not saved, undefined; `gates` (N, 4, H) its part of the gates
+// or undefined, `h` (B, H) the state, in the dtype of the sums: overwritten step by step, at the end each row's last
+// one.
 void gru_step_fwd(const Sequence& s, const at::Tensor& x, const StepDirection& direction, const at::Tensor& y,
                   const at::Tensor& gates, const at::Tensor& h, Stream stream);
 

@@ -29,8 +29,7 @@ gru_step_reset_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<scal
     const acc_t a_r = load_global(a_x) + load_global(a_h) + bias_r;
     const acc_t a_z = load_global(a_x + p.H) + load_global(a_h + p.H) + bias_z;
     ResetBeforeGates<acc_t> gates;
-    const acc_t reset =
-        reset_fwd<device::AccurateMath<acc_t>>(a_r, a_z, load_global(p.h + row * p.H + u), gates);
+    const acc_t reset = reset_fwd<device::AccurateMath<acc_t>>(a_r, a_z, load_global(p.h + row * p.H + u), gates);
     store_global(p.reset + row * p.H + u, from_acc<scalar_t>(reset));
     store_global(p.z + row * p.H + u, gates.z);
     if (p.gates != nullptr) {
@@ -126,8 +125,7 @@ gru_step_reset_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<scal
     ResetBeforeGates<acc_t> gates;
     gates.r = to_acc(load_global(p.gates + row * 3 * p.H + u));
     ResetBeforeGrads<acc_t> grads;
-    const acc_t past_reset =
-        reset_bwd(gates, previous_state(p, row, u), load_global(p.dreset + row * p.H + u), grads);
+    const acc_t past_reset = reset_bwd(gates, previous_state(p, row, u), load_global(p.dreset + row * p.H + u), grads);
     store_global(dh, load_global(dh) + past_reset);
     store_global(p.dgates + row * 3 * p.H + p.H + u, from_acc<scalar_t>(grads.r));
   }

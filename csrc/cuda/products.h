@@ -36,8 +36,9 @@ struct DirectionGrads {
 };
 
 // What follows from the gate gradients of some rows, dgates (rows, 4H), order n, r, z, q: adds their part of `grads`
-// (`first`: sets it), in the same order at every call. h_prev (rows, H) are the states before. Reset gate before: dgates
-// is (rows, 3H), and `reset` (rows, H) what the candidate's weights were multiplied with; else that is undefined.
+// (`first`: sets it), in the same order at every call. h_prev (rows, H) are the states before. Reset gate before:
+// dgates is (rows, 3H), and `reset` (rows, H) what the candidate's weights were multiplied with; else that is
+// undefined.
 void add_parameter_grads(const Sequence& s, const at::Tensor& dgates, const at::Tensor& x, const at::Tensor& h_prev,
                          const at::Tensor& reset, bool first, DirectionGrads& grads);
 
