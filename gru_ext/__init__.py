@@ -16,6 +16,7 @@ from gru_ext import functional as functional
 from gru_ext.modules import GRU, GRUCell
 from gru_ext.quantize import QuantizedGRU, QuantizedGRUCell, quantize_dynamic
 from gru_ext.replace import replace_gru
+from gru_ext.training import truncated
 from gru_ext.version import __version__
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "functional",
     "quantize_dynamic",
     "replace_gru",
+    "truncated",
 ]

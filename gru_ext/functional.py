@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gru_ext.autograd import gru_layer
 from gru_ext.layout import check_cell_rank, check_cell_sizes, check_rank, check_sizes, run_cell, run_layers
+from gru_ext.padded import gru_padded
 from gru_ext.segments import run_segments
 from gru_ext.variant import PLAIN, Variant
 
@@ -111,13 +112,17 @@ def gru(
             first = layer * per_layer
             save_y = outputs == "all" or layer + 1 < num_layers
             layer_weights = weights[first : first + per_layer]
+            if padded is not None:
+                return gru_padded(x, hx, layer_weights, padded, bidirectional, reset_after)
             return gru_layer(x, hx, layer_weights, batch_sizes, bidirectional, variant, save_y)
 
         drops = num_layers > 1 and training and dropout > 0
         between = partial(torch.nn.functional.dropout, p=dropout) if drops else None
         return run_layers(run_layer, input, hx, num_layers, directions, batch_first, batch_sizes, between, outputs)
 
-    if lengths is None and resets is None:
+    # ONNX's GRU takes lengths as they are; the packed segments have no counterpart.
+    padded = lengths if lengths is not None and resets is None and torch.onnx.is_in_onnx_export() else None
+    if padded is not None or (lengths is None and resets is None):
         return run(input, hx, batch_sizes)
     return run_segments(run, input, hx, layers, directions, hidden, batch_first, lengths, resets, reset_state, outputs)
 

@@ -246,7 +246,7 @@ def test_reversed_refuses() -> None:
         convert.Reversed(gru_ext.GRU(3, 4, bidirectional=True), True)
     packed = nn.utils.rnn.pack_sequence([torch.randn(2, 3)])
     with pytest.raises(TypeError, match="expected input of type Tensor, got PackedSequence"):
-        convert.Reversed(gru_ext.GRU(3, 4), True)(packed)  # type: ignore[arg-type]
+        convert.Reversed(gru_ext.GRU(3, 4), True)(packed)
 
 
 # ---- The package
@@ -321,8 +321,9 @@ def test_a_stack_of_layers(keras: Any, dropout: float) -> None:
 def built(keras: Any, wrapper: str | None = None, **arguments: Any) -> Any:
     layer = keras.layers.GRU(4, name="layer", recurrent_initializer="zeros", **arguments)
     if wrapper is not None:
-        layer = keras.layers.Bidirectional(layer, merge_mode=wrapper, name="layer")
-    layer.build((None, None, 3))
+        backward = keras.layers.GRU(4, go_backwards=not layer.go_backwards)
+        layer = keras.layers.Bidirectional(layer, merge_mode=wrapper, backward_layer=backward, name="layer")
+    layer.build((2, None, 3))
     return layer
 
 

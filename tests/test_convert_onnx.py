@@ -153,8 +153,8 @@ def test_lengths_are_the_nodes_own(arguments: dict[str, Any], with_hx: bool) -> 
     nodes = gru_nodes(model)
     assert len(nodes) == gru.num_layers
     assert all(node.input[4] for node in nodes)
-    assert_same_outputs(model, module, x, lengths, *state)
     assert_same_state(convert.from_onnx(model, [node.name for node in nodes]), gru)
+    assert_same_outputs(model, module, x, lengths, *state)
 
 
 @pytest.mark.usefixtures("exporting")
@@ -172,7 +172,7 @@ def test_what_cannot_be_exported_says_so() -> None:
     packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([6, 4, 1]))
     with pytest.raises(NotImplementedError, match=r"^to_onnx: expected padded input, got a PackedSequence, which"):
         convert.to_onnx(gru, (packed,), verbose=False)
-    with pytest.raises(NotImplementedError, match=r"^to_onnx: ONNX's GRU has no resets$"):
+    with pytest.raises(NotImplementedError, match=r"^to_onnx: ONNX's GRU has no resets;"):
         convert.to_onnx(gru, (x,), kwargs={"resets": torch.zeros(STEPS, BATCH, dtype=torch.bool)}, verbose=False)
     for argument in ("f", "dynamo"):
         with pytest.raises(TypeError, match=f"^to_onnx: expected no argument {argument}; save what is returned with"):
@@ -304,7 +304,7 @@ def test_weights_that_the_graph_computes() -> None:
         ({"shapes": {"R": (2, 12, HIDDEN)}}, "expected R of node of shape (D, 3H, H) = (1, 12, 4), got (2, 12, 4)"),
         ({"shapes": {"B": (1, 12)}}, "expected B of node of shape (D, 6H) = (1, 24), got (1, 12)"),
         ({"hidden_size": 5}, "expected W of node of shape (D, 3H, I) = (1, 15, 2), got (1, 12, 2)"),
-        ({"drop": ("R",)}, "expected R of node to follow from constants, got 'R', which does not"),
+        ({"drop": ("R",)}, "expected R of node to follow from constants, got 'R'"),
         ({"inputs": ("x", "W", "")}, "expected node with inputs X, W and R, got none for R"),
         ({"op_type": "LSTM"}, "expected the name of a node where there is not one GRU node alone, got no GRU node"),
         (
@@ -330,9 +330,9 @@ def test_a_node_is_found_by_its_name() -> None:
     listed = "expected the name of a node where there is not one GRU node alone, got node, Z$"
     with pytest.raises(ValueError, match=listed):
         convert.from_onnx(model)
-    with pytest.raises(ValueError, match="expected the name of a GRU node, got other; the model has node, Z$"):
+    with pytest.raises(ValueError, match=r"expected the name of a GRU node, got other; the model has node, Z$"):
         convert.from_onnx(model, "other")
-    with pytest.raises(ValueError, match="expected layer 1 with .* = .4, 4., got .2, 4."):
+    with pytest.raises(ValueError, match=r"expected layer 1 with .* = \(4, 4\), got \(2, 4\)"):
         convert.from_onnx(model, ["Z", "Z"])
     second.attribute.append(helper.make_attribute("linear_before_reset", 1))
     model.graph.node[1].CopyFrom(second)
@@ -340,20 +340,3 @@ def test_a_node_is_found_by_its_name() -> None:
         convert.from_onnx(model, ["node", "Z"])
     with pytest.raises(ValueError, match="from_onnx_node: expected a node of the operator GRU, got LSTM"):
         convert.from_onnx_node(helper.make_node("LSTM", ["x"], ["y"]), {})
-
-
-# ---- The nodes that ONNX publishes for its operator
-
-
-@pytest.mark.parametrize("case", ["defaults", "with_initial_bias", "seq_length"])
-def test_published_node_tests(case: str) -> None:
-    from onnx.backend.test.case.node import collect_testcases
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of other operators' cases
-        (found,) = (test for test in collect_testcases("GRU") if test.name == f"test_gru_{case}")
-    ((inputs, outputs),) = found.data_sets
-    (node,) = found.model.graph.node
-    gru = convert.from_onnx_node(node, dict(zip(node.input, inputs, strict=True)))
-    expected = torch.from_numpy(outputs[-1].copy())
-    assert_near(gru(torch.from_numpy(inputs[0].copy()))[1].detach(), expected, "Y_h", tolerance=1e-6)

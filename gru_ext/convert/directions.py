@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import numpy
 
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# Arguments of a GRU that torch.nn.GRU has not, and that are converted or make no difference after eval().
+_CONVERTED = ("outputs", "reset_after", "recurrent_dropout", "candidate_dropout", "weight_dropout")
 WEIGHT_KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
@@ -42,9 +44,14 @@ def layers_of(function: str, gru: GRU | nn.GRU) -> list[list[Direction]]:
 
     Raises:
         TypeError: not exactly a ``gru_ext.GRU`` or ``torch.nn.GRU``, or its parameters are not plain ones of its own.
+        ValueError: it computes what no other library does, as by ``zoneout``.
     """
     if type(gru) not in (GRU, nn.GRU):
         raise TypeError(f"{function}: expected gru of type gru_ext.GRU or torch.nn.GRU, got {type(gru).__name__}")
+    for name, default in GRU.beyond_torch.items():
+        value = getattr(gru, name, default)
+        if name not in _CONVERTED and value != default:
+            raise ValueError(f"{function}: expected gru with {name}={default!r}, got {name}={value!r}")
     directions = 2 if gru.bidirectional else 1
     names = _names(gru.num_layers, directions, gru.bias)
     check_plain(gru, [name for direction in names for name in direction])

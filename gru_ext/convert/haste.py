@@ -66,9 +66,11 @@ def to_haste(gru: GRU | nn.GRU) -> dict[str, Tensor]:
 
     Raises:
         TypeError: not a GRU with plain parameters.
-        ValueError: it has several layers or both directions.
+        ValueError: it has several layers, both directions or ``reset_after=False``.
     """
     layers = layers_of("to_haste", gru)
+    if isinstance(gru, GRU) and not gru.reset_after:
+        raise ValueError("to_haste: expected gru with reset_after=True, as haste's is, got reset_after=False")
     if len(layers) > 1 or len(layers[0]) > 1:
         raise ValueError(
             f"to_haste: expected gru of one layer and one direction, got L = {len(layers)}, D = {len(layers[0])}"

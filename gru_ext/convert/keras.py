@@ -178,7 +178,7 @@ def to_keras(gru: GRU | nn.GRU | Reversed) -> Any:
             source.hidden_size,
             return_sequences=True,
             use_bias=source.bias,
-            reset_after=True,
+            reset_after=_is_reset_after(source),
             go_backwards=backwards,
             recurrent_initializer="zeros",  # orthogonal ones, the default, need a decomposition; all are replaced
             dtype=dtype,
@@ -223,15 +223,23 @@ def _direction(function: str, arrays: Sequence[Any], layer: int, reset_after: bo
 def _arrays(function: str, gru: GRU | nn.GRU | Reversed) -> list[list[numpy.ndarray[Any, Any]]]:
     """For each layer, the arrays of its directions one after another."""
     source = gru.gru if isinstance(gru, Reversed) else gru
+    reset_after = _is_reset_after(source)
     layers = []
     for layer in layers_of(function, source):
         tensors: list[Tensor] = []
         for weight_ih, weight_hh, bias_ih, bias_hh in layer:
             tensors += [swap_r_and_z(weight_ih).t(), swap_r_and_z(weight_hh).t()]
             if bias_ih is not None and bias_hh is not None:
-                tensors += [torch.stack([swap_r_and_z(bias_ih), swap_r_and_z(bias_hh)])]
+                if reset_after:
+                    tensors += [torch.stack([swap_r_and_z(bias_ih), swap_r_and_z(bias_hh)])]
+                else:  # a sum with zero would turn -0.0 into 0.0
+                    tensors += [swap_r_and_z(torch.where(bias_hh == 0, bias_ih, bias_ih + bias_hh))]
         layers.append([as_array(tensor) for tensor in tensors])
     return layers
+
+
+def _is_reset_after(gru: GRU | nn.GRU) -> bool:
+    return gru.reset_after if isinstance(gru, GRU) else True
 
 
 def _import_keras(function: str) -> Any:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _WEIGHT_INPUTS = ("W", "R", "B")  # inputs 1 to 3 of the node
 _INITIAL_H = 5
+_ONNX_INT32 = 6  # TensorProto.INT32
 # Arguments of the operator, after the first five, that the node can do: without save_y, nothing uses its Y.
 _CONVERTED = ("reset_after", "save_y")
 
@@ -63,7 +64,8 @@ def to_onnx(
     """Export a model with ``torch.onnx.export``, every layer of a ``gru_ext.GRU`` in it as one GRU node.
 
     Both directions of a layer are one node; W, R and B are initializers in ONNX's gate order. Needs the packages onnx
-    and onnxscript. ONNX Runtime runs the node in float32.
+    and onnxscript. ONNX Runtime runs the node in float32. ``lengths`` become the node's sequence_lens; where one is 0,
+    ONNX Runtime gives a last state of zero, and not hx.
 
     Args:
         model: any module with GRUs in it, or an ``ExportedProgram`` that has not been decomposed. Call its ``eval()``
@@ -79,14 +81,19 @@ def to_onnx(
     Raises:
         ImportError: a package is not installed.
         TypeError: an argument is ``f`` or ``dynamo``, which are not for choice here.
-        NotImplementedError: a GRU does what the node cannot, or takes a ``PackedSequence``.
+        NotImplementedError: a GRU does what the node cannot, or takes a ``PackedSequence`` or ``resets``.
         torch.onnx.OnnxExporterError: ``torch.onnx`` cannot export another part of the model.
     """
     _import("onnx", "to_onnx")
     _import("onnxscript", "to_onnx")
     if taken := {"f", "dynamo"} & arguments.keys():
         raise TypeError(f"to_onnx: expected no argument {taken.pop()}; save what is returned with program.save(file)")
-    table = {torch.ops.gru_ext.gru.default: _translate, **arguments.pop("custom_translation_table", {})}
+    table = {
+        torch.ops.gru_ext.gru.default: _translate,
+        torch.ops.gru_ext.gru_padded.default: _node,
+        torch.ops.gru_ext.segments.default: _translate_segments,
+        **arguments.pop("custom_translation_table", {}),
+    }
     try:
         program = torch.onnx.export(
             model, args, kwargs=kwargs, dynamo=True, custom_translation_table=table, **arguments
@@ -162,13 +169,27 @@ class _NoCounterpartError(Exception):
 
 def _translate(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
     """The operator ``gru_ext::gru`` as a GRU node; arguments and results as the operator's, symbolic."""
+    given = _bind(args, kwargs)
+    return _node(given["x"], given["hx"], given["weights"], None, given["bidirectional"], given["reset_after"])
+
+
+def _translate_segments(*args: Any) -> Any:
+    """What ``resets``, and ``lengths`` outside of the export to ONNX, are recorded as."""
+    raise _NoCounterpartError(
+        "to_onnx: ONNX's GRU has no resets; and lengths convert where the module itself is exported, not an"
+        " ExportedProgram of it"
+    )
+
+
+def _node(
+    x: Any, hx: Any, weights: Sequence[Any], lengths: Any, bidirectional: bool, reset_after: bool
+) -> tuple[Any, Any]:
+    """The GRU node of one layer: y (T, B, D*H) and h_n (D, B, H). It is also how ``gru_ext::gru_padded`` translates."""
     from onnxscript import opset18 as op
 
-    given = _bind(args, kwargs)
-    weights, directions = given["weights"], 2 if given["bidirectional"] else 1
+    directions = 2 if bidirectional else 1
     per_direction = len(weights) // directions
     hidden = weights[1].shape[1]
-
     z_r_h = [*range(hidden, 2 * hidden), *range(hidden), *range(2 * hidden, 3 * hidden)]
 
     def zrh(weight: Any) -> Any:
@@ -180,15 +201,15 @@ def _translate(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
     of_directions = [weights[i : i + per_direction] for i in range(0, len(weights), per_direction)]
     biases = [op.Concat(zrh(d[2]), zrh(d[3]), axis=0) for d in of_directions if len(d) == 4]
     y, h_n = op.GRU(
-        given["x"],
+        x,
         stack([zrh(d[0]) for d in of_directions]),
         stack([zrh(d[1]) for d in of_directions]),
         stack(biases) if biases else None,
-        None,
-        given["hx"],
-        direction="bidirectional" if directions == 2 else "forward",
+        None if lengths is None else op.Cast(lengths, to=_ONNX_INT32),
+        hx,
+        direction="bidirectional" if bidirectional else "forward",
         hidden_size=hidden,
-        linear_before_reset=int(given["reset_after"]),
+        linear_before_reset=int(reset_after),
     )
     y = op.Transpose(y, perm=[0, 2, 1, 3])  # (T, B, D, H)
     return op.Reshape(y, [0, 0, directions * hidden]), h_n
