@@ -1,4 +1,4 @@
-"""Everything that only a GPU can show, in one command: versions, tests, compute-sanitizer, speed against cuDNN.
+"""Everything that only a GPU can show, in one command: versions, tests, compute-sanitizer, times, speed against cuDNN.
 
 Each stage runs in a process of its own with a time limit, so that one that hangs or crashes does not take the others
 with it. All goes into one JSON, with the GPU, driver, versions and commit; a table ends the output.
@@ -37,6 +37,7 @@ from benchmarks.measure import Spread, alternate, cuda_clock, ratio
 from benchmarks.suites import Pass, Size
 from gru_ext import _C
 from gru_ext.info import info
+from gru_ext.kernel_choice import cuda_kernel_names
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -100,6 +101,19 @@ class Row:
     ratio_low: float  # smallest and largest
     ratio_high: float
     exact: bool  # whether its results are within the policy of tests/compare.py
+    kernels: str  # ours, forward and backward
+
+
+@dataclass
+class KernelRow:
+    """What a step takes by one kernel."""
+
+    kernel: str
+    dtype: str
+    backward: bool
+    B: int
+    us_a_step: float  # from the difference of two numbers of steps, so without the launch
+    launch_us: float  # what remains: the launch, weights on their way to registers, products outside of the kernel
 
 
 # ---- Stages
@@ -162,13 +176,78 @@ def speed_rows(device: torch.device) -> list[Row]:
                     ratio_low=ratios.low,
                     ratio_high=ratios.high,
                     exact=exact,
+                    kernels=names_of_kernels(size, DTYPES[dtype]),
                 )
             )
     return rows
 
 
+def names_of_kernels(size: Size, dtype: torch.dtype) -> str:
+    """What serves a size."""
+    found = gru_ext.kernels(size.T, size.B, size.H, dtype=dtype, device="cuda")
+    return f"{found.forward.name}, {found.backward.name}"
+
+
+def kernel_rows(device: torch.device) -> list[KernelRow]:
+    """Every cluster kernel, and the stepwise ones, by themselves: one tile of rows, I = 8."""
+    allow_tf32(True)
+    rows = []
+    for dtype_name in ("bf16", "tf32"):
+        dtype = DTYPES[dtype_name]
+        for backward in (False, True):
+            shapes = {"stepwise": (512, 8)}
+            for name in cuda_kernel_names(dtype, backward):
+                hidden, _, tile = (int(digits) for digits in re.findall(r"\d+", name))
+                shapes[name] = (hidden, tile)
+            for name, (hidden, batch) in shapes.items():
+                with gru_ext.use_cuda_kernels(*(("auto", name) if backward else (name, "auto"))):
+                    try:
+                        times = [one_call_us(device, dtype, steps, batch, hidden, backward) for steps in (128, 512)]
+                    except RuntimeError as error:
+                        print(f"{name}: {error}", file=sys.stderr)
+                        continue
+                step = (times[1] - times[0]) / (512 - 128)
+                rows.append(KernelRow(name, dtype_name, backward, batch, step, times[0] - 128 * step))
+    return rows
+
+
+def one_call_us(device: torch.device, dtype: torch.dtype, steps: int, batch: int, hidden: int, backward: bool) -> float:
+    """Microseconds of one operator call, gates saved."""
+    ops = torch.ops.gru_ext
+    x = torch.randn(steps, batch, 8, device=device, dtype=dtype)
+    weights = [torch.randn(3 * hidden, n, device=device, dtype=dtype) / hidden**0.5 for n in (8, hidden)]
+    y, _, gates = ops.gru_fwd(x, None, weights, None, False, True)
+    calls = {
+        False: lambda: ops.gru_fwd(x, None, weights, None, False, True),
+        True: lambda: ops.gru_bwd(y, None, x, None, weights, None, False, y, gates, False, False, False),
+    }
+    times, _ = alternate({"": calls[backward]}, cuda_clock(device), BLOCKS, BLOCK_SECONDS)
+    return 1e6 * Spread.of(times[""]).median
+
+
+def constants() -> str:
+    """Build benchmarks/gpu_constants.cu for this GPU, and run it."""
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    if torch.cuda.get_device_capability() < (9, 0):
+        return "{}"  # no clusters
+    program = ROOT / "build" / "gpu_constants"
+    program.parent.mkdir(exist_ok=True)
+    nvcc = str(Path(CUDA_HOME or "/usr/local/cuda") / "bin" / "nvcc")
+    source = ROOT / "benchmarks" / "gpu_constants.cu"
+    subprocess.run([nvcc, "-std=c++17", "-O3", "-arch=native", str(source), "-o", str(program)], check=True)
+    return subprocess.run([program], stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
 def run_small_shapes(device: str) -> None:
-    """Forward and backward of every dtype: what compute-sanitizer watches."""
+    """Forward and backward of every dtype and kernel family: what compute-sanitizer watches."""
+    for kernels in ("stepwise", "auto"):
+        with gru_ext.use_cuda_kernels(kernels):
+            run_every_dtype(device)
+
+
+def run_every_dtype(device: str) -> None:
+    """A padded and a packed batch."""
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
         module = gru_ext.GRU(5, 33, bidirectional=True, device=device, dtype=dtype)
         padded = torch.randn(4, 9, 5, device=device, dtype=dtype)
@@ -200,12 +279,14 @@ def tests() -> list[str]:
 
 
 STAGES = [
-    Stage("device", 60, lambda: own("device"), {}),
-    Stage("tests", 240, tests, {}),
+    Stage("device", 30, lambda: own("device"), {}),
+    Stage("tests", 180, tests, {}),
     # Without torch's cache of memory, what is out of bounds of a tensor is out of bounds of an allocation.
-    Stage("memcheck", 90, lambda: sanitizer("memcheck"), {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}),
-    Stage("racecheck", 90, lambda: sanitizer("racecheck"), {}),
-    Stage("speed", 180, lambda: own("speed"), {}),
+    Stage("memcheck", 60, lambda: sanitizer("memcheck"), {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}),
+    Stage("racecheck", 60, lambda: sanitizer("racecheck"), {}),
+    Stage("constants", 60, lambda: own("constants"), {}),
+    Stage("kernels", 90, lambda: own("kernels"), {}),
+    Stage("speed", 120, lambda: own("speed"), {}),
 ]
 
 
@@ -237,9 +318,20 @@ def run(stage: Stage) -> Outcome:
 
 # ---- The command
 
+# Stages whose last line is what they measured.
+JSON_STAGES = ("device", "constants", "kernels", "speed")
 
-def show(outcomes: Sequence[Outcome], rows: Sequence[dict[str, Any]]) -> None:
+
+def show(outcomes: Sequence[Outcome], rows: Sequence[dict[str, Any]], kernels: Sequence[dict[str, Any]]) -> None:
     """Print the tables that end the output."""
+    if kernels:
+        print(f"\n{'kernel':24} {'dtype':5} {'':8} {'B':>4} {'us a step':>10} {'launch us':>10}")
+        for row in kernels:
+            direction = "backward" if row["backward"] else "forward"
+            print(
+                f"{row['kernel']:24} {row['dtype']:5} {direction:8} {row['B']:4} {row['us_a_step']:10.3f}"
+                f" {row['launch_us']:10.1f}"
+            )
     if rows:
         print(f"\n{'H':>5} {'B':>4} {'dtype':5} {'':7} {'cuDNN ms':>9} {'ours ms':>9} {'times faster':>13}")
         for row in rows:
@@ -247,11 +339,11 @@ def show(outcomes: Sequence[Outcome], rows: Sequence[dict[str, Any]]) -> None:
             marks = "" if row["exact"] else "  beyond the tolerance"
             print(
                 f"{row['H']:5} {row['B']:4} {row['dtype']:5} {row['kind']:7} {row['cudnn_ms']:9.3f}"
-                f" {row['ours_ms']:9.3f} {times:>20}{marks}"
+                f" {row['ours_ms']:9.3f} {times:>20}  {row['kernels']}{marks}"
             )
     print()
     for outcome in outcomes:
-        words = outcome.words if outcome.stage not in ("device", "speed") or outcome.outcome != "passed" else ""
+        words = outcome.words if outcome.stage not in JSON_STAGES or outcome.outcome != "passed" else ""
         print(f"{outcome.stage:10} {outcome.outcome:9} {outcome.seconds:6.1f} s  {words}")
 
 
@@ -259,6 +351,10 @@ def run_part(part: str) -> None:
     """What a stage's process does."""
     if part == "device":
         print(json.dumps(device_facts()))
+    elif part == "constants":
+        print(constants())
+    elif part == "kernels":
+        print(json.dumps([asdict(row) for row in kernel_rows(torch.device("cuda", 0))]))
     elif part == "speed":
         print(json.dumps([asdict(row) for row in speed_rows(torch.device("cuda", 0))]))
     else:
@@ -273,7 +369,7 @@ def main() -> None:
     names = [stage.name for stage in STAGES]
     parser.add_argument("--stages", nargs="+", choices=names, default=names, help="which (default: all)")
     parser.add_argument("--json", type=Path, help="where to write (default: benchmarks/results/gpu_NAME.json)")
-    parser.add_argument("--part", choices=["device", "speed", "small-shapes"], help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=[*JSON_STAGES, "small-shapes"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit(f"gpu-check: torch {torch.__version__} sees no GPU on this machine; run it on one that has a GPU")
@@ -294,15 +390,15 @@ def main() -> None:
                 print(outcome.output)
     said = {outcome.stage: outcome.words for outcome in outcomes if outcome.outcome == "passed"}
     device = json.loads(said.get("device", "{}"))
-    rows = json.loads(said.get("speed", "[]"))
+    measured = {stage: json.loads(said.get(stage, "null")) for stage in JSON_STAGES[1:]}
     stages = [
         {key: value for key, value in asdict(outcome).items() if key != "output" or outcome.outcome != "passed"}
         for outcome in outcomes
     ]
     slug = re.sub(r"\W+", "_", device.get("gpu", "unknown").lower()).strip("_")
     path = arguments.json or RESULTS / f"gpu_{slug}.json"
-    path.write_text(json.dumps({"device": device, "stages": stages, "speed": rows}, indent=1) + "\n")
-    show(outcomes, rows)
+    path.write_text(json.dumps({"device": device, "stages": stages, **measured}, indent=1) + "\n")
+    show(outcomes, measured["speed"] or [], measured["kernels"] or [])
     print(f"\nwrote {path}")
     if any(outcome.outcome in ("failed", "timed out") for outcome in outcomes):
         sys.exit(1)

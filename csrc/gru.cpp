@@ -8,6 +8,9 @@
 
 #include "cpu/isa.h"
 #include "operators.h"
+#if defined(GRU_EXT_WITH_CUDA)
+#include "cuda/kernel_choice.h"
+#endif
 
 namespace gru_ext {
 
@@ -59,6 +62,14 @@ TORCH_LIBRARY(gru_ext, m) {
   m.def(GRU_SCHEMA);
   m.def(GRU_FWD_SCHEMA);
   m.def(GRU_BWD_SCHEMA);
+#if defined(GRU_EXT_WITH_CUDA)
+  m.def(
+      "cuda_kernel(ScalarType dtype, int T, int B, int H, bool bidirectional, bool packed, bool backward)"
+      " -> (str name, str reason)",
+      &gru_ext::cuda_kernel);
+  m.def("cuda_kernel_names(ScalarType dtype, bool backward) -> str[]", &gru_ext::cuda_kernel_names);
+  m.def("use_cuda_kernels(str forward, str backward) -> (str, str)", &gru_ext::use_cuda_kernels);
+#endif
 }
 
 TORCH_LIBRARY_IMPL(gru_ext, CompositeImplicitAutograd, m) { m.impl("gru", gru_ext::gru_operator<gru_ext::gru>); }

@@ -13,6 +13,7 @@ except ImportError as error:
 
 from gru_ext import convert as convert
 from gru_ext import functional as functional
+from gru_ext.kernel_choice import kernels, use_cuda_kernels
 from gru_ext.modules import GRU, GRUCell
 from gru_ext.quantize import QuantizedGRU, QuantizedGRUCell, quantize_dynamic
 from gru_ext.replace import replace_gru
@@ -27,7 +28,9 @@ __all__ = [
     "__version__",
     "convert",
     "functional",
+    "kernels",
     "quantize_dynamic",
     "replace_gru",
     "truncated",
+    "use_cuda_kernels",
 ]

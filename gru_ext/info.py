@@ -25,7 +25,9 @@ def info() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": f"{torch.__version__} (built against {_C.built_for_torch})",
         "cpu kernels": f"{_C.cpu_isa()} in use, of {', '.join(_C.available_cpu_isas())}; GRU_EXT_CPU_ISA chooses",
-        "cuda kernels": f"stepwise; built by {_C.cuda_build}" if _C.has_cuda_kernels else _C.cuda_build,
+        "cuda kernels": f"stepwise and cluster-persistent; built by {_C.cuda_build}"
+        if _C.has_cuda_kernels
+        else _C.cuda_build,
         "devices": _devices(),
     }
 

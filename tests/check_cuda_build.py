@@ -32,6 +32,7 @@ has = torch._C._dispatch_has_kernel_for_dispatch_key
 print(json.dumps({
     "file": gru_ext.__file__,
     "registered": {op: has(f"gru_ext::{op}", "CUDA") for op in ("gru_fwd", "gru_bwd")},
+    "cluster": torch.ops.gru_ext.use_cuda_kernels("cluster_H512_C8_rows8", "cluster_H512_C8_rows8"),
     "has_cuda_kernels": gru_ext._C.has_cuda_kernels,
     "info": info()["cuda kernels"],
 }))
@@ -89,6 +90,21 @@ def check_import() -> None:
             fail(f"gru_ext::{op} has no kernel for CUDA")
     if not facts["has_cuda_kernels"] or "nvcc" not in facts["info"]:
         fail(f"gru_ext.info does not tell of CUDA kernels: {facts['info']}")
+
+
+def nvcc() -> str:
+    """The compiler that torch's extensions are built with."""
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    return str(Path(CUDA_HOME or "/usr/local/cuda") / "bin" / "nvcc")
+
+
+def check_constants() -> None:
+    """Compile the measurement of the time model's constants, which needs clusters."""
+    source = ROOT / "benchmarks" / "gpu_constants.cu"
+    command = [nvcc(), "-std=c++17", "-O3", "-arch=sm_90", "-Werror=all-warnings", "-cubin", str(source)]
+    if subprocess.run([*command, "-o", str(BUILD / "gpu_constants.cubin")]).returncode != 0:
+        fail(f"{source.name} does not compile")
 
 
 def short_name(demangled: str) -> str:
@@ -176,20 +192,21 @@ def main() -> None:
     write = parser.parse_args().write
     output = build()
     check_import()
-    table, nvcc = parse(output), nvcc_release(output)
+    check_constants()
+    table, release = parse(output), nvcc_release(output)
     show(table)
     if write:
         kernels = {name: {arch: r._asdict() for arch, r in by_arch.items()} for name, by_arch in table.items()}
-        TABLE.write_text(json.dumps({"nvcc": nvcc, "kernels": kernels}, indent=1) + "\n")
+        TABLE.write_text(json.dumps({"nvcc": release, "kernels": kernels}, indent=1) + "\n")
         print(f"\nwrote {TABLE.relative_to(ROOT)}")
         return
     stored = json.loads(TABLE.read_text())
     committed = {
         name: {arch: Resources(**r) for arch, r in by_arch.items()} for name, by_arch in stored["kernels"].items()
     }
-    if stored["nvcc"] != nvcc:
-        print(f"\nthe table is of nvcc {stored['nvcc']}, this is {nvcc}: only spills are compared")
-    faults = compare(table, committed, stored["nvcc"] == nvcc)
+    if stored["nvcc"] != release:
+        print(f"\nthe table is of nvcc {stored['nvcc']}, this is {release}: only spills are compared")
+    faults = compare(table, committed, stored["nvcc"] == release)
     if faults:
         fail("; ".join(faults) + "; if that is meant, run: make cuda-check ARGS=--write")
     print("\nno kernel needs more than the table allows")

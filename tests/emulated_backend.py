@@ -22,13 +22,13 @@ def emulated_operators() -> Any:
         directory = ROOT / "build" / f"emulated_cuda_{torch.__version__}"
         directory.mkdir(parents=True, exist_ok=True)
         emulator = [EMULATOR / f"{name}.cpp" for name in ("emulator", "fiber", "arithmetic", "race")]
-        operators = EMULATOR / "backend" / "operators.cpp"
+        backend = sorted((EMULATOR / "backend").glob("*.cpp"))
         host = [ROOT / "csrc" / "check.cpp", *sorted((ROOT / "csrc" / "cuda").glob("*.cpp"))]
         # Before torch's own: backend/ has stand-ins for two headers of c10/cuda.
         includes = [EMULATOR / "backend", EMULATOR, ROOT / "csrc", ROOT / "csrc" / "cuda"]
         cpp_extension.load(
             name="gru_ext_emulated",
-            sources=[str(path) for path in [operators, *emulator, *host]],
+            sources=[str(path) for path in [*backend, *emulator, *host]],
             extra_include_paths=[str(path) for path in includes],
             extra_cflags=[
                 "-O2",

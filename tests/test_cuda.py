@@ -27,7 +27,10 @@ from cases import (
     solve,
     solve_all,
 )
+from cluster_kernels import ClusterConfig
 from compare import assert_all_accurate, assert_all_near, assert_near, assert_same_bits
+from process import output_of, run_python
+from test_cluster_kernels import instantiations
 from test_gru import LARGE, SIZES, SMALL, every_other, inner_transposed, sliced, transposed
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -97,12 +100,28 @@ def check_accuracy(*problems: Problem) -> None:
 # ---- Accuracy
 
 
+@pytest.mark.parametrize("kernels", ["auto", "stepwise"])
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 @pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_accuracy_of_results_and_gradients(size: Size, options: Options, dtype: torch.dtype) -> None:
+def test_accuracy_of_results_and_gradients(size: Size, options: Options, dtype: torch.dtype, kernels: str) -> None:
     draws = 1 + 16 // (size.batch * size.hidden)
-    check_accuracy(*(cuda_problem(size, options, dtype) for _ in range(draws)))
+    with gru_ext.use_cuda_kernels(kernels):
+        check_accuracy(*(cuda_problem(size, options, dtype) for _ in range(draws)))
+
+
+@pytest.mark.parametrize("config", instantiations(), ids=str)
+def test_accuracy_of_every_cluster_kernel(config: ClusterConfig) -> None:
+    """All of H, and an H whose rows are not aligned; several tiles, the last not full."""
+    name = f"cluster_H{config.hidden}_C{config.blocks}_rows{config.rows}"
+    with float32_precision("tf32", "ieee"), gru_ext.use_cuda_kernels(name):
+        try:
+            gru_ext.kernels(1, 1, config.hidden, dtype=config.dtype, device="cuda")
+        except RuntimeError as error:
+            pytest.skip(f"this device cannot run it: {error}")
+        for hidden, batch in ((config.hidden, config.rows), (config.hidden - 14, 2 * config.rows + 3)):
+            for options in (PLAIN, Options(bidirectional=True, packed=True)):
+                check_accuracy(cuda_problem(Size(20, batch, 24, hidden), options, config.dtype))
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
@@ -158,12 +177,23 @@ def test_empty_batch(dtype: torch.dtype) -> None:
 
 
 def test_tf32_is_used_only_where_both_switches_allow_it() -> None:
+    """By the stepwise kernels, whose products are torch's."""
     problem = cuda_problem(Size(20, 64, 128, 128))
-    expected = solve(ours, problem)
-    for rnn, matmul in (("ieee", "tf32"), ("tf32", "ieee")):
-        with float32_precision(rnn, matmul):
-            for name, tensor in solve(ours, problem).items():
-                assert_same_bits(tensor, expected[name], f"{name} with {rnn}, {matmul}")
+    with gru_ext.use_cuda_kernels("stepwise"):
+        expected = solve(ours, problem)
+        for rnn, matmul in (("ieee", "tf32"), ("tf32", "ieee")):
+            with float32_precision(rnn, matmul):
+                for name, tensor in solve(ours, problem).items():
+                    assert_same_bits(tensor, expected[name], f"{name} with {rnn}, {matmul}")
+
+
+def test_cluster_kernels_use_tf32_where_the_switch_for_rnns_allows_it() -> None:
+    names = []
+    for rnn in ("ieee", "tf32"):
+        with float32_precision(rnn, "ieee"):
+            names.append(gru_ext.kernels(20, 64, 128, dtype=torch.float32, device="cuda").forward.name)
+    assert names[0] == "stepwise"
+    assert names[1].startswith("cluster") or torch.cuda.get_device_capability()[0] < 9
 
 
 def test_accuracy_with_tf32() -> None:
@@ -279,8 +309,42 @@ def test_two_streams_at_once() -> None:
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
-def test_graph_capture_and_replay(options: Options, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("kernels", "options"),
+    [
+        ("auto", Options()),
+        ("stepwise", Options()),
+        ("stepwise", Options(bidirectional=True, packed=True)),  # captured by the stepwise kernels in any case
+    ],
+    ids=str,
+)
+def test_graph_capture_and_replay(kernels: str, options: Options, dtype: torch.dtype) -> None:
+    with gru_ext.use_cuda_kernels(kernels):
+        check_capture_and_replay(options, dtype)
+
+
+def test_graph_capture_without_a_call_before() -> None:
+    """A kernel that has not been tested yet is not used, and nothing is done that a capture forbids."""
+    result = run_python("-c", CAPTURE_AT_ONCE)
+    assert output_of(result).strip() == "True"
+
+
+CAPTURE_AT_ONCE = """
+import torch, gru_ext
+x = torch.randn(5, 3, 32, device="cuda", dtype=torch.bfloat16)
+gru = gru_ext.GRU(32, 32, device="cuda", dtype=torch.bfloat16).requires_grad_(False)
+torch.mm(x[0], x[0].t())  # sets up cuBLAS, which no capture may
+graph = torch.cuda.CUDAGraph()
+with torch.cuda.graph(graph):
+    y, _ = gru(x)
+graph.replay()
+with gru_ext.use_cuda_kernels("stepwise"):
+    expected, _ = gru(x)
+print(torch.equal(y, expected))
+"""
+
+
+def check_capture_and_replay(options: Options, dtype: torch.dtype) -> None:
     problem, other = (cuda_problem(Size(7, 4, 5, 33), options, dtype) for _ in range(2))
     expected = [results_of_a_step(problem), results_of_a_step(other)]
     static = copy.deepcopy(problem)

@@ -44,8 +44,10 @@ def test_public_names_are_there() -> None:
         "QuantizedGRUCell",
         "__version__",
         "functional",
+        "kernels",
         "quantize_dynamic",
         "replace_gru",
+        "use_cuda_kernels",
     ]
     assert all(hasattr(gru_ext, name) for name in gru_ext.__all__)
     assert all(hasattr(gru_ext.functional, name) for name in gru_ext.functional.__all__)

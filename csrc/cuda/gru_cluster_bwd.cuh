@@ -62,7 +62,8 @@ struct GruClusterBwdTraits {
   static constexpr int kDgatesBytes = 2 * Rows * kPitch * 4;
   static constexpr int kBiasBytes = 4 * Rows * kUnits * 4;  // when the steps are done
   static constexpr int max(int a, int b) { return a > b ? a : b; }
-  static constexpr int kMbarrierOffset = Warps * kUnitTiles * kSharedTiles * kWarpSize * 16;  // after the weights
+  static constexpr int kOverflowBytes = Warps * kUnitTiles * kSharedTiles * kWarpSize * 16;  // of the weights
+  static constexpr int kMbarrierOffset = kOverflowBytes;
   static constexpr int kDgatesOffset = kMbarrierOffset + 2 * 8;
   static constexpr int kPartOffset = kDgatesOffset + kDgatesBytes;
   static constexpr int kSharedBytes = kDgatesOffset + max(kStageBytes, kDgatesBytes + max(kPartBytes, kBiasBytes));

@@ -64,7 +64,8 @@ struct GruClusterFwdTraits {
   static constexpr int kStateBytes = Rows * kPitch * 4;  // of one of the two buffers
   static constexpr int kSumBytes = kGroups * kGroupWarps * 3 * Rows * kSumPitch * 4;
   static constexpr int kStageBytes = kUnits * (kStageColumns / kValuesPerWord<T> + 4) * 4;
-  static constexpr int kBiasOffset = Warps * 3 * kSharedTiles * kWarpSize * 16;  // after the weights
+  static constexpr int kOverflowBytes = Warps * 3 * kSharedTiles * kWarpSize * 16;  // of the weights
+  static constexpr int kBiasOffset = kOverflowBytes;
   static constexpr int kMbarrierOffset = kBiasOffset + 3 * kUnits * 4;
   static constexpr int kStateOffset = kMbarrierOffset + 2 * 8;
   static constexpr int kSumOffset = kStateOffset + 2 * kStateBytes;

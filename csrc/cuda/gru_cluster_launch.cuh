@@ -86,15 +86,15 @@ const char* launch_gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>
 
 template <typename Traits>
 GruClusterKernel<GruClusterFwdParams<typename Traits::T>> gru_cluster_fwd_entry() {
-  return {Traits::kHidden, Traits::kC, Traits::kRows,
-          [] { return resident_clusters<Traits>((const void*)device::gru_cluster_fwd_kernel<Traits, true>); },
+  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes,
+           [] { return resident_clusters<Traits>((const void*)device::gru_cluster_fwd_kernel<Traits, true>); }},
           launch_gru_cluster_fwd<Traits>};
 }
 
 template <typename Traits>
 GruClusterKernel<GruClusterBwdParams<typename Traits::T>> gru_cluster_bwd_entry() {
-  return {Traits::kHidden, Traits::kC, Traits::kRows,
-          [] { return resident_clusters<Traits>((const void*)device::gru_cluster_bwd_kernel<Traits>); },
+  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes,
+           [] { return resident_clusters<Traits>((const void*)device::gru_cluster_bwd_kernel<Traits>); }},
           launch_gru_cluster_bwd<Traits>};
 }
 

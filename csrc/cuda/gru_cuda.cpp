@@ -1,4 +1,4 @@
-// The CUDA backend: checks, allocation, and the kernels of one layer, forward and backward.
+// The CUDA backend's operators: checks, the choice of kernel, and what happens where a chosen kernel cannot serve.
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -8,31 +8,46 @@
 #include "../check.h"
 #include "../dispatch.h"
 #include "../gru.h"
-#include "gru_step.h"
+#include "kernel_choice.h"
+#include "layer.h"
 #include "products.h"
+#include "self_test.h"
 
 namespace gru_ext {
 namespace {
 
 using at::Tensor;
-using at::TensorList;
 
-at::ScalarType acc_dtype_of(at::ScalarType dtype) { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
-
-StepDirection direction_of(const Sequence& s, const Layer& layer, int64_t d) {
-  const Tensor* first = &layer.weights[d * s.weights_per_direction()];
-  StepDirection direction{d == 1, layer.variant.reset_after, first[0], first[1], {}, {}};
-  if (s.has_bias) {
-    direction.bias_ih = first[2].contiguous();
-    direction.bias_hh = first[3].contiguous();
+// Calls `run` with the kernels of choice, then with null for the stepwise ones, until it returns results. A cluster
+// kernel that fails its self-test or its launch does not serve on this device any more.
+template <typename Run>
+auto run_by_choice(Pass pass, const Sequence& s, const Layer& layer, Stream stream, const Run& run) {
+  check_earlier_calls();
+  const char* error = nullptr;
+  if (s.N > 0 && layer.variant.is_plain()) {
+    const Tensor& x = layer.x;
+    const KernelQuery query{pass, x.scalar_type(), s.T, s.B, s.H, s.D, !s.packed_sizes.empty(), is_capturing(stream)};
+    const KernelChoice choice = choose_kernels(query);
+    std::string fault;
+    for (const Candidate& candidate : choice.clusters) {
+      if (!candidate.tested) {
+        fault = self_test(*candidate.kernel, pass, x.scalar_type(), x.device(), stream);
+        if (fault.empty()) mark_tested(*candidate.kernel);
+      }
+      if (fault.empty()) {
+        if (auto results = run(candidate.kernel, error)) return *results;
+        fault = std::string("it could not be launched: ") + error;
+      }
+      const std::string name = (pass == Pass::forward ? "forward " : "backward ") + name_of(*candidate.kernel);
+      rule_out(*candidate.kernel, "the kernel " + name + " is not used any more on this device: " + fault);
+      TORCH_CHECK(!choice.forced, "gru: the kernel ", name,
+                  ", which gru_ext.use_cuda_kernels asks for, failed: ", fault);
+      TORCH_WARN("gru: the kernel ", name, " is not used on ", x.device(), ", others take its place: ", fault,
+                 " (gru_ext was built by " GRU_EXT_CUDA_BUILD ")");
+      fault.clear();
+    }
   }
-  return direction;
-}
-
-// The state, or its gradient, to be overwritten: (D, B, H) in the dtype of the sums, zero where there is none.
-Tensor new_state(const Sequence& s, const std::optional<Tensor>& given, const at::TensorOptions& options) {
-  return given.has_value() ? given->to(options, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous)
-                           : at::zeros({s.D, s.B, s.H}, options);
+  return *run(nullptr, error);
 }
 
 }  // namespace
@@ -40,73 +55,26 @@ Tensor new_state(const Sequence& s, const std::optional<Tensor>& given, const at
 FwdResult gru_fwd_cuda(const Layer& layer, bool save_gates, bool save_y) {
   const BelowAutogradAndAutocast below;
   const Sequence s = check_fwd(layer);
-  const Tensor& x = layer.x;
-  const std::optional<Tensor>& hx = layer.hx;
   TORCH_CHECK_NOT_IMPLEMENTED(!layer.variant.has_masks(), "gru: masks and zoneout have no kernel yet");
-  const c10::cuda::CUDAGuard device(x.device());
+  const c10::cuda::CUDAGuard device(layer.x.device());
   const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
-  const auto options = x.options();
-  const Tensor y = !save_y        ? at::empty({0}, options)
-                   : x.dim() == 2 ? at::empty({s.N, s.D * s.H}, options)
-                                  : at::empty({s.T, s.B, s.D * s.H}, options);
-  const Tensor gates =
-      save_gates ? at::empty({s.D, s.N, layer.variant.saved_gates(), s.H}, options) : at::empty({0}, options);
-  const Tensor h = new_state(s, hx, options.dtype(acc_dtype_of(x.scalar_type())));
-  for (int64_t d = 0; d < s.D && s.N > 0; ++d) {
-    gru_step_fwd(s, x, direction_of(s, layer, d), save_y ? y.narrow(-1, d * s.H, s.H) : Tensor(),
-                 save_gates ? gates.select(0, d) : Tensor(), h.select(0, d), stream);
-  }
-  return {y, h.to(x.scalar_type()), gates};
+  return run_by_choice(Pass::forward, s, layer, stream, [&](const ClusterKernel* kernel, const char*& error) {
+    return layer_fwd(kernel, s, layer, save_gates, save_y, stream, error);
+  });
 }
 
 BwdResult gru_bwd_cuda(const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n, const Layer& layer,
                        const Tensor& y, const Tensor& gates, Need need) {
   const BelowAutogradAndAutocast below;
   const Sequence s = check_bwd(dy, dh_n, layer, y, gates);
-  const Tensor& x = layer.x;
-  const std::optional<Tensor>& hx = layer.hx;
   TORCH_CHECK_NOT_IMPLEMENTED(!layer.variant.has_masks(), "gru: masks and zoneout have no kernel yet");
-  const c10::cuda::CUDAGuard device(x.device());
+  const c10::cuda::CUDAGuard device(layer.x.device());
   const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
-  const auto dtype = x.scalar_type();
-  const auto acc_options = x.options().dtype(acc_dtype_of(dtype));
-  const Tensor dh = new_state(s, dh_n, acc_options);
-  const Tensor dx = need.dx ? at::empty({s.N, s.I}, acc_options) : Tensor();
-  const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
-  const Tensor unit_stride_dy = !dy.has_value() ? Tensor() : dy->stride(-1) == 1 ? *dy : dy->contiguous();
-
-  std::vector<DirectionGrads> grads(s.D);
-  for (int64_t d = 0; d < s.D; ++d) {
-    if (need.dweights) {
-      const auto new_grad = [&](at::IntArrayRef shape) {
-        return s.N > 0 ? at::empty(shape, acc_options) : at::zeros(shape, acc_options);
-      };
-      grads[d] = {new_grad({3 * s.H, s.I}), new_grad({3 * s.H, s.H}), new_grad({layer.variant.saved_gates() * s.H})};
-    }
-    if (s.N == 0) continue;
-    const auto columns = [&](const Tensor& tensor) { return tensor.narrow(-1, d * s.H, s.H); };
-    gru_step_bwd(s, x, direction_of(s, layer, d), unit_stride_dy.defined() ? columns(unit_stride_dy) : Tensor(),
-                 columns(y), gates.select(0, d), h0.defined() ? h0.select(0, d) : Tensor(), dh.select(0, d), need.dhx,
-                 /*first=*/d == 0, grads[d], dx, stream);
-  }
-
-  const auto not_needed = [&] { return at::empty({0}, x.options()); };
-  std::vector<Tensor> dweights;
-  if (need.dweights) {
-    for (const DirectionGrads& grad : grads) {
-      dweights.push_back(grad.weight_ih.to(dtype));
-      dweights.push_back(grad.weight_hh.to(dtype));
-      if (!s.has_bias) continue;
-      const Tensor of_r_and_z = grad.bias.narrow(0, s.H, 2 * s.H);
-      const Tensor of_n = grad.bias.narrow(0, 0, s.H);
-      const Tensor of_q = layer.variant.reset_after ? grad.bias.narrow(0, 3 * s.H, s.H) : of_n;
-      dweights.push_back(at::cat({of_r_and_z, of_n}).to(dtype));
-      dweights.push_back(at::cat({of_r_and_z, of_q}).to(dtype));
-    }
-  }
-  return {need.dx ? dx.to(dtype).view(x.sizes()) : not_needed(), need.dhx ? dh.to(dtype) : not_needed(), dweights};
+  return run_by_choice(Pass::backward, s, layer, stream, [&](const ClusterKernel* kernel, const char*& error) {
+    return layer_bwd(kernel, s, dy, dh_n, layer, y, gates, need, stream, error);
+  });
 }
 
 }  // namespace gru_ext

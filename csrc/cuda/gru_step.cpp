@@ -6,6 +6,7 @@
 
 #include "../chunks.h"
 #include "../dispatch.h"
+#include "device_types.h"
 
 namespace gru_ext {
 namespace {
@@ -20,32 +21,6 @@ constexpr int64_t kFwdChunkBytes = GRU_EXT_CHUNK_BYTES, kBwdChunkBytes = GRU_EXT
 constexpr int64_t kFwdChunkBytes = int64_t{32} << 20;
 constexpr int64_t kBwdChunkBytes = int64_t{128} << 20;
 #endif
-
-// The kernels' name of a torch dtype, and what they compute in.
-template <typename T>
-struct Device {
-  using scalar_t = T;
-  using acc_t = T;
-};
-template <>
-struct Device<c10::Half> {
-  using scalar_t = device::float16;
-  using acc_t = float;
-};
-template <>
-struct Device<c10::BFloat16> {
-  using scalar_t = device::bfloat16;
-  using acc_t = float;
-};
-
-template <typename T>
-auto* device_pointer(T* p) {
-  return reinterpret_cast<typename Device<T>::scalar_t*>(p);
-}
-template <typename T>
-auto* device_pointer(const T* p) {
-  return reinterpret_cast<const typename Device<T>::scalar_t*>(p);
-}
 
 void check_launch(const char* error) {
   TORCH_CHECK(error == nullptr, "gru: a CUDA kernel could not be launched: ", error,
@@ -191,8 +166,9 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
     }
     const Tensor chunk_dgates = dgates.narrow(0, 0, chunk.rows);
     if (need_dweights) {
-      add_parameter_grads(s, chunk_dgates, chunk_of_x(s, x, chunk), h_prev.narrow(0, 0, chunk.rows),
-                          reset.defined() ? reset.narrow(0, 0, chunk.rows) : Tensor(), i == 0, grads);
+      add_weight_grads(s, chunk_dgates, chunk_of_x(s, x, chunk), h_prev.narrow(0, 0, chunk.rows),
+                       reset.defined() ? reset.narrow(0, 0, chunk.rows) : Tensor(), i == 0, grads);
+      add_bias_grads(chunk_dgates, i == 0, grads);
     }
     if (dx.defined()) add_input_grads(s, chunk_dgates, weight_nrz, first, dx.narrow(0, chunk.offset, chunk.rows));
   }

@@ -25,12 +25,16 @@ template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream);
 
 // An instantiation of a cluster-persistent kernel, see gru_cluster_configs.h.
+struct ClusterKernel {
+  int hidden;          // the largest H
+  int blocks;          // of a cluster
+  int rows;            // of a tile of the batch
+  int overflow_bytes;  // of its weights in shared memory, which a block reads for every 16 rows of a step
+  int (*resident)();   // how many clusters the current device runs at a time: 0 if it cannot run them
+};
+
 template <typename Parameters>
-struct GruClusterKernel {
-  int hidden;         // the largest H
-  int blocks;         // of a cluster
-  int rows;           // of a tile of the batch
-  int (*resident)();  // how many clusters the current device runs at a time: 0 if it cannot run them
+struct GruClusterKernel : ClusterKernel {
   const char* (*launch)(const Parameters& p, Stream stream);  // null, or what went wrong with the launch
 };
 
@@ -40,5 +44,18 @@ template <typename scalar_t>
 const std::vector<GruClusterKernel<GruClusterFwdParams<scalar_t>>>& gru_cluster_fwd_kernels();
 template <typename scalar_t>
 const std::vector<GruClusterKernel<GruClusterBwdParams<scalar_t>>>& gru_cluster_bwd_kernels();
+
+// device.cu: what the host asks of the current device.
+
+// Cycles of its multiprocessors a second; 0 if it does not tell.
+double clock_rate();
+// Whether launches on the stream are recorded into a CUDA graph.
+bool is_capturing(Stream stream);
+// A word of the host's memory that kernels of this device may write to, zero at first. `host` is null if there is none.
+struct SharedWord {
+  volatile int* host;
+  int* device;  // the same, as the device names it
+};
+SharedWord new_shared_word();
 
 }  // namespace gru_ext

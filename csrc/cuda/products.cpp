@@ -24,8 +24,6 @@ bool asks(const at::Context& context, bool (at::Context::*switch_)(Name) const) 
   }
 }
 
-bool rnn_allows_tf32() { return asks(at::globalContext(), &at::Context::allowTF32CuDNN); }
-
 // Whether this torch multiplies half precisions into float: since 2.8.
 template <typename T, typename = void>
 struct MixedProducts : std::false_type {};
@@ -58,6 +56,8 @@ void add_product(Tensor target, const Tensor& a, const Tensor& b, bool first) {
 
 }  // namespace
 
+bool rnn_allows_tf32() { return asks(at::globalContext(), &at::Context::allowTF32CuDNN); }
+
 RnnPrecisionGuard::RnnPrecisionGuard() {
   if (!rnn_allows_tf32()) no_tf32_.emplace();
 }
@@ -75,8 +75,8 @@ void product_out(Tensor out, const Tensor& a, const Tensor& b) {
   }
 }
 
-void add_parameter_grads(const Sequence& s, const Tensor& dgates, const Tensor& x, const Tensor& h_prev,
-                         const Tensor& reset, bool first, DirectionGrads& grads) {
+void add_weight_grads(const Sequence& s, const Tensor& dgates, const Tensor& x, const Tensor& h_prev,
+                      const Tensor& reset, bool first, DirectionGrads& grads) {
   const Tensor dgates_t = dgates.t();
   add_product(grads.weight_ih.narrow(0, 0, 2 * s.H), dgates_t.narrow(0, s.H, 2 * s.H), x, first);
   add_product(grads.weight_ih.narrow(0, 2 * s.H, s.H), dgates_t.narrow(0, 0, s.H), x, first);
@@ -86,6 +86,9 @@ void add_parameter_grads(const Sequence& s, const Tensor& dgates, const Tensor& 
   } else {
     add_product(grads.weight_hh, dgates_t.narrow(0, s.H, 3 * s.H), h_prev, first);
   }
+}
+
+void add_bias_grads(const Tensor& dgates, bool first, DirectionGrads& grads) {
   const Tensor sums = dgates.sum(0, /*keepdim=*/false, grads.bias.scalar_type());
   first ? grads.bias.copy_(sums) : grads.bias.add_(sums);
 }

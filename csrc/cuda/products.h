@@ -10,6 +10,9 @@
 
 namespace gru_ext {
 
+// Whether torch's switch for cuDNN's RNNs allows TF32.
+bool rnn_allows_tf32();
+
 // While one lives, the products of this thread follow torch's switch for cuDNN's RNNs, as nn.GRU does: where that
 // forbids TF32 there is none. Where it allows TF32, torch's switch for matrix products decides, which only the whole
 // process could change: other threads' products would change with it, and the bits of ours with their timing.
@@ -35,12 +38,13 @@ struct DirectionGrads {
   at::Tensor bias;       // (4H) sums of the gate gradients, in their order n, r, z, q; reset gate before: (3H), no q
 };
 
-// What follows from the gate gradients of some rows, dgates (rows, 4H), order n, r, z, q: adds their part of `grads`
-// (`first`: sets it), in the same order at every call. h_prev (rows, H) are the states before. Reset gate before:
-// dgates is (rows, 3H), and `reset` (rows, H) what the candidate's weights were multiplied with; else that is
-// undefined.
-void add_parameter_grads(const Sequence& s, const at::Tensor& dgates, const at::Tensor& x, const at::Tensor& h_prev,
-                         const at::Tensor& reset, bool first, DirectionGrads& grads);
+// What follows from the gate gradients of some rows, dgates (rows, 4H), order n, r, z, q: adds their part of the
+// weights' gradients in `grads` (`first`: sets it), in the same order at every call; and that of the biases'. h_prev
+// (rows, H) are the states before. Reset gate before: dgates is (rows, 3H), and `reset` (rows, H) what the candidate's
+// weights were multiplied with; else that is undefined.
+void add_weight_grads(const Sequence& s, const at::Tensor& dgates, const at::Tensor& x, const at::Tensor& h_prev,
+                      const at::Tensor& reset, bool first, DirectionGrads& grads);
+void add_bias_grads(const at::Tensor& dgates, bool first, DirectionGrads& grads);
 
 // Adds (`first`: sets) the rows of dx (rows, I) that follow from the same. weight_nrz (3H, I) is weight_ih in the order
 // of dgates.

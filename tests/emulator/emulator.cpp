@@ -612,6 +612,16 @@ void launch(const Shape& shape, const std::function<void()>& kernel) {
   run();
 }
 
+Fault fault_named(const std::string& name) {
+  int number = 0;
+#define GRU_NAME_FAULT(fault)                            \
+  if (name == #fault) return static_cast<Fault>(number); \
+  ++number;
+#include "faults.h"
+#undef GRU_NAME_FAULT
+  throw Failure{"no fault is called " + name};
+}
+
 void name_buffer(const std::string& name, const void* p, size_t bytes, bool writable) {
   buffers.push_back({name, static_cast<const char*>(p), bytes, writable});
 }

@@ -31,6 +31,9 @@ enum class Fault {
 #undef GRU_NAME_FAULT
 };
 
+// Throws where none has this name.
+Fault fault_named(const std::string& name);
+
 struct Options {
   uint64_t seed = 1;          // of the schedule, and of the time that asynchronous stores take
   bool races = true;          // whether to look for accesses to shared memory that no barrier orders, and for reads of

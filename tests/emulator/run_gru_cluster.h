@@ -5,6 +5,7 @@
 
 #include "gru_cluster_fwd.cuh"
 #include "gru_cluster_bwd.cuh"
+#include "gru_cluster_shape.h"
 #include "runner.h"
 
 namespace gru_ext {
@@ -33,12 +34,6 @@ Parameters common_parameters() {
   p.offsets = buffer<const int64_t>("offsets");
   p.error = buffer<int>("error");
   return p;
-}
-
-template <typename Traits>
-Shape shape_of(const char* kernel, int B, int D) {
-  const int tiles = (B + Traits::kRows - 1) / Traits::kRows;
-  return {kernel, D * tiles * Traits::kC, Traits::kC, Traits::kThreads, Traits::kSharedBytes};
 }
 
 template <typename Traits>

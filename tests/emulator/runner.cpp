@@ -18,16 +18,6 @@ std::map<std::string, std::function<void()>>& kernels() {
   return map;
 }
 
-Fault fault_named(const std::string& name) {
-  int number = 0;
-#define GRU_NAME_FAULT(fault)                            \
-  if (name == #fault) return static_cast<Fault>(number); \
-  ++number;
-#include "faults.h"
-#undef GRU_NAME_FAULT
-  throw Failure{"no fault is called " + name};
-}
-
 }  // namespace
 
 int64_t number(const std::string& name) {

@@ -4,7 +4,9 @@
 
 #include <string>
 
+#include "device.h"
 #include "gru_step_reset_before.cuh"
+#include "kernel_choice.h"
 #include "operators.h"
 
 namespace gru_ext {
@@ -34,6 +36,27 @@ const char* run(const char* name, int64_t rows, int64_t H, const Kernel& kernel)
   emulator::forget_buffers();
   return error.empty() ? nullptr : error.c_str();
 }
+
+// Sets what the host side finds from now on: a new device, of which nothing is known yet.
+void emulate(int64_t multiprocessors, int64_t refusals, int64_t spoiled, bool capturing) {
+  emulator::device = {emulator::device.index + 1,
+                      static_cast<int>(multiprocessors),
+                      static_cast<int>(refusals),
+                      static_cast<int>(spoiled),
+                      0,
+                      capturing};
+}
+
+// From now on the asynchronous store of this number, counted in every launch, is lost, and waits end; -1: none.
+void lose_store(int64_t number) {
+  emulator::options.lost_store = static_cast<int>(number);
+  emulator::options.time_out = number >= 0;
+  emulator::options.races = number < 0;  // those that do not wait long enough race
+}
+
+void emulate_capture(bool capturing) { emulator::device.capturing = capturing; }
+
+int64_t cluster_launches() { return emulator::device.launches; }
 
 }  // namespace
 
@@ -147,6 +170,16 @@ template const char* launch_gru_step_reset_bwd(const GruStepBwdParams<device::bf
 TORCH_LIBRARY(gru_ext_emulated, m) {
   m.def(GRU_FWD_SCHEMA);
   m.def(GRU_BWD_SCHEMA);
+  m.def(
+      "cuda_kernel(ScalarType dtype, int T, int B, int H, bool bidirectional, bool packed, bool backward)"
+      " -> (str name, str reason)",
+      &gru_ext::cuda_kernel);
+  m.def("cuda_kernel_names(ScalarType dtype, bool backward) -> str[]", &gru_ext::cuda_kernel_names);
+  m.def("use_cuda_kernels(str forward, str backward) -> (str, str)", &gru_ext::use_cuda_kernels);
+  m.def("emulate(int multiprocessors, int refusals, int spoiled, bool capturing) -> ()", &gru_ext::emulate);
+  m.def("lose_store(int number) -> ()", &gru_ext::lose_store);
+  m.def("emulate_capture(bool capturing) -> ()", &gru_ext::emulate_capture);
+  m.def("cluster_launches() -> int", &gru_ext::cluster_launches);
 }
 
 TORCH_LIBRARY_IMPL(gru_ext_emulated, CPU, m) {

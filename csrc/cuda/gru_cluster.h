@@ -1,0 +1,28 @@
+// The host side of the cluster-persistent kernels: a layer, both directions in one launch. On the current device, and
+// without waiting for it. `stream` is the current one, on which torch's products run.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "../check.h"
+#include "launchers.h"
+#include "products.h"
+
+namespace gru_ext {
+
+// Letters and shapes as in ../gru.h; h0 is undefined for zero, gates where they are not saved. y, h_n and gates are
+// written. Returns null, or what went wrong with the launch of `kernel`, one of gru_cluster_fwd_kernels.
+const char* gru_cluster_fwd(const ClusterKernel& kernel, const Sequence& s, const at::Tensor& x, const at::Tensor& h0,
+                            at::TensorList weights, const at::Tensor& y, const at::Tensor& h_n, const at::Tensor& gates,
+                            Stream stream);
+
+// dy and dh_n are undefined for zero; dy has unit stride in its last dimension. Written are dh0 (D, B, H), `grads`, one
+// of each direction, and dx (N, I); the last two are in the dtype of the sums, and undefined where not needed.
+const char* gru_cluster_bwd(const ClusterKernel& kernel, const Sequence& s, const at::Tensor& x, const at::Tensor& h0,
+                            at::TensorList weights, const at::Tensor& dy, const at::Tensor& dh_n, const at::Tensor& y,
+                            const at::Tensor& gates, const at::Tensor& dh0, std::vector<DirectionGrads>& grads,
+                            const at::Tensor& dx, Stream stream);
+
+}  // namespace gru_ext

@@ -1,0 +1,287 @@
+#include "kernel_choice.h"
+
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/util/Exception.h>
+#include <c10/util/StringUtil.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdarg>
+#include <cstdio>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "products.h"
+
+namespace gru_ext {
+namespace {
+
+constexpr at::ScalarType kClusterDtypes[] = {at::kBFloat16, at::kHalf, at::kFloat};
+
+template <typename scalar_t>
+std::vector<const ClusterKernel*> kernels_of(Pass pass) {
+  std::vector<const ClusterKernel*> pointers;
+  const auto append = [&](const auto& kernels) {
+    for (const ClusterKernel& kernel : kernels) pointers.push_back(&kernel);
+  };
+  pass == Pass::forward ? append(gru_cluster_fwd_kernels<scalar_t>()) : append(gru_cluster_bwd_kernels<scalar_t>());
+  return pointers;
+}
+
+std::vector<const ClusterKernel*> all_kernels(Pass pass, at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kBFloat16:
+      return kernels_of<device::bfloat16>(pass);
+    case at::kHalf:
+      return kernels_of<device::float16>(pass);
+    case at::kFloat:
+      return kernels_of<float>(pass);
+    default:
+      return {};
+  }
+}
+
+std::string words(const char* format, ...) __attribute__((format(printf, 1, 2)));
+std::string words(const char* format, ...) {
+  char buffer[256];
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(buffer, sizeof buffer, format, arguments);
+  va_end(arguments);
+  return buffer;
+}
+
+// ---- What is known of each device, and what use_cuda_kernels has said; all of it behind one lock
+
+struct KernelRecord {
+  int resident;  // clusters at a time
+  bool tested;
+  std::string fault;  // why it is not used any more; empty while it is
+};
+
+struct DeviceRecord {
+  double clock_rate;
+  SharedWord error;
+  std::map<const ClusterKernel*, KernelRecord> kernels;
+};
+
+std::mutex mutex;
+std::map<int, DeviceRecord> devices;
+std::string forced_forward = "auto", forced_backward = "auto";
+
+DeviceRecord& record_of_device() {
+  const int device = c10::cuda::current_device();
+  const auto it = devices.find(device);
+  return it != devices.end() ? it->second : devices[device] = {clock_rate(), new_shared_word(), {}};
+}
+
+KernelRecord& record_of(DeviceRecord& device, const ClusterKernel& kernel) {
+  const auto it = device.kernels.find(&kernel);
+  return it != device.kernels.end() ? it->second : device.kernels[&kernel] = {kernel.resident(), false, {}};
+}
+
+// ---- The time model: constants in cycles of the device's clock, assumed until measured (docs/kernels.md)
+
+constexpr double kForwardStep = 300, kBackwardStep = 500;  // barriers, gates and latencies that nothing hides
+constexpr double kMultiplyAdds = 1270;                     // a cycle and multiprocessor, of 16-bit values
+constexpr double kSharedBytes = 128;                       // read a cycle from shared memory
+constexpr double kExchangeLatency = 250;
+constexpr double kExchangeBytes = 12;  // a cycle that a multiprocessor receives from others of its cluster
+constexpr double kAssumedClockRate = 1.98e9;
+constexpr double kClusterSeconds = 10e-6;       // of a call: the launch, and weights on their way to registers
+constexpr double kStepwiseStepSeconds = 10e-6;  // two launches
+// Multiply-adds a second of torch's products.
+constexpr double kProductRate16Bit = 250e12, kProductRateFloat = 25e12;
+
+// Clusters that a call needs.
+int64_t clusters_of(const KernelQuery& query, const ClusterKernel& kernel) {
+  return query.D * ((query.B + kernel.rows - 1) / kernel.rows);
+}
+
+double step_cycles(const KernelQuery& query, const ClusterKernel& kernel) {
+  const bool tf32 = query.dtype == at::kFloat, forward = query.pass == Pass::forward;
+  const double H = kernel.hidden, rows = kernel.rows, C = kernel.blocks;
+  const double products = 3 * H * H * rows / (C * kMultiplyAdds) * (tf32 ? 2 : 1);
+  const double overflow = kernel.overflow_bytes * std::ceil(rows / 16) / kSharedBytes;
+  const double bytes_a_unit = forward && !tf32 ? 2 : 4;
+  const double exchange = C > 1 ? kExchangeLatency + bytes_a_unit * H * rows / kExchangeBytes : 0;
+  return (forward ? kForwardStep : kBackwardStep) + products + overflow + exchange;
+}
+
+double cluster_seconds(const KernelQuery& query, const ClusterKernel& kernel, int resident, double clock_rate) {
+  const double rounds = std::ceil(static_cast<double>(clusters_of(query, kernel)) / resident);
+  const double cycles = rounds * query.T * step_cycles(query, kernel);
+  return kClusterSeconds + cycles / (clock_rate > 0 ? clock_rate : kAssumedClockRate);
+}
+
+double stepwise_seconds(const KernelQuery& query) {
+  const double rate = query.dtype == at::kFloat || query.dtype == at::kDouble ? kProductRateFloat : kProductRate16Bit;
+  return query.D * query.T * (kStepwiseStepSeconds + 3.0 * query.B * query.H * query.H / rate);
+}
+
+// ---- The choice
+
+// Those that can serve a call, the fastest first; `why_not` tells why there are none.
+std::vector<Candidate> candidates(const KernelQuery& query, std::string& why_not) {
+  const std::vector<const ClusterKernel*> all = all_kernels(query.pass, query.dtype);
+  if (all.empty()) {
+    why_not = "the cluster kernels have no float64";
+    return {};
+  }
+  if (query.dtype == at::kFloat && !rnn_allows_tf32()) {
+    why_not = "the cluster kernels multiply float32 in TF32, which torch's switch for cuDNN's RNNs forbids";
+    return {};
+  }
+  if (query.packed && query.capturing) {
+    why_not = "a CUDA graph is captured, and the cluster kernels' copy of the lengths of a packed batch cannot be";
+    return {};
+  }
+  why_not = words("the cluster kernels hold R up to H = %d", all.back()->hidden);
+  const std::lock_guard<std::mutex> lock(mutex);
+  DeviceRecord& device = record_of_device();
+  if (device.error.device == nullptr) {
+    why_not = "there is no memory through which a cluster kernel could tell of an error";
+    return {};
+  }
+  std::vector<Candidate> found;
+  for (const ClusterKernel* kernel : all) {
+    if (query.H > kernel->hidden) continue;
+    constexpr int64_t kMost = std::numeric_limits<int>::max();
+    if (query.T > kMost || clusters_of(query, *kernel) * kernel->blocks > kMost) {
+      why_not = "the cluster kernels count steps and blocks in 32 bits";
+      continue;
+    }
+    const KernelRecord& record = record_of(device, *kernel);
+    if (record.resident == 0) {
+      why_not = "no cluster of such a kernel fits on this device";
+    } else if (!record.fault.empty()) {
+      why_not = record.fault;
+    } else if (query.capturing && !record.tested) {
+      why_not = "a CUDA graph is captured, and the cluster kernel has not been tested by a call before";
+    } else {
+      const double seconds = cluster_seconds(query, *kernel, record.resident, device.clock_rate);
+      found.push_back({kernel, record.resident, record.tested, seconds});
+    }
+  }
+  std::stable_sort(found.begin(), found.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.seconds < b.seconds; });
+  return found;
+}
+
+}  // namespace
+
+KernelChoice choose_kernels(const KernelQuery& query) {
+  std::string asked;
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    asked = query.pass == Pass::forward ? forced_forward : forced_backward;
+  }
+  KernelChoice choice{{}, {}, asked != "auto" && asked != "stepwise"};
+  if (asked == "stepwise") {
+    choice.why_stepwise = "gru_ext.use_cuda_kernels asks for it";
+    return choice;
+  }
+  choice.clusters = candidates(query, choice.why_stepwise);
+  auto& clusters = choice.clusters;
+  if (choice.forced) {
+    const auto other = [&](const Candidate& c) { return asked != "cluster" && name_of(*c.kernel) != asked; };
+    clusters.erase(std::remove_if(clusters.begin(), clusters.end(), other), clusters.end());
+    TORCH_CHECK(!clusters.empty(), "gru: gru_ext.use_cuda_kernels asks for ", asked,
+                ", which cannot serve this call with H = ", query.H, ": ", choice.why_stepwise);
+  } else if (!clusters.empty()) {
+    const double stepwise = stepwise_seconds(query);
+    if (clusters[0].seconds > stepwise) {
+      choice.why_stepwise = words("by the time model %.3g ms, %s %.3g ms", 1e3 * stepwise,
+                                  name_of(*clusters[0].kernel).c_str(), 1e3 * clusters[0].seconds);
+    }
+    const auto slower = [&](const Candidate& c) { return c.seconds > stepwise; };
+    clusters.erase(std::find_if(clusters.begin(), clusters.end(), slower), clusters.end());
+  }
+  return choice;
+}
+
+std::string name_of(const ClusterKernel& kernel) {
+  return words("cluster_H%d_C%d_rows%d", kernel.hidden, kernel.blocks, kernel.rows);
+}
+
+void mark_tested(const ClusterKernel& kernel) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  record_of(record_of_device(), kernel).tested = true;
+}
+
+void rule_out(const ClusterKernel& kernel, const std::string& why) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  record_of(record_of_device(), kernel).fault = why;
+}
+
+int* error_word() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  return record_of_device().error.device;
+}
+
+bool take_error() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto it = devices.find(c10::cuda::current_device());
+  if (it == devices.end() || it->second.error.host == nullptr || *it->second.error.host == 0) return false;
+  *it->second.error.host = 0;
+  return true;
+}
+
+void check_earlier_calls() {
+  if (!take_error()) return;
+  for (const Pass pass : {Pass::forward, Pass::backward}) {
+    for (const at::ScalarType dtype : kClusterDtypes) {
+      for (const ClusterKernel* kernel : all_kernels(pass, dtype)) {
+        rule_out(*kernel, "a cluster kernel waited too long in an earlier call on this device");
+      }
+    }
+  }
+  TORCH_CHECK(false,
+              "gru: a cluster kernel of an earlier call waited more than 4 seconds for other blocks of its cluster, so"
+              " that the results of the calls since then are wrong. The stepwise kernels serve on this device from now"
+              " on");
+}
+
+std::tuple<std::string, std::string> cuda_kernel(at::ScalarType dtype, int64_t T, int64_t B, int64_t H,
+                                                 bool bidirectional, bool packed, bool backward) {
+  const KernelQuery query{
+      backward ? Pass::backward : Pass::forward, dtype, T, B, H, bidirectional ? 2 : 1, packed, /*capturing=*/false};
+  const KernelChoice choice = choose_kernels(query);
+  if (choice.clusters.empty()) return {"stepwise", choice.why_stepwise};
+  const Candidate& best = choice.clusters[0];
+  std::string reason =
+      words("by the time model %.3g ms, stepwise %.3g ms; %lld clusters, %d at a time", 1e3 * best.seconds,
+            1e3 * stepwise_seconds(query), static_cast<long long>(clusters_of(query, *best.kernel)), best.resident);
+  if (!best.tested) reason += "; its first call tests it against the stepwise kernels";
+  return {name_of(*best.kernel), reason};
+}
+
+std::vector<std::string> cuda_kernel_names(at::ScalarType dtype, bool backward) {
+  std::vector<std::string> names;
+  for (const ClusterKernel* kernel : all_kernels(backward ? Pass::backward : Pass::forward, dtype)) {
+    names.push_back(name_of(*kernel));
+  }
+  return names;
+}
+
+std::tuple<std::string, std::string> use_cuda_kernels(std::string forward, std::string backward) {
+  const auto check = [](Pass pass, const std::string& name) {
+    std::vector<std::string> known = {"auto", "stepwise", "cluster"};
+    for (const at::ScalarType dtype : kClusterDtypes) {
+      for (const std::string& other : cuda_kernel_names(dtype, pass == Pass::backward)) {
+        if (std::find(known.begin(), known.end(), other) == known.end()) known.push_back(other);
+      }
+    }
+    TORCH_CHECK_VALUE(std::find(known.begin(), known.end(), name) != known.end(), "use_cuda_kernels: expected ",
+                      pass == Pass::forward ? "forward" : "backward", " to be one of ", c10::Join(", ", known),
+                      ", got '", name, "'");
+  };
+  check(Pass::forward, forward);
+  check(Pass::backward, backward);
+  const std::lock_guard<std::mutex> lock(mutex);
+  return {std::exchange(forced_forward, std::move(forward)), std::exchange(forced_backward, std::move(backward))};
+}
+
+}  // namespace gru_ext

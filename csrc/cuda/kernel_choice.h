@@ -1,0 +1,63 @@
+// Which kernels serve a call on the current device: the stepwise ones, which always can, or a cluster-persistent one.
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "launchers.h"
+
+namespace gru_ext {
+
+enum class Pass { forward, backward };
+
+// What a choice depends on; letters as in ../gru.h.
+struct KernelQuery {
+  Pass pass;
+  at::ScalarType dtype;
+  int64_t T, B, H, D;
+  bool packed;
+  bool capturing;  // whether the launches are recorded into a CUDA graph
+};
+
+// A cluster kernel that may serve.
+struct Candidate {
+  const ClusterKernel* kernel;
+  int resident;    // clusters that the device runs at a time
+  bool tested;     // whether it has passed the self-test there
+  double seconds;  // that the call takes by the time model
+};
+
+struct KernelChoice {
+  std::vector<Candidate> clusters;  // the fastest first; after them the stepwise kernels
+  std::string why_stepwise;         // where there are none
+  bool forced;                      // whether the stepwise kernels are not to take their place
+};
+
+// By the time model of docs/kernels.md, unless use_cuda_kernels has said otherwise.
+KernelChoice choose_kernels(const KernelQuery& query);
+
+std::string name_of(const ClusterKernel& kernel);
+
+// What came of a kernel on the current device: it passed the self-test, or there is a reason not to use it any more.
+void mark_tested(const ClusterKernel& kernel);
+void rule_out(const ClusterKernel& kernel, const std::string& why);
+
+// The word that a cluster kernel sets where a wait took too long; null if the current device has none.
+int* error_word();
+// Whether one has, since this was asked last; the kernel has then ended without results.
+bool take_error();
+// Throws if one of an earlier call on the current device has. No cluster kernel serves there from then on.
+void check_earlier_calls();
+
+// The operators of gru_ext/kernel_choice.py: `cuda_kernel` returns name and reason, `cuda_kernel_names` those of all
+// cluster kernels, `use_cuda_kernels` what it was told before.
+std::tuple<std::string, std::string> cuda_kernel(at::ScalarType dtype, int64_t T, int64_t B, int64_t H,
+                                                 bool bidirectional, bool packed, bool backward);
+std::vector<std::string> cuda_kernel_names(at::ScalarType dtype, bool backward);
+std::tuple<std::string, std::string> use_cuda_kernels(std::string forward, std::string backward);
+
+}  // namespace gru_ext

@@ -1,0 +1,118 @@
+"""Which kernels run: ``kernels`` tells for a shape, and why; ``use_cuda_kernels`` decides otherwise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from gru_ext import _C
+
+_FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel, and why it is the one."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Those of a layer."""
+
+    forward: Kernel
+    backward: Kernel
+
+
+def kernels(
+    steps: int,
+    batch: int,
+    hidden_size: int,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    bidirectional: bool = False,
+    packed: bool = False,
+) -> Kernels:
+    """Name the kernels that a layer would run by, with the switches of torch as they are now.
+
+    On CUDA these are ``stepwise``, a product and a kernel in each step, or ``cluster_H.._C.._rows..``, which keep the
+    recurrent weights in the registers of clusters of C thread blocks, for H up to the one named, each cluster for a
+    tile of so many rows (docs/kernels.md). On a CPU there is one family, compiled for several instruction sets.
+
+    Args:
+        steps: T.
+        batch: B; of a packed batch, its sequences.
+        hidden_size: H.
+        dtype: of the layer; default torch's default dtype.
+        device: where it runs; default torch's default device.
+        bidirectional: D = 2, default False.
+        packed: whether the input is a ``PackedSequence``, default False.
+
+    Raises:
+        ValueError: a size is below 1, or ``dtype`` none that a GRU can have.
+        RuntimeError: ``device`` is no CPU and no CUDA device, or there are no kernels for it in this build; or what
+            ``use_cuda_kernels`` asks for cannot serve such a layer.
+    """
+    for name, size in (("steps", steps), ("batch", batch), ("hidden_size", hidden_size)):
+        if size < 1:
+            raise ValueError(f"kernels: expected {name} of at least 1, got {size}")
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    if dtype not in _FLOATING:
+        raise ValueError(f"kernels: expected dtype float32, float64, bfloat16 or float16, got {dtype}")
+    device = torch.get_default_device() if device is None else torch.device(device)
+    if device.type == "cpu":
+        kernel = Kernel(f"cpu_{_C.cpu_isa()}", "the widest instruction set that this machine and this build know")
+        return Kernels(kernel, kernel)
+    if device.type != "cuda":
+        raise RuntimeError(f"kernels: expected a device of type cpu or cuda, got {device.type}")
+    if not _C.has_cuda_kernels:
+        raise RuntimeError(f"kernels: this build of gru_ext has no CUDA kernels ({_C.cuda_build})")
+    with torch.cuda.device(device):
+        forward, backward = (
+            Kernel(*torch.ops.gru_ext.cuda_kernel(dtype, steps, batch, hidden_size, bidirectional, packed, is_backward))
+            for is_backward in (False, True)
+        )
+    return Kernels(forward, backward)
+
+
+def cuda_kernel_names(dtype: torch.dtype, backward: bool = False) -> list[str]:
+    """Name the cluster kernels of a dtype that this build has; none without CUDA."""
+    names: list[str] = torch.ops.gru_ext.cuda_kernel_names(dtype, backward) if _C.has_cuda_kernels else []
+    return names
+
+
+@contextmanager
+def use_cuda_kernels(forward: str = "auto", backward: str | None = None) -> Iterator[None]:
+    """Within the context, in every thread, have the CUDA operators use certain kernels.
+
+    For measurements, and to find out whether a kernel is at fault. The environment variable ``GRU_EXT_CUDA_KERNELS``
+    does the same for a whole process.
+
+    Args:
+        forward: ``"auto"``, the default: what ``kernels`` tells; ``"stepwise"``; ``"cluster"``: the fastest of the
+            cluster kernels, wherever one can serve; or the name of one.
+        backward: likewise; None, the default, for the same as ``forward``. A name may exist forward only.
+
+    Raises:
+        ValueError: no kernel has such a name.
+        RuntimeError: this build has no CUDA kernels. Operators raise it where what is asked for cannot serve.
+    """
+    if not _C.has_cuda_kernels:
+        raise RuntimeError(f"use_cuda_kernels: this build of gru_ext has no CUDA kernels ({_C.cuda_build})")
+    before = torch.ops.gru_ext.use_cuda_kernels(forward, forward if backward is None else backward)
+    try:
+        yield
+    finally:
+        torch.ops.gru_ext.use_cuda_kernels(*before)
+
+
+_asked = os.environ.get("GRU_EXT_CUDA_KERNELS")
+if _asked and _C.has_cuda_kernels:
+    torch.ops.gru_ext.use_cuda_kernels(_asked, _asked)

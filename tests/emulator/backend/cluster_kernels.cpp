@@ -1,0 +1,142 @@
+// The cluster-persistent kernels as the host side knows them: a few small instantiations, launched in the emulator.
+#include <c10/util/Exception.h>
+
+#include "primitives.cuh"
+
+#include "device.h"
+#include "gru_cluster_bwd.cuh"
+#include "gru_cluster_fwd.cuh"
+#include "gru_cluster_shape.h"
+#include "launchers.h"
+
+namespace gru_ext {
+namespace {
+
+using device::bfloat16;
+using device::float16;
+
+template <typename Traits>
+int resident() {
+  return emulator::device.multiprocessors / Traits::kC;
+}
+
+// All that a kernel may touch under this name: rows of `columns` values for every step of every sequence.
+template <typename Parameters, typename T>
+void name_steps(const char* name, const Parameters& p, const StepRows<T>& rows, int64_t columns, bool writable) {
+  if (rows.data == nullptr) return;
+  const int64_t last =
+      p.offsets != nullptr ? (p.N - 1) * rows.row_stride : (p.T - 1) * rows.step_stride + (p.B - 1) * rows.row_stride;
+  emulator::name_buffer(name, rows.data, static_cast<size_t>(last + columns) * sizeof(T), writable);
+}
+template <typename T>
+void name_values(const char* name, const T* p, int64_t count, bool writable) {
+  if (p != nullptr) emulator::name_buffer(name, p, static_cast<size_t>(count) * sizeof(T), writable);
+}
+
+template <typename Parameters>
+void name_common(const Parameters& p) {
+  name_values("lengths", p.lengths, p.B, false);
+  name_values("offsets", p.offsets, p.T, false);
+  name_values("error", p.error, 1, true);
+  for (int d = 0; d < p.D; ++d) name_values("weight_hh", p.weight_hh[d], int64_t{3} * p.H * p.H, false);
+}
+
+// As the test has it: refused; or run, and `result` then spoiled. What breaks a rule of the machine fails the call.
+template <typename Traits, typename T, typename Kernel>
+const char* run(const char* name, int B, int D, T* result, const Kernel& kernel) {
+  emulator::EmulatedDevice& device = emulator::device;
+  if (device.refusals > 0) {
+    --device.refusals;
+    emulator::forget_buffers();
+    return "refused by the test";
+  }
+  ++device.launches;
+  std::string failure;
+  try {
+    emulator::launch(emulator::shape_of<Traits>(name, B, D), kernel);
+  } catch (const emulator::Failure& f) {
+    failure = f.text;
+  }
+  emulator::forget_buffers();
+  TORCH_CHECK(failure.empty(), failure);
+  if (device.spoiled > 0) {
+    --device.spoiled;
+    *result = device::from_acc<T>(100.0f);
+  }
+  return nullptr;
+}
+
+template <typename Traits>
+const char* run_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream) {
+  name_common(p);
+  for (int d = 0; d < p.D; ++d) {
+    name_steps("a_x", p, p.a_x[d], 3 * p.H, false);
+    name_values("bias_hh", p.bias_hh[d], 3 * p.H, false);
+  }
+  const int64_t state = int64_t{p.D} * p.B * p.H;
+  name_values("h0", p.h0, state, false);
+  name_steps("y", p, p.y, p.D * p.H, true);
+  name_values("h_n", p.h_n, state, true);
+  name_values("gates", p.gates, p.D * p.N * 4 * p.H, true);
+  return run<Traits>("gru_cluster_fwd_kernel", p.B, p.D, p.h_n, [&] {
+    if (p.gates) {
+      device::gru_cluster_fwd_kernel<Traits, true>(p);
+    } else {
+      device::gru_cluster_fwd_kernel<Traits, false>(p);
+    }
+  });
+}
+
+template <typename Traits>
+const char* run_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stream) {
+  name_common(p);
+  const int64_t state = int64_t{p.D} * p.B * p.H;
+  name_steps("dy", p, p.dy, p.D * p.H, false);
+  name_values("dh_n", p.dh_n, state, false);
+  name_steps("y", p, p.y, p.D * p.H, false);
+  name_values("h0", p.h0, state, false);
+  name_values("gates", p.gates, p.D * p.N * 4 * p.H, false);
+  for (int d = 0; d < p.D; ++d) {
+    name_steps("dgates", p, p.dgates[d], 4 * p.H, true);
+    name_steps("h_prev", p, p.h_prev[d], p.H, true);
+  }
+  name_values("dh0", p.dh0, state, true);
+  const int tiles = (p.B + Traits::kRows - 1) / Traits::kRows;
+  name_values("dbias", p.dbias, int64_t{p.D} * tiles * 4 * p.H, true);
+  return run<Traits>("gru_cluster_bwd_kernel", p.B, p.D, p.dh0, [&] { device::gru_cluster_bwd_kernel<Traits>(p); });
+}
+
+template <typename Traits>
+GruClusterKernel<GruClusterFwdParams<typename Traits::T>> fwd_entry() {
+  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, resident<Traits>}, run_fwd<Traits>};
+}
+template <typename Traits>
+GruClusterKernel<GruClusterBwdParams<typename Traits::T>> bwd_entry() {
+  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, resident<Traits>}, run_bwd<Traits>};
+}
+
+}  // namespace
+
+#define GRU_KERNELS(T, name, Parameters, Entries)                                     \
+  template <>                                                                         \
+  const std::vector<GruClusterKernel<Parameters<T>>>& name<T>() {                     \
+    static const std::vector<GruClusterKernel<Parameters<T>>> kernels = {Entries(T)}; \
+    return kernels;                                                                   \
+  }
+#define GRU_FWD_16BIT(T)                                       \
+  fwd_entry<device::GruClusterFwdTraits<T, 64, 1, 8, 4, 4>>(), \
+      fwd_entry<device::GruClusterFwdTraits<T, 64, 4, 16, 2, 2>>()
+#define GRU_BWD_16BIT(T)                                        \
+  bwd_entry<device::GruClusterBwdTraits<T, 64, 1, 8, 4, 12>>(), \
+      bwd_entry<device::GruClusterBwdTraits<T, 64, 4, 16, 2, 3>>()
+#define GRU_FWD_TF32(T) fwd_entry<device::GruClusterFwdTraits<T, 64, 4, 16, 2, 4>>()
+#define GRU_BWD_TF32(T) bwd_entry<device::GruClusterBwdTraits<T, 64, 4, 16, 2, 6>>()
+
+GRU_KERNELS(bfloat16, gru_cluster_fwd_kernels, GruClusterFwdParams, GRU_FWD_16BIT)
+GRU_KERNELS(bfloat16, gru_cluster_bwd_kernels, GruClusterBwdParams, GRU_BWD_16BIT)
+GRU_KERNELS(float16, gru_cluster_fwd_kernels, GruClusterFwdParams, GRU_FWD_16BIT)
+GRU_KERNELS(float16, gru_cluster_bwd_kernels, GruClusterBwdParams, GRU_BWD_16BIT)
+GRU_KERNELS(float, gru_cluster_fwd_kernels, GruClusterFwdParams, GRU_FWD_TF32)
+GRU_KERNELS(float, gru_cluster_bwd_kernels, GruClusterBwdParams, GRU_BWD_TF32)
+
+}  // namespace gru_ext

@@ -1,0 +1,18 @@
+// The device that the host side finds under emulation. Tests set it, see emulate() in operators.cpp.
+#pragma once
+
+namespace gru_ext {
+namespace emulator {
+
+struct EmulatedDevice {
+  int index = 0;            // what is known of a device is known of this one
+  int multiprocessors = 0;  // that clusters have to share; 0: none fits
+  int refusals = 0;         // launches of cluster kernels still to be refused
+  int spoiled = 0;          // launches of cluster kernels that still leave a wrong value
+  int launches = 0;         // of cluster kernels, so far
+  bool capturing = false;
+};
+extern EmulatedDevice device;
+
+}  // namespace emulator
+}  // namespace gru_ext

@@ -1,0 +1,354 @@
+"""The cluster-persistent kernels called by the CUDA operators, without a GPU: accuracy, choice of kernel, bad luck.
+
+The host side is as it is, the kernels run in the emulator, and what the device is like is up to the test: how many
+multiprocessors it has, whether it refuses a launch, leaves a wrong value, loses a message or captures a graph.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from cases import ALL_OPTIONS, Options, Problem, Size, exact, framework, make_problem
+from cases import solve as solve_layer
+from compare import assert_all_accurate, assert_same_bits
+from emulated_backend import emulated_operators
+from test_cuda_step_emulated import every_other, solve, transposed
+from torch import Tensor
+
+CLUSTER = (torch.bfloat16, torch.float16, torch.float32)
+SIZES = [
+    Size(1, 1, 1, 1),
+    Size(3, 9, 5, 34),
+    Size(4, 17, 6, 64),
+    Size(5, 3, 2, 63),
+]
+SMALL = Size(4, 3, 2, 34)
+
+
+def emulate(multiprocessors: int = 40, *, refusals: int = 0, spoiled: int = 0, capturing: bool = False) -> Any:
+    """A new device; see tests/emulator/backend/device.h. Returns the operators."""
+    ops = emulated_operators()
+    ops.emulate(multiprocessors, refusals, spoiled, capturing)
+    ops.lose_store(-1)
+    return ops
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays() -> Iterator[None]:
+    yield
+    emulate(multiprocessors=0).use_cuda_kernels("auto", "auto")
+
+
+def choice(dtype: torch.dtype = torch.bfloat16, size: Size = SMALL, packed: bool = False) -> tuple[str, str]:
+    """Name and reason of the forward's kernel."""
+    result: tuple[str, str] = emulated_operators().cuda_kernel(
+        dtype, size.steps, size.batch, size.hidden, False, packed, False
+    )
+    return result
+
+
+def check_accuracy(problem: Problem) -> None:
+    """Within the policy; TF32 has the 10 bits of float16, and is judged by nn.GRU in that."""
+    ours = solve(problem)
+    peer = problem.to(torch.float16) if problem.x.dtype == torch.float32 else problem
+    theirs = {name: result.to(problem.x.dtype) for name, result in solve_layer(framework, peer).items()}
+    assert_all_accurate(ours, theirs, solve_layer(exact, problem.to(torch.float64)))
+
+
+# ---- Accuracy of the kernels with their host side
+
+
+@pytest.mark.parametrize("dtype", CLUSTER, ids=str)
+@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_accuracy_of_results_and_gradients(size: Size, options: Options, dtype: torch.dtype) -> None:
+    ops = emulate()
+    ops.use_cuda_kernels("cluster", "cluster")
+    check_accuracy(make_problem(size, options, dtype))
+    assert ops.cluster_launches() == 4  # a test and a call, forward and backward
+
+
+@pytest.mark.parametrize("name", ["cluster_H64_C1_rows8", "cluster_H64_C4_rows16"])
+def test_a_kernel_can_be_asked_for_by_name(name: str) -> None:
+    emulate().use_cuda_kernels(name, name)
+    assert choice()[0] == name
+    check_accuracy(make_problem(Size(3, 18, 4, 40), Options(bidirectional=True, packed=True), torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", CLUSTER, ids=str)
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+@pytest.mark.parametrize("restride", [transposed, every_other])
+def test_strides_do_not_matter(restride: Any, options: Options, dtype: torch.dtype) -> None:
+    emulate().use_cuda_kernels("cluster", "cluster")
+    strided = make_problem(SMALL, options, dtype).map(restride)
+    assert not strided.x.is_contiguous()
+    check_accuracy(strided)
+
+
+@pytest.mark.parametrize("dtype", CLUSTER, ids=str)
+@pytest.mark.parametrize("absent", ["dy", "dh_n"])
+def test_accuracy_with_the_gradient_of_one_result_only(absent: str, dtype: torch.dtype) -> None:
+    emulate().use_cuda_kernels("cluster", "cluster")
+    problem = make_problem(SMALL, Options(bidirectional=True), dtype)
+    check_accuracy(replace(problem, dy=None) if absent == "dy" else replace(problem, dh_n=None))
+
+
+@pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_each_gradient_is_the_same_alone(batch_first: bool, need: tuple[bool, bool, bool]) -> None:
+    emulate().use_cuda_kernels("cluster", "cluster")
+    problem = make_problem(SMALL, Options(bidirectional=True), torch.bfloat16)
+    if batch_first:
+        problem = problem.map(transposed)
+    expected = solve(problem)
+    for name, tensor in solve(problem, need).items():
+        assert_same_bits(tensor, expected[name], name)
+
+
+def test_without_gates_the_results_are_the_same() -> None:
+    ops = emulate()
+    ops.use_cuda_kernels("cluster", "cluster")
+    p = make_problem(SMALL, Options(packed=True), torch.bfloat16)
+    arguments = (p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional)
+    y, h_n, gates = ops.gru_fwd(*arguments, False)
+    expected = ops.gru_fwd(*arguments, True)
+    assert gates.shape == (0,)
+    assert_same_bits(y, expected[0])
+    assert_same_bits(h_n, expected[1])
+
+
+def test_empty_batch_needs_no_kernel() -> None:
+    ops = emulate()
+    results = solve(make_problem(Size(4, 0, 3, 5), Options(bidirectional=True), torch.bfloat16))
+    assert results["y"].shape == (4, 0, 10)
+    assert ops.cluster_launches() == 0
+
+
+# ---- Choice
+
+
+def test_the_fastest_by_the_time_model_serves() -> None:
+    """One block, which exchanges nothing, before four; both before two launches a step."""
+    emulate()
+    name, reason = choice(size=Size(100, 17, 64, 64))
+    assert name == "cluster_H64_C1_rows8"
+    times = re.search(r"model (\S+) ms, stepwise (\S+) ms; 3 clusters, 40 at a time", reason)
+    assert times is not None
+    assert float(times[1]) < float(times[2])
+
+
+def test_stepwise_where_clusters_would_be_slower() -> None:
+    emulate(multiprocessors=1)
+    name, reason = choice(size=Size(100, 1000, 64, 64))
+    assert name == "stepwise"
+    assert "by the time model" in reason
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "multiprocessors", "reason"),
+    [
+        (torch.float64, SMALL, 40, "no float64"),
+        (torch.bfloat16, Size(4, 3, 2, 65), 40, "up to H = 64"),
+        (torch.bfloat16, Size(2**31, 3, 2, 64), 40, "32 bits"),
+        (torch.bfloat16, Size(4, 2**34, 2, 64), 40, "32 bits"),
+        (torch.bfloat16, SMALL, 0, "fits on this device"),
+    ],
+    ids=str,
+)
+def test_why_stepwise(dtype: torch.dtype, size: Size, multiprocessors: int, reason: str) -> None:
+    emulate(multiprocessors)
+    name, why = choice(dtype, size)
+    assert name == "stepwise"
+    assert reason in why
+
+
+def test_tf32_only_where_the_switch_for_rnns_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ops = emulate()
+    assert choice(torch.float32)[0].startswith("cluster")
+    if hasattr(torch.backends.cudnn, "rnn"):
+        monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
+    else:  # torch before 2.9
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    name, reason = choice(torch.float32)
+    assert name == "stepwise"
+    assert "TF32" in reason
+    solve(make_problem(SMALL, Options(), torch.float32))
+    assert ops.cluster_launches() == 0
+
+
+def test_stepwise_can_be_asked_for() -> None:
+    ops = emulate()
+    ops.use_cuda_kernels("stepwise", "stepwise")
+    solve(make_problem(SMALL, Options(), torch.bfloat16))
+    assert ops.cluster_launches() == 0
+    assert choice() == ("stepwise", "gru_ext.use_cuda_kernels asks for it")
+
+
+@pytest.mark.parametrize(("name", "reason"), [("cluster", "up to H = 64"), ("cluster_H64_C1_rows8", "up to H = 64")])
+def test_what_is_asked_for_but_cannot_serve_is_an_error(name: str, reason: str) -> None:
+    ops = emulate()
+    ops.use_cuda_kernels(name, "auto")
+    with pytest.raises(RuntimeError, match=f"asks for {name}, which cannot serve this call with H = 65: .*{reason}"):
+        solve(make_problem(Size(2, 3, 4, 65), Options(), torch.bfloat16))
+
+
+def test_an_unknown_kernel_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"expected backward to be one of auto, stepwise, cluster, .*, got 'fast'"):
+        emulate().use_cuda_kernels("auto", "fast")
+
+
+def test_names_of_all_kernels() -> None:
+    ops = emulated_operators()
+    assert ops.cuda_kernel_names(torch.float32, True) == ["cluster_H64_C4_rows16"]
+    assert ops.cuda_kernel_names(torch.float64, True) == []
+
+
+def test_asking_for_a_kernel_returns_what_was_asked_for_before() -> None:
+    ops = emulate()
+    assert ops.use_cuda_kernels("cluster", "stepwise") == ("auto", "auto")
+    assert ops.use_cuda_kernels("auto", "auto") == ("cluster", "stepwise")
+
+
+# ---- The self-test, and bad luck
+
+
+def test_the_first_call_tests_the_kernel_once() -> None:
+    ops = emulate()
+    assert "the stepwise kernels" in choice()[1]
+    p = make_problem(SMALL, Options(), torch.bfloat16)
+    for launches in (2, 3, 4):
+        ops.gru_fwd(p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional, True)
+        assert ops.cluster_launches() == launches
+    assert "tests it" not in choice()[1]
+
+
+def test_the_self_test_leaves_generators_alone() -> None:
+    emulate()
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    p = make_problem(SMALL, Options(), torch.bfloat16)
+    torch.manual_seed(1)
+    emulated_operators().gru_fwd(p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional, True)
+    assert_same_bits(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("luck", "words"),
+    [({"spoiled": 1}, "(h_n|dhx) differs by"), ({"refusals": 1}, "could not be launched: refused by the test")],
+    ids=["fails its test", "is refused"],
+)
+def test_a_kernel_that_fails_is_not_used_again(
+    luck: dict[str, Any], words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One warning that names it, of torch's C++ side and so on stderr; then the next best. The results are right."""
+    ops = emulate(**luck)
+    problem = make_problem(SMALL, Options(), torch.bfloat16)
+    name = choice()[0]
+    check_accuracy(problem)
+    said = capfd.readouterr().err
+    assert said.count("Warning: gru:") == 1
+    assert re.search(f"the kernel forward {name} is not used on .*{words}", said)
+    assert choice()[0] not in (name, "stepwise")
+    launches = ops.cluster_launches()
+    check_accuracy(problem)
+    assert ops.cluster_launches() == launches + 2
+
+
+def test_stepwise_when_every_kernel_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    ops = emulate(refusals=1000)
+    problem = make_problem(SMALL, Options(), torch.bfloat16)
+    check_accuracy(problem)
+    assert capfd.readouterr().err.count("is not used on") == 4  # two forward, two backward
+    name, reason = choice()
+    assert name == "stepwise"
+    assert "could not be launched: refused by the test" in reason
+    check_accuracy(problem)
+    assert capfd.readouterr().err == ""
+    assert ops.cluster_launches() == 0
+
+
+def test_a_kernel_that_is_asked_for_and_fails_is_an_error() -> None:
+    emulate(refusals=1).use_cuda_kernels("cluster", "auto")
+    with pytest.raises(RuntimeError, match=r"which gru_ext.use_cuda_kernels asks for, failed: .*refused by the test"):
+        solve(make_problem(SMALL, Options(), torch.bfloat16))
+
+
+def test_a_wait_that_takes_too_long_is_an_error_at_the_next_call() -> None:
+    """And no cluster kernel is used from then on."""
+    ops = emulate()
+    ops.use_cuda_kernels("cluster_H64_C4_rows16", "cluster_H64_C4_rows16")
+    problem = make_problem(SMALL, Options(), torch.bfloat16)
+    solve(problem)
+    ops.lose_store(0)
+    p = problem
+    arguments = (p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional, True)
+    ops.gru_fwd(*arguments)
+    ops.lose_store(-1)
+    ops.use_cuda_kernels("auto", "auto")
+    with pytest.raises(RuntimeError, match=r"waited more than 4 seconds .* results of the calls since then are wrong"):
+        ops.gru_fwd(*arguments)
+    launches = ops.cluster_launches()
+    check_accuracy(problem)
+    assert ops.cluster_launches() == launches
+    assert "waited too long" in choice()[1]
+
+
+def test_a_wait_that_takes_too_long_in_the_self_test_rules_the_kernel_out() -> None:
+    ops = emulate()
+    ops.lose_store(0)
+    ops.use_cuda_kernels("cluster_H64_C4_rows16", "auto")
+    problem = make_problem(SMALL, Options(), torch.bfloat16)
+    with pytest.raises(RuntimeError, match="failed: it waited too long for other blocks"):
+        solve(problem)
+    ops.lose_store(-1)
+    ops.use_cuda_kernels("auto", "auto")
+    check_accuracy(problem)
+
+
+def test_capture_takes_only_kernels_that_were_tested_before() -> None:
+    """A self-test waits for the device, which a capture forbids."""
+    ops = emulate(capturing=True)
+    problem = make_problem(SMALL, Options(), torch.bfloat16)
+    solve(problem)
+    assert ops.cluster_launches() == 0
+    ops.emulate_capture(False)
+    solve(problem)
+    assert ops.cluster_launches() == 4
+    ops.emulate_capture(True)
+    solve(problem)
+    assert ops.cluster_launches() == 6
+
+
+def test_capture_of_a_packed_batch_is_stepwise() -> None:
+    """The cluster kernels would read its lengths from memory that is gone at the replay."""
+    ops = emulate()
+    problem = make_problem(SMALL, Options(packed=True), torch.bfloat16)
+    solve(problem)
+    launches = ops.cluster_launches()
+    ops.emulate_capture(True)
+    check_accuracy(problem)
+    assert ops.cluster_launches() == launches
+
+
+def test_another_device_is_tested_anew() -> None:
+    problem = make_problem(SMALL, Options(), torch.bfloat16)
+    for _ in range(2):
+        ops = emulate()
+        solve(problem)
+        assert ops.cluster_launches() == 4
+
+
+def test_arguments_are_not_modified() -> None:
+    emulate().use_cuda_kernels("cluster", "cluster")
+    problem = make_problem(SMALL, Options(bidirectional=True, packed=True), torch.float32)
+    tensors: list[Tensor | None] = [problem.x, problem.hx, *problem.weights, problem.dy, problem.dh_n]
+    copies = [tensor.clone() for tensor in tensors if tensor is not None]
+    solve(problem)
+    for tensor, copy in zip([tensor for tensor in tensors if tensor is not None], copies, strict=True):
+        assert_same_bits(tensor, copy)

@@ -1,0 +1,51 @@
+"""``kernels`` and ``use_cuda_kernels`` where there is no GPU; with one, tests/test_cuda.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from process import output_of, run_python
+
+import gru_ext
+from gru_ext import _C
+
+
+def test_kernels_names_the_instruction_set_of_the_cpu() -> None:
+    found = gru_ext.kernels(10, 4, 32, device="cpu")
+    assert found.forward.name == f"cpu_{_C.cpu_isa()}"
+    assert found.backward == found.forward
+
+
+@pytest.mark.parametrize("name", ["steps", "batch", "hidden_size"])
+def test_kernels_wants_sizes(name: str) -> None:
+    sizes: dict[str, Any] = {"steps": 10, "batch": 4, "hidden_size": 32, name: 0}
+    with pytest.raises(ValueError, match=f"kernels: expected {name} of at least 1, got 0"):
+        gru_ext.kernels(**sizes)
+
+
+def test_kernels_wants_a_dtype_that_a_gru_has() -> None:
+    with pytest.raises(ValueError, match=r"expected dtype float32, .* got torch\.int8"):
+        gru_ext.kernels(10, 4, 32, dtype=torch.int8)
+
+
+def test_kernels_wants_a_device_that_has_kernels() -> None:
+    with pytest.raises(RuntimeError, match="expected a device of type cpu or cuda, got meta"):
+        gru_ext.kernels(10, 4, 32, device="meta")
+
+
+@pytest.mark.skipif(_C.has_cuda_kernels, reason="this build has CUDA kernels")
+def test_without_cuda_kernels_there_is_nothing_to_choose() -> None:
+    with pytest.raises(RuntimeError, match="this build of gru_ext has no CUDA kernels"):
+        gru_ext.kernels(10, 4, 32, device="cuda")
+    with pytest.raises(RuntimeError, match="this build of gru_ext has no CUDA kernels"), gru_ext.use_cuda_kernels():
+        pass
+
+
+def test_the_environment_does_not_matter_without_cuda_kernels() -> None:
+    """The variable is for CUDA; a CPU build must import whatever it says."""
+    result = run_python(
+        "-c", "import gru_ext; print(gru_ext.__version__)", environment={"GRU_EXT_CUDA_KERNELS": "stepwise"}
+    )
+    assert output_of(result).strip() == gru_ext.__version__
