@@ -159,11 +159,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Compare every model."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=20, metavar="N", help="timed runs of each, default 20")
+    parser.add_argument("--model", choices=("denoiser", "translator", "policy"), help="one of them only")
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
     print(f"{torch.get_num_threads()} threads, float32, medians of {options.repeats} alternate runs")
     for case in cases():
-        compare(case, options.repeats)
+        if options.model is None or options.model in case.name:
+            compare(case, options.repeats)
 
 
 if __name__ == "__main__":

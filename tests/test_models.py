@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ from compare import assert_accurate
 from process import ROOT
 from torch import Tensor, nn
 
-import gru_ext
+from gru_ext import replace_gru
 
 sys.path.insert(0, str(ROOT / "examples"))
 drop_in = importlib.import_module("drop_in")
@@ -60,7 +61,7 @@ def test_a_model_gives_the_same(make: Callable[[], tuple[nn.Module, Inputs]], dt
     exact = results(copy.deepcopy(model).double(), cast(torch.float64))
     expected = results(copy.deepcopy(model), cast(dtype))
     names = [name for name, _ in model.named_parameters()]
-    ours = gru_ext.replace_gru(model)
+    ours = replace_gru(model)
     assert not any(isinstance(module, (nn.GRU, nn.GRUCell)) for module in ours.modules())
     assert [name for name, _ in ours.named_parameters()] == names
     found = results(ours, cast(dtype))
@@ -71,7 +72,7 @@ def test_a_model_gives_the_same(make: Callable[[], tuple[nn.Module, Inputs]], dt
 
 def test_a_policy_step_by_step_is_the_whole() -> None:
     model, (inputs, state) = policy()
-    gru_ext.replace_gru(model)
+    replace_gru(model)
     expected, _, last = model(inputs, state)
     logits = []
     for step in inputs.split(1):
@@ -79,3 +80,26 @@ def test_a_policy_step_by_step_is_the_whole() -> None:
         logits.append(output)
     torch.testing.assert_close(torch.cat(logits), expected)
     torch.testing.assert_close(state, last)
+
+
+def test_the_example_compares_and_times_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    drop_in.main(["--model=policy", "--repeats=1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    pattern = (
+        r"policy, .* (inference|training) +nn.GRU +[\d.]+ ms  gru_ext +[\d.]+ ms +[\d.]+ times the speed "
+        r" differs by \S+"
+    )
+    assert all(re.fullmatch(pattern, line) for line in lines[1:])
+
+
+def test_the_example_fails_where_a_model_gives_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(model: nn.Module) -> nn.Module:
+        replaced = replace_gru(model)
+        with torch.no_grad():
+            replaced.get_submodule("gru").get_parameter("weight_hh_l0").mul_(1.01)
+        return replaced
+
+    monkeypatch.setattr(drop_in.gru_ext, "replace_gru", broken)
+    with pytest.raises(AssertionError, match="not close"):
+        drop_in.main(["--model=policy", "--repeats=1"])

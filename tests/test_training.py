@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from compare import assert_same_bits
+from process import ROOT, output_of, run_python
 from torch import Tensor, nn
 
 import gru_ext
@@ -130,3 +132,18 @@ def test_stretches_may_be_a_stream_and_no_graph_is_kept() -> None:
         alive += [weakref.ref(output), weakref.ref(h_n)]
         del output, h_n
     assert len(alive) == 6
+
+
+def right_bits(*options: str) -> float:
+    """In per cent, of the last stretches of examples/truncated.py."""
+    program = run_python(
+        "-W", "error", ROOT / "examples" / "truncated.py", *options, environment={"OMP_NUM_THREADS": "1"}
+    )
+    found = re.search(r"of the last: ([\d.]+)%$", output_of(program))
+    assert found is not None
+    return float(found[1])
+
+
+def test_the_example_learns_what_a_stretch_can_teach() -> None:
+    assert right_bits("--delay=2", "--steps=6", "--stretches=200") > 95
+    assert right_bits("--delay=4", "--steps=2", "--stretches=200") < 70  # no gradient reaches back so far
