@@ -113,7 +113,7 @@ def gru(
             save_y = outputs == "all" or layer + 1 < num_layers
             layer_weights = weights[first : first + per_layer]
             if padded is not None:
-                return gru_padded(x, hx, layer_weights, padded, bidirectional, reset_after)
+                return gru_padded(x, hx, layer_weights, padded, bidirectional, variant)
             return gru_layer(x, hx, layer_weights, batch_sizes, bidirectional, variant, save_y)
 
         drops = num_layers > 1 and training and dropout > 0

@@ -10,9 +10,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gru_ext import _C as _C  # registers the other operators, and with them the library
+from gru_ext.variant import PLAIN, Variant
 
 Outputs = tuple[Tensor, Tensor]
+
+
+class NoCounterpartError(NotImplementedError):
+    """What a layer does and ONNX's GRU cannot."""
+
 
 torch.library.define(
     "gru_ext::gru_padded",
@@ -45,11 +50,19 @@ def gru_padded(
     weights: Sequence[Tensor],
     lengths: Tensor | Sequence[int] | int,
     bidirectional: bool,
-    reset_after: bool,
+    variant: Variant,
 ) -> Outputs:
-    """One layer: x (T, B, I), hx (D, B, H) or None, ``lengths`` (B) to y (T, B, D*H) and h_n (D, B, H)."""
+    """One layer: x (T, B, I), hx (D, B, H) or None, ``lengths`` (B) to y (T, B, D*H) and h_n (D, B, H).
+
+    Raises:
+        RuntimeError: the shape of ``lengths`` is wrong.
+        NoCounterpartError: the recurrence varies by more than ``reset_after``.
+    """
+    for name, value, default in zip(variant._fields, variant, PLAIN, strict=True):
+        if name != "reset_after" and (isinstance(value, Tensor) or value != default):
+            raise NoCounterpartError(f"to_onnx: ONNX's GRU has no {name}: expected {default!r}, got {value!r}")
     lengths = torch.as_tensor(lengths).reshape(-1)
     if lengths.shape[0] != x.shape[1]:
         raise RuntimeError(f"gru: expected lengths of shape (B) = ({x.shape[1]},), got {tuple(lengths.shape)}")
-    outputs: Outputs = torch.ops.gru_ext.gru_padded(x, hx, weights, lengths, bidirectional, reset_after)
+    outputs: Outputs = torch.ops.gru_ext.gru_padded(x, hx, weights, lengths, bidirectional, variant.reset_after)
     return outputs

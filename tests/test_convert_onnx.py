@@ -16,6 +16,8 @@ from torch.export import Dim
 
 import gru_ext
 from gru_ext import convert
+from gru_ext.padded import gru_padded
+from gru_ext.variant import Variant
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (the convert extra)")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -177,6 +179,19 @@ def test_what_cannot_be_exported_says_so() -> None:
     for argument in ("f", "dynamo"):
         with pytest.raises(TypeError, match=f"^to_onnx: expected no argument {argument}; save what is returned with"):
             convert.to_onnx(gru, (x,), **{argument: None})
+
+
+def test_lengths_with_another_recurrence_are_refused() -> None:
+    x, weights = torch.randn(STEPS, BATCH, INPUT), [p.detach() for p in gru_ext.GRU(INPUT, HIDDEN).parameters()]
+    y, _ = gru_padded(x, None, weights, [6, 4, 1], False, Variant(reset_after=False))
+    expected, _ = gru_ext.functional.gru(x, None, weights, lengths=[6, 4, 1], reset_after=False)
+    assert_same_bits(y, expected, "y")
+    with pytest.raises(NotImplementedError, match=r"^to_onnx: ONNX's GRU has no zoneout: expected 0.0, got 0.5$"):
+        gru_padded(x, None, weights, [6, 4, 1], False, Variant(zoneout=0.5))
+    with pytest.raises(NotImplementedError, match=r"^to_onnx: ONNX's GRU has no recurrent_mask: expected None, got"):
+        gru_padded(x, None, weights, [6, 4, 1], False, Variant(recurrent_mask=torch.ones(1, BATCH, HIDDEN)))
+    with pytest.raises(RuntimeError, match=r"^gru: expected lengths of shape \(B\) = \(3,\), got \(2,\)$"):
+        gru_padded(x, None, weights, [6, 4], False, Variant())
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])

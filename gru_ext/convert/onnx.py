@@ -26,6 +26,7 @@ from gru_ext.convert.directions import (
 )
 from gru_ext.convert.reversed import Reversed
 from gru_ext.modules import GRU
+from gru_ext.padded import NoCounterpartError
 
 if TYPE_CHECKING:
     import onnx
@@ -101,8 +102,8 @@ def to_onnx(
     except torch.onnx.OnnxExporterError as error:
         cause: BaseException | None = error
         while cause is not None:
-            if isinstance(cause, _NoCounterpartError):
-                raise NotImplementedError(str(cause)) from error
+            if isinstance(cause, NoCounterpartError):
+                raise NoCounterpartError(str(cause)) from error
             cause = cause.__cause__
         raise
     assert program is not None
@@ -163,10 +164,6 @@ def from_onnx_node(node: onnx.NodeProto, weights: Mapping[str, Any]) -> GRU | Re
 # ---- Export
 
 
-class _NoCounterpartError(Exception):
-    """What a layer does and ONNX's GRU cannot; ``torch.onnx`` wraps it."""
-
-
 def _translate(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
     """The operator ``gru_ext::gru`` as a GRU node; arguments and results as the operator's, symbolic."""
     given = _bind(args, kwargs)
@@ -175,7 +172,7 @@ def _translate(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
 
 def _translate_segments(*args: Any) -> Any:
     """What ``resets``, and ``lengths`` outside of the export to ONNX, are recorded as."""
-    raise _NoCounterpartError(
+    raise NoCounterpartError(
         "to_onnx: ONNX's GRU has no resets; and lengths convert where the module itself is exported, not an"
         " ExportedProgram of it"
     )
@@ -219,16 +216,16 @@ def _bind(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The operator's arguments by name.
 
     Raises:
-        _NoCounterpartError: an argument that ONNX's GRU has not, those after the first five, is not at its default.
+        NoCounterpartError: an argument that ONNX's GRU has not, those after the first five, is not at its default.
     """
     parameters = torch.ops.gru_ext.gru.default._schema.arguments
     given = {parameter.name: parameter.default_value for parameter in parameters if parameter.has_default_value()}
     given |= dict(zip([parameter.name for parameter in parameters], args, strict=False)) | dict(kwargs)
     if given["batch_sizes"] is not None:
-        raise _NoCounterpartError("to_onnx: expected padded input, got a PackedSequence, which ONNX has not")
+        raise NoCounterpartError("to_onnx: expected padded input, got a PackedSequence, which ONNX has not")
     for parameter in parameters[5:]:
         if parameter.name not in _CONVERTED and given[parameter.name] != parameter.default_value:
-            raise _NoCounterpartError(
+            raise NoCounterpartError(
                 f"to_onnx: ONNX's GRU has no {parameter.name}: expected {parameter.default_value!r}, got"
                 f" {given[parameter.name]!r}"
             )
