@@ -24,7 +24,8 @@ struct StepRows {
 };
 
 // All steps of one layer, both directions, of which the products W x are done. Where sequences are packed, row b of
-// step t is row offsets[t] + b of a tensor of N rows; else it is element (t, b) by the strides.
+// step t is row offsets[t] + b of a tensor of N rows; else it is element (t, b) by the strides. A cluster, or group, of
+// blocks works on a tile of rows: those of the first direction, then those of the second.
 template <typename scalar_t>
 struct GruClusterFwdParams {
   int T, B, H, D;
@@ -40,6 +41,8 @@ struct GruClusterFwdParams {
   StepRows<scalar_t> y;             // rows of D*H
   scalar_t* h_n;                    // (D, B, H)
   scalar_t* gates;                  // (D, N, 4, H), N in the order of the steps; null where they are not saved
+  uint64_t* packets;                // (D * tiles, 2, rows, words of a row) for groups of blocks, zero at first
+  int first_group;                  // of this launch
   int* error;                       // set to 1 if a wait took too long: the results are then undefined
 };
 

@@ -42,9 +42,10 @@ def kernels(
 ) -> Kernels:
     """Name the kernels that a layer would run by, with the switches of torch as they are now.
 
-    On CUDA these are ``stepwise``, a product and a kernel in each step, or ``cluster_H.._C.._rows..``, which keep the
+    On CUDA these are ``stepwise``, a product and a kernel in each step; ``cluster_H.._C.._rows..``, which keep the
     recurrent weights in the registers of clusters of C thread blocks, for H up to the one named, each cluster for a
-    tile of so many rows (docs/kernels.md). On a CPU there is one family, compiled for several instruction sets.
+    tile of so many rows; or ``group_...``, likewise with any C blocks of the grid (docs/kernels.md). On a CPU there is
+    one family, compiled for several instruction sets.
 
     Args:
         steps: T.
@@ -96,8 +97,8 @@ def use_cuda_kernels(forward: str = "auto", backward: str | None = None) -> Iter
     does the same for a whole process.
 
     Args:
-        forward: ``"auto"``, the default: what ``kernels`` tells; ``"stepwise"``; ``"cluster"``: the fastest of the
-            cluster kernels, wherever one can serve; or the name of one.
+        forward: ``"auto"``, the default: what ``kernels`` tells; ``"stepwise"``; ``"cluster"`` or ``"group"``: the
+            fastest of these kernels, wherever one can serve; or the name of one.
         backward: likewise; None, the default, for the same as ``forward``. A name may exist forward only.
 
     Raises:

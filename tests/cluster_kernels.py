@@ -1,4 +1,4 @@
-"""The cluster-persistent kernels as layers: an emulated launch, and in plain PyTorch what the host does around it."""
+"""The persistent kernels as layers: an emulated launch, and in plain PyTorch what the host does around it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,24 @@ class ClusterConfig:
     hidden: int  # the largest H
     blocks: int  # of a cluster
     rows: int  # of a tile of the batch
+    group: bool = False  # blocks of the grid, which exchange packets; a forward kernel only
 
     def kernel(self, name: str) -> str:
         """Name of the forward ("fwd") or backward ("bwd") kernel."""
         dtype = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float"}[self.dtype]
-        return f"gru_cluster_{name}_{dtype}_H{self.hidden}_C{self.blocks}_rows{self.rows}"
+        family = "group" if self.group else "cluster"
+        return f"gru_{family}_{name}_{dtype}_H{self.hidden}_C{self.blocks}_rows{self.rows}"
+
+    def packets(self, batch: int, directions: int) -> Tensor | None:
+        """(D * tiles, 2, rows, words of a row) packets of a forward kernel, zero."""
+        if not self.group:
+            return None
+        tiles = -(-batch // self.rows)
+        words = self.hidden * self.dtype.itemsize // 4
+        return torch.zeros(directions * tiles, 2, self.rows, words, dtype=torch.int64)
 
     def __str__(self) -> str:
-        return self.kernel("").removeprefix("gru_cluster__")
+        return self.kernel("").removeprefix("gru_").replace("__", "_")
 
 
 @dataclass
@@ -121,7 +131,9 @@ def cluster_fwd(
     inputs: dict[str, Tensor | None] = {"h0": problem.hx, **_packed(problem)}
     for d, w in enumerate(weights):
         inputs |= {f"a_x_{d}": a_x[d], f"weight_hh_{d}": w.hh, f"bias_hh_{d}": w.bias_hh}
-    run(config.kernel("fwd"), numbers, inputs, {"y": y, "h_n": h_n, "gates": gates, "error": error}, schedule)
+    outputs = {"y": y, "h_n": h_n, "gates": gates, "error": error}
+    packets = config.packets(sizes["B"], directions)
+    run(config.kernel("fwd"), numbers, inputs, {**outputs, "packets": packets}, schedule)
     return Forward(y, h_n, gates, error)
 
 

@@ -1,4 +1,4 @@
-"""The cluster-persistent CUDA kernels, emulated: accuracy of every instantiation, shapes, strides, repeatability."""
+"""The persistent CUDA kernels, emulated: accuracy of every instantiation, shapes, strides, repeatability."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def instantiations() -> list[ClusterConfig]:
     return configs["BWD"]
 
 
+DTYPES_OF_GROUPS = (torch.bfloat16, torch.float16, torch.float32)
 BFLOAT16 = [ClusterConfig(torch.bfloat16, 64, blocks, rows) for blocks, rows in ((1, 8), (2, 8), (4, 16))]
 SMALL = [
     *BFLOAT16,
@@ -43,6 +44,16 @@ SIZES = [
     Size(4, 17, 6, 64),
     Size(9, 2, 2, 63),
 ]
+
+
+def group_instantiations() -> list[ClusterConfig]:
+    """Those with the exchange by packets."""
+    text = (ROOT / "csrc" / "cuda" / "gru_cluster_configs.h").read_text()
+    return [
+        ClusterConfig(DTYPES[kind], int(hidden), int(blocks), int(tile), group=True)
+        for kind, rows in re.findall(r"#define GRU_GROUP_FWD_(\w+)\(X\)((?:.*\\\n)*.*)", text)
+        for hidden, blocks, tile in re.findall(r"X\( *(\d+), *(\d+), *(\d+), *\d+, *\d+\)", rows)
+    ]
 
 
 def check_accuracy(
@@ -101,6 +112,48 @@ def test_accuracy_for_inputs_of_any_magnitude(scale: float, config: ClusterConfi
 @pytest.mark.parametrize("config", [BFLOAT16[1], BFLOAT16[2]], ids=str)
 def test_accuracy_over_many_steps(config: ClusterConfig) -> None:
     check_accuracy(config, make_problem(Size(100, 9, 4, 48), Options(bidirectional=True, packed=True), config.dtype))
+
+
+# ---- Groups
+
+
+@pytest.mark.parametrize("config", group_instantiations(), ids=str)
+def test_accuracy_of_every_group(config: ClusterConfig) -> None:
+    """An H whose rows are not aligned; where that is soon done, all of H too."""
+    cases = [(config.hidden - 14, config.rows - 3), (config.hidden, 3)]
+    for hidden, batch in cases[: 1 if config.hidden > 1024 else 2]:
+        problem = replace(make_problem(Size(3, batch, 2, hidden), Options(), config.dtype), dy=None, dh_n=None)
+        forward = cluster_fwd(config, problem, save_gates=False, schedule=Schedule(races=False))
+        assert not forward.error.any()
+        peer = problem.to(torch.float16) if config.dtype == torch.float32 else problem
+        theirs = {name: result.to(config.dtype) for name, result in solve(framework, peer).items()}
+        ours = {"y": forward.y, "h_n": forward.h_n}
+        assert_all_accurate(ours, theirs, solve(exact, problem.to(torch.float64)))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "blocks", "rows"), [(torch.bfloat16, 2, 8), *((dtype, 4, 16) for dtype in DTYPES_OF_GROUPS)], ids=str
+)
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_a_group_gives_the_bits_of_a_cluster(
+    size: Size, options: Options, dtype: torch.dtype, blocks: int, rows: int
+) -> None:
+    """Under ten schedules: the same sums in the same order."""
+    problem = make_problem(size, options, dtype)
+    expected = cluster_fwd(ClusterConfig(dtype, 64, blocks, rows), problem)
+    for seed in range(10):
+        forward = cluster_fwd(ClusterConfig(dtype, 64, blocks, rows, group=True), problem, schedule=Schedule(seed=seed))
+        for name in ("y", "h_n", "gates", "error"):
+            assert_same_bits(getattr(forward, name), getattr(expected, name), name)
+
+
+def test_a_group_that_waits_too_long_says_so() -> None:
+    config = ClusterConfig(torch.bfloat16, 64, 4, 16, group=True)
+    problem = make_problem(Size(5, 11, 4, 36), Options(), torch.bfloat16)
+    for lost in (0, 100, 1000):
+        forward = cluster_fwd(config, problem, schedule=Schedule(races=False, time_out=True, lost_store=lost))
+        assert forward.error.item() == 1
 
 
 # ---- What must not matter

@@ -30,7 +30,7 @@ from cases import (
 from cluster_kernels import ClusterConfig
 from compare import assert_all_accurate, assert_all_near, assert_near, assert_same_bits
 from process import output_of, run_python
-from test_cluster_kernels import instantiations
+from test_cluster_kernels import group_instantiations, instantiations
 from test_gru import LARGE, SIZES, SMALL, every_other, inner_transposed, sliced, transposed
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -171,6 +171,21 @@ def test_empty_batch(dtype: torch.dtype) -> None:
     assert results["y"].shape == (4, 0, 10)
     for name, weight in zip(problem.names, problem.weights, strict=True):
         assert_same_bits(results[f"d{name}"], torch.zeros_like(weight), name)
+
+
+@pytest.mark.parametrize("config", group_instantiations(), ids=str)
+def test_accuracy_of_every_group_kernel(config: ClusterConfig) -> None:
+    """Forward by it, more groups than the device runs at a time."""
+    name = f"group_H{config.hidden}_C{config.blocks}_rows{config.rows}"
+    with float32_precision("tf32", "ieee"), gru_ext.use_cuda_kernels(name, "auto"):
+        try:
+            gru_ext.kernels(1, 1, config.hidden, dtype=config.dtype, device="cuda")
+        except RuntimeError as error:
+            pytest.skip(f"this device cannot run it: {error}")
+        batch = config.rows * (torch.cuda.get_device_properties(0).multi_processor_count // config.blocks + 1)
+        for hidden, rows in ((config.hidden, config.rows), (config.hidden - 14, batch)):
+            for options in (PLAIN, Options(bidirectional=True, packed=True)):
+                check_accuracy(cuda_problem(Size(20, rows, 24, hidden), options, config.dtype))
 
 
 # ---- TF32

@@ -1,4 +1,4 @@
-"""The cluster-persistent kernels called by the CUDA operators, without a GPU: accuracy, choice of kernel, bad luck.
+"""The persistent kernels called by the CUDA operators, without a GPU: accuracy, choice of kernel, bad luck.
 
 The host side is as it is, the kernels run in the emulator, and what the device is like is up to the test: how many
 multiprocessors it has, whether it refuses a launch, leaves a wrong value, loses a message or captures a graph.
@@ -74,6 +74,20 @@ def test_accuracy_of_results_and_gradients(size: Size, options: Options, dtype: 
     assert ops.cluster_launches() == 4  # a test and a call, forward and backward
 
 
+@pytest.mark.parametrize("multiprocessors", [4, 9, 40])
+@pytest.mark.parametrize("dtype", CLUSTER, ids=str)
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+@pytest.mark.parametrize("size", [Size(3, 9, 5, 100), Size(4, 33, 2, 128)], ids=str)
+def test_accuracy_by_groups(size: Size, options: Options, dtype: torch.dtype, multiprocessors: int) -> None:
+    """Forward, with one, two or all groups at a time; the backward of an H beyond the cluster kernels is stepwise."""
+    ops = emulate(multiprocessors)
+    ops.use_cuda_kernels("group", "auto")
+    check_accuracy(make_problem(size, options, dtype))
+    launched, groups = ops.cluster_launches(), (2 if options.bidirectional else 1) * -(-size.batch // 16)
+    # The self-test has two tiles and directions.
+    assert launched == sum(-(-n // (multiprocessors // 4)) for n in (4, groups))
+
+
 @pytest.mark.parametrize("name", ["cluster_H64_C1_rows8", "cluster_H64_C4_rows16"])
 def test_a_kernel_can_be_asked_for_by_name(name: str) -> None:
     emulate().use_cuda_kernels(name, name)
@@ -145,7 +159,7 @@ def test_the_fastest_by_the_time_model_serves() -> None:
 
 def test_stepwise_where_clusters_would_be_slower() -> None:
     emulate(multiprocessors=1)
-    name, reason = choice(size=Size(100, 1000, 64, 64))
+    name, reason = choice(size=Size(100, 3000, 64, 64))
     assert name == "stepwise"
     assert "by the time model" in reason
 
@@ -154,7 +168,7 @@ def test_stepwise_where_clusters_would_be_slower() -> None:
     ("dtype", "size", "multiprocessors", "reason"),
     [
         (torch.float64, SMALL, 40, "no float64"),
-        (torch.bfloat16, Size(4, 3, 2, 65), 40, "up to H = 64"),
+        (torch.bfloat16, Size(4, 3, 2, 129), 40, "forward kernels hold R up to H = 128"),
         (torch.bfloat16, Size(2**31, 3, 2, 64), 40, "32 bits"),
         (torch.bfloat16, Size(4, 2**34, 2, 64), 40, "32 bits"),
         (torch.bfloat16, SMALL, 0, "fits on this device"),
@@ -190,12 +204,21 @@ def test_stepwise_can_be_asked_for() -> None:
     assert choice() == ("stepwise", "gru_ext.use_cuda_kernels asks for it")
 
 
-@pytest.mark.parametrize(("name", "reason"), [("cluster", "up to H = 64"), ("cluster_H64_C1_rows8", "up to H = 64")])
-def test_what_is_asked_for_but_cannot_serve_is_an_error(name: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "hidden", "reason"),
+    [
+        ("cluster", 129, "up to H = 128"),
+        ("cluster", 65, "of those for such a call none is that one"),
+        ("cluster_H64_C1_rows8", 65, "of those for such a call none is that one"),
+    ],
+)
+def test_what_is_asked_for_but_cannot_serve_is_an_error(name: str, hidden: int, reason: str) -> None:
     ops = emulate()
     ops.use_cuda_kernels(name, "auto")
-    with pytest.raises(RuntimeError, match=f"asks for {name}, which cannot serve this call with H = 65: .*{reason}"):
-        solve(make_problem(Size(2, 3, 4, 65), Options(), torch.bfloat16))
+    with pytest.raises(
+        RuntimeError, match=f"asks for {name}, which cannot serve this call with H = {hidden}: .*{reason}"
+    ):
+        solve(make_problem(Size(2, 3, 4, hidden), Options(), torch.bfloat16))
 
 
 def test_an_unknown_kernel_is_an_error() -> None:
@@ -206,6 +229,7 @@ def test_an_unknown_kernel_is_an_error() -> None:
 def test_names_of_all_kernels() -> None:
     ops = emulated_operators()
     assert ops.cuda_kernel_names(torch.float32, True) == ["cluster_H64_C4_rows16"]
+    assert ops.cuda_kernel_names(torch.float32, False) == ["cluster_H64_C4_rows16", "group_H128_C4_rows16"]
     assert ops.cuda_kernel_names(torch.float64, True) == []
 
 
@@ -264,7 +288,7 @@ def test_stepwise_when_every_kernel_fails(capfd: pytest.CaptureFixture[str]) -> 
     ops = emulate(refusals=1000)
     problem = make_problem(SMALL, Options(), torch.bfloat16)
     check_accuracy(problem)
-    assert capfd.readouterr().err.count("is not used on") == 4  # two forward, two backward
+    assert capfd.readouterr().err.count("is not used on") == 5  # three forward, two backward
     name, reason = choice()
     assert name == "stepwise"
     assert "could not be launched: refused by the test" in reason

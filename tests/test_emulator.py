@@ -18,6 +18,7 @@ from torch import Tensor
 
 ALONE = ClusterConfig(torch.bfloat16, 64, 1, 8)  # one block
 CLUSTER = ClusterConfig(torch.bfloat16, 64, 4, 16)
+GROUP = ClusterConfig(torch.bfloat16, 64, 4, 16, group=True)
 SIZE = Size(6, 9, 5, 33)  # odd H and two tiles of 8 rows
 SEEDS = range(5)
 PLACE = r"block \d+, warp \d+, lane \d+, step -?\d+, line \d+"
@@ -46,6 +47,12 @@ FWD_FAULTS_CLUSTER = {
     "one_buffer": UNORDERED,
     "a_thread_leaves": "divergence",
     "divergent_shuffle": "divergence",
+}
+FWD_FAULTS_GROUP = {
+    "wrong_tag": f"deadlock|store of a packet where one has not arrived yet|{UNORDERED}",
+    "one_packet_buffer": "deadlock|store of a packet where one has not arrived yet",
+    "no_barrier_after_packets": UNORDERED,
+    "no_group_barrier": UNORDERED,
 }
 BWD_FAULTS = {
     "no_block_barrier": UNORDERED,
@@ -97,6 +104,13 @@ def test_a_fault_of_a_cluster_is_found(problem: Problem, fault: str, report: str
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("fault", "report"), FWD_FAULTS_GROUP.items())
+def test_a_fault_of_a_group_is_found(problem: Problem, fault: str, report: str, seed: int) -> None:
+    with pytest.raises(EmulationError, match=report):
+        cluster_fwd(GROUP, problem, schedule=Schedule(seed=seed, fault=fault))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("fault", "report"), BWD_FAULTS.items())
 def test_a_fault_of_the_backward_is_found(aligned_problem: Problem, fault: str, report: str, seed: int) -> None:
     with pytest.raises(EmulationError, match=f"gru_cluster_bwd: (?s:.*)({report})"):
@@ -105,7 +119,7 @@ def test_a_fault_of_the_backward_is_found(aligned_problem: Problem, fault: str, 
 
 def test_every_fault_has_a_test() -> None:
     names = set(re.findall(r"^GRU_NAME_FAULT\((\w+)\)", (SOURCES / "faults.h").read_text(), re.MULTILINE)) - {"none"}
-    assert names == set(FWD_FAULTS_ALONE) | set(FWD_FAULTS_CLUSTER) | set(BWD_FAULTS)
+    assert names == set(FWD_FAULTS_ALONE) | set(FWD_FAULTS_CLUSTER) | set(FWD_FAULTS_GROUP) | set(BWD_FAULTS)
 
 
 # ---- What is right is not reported, and every schedule gives the same bits

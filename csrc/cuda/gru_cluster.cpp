@@ -152,6 +152,12 @@ const char* forward(const ClusterKernel& kernel, const Sequence& s, const Tensor
   p.y = step_rows(writable<at_t>(y), y);
   p.h_n = writable<at_t>(h_n);
   p.gates = writable<at_t>(gates);
+  Tensor packets;
+  if (kernel.packets > 0) {
+    const int64_t groups = s.D * ((s.B + kernel.rows - 1) / kernel.rows);
+    packets = at::zeros({groups * kernel.packets}, x.options().dtype(at::kLong));
+    p.packets = reinterpret_cast<uint64_t*>(packets.data_ptr<int64_t>());
+  }
   return static_cast<const GruClusterKernel<GruClusterFwdParams<scalar_t>>&>(kernel).launch(p, stream);
 }
 

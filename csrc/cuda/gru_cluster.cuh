@@ -8,6 +8,13 @@
 namespace gru_ext {
 namespace device {
 
+// How the blocks that share out R tell each other of the state.
+enum class Exchange {
+  none,     // there is one block
+  cluster,  // a cluster, by asynchronous stores to shared memory
+  packets   // a group of any blocks of the grid, all of which run at the same time, by packets in global memory
+};
+
 // The operand type of the tensor core for tensors of T, and how many values a 32-bit word of it holds.
 template <typename T>
 struct OperandOf {

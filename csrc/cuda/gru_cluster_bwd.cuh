@@ -38,6 +38,7 @@ namespace device {
 template <typename T_, int Hidden, int C_, int Rows, int Warps, int RegisterTiles>
 struct GruClusterBwdTraits {
   using T = T_;
+  static constexpr Exchange kExchange = C_ == 1 ? Exchange::none : Exchange::cluster;
   static constexpr int kHidden = Hidden, kC = C_, kRows = Rows, kWarps = Warps, kRegisterTiles = RegisterTiles;
   static constexpr int kThreads = Warps * kWarpSize;
   static constexpr int kUnits = Hidden / C_;                 // of a block

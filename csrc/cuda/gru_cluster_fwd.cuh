@@ -26,6 +26,11 @@
 // The cluster barrier before the loop: no store may come before the mbarriers are made and the first h is in place.
 // The one after it: no block may leave while another, after a wait that took too long, still sends to it.
 //
+// Where R is too large for a cluster, or the GPU has none, the C blocks are a group (Exchange::packets). A block sends
+// its units of h' once, as packets in global memory, which here means the L2 cache, and every block fetches all of h:
+// its threads wait for the packets, put them into shared memory, and a block barrier ends that. Again there are two
+// buffers, and whoever sends h(s + 1) has had all of h(s), whose senders had fetched h(s - 1).
+//
 // A wait that takes too long sets `error`; the group then leaves the loop, others follow as their waits end, and all
 // meet at the last barrier.
 #pragma once
@@ -37,9 +42,11 @@ namespace device {
 
 // T: dtype of the tensors. Hidden: the largest H, a multiple of 16 C. RegisterTiles: of the A tiles of a warp, those
 // that are in registers; the others are in shared memory.
-template <typename T_, int Hidden, int C_, int Rows, int Warps, int RegisterTiles>
+template <typename T_, int Hidden, int C_, int Rows, int Warps, int RegisterTiles,
+          Exchange kExchange_ = C_ == 1 ? Exchange::none : Exchange::cluster>
 struct GruClusterFwdTraits {
   using T = T_;
+  static constexpr Exchange kExchange = kExchange_;
   static constexpr int kHidden = Hidden, kC = C_, kRows = Rows, kWarps = Warps, kRegisterTiles = RegisterTiles;
   static constexpr int kThreads = Warps * kWarpSize;
   static constexpr int kUnits = Hidden / C_;           // of a block
@@ -72,8 +79,9 @@ struct GruClusterFwdTraits {
   static constexpr int kSharedBytes =
       kStateOffset + (2 * kStateBytes + kSumBytes > kStageBytes ? 2 * kStateBytes + kSumBytes : kStageBytes);
   static constexpr int kExchangeBytes = Rows * kWords * 4;  // of h: what a block receives in a step
+  static constexpr int kPackets = kExchange == Exchange::packets ? 2 * Rows * kWords : 0;  // of both buffers
 
-  static_assert(C_ >= 1 && C_ <= 16, "a cluster has at most 16 blocks");
+  static_assert(C_ >= 1 && (kExchange == Exchange::packets || C_ <= 16), "a cluster has at most 16 blocks");
   static_assert(Hidden % (16 * C_) == 0, "a block owns whole tiles of 16 units");
   static_assert(Warps % kGroups == 0 && kGroups <= 15, "groups of equal size, a named barrier for each");
   static_assert(kWords % (16 * kGroupWarps) == 0, "ldmatrix loads two tiles of h at a time");
@@ -82,6 +90,7 @@ struct GruClusterFwdTraits {
   static_assert(kStateOffset % 16 == 0 && kStateBytes % 16 == 0, "alignment of asynchronous stores and ldmatrix");
   static_assert(kTiles % kStageTiles == 0 && kStageTiles % 2 == 0, "whole stages, ldmatrix in twos");
   static_assert(kSharedBytes <= (C_ == 1 ? 163 : 227) * 1024, "the shared memory of a block, sm_80 and sm_90");
+  static_assert(kPitch % 2 == 0 && kWords % 2 == 0, "packets are fetched in twos");
 };
 
 template <typename Traits, bool kSaveGates>
@@ -92,12 +101,14 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
   constexpr int C = Traits::kC, kRows = Traits::kRows, kTiles = Traits::kTiles, kPitch = Traits::kPitch;
   constexpr int kRegisterTiles = Traits::kRegisterTiles, kSumPitch = Traits::kSumPitch, kPairs = Traits::kPairs;
   constexpr int kGroupWarps = Traits::kGroupWarps, kStageTiles = Traits::kStageTiles;
+  constexpr Exchange kExchange = Traits::kExchange;
 
   const int thread = thread_index(), warp = thread / kWarpSize, lane = thread % kWarpSize;
-  const int rank = C == 1 ? 0 : cluster_rank();
+  const int rank = kExchange == Exchange::cluster ? cluster_rank() : block_index() % C;
   const int tiles = (p.B + kRows - 1) / kRows;
-  const int direction = block_index() / C / tiles;
-  const int row0 = block_index() / C % tiles * kRows;  // the tile's first
+  const int cluster = (kExchange == Exchange::packets ? p.first_group : 0) + block_index() / C;
+  const int direction = cluster / tiles;
+  const int row0 = cluster % tiles * kRows;  // the tile's first
   const int group = warp % Traits::kGroups, part = warp / Traits::kGroups;
   const int group_thread = part * kWarpSize + lane;
   const int unit0 = rank * Traits::kUnits + group * 16;  // the group's first
@@ -115,8 +126,9 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
                           lane;                                                // (3, kSharedTiles), kWarpSize apart
   float* const bias = reinterpret_cast<float*>(shared + Traits::kBiasOffset);  // (3, kUnits)
   uint64_t* const mbarriers = reinterpret_cast<uint64_t*>(shared + Traits::kMbarrierOffset);
+  uint64_t* const packets = p.packets + static_cast<int64_t>(cluster) * Traits::kPackets;  // (2, rows, kWords)
 
-  if constexpr (C > 1) {
+  if constexpr (kExchange == Exchange::cluster) {
     if (thread == 0) {
       GRU_UNROLL
       for (int i = 0; i < 2; ++i) {
@@ -209,7 +221,7 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
     load_a_x(pair, reverse ? steps - 1 : 0);
   }
 
-  if constexpr (C > 1) {
+  if constexpr (kExchange == Exchange::cluster) {
     GRU_FAULT(no_cluster_barrier, cluster_barrier(), void());
   } else {
     GRU_FAULT(no_barrier_before_first_step, block_barrier(), void());
@@ -223,7 +235,31 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
     at_step(s);
     const int buffer = s % 2, t = reverse ? steps - 1 - s : s;
     if (s > 0) {
-      if constexpr (C > 1) {
+      if constexpr (kExchange == Exchange::packets) {
+        const uint64_t* const from = packets + buffer * kRows * Traits::kWords;
+        uint32_t* const to = state + buffer * kRows * kPitch;
+        constexpr int kTwos = kRows * Traits::kWords / 2, kAtOnce = 4;
+        for (int first = thread; first < kTwos && !failed; first += kAtOnce * Traits::kThreads) {
+          const uint64_t* fetched[kAtOnce];
+          u32x4 values[kAtOnce];
+          GRU_UNROLL
+          for (int i = 0; i < kAtOnce; ++i) {
+            const int two = first + i * Traits::kThreads;
+            fetched[i] = from + (two < kTwos ? two : first) * 2;
+          }
+          failed |=
+              !wait_for_packets(values, fetched, static_cast<uint32_t>(GRU_FAULT(wrong_tag, s, s < 2 ? s : s - 2)));
+          GRU_UNROLL
+          for (int i = 0; i < kAtOnce; ++i) {
+            const int two = first + i * Traits::kThreads;
+            if (two < kTwos) {
+              store_shared(reinterpret_cast<u32x2*>(to + two * 2 / Traits::kWords * kPitch + two * 2 % Traits::kWords),
+                           u32x2{values[i].x, values[i].z});
+            }
+          }
+        }
+        failed = GRU_FAULT(no_barrier_after_packets, block_barrier_or(failed), failed);
+      } else if constexpr (kExchange == Exchange::cluster) {
         const int parity = GRU_FAULT(wrong_parity, (s - 1) / 2 % 2, s / 2 % 2);
         failed |= !mbarrier_wait(mbarriers + buffer, parity);
         if (!failed && (thread == 0 || GRU_FAULT(two_arrivals, false, thread == kWarpSize))) {
@@ -333,10 +369,18 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
         const Words words = Words::of(pair.h[0], pair.h[1]);
         uint32_t* const next = state + (GRU_FAULT(one_buffer, (s + 1) % 2, s % 2) * kRows + pair.row) * kPitch +
                                pair.unit / kValuesPerWord<T>;
-        if constexpr (C == 1) {
+        if constexpr (kExchange == Exchange::none) {
           if (has_row) {
             GRU_UNROLL
             for (int w = 0; w < Words::count; ++w) store_shared(next + w, words.word[w]);
+          }
+        } else if constexpr (kExchange == Exchange::packets) {
+          if (has_row) {
+            uint64_t* const sent = packets +
+                                   (GRU_FAULT(one_packet_buffer, (s + 1) % 2, 0) * kRows + pair.row) * Traits::kWords +
+                                   pair.unit / kValuesPerWord<T>;
+            GRU_UNROLL
+            for (int w = 0; w < Words::count; ++w) store_packet(sent + w, words.word[w], static_cast<uint32_t>(s + 1));
           }
         } else {
           // As many threads as fill 16 bytes gather them, and share out the blocks to send them to.
@@ -384,13 +428,19 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
     store_pair(p.h_n + (static_cast<int64_t>(direction) * p.B + row0 + pair.row) * H + pair.unit, pair.h[0], pair.h[1],
                pair.count, p.paired);
   }
-  if constexpr (C > 1) cluster_barrier();
+  if constexpr (kExchange == Exchange::cluster) cluster_barrier();
 }
 
 template <typename Traits, bool kSaveGates>
 GRU_KERNEL(Traits::kThreads, 1)
 gru_cluster_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
-  if constexpr (Traits::kC == 1 || kHasClusters) gru_cluster_fwd<Traits, kSaveGates>(p);
+  if constexpr (Traits::kExchange == Exchange::none || kHasClusters) gru_cluster_fwd<Traits, kSaveGates>(p);
+}
+
+template <typename Traits, bool kSaveGates>
+GRU_KERNEL(Traits::kThreads, 1)
+gru_group_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
+  gru_cluster_fwd<Traits, kSaveGates>(p);
 }
 
 }  // namespace device

@@ -1,7 +1,9 @@
-// Launches of the cluster-persistent kernels; the instantiations include it.
+// Launches of the cluster-persistent and group-persistent kernels; the instantiations include it.
 #pragma once
 
 #include <cuda_runtime.h>
+
+#include <algorithm>
 
 #include "gru_cluster_bwd.cuh"
 #include "gru_cluster_configs.h"
@@ -10,11 +12,11 @@
 
 namespace gru_ext {
 
-// A launch of so many clusters, with what the kernel needs beyond the default.
+// A launch of so many clusters or groups, with what the kernel needs beyond the default.
 template <typename Traits>
 struct ClusterLaunch {
   cudaLaunchConfig_t config{};
-  cudaLaunchAttribute cluster{};
+  cudaLaunchAttribute attribute{};
   cudaError_t error;
 
   ClusterLaunch(const void* kernel, int clusters, Stream stream) {
@@ -23,14 +25,19 @@ struct ClusterLaunch {
     config.dynamicSmemBytes = Traits::kSharedBytes;
     config.stream = static_cast<cudaStream_t>(stream);
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Traits::kSharedBytes);
-    if (Traits::kC > 8 && error == cudaSuccess) {  // more than every GPU has to offer
-      error = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    if (Traits::kExchange == device::Exchange::cluster) {
+      if (Traits::kC > 8 && error == cudaSuccess) {  // more than every GPU has to offer
+        error = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+      }
+      attribute.id = cudaLaunchAttributeClusterDimension;
+      attribute.val.clusterDim.x = Traits::kC;
+      attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    } else if (Traits::kExchange == device::Exchange::packets) {
+      attribute.id = cudaLaunchAttributeCooperative;  // all blocks at the same time, or an error
+      attribute.val.cooperative = 1;
     }
-    if (Traits::kC > 1) {  // GPUs before sm_90 know nothing of clusters
-      cluster.id = cudaLaunchAttributeClusterDimension;
-      cluster.val.clusterDim.x = Traits::kC;
-      cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-      config.attrs = &cluster;
+    if (Traits::kExchange != device::Exchange::none) {  // GPUs before sm_90 know nothing of clusters
+      config.attrs = &attribute;
       config.numAttrs = 1;
     }
   }
@@ -55,7 +62,7 @@ template <typename Traits>
 int resident_clusters(const void* kernel) {
   ClusterLaunch<Traits> launch(kernel, 1, nullptr);
   int count = 0;
-  if (launch.error == cudaSuccess && Traits::kC > 1) {
+  if (launch.error == cudaSuccess && Traits::kExchange == device::Exchange::cluster) {
     launch.error = cudaOccupancyMaxActiveClusters(&count, kernel, &launch.config);
   } else if (launch.error == cudaSuccess) {
     int device = 0, multiprocessors = 0, blocks = 0;
@@ -67,7 +74,7 @@ int resident_clusters(const void* kernel) {
       launch.error =
           cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, Traits::kThreads, Traits::kSharedBytes);
     }
-    count = blocks * multiprocessors;
+    count = blocks * multiprocessors / Traits::kC;
   }
   return words_of(launch.error) ? 0 : count;
 }
@@ -79,6 +86,23 @@ const char* launch_gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>
       stream);
 }
 
+// As many groups at a time as the device runs.
+template <typename Traits>
+const char* launch_gru_group_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream stream) {
+  const auto kernel =
+      p.gates ? device::gru_group_fwd_kernel<Traits, true> : device::gru_group_fwd_kernel<Traits, false>;
+  const void* const pointer = reinterpret_cast<const void*>(kernel);
+  const int groups = p.D * ((p.B + Traits::kRows - 1) / Traits::kRows), resident = resident_clusters<Traits>(pointer);
+  if (resident == 0) return "no group of so many blocks fits on the device";
+  auto part = p;
+  for (part.first_group = 0; part.first_group < groups; part.first_group += resident) {
+    ClusterLaunch<Traits> launch(pointer, std::min(resident, groups - part.first_group), stream);
+    if (launch.error == cudaSuccess) launch.error = cudaLaunchKernelEx(&launch.config, kernel, part);
+    if (launch.error != cudaSuccess) return words_of(launch.error);
+  }
+  return nullptr;
+}
+
 template <typename Traits>
 const char* launch_gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stream stream) {
   return launch_clusters<Traits>(device::gru_cluster_bwd_kernel<Traits>, p, stream);
@@ -86,14 +110,21 @@ const char* launch_gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>
 
 template <typename Traits>
 GruClusterKernel<GruClusterFwdParams<typename Traits::T>> gru_cluster_fwd_entry() {
-  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes,
+  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, /*packets=*/0,
            [] { return resident_clusters<Traits>((const void*)device::gru_cluster_fwd_kernel<Traits, true>); }},
           launch_gru_cluster_fwd<Traits>};
 }
 
 template <typename Traits>
+GruClusterKernel<GruClusterFwdParams<typename Traits::T>> gru_group_fwd_entry() {
+  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, Traits::kPackets,
+           [] { return resident_clusters<Traits>((const void*)device::gru_group_fwd_kernel<Traits, true>); }},
+          launch_gru_group_fwd<Traits>};
+}
+
+template <typename Traits>
 GruClusterKernel<GruClusterBwdParams<typename Traits::T>> gru_cluster_bwd_entry() {
-  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes,
+  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, /*packets=*/0,
            [] { return resident_clusters<Traits>((const void*)device::gru_cluster_bwd_kernel<Traits>); }},
           launch_gru_cluster_bwd<Traits>};
 }

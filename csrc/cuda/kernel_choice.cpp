@@ -88,7 +88,9 @@ constexpr double kForwardStep = 300, kBackwardStep = 500;  // barriers, gates an
 constexpr double kMultiplyAdds = 1270;                     // a cycle and multiprocessor, of 16-bit values
 constexpr double kSharedBytes = 128;                       // read a cycle from shared memory
 constexpr double kExchangeLatency = 250;
-constexpr double kExchangeBytes = 12;  // a cycle that a multiprocessor receives from others of its cluster
+constexpr double kExchangeBytes = 12;   // a cycle that a multiprocessor receives from others of its cluster
+constexpr double kPacketLatency = 900;  // from the first store of a packet to the end of the block barrier after it
+constexpr double kPacketBytes = 20;     // a cycle that a multiprocessor fetches from the L2 cache, tags included
 constexpr double kAssumedClockRate = 1.98e9;
 constexpr double kClusterSeconds = 10e-6;       // of a call: the launch, and weights on their way to registers
 constexpr double kStepwiseStepSeconds = 10e-6;  // two launches
@@ -106,7 +108,10 @@ double step_cycles(const KernelQuery& query, const ClusterKernel& kernel) {
   const double products = 3 * H * H * rows / (C * kMultiplyAdds) * (tf32 ? 2 : 1);
   const double overflow = kernel.overflow_bytes * std::ceil(rows / 16) / kSharedBytes;
   const double bytes_a_unit = forward && !tf32 ? 2 : 4;
-  const double exchange = C > 1 ? kExchangeLatency + bytes_a_unit * H * rows / kExchangeBytes : 0;
+  const double bytes = bytes_a_unit * H * rows;
+  const double exchange = kernel.packets > 0 ? kPacketLatency + 2 * bytes / kPacketBytes
+                          : C > 1            ? kExchangeLatency + bytes / kExchangeBytes
+                                             : 0;
   return (forward ? kForwardStep : kBackwardStep) + products + overflow + exchange;
 }
 
@@ -138,7 +143,9 @@ std::vector<Candidate> candidates(const KernelQuery& query, std::string& why_not
     why_not = "a CUDA graph is captured, and the cluster kernels' copy of the lengths of a packed batch cannot be";
     return {};
   }
-  why_not = words("the cluster kernels hold R up to H = %d", all.back()->hidden);
+  const auto smaller = [](const ClusterKernel* a, const ClusterKernel* b) { return a->hidden < b->hidden; };
+  why_not = words("the %s kernels hold R up to H = %d", query.pass == Pass::forward ? "forward" : "backward",
+                  (*std::max_element(all.begin(), all.end(), smaller))->hidden);
   const std::lock_guard<std::mutex> lock(mutex);
   DeviceRecord& device = record_of_device();
   if (device.error.device == nullptr) {
@@ -186,7 +193,11 @@ KernelChoice choose_kernels(const KernelQuery& query) {
   choice.clusters = candidates(query, choice.why_stepwise);
   auto& clusters = choice.clusters;
   if (choice.forced) {
-    const auto other = [&](const Candidate& c) { return asked != "cluster" && name_of(*c.kernel) != asked; };
+    const auto other = [&](const Candidate& c) {
+      const std::string name = name_of(*c.kernel);
+      return name != asked && name.substr(0, name.find('_')) != asked;
+    };
+    if (!clusters.empty()) choice.why_stepwise = "of those for such a call none is that one";
     clusters.erase(std::remove_if(clusters.begin(), clusters.end(), other), clusters.end());
     TORCH_CHECK(!clusters.empty(), "gru: gru_ext.use_cuda_kernels asks for ", asked,
                 ", which cannot serve this call with H = ", query.H, ": ", choice.why_stepwise);
@@ -203,7 +214,8 @@ KernelChoice choose_kernels(const KernelQuery& query) {
 }
 
 std::string name_of(const ClusterKernel& kernel) {
-  return words("cluster_H%d_C%d_rows%d", kernel.hidden, kernel.blocks, kernel.rows);
+  return words("%s_H%d_C%d_rows%d", kernel.packets > 0 ? "group" : "cluster", kernel.hidden, kernel.blocks,
+               kernel.rows);
 }
 
 void mark_tested(const ClusterKernel& kernel) {
@@ -268,7 +280,7 @@ std::vector<std::string> cuda_kernel_names(at::ScalarType dtype, bool backward) 
 
 std::tuple<std::string, std::string> use_cuda_kernels(std::string forward, std::string backward) {
   const auto check = [](Pass pass, const std::string& name) {
-    std::vector<std::string> known = {"auto", "stepwise", "cluster"};
+    std::vector<std::string> known = {"auto", "stepwise", "cluster", "group"};
     for (const at::ScalarType dtype : kClusterDtypes) {
       for (const std::string& other : cuda_kernel_names(dtype, pass == Pass::backward)) {
         if (std::find(known.begin(), known.end(), other) == known.end()) known.push_back(other);

@@ -24,12 +24,14 @@ const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<scalar_t, acc_t
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream);
 
-// An instantiation of a cluster-persistent kernel, see gru_cluster_configs.h.
+// An instantiation of a cluster-persistent or group-persistent kernel, see gru_cluster_configs.h. A group is as many
+// blocks of the grid as a launch has the device run at the same time; here "cluster" means either.
 struct ClusterKernel {
   int hidden;          // the largest H
   int blocks;          // of a cluster
   int rows;            // of a tile of the batch
   int overflow_bytes;  // of its weights in shared memory, which a block reads for every 16 rows of a step
+  int packets;         // in global memory, that a group exchanges; 0 for a cluster
   int (*resident)();   // how many clusters the current device runs at a time: 0 if it cannot run them
 };
 

@@ -188,6 +188,47 @@ GRU_DEVICE void ldmatrix_x4_transposed(uint32_t (&words)[4], const void* row) {
                : "memory");
 }
 
+// ---- Packets: exchange between blocks of a grid through global memory, without barriers and fences
+// A packet is 8 bytes that are written and read at once: 4 of payload, and a tag by which the reader knows what it has.
+// All blocks must run at the same time. Nothing but the payload is handed over.
+
+constexpr uint64_t kWaitLimit = 4000000000;  // nanoseconds
+GRU_DEVICE uint64_t nanoseconds() {
+  uint64_t now;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+  return now;
+}
+
+// st.relaxed.gpu.b64
+GRU_DEVICE void store_packet(uint64_t* packet, uint32_t payload, uint32_t tag) {
+  asm volatile("st.relaxed.gpu.global.b64 [%0], %1;" ::"l"(packet), "l"(static_cast<uint64_t>(tag) << 32 | payload)
+               : "memory");
+}
+// ld.relaxed.gpu.v2.b64: two packets, payload and tag of one, then of the other.
+GRU_DEVICE u32x4 load_packets(const uint64_t* packets) {
+  uint64_t first, second;
+  asm volatile("ld.relaxed.gpu.global.v2.b64 {%0, %1}, [%2];" : "=l"(first), "=l"(second) : "l"(packets) : "memory");
+  return {static_cast<uint32_t>(first), static_cast<uint32_t>(first >> 32), static_cast<uint32_t>(second),
+          static_cast<uint32_t>(second >> 32)};
+}
+// Loads N times two packets, again and again until all have the tag; false if after kWaitLimit they have not.
+template <int N>
+GRU_DEVICE bool wait_for_packets(u32x4 (&values)[N], const uint64_t* const (&packets)[N], uint32_t tag) {
+  GRU_UNROLL
+  for (int i = 0; i < N; ++i) values[i] = load_packets(packets[i]);
+  uint64_t start = 0;
+  GRU_UNROLL
+  for (int i = 0; i < N; ++i) {
+    while (values[i].y != tag || values[i].w != tag) {
+      values[i] = load_packets(packets[i]);
+      const uint64_t now = nanoseconds();
+      if (start == 0) start = now;
+      if (now - start > kWaitLimit) return false;
+    }
+  }
+  return true;
+}
+
 // ---- Clusters: blocks that run at the same time and write to each other's shared memory. sm_90 and later.
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
@@ -230,13 +271,7 @@ GRU_DEVICE bool mbarrier_try_wait(uint64_t* barrier, int parity) {
                : "memory");
   return ended != 0;
 }
-// Waits for the phase of this parity; false if it has not ended after kWaitLimit nanoseconds.
-constexpr uint64_t kWaitLimit = 4000000000;
-GRU_DEVICE uint64_t nanoseconds() {
-  uint64_t now;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
-  return now;
-}
+// Waits for the phase of this parity; false if it has not ended after kWaitLimit.
 GRU_DEVICE bool mbarrier_wait(uint64_t* barrier, int parity) {
   if (mbarrier_try_wait(barrier, parity)) return true;
   const uint64_t start = nanoseconds();

@@ -7,6 +7,8 @@
 #include <cstdarg>
 #include <cstdio>
 #include <memory>
+#include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "arithmetic.h"
@@ -32,7 +34,18 @@ struct Cluster;
 struct Warp;
 
 // What a thread is doing. From `barrier` on: all lanes of its warp have to do it together.
-enum class Doing { running, mbarrier_wait, left, barrier, cluster_barrier, warp_barrier, shuffle, mma, ldmatrix };
+enum class Doing {
+  running,
+  mbarrier_wait,
+  packet_wait,
+  left,
+  barrier,
+  cluster_barrier,
+  warp_barrier,
+  shuffle,
+  mma,
+  ldmatrix
+};
 
 const char* name_of(Doing doing) {
   switch (doing) {
@@ -40,6 +53,8 @@ const char* name_of(Doing doing) {
       return "running";
     case Doing::mbarrier_wait:
       return "mbarrier_wait";
+    case Doing::packet_wait:
+      return "wait_for_packets";
     case Doing::left:
       return "out of the kernel";
     case Doing::barrier:
@@ -153,6 +168,12 @@ struct Store {
   int step, line;
 };
 
+// A packet on its way to global memory.
+struct PacketStore {
+  uint64_t* to;
+  uint64_t value;
+};
+
 struct Buffer {
   std::string name;
   const char* begin;
@@ -168,9 +189,12 @@ struct Machine {
   std::vector<Cluster> clusters;
   std::vector<Block> blocks;
   std::vector<Thread> threads;
-  std::vector<Warp*> ready;   // warps with a lane that may run
-  std::vector<Store> stores;  // under way
-  long store_count = 0;
+  std::vector<Warp*> ready;                           // warps with a lane that may run
+  std::vector<Store> stores;                          // under way
+  std::vector<PacketStore> packets;                   // likewise, to global memory
+  std::unordered_set<const uint64_t*> packet_places;  // where they go
+  std::unordered_map<const uint64_t*, std::vector<Thread*>> packet_waiters;
+  long store_count = 0;  // of both
   int alive;
   std::unique_ptr<Failure> failure;
   Clocks clocks;
@@ -427,6 +451,35 @@ void deliver(size_t i) {
   end_phase_if_complete(b);
 }
 
+// ---- Packets
+
+// Whoever waits for a packet there looks again.
+void deliver_packet(size_t i) {
+  Machine& m = *machine;
+  const PacketStore packet = m.packets[i];
+  m.packets[i] = m.packets.back();
+  m.packets.pop_back();
+  m.packet_places.erase(packet.to);
+  *packet.to = packet.value;
+  const auto waiters = m.packet_waiters.find(packet.to);
+  if (waiters == m.packet_waiters.end()) return;
+  for (Thread* t : waiters->second) {
+    t->answer = true;
+    make_ready(t);
+  }
+  m.packet_waiters.erase(waiters);
+}
+
+// Some store that is under way, if there is one.
+bool deliver_any() {
+  Machine& m = *machine;
+  const size_t count = m.stores.size() + m.packets.size();
+  if (count == 0) return false;
+  const size_t i = m.random(static_cast<uint32_t>(count));
+  i < m.stores.size() ? deliver(i) : deliver_packet(i - m.stores.size());
+  return true;
+}
+
 // ---- A launch
 
 void enter_kernel() {
@@ -487,9 +540,16 @@ std::string what_threads_do() {
   return lines > 24 ? text + format("\n  and %d more", lines - 24) : text;
 }
 
-// Ends the waits for mbarriers in vain; false if there are none.
+// Ends the waits for mbarriers and packets in vain; false if there are none.
 bool time_out() {
-  bool any = false;
+  bool any = !machine->packet_waiters.empty();
+  for (const auto& waiters : machine->packet_waiters) {
+    for (Thread* t : waiters.second) {
+      t->answer = false;
+      make_ready(t);
+    }
+  }
+  machine->packet_waiters.clear();
   for (Block& block : machine->blocks) {
     for (Mbarrier& b : block.mbarriers) {
       for (Thread* t : b.waiting) {
@@ -506,12 +566,10 @@ bool time_out() {
 void run() {
   Machine& m = *machine;
   while (m.alive > 0) {
-    if (!m.stores.empty() && m.random(256) < m.delivery) deliver(m.random(m.stores.size()));
+    if (m.random(256) < m.delivery) deliver_any();
     Warp* w = pick_warp();
     if (!w) {
-      if (!m.stores.empty()) {
-        deliver(m.random(m.stores.size()));
-      } else if (!options.time_out || !time_out()) {
+      if (!deliver_any() && (!options.time_out || !time_out())) {
         fail("deadlock: no thread can go on and no store is under way" + what_threads_do());
       }
       continue;
@@ -524,7 +582,8 @@ void run() {
       if (m.failure) throw *m.failure;
     }
   }
-  while (!m.stores.empty()) deliver(0);
+  while (deliver_any()) {
+  }
   for (Block& block : m.blocks) {
     for (Mbarrier& b : block.mbarriers) {
       if (b.bytes < 0) {
@@ -867,6 +926,29 @@ void store_async(void* p, uint64_t* barrier, int rank, const void* value, size_t
               {},     t->release(), t->step, line};
   std::memcpy(store.value, value, bytes);
   m.stores.push_back(store);
+}
+
+void store_packet(uint64_t* packet, uint32_t payload, uint32_t tag, int line) {
+  check_global(packet, sizeof *packet, true, line);
+  Machine& m = *machine;
+  self()->line = line;
+  if (m.store_count++ == options.lost_store) return;
+  // Nobody can have read that one, and everybody should have.
+  if (!m.packet_places.insert(packet).second) fail_here("store of a packet where one has not arrived yet");
+  m.packets.push_back({packet, static_cast<uint64_t>(tag) << 32 | payload});
+}
+
+bool wait_for_packet(const uint64_t* packet, uint32_t tag, uint32_t& payload, int line) {
+  check_global(packet, sizeof *packet, false, line);
+  Thread* t = self();
+  t->line = line;
+  while (*packet >> 32 != tag) {
+    machine->packet_waiters[packet].push_back(t);
+    pause(Doing::packet_wait);
+    if (!t->answer) return false;
+  }
+  payload = static_cast<uint32_t>(*packet);
+  return true;
 }
 
 }  // namespace emulator

@@ -19,6 +19,11 @@ GRU_NAME_FAULT(too_many_bytes)
 GRU_NAME_FAULT(forgets_a_block)
 GRU_NAME_FAULT(no_copy_wait)
 
+// Packets
+GRU_NAME_FAULT(wrong_tag)
+GRU_NAME_FAULT(one_packet_buffer)
+GRU_NAME_FAULT(no_barrier_after_packets)
+
 // Memory
 GRU_NAME_FAULT(one_buffer)
 GRU_NAME_FAULT(one_dgates_buffer)

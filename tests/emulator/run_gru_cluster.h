@@ -36,9 +36,8 @@ Parameters common_parameters() {
   return p;
 }
 
-template <typename Traits>
-void run_fwd() {
-  using T = typename Traits::T;
+template <typename T>
+GruClusterFwdParams<T> fwd_parameters() {
   auto p = common_parameters<GruClusterFwdParams<T>>();
   for (int d = 0; d < p.D; ++d) {
     const std::string suffix = "_" + std::to_string(d);
@@ -50,11 +49,30 @@ void run_fwd() {
   p.y = step_rows<T>("y");
   p.h_n = buffer<T>("h_n");
   p.gates = buffer<T>("gates");
+  return p;
+}
+
+template <typename Traits>
+void run_fwd() {
+  const auto p = fwd_parameters<typename Traits::T>();
   launch(shape_of<Traits>("gru_cluster_fwd", p.B, p.D), [&] {
     if (p.gates) {
       device::gru_cluster_fwd_kernel<Traits, true>(p);
     } else {
       device::gru_cluster_fwd_kernel<Traits, false>(p);
+    }
+  });
+}
+
+template <typename Traits>
+void run_group_fwd() {
+  auto p = fwd_parameters<typename Traits::T>();
+  p.packets = buffer<uint64_t>("packets");
+  launch(shape_of<Traits>("gru_group_fwd", p.B, p.D, /*cluster=*/1), [&] {
+    if (p.gates) {
+      device::gru_group_fwd_kernel<Traits, true>(p);
+    } else {
+      device::gru_group_fwd_kernel<Traits, false>(p);
     }
   });
 }
@@ -82,6 +100,10 @@ void run_bwd() {
   const Kernel fwd_##T##_##hidden##_##C##_##rows(               \
       "gru_cluster_fwd_" #T "_H" #hidden "_C" #C "_rows" #rows, \
       run_fwd<device::GruClusterFwdTraits<T, hidden, C, rows, warps, tiles>>);
+#define GRU_GROUP_FWD(T, hidden, C, rows, warps, tiles)       \
+  const Kernel group_fwd_##T##_##hidden##_##C##_##rows(       \
+      "gru_group_fwd_" #T "_H" #hidden "_C" #C "_rows" #rows, \
+      run_group_fwd<device::GruClusterFwdTraits<T, hidden, C, rows, warps, tiles, device::Exchange::packets>>);
 #define GRU_BWD(T, hidden, C, rows, warps, tiles)               \
   const Kernel bwd_##T##_##hidden##_##C##_##rows(               \
       "gru_cluster_bwd_" #T "_H" #hidden "_C" #C "_rows" #rows, \

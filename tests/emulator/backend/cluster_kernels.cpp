@@ -42,8 +42,8 @@ void name_common(const Parameters& p) {
 }
 
 // As the test has it: refused; or run, and `result` then spoiled. What breaks a rule of the machine fails the call.
-template <typename Traits, typename T, typename Kernel>
-const char* run(const char* name, int B, int D, T* result, const Kernel& kernel) {
+template <typename T, typename Kernel>
+const char* run(const emulator::Shape& shape, T* result, const Kernel& kernel) {
   emulator::EmulatedDevice& device = emulator::device;
   if (device.refusals > 0) {
     --device.refusals;
@@ -53,7 +53,7 @@ const char* run(const char* name, int B, int D, T* result, const Kernel& kernel)
   ++device.launches;
   std::string failure;
   try {
-    emulator::launch(emulator::shape_of<Traits>(name, B, D), kernel);
+    emulator::launch(shape, kernel);
   } catch (const emulator::Failure& f) {
     failure = f.text;
   }
@@ -66,8 +66,8 @@ const char* run(const char* name, int B, int D, T* result, const Kernel& kernel)
   return nullptr;
 }
 
-template <typename Traits>
-const char* run_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream) {
+template <typename Parameters>
+void name_fwd(const Parameters& p) {
   name_common(p);
   for (int d = 0; d < p.D; ++d) {
     name_steps("a_x", p, p.a_x[d], 3 * p.H, false);
@@ -78,13 +78,41 @@ const char* run_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream) {
   name_steps("y", p, p.y, p.D * p.H, true);
   name_values("h_n", p.h_n, state, true);
   name_values("gates", p.gates, p.D * p.N * 4 * p.H, true);
-  return run<Traits>("gru_cluster_fwd_kernel", p.B, p.D, p.h_n, [&] {
+}
+
+template <typename Traits>
+const char* run_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream) {
+  name_fwd(p);
+  return run(emulator::shape_of<Traits>("gru_cluster_fwd_kernel", p.B, p.D), p.h_n, [&] {
     if (p.gates) {
       device::gru_cluster_fwd_kernel<Traits, true>(p);
     } else {
       device::gru_cluster_fwd_kernel<Traits, false>(p);
     }
   });
+}
+
+// As many groups at a time as the device runs.
+template <typename Traits>
+const char* run_group_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream) {
+  const int groups = p.D * ((p.B + Traits::kRows - 1) / Traits::kRows);
+  auto part = p;
+  for (part.first_group = 0; part.first_group < groups; part.first_group += resident<Traits>()) {
+    name_fwd(p);
+    name_values("packets", p.packets, groups * Traits::kPackets, true);
+    const int count = std::min(resident<Traits>(), groups - part.first_group);
+    const auto kernel = [&] {
+      if (p.gates) {
+        device::gru_group_fwd_kernel<Traits, true>(part);
+      } else {
+        device::gru_group_fwd_kernel<Traits, false>(part);
+      }
+    };
+    const char* const error =
+        run({"gru_group_fwd_kernel", count * Traits::kC, 1, Traits::kThreads, Traits::kSharedBytes}, p.h_n, kernel);
+    if (error != nullptr) return error;
+  }
+  return nullptr;
 }
 
 template <typename Traits>
@@ -103,16 +131,24 @@ const char* run_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stream) {
   name_values("dh0", p.dh0, state, true);
   const int tiles = (p.B + Traits::kRows - 1) / Traits::kRows;
   name_values("dbias", p.dbias, int64_t{p.D} * tiles * 4 * p.H, true);
-  return run<Traits>("gru_cluster_bwd_kernel", p.B, p.D, p.dh0, [&] { device::gru_cluster_bwd_kernel<Traits>(p); });
+  return run(emulator::shape_of<Traits>("gru_cluster_bwd_kernel", p.B, p.D), p.dh0,
+             [&] { device::gru_cluster_bwd_kernel<Traits>(p); });
 }
 
 template <typename Traits>
 GruClusterKernel<GruClusterFwdParams<typename Traits::T>> fwd_entry() {
-  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, resident<Traits>}, run_fwd<Traits>};
+  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, /*packets=*/0, resident<Traits>},
+          run_fwd<Traits>};
+}
+template <typename Traits>
+GruClusterKernel<GruClusterFwdParams<typename Traits::T>> group_fwd_entry() {
+  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, Traits::kPackets, resident<Traits>},
+          run_group_fwd<Traits>};
 }
 template <typename Traits>
 GruClusterKernel<GruClusterBwdParams<typename Traits::T>> bwd_entry() {
-  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, resident<Traits>}, run_bwd<Traits>};
+  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, /*packets=*/0, resident<Traits>},
+          run_bwd<Traits>};
 }
 
 }  // namespace
@@ -123,13 +159,16 @@ GruClusterKernel<GruClusterBwdParams<typename Traits::T>> bwd_entry() {
     static const std::vector<GruClusterKernel<Parameters<T>>> kernels = {Entries(T)}; \
     return kernels;                                                                   \
   }
-#define GRU_FWD_16BIT(T)                                       \
-  fwd_entry<device::GruClusterFwdTraits<T, 64, 1, 8, 4, 4>>(), \
-      fwd_entry<device::GruClusterFwdTraits<T, 64, 4, 16, 2, 2>>()
+#define GRU_FWD_16BIT(T)                                            \
+  fwd_entry<device::GruClusterFwdTraits<T, 64, 1, 8, 4, 4>>(),      \
+      fwd_entry<device::GruClusterFwdTraits<T, 64, 4, 16, 2, 2>>(), \
+      group_fwd_entry<device::GruClusterFwdTraits<T, 128, 4, 16, 4, 4, device::Exchange::packets>>()
 #define GRU_BWD_16BIT(T)                                        \
   bwd_entry<device::GruClusterBwdTraits<T, 64, 1, 8, 4, 12>>(), \
       bwd_entry<device::GruClusterBwdTraits<T, 64, 4, 16, 2, 3>>()
-#define GRU_FWD_TF32(T) fwd_entry<device::GruClusterFwdTraits<T, 64, 4, 16, 2, 4>>()
+#define GRU_FWD_TF32(T)                                         \
+  fwd_entry<device::GruClusterFwdTraits<T, 64, 4, 16, 2, 4>>(), \
+      group_fwd_entry<device::GruClusterFwdTraits<T, 128, 4, 16, 4, 8, device::Exchange::packets>>()
 #define GRU_BWD_TF32(T) bwd_entry<device::GruClusterBwdTraits<T, 64, 4, 16, 2, 6>>()
 
 GRU_KERNELS(bfloat16, gru_cluster_fwd_kernels, GruClusterFwdParams, GRU_FWD_16BIT)
