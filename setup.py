@@ -1,4 +1,4 @@
-"""Builds gru_ext._C against the torch that is installed. See README.md for the commands."""
+"""Builds gru_ext/libgru_ext.so against the torch that is installed. See README.md for the commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import runpy
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -126,19 +125,20 @@ def gencode_flags(architectures: str) -> list[str]:
 class BuildExtension(cpp_extension.BuildExtension):
     """Compiles with ninja; says in one sentence what is missing before anything is compiled."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, no_python_abi_suffix=True, **options)
+
     def build_extensions(self) -> None:
-        """Say what is built for CUDA, check for a compiler and Python's headers, then build."""
+        """Say what is built for CUDA, check for a compiler, then build."""
         print(f"gru_ext: CUDA kernels: {CUDA.words}")
         compiler = os.environ.get("CXX", "c++")
         if shutil.which(compiler.split()[0]) is None:
             give_up(f"no C++ compiler '{compiler}' was found; on Debian or Ubuntu, run: apt-get install g++")
-        if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
-            give_up("Python's headers were not found; on Debian or Ubuntu, run: apt-get install python3-dev")
         super().build_extensions()
 
 
 def extension(version: str, cuda: CudaBuild) -> Extension:
-    """Describe gru_ext._C: every .cpp under csrc/ and, with CUDA, every .cu; without, nothing of csrc/cuda."""
+    """Describe libgru_ext.so: every .cpp under csrc/ and, with CUDA, every .cu; without, nothing of csrc/cuda."""
     # Compiled for OpenMP but not linked with a runtime: torch has loaded one, and two pools of threads would compete.
     flags = ["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-g0", "-fvisibility=hidden", "-fopenmp"]
     if platform.machine() in ("x86_64", "AMD64"):
@@ -149,7 +149,7 @@ def extension(version: str, cuda: CudaBuild) -> Extension:
         return [str(path) for path in sorted(found) if cuda.toolkit or path.parts[1] != "cuda"]
 
     arguments: dict[str, Any] = {
-        "name": "gru_ext._C",
+        "name": "gru_ext.libgru_ext",
         "sources": files("*.cpp"),
         "depends": files("*.h"),
         "define_macros": [
@@ -158,10 +158,11 @@ def extension(version: str, cuda: CudaBuild) -> Extension:
             ("GRU_EXT_CUDA_BUILD", f'"{cuda.words}"'),
         ],
         "extra_compile_args": flags,
+        # Programs that link it find it by this name, wherever it lies.
+        "extra_link_args": ["-Wl,-soname,libgru_ext.so"] if platform.system() == "Linux" else [],
     }
     if cuda.toolkit is None:
-        built: Extension = cpp_extension.CppExtension(**arguments)
-        return built
+        return without_python(cpp_extension.CppExtension(**arguments))
     nvcc_flags = ["-O3", "-lineinfo", "-Xcompiler=-fvisibility=hidden"]
     if not os.environ.get("TORCH_CUDA_ARCH_LIST"):  # which torch reads; without it, it builds for this machine's GPUs
         nvcc_flags += gencode_flags(architectures(cuda.toolkit))
@@ -171,8 +172,13 @@ def extension(version: str, cuda: CudaBuild) -> Extension:
     arguments["depends"] = files("*.h", "*.cuh")
     arguments["define_macros"].append(("GRU_EXT_WITH_CUDA", "1"))
     arguments["extra_compile_args"] = {"cxx": flags, "nvcc": nvcc_flags}
-    built = cpp_extension.CUDAExtension(**arguments)
-    return built
+    return without_python(cpp_extension.CUDAExtension(**arguments))
+
+
+def without_python(library: Extension) -> Extension:
+    """The library as programs without Python load it too: nothing of torch's Python part is linked."""
+    library.libraries.remove("torch_python")
+    return library
 
 
 VERSION: str = runpy.run_path(str(ROOT / "gru_ext" / "version.py"))["__version__"]

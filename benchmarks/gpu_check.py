@@ -35,7 +35,7 @@ from benchmarks.contenders.torch import Torch
 from benchmarks.machine import commit
 from benchmarks.measure import Spread, alternate, cuda_clock, ratio
 from benchmarks.suites import Pass, Size
-from gru_ext import _C
+from gru_ext import library
 from gru_ext.info import info
 from gru_ext.kernel_choice import cuda_kernel_names
 
@@ -373,8 +373,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit(f"gpu-check: torch {torch.__version__} sees no GPU on this machine; run it on one that has a GPU")
-    if not _C.has_cuda_kernels:
-        sys.exit(f"gpu-check: this build of gru_ext has no CUDA kernels ({_C.cuda_build})")
+    if not library.has_cuda_kernels:
+        sys.exit(f"gpu-check: this build of gru_ext has no CUDA kernels ({library.cuda_build})")
     if arguments.part:
         run_part(arguments.part)
         return

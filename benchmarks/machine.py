@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import gru_ext
-from gru_ext import _C
+from gru_ext import library
 
 DEFAULT_CACHE, DEFAULT_NEAREST = 32 << 20, 32 << 10
 GPU_REGISTERS = 256 << 10  # bytes of a multiprocessor, of every compute capability from 5.0 on
@@ -61,7 +61,7 @@ def facts(device: torch.device, dtype: torch.dtype, threads: int) -> dict[str, A
         "processor": _processor(),
         "processors available": threads_available(),
         "threads": threads,
-        "cpu_isa": _C.cpu_isa(),
+        "cpu_isa": library.cpu_isa(),
         "clock_mhz": _clocks(),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "system": platform.platform(terse=True),

@@ -44,26 +44,60 @@ struct GateGrads {
   V q;  // of q
 };
 
+// What regularises a step of a unit. Without masks: nothing.
+template <typename V>
+struct NoMasks {
+  GRU_CELL_FUNCTION V candidate(V n) const { return n; }         // what enters the state of n, or of its gradient
+  GRU_CELL_FUNCTION V renewed(V d) const { return d; }           // what the cell computes of d
+  GRU_CELL_FUNCTION V blend(V h, V next) const { return next; }  // the new state, of the old and the cell's
+};
+
+// Zoneout (Krueger et al. 2017) and dropout of the candidate (Semeniuta et al. 2016).
+template <typename V>
+struct CellMasks {
+  V kept;    // the part of its state that the unit keeps: 0 or 1 in training
+  V factor;  // of n: 0 where it is dropped
+
+  GRU_CELL_FUNCTION V candidate(V n) const { return factor * n; }
+  GRU_CELL_FUNCTION V renewed(V d) const { return (V{} + 1 - kept) * d; }
+  GRU_CELL_FUNCTION V blend(V h, V next) const { return kept * h + renewed(next); }
+};
+
+// The new state, of the old one, z and n; and its derivative, which both recurrences share. `d` is dL/dh'. Returns the
+// part of dL/dh that passes through no product (without masks d * z), and n and z in `grads`.
+template <typename Gates, typename V, typename Masks>
+GRU_CELL_FUNCTION V next_state(const Gates& gates, V h, const Masks& masks) {
+  const V n = masks.candidate(gates.n);
+  return masks.blend(h, n + gates.z * (h - n));
+}
+
+template <typename Gates, typename Grads, typename V, typename Masks>
+GRU_CELL_FUNCTION V next_state_bwd(const Gates& gates, V h, V d, Grads& grads, const Masks& masks) {
+  const V one = V{} + 1;
+  const V renewed = masks.renewed(d);
+  grads.n = masks.candidate(renewed * (one - gates.z)) * (one - gates.n * gates.n);
+  grads.z = renewed * (h - masks.candidate(gates.n)) * gates.z * (one - gates.z);
+  return masks.blend(d, d * gates.z);
+}
+
 // Returns h', and the gates in `gates`.
-template <typename Math, typename V>
-GRU_CELL_FUNCTION V cell_fwd(V a_r, V a_z, V a_n, V q, V h, Gates<V>& gates) {
+template <typename Math, typename V, typename Masks = NoMasks<V>>
+GRU_CELL_FUNCTION V cell_fwd(V a_r, V a_z, V a_n, V q, V h, Gates<V>& gates, const Masks& masks = Masks()) {
   gates.r = Math::sigmoid(a_r);
   gates.z = Math::sigmoid(a_z);
   gates.n = Math::tanh(a_n + gates.r * q);
   gates.q = q;
-  return gates.n + gates.z * (h - gates.n);
+  return next_state(gates, h, masks);
 }
 
 // `d` is dL/dh', the gradient of the new state. Returns the part of dL/dh that does not pass through the
-// recurrent product (d * z), and the gradients of the pre-activations in `grads`.
-template <typename V>
-GRU_CELL_FUNCTION V cell_bwd(const Gates<V>& gates, V h, V d, GateGrads<V>& grads) {
-  const V one = V{} + 1;
-  grads.n = d * (one - gates.z) * (one - gates.n * gates.n);
-  grads.z = d * (h - gates.n) * gates.z * (one - gates.z);
-  grads.r = grads.n * gates.q * gates.r * (one - gates.r);
+// recurrent product (without masks d * z), and the gradients of the pre-activations in `grads`.
+template <typename V, typename Masks = NoMasks<V>>
+GRU_CELL_FUNCTION V cell_bwd(const Gates<V>& gates, V h, V d, GateGrads<V>& grads, const Masks& masks = Masks()) {
+  const V past_product = next_state_bwd(gates, h, d, grads, masks);
+  grads.r = grads.n * gates.q * gates.r * (V{} + 1 - gates.r);
   grads.q = grads.n * gates.r;
-  return d * gates.z;
+  return past_product;
 }
 
 // ---- Reset gate before the recurrent product
@@ -91,28 +125,24 @@ GRU_CELL_FUNCTION V reset_fwd(V a_r, V a_z, V h, ResetBeforeGates<V>& gates) {
 }
 
 // The second part, for the z in `gates`. Returns h', and n in `gates`.
-template <typename Math, typename V>
-GRU_CELL_FUNCTION V candidate_fwd(V a_n, V h, ResetBeforeGates<V>& gates) {
+template <typename Math, typename V, typename Masks = NoMasks<V>>
+GRU_CELL_FUNCTION V candidate_fwd(V a_n, V h, ResetBeforeGates<V>& gates, const Masks& masks = Masks()) {
   gates.n = Math::tanh(a_n);
-  return gates.n + gates.z * (h - gates.n);
+  return next_state(gates, h, masks);
 }
 
-// The second part backwards: `d` is dL/dh'. Returns the part of dL/dh that passes through no product (d * z), and n and
-// z in `grads`.
-template <typename V>
-GRU_CELL_FUNCTION V candidate_bwd(const ResetBeforeGates<V>& gates, V h, V d, ResetBeforeGrads<V>& grads) {
-  const V one = V{} + 1;
-  grads.n = d * (one - gates.z) * (one - gates.n * gates.n);
-  grads.z = d * (h - gates.n) * gates.z * (one - gates.z);
-  return d * gates.z;
+// The second part backwards, as `next_state_bwd`.
+template <typename V, typename Masks = NoMasks<V>>
+GRU_CELL_FUNCTION V candidate_bwd(const ResetBeforeGates<V>& gates, V h, V d, ResetBeforeGrads<V>& grads,
+                                  const Masks& masks = Masks()) {
+  return next_state_bwd(gates, h, d, grads, masks);
 }
 
 // The first part backwards: `d` is the gradient of r * h. Returns the part of dL/dh that passes through r * h, and r in
 // `grads`.
 template <typename V>
 GRU_CELL_FUNCTION V reset_bwd(const ResetBeforeGates<V>& gates, V h, V d, ResetBeforeGrads<V>& grads) {
-  const V one = V{} + 1;
-  grads.r = d * h * gates.r * (one - gates.r);
+  grads.r = d * h * gates.r * (V{} + 1 - gates.r);
   return d * gates.r;
 }
 

@@ -1,12 +1,9 @@
-// The operators and their backends, and the Python module `gru_ext._C`.
+// The operators and their backends.
 #include "gru.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 #include <torch/library.h>
 
-#include "cpu/isa.h"
 #include "operators.h"
 #if defined(GRU_EXT_WITH_CUDA)
 #include "cuda/kernel_choice.h"
@@ -86,22 +83,8 @@ TORCH_LIBRARY_IMPL(gru_ext, CUDA, m) {
 #else
   m.impl("gru_fwd", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
   m.impl("gru_bwd", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
+  m.impl("gru_fwd_members", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
+  m.impl("gru_bwd_members", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_cuda_kernels>());
 #endif
   m.impl("gru_int8", torch::CppFunction::makeFromBoxedFunction<&gru_ext::no_int8_cuda_kernels>());
-}
-
-PYBIND11_MODULE(_C, m) {
-  m.attr("version") = GRU_EXT_VERSION;
-  m.attr("built_for_torch") = GRU_EXT_TORCH_VERSION;
-#if defined(GRU_EXT_WITH_CUDA)
-  m.attr("has_cuda_kernels") = true;
-#else
-  m.attr("has_cuda_kernels") = false;
-#endif
-  m.attr("cuda_build") = GRU_EXT_CUDA_BUILD;
-  m.def(
-      "cpu_isa", [] { return std::string(gru_ext::isa_name(gru_ext::cpu_isa())); },
-      "Instruction set that the CPU kernels use.");
-  m.def("available_cpu_isas", &gru_ext::available_isa_names,
-        "Instruction sets that this build has kernels for and this machine can run, narrowest first.");
 }

@@ -32,6 +32,15 @@
   ")"                                                                    \
   " -> (Tensor dx, Tensor dhx, Tensor[] dweights)"
 
+#define GRU_FWD_MEMBERS_SCHEMA \
+  "gru_fwd_members(" GRU_LAYER_SCHEMA ", " GRU_VARIANT_SCHEMA ") -> (Tensor y, Tensor h_n, Tensor gates)"
+#define GRU_BWD_MEMBERS_SCHEMA                                           \
+  "gru_bwd_members(Tensor? dy, Tensor? dh_n, " GRU_LAYER_SCHEMA          \
+  ", Tensor y, Tensor gates, "                                           \
+  "bool need_dx, bool need_dhx, bool need_dweights, " GRU_VARIANT_SCHEMA \
+  ")"                                                                    \
+  " -> (Tensor dx, Tensor dhx, Tensor[] dweights)"
+
 namespace gru_ext {
 
 using OptionalTensor = std::optional<at::Tensor>;
@@ -44,6 +53,11 @@ std::tuple<at::Tensor, at::Tensor> gru_operator(GRU_LAYER_PARAMETERS, bool save_
 template <auto function>
 FwdResult gru_fwd_operator(GRU_LAYER_PARAMETERS, bool save_gates, bool save_y, GRU_VARIANT_PARAMETERS) {
   return function({x, hx, weights, batch_sizes, bidirectional, GRU_VARIANT}, save_gates, save_y);
+}
+
+template <auto function>
+FwdResult gru_fwd_members_operator(GRU_LAYER_PARAMETERS, GRU_VARIANT_PARAMETERS) {
+  return function({x, hx, weights, batch_sizes, bidirectional, GRU_VARIANT});
 }
 
 template <auto function>

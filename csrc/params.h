@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "masks.h"
+
 namespace gru_ext {
 namespace device {
 
@@ -78,10 +80,11 @@ struct GruStepFwdParams {
   const scalar_t* bias_ih;  // (3H), or null in a layer without biases
   const scalar_t* bias_hh;  // (3H), or null likewise
   acc_t* h;                 // (rows, H) the state: read, then replaced by the next
-  scalar_t* h_rounded;      // (rows, H) the next state for the next product; null where that reads h itself
+  scalar_t* h_operand;      // (rows, H) the next state for the next product; null where that reads h itself
   scalar_t* y;              // (rows, H), y_stride between rows: the next state; null where it is not saved
   int64_t y_stride;
   scalar_t* gates;  // (rows, 4, H): r, z, n, q; reset gate before: (rows, 3, H); null where they are not saved
+  DirectionMasks<acc_t> masks;
   // Reset gate before:
   scalar_t* reset;       // (rows, H) r * h, for the second product
   acc_t* z;              // (rows, H) from the first kernel to the second
@@ -104,10 +107,11 @@ struct GruStepBwdParams {
   acc_t* dh;                // (max(rows, product_rows), H): dL/dh without dh_product; before this step, then after
   const acc_t* dh_product;  // (product_rows, H): the part of dL/dh that comes through the recurrent product
   scalar_t* dgates;         // (rows, 4H): gradients of n, r, z, q, in this order; reset gate before: (rows, 3H)
-  scalar_t* h_prev;         // (rows, H): the state before this step; null where it is not needed
+  scalar_t* h_operand;      // (rows, H): the state before this step as the product has it; null where not needed
+  DirectionMasks<acc_t> masks;
   // Reset gate before:
   const acc_t* dreset;  // (rows, H): the gradient of r * h
-  scalar_t* reset;      // (rows, H): r * h; null where h_prev is
+  scalar_t* reset;      // (rows, H): r * h; null where h_operand is
 };
 
 }  // namespace gru_ext

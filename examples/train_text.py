@@ -12,6 +12,10 @@ each other, so a few of the sentences it is validated on were in the training te
 A checkpoint holds everything the next step depends on: a run that was interrupted (Ctrl-C) and resumed on the same
 machine gives the losses of an uninterrupted one, bit for bit.
 
+Started by torchrun, each of its processes reads B / count of the parts, and together they take the steps of one
+process. A checkpoint is that of one process: any number of them goes on from it. Where torchrun restarts them, after
+one has died, they go on from the checkpoint in ``--out``, which all must see.
+
 Letters: T steps, B batch, E embedding, H hidden, L layers, V vocabulary, N characters of a text.
 """
 
@@ -34,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from many_processes import ALONE, Processes, ProcessLostError, join_processes
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -80,6 +85,7 @@ class Settings:
     compile: bool
     compare_steps: int
     checkpoint_every: int
+    timeout: float
     out: str
     quiet: bool
 
@@ -124,16 +130,18 @@ class CharModel(nn.Module):
 
 
 class Trainer:
-    """A model with its optimizer and the state it carries from one batch to the next."""
+    """A model with its optimizer and the state it carries from one batch to the next, of this process's share."""
 
-    def __init__(self, gru: type[nn.Module], vocabulary: int, settings: Settings) -> None:
+    def __init__(self, gru: type[nn.Module], vocabulary: int, settings: Settings, processes: Processes = ALONE) -> None:
         self.model = CharModel(gru, vocabulary, settings.embedding, settings.hidden, settings.layers)
         self.model.to(settings.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.learning_rate)
-        self.batch = settings.batch
+        self.processes = processes
+        self.batch = settings.batch // processes.count
         self.device = torch.device(settings.device)
         self.bf16 = settings.dtype == "bf16"
-        self._forward: Callable[..., Any] = torch.compile(self.model) if settings.compile else self.model
+        replica = processes.replicate(self.model)
+        self._forward: Callable[..., Any] = torch.compile(replica) if settings.compile else replica
         self.reset_state()
 
     def reset_state(self) -> None:
@@ -141,8 +149,11 @@ class Trainer:
         self.state = self.model.initial_state(self.batch)
 
     def loss(self, batch: Batch, state: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean negative log-likelihood, in nats, of a batch (two of (T, B)), and the state after it (L, B, H)."""
-        inputs, targets = batch
+        """The mean negative log-likelihood, in nats, of this process's share of a batch (two of (T, B)); and the state.
+
+        ``state`` and the state after it: (L, B / count, H).
+        """
+        inputs, targets = map(self.processes.share, batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits, state = self._forward(inputs, state)
         return nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten()), state
@@ -155,7 +166,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
         self.optimizer.step()
         self.state = state.detach()
-        return loss.item()
+        return self.processes.mean(loss)
 
     def synchronize(self) -> None:
         """Wait for the device, so that the clock shows finished work."""
@@ -262,7 +273,7 @@ def evaluate(trainer: Trainer, batches: list[Batch]) -> float:
     total = 0.0
     for batch in batches:
         loss, state = trainer.loss(batch, state)
-        total += loss.item()
+        total += trainer.processes.mean(loss)
     return total / len(batches) / math.log(2)
 
 
@@ -287,7 +298,14 @@ def generate(model: CharModel, vocabulary: str, prompt: str, length: int, seed: 
 
 
 def save_checkpoint(trainer: Trainer, progress: Progress, vocabulary: str, text: str, settings: Settings) -> None:
-    """Write all that training goes on from. The file is replaced at once: whenever this is killed, it is whole."""
+    """Write all that training goes on from, in the first process; every process must call this.
+
+    The file is replaced at once: whenever this is killed, it is whole.
+    """
+    state = trainer.processes.gather(trainer.state)
+    progress.saved = progress.step
+    if not trainer.processes.first:
+        return
     checkpoint = {
         "format": FORMAT,
         "settings": asdict(settings),
@@ -298,14 +316,13 @@ def save_checkpoint(trainer: Trainer, progress: Progress, vocabulary: str, text:
         "validation": progress.validation,
         "model": trainer.model.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
-        "state": trainer.state,
+        "state": state,
         "rng": torch.get_rng_state(),
         "rng_cuda": torch.cuda.get_rng_state(trainer.device) if trainer.device.type == "cuda" else None,
     }
     temporary = settings.checkpoint.with_suffix(".tmp")
     torch.save(checkpoint, temporary)
     os.replace(temporary, settings.checkpoint)
-    progress.saved = progress.step
 
 
 def load_checkpoint(path: str) -> dict[str, Any]:
@@ -329,7 +346,7 @@ def restore(checkpoint: dict[str, Any], trainer: Trainer) -> Progress:
     """Put a trainer, and the random numbers, where a checkpoint left them."""
     trainer.model.load_state_dict(checkpoint["model"])
     trainer.optimizer.load_state_dict(checkpoint["optimizer"])
-    trainer.state = checkpoint["state"].to(trainer.device)
+    trainer.state = trainer.processes.share(checkpoint["state"].to(trainer.device)).contiguous()
     torch.set_rng_state(checkpoint["rng"])
     if trainer.device.type == "cuda" and checkpoint["rng_cuda"] is not None:
         torch.cuda.set_rng_state(checkpoint["rng_cuda"], trainer.device)
@@ -392,7 +409,8 @@ def train(
     ):
         if not progress.validation:
             progress.validation.append((0, evaluate(trainer, validation)))
-        while progress.step < total and not interrupted():
+        stopped = False
+        while progress.step < total and not stopped:
             began = time.perf_counter()
             epoch, index = divmod(progress.step, len(training))
             if index == 0:
@@ -410,10 +428,11 @@ def train(
                 progress.validation.append((progress.step, bits))
                 if not settings.quiet:
                     tqdm.write(f"epoch {epoch + 1}, step {progress.step}: {bits:.3f} bits per character in validation")
+            stopped = trainer.processes.any(interrupted(), trainer.device)
             if progress.step % settings.checkpoint_every == 0:
                 save()
         save()
-        if interrupted():
+        if stopped:
             raise KeyboardInterrupt
     if progress.step > start:
         progress.characters_per_second = (progress.step - start) * characters / seconds
@@ -443,14 +462,14 @@ def plot(progress: Progress, path: Path) -> bool:
     return True
 
 
-def compare(vocabulary: int, training: list[Batch], settings: Settings) -> Comparison:
+def compare(vocabulary: int, training: list[Batch], settings: Settings, processes: Processes) -> Comparison:
     """Train a fresh pair of models, one with each GRU, from the same weights on the same batches.
 
     They take turns in blocks of a few steps, so that whatever else the machine does slows both. The first steps warm
     up: they count for the loss curves and not for the times, which are the medians over the blocks.
     """
     torch.manual_seed(settings.seed)
-    pair = [Trainer(gru, vocabulary, settings) for gru in (gru_ext.GRU, nn.GRU)]
+    pair = [Trainer(gru, vocabulary, settings, processes) for gru in (gru_ext.GRU, nn.GRU)]
     pair[1].model.load_state_dict(pair[0].model.state_dict())
     losses: tuple[list[float], list[float]] = ([], [])
     seconds: tuple[list[float], list[float]] = ([], [])
@@ -496,7 +515,7 @@ def report(progress: Progress, comparison: Comparison | None, settings: Settings
     return agree
 
 
-def run(settings: Settings, checkpoint: dict[str, Any] | None) -> int:
+def run(settings: Settings, checkpoint: dict[str, Any] | None, processes: Processes) -> int:
     """Train, sample, compare and report; the exit code.
 
     Raises:
@@ -506,6 +525,8 @@ def run(settings: Settings, checkpoint: dict[str, Any] | None) -> int:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     text = load_text(settings.text)
+    if settings.batch % processes.count:
+        raise UsageError(f"--batch {settings.batch} cannot be shared by {processes.count} processes: give a multiple")
     if checkpoint is not None and checkpoint["text"] != fingerprint(text):
         raise UsageError("the text is not the one the checkpoint was trained on: give that with --text FILE")
     vocabulary = "".join(sorted(set(text))) if checkpoint is None else checkpoint["vocabulary"]
@@ -515,7 +536,7 @@ def run(settings: Settings, checkpoint: dict[str, Any] | None) -> int:
     except OSError as error:
         raise UsageError(f"cannot make the folder {settings.out}: {error.strerror}") from error
 
-    trainer = Trainer(gru_ext.GRU, len(vocabulary), settings)
+    trainer = Trainer(gru_ext.GRU, len(vocabulary), settings, processes)
     progress = Progress() if checkpoint is None else restore(checkpoint, trainer)
 
     def show_sample(when: str) -> None:
@@ -530,13 +551,17 @@ def run(settings: Settings, checkpoint: dict[str, Any] | None) -> int:
         parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
         print(f"{len(text):,} characters, {len(vocabulary)} different ones; a model of {parameters:,} parameters")
     try:
+        if processes.count > 1:
+            save()  # so that what a restart finds in --out is of this run
         if progress.step == 0:
             show_sample("before")
         train(trainer, progress, training, validation, settings, save)
         show_sample("after")
-        comparison = compare(len(vocabulary), training, settings) if settings.compare_steps else None
-        return 0 if report(progress, comparison, settings) else 1
+        comparison = compare(len(vocabulary), training, settings, processes) if settings.compare_steps else None
+        return 0 if not processes.first or report(progress, comparison, settings) else 1
     except KeyboardInterrupt:
+        if not processes.first:
+            return 130
         if progress.saved is None:
             print("interrupted; nothing was saved")
         else:
@@ -584,7 +609,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         description="Train a character model with gru_ext.GRU on real text, and compare it with torch.nn.GRU.",
-        epilog="Exit codes: 0, 1 where the two loss curves do not agree, 2 for a bad argument, 130 after Ctrl-C.",
+        epilog="Exit codes: 0, 1 where the two loss curves do not agree, 2 for a bad argument, 130 after Ctrl-C; 1 too"
+        " where another process of torchrun's is lost.",
         usage="%(prog)s [options]",
     )
     parser.add_argument("--text", metavar="FILE", help="UTF-8 text to learn; without, the Python language reference")
@@ -623,6 +649,13 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument("--threads", metavar="N", type=at_least(1), help="CPU threads; without, PyTorch's choice")
     group.add_argument("--compile", action="store_true", help="use torch.compile (which leaves torch.nn.GRU as it is)")
     add("--compare-steps", "N", at_least(0), 40, "training steps to time beside torch.nn.GRU, 0 for none")
+    group.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=positive,
+        default=300.0,
+        help="of torchrun's processes: how long to wait for one that does not answer (default: %(default)g)",
+    )
     group.add_argument("--quiet", action="store_true", help="print the summary only")
     return parser
 
@@ -651,11 +684,19 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[Settings, dict[str
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         settings, checkpoint = parse_arguments(arguments)
-        return run(settings, checkpoint)
+        with join_processes(settings.device, settings.timeout) as processes:
+            if processes.restarted and settings.checkpoint.exists():
+                settings, checkpoint = parse_arguments([*arguments, f"--resume={settings.checkpoint}"])
+            settings.quiet |= not processes.first
+            return run(settings, checkpoint, processes)
     except UsageError as error:
         make_parser().error(str(error))
+    except ProcessLostError as error:
+        print(f"{error}; go on with: --resume {settings.checkpoint}", file=sys.stderr, flush=True)
+        os._exit(1)  # at once: threads of torch.distributed may still wait for the lost process
 
 
 if __name__ == "__main__":

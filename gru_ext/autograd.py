@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
-from gru_ext import _C as _C  # registers the operators
+from gru_ext import library as library  # registers the operators
 from gru_ext import reference
 from gru_ext.variant import MASKS, PLAIN, Variant
 
@@ -45,6 +45,9 @@ def gru_layer(
     if torch._C._are_functorch_transforms_active():
         y, h_n, _ = GRUFunction.apply(x, hx, batch_sizes, bidirectional, *variant, *weights)
         return y, h_n
+    if variant is PLAIN and save_y:  # their defaults: to pass each takes a tenth of a microsecond
+        plain: Outputs = _ops.gru(x, hx, weights, batch_sizes, bidirectional)
+        return plain
     outputs: Outputs = _ops.gru(x, hx, weights, batch_sizes, bidirectional, save_y, *variant)
     return outputs
 
@@ -139,7 +142,8 @@ class GRUBackwardFunction(Function):
         variant, weights = variant_and_weights[:_VARIANT], variant_and_weights[_VARIANT:]
         # Under vmap, y and gates are slices of what the forward returned.
         y, gates = y.contiguous(), gates.contiguous()
-        dx, dhx, dweights = _ops.gru_bwd(
+        operator = _ops.gru_bwd_members if _are_members(weights) else _ops.gru_bwd
+        dx, dhx, dweights = operator(
             dy, dh_n, x, hx, weights, batch_sizes, bidirectional, y, gates, need_dx, need_dhx, need_dweights, *variant
         )
         return (dx, dhx, *dweights)
@@ -167,7 +171,7 @@ class GRUBackwardFunction(Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:  # noqa: D102
         # Each sample has gradients of the weights of its own.
-        return _one_by_one(GRUBackwardFunction.apply, info.batch_size, in_dims, args)
+        return _call_with_members(GRUBackwardFunction.apply, info.batch_size, in_dims, args, 11 + _VARIANT)
 
 
 def _save_for_double_backward(
@@ -201,14 +205,23 @@ def _gru_bwd_of_tensors(
     The function returns the needed ones of dx, dhx and the weights' gradients, flat.
     """
     optional = (dy, dh_n, x, hx)
+    masks: tuple[Any, ...] = variant[:MASKS]
 
-    def function(*tensors: Tensor) -> tuple[Tensor, ...]:
+    def of_layer(masks: tuple[Any, ...], tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         given = iter(tensors)
         dy, dh_n, x, hx = (None if t is None else next(given) for t in optional)
         assert x is not None
-        dx, dhx, dweights = reference.gru_bwd(dy, dh_n, x, hx, list(given), batch_sizes, bidirectional, variant)
+        varied = Variant(*masks, *variant[MASKS:])
+        dx, dhx, dweights = reference.gru_bwd(dy, dh_n, x, hx, list(given), batch_sizes, bidirectional, varied)
         need_dx, need_dhx, need_dweights = need
         return (*([dx] if need_dx else []), *([dhx] if need_dhx else []), *(dweights if need_dweights else []))
+
+    def function(*tensors: Tensor) -> tuple[Tensor, ...]:
+        if not _are_members(weights):
+            return of_layer(masks, tensors)
+        mask_dims = tuple(None if mask is None else 0 for mask in masks)
+        of_members: tuple[Tensor, ...] = torch.func.vmap(of_layer, in_dims=(mask_dims, 0))(masks, tensors)
+        return of_members
 
     return function, [t for t in (*optional, *weights) if t is not None]
 
@@ -266,9 +279,11 @@ class GRUFunction(Function):
         *variant_and_weights: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
         variant, weights = variant_and_weights[:_VARIANT], variant_and_weights[_VARIANT:]
-        outputs: tuple[Tensor, Tensor, Tensor] = _ops.gru_fwd(
-            x, hx, weights, batch_sizes, bidirectional, True, True, *variant
-        )
+        outputs: tuple[Tensor, Tensor, Tensor]
+        if _are_members(weights):
+            outputs = _ops.gru_fwd_members(x, hx, weights, batch_sizes, bidirectional, *variant)
+        else:
+            outputs = _ops.gru_fwd(x, hx, weights, batch_sizes, bidirectional, True, True, *variant)
         return outputs
 
     @staticmethod
@@ -316,8 +331,9 @@ class GRUFunction(Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:  # noqa: D102
         x, hx, batch_sizes, bidirectional, *rest = args
         x_dim, hx_dim, _, _, *rest_dims = in_dims
-        if any(dim is not None for dim in rest_dims[_VARIANT:]):
-            return _one_by_one(GRUFunction.apply, info.batch_size, in_dims, args)
+        weight_dims = rest_dims[_VARIANT:]
+        if any(dim is not None for dim in weight_dims) or _are_members(rest[_VARIANT:]):
+            return _call_with_members(GRUFunction.apply, info.batch_size, in_dims, args, 4 + _VARIANT)
         # Rows do not depend on one another: the samples become rows of one larger batch (B, V), V inner, which keeps a
         # packed batch sorted.
         samples = info.batch_size
@@ -349,11 +365,30 @@ def _samples_as_rows(tensor: Tensor | None, dim: int | None, samples: int) -> Te
     return tensor.flatten(-3, -2)
 
 
-def _one_by_one(function: Callable[..., Any], samples: int, in_dims: Sequence[Any], args: Sequence[Any]) -> Any:
-    """Call the function on each sample and stack its results along a new first dimension."""
-    results = [
-        function(*(a if dim is None else a.select(dim, i) for a, dim in zip(args, in_dims, strict=True)))
-        for i in range(samples)
-    ]
-    stacked = tuple(torch.stack(values) for values in zip(*results, strict=True))
-    return stacked, (0,) * len(stacked)
+# ---- Members: layers with weights of their own, along a first dimension E of every tensor but batch_sizes
+
+
+def _are_members(weights: Sequence[Tensor]) -> bool:
+    """Whether the weights are those of members: weight_ih (E, 3H, I)."""
+    return weights[0].dim() == 3
+
+
+def _call_with_members(
+    function: Callable[..., Any], samples: int, in_dims: Sequence[Any], args: Sequence[Any], first_weight: int
+) -> Any:
+    """Call ``GRUFunction`` or ``GRUBackwardFunction`` once, with the samples of a vmap as members.
+
+    Where the arguments have members already, each of these becomes one for each sample.
+    """
+    nested = args[first_weight].dim() - (in_dims[first_weight] is not None) == 3
+
+    def with_members(value: Any, dim: int | None) -> Any:
+        if not isinstance(value, Tensor) or value.dtype == torch.int64:  # batch_sizes, the same for all
+            return value
+        members = value.movedim(dim, 0) if dim is not None else value.expand(samples, *value.shape)
+        return members.flatten(0, 1) if nested else members
+
+    results = function(*map(with_members, args, in_dims))
+    if nested:
+        results = tuple(result.unflatten(0, (samples, -1)) for result in results)
+    return results, (0,) * len(results)

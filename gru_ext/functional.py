@@ -15,6 +15,7 @@ from torch import Tensor
 from gru_ext.autograd import gru_layer
 from gru_ext.layout import check_cell_rank, check_cell_sizes, check_rank, check_sizes, run_cell, run_layers
 from gru_ext.padded import gru_padded
+from gru_ext.regularizers import NO_RATES, Rates, check_rates, drop_weights, regularize
 from gru_ext.segments import run_segments
 from gru_ext.variant import PLAIN, Variant
 
@@ -39,6 +40,10 @@ def gru(
     resets: Tensor | None = None,
     reset_state: Tensor | None = None,
     outputs: str = "all",
+    zoneout: float = 0.0,
+    recurrent_dropout: float = 0.0,
+    candidate_dropout: float = 0.0,
+    weight_dropout: float = 0.0,
     reset_after: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Run a GRU of L layers over whole sequences.
@@ -57,7 +62,7 @@ def gru(
         bidirectional: D = 2; the second direction runs from the last step to the first.
         batch_first: the batch is the first dimension of input and output; no effect unbatched or packed.
         dropout: probability of zeroing an element of the output of each layer but the last, while ``training``.
-        training: whether ``dropout`` applies.
+        training: whether ``dropout`` and what drops or keeps units below applies.
         batch_sizes: (T) int64 on the CPU, not increasing: the rows of each step, where ``input`` is the data of a
             ``PackedSequence``. ``hx`` and ``h_n`` are then in the packed (sorted) order.
         lengths: (B) steps of each sequence of a padded batch: integers from 0 to T, in any order, on any device; one
@@ -71,17 +76,29 @@ def gru(
         outputs: "all", or "last": the output is only the last layer's state after each sequence's last step (after
             its first, for the second direction), that is ``h_n``'s last layer. The others are not kept in memory
             where no gradient needs them.
+        zoneout: probability that a unit keeps its state in a step, while ``training``; else every unit keeps this part
+            of it (Krueger et al. 2017, https://arxiv.org/abs/1606.01305).
+        recurrent_dropout: probability that a unit of the state does not enter the recurrent product, for all steps of a
+            sequence alike, while ``training`` (Gal and Ghahramani 2016, https://arxiv.org/abs/1512.05287). The others
+            are divided by ``1 - recurrent_dropout``, here and below. A reset begins another sequence.
+        candidate_dropout: probability that a unit's candidate n does not enter the state in a step, while ``training``
+            (Semeniuta et al. 2016, https://arxiv.org/abs/1603.05118).
+        weight_dropout: probability that an element of weight_hh is zero for all of this call, while ``training``
+            (DropConnect: Wan et al. 2013; Merity et al. 2018, https://arxiv.org/abs/1708.02182).
         reset_after: whether the reset gate is applied after the recurrent product of the candidate, as in
             ``torch.nn.GRU``; False: before it, n = tanh(W_n x + b_in + R_n (r * h) + b_hn), as in Cho et al. 2014
             (https://arxiv.org/abs/1406.1078), section 2.3 (docs/variants.md).
+
+    The masks follow ``torch.manual_seed``, and on a CPU do not depend on the number of threads. Equations:
+    docs/variants.md.
 
     Returns:
         The output, (T, B, D*H) or laid out as the input was, or with ``outputs="last"`` (B, D*H), unbatched (D*H); and
         h_n (L*D, B, H), or (L*D, H) unbatched.
 
     Raises:
-        ValueError: the rank of ``input`` or its dtype, ``num_layers`` or ``outputs`` is wrong, ``lengths`` or
-            ``resets`` come with ``batch_sizes``, or ``reset_state`` without ``resets``.
+        ValueError: the rank of ``input`` or its dtype, ``num_layers`` or ``outputs`` is wrong, a probability is not in
+            [0, 1), ``lengths`` or ``resets`` come with ``batch_sizes``, or ``reset_state`` without ``resets``.
         RuntimeError: a size, a shape, a device, one of the lengths, or the dtype of a tensor but ``input`` is wrong, or
             T is 0.
         NotImplementedError: ``lengths`` or ``resets`` differ between the samples of ``torch.vmap``.
@@ -105,13 +122,24 @@ def gru(
     size, hidden = weights[0].shape[-1], weights[1].shape[-1]
     check_sizes(input, hx, size, hidden, layers, batch_first, batch_sizes)
     per_layer = len(weights) // num_layers
-    variant = _variant(reset_after)
+    rates = NO_RATES
+    regularized = (zoneout, recurrent_dropout, candidate_dropout, weight_dropout) != NO_RATES
+    if regularized:
+        rates = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
+        check_rates("gru", rates)
+        weights = drop_weights(weights, per_layer // directions, weight_dropout, training)
+    recurrence = PLAIN if reset_after else _RESET_BEFORE
 
-    def run(input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None) -> tuple[Tensor, Tensor]:
+    def run(
+        input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None, batch: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         def run_layer(layer: int, x: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor]:
             first = layer * per_layer
             save_y = outputs == "all" or layer + 1 < num_layers
             layer_weights = weights[first : first + per_layer]
+            variant = recurrence
+            if regularized:
+                variant = regularize(recurrence, rates, training, x, hx, batch_sizes, batch, directions, hidden)
             if padded is not None:
                 return gru_padded(x, hx, layer_weights, padded, bidirectional, variant)
             return gru_layer(x, hx, layer_weights, batch_sizes, bidirectional, variant, save_y)
@@ -135,6 +163,9 @@ def gru_cell(
     bias_ih: Tensor | None = None,
     bias_hh: Tensor | None = None,
     *,
+    zoneout: float = 0.0,
+    candidate_dropout: float = 0.0,
+    training: bool = False,
     reset_after: bool = True,
 ) -> Tensor:
     """One step of a GRU.
@@ -146,13 +177,17 @@ def gru_cell(
         weight_hh: (3H, H).
         bias_ih: (3H), or None together with ``bias_hh``.
         bias_hh: (3H), or None together with ``bias_ih``.
+        zoneout: as in ``gru``.
+        candidate_dropout: as in ``gru``.
+        training: whether they draw masks.
         reset_after: as in ``gru``.
 
     Returns:
         The next state, (B, H) or (H).
 
     Raises:
-        ValueError: the rank of ``input`` or ``hx`` is wrong, or only one of the biases is given.
+        ValueError: the rank of ``input`` or ``hx`` is wrong, only one of the biases is given, or a probability is not
+            in [0, 1).
         RuntimeError: a size, a shape, a dtype or a device is wrong.
     """
     check_cell_rank(input, hx)
@@ -162,11 +197,17 @@ def gru_cell(
     input, hx, *weights = _autocast(input, hx, weight_ih, weight_hh, *biases)
     _check_dtypes_and_devices("gru_cell", input, hx, weights, RuntimeError)
     check_cell_sizes(input, hx, weight_ih.shape[-1], weight_hh.shape[-1])
-    return run_cell(lambda x, h: gru_layer(x, h, weights, None, False, _variant(reset_after)), input, hx)
+    recurrence = PLAIN if reset_after else _RESET_BEFORE
+    rates = Rates(zoneout, candidate_dropout=candidate_dropout)
+    if rates == NO_RATES:
+        return run_cell(lambda x, h: gru_layer(x, h, weights, None, False, recurrence), input, hx)
+    check_rates("gru_cell", rates)
 
+    def run_layer(x: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor]:
+        variant = regularize(recurrence, rates, training, x, h, None, None, 1, weight_hh.shape[-1])
+        return gru_layer(x, h, weights, None, False, variant)
 
-def _variant(reset_after: bool) -> Variant:
-    return PLAIN if reset_after else _RESET_BEFORE
+    return run_cell(run_layer, input, hx)
 
 
 def check_outputs(op: str, outputs: str) -> None:

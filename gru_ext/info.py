@@ -6,29 +6,31 @@ import platform
 
 import torch
 
-from gru_ext import _C
+from gru_ext import library
 
 
 def _devices() -> str:
     devices = [f"cpu ({torch.get_num_threads()} threads)"]
     for index in range(torch.cuda.device_count()):
         major, minor = torch.cuda.get_device_capability(index)
-        kernels = "" if _C.has_cuda_kernels else "; no gru_ext kernels in this build"
+        kernels = "" if library.has_cuda_kernels else "; no gru_ext kernels in this build"
         devices.append(f"cuda:{index} ({torch.cuda.get_device_name(index)}, {major}.{minor}{kernels})")
     return ", ".join(devices)
 
 
 def info() -> dict[str, str]:
     """Version and build facts, each as a line of text, under a short name."""
+    isas = ", ".join(library.available_cpu_isas())
     return {
-        "gru_ext": _C.version,
+        "gru_ext": library.version,
         "python": platform.python_version(),
-        "torch": f"{torch.__version__} (built against {_C.built_for_torch})",
-        "cpu kernels": f"{_C.cpu_isa()} in use, of {', '.join(_C.available_cpu_isas())}; GRU_EXT_CPU_ISA chooses",
-        "cuda kernels": f"stepwise and cluster-persistent; built by {_C.cuda_build}"
-        if _C.has_cuda_kernels
-        else _C.cuda_build,
+        "torch": f"{torch.__version__} (built against {library.built_for_torch})",
+        "cpu kernels": f"{library.cpu_isa()} in use, of {isas}; GRU_EXT_CPU_ISA chooses",
+        "cuda kernels": f"stepwise and cluster-persistent; built by {library.cuda_build}"
+        if library.has_cuda_kernels
+        else library.cuda_build,
         "devices": _devices(),
+        "library": str(library.path),
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gru_ext import _C
+from gru_ext import library
 
 _FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -69,12 +69,12 @@ def kernels(
         raise ValueError(f"kernels: expected dtype float32, float64, bfloat16 or float16, got {dtype}")
     device = torch.get_default_device() if device is None else torch.device(device)
     if device.type == "cpu":
-        kernel = Kernel(f"cpu_{_C.cpu_isa()}", "the widest instruction set that this machine and this build know")
+        kernel = Kernel(f"cpu_{library.cpu_isa()}", "the widest instruction set that this machine and this build know")
         return Kernels(kernel, kernel)
     if device.type != "cuda":
         raise RuntimeError(f"kernels: expected a device of type cpu or cuda, got {device.type}")
-    if not _C.has_cuda_kernels:
-        raise RuntimeError(f"kernels: this build of gru_ext has no CUDA kernels ({_C.cuda_build})")
+    if not library.has_cuda_kernels:
+        raise RuntimeError(f"kernels: this build of gru_ext has no CUDA kernels ({library.cuda_build})")
     with torch.cuda.device(device):
         forward, backward = (
             Kernel(*torch.ops.gru_ext.cuda_kernel(dtype, steps, batch, hidden_size, bidirectional, packed, is_backward))
@@ -85,7 +85,7 @@ def kernels(
 
 def cuda_kernel_names(dtype: torch.dtype, backward: bool = False) -> list[str]:
     """Name the cluster kernels of a dtype that this build has; none without CUDA."""
-    names: list[str] = torch.ops.gru_ext.cuda_kernel_names(dtype, backward) if _C.has_cuda_kernels else []
+    names: list[str] = torch.ops.gru_ext.cuda_kernel_names(dtype, backward) if library.has_cuda_kernels else []
     return names
 
 
@@ -105,8 +105,8 @@ def use_cuda_kernels(forward: str = "auto", backward: str | None = None) -> Iter
         ValueError: no kernel has such a name.
         RuntimeError: this build has no CUDA kernels. Operators raise it where what is asked for cannot serve.
     """
-    if not _C.has_cuda_kernels:
-        raise RuntimeError(f"use_cuda_kernels: this build of gru_ext has no CUDA kernels ({_C.cuda_build})")
+    if not library.has_cuda_kernels:
+        raise RuntimeError(f"use_cuda_kernels: this build of gru_ext has no CUDA kernels ({library.cuda_build})")
     before = torch.ops.gru_ext.use_cuda_kernels(forward, forward if backward is None else backward)
     try:
         yield
@@ -115,5 +115,5 @@ def use_cuda_kernels(forward: str = "auto", backward: str | None = None) -> Iter
 
 
 _asked = os.environ.get("GRU_EXT_CUDA_KERNELS")
-if _asked and _C.has_cuda_kernels:
+if _asked and library.has_cuda_kernels:
     torch.ops.gru_ext.use_cuda_kernels(_asked, _asked)

@@ -9,7 +9,7 @@ import math
 import numbers
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, NoReturn, overload
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gru_ext import functional
 from gru_ext.layout import run_packed
+from gru_ext.regularizers import Rates, check_rates
 from gru_ext.sharing import check_recurrence, share
 
 __all__ = ["GRU", "GRUCell"]
@@ -41,6 +42,13 @@ def describe(module: nn.Module, **defaults: Any) -> str:
     given = {name: getattr(module, name) for name in defaults}
     parts = [f"{name}={value}" for name, value in given.items() if value != defaults[name]]
     return ", ".join([f"{module.input_size}, {module.hidden_size}", *parts])
+
+
+def refuse_script(module: nn.Module) -> NoReturn:
+    """Raise what ``torch.jit.script`` of a model with this module deserves, which asks each module before it begins."""
+    raise NotImplementedError(
+        f"{type(module).__name__}: torch.jit.script cannot compile it; use torch.export or torch.compile"
+    )
 
 
 def _reset_parameters(module: GRU | GRUCell) -> None:
@@ -78,13 +86,23 @@ class GRU(nn.Module):
         dtype: of the parameters: float32, float64, bfloat16 or float16.
         outputs: "all", the default; or "last", where the output is only the last layer's state after each sequence's
             last step, (B, D*H), and the other states are not kept in memory where no gradient needs them.
+        zoneout: probability that a unit keeps its state in a step; in ``eval()`` every unit keeps this part of it.
+            Default 0.
+        recurrent_dropout: probability that a unit of the state does not enter the recurrent product, for all steps of a
+            sequence alike; default 0.
+        candidate_dropout: probability that a unit's candidate n does not enter the state in a step; default 0.
+        weight_dropout: probability that an element of weight_hh is zero for all of a call; default 0.
         reset_after: whether the reset gate is applied after the recurrent product of the candidate, default True, as in
             ``torch.nn.GRU``; False: before it, as in Cho et al. 2014 (https://arxiv.org/abs/1406.1078). The parameters
             are the same.
 
+    The four probabilities apply in training, zoneout in ``eval()`` too, to every layer and direction, and go together
+    in any way; the papers are named in ``functional.gru``, the equations in docs/variants.md.
+
     Raises:
         TypeError: a size is not an int, a flag not a bool, or ``dropout`` None or complex.
-        ValueError: a size is below 1, ``dropout`` not a number in [0, 1], or ``outputs`` neither "all" nor "last".
+        ValueError: a size is below 1, ``dropout`` not a number in [0, 1], another probability not one in [0, 1), or
+            ``outputs`` neither "all" nor "last".
     """
 
     __constants__ = (
@@ -97,7 +115,6 @@ class GRU(nn.Module):
         "bidirectional",
     )
     # Arguments that torch.nn.GRU does not have, with the values for which it does the same.
-    beyond_torch: ClassVar[dict[str, Any]] = {"outputs": "all", "reset_after": True}
     input_size: int
     hidden_size: int
     num_layers: int
@@ -105,8 +122,21 @@ class GRU(nn.Module):
     batch_first: bool
     dropout: float
     bidirectional: bool
-    outputs: str = "all"  # of modules pickled before they had it, too
-    reset_after: bool = True  # likewise
+    # The arguments that torch.nn.GRU does not have, and their defaults; also of modules pickled without them.
+    beyond_torch: ClassVar[dict[str, Any]] = {
+        "outputs": "all",
+        "zoneout": 0.0,
+        "recurrent_dropout": 0.0,
+        "candidate_dropout": 0.0,
+        "weight_dropout": 0.0,
+        "reset_after": True,
+    }
+    outputs: str = "all"
+    zoneout: float = 0.0
+    recurrent_dropout: float = 0.0
+    candidate_dropout: float = 0.0
+    weight_dropout: float = 0.0
+    reset_after: bool = True
 
     def __init__(
         self,
@@ -121,10 +151,16 @@ class GRU(nn.Module):
         dtype: torch.dtype | None = None,
         *,
         outputs: str = "all",
+        zoneout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        candidate_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
         reset_after: bool = True,
     ) -> None:
         super().__init__()
         functional.check_outputs("GRU", outputs)
+        rates = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
+        check_rates("GRU", rates)
         for name, size in (
             ("input_size", input_size),
             ("hidden_size", hidden_size),
@@ -155,6 +191,8 @@ class GRU(nn.Module):
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
         self.outputs = outputs
+        for name, rate in rates._asdict().items():
+            setattr(self, name, float(rate))
         self.reset_after = reset_after
         self._weight_names: list[str] = []
         directions = 2 if bidirectional else 1
@@ -270,20 +308,19 @@ class GRU(nn.Module):
             resets=resets,
             reset_state=reset_state,
             outputs=self.outputs,
+            zoneout=self.zoneout,
+            recurrent_dropout=self.recurrent_dropout,
+            candidate_dropout=self.candidate_dropout,
+            weight_dropout=self.weight_dropout,
             reset_after=self.reset_after,
         )
 
+    __prepare_scriptable__ = refuse_script
+
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults, as ``torch.nn.GRU`` prints them."""
-        return describe(
-            self,
-            num_layers=1,
-            bias=True,
-            batch_first=False,
-            dropout=0,
-            bidirectional=False,
-            **self.beyond_torch,
-        )
+        defaults: dict[str, Any] = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0}
+        return describe(self, **defaults, bidirectional=False, **self.beyond_torch)
 
     @classmethod
     def from_torch(cls, module: nn.GRU) -> GRU:
@@ -321,19 +358,25 @@ class GRUCell(nn.Module):
         bias: whether the cell has biases, default True.
         device: of the parameters.
         dtype: of the parameters: float32, float64, bfloat16 or float16.
+        zoneout: as in ``GRU``.
+        candidate_dropout: as in ``GRU``. A cell knows of no sequence, so it has none of ``GRU``'s dropouts that keep
+            their masks for one.
         reset_after: as in ``GRU``, default True.
 
     Raises:
         TypeError: a size is not an int, or a flag not a bool.
-        ValueError: a size is below 1.
+        ValueError: a size is below 1, or a probability not a number in [0, 1).
     """
 
     __constants__ = ("input_size", "hidden_size", "bias")
-    beyond_torch: ClassVar[dict[str, Any]] = {"reset_after": True}  # as in GRU
     input_size: int
     hidden_size: int
     bias: bool
-    reset_after: bool = True  # of modules pickled before they had it, too
+    # As in GRU.
+    beyond_torch: ClassVar[dict[str, Any]] = {"zoneout": 0.0, "candidate_dropout": 0.0, "reset_after": True}
+    zoneout: float = 0.0
+    candidate_dropout: float = 0.0
+    reset_after: bool = True
 
     def __init__(
         self,
@@ -343,9 +386,12 @@ class GRUCell(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
+        zoneout: float = 0.0,
+        candidate_dropout: float = 0.0,
         reset_after: bool = True,
     ) -> None:
         super().__init__()
+        check_rates("GRUCell", Rates(zoneout, candidate_dropout=candidate_dropout))
         check_size("GRUCell", "input_size", input_size)
         check_size("GRUCell", "hidden_size", hidden_size)
         check_flag("GRUCell", "bias", bias)
@@ -353,6 +399,8 @@ class GRUCell(nn.Module):
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
+        self.zoneout = float(zoneout)
+        self.candidate_dropout = float(candidate_dropout)
         self.reset_after = reset_after
 
         def parameter(*shape: int) -> nn.Parameter:
@@ -383,8 +431,17 @@ class GRUCell(nn.Module):
             RuntimeError: a size, a shape, a dtype or a device is wrong.
         """
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        parameters = (_parameter(self, name) for name in names)
-        return functional.gru_cell(input, hx, *parameters, reset_after=self.reset_after)
+        return functional.gru_cell(
+            input,
+            hx,
+            *(_parameter(self, name) for name in names),
+            zoneout=self.zoneout,
+            candidate_dropout=self.candidate_dropout,
+            training=self.training,
+            reset_after=self.reset_after,
+        )
+
+    __prepare_scriptable__ = refuse_script
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults, as ``torch.nn.GRUCell`` prints them."""

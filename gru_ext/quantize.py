@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from gru_ext import _C as _C  # registers the operator
+from gru_ext import library as library  # registers the operator
 from gru_ext.layout import check_cell_rank, check_cell_sizes, check_rank, check_sizes, run_cell, run_layers, run_packed
-from gru_ext.modules import GRU, GRUCell, check_flag, check_size, describe
+from gru_ext.modules import GRU, GRUCell, check_flag, check_size, describe, refuse_script
 from gru_ext.reference import LARGEST_INT8, quantize_rows
 from gru_ext.replace import replace_modules
 from gru_ext.sharing import check_plain, check_recurrence, share_mode_and_hooks
@@ -26,6 +26,8 @@ __all__ = ["QuantizedGRU", "QuantizedGRUCell", "quantize_dynamic"]
 Model = TypeVar("Model", bound=nn.Module)
 
 _ops = torch.ops.gru_ext
+
+_ONLY_IN_TRAINING = ("recurrent_dropout", "candidate_dropout", "weight_dropout")
 
 UNITS, COLUMNS = 16, 4  # of a word of packed weights: a vector of dot products of four columns
 MOST_COLUMNS = (2**31 - 1) // (255 * LARGEST_INT8)  # an int32 surely holds their sum, of unsigned times signed bytes
@@ -47,8 +49,9 @@ def quantize_dynamic(module: Model, inplace: bool = False) -> Model | QuantizedG
 
     Raises:
         TypeError: a GRU in it is parametrized, pruned or weight-normed.
-        ValueError: a GRU in it has another recurrence than ``torch.nn.GRU``, is not float32, not on the CPU, or has a
-            weight that is not finite, or more than 66,311 columns. Whatever is raised, nothing has been replaced.
+        ValueError: a GRU in it has another recurrence or output in ``eval()`` than ``torch.nn.GRU``, is not float32,
+            not on the CPU, or has a weight that is not finite, or more than 66,311 columns. Whatever is raised, nothing
+            has been replaced.
     """
     model = module if inplace else copy.deepcopy(module)
     makers: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
@@ -101,6 +104,7 @@ class _QuantizedModule(nn.Module):
     input_size: int
     hidden_size: int
     bias: bool
+    __prepare_scriptable__ = refuse_script
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool) -> None:
         super().__init__()
@@ -135,7 +139,7 @@ class _QuantizedModule(nn.Module):
 
     def _take(self, source: nn.Module) -> None:
         """Round the weights of a float module of the same sizes; copy its biases, share its mode and hooks."""
-        check_recurrence("quantize_dynamic", source)
+        check_recurrence("quantize_dynamic", source, allowed=_ONLY_IN_TRAINING)
         check_plain(source, self._float_names)
         for name, parameter in source.named_parameters():
             _check_float(source, name, parameter)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gru_ext import _C as _C  # registers the operator
+from gru_ext import library as library  # registers the operator
 from gru_ext.layout import Outputs, last_output
 
 _ops = torch.ops.gru_ext
@@ -67,7 +67,7 @@ def _select(states: Tensor, rows: Tensor, directions: int) -> Tensor:
 
 
 def run_segments(
-    run: Callable[[Tensor, Tensor | None, Tensor], Outputs],
+    run: Callable[[Tensor, Tensor | None, Tensor, int], Outputs],
     input: Tensor,
     hx: Tensor | None,
     layers: int,
@@ -81,8 +81,8 @@ def run_segments(
 ) -> Outputs:
     """Run all layers on the segments of a padded batch; arguments and results laid out as in ``functional.gru``.
 
-    ``run`` takes the segments (N, I), their initial states (L*D, S, H) and batch_sizes to the output (N, D*H) and the
-    states (L*D, S, H) after their last steps; ``layers`` is L*D.
+    ``run`` takes the segments (N, I), their initial states (L*D, S, H), batch_sizes and S to the output (N, D*H) and
+    the states (L*D, S, H) after their last steps; ``layers`` is L*D.
     """
     batched = input.dim() == 3
     if lengths is not None and not isinstance(lengths, Tensor):
@@ -110,7 +110,9 @@ def run_segments(
         lengths, resets, input.shape[1 if batch_first else 0], batch, batch_first, input.device
     )
     segments = Segments(rows, batch_sizes, starts, ends, complete=lengths is None)
-    packed, states = run(segments.pack(input), segments.first_states(hx, reset_state, directions), segments.batch_sizes)
+    packed, states = run(
+        segments.pack(input), segments.first_states(hx, reset_state, directions), batch_sizes, starts.shape[1]
+    )
     h_n = segments.last_states(states, hx, directions)
     if not batched:
         h_n = h_n.squeeze(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, TypeVar
 
 from torch import nn
@@ -31,11 +31,11 @@ def share(
     return target
 
 
-def check_recurrence(operation: str, source: nn.Module) -> None:
+def check_recurrence(operation: str, source: nn.Module, allowed: Collection[str] = ()) -> None:
     """Raise ValueError if the module has what ``torch.nn``'s does not: see ``beyond_torch`` of GRU and GRUCell."""
     for name, default in getattr(type(source), "beyond_torch", {}).items():
         value = getattr(source, name)
-        if value != default:
+        if value != default and name not in allowed:
             raise ValueError(
                 f"{operation}: expected {type(source).__name__} with {name}={default!r}, as torch.nn has it,"
                 f" got {name}={value!r}"

@@ -15,6 +15,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 import gru_ext
 from gru_ext import functional, reference
+from gru_ext.autograd import gru_layer
+from gru_ext.variant import Variant
 
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 WEIGHT_KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -200,3 +202,35 @@ def solve_all(layer: Layer, problems: Sequence[Problem]) -> dict[str, Tensor]:
     """``solve`` for several problems of one shape; each result stacked."""
     results = [solve(layer, problem) for problem in problems]
     return {name: torch.stack([result[name] for result in results]) for name in results[0]}
+
+
+def variants_of(problem: Problem, reset_after: bool = True) -> dict[str, Variant]:
+    """Masks of each kind for a problem, alone and together, and the zoneout of eval mode."""
+    directions = 2 if problem.bidirectional else 1
+    hidden = problem.weights[1].shape[1]
+    rows = problem.x.shape[:-1].numel()
+    assert problem.dh_n is not None
+    of_steps, of_states = (directions, rows, hidden), problem.dh_n.shape
+    zoneout, recurrent, candidate = (torch.rand(shape) < 0.6 for shape in (of_steps, of_states, of_steps))
+    alone = {
+        "zoneout": Variant(zoneout_mask=zoneout),
+        "zoneout of eval mode": Variant(zoneout=0.3),
+        "recurrent dropout": Variant(recurrent_mask=recurrent, recurrent_dropout=0.4),
+        "candidate dropout": Variant(candidate_mask=candidate, candidate_dropout=0.4),
+        "all": Variant(zoneout, recurrent, candidate, 0.0, 0.4, 0.4),
+    }
+    return {name: variant._replace(reset_after=reset_after) for name, variant in alone.items()}
+
+
+def layer_with(variant: Variant) -> Layer:
+    """``gru_layer`` with a variant as a Layer."""
+    return lambda x, hx, weights, batch_sizes, bidirectional: gru_layer(
+        x, hx, weights, batch_sizes, bidirectional, variant
+    )
+
+
+def reference_with(variant: Variant) -> Layer:
+    """``reference.gru`` with a variant as a Layer."""
+    return lambda x, hx, weights, batch_sizes, bidirectional: reference.gru(
+        x, hx, weights, batch_sizes, bidirectional, variant
+    )

@@ -33,7 +33,7 @@ print(json.dumps({
     "file": gru_ext.__file__,
     "registered": {op: has(f"gru_ext::{op}", "CUDA") for op in ("gru_fwd", "gru_bwd")},
     "cluster": torch.ops.gru_ext.use_cuda_kernels("group_H2048_C128_rows8", "cluster_H512_C8_rows8"),
-    "has_cuda_kernels": gru_ext._C.has_cuda_kernels,
+    "has_cuda_kernels": gru_ext.library.has_cuda_kernels,
     "info": info()["cuda kernels"],
 }))
 """

@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 
-from gru_ext import _C
+from gru_ext import library
 
 with warnings.catch_warnings():
     # Forward-mode differentiation loads this on first use; it meets the deprecation of torch's own torch.jit.script.
@@ -26,8 +26,8 @@ def _seed() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests marked cuda where they cannot run."""
-    if not _C.has_cuda_kernels:
-        reason = f"CUDA kernels {_C.cuda_build}"
+    if not library.has_cuda_kernels:
+        reason = f"CUDA kernels {library.cuda_build}"
     elif not torch.cuda.is_available():
         reason = "no CUDA device"
     else:

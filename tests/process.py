@@ -14,7 +14,7 @@ TESTS = Path(__file__).parent
 
 def run_python(
     *arguments: str | Path,
-    path: Sequence[Path] = (TESTS,),
+    path: Sequence[Path] = (ROOT, TESTS),
     environment: Mapping[str, str] | None = None,
     directory: Path = ROOT,
     timeout: float = 120.0,

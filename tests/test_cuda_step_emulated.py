@@ -14,7 +14,20 @@ from typing import Any
 import cases
 import pytest
 import torch
-from cases import ALL_OPTIONS, FLOATING, Layer, Options, Problem, Size, exact, framework, make_problem, solve_all
+from cases import (
+    ALL_OPTIONS,
+    FLOATING,
+    Layer,
+    Options,
+    Problem,
+    Size,
+    exact,
+    framework,
+    make_problem,
+    reference_with,
+    solve_all,
+    variants_of,
+)
 from compare import assert_all_accurate, assert_all_near, assert_same_bits
 from emulated_backend import emulated_operators
 from test_reset_before import plain
@@ -104,6 +117,16 @@ def test_accuracy_with_the_reset_gate_before_the_product(size: Size, options: Op
 @pytest.mark.parametrize(("size", "options"), LARGE, ids=str)
 def test_accuracy_of_more_rows_with_the_reset_gate_before(size: Size, options: Options, dtype: torch.dtype) -> None:
     check_accuracy(make_problem(size, options, dtype), framework=plain, exact=plain, reset_after=False)
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize(("size", "options"), [(SIZES[2], LARGE[1][1]), *LARGE[:2]], ids=str)
+@pytest.mark.parametrize("reset_after", [True, False])
+def test_accuracy_with_masks(reset_after: bool, size: Size, options: Options, dtype: torch.dtype) -> None:
+    problem = make_problem(size, options, dtype)
+    for variant in variants_of(problem, reset_after).values():
+        layer = reference_with(variant)
+        check_accuracy(problem, framework=layer, exact=layer, **variant._asdict())
 
 
 @pytest.mark.parametrize("reset_after", [True, False])

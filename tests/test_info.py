@@ -11,23 +11,24 @@ import torch
 from process import ROOT, output_of, run_python
 
 import gru_ext
-from gru_ext import _C
+from gru_ext import library
 from gru_ext.info import info
 
-KEYS = ["gru_ext", "python", "torch", "cpu kernels", "cuda kernels", "devices"]
+KEYS = ["gru_ext", "python", "torch", "cpu kernels", "cuda kernels", "devices", "library"]
 
 
 def test_the_version_is_one_everywhere() -> None:
-    assert gru_ext.__version__ == _C.version == info()["gru_ext"]
+    assert gru_ext.__version__ == library.version == info()["gru_ext"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", gru_ext.__version__)
 
 
 def test_info_names_what_was_built_and_what_runs() -> None:
     facts = info()
     assert list(facts) == KEYS
-    assert facts["torch"] == f"{torch.__version__} (built against {_C.built_for_torch})"
-    assert facts["cpu kernels"].startswith(f"{_C.cpu_isa()} in use")
+    assert facts["torch"] == f"{torch.__version__} (built against {library.built_for_torch})"
+    assert facts["cpu kernels"].startswith(f"{library.cpu_isa()} in use")
     assert facts["devices"].startswith("cpu (")
+    assert facts["library"] == str(ROOT / "gru_ext" / "libgru_ext.so")
 
 
 def test_the_command_prints_a_line_for_each_fact() -> None:
@@ -55,7 +56,7 @@ def test_public_names_are_there() -> None:
     assert all(hasattr(gru_ext.functional, name) for name in gru_ext.functional.__all__)
 
 
-def test_without_the_compiled_module_the_import_error_says_how_to_build(tmp_path: Path) -> None:
+def test_without_the_compiled_library_the_import_error_says_how_to_build(tmp_path: Path) -> None:
     copied = tmp_path / "gru_ext"
     shutil.copytree(ROOT / "gru_ext", copied, ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__"))
     script = """
@@ -67,6 +68,6 @@ except ImportError as error:
     # Without site (-S), the finder of an editable install does not find the module after all.
     path = [tmp_path, *(Path(entry) for entry in sys.path if entry)]
     text = output_of(run_python("-S", "-c", script, path=path, directory=tmp_path))
-    assert text.startswith("gru_ext's compiled module could not be loaded (")
+    assert text.startswith("gru_ext's compiled library could not be loaded (")
     assert "Build it against the torch that is installed" in text
     assert "pip install --no-build-isolation" in text

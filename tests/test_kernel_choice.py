@@ -9,12 +9,12 @@ import torch
 from process import output_of, run_python
 
 import gru_ext
-from gru_ext import _C
+from gru_ext import library
 
 
 def test_kernels_names_the_instruction_set_of_the_cpu() -> None:
     found = gru_ext.kernels(10, 4, 32, device="cpu")
-    assert found.forward.name == f"cpu_{_C.cpu_isa()}"
+    assert found.forward.name == f"cpu_{library.cpu_isa()}"
     assert found.backward == found.forward
 
 
@@ -35,7 +35,7 @@ def test_kernels_wants_a_device_that_has_kernels() -> None:
         gru_ext.kernels(10, 4, 32, device="meta")
 
 
-@pytest.mark.skipif(_C.has_cuda_kernels, reason="this build has CUDA kernels")
+@pytest.mark.skipif(library.has_cuda_kernels, reason="this build has CUDA kernels")
 def test_without_cuda_kernels_there_is_nothing_to_choose() -> None:
     with pytest.raises(RuntimeError, match="this build of gru_ext has no CUDA kernels"):
         gru_ext.kernels(10, 4, 32, device="cuda")

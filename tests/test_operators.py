@@ -10,7 +10,7 @@ import torch
 from cases import ALL_OPTIONS, FLOATING, Options, Problem, Size, make_problem
 from torch import Tensor
 
-from gru_ext import _C
+from gru_ext import library
 
 ops = torch.ops.gru_ext
 SIZE = Size(4, 3, 2, 5)
@@ -347,7 +347,7 @@ def test_the_operators_take_gradients_that_are_not_contiguous() -> None:
             assert torch.equal(result, wanted)
 
 
-@pytest.mark.skipif(_C.has_cuda_kernels, reason="this build has CUDA kernels")
+@pytest.mark.skipif(library.has_cuda_kernels, reason="this build has CUDA kernels")
 @pytest.mark.parametrize("name", ["gru_fwd", "gru_bwd"])
 def test_cuda_tensors_are_refused_with_one_sentence(name: str) -> None:
     """No CUDA device is needed: the operator is called at the key that CUDA tensors would reach."""

@@ -21,7 +21,7 @@ from torch.nn.utils import parametrizations, prune
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
 
 import gru_ext
-from gru_ext import _C, QuantizedGRU, QuantizedGRUCell, quantize_dynamic
+from gru_ext import QuantizedGRU, QuantizedGRUCell, library, quantize_dynamic
 from gru_ext.quantize import pack, unpack
 from gru_ext.reference import Int8Weights, cell_int8, quantize_rows
 
@@ -133,9 +133,9 @@ import sys
 import torch
 from test_quantize import LARGE, SIZES, Options, check_every_step, make_problem
 
-from gru_ext import _C
+from gru_ext import library
 
-assert _C.cpu_isa() == sys.argv[1]
+assert library.cpu_isa() == sys.argv[1]
 for size in [*SIZES, LARGE[-1]]:
     for options in (Options(), Options(bidirectional=True, bias=False), Options(packed=True, hx=False)):
         torch.manual_seed(0)
@@ -146,7 +146,7 @@ print("as specified")
 """
 
 
-@pytest.mark.parametrize("isa", _C.available_cpu_isas())
+@pytest.mark.parametrize("isa", library.available_cpu_isas())
 def test_each_instruction_set_is_as_specified_and_runs_what_another_one_saved(isa: str, tmp_path: Path) -> None:
     module, x = quantize_dynamic(gru_ext.GRU(9, 20)), torch.randn(1, 5, 9)
     torch.save((module, x, module(x)[0]), tmp_path / "module.pt")

@@ -16,7 +16,19 @@ from typing import Any
 
 import pytest
 import torch
-from cases import FLOATING, Layer, Options, Problem, Size, make_problem, solve, solve_all
+from cases import (
+    FLOATING,
+    Layer,
+    Options,
+    Problem,
+    Size,
+    layer_with,
+    make_problem,
+    reference_with,
+    solve,
+    solve_all,
+    variants_of,
+)
 from compare import assert_all_accurate, assert_all_near, assert_near, assert_same_bits
 from process import output_of, run_python
 from torch import Tensor, nn
@@ -24,7 +36,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
 
 import gru_ext
-from gru_ext import _C, functional, reference
+from gru_ext import functional, library, reference
 from gru_ext.variant import Variant
 
 SIZES = [
@@ -81,7 +93,7 @@ def by_formula(x: Tensor, h: Tensor, weights: Sequence[Tensor]) -> Tensor:
     return (1 - z) * n + z * h
 
 
-def check_accuracy(*problems: Problem) -> None:
+def check_accuracy(*problems: Problem, ours: Layer = ours, plain: Layer = plain) -> None:
     in_float64 = [problem.to(FLOAT64) for problem in problems]
     assert_all_accurate(solve_all(ours, problems), solve_all(plain, problems), solve_all(plain, in_float64))
 
@@ -139,9 +151,9 @@ import torch
 from cases import FLOATING, make_problem
 from test_reset_before import LARGE, SIZES, SOME_OPTIONS, check_accuracy
 
-from gru_ext import _C
+from gru_ext import library
 
-assert _C.cpu_isa() == sys.argv[1]
+assert library.cpu_isa() == sys.argv[1]
 torch.set_num_threads(1)
 for dtype in FLOATING:
     for size in SIZES[1:]:
@@ -153,7 +165,7 @@ print("accurate")
 """
 
 
-@pytest.mark.parametrize("isa", _C.available_cpu_isas()[:-1])
+@pytest.mark.parametrize("isa", library.available_cpu_isas()[:-1])
 def test_accuracy_with_each_other_instruction_set(isa: str) -> None:
     assert output_of(run_python("-c", ACCURACY, isa, environment={"GRU_EXT_CPU_ISA": isa})) == "accurate\n"
 
@@ -374,6 +386,38 @@ def test_each_gradient_is_the_same_alone(need: tuple[bool, bool, bool]) -> None:
         assert_same_bits(result, expected if need[i] else torch.empty(0, dtype=result.dtype))
     for result, expected in zip(alone[2], dweights if need[2] else [], strict=True):
         assert_same_bits(result, expected)
+
+
+# ---- With masks
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", SOME_OPTIONS, ids=str)
+@pytest.mark.parametrize("size", [SMALL, Size(5, 14, 9, 40)], ids=str)
+def test_accuracy_with_masks(size: Size, options: Options, dtype: torch.dtype) -> None:
+    problems = [make_problem(size, options, dtype) for _ in range(3)]
+    for variant in variants_of(problems[0], reset_after=False).values():
+        check_accuracy(*problems, ours=layer_with(variant), plain=reference_with(variant))
+
+
+@pytest.mark.parametrize("options", [SOME_OPTIONS[0], SOME_OPTIONS[4]], ids=str)
+def test_gradcheck_with_masks(options: Options) -> None:
+    problem = make_problem(Size(3, 2, 2, 3), options)
+    for variant in variants_of(problem, reset_after=False).values():
+        function, leaves = function_of(layer_with(variant), problem)
+        assert gradcheck(function, leaves)
+        assert gradgradcheck(function, leaves, fast_mode=True)
+
+
+def test_the_reference_s_gradients_by_hand_equal_autograd_s_with_masks() -> None:
+    problem = make_problem(SMALL, Options(bidirectional=True, packed=True))
+    arguments = (problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional)
+    for variant in variants_of(problem, reset_after=False).values():
+        dx, dhx, dweights = reference.gru_bwd(problem.dy, problem.dh_n, *arguments, variant)
+        names = [f"d{name}" for name in problem.names]
+        by_hand = {"dx": dx, "dhx": dhx, **dict(zip(names, dweights, strict=True))}
+        expected = solve(reference_with(variant), problem)
+        assert_all_near(by_hand, {name: expected[name] for name in by_hand})
 
 
 # ---- Transforms

@@ -12,8 +12,11 @@ from benchmarks.suites import Size
 from gru_ext import convert
 
 
-def build(problem: Problem) -> bytes:
-    """The serialized model: input x (T, B, I), output y (T, B, D*H), float32."""
+def build(problem: Problem, reset_after: bool = True) -> bytes:
+    """The serialized model: input x (T, B, I), output y (T, B, D*H), float32.
+
+    With ``reset_after``, its ``linear_before_reset``, it has the recurrence of ``nn.GRU``.
+    """
     import onnx
     from onnx import helper, numpy_helper
 
@@ -31,7 +34,7 @@ def build(problem: Problem) -> bytes:
                 name=f"gru{layer}",
                 hidden_size=size.H,
                 direction="bidirectional" if size.D == 2 else "forward",
-                linear_before_reset=1,  # the recurrence of nn.GRU
+                linear_before_reset=int(reset_after),
             ),
             helper.make_node("Transpose", [f"Y{layer}"], [f"rows{layer}"], perm=[0, 2, 1, 3]),
             helper.make_node("Reshape", [f"rows{layer}", "rows"], [target]),

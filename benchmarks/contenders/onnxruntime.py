@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ class OnnxRuntime(Contender):
     name = "onnxruntime"
     distribution = "onnxruntime"
     modules = ("onnxruntime", "onnx")
+    reset_after: ClassVar[bool] = True  # which recurrence its operator computes
     configuration = "CPUExecutionProvider, intra-op threads as the others, every graph optimization, bound memory"
 
     @classmethod
@@ -31,7 +32,7 @@ class OnnxRuntime(Contender):
     def __init__(self, problem: Problem) -> None:
         import onnxruntime
 
-        self.size, self.model, self.library = problem.size, onnx_graph.build(problem), onnxruntime
+        self.size, self.model, self.library = problem.size, onnx_graph.build(problem, self.reset_after), onnxruntime
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = problem.threads
         options.inter_op_num_threads = 1

@@ -32,11 +32,12 @@ struct ChunkPanels {
         reset_panels(h_panels + of_h * size) {}
 };
 
+// `masked_states`: whether the thread has filled its columns of p.operand.
 template <typename scalar_t, typename operand_t>
-void pack_rows_of_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads) {
+void pack_rows_of_chunk(const BwdChunk<scalar_t, operand_t>& p, bool masked_states, int thread, int threads) {
   const ChunkPanels<scalar_t, operand_t> panels(p);
   const auto x = [&](int64_t row) { return p.x[row]; };
-  const auto h_prev = [&](int64_t row) { return p.h_prev[row]; };
+  const auto h_prev = [&](int64_t row) { return masked_states ? p.operand + row * p.H : p.h_prev[row]; };
   pack_panels<scalar_t, operand_t>(x, p.rows, p.I, share(panels.of_x, thread, threads),
                                    share(panels.of_x, thread + 1, threads), panels.x_panels);
   pack_panels<scalar_t, operand_t>(h_prev, p.rows, p.H, share(panels.of_h, thread, threads),
@@ -44,7 +45,7 @@ void pack_rows_of_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int 
   if (p.reset_after) return;
   const int64_t first = p.steps[0].packed_row - p.steps[0].row;  // row of the chunk within all steps
   const auto reset = [&](int64_t row) {
-    return ProductOfRows<scalar_t>{p.gates + (first + row) * 3 * p.H, p.h_prev[row]};
+    return ProductOfRows<scalar_t>{p.gates + (first + row) * 3 * p.H, h_prev(row)};
   };
   pack_panels<scalar_t, operand_t>(reset, p.rows, p.H, share(panels.of_h, thread, threads),
                                    share(panels.of_h, thread + 1, threads), panels.reset_panels);

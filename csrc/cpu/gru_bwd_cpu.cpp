@@ -10,6 +10,7 @@
 #include "buffers.h"
 #include "kernels.h"
 #include "layer.h"
+#include "results.h"
 
 namespace gru_ext {
 namespace {
@@ -35,6 +36,7 @@ struct BwdTensors {
   std::vector<Tensor> dx;        // (D)  (N, I): one for each direction, the same one unless they run side by side
   scalar_t* dhx;                 // (D, B, H)
   std::vector<Tensor> dweights;  // as weights
+  const LayerMasks& masks;
 };
 
 template <typename scalar_t, typename operand_t>
@@ -61,6 +63,7 @@ class BwdPass {
     const int64_t padded_H = (s.H + kernel_.panel_columns - 1) / kernel_.panel_columns * kernel_.panel_columns;
     p_.I = s.I;
     p_.H = s.H;
+    p_.masks = tensors.masks.template of<acc_t>(s, direction);
     p_.dh_stride = padded_H + kSkew;
     p_.reset_after = tensors.variant.reset_after;
     p_.dgates_stride = tensors.variant.saved_gates() * s.H + 2 * kSkew;
@@ -70,6 +73,7 @@ class BwdPass {
     const int64_t states = p_.reset_after ? 1 : 2;  // of a row: h, and r * h
     const size_t panels = workspace_.reserve<acc_t>(
         need_dweights ? packed_words(kernel_, rows, s.I) + states * packed_words(kernel_, rows, s.H) : 0);
+    const size_t operand = workspace_.reserve<scalar_t>(need_dweights && p_.masks.recurrent ? rows * s.H : 0);
     const size_t packed_hh =
         workspace_.reserve<acc_t>(uses_weight_hh() ? packed_words(kernel_, gates_of_h() * s.H, s.H) : 0);
     const size_t packed_hn = workspace_.reserve<acc_t>(p_.reset_after ? 0 : packed_words(kernel_, s.H, s.H));
@@ -90,6 +94,7 @@ class BwdPass {
     std::fill_n(p_.dbias, 8 * p_.dh_stride, acc_t(0));
     p_.dgates = workspace_.at<operand_t>(dgates);
     p_.panels = workspace_.at<acc_t>(panels);
+    p_.operand = workspace_.at<scalar_t>(operand);
     packed_hh_ = workspace_.at<acc_t>(packed_hh);
     packed_hn_ = workspace_.at<acc_t>(packed_hn);
     packed_ih_ = workspace_.at<acc_t>(packed_ih);
@@ -173,7 +178,7 @@ class BwdPass {
     p_.add_to_dx = reverse && tensors_.dx[0].is_same(tensors_.dx[1]);
   }
 
-  void run(int thread, int team) { kernel_.bwd(p_, thread, team, barrier_); }
+  void run(int thread, int team) { (p_.masks.any ? kernel_.bwd_masked : kernel_.bwd)(p_, thread, team, barrier_); }
 
   void finish() {
     if (tensors_.dhx != nullptr) {
@@ -226,21 +231,29 @@ BwdResult gru_bwd_cpu(const std::optional<Tensor>& dy, const std::optional<Tenso
                       const Tensor& y, const Tensor& gates, Need need) {
   const BelowAutogradAndAutocast guard;
   const Sequence s = check_bwd(dy, dh_n, layer, y, gates);
-  const Tensor& x = layer.x;
-  const std::optional<Tensor>& hx = layer.hx;
-  const TensorList weights = layer.weights;
-  TORCH_CHECK_NOT_IMPLEMENTED(!layer.variant.has_masks(), "gru: masks and zoneout have no kernel yet");
-  const auto options = x.options();
-  const Tensor dx = need.dx ? pooled_empty(x.sizes(), options) : at::empty({0}, options);
+  const auto options = layer.x.options();
+  const Tensor dx = need.dx ? pooled_empty(layer.x.sizes(), options) : at::empty({0}, options);
   const Tensor dhx = need.dhx ? at::empty({s.D, s.B, s.H}, options) : at::empty({0}, options);
   std::vector<Tensor> dweights;
   if (need.dweights) {
-    for (const Tensor& weight : weights) dweights.push_back(pooled_empty(weight.sizes(), options));
+    for (const Tensor& weight : layer.weights) dweights.push_back(pooled_empty(weight.sizes(), options));
   }
+  const BwdResult results{dx, dhx, dweights};
+  gru_bwd_cpu_into(s, dy, dh_n, layer, y, gates, need, results);
+  return results;
+}
+
+void gru_bwd_cpu_into(const Sequence& s, const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n,
+                      const Layer& layer, const Tensor& y, const Tensor& gates, Need need, const BwdResult& results) {
+  const BelowAutogradAndAutocast guard;
+  const Tensor dx = std::get<0>(results), dhx = std::get<1>(results);
+  const std::vector<Tensor>& dweights = std::get<2>(results);
+  const Tensor& x = layer.x;
+  const std::optional<Tensor>& hx = layer.hx;
   if (s.N == 0) {
     if (need.dhx) dh_n.has_value() ? dhx.copy_(*dh_n) : dhx.zero_();
     for (const Tensor& grad : dweights) grad.zero_();
-    return {dx, dhx, dweights};
+    return;
   }
   with_scalar_and_operand_type(x.scalar_type(), [&](auto scalar, auto operand) {
     using scalar_t = decltype(scalar);
@@ -249,14 +262,15 @@ BwdResult gru_bwd_cpu(const std::optional<Tensor>& dy, const std::optional<Tenso
     const auto data = [](const Tensor& tensor) {
       return tensor.defined() ? tensor.const_data_ptr<scalar_t>() : nullptr;
     };
-    const double flops = 6.0 * s.B * s.H * s.H;
+    const double flops = bwd_flops(s);
     const bool side_by_side = runs_side_by_side(s, flops);
     std::vector<Tensor> dx_of_directions;
     if (need.dx) dx_of_directions.assign(2, dx);
-    if (need.dx && side_by_side) dx_of_directions[1] = pooled_empty(dx.sizes(), options);
+    if (need.dx && side_by_side) dx_of_directions[1] = pooled_empty(dx.sizes(), dx.options());
+    const LayerMasks masks(layer.variant);
     const BwdTensors<scalar_t> tensors{with_contiguous_rows(x),
                                        data(h0),
-                                       weights,
+                                       layer.weights,
                                        layer.variant,
                                        y,
                                        data(gates),
@@ -264,11 +278,11 @@ BwdResult gru_bwd_cpu(const std::optional<Tensor>& dy, const std::optional<Tenso
                                        data(last),
                                        dx_of_directions,
                                        need.dhx ? dhx.data_ptr<scalar_t>() : nullptr,
-                                       dweights};
+                                       dweights,
+                                       masks};
     run_layer<BwdPass<scalar_t, decltype(operand)>>(s, tensors, flops);
     if (need.dx && side_by_side) dx.add_(dx_of_directions[1]);
   });
-  return {dx, dhx, dweights};
 }
 
 }  // namespace gru_ext

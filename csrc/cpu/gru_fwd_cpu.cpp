@@ -9,6 +9,7 @@
 #include "buffers.h"
 #include "kernels.h"
 #include "layer.h"
+#include "results.h"
 
 namespace gru_ext {
 namespace {
@@ -36,6 +37,7 @@ struct FwdTensors {
   Tensor y;         // undefined where it is not saved
   scalar_t* h_n;    // (D, B, H)
   scalar_t* gates;  // (D, N, saved_gates, H); null where none are saved
+  const LayerMasks& masks;
 };
 
 template <typename scalar_t, typename operand_t>
@@ -83,6 +85,7 @@ class FwdPass {
     p_.input_bias = workspace_.at<acc_t>(bias);
     p_.bias_hn = p_.input_bias + 3 * stride;
     p_.h_stride = stride;
+    p_.masks = tensors.masks.template of<acc_t>(s, direction);
     p_.state = workspace_.at<acc_t>(state);
     p_.h[0] = workspace_.at<operand_t>(exchanged);
     p_.h[1] = p_.h[0] + s.B * stride;
@@ -137,7 +140,7 @@ class FwdPass {
     p_.x_stride = copies_x_ ? s_.I : rows_of_x_.stride_b;
   }
 
-  void run(int thread, int team) { kernel_.fwd(p_, thread, team, barrier_); }
+  void run(int thread, int team) { (p_.masks.any ? kernel_.fwd_masked : kernel_.fwd)(p_, thread, team, barrier_); }
 
   void finish() { copy_rows(p_.state, p_.h_stride, tensors_.h_n + direction_ * s_.B * s_.H, s_.H, s_.B, s_.H); }
 
@@ -170,7 +173,13 @@ class FwdPass {
     const scalar_t* h0 = tensors_.hx + direction_ * s_.B * s_.H;
     copy_rows(h0, s_.H, p_.state, stride, s_.B, s_.H);
     copy_rows(h0, s_.H, p_.h[0], stride, s_.B, s_.H);
-    copy_rows(h0, s_.H, p_.h[1], stride, s_.B, s_.H);
+    if (p_.masks.recurrent != nullptr) {
+      for (int64_t i = 0; i < s_.B * s_.H; ++i) {
+        const acc_t factor = p_.masks.recurrent[i] ? p_.masks.recurrent_scale : acc_t(0);
+        p_.h[0][i / s_.H * stride + i % s_.H] = static_cast<operand_t>(factor * static_cast<acc_t>(h0[i]));
+      }
+    }
+    std::copy_n(p_.h[0], s_.B * stride, p_.h[1]);
   }
 
   const Sequence& s_;
@@ -195,33 +204,40 @@ FwdResult gru_fwd_cpu(const Layer& layer, bool save_gates, bool save_y) {
   const BelowAutogradAndAutocast guard;
   const Sequence s = check_fwd(layer);
   const Tensor& x = layer.x;
-  const std::optional<Tensor>& hx = layer.hx;
-  const TensorList weights = layer.weights;
-  TORCH_CHECK_NOT_IMPLEMENTED(!layer.variant.has_masks(), "gru: masks and zoneout have no kernel yet");
   const auto options = x.options();
   const Tensor y = !save_y        ? at::empty({0}, options)
                    : x.dim() == 2 ? pooled_empty({s.N, s.D * s.H}, options)
                                   : pooled_empty({s.T, s.B, s.D * s.H}, options);
   const Tensor gates =
       save_gates ? pooled_empty({s.D, s.N, layer.variant.saved_gates(), s.H}, options) : at::empty({0}, options);
-  const Tensor h_n = at::empty({s.D, s.B, s.H}, options);
+  const FwdResult results{y, at::empty({s.D, s.B, s.H}, options), gates};
+  gru_fwd_cpu_into(s, layer, results);
+  return results;
+}
+
+void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& results) {
+  const BelowAutogradAndAutocast guard;
+  const Tensor &y = std::get<0>(results), &h_n = std::get<1>(results), &gates = std::get<2>(results);
+  const Tensor& x = layer.x;
+  const std::optional<Tensor>& hx = layer.hx;
   if (s.N == 0) {
     hx.has_value() ? h_n.copy_(*hx) : h_n.zero_();
-    return {y, h_n, gates};
+    return;
   }
   with_scalar_and_operand_type(x.scalar_type(), [&](auto scalar, auto operand) {
     using scalar_t = decltype(scalar);
     const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
+    const LayerMasks masks(layer.variant);
     const FwdTensors<scalar_t> tensors{with_contiguous_rows(x),
                                        h0.defined() ? h0.const_data_ptr<scalar_t>() : nullptr,
-                                       weights,
+                                       layer.weights,
                                        layer.variant,
-                                       save_y ? y : Tensor(),
+                                       y.dim() > 1 ? y : Tensor(),
                                        h_n.data_ptr<scalar_t>(),
-                                       save_gates ? gates.data_ptr<scalar_t>() : nullptr};
-    run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, 6.0 * s.B * s.H * (s.H + s.I));
+                                       gates.dim() > 1 ? gates.data_ptr<scalar_t>() : nullptr,
+                                       masks};
+    run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, fwd_flops(s));
   });
-  return {y, h_n, gates};
 }
 
 }  // namespace gru_ext

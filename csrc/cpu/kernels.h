@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "../masks.h"
+
 namespace gru_ext {
 
 class StepBarrier;
@@ -72,6 +74,7 @@ struct FwdChunk {
   int64_t y_stride;         // between rows of y
   scalar_t* gates;          // (N, 4, H)      out: r, z, n, q; null where no gradient will be asked for; reset gate
                             //                before: (N, 3, H), r, z, n
+  DirectionMasks<acc_t> masks;
 };
 
 // Backward over a chunk: the recurrence, then the products that turn its gate gradients into the gradients of the
@@ -93,6 +96,7 @@ struct BwdChunk {
   const void* weight_ih;          // (3H, I) likewise, in the order n, r, z; null where dx is not asked for
   const scalar_t* const* x;       // (rows)  the rows of x, I values each
   const scalar_t* const* h_prev;  // (rows)  the state before each step, H values; null for zero
+  scalar_t* operand;              // (rows, H) scratch: what of the states entered the recurrent product, with a mask
   const scalar_t* dy;             // gradient of y; null for zero
   int64_t dy_stride;              // between rows of dy
   const scalar_t* gates;          // as the forward left them
@@ -108,6 +112,7 @@ struct BwdChunk {
   acc_t* dbias_partial;           // (4, dh_stride)  scratch, zero: sums of the latest steps
   scalar_t* const* dx;            // (rows)  out: the rows of dx; null where dx is not asked for
   bool add_to_dx;                 // whether dx holds the other direction's part
+  DirectionMasks<acc_t> masks;
 };
 
 template <typename scalar_t, typename operand_t>
@@ -117,8 +122,9 @@ struct FwdKernels {
   // size of acc_t and holds as many consecutive values of a row as fit: words = ceil(K / packed_values).
   void (*pack_units)(const operand_t* weights, UnitVectors vectors, int64_t H, int64_t K, int64_t begin, int64_t end,
                      void* packed);
-  // One thread's part: the groups that `share` gives it.
+  // One thread's part: the groups that `share` gives it. `fwd` takes no masks.
   void (*fwd)(const FwdChunk<scalar_t, operand_t>& chunk, int thread, int threads, StepBarrier& barrier);
+  void (*fwd_masked)(const FwdChunk<scalar_t, operand_t>& chunk, int thread, int threads, StepBarrier& barrier);
 };
 
 // Values of operand_t in a word of acc_t.
@@ -133,8 +139,9 @@ struct BwdKernels {
   // holds as many consecutive values of a column as fit. Row k of the result is row (k + first_row) % K of weights.
   void (*pack_columns)(const scalar_t* weights, int64_t K, int64_t columns, int64_t first_row, int64_t begin,
                        int64_t end, acc_t* packed);
-  // One thread's part: the panels that `share` gives it.
+  // One thread's part: the panels that `share` gives it. `bwd` takes no masks.
   void (*bwd)(const BwdChunk<scalar_t, operand_t>& chunk, int thread, int threads, StepBarrier& barrier);
+  void (*bwd_masked)(const BwdChunk<scalar_t, operand_t>& chunk, int thread, int threads, StepBarrier& barrier);
 };
 
 // Words of `rows` rows of `columns` values, packed in panels.

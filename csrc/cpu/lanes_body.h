@@ -78,5 +78,29 @@ inline __attribute__((always_inline)) void store(T* target, typename VectorMath<
   std::copy_n(part, count, target);
 }
 
+// As many bytes, and integers, as a vector has lanes.
+template <typename acc_t>
+struct MaskLanes;
+template <>
+struct MaskLanes<float> {
+  typedef uint8_t Bytes __attribute__((vector_size(GRU_VECTOR_BYTES / 4)));
+  typedef int32_t Integers __attribute__((vector_size(GRU_VECTOR_BYTES)));
+};
+template <>
+struct MaskLanes<double> {
+  typedef uint8_t Bytes __attribute__((vector_size(GRU_VECTOR_BYTES / 8)));
+  typedef int32_t Integers __attribute__((vector_size(GRU_VECTOR_BYTES / 2)));
+};
+
+// `count` bools from `source` as 0 and 1; the lanes beyond them are zero.
+template <typename acc_t>
+inline __attribute__((always_inline)) typename VectorMath<acc_t>::Vector load_mask(const bool* source, int64_t count) {
+  constexpr int lanes = VectorMath<acc_t>::lanes;
+  typename MaskLanes<acc_t>::Bytes bytes{};
+  std::memcpy(&bytes, source, count == lanes ? lanes : count);
+  const auto integers = __builtin_convertvector(bytes, typename MaskLanes<acc_t>::Integers);
+  return __builtin_convertvector(integers, typename VectorMath<acc_t>::Vector);
+}
+
 }  // namespace
 }  // namespace gru_ext

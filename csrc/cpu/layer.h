@@ -106,6 +106,38 @@ void run_layer(const Sequence& s, const Tensors& tensors, double flops) {
   }
 }
 
+// A layer's masks, contiguous.
+class LayerMasks {
+ public:
+  explicit LayerMasks(const Variant& variant)
+      : variant_(variant),
+        zoneout_(contiguous(variant.zoneout_mask)),
+        candidate_(contiguous(variant.candidate_mask)),
+        recurrent_(contiguous(variant.recurrent_mask)) {}
+
+  template <typename acc_t>
+  DirectionMasks<acc_t> of(const Sequence& s, int64_t direction) const {
+    const auto part = [&](const at::Tensor& mask, int64_t rows) {
+      return mask.defined() ? mask.const_data_ptr<bool>() + direction * rows * s.H : nullptr;
+    };
+    return {variant_.has_masks(),
+            part(zoneout_, s.N),
+            part(candidate_, s.N),
+            part(recurrent_, s.B),
+            static_cast<acc_t>(variant_.zoneout),
+            static_cast<acc_t>(1 / (1 - variant_.candidate_dropout)),
+            static_cast<acc_t>(1 / (1 - variant_.recurrent_dropout))};
+  }
+
+ private:
+  static at::Tensor contiguous(const std::optional<at::Tensor>& mask) {
+    return mask.has_value() ? mask->contiguous() : at::Tensor();
+  }
+
+  const Variant& variant_;
+  const at::Tensor zoneout_, candidate_, recurrent_;
+};
+
 // Calls `body` with values of the types that hold tensors of `dtype` and the operands of their products.
 template <typename Body>
 void with_scalar_and_operand_type(at::ScalarType dtype, const Body& body) {

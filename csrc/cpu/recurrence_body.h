@@ -20,7 +20,7 @@ namespace {
 
 // The gates of `rows` rows of a step for the `count` units from `unit` on.
 // input_gates, hidden_gates: (rows, 3, lanes).
-template <typename scalar_t, typename operand_t>
+template <bool masked, typename scalar_t, typename operand_t>
 inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
                                                      int64_t first_row, int64_t rows, int64_t unit, int64_t count,
                                                      const acc_type<scalar_t>* input_gates,
@@ -40,9 +40,16 @@ inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t, op
     const Vector q = load<acc_t>(hidden + 2 * lanes, lanes) + bias_hn;
     acc_t* state = p.state + row * p.h_stride + unit;
     Gates<Vector> gates;
-    const Vector h = cell_fwd<Math>(a_r, a_z, a_n, q, load<acc_t>(state, lanes), gates);
+    Vector h = load<acc_t>(state, lanes);
+    Vector operand;
+    if constexpr (masked) {
+      h = cell_fwd<Math>(a_r, a_z, a_n, q, h, gates, cell_masks(p.masks, (step.packed_row + row) * p.H + unit, count));
+      operand = p.masks.recurrent == nullptr ? h : h * recurrent_factor(p.masks, row * p.H + unit, count);
+    } else {
+      operand = h = cell_fwd<Math>(a_r, a_z, a_n, q, h, gates);
+    }
     store<acc_t>(state, h, lanes);
-    store<acc_t>(h_next + row * p.h_stride + unit, h, lanes);
+    store<acc_t>(h_next + row * p.h_stride + unit, operand, lanes);
     if (p.y != nullptr) store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
     if (p.gates != nullptr) {
       scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
@@ -67,9 +74,9 @@ inline __attribute__((always_inline)) void prefetch_targets(const FwdChunk<scala
   }
 }
 
-template <typename scalar_t, typename operand_t>
+template <typename scalar_t, typename operand_t, bool masked>
 void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
-  if (!p.reset_after) return reset_before_fwd(p, thread, threads, barrier);
+  if (!p.reset_after) return reset_before_fwd<masked>(p, thread, threads, barrier);
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
   const int64_t groups = (p.H + lanes - 1) / lanes;
@@ -91,15 +98,15 @@ void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
                                          p.h_stride, product);
         },
         [&](int64_t group, int64_t row, int64_t rows, const acc_t* product) __attribute__((always_inline)) {
-          gates_fwd(p, step, row, rows, group * lanes, std::min<int64_t>(lanes, p.H - group * lanes),
-                    p.input_gates + (group * p.rows + step.row + row) * 3 * lanes, product, h_next);
+          gates_fwd<masked>(p, step, row, rows, group * lanes, std::min<int64_t>(lanes, p.H - group * lanes),
+                            p.input_gates + (group * p.rows + step.row + row) * 3 * lanes, product, h_next);
         });
     barrier.finished(thread, done + 1);
   }
 }
 
 // The derivative of the gates of a step, for the `count` units from `unit` on.
-template <typename scalar_t, typename operand_t>
+template <bool masked, typename scalar_t, typename operand_t>
 inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step,
                                                      int64_t unit, int64_t count) {
   using acc_t = acc_type<scalar_t>;
@@ -124,7 +131,12 @@ inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, op
     Vector d = load<acc_t>(dh, Math::lanes);
     if (p.dy != nullptr) d += load<acc_t>(p.dy + step.offset + row * p.dy_stride + unit, count);
     GateGrads<Vector> grads;
-    const Vector past_product = cell_bwd(gates, h, d, grads);
+    Vector past_product;
+    if constexpr (masked) {
+      past_product = cell_bwd(gates, h, d, grads, cell_masks(p.masks, (step.packed_row + row) * p.H + unit, count));
+    } else {
+      past_product = cell_bwd(gates, h, d, grads);
+    }
     store<acc_t>(dh, past_product, Math::lanes);
     operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + unit;
     store<acc_t>(dgates, grads.n, count);
@@ -139,9 +151,9 @@ inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, op
   add_sums();
 }
 
-template <typename scalar_t, typename operand_t>
+template <typename scalar_t, typename operand_t, bool masked>
 void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
-  if (!p.reset_after) return reset_before_bwd(p, thread, threads, barrier);
+  if (!p.reset_after) return reset_before_bwd<masked>(p, thread, threads, barrier);
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
   constexpr int64_t values = packed_values<scalar_t, operand_t>;
@@ -151,7 +163,11 @@ void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
   const int64_t end = share(panels, thread + 1, threads);
   const int64_t panel_size = (3 * p.H + values - 1) / values * columns;
   const acc_t* weight_hh = static_cast<const acc_t*>(p.weight_hh);
-  if (p.dweight_ih != nullptr) pack_rows_of_chunk(p, thread, threads);
+  if (p.dweight_ih != nullptr) {
+    const bool masks_states = masked && p.masks.recurrent != nullptr;
+    if (masks_states) mask_previous_states(p, begin * columns, std::min(p.H, end * columns));
+    pack_rows_of_chunk(p, masks_states, thread, threads);
+  }
   // Round i: the product of step i - 1, which needs all threads' gradients of it, then the gates of step i.
   for (int64_t i = 0; i <= p.step_count; ++i) {
     const int64_t done = p.first_step + i;
@@ -162,15 +178,12 @@ void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
       if (product) {
         const Step& step = p.steps[i - 1];
         for_each_tile<kTileRows<kPanelVectors>>(step.rows, [&](int64_t row, int64_t rows) {
-          product_rows<kPanelVectors, Start::accumulate>(rows, p.dgates + (step.row + row) * p.dgates_stride + p.H,
-                                                         p.dgates_stride, weight_hh + panel * panel_size, 3 * p.H,
-                                                         static_cast<const acc_t*>(nullptr), 0,
-                                                         p.dh + row * p.dh_stride + panel * columns, p.dh_stride);
+          add_recurrent_product<masked>(p, step, row, rows, panel * columns, 3 * p.H, weight_hh + panel * panel_size);
         });
       }
       if (i == p.step_count) continue;
       for (int64_t unit = panel * columns; unit < std::min(p.H, (panel + 1) * columns); unit += lanes) {
-        gates_bwd(p, p.steps[i], unit, std::min<int64_t>(lanes, p.H - unit));
+        gates_bwd<masked>(p, p.steps[i], unit, std::min<int64_t>(lanes, p.H - unit));
       }
     }
     barrier.finished(thread, done + 1);

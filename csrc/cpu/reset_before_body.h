@@ -20,7 +20,7 @@ namespace {
 
 // r, z and r * h of `rows` rows of a step for a group of units. z replaces its pre-activation.
 // input_gates: (rows, 3, lanes); hidden_gates: (rows, 2, lanes).
-template <typename scalar_t, typename operand_t>
+template <bool masked, typename scalar_t, typename operand_t>
 inline __attribute__((always_inline)) void reset_gates_fwd(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
                                                            int64_t first_row, int64_t rows, int64_t unit,
                                                            acc_type<scalar_t>* input_gates,
@@ -37,7 +37,9 @@ inline __attribute__((always_inline)) void reset_gates_fwd(const FwdChunk<scalar
     const Vector a_r = load<acc_t>(input, lanes) + load<acc_t>(hidden, lanes);
     const Vector a_z = load<acc_t>(input + lanes, lanes) + load<acc_t>(hidden + lanes, lanes);
     ResetBeforeGates<Vector> gates;
-    const Vector reset = reset_fwd<Math>(a_r, a_z, load<acc_t>(p.state + row * p.h_stride + unit, lanes), gates);
+    Vector h = load<acc_t>(p.state + row * p.h_stride + unit, lanes);
+    if (masked && p.masks.recurrent != nullptr) h *= recurrent_factor(p.masks, row * p.H + unit, count);
+    const Vector reset = reset_fwd<Math>(a_r, a_z, h, gates);
     store<acc_t>(p.h[1] + row * p.h_stride + unit, reset, lanes);
     store<acc_t>(input + lanes, gates.z, lanes);
     if (p.gates != nullptr) {
@@ -50,7 +52,7 @@ inline __attribute__((always_inline)) void reset_gates_fwd(const FwdChunk<scalar
 
 // n and h' of `rows` rows of a step for a group of units.
 // input_gates: (rows, 3, lanes), with z; hidden_gates: rows of lanes, hidden_stride apart.
-template <typename scalar_t, typename operand_t>
+template <bool masked, typename scalar_t, typename operand_t>
 inline __attribute__((always_inline)) void candidate_gates_fwd(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
                                                                int64_t first_row, int64_t rows, int64_t unit,
                                                                const acc_type<scalar_t>* input_gates,
@@ -68,9 +70,16 @@ inline __attribute__((always_inline)) void candidate_gates_fwd(const FwdChunk<sc
     acc_t* state = p.state + row * p.h_stride + unit;
     ResetBeforeGates<Vector> gates;
     gates.z = load<acc_t>(input + lanes, lanes);
-    const Vector h = candidate_fwd<Math>(a_n, load<acc_t>(state, lanes), gates);
+    Vector h = load<acc_t>(state, lanes);
+    Vector operand;
+    if constexpr (masked) {
+      h = candidate_fwd<Math>(a_n, h, gates, cell_masks(p.masks, (step.packed_row + row) * p.H + unit, count));
+      operand = p.masks.recurrent == nullptr ? h : h * recurrent_factor(p.masks, row * p.H + unit, count);
+    } else {
+      operand = h = candidate_fwd<Math>(a_n, h, gates);
+    }
     store<acc_t>(state, h, lanes);
-    store<acc_t>(p.h[0] + row * p.h_stride + unit, h, lanes);
+    store<acc_t>(p.h[0] + row * p.h_stride + unit, operand, lanes);
     if (p.y != nullptr) store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
     if (p.gates != nullptr) {
       store<acc_t>(p.gates + (step.packed_row + row) * 3 * p.H + 2 * p.H + unit, gates.n, count);
@@ -88,7 +97,7 @@ inline __attribute__((always_inline)) void prefetch_gate(const FwdChunk<scalar_t
   }
 }
 
-template <typename scalar_t, typename operand_t>
+template <bool masked, typename scalar_t, typename operand_t>
 void reset_before_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
@@ -116,7 +125,7 @@ void reset_before_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int th
                                          p.h_stride, product);
         },
         [&](int64_t group, int64_t row, int64_t rows, const acc_t* product) __attribute__((always_inline)) {
-          reset_gates_fwd(p, step, row, rows, group * lanes, input_gates(step, group, row), product);
+          reset_gates_fwd<masked>(p, step, row, rows, group * lanes, input_gates(step, group, row), product);
         });
     barrier.finished(thread, 2 * done + 1);
     barrier.wait(thread, threads, 2 * done + 1);
@@ -134,8 +143,8 @@ void reset_before_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int th
         },
         [&](int64_t pair, int64_t row, int64_t rows, const acc_t* product) __attribute__((always_inline)) {
           for (int64_t group = 2 * pair; group < std::min(groups, 2 * pair + 2); ++group) {
-            candidate_gates_fwd(p, step, row, rows, group * lanes, input_gates(step, group, row),
-                                product + (group - 2 * pair) * lanes, 2 * lanes);
+            candidate_gates_fwd<masked>(p, step, row, rows, group * lanes, input_gates(step, group, row),
+                                        product + (group - 2 * pair) * lanes, 2 * lanes);
           }
         });
     barrier.finished(thread, 2 * done + 2);
@@ -155,7 +164,7 @@ inline __attribute__((always_inline)) typename VectorMath<acc_type<scalar_t>>::V
 }
 
 // The gradients of n and z of a step, for the `count` units from `unit` on.
-template <typename scalar_t, typename operand_t>
+template <bool masked, typename scalar_t, typename operand_t>
 inline __attribute__((always_inline)) void candidate_gates_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step,
                                                                int64_t unit, int64_t count) {
   using acc_t = acc_type<scalar_t>;
@@ -175,7 +184,14 @@ inline __attribute__((always_inline)) void candidate_gates_bwd(const BwdChunk<sc
     Vector d = load<acc_t>(dh, Math::lanes);
     if (p.dy != nullptr) d += load<acc_t>(p.dy + step.offset + row * p.dy_stride + unit, count);
     ResetBeforeGrads<Vector> grads;
-    store<acc_t>(dh, candidate_bwd(gates, h, d, grads), Math::lanes);
+    Vector past_products;
+    if constexpr (masked) {
+      const auto masks = cell_masks(p.masks, (step.packed_row + row) * p.H + unit, count);
+      past_products = candidate_bwd(gates, h, d, grads, masks);
+    } else {
+      past_products = candidate_bwd(gates, h, d, grads);
+    }
+    store<acc_t>(dh, past_products, Math::lanes);
     operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + unit;
     store<acc_t>(dgates, grads.n, count);
     store<acc_t>(dgates + 2 * p.H, grads.z, count);
@@ -187,7 +203,7 @@ inline __attribute__((always_inline)) void candidate_gates_bwd(const BwdChunk<sc
 
 // The gradients of r of `rows` rows of a step, for the `count` units from `unit` on, at most kLongestBiasSum rows.
 // dreset: gradients of r * h, rows dreset_stride apart.
-template <typename scalar_t, typename operand_t>
+template <bool masked, typename scalar_t, typename operand_t>
 inline __attribute__((always_inline)) void reset_gates_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step,
                                                            int64_t first_row, int64_t rows, int64_t unit, int64_t count,
                                                            const acc_type<scalar_t>* dreset, int64_t dreset_stride) {
@@ -198,9 +214,13 @@ inline __attribute__((always_inline)) void reset_gates_bwd(const BwdChunk<scalar
   for (int64_t m = 0; m < rows; ++m) {
     const int64_t row = first_row + m;
     ResetBeforeGates<Vector> gates;
-    const Vector h = load_saved(p, step, row, unit, count, gates);
+    Vector h = load_saved(p, step, row, unit, count, gates);
+    Vector factor = Vector{} + 1;
+    if (masked && p.masks.recurrent != nullptr) factor = recurrent_factor(p.masks, row * p.H + unit, count);
+    h *= factor;
     ResetBeforeGrads<Vector> grads;
-    const Vector past_reset = reset_bwd(gates, h, load<acc_t>(dreset + m * dreset_stride, Math::lanes), grads);
+    const Vector d = load<acc_t>(dreset + m * dreset_stride, Math::lanes);
+    const Vector past_reset = reset_bwd(gates, h, d, grads) * factor;
     acc_t* dh = p.dh + row * p.dh_stride + unit;
     store<acc_t>(dh, load<acc_t>(dh, Math::lanes) + past_reset, Math::lanes);
     store<acc_t>(p.dgates + (step.row + row) * p.dgates_stride + p.H + unit, grads.r, count);
@@ -209,7 +229,7 @@ inline __attribute__((always_inline)) void reset_gates_bwd(const BwdChunk<scalar
   add_bias_sum(p, 1, unit, sum);
 }
 
-template <typename scalar_t, typename operand_t>
+template <bool masked, typename scalar_t, typename operand_t>
 void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
@@ -226,7 +246,11 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
     return static_cast<const acc_t*>(weights) + panel * ((K + values - 1) / values * columns);
   };
   alignas(64) acc_t dreset[tile_rows * columns];
-  if (p.dweight_ih != nullptr) pack_rows_of_chunk(p, thread, threads);
+  if (p.dweight_ih != nullptr) {
+    const bool masks_states = masked && p.masks.recurrent != nullptr;
+    if (masks_states) mask_previous_states(p, begin * columns, std::min(p.H, end * columns));
+    pack_rows_of_chunk(p, masks_states, thread, threads);
+  }
   // Round i: the product of r and z of step i - 1, which needs all threads' gradients of it, then n and z of step i;
   // then the product of n, which needs all threads' gradients of that, and r.
   for (int64_t i = 0; i <= p.step_count; ++i) {
@@ -239,15 +263,13 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
       if (product) {
         const Step& step = p.steps[i - 1];
         for_each_tile<tile_rows>(step.rows, [&](int64_t row, int64_t rows) {
-          product_rows<kPanelVectors, Start::accumulate>(rows, p.dgates + (step.row + row) * p.dgates_stride + p.H,
-                                                         p.dgates_stride, panel_of(p.weight_hh, panel, 2 * p.H),
-                                                         2 * p.H, no_bias, 0,
-                                                         p.dh + row * p.dh_stride + panel * columns, p.dh_stride);
+          add_recurrent_product<masked>(p, step, row, rows, panel * columns, 2 * p.H,
+                                        panel_of(p.weight_hh, panel, 2 * p.H));
         });
       }
       if (i == p.step_count) continue;
       for (int64_t unit = panel * columns; unit < std::min(p.H, (panel + 1) * columns); unit += lanes) {
-        candidate_gates_bwd(p, p.steps[i], unit, std::min<int64_t>(lanes, p.H - unit));
+        candidate_gates_bwd<masked>(p, p.steps[i], unit, std::min<int64_t>(lanes, p.H - unit));
       }
     }
     if (i < p.step_count) {
@@ -260,8 +282,8 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
           product_rows<kPanelVectors, Start::zero>(rows, p.dgates + (step.row + row) * p.dgates_stride, p.dgates_stride,
                                                    panel_of(p.weight_hn, panel, p.H), p.H, no_bias, 0, dreset, columns);
           for (int64_t unit = panel * columns; unit < std::min(p.H, (panel + 1) * columns); unit += lanes) {
-            reset_gates_bwd(p, step, row, rows, unit, std::min<int64_t>(lanes, p.H - unit),
-                            dreset + unit - panel * columns, columns);
+            reset_gates_bwd<masked>(p, step, row, rows, unit, std::min<int64_t>(lanes, p.H - unit),
+                                    dreset + unit - panel * columns, columns);
           }
         });
       }

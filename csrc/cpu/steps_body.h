@@ -1,7 +1,8 @@
 // What the recurrences share: products with the weights of a thread's units, the order in which a thread goes through
-// a step, and the sums for the gradients of the biases.
+// a step, masks, and the sums for the gradients of the biases.
 #pragma once
 
+#include "../cell.h"
 #include "kernels.h"
 #include "lanes_body.h"
 #include "product_body.h"
@@ -64,6 +65,23 @@ inline __attribute__((always_inline)) void for_each_unit_tile(int64_t begin, int
   }
 }
 
+// The masks of a step's cell for `count` units of one row, which begin at element `place` of (N, H).
+template <typename acc_t>
+inline __attribute__((always_inline)) CellMasks<typename VectorMath<acc_t>::Vector> cell_masks(
+    const DirectionMasks<acc_t>& masks, int64_t place, int64_t count) {
+  using Vector = typename VectorMath<acc_t>::Vector;
+  return {masks.zoneout == nullptr ? Vector{} + masks.kept : load_mask<acc_t>(masks.zoneout + place, count),
+          masks.candidate == nullptr ? Vector{} + 1
+                                     : load_mask<acc_t>(masks.candidate + place, count) * masks.candidate_scale};
+}
+
+// The factor of h in the recurrent product for `count` units, which begin at element `place` of (B, H).
+template <typename acc_t>
+inline __attribute__((always_inline)) typename VectorMath<acc_t>::Vector recurrent_factor(
+    const DirectionMasks<acc_t>& masks, int64_t place, int64_t count) {
+  return load_mask<acc_t>(masks.recurrent + place, count) * masks.recurrent_scale;
+}
+
 // Rows, and steps, whose gate gradients are summed in one chain of additions for the gradients of the biases: sums of
 // sums round less than one long sum.
 constexpr int64_t kLongestBiasSum = 32;
@@ -86,6 +104,56 @@ void flush_bias_sums(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit,
     for (int64_t i = gate * p.dh_stride + first_unit; i < gate * p.dh_stride + last_unit; ++i) {
       p.dbias[i] += p.dbias_partial[i];
       p.dbias_partial[i] = 0;
+    }
+  }
+}
+
+// The thread's units of what of the states before each step entered the recurrent product.
+template <typename scalar_t, typename operand_t>
+void mask_previous_states(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit, int64_t last_unit) {
+  using acc_t = acc_type<scalar_t>;
+  constexpr int64_t lanes = VectorMath<acc_t>::lanes;
+  for (const Step* step = p.steps; step < p.steps + p.step_count; ++step) {
+    for (int64_t row = 0; row < step->rows; ++row) {
+      const scalar_t* h_prev = p.h_prev[step->row + row];
+      scalar_t* operand = p.operand + (step->row + row) * p.H;
+      for (int64_t unit = first_unit; unit < last_unit; unit += lanes) {
+        const int64_t count = std::min(lanes, last_unit - unit);
+        const auto h = h_prev == nullptr ? typename VectorMath<acc_t>::Vector{} : load<acc_t>(h_prev + unit, count);
+        store<acc_t>(operand + unit, h * recurrent_factor(p.masks, row * p.H + unit, count), count);
+      }
+    }
+  }
+}
+
+// Adds R' dgates of some rows of a step, for the columns of a panel, to dh. K: gates of H units each, from r on.
+template <bool masked, typename scalar_t, typename operand_t>
+inline __attribute__((always_inline)) void add_recurrent_product(const BwdChunk<scalar_t, operand_t>& p,
+                                                                 const Step& step, int64_t row, int64_t rows,
+                                                                 int64_t first_unit, int64_t K,
+                                                                 const acc_type<scalar_t>* panel) {
+  using acc_t = acc_type<scalar_t>;
+  constexpr int64_t columns = kPanelColumns<acc_t>;
+  constexpr int64_t lanes = VectorMath<acc_t>::lanes;
+  const operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + p.H;
+  acc_t* dh = p.dh + row * p.dh_stride + first_unit;
+  const acc_t* no_bias = nullptr;
+  if (!masked || p.masks.recurrent == nullptr) {
+    product_rows<kPanelVectors, Start::accumulate>(rows, dgates, p.dgates_stride, panel, K, no_bias, 0, dh,
+                                                   p.dh_stride);
+    return;
+  }
+  alignas(64) acc_t product[kTileRows<kPanelVectors> * columns];
+  product_rows<kPanelVectors, Start::zero>(rows, dgates, p.dgates_stride, panel, K, no_bias, 0, product, columns);
+  for (int64_t m = 0; m < rows; ++m) {
+    for (int64_t unit = 0; unit < std::min(columns, p.H - first_unit); unit += lanes) {
+      const int64_t count = std::min(lanes, p.H - first_unit - unit);
+      acc_t* target = dh + m * p.dh_stride + unit;
+      store<acc_t>(
+          target,
+          load<acc_t>(target, lanes) + load<acc_t>(product + m * columns + unit, lanes) *
+                                           recurrent_factor(p.masks, (row + m) * p.H + first_unit + unit, count),
+          lanes);
     }
   }
 }

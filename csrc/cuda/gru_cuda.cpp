@@ -55,7 +55,6 @@ auto run_by_choice(Pass pass, const Sequence& s, const Layer& layer, Stream stre
 FwdResult gru_fwd_cuda(const Layer& layer, bool save_gates, bool save_y) {
   const BelowAutogradAndAutocast below;
   const Sequence s = check_fwd(layer);
-  TORCH_CHECK_NOT_IMPLEMENTED(!layer.variant.has_masks(), "gru: masks and zoneout have no kernel yet");
   const c10::cuda::CUDAGuard device(layer.x.device());
   const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
@@ -68,7 +67,6 @@ BwdResult gru_bwd_cuda(const std::optional<Tensor>& dy, const std::optional<Tens
                        const Tensor& y, const Tensor& gates, Need need) {
   const BelowAutogradAndAutocast below;
   const Sequence s = check_bwd(dy, dh_n, layer, y, gates);
-  TORCH_CHECK_NOT_IMPLEMENTED(!layer.variant.has_masks(), "gru: masks and zoneout have no kernel yet");
   const c10::cuda::CUDAGuard device(layer.x.device());
   const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;

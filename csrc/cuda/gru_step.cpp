@@ -34,6 +34,36 @@ Tensor chunk_of_x(const Sequence& s, const Tensor& x, const Chunk& chunk) {
   return part.reshape({chunk.rows, s.I});
 }
 
+// The masks of all steps.
+template <typename acc_t>
+DirectionMasks<acc_t> masks_of(const StepDirection& direction) {
+  const auto data = [](const Tensor& mask) { return mask.defined() ? mask.const_data_ptr<bool>() : nullptr; };
+  DirectionMasks<acc_t> masks;
+  masks.zoneout = data(direction.zoneout_mask);
+  masks.candidate = data(direction.candidate_mask);
+  masks.recurrent = data(direction.recurrent_mask);
+  masks.kept = static_cast<acc_t>(direction.zoneout);
+  masks.candidate_scale = static_cast<acc_t>(1 / (1 - direction.candidate_dropout));
+  masks.recurrent_scale = static_cast<acc_t>(1 / (1 - direction.recurrent_dropout));
+  masks.any = masks.zoneout != nullptr || masks.candidate != nullptr || masks.recurrent != nullptr || masks.kept != 0;
+  return masks;
+}
+
+// Those of the step whose first row is `row`.
+template <typename acc_t>
+DirectionMasks<acc_t> masks_of_step(DirectionMasks<acc_t> masks, int64_t row, int64_t H) {
+  if (masks.zoneout != nullptr) masks.zoneout += row * H;
+  if (masks.candidate != nullptr) masks.candidate += row * H;
+  return masks;
+}
+
+// The factor of h (B, H) in the recurrent product, applied to `state`; `state` itself where nothing is dropped.
+Tensor through_recurrent_mask(const StepDirection& direction, const Tensor& state) {
+  const Tensor& mask = direction.recurrent_mask;
+  if (!mask.defined()) return state;
+  return state.mul(mask.narrow(0, 0, state.size(0))).div_(1 - direction.recurrent_dropout);
+}
+
 template <typename at_t>
 void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& direction, const Tensor& y,
                        const Tensor& gates, const Tensor& h, Stream stream) {
@@ -46,8 +76,8 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
   const auto chunks = chunks_of(s, kFwdChunkBytes / (3 * s.H * static_cast<int64_t>(sizeof(acc_t))));
   const Tensor a_x = at::empty({most_rows(chunks), 3 * s.H}, h.options());
   const Tensor a_h = at::empty({s.B, gates_of_h * s.H}, h.options());
-  const Tensor h_rounded = h.scalar_type() == x.scalar_type() ? Tensor() : h.to(x.scalar_type());
-  const Tensor operand = h_rounded.defined() ? h_rounded : h;
+  const Tensor operand = through_recurrent_mask(direction, h).to(x.scalar_type());
+  const DirectionMasks<acc_t> masks = masks_of<acc_t>(direction);
 
   const Rows rows_of_y(y.defined() ? y : x);
   GruStepFwdParams<typename Device<at_t>::scalar_t, acc_t> p{};
@@ -58,7 +88,7 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
     p.bias_hh = device_pointer(direction.bias_hh.const_data_ptr<at_t>());
   }
   p.h = h.data_ptr<acc_t>();
-  p.h_rounded = h_rounded.defined() ? device_pointer(h_rounded.data_ptr<at_t>()) : nullptr;
+  p.h_operand = operand.is_same(h) ? nullptr : device_pointer(operand.data_ptr<at_t>());
   p.y_stride = rows_of_y.stride_b;
   Tensor reset, z, a_reset;
   if (!direction.reset_after) {
@@ -83,6 +113,7 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
       p.a_x = a_x.const_data_ptr<acc_t>() + (s.offset(t) - chunk.offset) * 3 * s.H;
       p.y = y.defined() ? device_pointer(y.data_ptr<at_t>() + rows_of_y.offset(s, t)) : nullptr;
       p.gates = gates.defined() ? device_pointer(gates.data_ptr<at_t>() + s.offset(t) * gates.size(1) * s.H) : nullptr;
+      p.masks = masks_of_step(masks, s.offset(t), s.H);
       if (direction.reset_after) {
         product_out(a_h_rows, operand_rows, weight_hh_t);
         check_launch(launch_gru_step_fwd(p, stream));
@@ -113,7 +144,7 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
   const Tensor dgates = at::empty({most_rows(chunks), saved_gates * s.H}, y.options());
   const Tensor dgates_of_h = dgates.narrow(1, s.H, (saved_gates - 1) * s.H);  // r, z and, reset gate after, q
   const Tensor weight_of_h = weight_hh.narrow(0, 0, (saved_gates - 1) * s.H);
-  const Tensor h_prev = need_dweights ? at::empty({most_rows(chunks), s.H}, y.options()) : Tensor();
+  const Tensor h_operand = need_dweights ? at::empty({most_rows(chunks), s.H}, y.options()) : Tensor();
   const Tensor dh_product = at::empty({s.B, s.H}, dh.options());
 
   const Rows rows_of_y(y);
@@ -125,9 +156,10 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
   p.h0 = h0.defined() ? device_pointer(h0.const_data_ptr<at_t>()) : nullptr;
   p.dh = dh.data_ptr<acc_t>();
   p.dh_product = dh_product.const_data_ptr<acc_t>();
+  const DirectionMasks<acc_t> masks = masks_of<acc_t>(direction);
   Tensor reset, dreset, weight_hn;
   if (!direction.reset_after) {
-    if (need_dweights) reset = at::empty_like(h_prev);
+    if (need_dweights) reset = at::empty_like(h_operand);
     dreset = at::empty({s.B, s.H}, dh.options());
     p.dreset = dreset.const_data_ptr<acc_t>();
     weight_hn = weight_hh.narrow(0, 2 * s.H, s.H);
@@ -149,8 +181,9 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
       p.gates = device_pointer(gates.const_data_ptr<at_t>() + s.offset(t) * saved_gates * s.H);
       p.y_prev = has_prev ? device_pointer(y.const_data_ptr<at_t>() + rows_of_y.offset(s, t_prev)) : nullptr;
       p.dgates = device_pointer(dgates.data_ptr<at_t>() + row * saved_gates * s.H);
-      p.h_prev = need_dweights ? device_pointer(h_prev.data_ptr<at_t>() + row * s.H) : nullptr;
+      p.h_operand = need_dweights ? device_pointer(h_operand.data_ptr<at_t>() + row * s.H) : nullptr;
       p.reset = reset.defined() ? device_pointer(reset.data_ptr<at_t>() + row * s.H) : nullptr;
+      p.masks = masks_of_step(masks, s.offset(t), s.H);
       if (direction.reset_after) {
         check_launch(launch_gru_step_bwd(p, stream));
       } else {
@@ -166,13 +199,13 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
     }
     const Tensor chunk_dgates = dgates.narrow(0, 0, chunk.rows);
     if (need_dweights) {
-      add_weight_grads(s, chunk_dgates, chunk_of_x(s, x, chunk), h_prev.narrow(0, 0, chunk.rows),
+      add_weight_grads(s, chunk_dgates, chunk_of_x(s, x, chunk), h_operand.narrow(0, 0, chunk.rows),
                        reset.defined() ? reset.narrow(0, 0, chunk.rows) : Tensor(), i == 0, grads);
       add_bias_grads(chunk_dgates, i == 0, grads);
     }
     if (dx.defined()) add_input_grads(s, chunk_dgates, weight_nrz, first, dx.narrow(0, chunk.offset, chunk.rows));
   }
-  if (need_dhx) dh.narrow(0, 0, p.product_rows).add_(dh_product_rows);
+  if (need_dhx) dh.narrow(0, 0, p.product_rows).add_(through_recurrent_mask(direction, dh_product_rows));
 }
 
 }  // namespace

@@ -31,6 +31,21 @@ struct StepPlace {
   }
 };
 
+// The masks of the cell at element `place` of a step's (rows, H).
+template <typename acc_t>
+GRU_DEVICE CellMasks<acc_t> cell_masks(const DirectionMasks<acc_t>& masks, int64_t place) {
+  const auto kept = [&] { return device::load_global(masks.zoneout + place) ? acc_t(1) : acc_t(0); };
+  const auto factor = [&] { return device::load_global(masks.candidate + place) ? masks.candidate_scale : acc_t(0); };
+  return {masks.zoneout == nullptr ? masks.kept : kept(), masks.candidate == nullptr ? acc_t(1) : factor()};
+}
+
+// The factor of h in the recurrent product, at element `place` of (B, H).
+template <typename acc_t>
+GRU_DEVICE acc_t recurrent_factor(const DirectionMasks<acc_t>& masks, int64_t place) {
+  if (masks.recurrent == nullptr) return 1;
+  return device::load_global(masks.recurrent + place) ? masks.recurrent_scale : acc_t(0);
+}
+
 // Grid: a multiple of the tiles across H.
 template <typename scalar_t>
 GRU_KERNEL(kStepThreads, 2)
@@ -59,10 +74,15 @@ gru_step_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<scalar_t>>
     const acc_t q = load_global(a_h + 2 * p.H) + bias_hn;
     acc_t* const h = p.h + row * p.H + u;
     Gates<acc_t> gates;
-    const acc_t next = cell_fwd<device::AccurateMath<acc_t>>(a_r, a_z, a_n, q, load_global(h), gates);
+    using Math = device::AccurateMath<acc_t>;
+    const acc_t next = p.masks.any
+                           ? cell_fwd<Math>(a_r, a_z, a_n, q, load_global(h), gates, cell_masks(p.masks, row * p.H + u))
+                           : cell_fwd<Math>(a_r, a_z, a_n, q, load_global(h), gates);
     store_global(h, next);
     if (p.y != nullptr) store_global(p.y + row * p.y_stride + u, from_acc<scalar_t>(next));
-    if (p.h_rounded != nullptr) store_global(p.h_rounded + row * p.H + u, from_acc<scalar_t>(next));
+    if (p.h_operand != nullptr) {
+      store_global(p.h_operand + row * p.H + u, from_acc<scalar_t>(next * recurrent_factor(p.masks, row * p.H + u)));
+    }
     if (p.gates != nullptr) {
       scalar_t* const saved = p.gates + row * 4 * p.H + u;
       store_global(saved, from_acc<scalar_t>(gates.r));
@@ -97,7 +117,9 @@ gru_step_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<scalar_t>>
   for (int64_t row = place.first_row; row < last_row; row += place.row_stride) {
     acc_t* const dh = p.dh + row * p.H + u;
     acc_t d = load_global(dh);
-    if (row < p.product_rows) d += load_global(p.dh_product + row * p.H + u);
+    if (row < p.product_rows) {
+      d += load_global(p.dh_product + row * p.H + u) * recurrent_factor(p.masks, row * p.H + u);
+    }
     if (row >= p.rows) {  // a sequence that has ended: d is the gradient of its h0
       store_global(dh, d);
       continue;
@@ -108,13 +130,16 @@ gru_step_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<scalar_t>>
                              to_acc(load_global(saved + 2 * p.H)), to_acc(load_global(saved + 3 * p.H))};
     const acc_t h = previous_state(p, row, u);
     GateGrads<acc_t> grads;
-    store_global(dh, cell_bwd(gates, h, d, grads));
+    store_global(dh, p.masks.any ? cell_bwd(gates, h, d, grads, cell_masks(p.masks, row * p.H + u))
+                                 : cell_bwd(gates, h, d, grads));
     scalar_t* const dgates = p.dgates + row * 4 * p.H + u;
     store_global(dgates, from_acc<scalar_t>(grads.n));
     store_global(dgates + p.H, from_acc<scalar_t>(grads.r));
     store_global(dgates + 2 * p.H, from_acc<scalar_t>(grads.z));
     store_global(dgates + 3 * p.H, from_acc<scalar_t>(grads.q));
-    if (p.h_prev != nullptr) store_global(p.h_prev + row * p.H + u, from_acc<scalar_t>(h));
+    if (p.h_operand != nullptr) {
+      store_global(p.h_operand + row * p.H + u, from_acc<scalar_t>(h * recurrent_factor(p.masks, row * p.H + u)));
+    }
   }
 }
 

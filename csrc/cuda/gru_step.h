@@ -17,6 +17,9 @@ struct StepDirection {
   at::Tensor weight_ih;         // (3H, I)
   at::Tensor weight_hh;         // (3H, H)
   at::Tensor bias_ih, bias_hh;  // (3H), contiguous; undefined without biases
+  // (N, H), (N, H) and (B, H), contiguous, undefined where there is none; and the rates, see Variant in ../gru.h.
+  at::Tensor zoneout_mask, candidate_mask, recurrent_mask;
+  double zoneout, candidate_dropout, recurrent_dropout;
 };
 
 // `y` is the direction's H columns of y or, where it is not saved, undefined; `gates` (N, 4, H) its part of the gates

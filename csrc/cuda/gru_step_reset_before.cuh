@@ -29,7 +29,8 @@ gru_step_reset_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<scal
     const acc_t a_r = load_global(a_x) + load_global(a_h) + bias_r;
     const acc_t a_z = load_global(a_x + p.H) + load_global(a_h + p.H) + bias_z;
     ResetBeforeGates<acc_t> gates;
-    const acc_t reset = reset_fwd<device::AccurateMath<acc_t>>(a_r, a_z, load_global(p.h + row * p.H + u), gates);
+    const acc_t h = load_global(p.h + row * p.H + u) * recurrent_factor(p.masks, row * p.H + u);
+    const acc_t reset = reset_fwd<device::AccurateMath<acc_t>>(a_r, a_z, h, gates);
     store_global(p.reset + row * p.H + u, from_acc<scalar_t>(reset));
     store_global(p.z + row * p.H + u, gates.z);
     if (p.gates != nullptr) {
@@ -62,10 +63,14 @@ gru_step_candidate_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<
     acc_t* const h = p.h + row * p.H + u;
     ResetBeforeGates<acc_t> gates;
     gates.z = load_global(p.z + row * p.H + u);
-    const acc_t next = candidate_fwd<device::AccurateMath<acc_t>>(a_n, load_global(h), gates);
+    using Math = device::AccurateMath<acc_t>;
+    const acc_t next = p.masks.any ? candidate_fwd<Math>(a_n, load_global(h), gates, cell_masks(p.masks, row * p.H + u))
+                                   : candidate_fwd<Math>(a_n, load_global(h), gates);
     store_global(h, next);
     if (p.y != nullptr) store_global(p.y + row * p.y_stride + u, from_acc<scalar_t>(next));
-    if (p.h_rounded != nullptr) store_global(p.h_rounded + row * p.H + u, from_acc<scalar_t>(next));
+    if (p.h_operand != nullptr) {
+      store_global(p.h_operand + row * p.H + u, from_acc<scalar_t>(next * recurrent_factor(p.masks, row * p.H + u)));
+    }
     if (p.gates != nullptr) store_global(p.gates + row * 3 * p.H + 2 * p.H + u, from_acc<scalar_t>(gates.n));
   }
 }
@@ -86,7 +91,8 @@ gru_step_candidate_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<
   for (int64_t row = place.first_row; row < last_row; row += place.row_stride) {
     acc_t* const dh = p.dh + row * p.H + u;
     acc_t d = load_global(dh);
-    if (row < p.product_rows) d += load_global(p.dh_product + row * p.H + u);
+    const acc_t factor = recurrent_factor(p.masks, row * p.H + u);
+    if (row < p.product_rows) d += load_global(p.dh_product + row * p.H + u) * factor;
     if (row >= p.rows) {  // a sequence that has ended: d is the gradient of its h0
       store_global(dh, d);
       continue;
@@ -97,13 +103,14 @@ gru_step_candidate_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<
                                         to_acc(load_global(saved + 2 * p.H))};
     const acc_t h = previous_state(p, row, u);
     ResetBeforeGrads<acc_t> grads;
-    store_global(dh, candidate_bwd(gates, h, d, grads));
+    store_global(dh, p.masks.any ? candidate_bwd(gates, h, d, grads, cell_masks(p.masks, row * p.H + u))
+                                 : candidate_bwd(gates, h, d, grads));
     scalar_t* const dgates = p.dgates + row * 3 * p.H + u;
     store_global(dgates, from_acc<scalar_t>(grads.n));
     store_global(dgates + 2 * p.H, from_acc<scalar_t>(grads.z));
-    if (p.h_prev != nullptr) {
-      store_global(p.h_prev + row * p.H + u, from_acc<scalar_t>(h));
-      store_global(p.reset + row * p.H + u, from_acc<scalar_t>(gates.r * h));
+    if (p.h_operand != nullptr) {
+      store_global(p.h_operand + row * p.H + u, from_acc<scalar_t>(h * factor));
+      store_global(p.reset + row * p.H + u, from_acc<scalar_t>(gates.r * h * factor));
     }
   }
 }
@@ -125,7 +132,9 @@ gru_step_reset_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<scal
     ResetBeforeGates<acc_t> gates;
     gates.r = to_acc(load_global(p.gates + row * 3 * p.H + u));
     ResetBeforeGrads<acc_t> grads;
-    const acc_t past_reset = reset_bwd(gates, previous_state(p, row, u), load_global(p.dreset + row * p.H + u), grads);
+    const acc_t factor = recurrent_factor(p.masks, row * p.H + u);
+    const acc_t h = previous_state(p, row, u) * factor;
+    const acc_t past_reset = reset_bwd(gates, h, load_global(p.dreset + row * p.H + u), grads) * factor;
     store_global(dh, load_global(dh) + past_reset);
     store_global(p.dgates + row * 3 * p.H + p.H + u, from_acc<scalar_t>(grads.r));
   }

@@ -14,7 +14,22 @@ using at::TensorList;
 
 StepDirection direction_of(const Sequence& s, const Layer& layer, int64_t d) {
   const Tensor* first = &layer.weights[d * s.weights_per_direction()];
-  StepDirection direction{d == 1, layer.variant.reset_after, first[0], first[1], {}, {}};
+  const Variant& v = layer.variant;
+  const auto part = [&](const std::optional<Tensor>& mask) {
+    return mask ? mask->select(0, d).contiguous() : Tensor();
+  };
+  StepDirection direction{d == 1,
+                          v.reset_after,
+                          first[0],
+                          first[1],
+                          {},
+                          {},
+                          part(v.zoneout_mask),
+                          part(v.candidate_mask),
+                          part(v.recurrent_mask),
+                          v.zoneout,
+                          v.candidate_dropout,
+                          v.recurrent_dropout};
   if (s.has_bias) {
     direction.bias_ih = first[2].contiguous();
     direction.bias_hh = first[3].contiguous();

@@ -22,6 +22,13 @@ void name_rows(const char* name, const T* p, int64_t rows, int64_t stride, int64
   emulator::name_buffer(name, p, static_cast<size_t>((rows - 1) * stride + columns) * sizeof(T), writable);
 }
 
+template <typename acc_t>
+void name_masks(const DirectionMasks<acc_t>& masks, int64_t rows, int64_t rows_of_states, int64_t H) {
+  name_rows("zoneout mask", masks.zoneout, rows, H, H, false);
+  name_rows("candidate mask", masks.candidate, rows, H, H, false);
+  name_rows("recurrent mask", masks.recurrent, rows_of_states, H, H, false);
+}
+
 // Null, or the failure.
 template <typename Kernel>
 const char* run(const char* name, int64_t rows, int64_t H, const Kernel& kernel) {
@@ -67,7 +74,8 @@ const char* launch_gru_step_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stre
   name_rows("bias_ih", p.bias_ih, 3, p.H, p.H, false);
   name_rows("bias_hh", p.bias_hh, 3, p.H, p.H, false);
   name_rows("h", p.h, p.rows, p.H, p.H, true);
-  name_rows("h_rounded", p.h_rounded, p.rows, p.H, p.H, true);
+  name_rows("h_operand", p.h_operand, p.rows, p.H, p.H, true);
+  name_masks(p.masks, p.rows, p.rows, p.H);
   name_rows("y", p.y, p.rows, p.y_stride, p.H, true);
   name_rows("gates", p.gates, p.rows, 4 * p.H, 4 * p.H, true);
   return run("gru_step_fwd_kernel", p.rows, p.H, [&] { gru_step_fwd_kernel<scalar_t>(p); });
@@ -83,7 +91,8 @@ const char* launch_gru_step_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stre
   name_rows("dh", p.dh, rows, p.H, p.H, true);
   name_rows("dh_product", p.dh_product, p.product_rows, p.H, p.H, false);
   name_rows("dgates", p.dgates, p.rows, 4 * p.H, 4 * p.H, true);
-  name_rows("h_prev", p.h_prev, p.rows, p.H, p.H, true);
+  name_rows("h_operand", p.h_operand, p.rows, p.H, p.H, true);
+  name_masks(p.masks, p.rows, rows, p.H);
   return run("gru_step_bwd_kernel", rows, p.H, [&] { gru_step_bwd_kernel<scalar_t>(p); });
 }
 
@@ -97,6 +106,7 @@ const char* launch_gru_step_reset_fwd(const GruStepFwdParams<scalar_t, acc_t>& p
   name_rows("reset", p.reset, p.rows, p.H, p.H, true);
   name_rows("z", p.z, p.rows, p.H, p.H, true);
   name_rows("gates", p.gates, p.rows, 3 * p.H, 3 * p.H, true);
+  name_masks(p.masks, p.rows, p.rows, p.H);
   return run("gru_step_reset_fwd_kernel", p.rows, p.H, [&] { gru_step_reset_fwd_kernel<scalar_t>(p); });
 }
 
@@ -108,9 +118,10 @@ const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<scalar_t, acc_t
   name_rows("bias_hh", p.bias_hh, 3, p.H, p.H, false);
   name_rows("z", p.z, p.rows, p.H, p.H, false);
   name_rows("h", p.h, p.rows, p.H, p.H, true);
-  name_rows("h_rounded", p.h_rounded, p.rows, p.H, p.H, true);
+  name_rows("h_operand", p.h_operand, p.rows, p.H, p.H, true);
   name_rows("y", p.y, p.rows, p.y_stride, p.H, true);
   name_rows("gates", p.gates, p.rows, 3 * p.H, 3 * p.H, true);
+  name_masks(p.masks, p.rows, p.rows, p.H);
   return run("gru_step_candidate_fwd_kernel", p.rows, p.H, [&] { gru_step_candidate_fwd_kernel<scalar_t>(p); });
 }
 
@@ -124,8 +135,9 @@ const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<scalar_t, acc_t
   name_rows("dh", p.dh, rows, p.H, p.H, true);
   name_rows("dh_product", p.dh_product, p.product_rows, p.H, p.H, false);
   name_rows("dgates", p.dgates, p.rows, 3 * p.H, 3 * p.H, true);
-  name_rows("h_prev", p.h_prev, p.rows, p.H, p.H, true);
+  name_rows("h_operand", p.h_operand, p.rows, p.H, p.H, true);
   name_rows("reset", p.reset, p.rows, p.H, p.H, true);
+  name_masks(p.masks, p.rows, rows, p.H);
   return run("gru_step_candidate_bwd_kernel", rows, p.H, [&] { gru_step_candidate_bwd_kernel<scalar_t>(p); });
 }
 
@@ -137,6 +149,7 @@ const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p
   name_rows("dh", p.dh, p.rows, p.H, p.H, true);
   name_rows("dreset", p.dreset, p.rows, p.H, p.H, false);
   name_rows("dgates", p.dgates, p.rows, 3 * p.H, 3 * p.H, true);
+  name_masks(p.masks, p.rows, p.rows, p.H);
   return run("gru_step_reset_bwd_kernel", p.rows, p.H, [&] { gru_step_reset_bwd_kernel<scalar_t>(p); });
 }
 

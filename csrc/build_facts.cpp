@@ -1,0 +1,38 @@
+// What gru_ext/library.py asks of the library, as operators: the library serves programs without Python too, so that
+// nothing in it may need one.
+#include <ATen/core/Dict.h>
+#include <torch/library.h>
+
+#include <string>
+#include <vector>
+
+#include "cpu/isa.h"
+
+namespace gru_ext {
+namespace {
+
+c10::Dict<std::string, std::string> build_facts() {
+  c10::Dict<std::string, std::string> facts;
+  facts.insert("version", GRU_EXT_VERSION);
+  facts.insert("built_for_torch", GRU_EXT_TORCH_VERSION);
+  facts.insert("cuda_build", GRU_EXT_CUDA_BUILD);
+  return facts;
+}
+
+bool has_cuda_kernels() {
+#if defined(GRU_EXT_WITH_CUDA)
+  return true;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+}  // namespace gru_ext
+
+TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
+  m.def("build_facts() -> Dict(str, str)", gru_ext::build_facts);
+  m.def("has_cuda_kernels() -> bool", gru_ext::has_cuda_kernels);
+  m.def("cpu_isa() -> str", [] { return std::string(gru_ext::isa_name(gru_ext::cpu_isa())); });
+  m.def("available_cpu_isas() -> str[]", gru_ext::available_isa_names);
+}

@@ -1,0 +1,105 @@
+"""What regularises the recurrence: its rates, and the masks that are drawn for a call.
+
+Masks are drawn outside of the kernels, which so stay functions of their arguments. On a CPU they come from the operator
+``bernoulli``, a counter-based generator with threads (csrc/cpu/bernoulli.cpp), seeded by one number of torch's own
+generator; elsewhere from torch. ``torch.manual_seed`` repeats them, for any number of threads.
+
+Letters: T steps, B batch, H hidden, D directions (1 or 2), N rows of all steps.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gru_ext import library as library  # registers the operator
+from gru_ext.variant import Variant
+
+_ops = torch.ops.gru_ext
+
+
+class Rates(NamedTuple):
+    """Probabilities in [0, 1); docs/variants.md has the equations."""
+
+    zoneout: float = 0.0
+    recurrent_dropout: float = 0.0
+    candidate_dropout: float = 0.0
+    weight_dropout: float = 0.0
+
+
+NO_RATES = Rates()
+
+
+def check_rates(op: str, rates: Rates) -> None:
+    """Raise the error that probabilities deserve which are no numbers in [0, 1)."""
+    for name, value in rates._asdict().items():
+        if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 <= float(value) < 1:
+            raise ValueError(f"{op}: expected {name} to be a number in [0, 1), got {value!r}")
+
+
+def regularize(
+    recurrence: Variant,
+    rates: Rates,
+    training: bool,
+    x: Tensor,
+    hx: Tensor | None,
+    batch_sizes: Tensor | None,
+    batch: int | None,
+    directions: int,
+    hidden: int,
+) -> Variant:
+    """The recurrence of one layer in one call: with fresh masks while training, else with zoneout's expectation.
+
+    ``x`` is (T, B, I), or (N, I) with ``batch_sizes``; ``batch`` is its B where that is known.
+    """
+    if not training:
+        return recurrence._replace(zoneout=rates.zoneout)
+
+    def mask(rate: float, p: float, rows: int) -> Tensor | None:
+        return bernoulli(p, (directions, rows, hidden), x.device) if rate > 0 else None
+
+    def sequences() -> int:
+        if batch is not None or hx is not None:
+            return batch if hx is None else hx.shape[1]  # type: ignore[return-value]
+        return x.shape[1] if batch_sizes is None else int(batch_sizes[0])
+
+    rows = x.shape[0] if batch_sizes is not None else x.shape[0] * x.shape[1]
+    dropped = rates.recurrent_dropout > 0
+    return recurrence._replace(
+        zoneout_mask=mask(rates.zoneout, rates.zoneout, rows),
+        recurrent_mask=mask(rates.recurrent_dropout, 1 - rates.recurrent_dropout, sequences() if dropped else 0),
+        candidate_mask=mask(rates.candidate_dropout, 1 - rates.candidate_dropout, rows),
+        recurrent_dropout=rates.recurrent_dropout,
+        candidate_dropout=rates.candidate_dropout,
+    )
+
+
+def drop_weights(weights: Sequence[Tensor], per_direction: int, rate: float, training: bool) -> Sequence[Tensor]:
+    """The weights, those of the recurrent product (3H, H) with dropped elements while training."""
+    if rate == 0 or not training:
+        return weights
+    return [torch.nn.functional.dropout(w, rate) if i % per_direction == 1 else w for i, w in enumerate(weights)]
+
+
+def bernoulli(p: float, shape: Sequence[int], device: torch.device) -> Tensor:
+    """A tensor of bools, true with probability p."""
+    if device.type != "cpu":
+        return torch.rand(shape, device=device) < p
+    seed = torch.randint(2**63 - 1, (), dtype=torch.int64, device=device)
+    drawn: Tensor = _ops.bernoulli(seed, shape, p)
+    return drawn
+
+
+@torch.library.register_fake("gru_ext::bernoulli")
+def _bernoulli_fake(seed: Tensor, shape: Sequence[int], p: float) -> Tensor:
+    return torch.empty(shape, dtype=torch.bool, device=seed.device)
+
+
+@torch.library.register_vmap("gru_ext::bernoulli")
+def _bernoulli_vmap(info: Any, in_dims: Any, seed: Tensor, shape: Sequence[int], p: float) -> tuple[Tensor, int]:
+    # vmap's randomness="different": a seed for each sample.
+    return torch.stack([_ops.bernoulli(s, shape, p) for s in seed.unbind(in_dims[0])]), 0

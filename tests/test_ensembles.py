@@ -1,0 +1,260 @@
+"""Layers with weights of their own under ``torch.func.vmap``: one call for all of them, with the results of a loop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from cases import ALL_OPTIONS, FLOATING, Options, Problem, Size, make_problem, ours, solve
+from compare import assert_near, assert_same_bits
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jacrev, stack_module_state, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import gru_ext
+
+FLOAT64 = torch.float64
+SIZE = Size(4, 3, 2, 5)
+MEMBERS = 3
+
+
+class Calls(TorchDispatchMode):
+    """Counts the calls of our operators."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Note the name, then go on."""
+        if func.namespace == "gru_ext":
+            self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(params=[1, 2, 4])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """One, two or four threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def problems_of(size: Size, options: Options, dtype: torch.dtype = FLOAT64, members: int = MEMBERS) -> list[Problem]:
+    """Problems of one shape."""
+    return [make_problem(size, options, dtype) for _ in range(members)]
+
+
+def stacked(problems: list[Problem]) -> Problem:
+    """Every floating tensor with the members first."""
+
+    def stack(tensors: list[Tensor | None]) -> Tensor | None:
+        given = [tensor for tensor in tensors if tensor is not None]
+        return torch.stack(given) if given else None
+
+    x = stack([p.x for p in problems])
+    assert x is not None
+    weights = [torch.stack(list(tensors)) for tensors in zip(*(p.weights for p in problems), strict=True)]
+    return Problem(
+        x=x,
+        hx=stack([p.hx for p in problems]),
+        weights=weights,
+        batch_sizes=problems[0].batch_sizes,
+        bidirectional=problems[0].bidirectional,
+        dy=stack([p.dy for p in problems]),
+        dh_n=stack([p.dh_n for p in problems]),
+    )
+
+
+def members(x: Tensor, hx: Tensor | None, weights: Any, batch_sizes: Tensor | None, bidirectional: bool) -> Any:
+    """``ours`` under vmap over x, hx and the weights."""
+
+    def one(x: Tensor, hx: Tensor | None, weights: Any) -> tuple[Tensor, Tensor]:
+        return ours(x, hx, weights, batch_sizes, bidirectional)
+
+    return vmap(one, in_dims=(0, None if hx is None else 0, 0))(x, hx, list(weights))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
+def test_each_member_has_the_bits_of_its_own_call(options: Options, dtype: torch.dtype) -> None:
+    problems = problems_of(SIZE, options, dtype)
+    results = solve(members, stacked(problems))
+    for e, problem in enumerate(problems):
+        for name, expected in solve(ours, problem).items():
+            assert_same_bits(results[name][e], expected, f"{name} of member {e}")
+
+
+# Large enough for several threads; more members than threads, as many, and fewer.
+@pytest.mark.parametrize("count", [2, 4, 5])
+@pytest.mark.parametrize("size", [Size(6, 9, 30, 40), Size(40, 8, 70, 90)], ids=str)
+def test_members_on_several_threads(count: int, size: Size, threads: int) -> None:
+    problems = problems_of(size, Options(bidirectional=True), members=count)
+    results = solve(members, stacked(problems))
+    for e, problem in enumerate(problems):
+        for name, expected in solve(ours, problem).items():
+            assert_near(results[name][e], expected, f"{name} of member {e}, {threads} threads")
+
+
+def ensemble(**arguments: Any) -> tuple[list[nn.Module], dict[str, Tensor], Callable[..., Any]]:
+    """Models, their stacked parameters, and a function of one model's parameters and input."""
+    models: list[nn.Module] = [gru_ext.GRU(2, 5, **arguments, dtype=FLOAT64) for _ in range(MEMBERS)]
+    parameters, buffers = stack_module_state(models)
+    assert not buffers
+    base = copy.deepcopy(models[0]).to("meta")
+    return models, parameters, lambda parameters, x: functional_call(base, parameters, (x,))
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared input", "own inputs"])
+@pytest.mark.parametrize("arguments", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}], ids=str)
+def test_stacked_modules_run_as_one_call_a_layer(arguments: dict[str, Any], shared: bool) -> None:
+    models, parameters, call = ensemble(**arguments)
+    x = torch.randn(*([] if shared else [MEMBERS]), 4, 3, 2, dtype=FLOAT64)
+    with Calls() as calls:
+        y, h_n = vmap(call, in_dims=(0, None if shared else 0))(parameters, x)
+        (y.sin().sum() + h_n.sum()).backward()
+    layers = arguments.get("num_layers", 1)
+    assert calls.names == ["gru_fwd_members"] * layers + ["gru_bwd_members"] * layers
+    for e, model in enumerate(models):
+        expected_y, expected_h_n = model(x if shared else x[e])
+        (expected_y.sin().sum() + expected_h_n.sum()).backward()
+        assert_near(y[e].detach(), expected_y.detach(), "y")
+        assert_near(h_n[e].detach(), expected_h_n.detach(), "h_n")
+        for name, parameter in model.named_parameters():
+            gradient = parameters[name].grad
+            assert gradient is not None
+            assert parameter.grad is not None
+            assert_near(gradient[e], parameter.grad, name)
+
+
+def test_the_gradient_of_a_shared_input_is_summed_over_the_members() -> None:
+    models, parameters, call = ensemble()
+    x, x_loop = (torch.ones(4, 3, 2, dtype=FLOAT64, requires_grad=True) for _ in range(2))
+    vmap(call, in_dims=(0, None))(parameters, x)[0].sin().sum().backward()
+    for model in models:
+        model(x_loop)[0].sin().sum().backward()
+    assert x.grad is not None
+    assert x_loop.grad is not None
+    assert_near(x.grad, x_loop.grad, "dx")
+
+
+def test_cells_run_as_one_call() -> None:
+    cells = [gru_ext.GRUCell(2, 5, dtype=FLOAT64) for _ in range(MEMBERS)]
+    parameters, _ = stack_module_state(cells)
+    x, h = torch.randn(3, 2, dtype=FLOAT64), torch.randn(MEMBERS, 3, 5, dtype=FLOAT64)
+    with Calls() as calls:
+        states = vmap(lambda p, h: functional_call(cells[0], p, (x, h)))(parameters, h)
+    assert calls.names == ["gru_fwd_members"]
+    for e, cell in enumerate(cells):
+        assert_near(states[e].detach(), cell(x, h[e]).detach(), "state")
+
+
+def test_gradients_of_each_sample_are_one_backward_call() -> None:
+    problem = make_problem(Size(4, 6, 2, 5), Options(hx=False))
+
+    def loss(weights: list[Tensor], x: Tensor) -> Tensor:
+        return ours(x.unsqueeze(1), None, weights, None, False)[0].sin().sum()
+
+    with Calls() as calls:
+        gradients = vmap(grad(loss), in_dims=(None, 1))(problem.weights, problem.x)
+    assert calls.names == ["gru_fwd", "gru_bwd_members"]
+    for b in range(6):
+        for ours_, expected in zip(gradients, grad(loss)(problem.weights, problem.x[:, b]), strict=True):
+            assert_near(ours_[b], expected, f"sample {b}")
+
+
+def test_gradients_of_each_sample_of_each_member_are_one_call() -> None:
+    _, parameters, call = ensemble()
+    x = torch.randn(4, 6, 2, dtype=FLOAT64)
+
+    def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        result: Tensor = call(parameters, x.unsqueeze(1))[0].sin().sum()
+        return result
+
+    detached = {name: parameter.detach() for name, parameter in parameters.items()}
+    with Calls() as calls:
+        gradients = vmap(vmap(grad(loss), in_dims=(None, 1)), in_dims=(0, None))(detached, x)
+    assert [name for name in calls.names if "bwd" in name] == ["gru_bwd_members"]
+    for e in range(MEMBERS):
+        for b in (0, 5):
+            one = {name: parameter[e] for name, parameter in detached.items()}
+            for name, expected in grad(loss)(one, x[:, b]).items():
+                assert_near(gradients[name][e, b], expected, f"{name} of sample {b} of member {e}")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_derivatives_of_higher_order(packed: bool) -> None:
+    problems = problems_of(Size(2, 2, 2, 2), Options(packed=packed))
+    whole = stacked(problems)
+
+    def loss(weights: list[Tensor], x: Tensor, hx: Tensor) -> Tensor:
+        y, h_n = ours(x, hx, weights, whole.batch_sizes, False)
+        return y.sin().sum() + h_n.cos().sum()
+
+    assert whole.hx is not None
+    hessians = vmap(jacrev(jacrev(loss)))(whole.weights, whole.x, whole.hx)
+    for e, p in enumerate(problems):
+        assert p.hx is not None
+        for row, expected_row in zip(hessians, jacrev(jacrev(loss))(p.weights, p.x, p.hx), strict=True):
+            for block, expected in zip(row, expected_row, strict=True):
+                assert_near(block[e], expected, f"block of member {e}")
+
+
+def test_gradcheck_of_the_gradients_of_members() -> None:
+    whole = stacked(problems_of(Size(2, 2, 1, 2), Options(), members=2)).map(lambda t: t.requires_grad_())
+
+    def call(x: Tensor, hx: Tensor, *weights: Tensor) -> Any:
+        return members(x, hx, weights, None, False)
+
+    assert whole.hx is not None
+    inputs = (whole.x, whole.hx, *whole.weights)
+    torch.autograd.gradcheck(call, inputs)
+    torch.autograd.gradgradcheck(call, inputs)
+
+
+def test_an_empty_batch_and_one_member() -> None:
+    for size, count in ((Size(4, 0, 2, 5), 2), (SIZE, 1)):
+        problems = problems_of(size, Options(), members=count)
+        results = solve(members, stacked(problems))
+        for name, expected in solve(ours, problems[-1]).items():
+            assert_same_bits(results[name][-1], expected, name)
+
+
+def test_masks_of_each_member() -> None:
+    problems = problems_of(SIZE, Options())
+    whole = stacked(problems)
+    keep = torch.rand(MEMBERS, 1, SIZE.steps * SIZE.batch, SIZE.hidden) > 0.5
+    operators = torch.ops.gru_ext
+    y, h_n, gates = operators.gru_fwd_members(
+        whole.x, whole.hx, whole.weights, None, False, zoneout_mask=keep, zoneout=0.5
+    )
+    needs = (True, True, True)
+    dx, dhx, dweights = operators.gru_bwd_members(
+        whole.dy, None, whole.x, whole.hx, whole.weights, None, False, y, gates, *needs, zoneout_mask=keep, zoneout=0.5
+    )
+    for e, p in enumerate(problems):
+        variant = {"zoneout_mask": keep[e], "zoneout": 0.5}
+        expected = operators.gru_fwd(p.x, p.hx, p.weights, None, False, True, **variant)
+        gradients = operators.gru_bwd(
+            p.dy, None, p.x, p.hx, p.weights, None, False, expected[0], expected[2], *needs, **variant
+        )
+        found = [y[e], h_n[e], gates[e], dx[e], dhx[e], *(dw[e] for dw in dweights)]
+        for ours_, wanted in zip(found, [*expected, *gradients[:2], *gradients[2]], strict=True):
+            assert_same_bits(ours_, wanted)
+
+
+def test_wrong_arguments_are_named() -> None:
+    whole = stacked(problems_of(SIZE, Options()))
+    fewer = [whole.weights[0], whole.weights[1][:2], *whole.weights[2:]]
+    narrow = torch.zeros(MEMBERS, 1, 3, 4, dtype=FLOAT64)
+    operator = torch.ops.gru_ext.gru_fwd_members
+    with pytest.raises(RuntimeError, match=r"gru: expected tensors of E = 3 members, got one of shape \[2, 15, 5\]"):
+        operator(whole.x, whole.hx, fewer, None, False)
+    with pytest.raises(RuntimeError, match=r"gru: expected x of shape \(E, T, B, I\) or \(E, N, I\) with E >= 1"):
+        operator(whole.x[:0], None, whole.weights, None, False)
+    with pytest.raises(RuntimeError, match=r"gru: expected hx of shape \(D, B, H\) = \(1, 3, 5\), got \(1, 3, 4\)"):
+        operator(whole.x, narrow, whole.weights, None, False)

@@ -1,0 +1,465 @@
+"""Zoneout and the dropouts inside the recurrence: their masks, what they do, and every way to differentiate it."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from typing import Any
+
+import pytest
+import torch
+from cases import (
+    FLOATING,
+    Options,
+    Size,
+    layer_with,
+    make_problem,
+    reference_with,
+    solve,
+    solve_all,
+    variants_of,
+)
+from compare import assert_all_accurate, assert_all_near, assert_near, assert_same_bits
+from torch import Tensor, nn
+from torch.autograd import gradcheck, gradgradcheck
+from torch.nn.utils.rnn import pack_padded_sequence
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import gru_ext
+from gru_ext import functional, library, reference
+from gru_ext.regularizers import bernoulli
+from gru_ext.variant import Variant
+
+FLOAT64 = torch.float64
+CPU = torch.device("cpu")
+RATES: dict[str, Any] = {"zoneout": 0.3, "recurrent_dropout": 0.2, "candidate_dropout": 0.25, "weight_dropout": 0.1}
+ALONE_AND_PAIRS = [*([name] for name in RATES), *map(list, combinations(RATES, 2)), list(RATES)]
+SIZES = [Size(1, 1, 1, 1), Size(4, 3, 2, 5), Size(5, 14, 9, 40), Size(9, 2, 3, 33)]
+SOME_OPTIONS = [
+    Options(),
+    Options(bias=False, hx=False),
+    Options(bidirectional=True, packed=True),
+    Options(bidirectional=True, hx=False),
+]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+# ---- Random masks
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [  # from the authors' file of known answers, Random123's kat_vectors
+        ([0] * 4, [0] * 2, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+        ([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+        (
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+            [0xA4093822, 0x299F31D0],
+            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+        ),
+    ],
+)
+def test_the_generator_gives_the_published_known_answers(counter: list[int], key: list[int], words: list[int]) -> None:
+    assert library.philox(counter, key) == words
+
+
+def test_a_mask_is_made_of_the_generator_s_words() -> None:
+    """Sixteen blocks at a time: the lower halves of their first words, the upper halves, then the next words."""
+    seed, p = 0x0123456789ABCDEF, 0.4
+    mask = torch.ops.gru_ext.bernoulli(torch.tensor(seed), [300], p)
+    key = [seed & 0xFFFFFFFF, seed >> 32]
+    halves = []
+    for group in range(3):
+        blocks = [library.philox([16 * group + lane, 0, 0, 0], key) for lane in range(16)]
+        for word in range(4):
+            halves += [block[word] & 0xFFFF for block in blocks] + [block[word] >> 16 for block in blocks]
+    assert mask.tolist() == [half < round(p * 65536) for half in halves[:300]]
+
+
+@pytest.mark.parametrize("p", [0.0, 1e-3, 0.3, 0.5, 0.999, 1.0])
+def test_a_mask_is_true_at_its_rate(p: float) -> None:
+    count = 1_000_000
+    mask = bernoulli(p, (1000, 1000), CPU)
+    allowed = 5 * (count * p * (1 - p)) ** 0.5 + count / 65536
+    assert abs(int(mask.sum()) - count * p) <= allowed
+    # Neighbours in either dimension agree as often as independent ones do.
+    for a, b in ((mask[1:], mask[:-1]), (mask[:, 1:], mask[:, :-1])):
+        assert abs(int((a & b).sum()) - count * p * p) <= 5 * (count * p * p) ** 0.5 + count / 500
+
+
+def test_masks_follow_the_seed_and_not_the_number_of_threads() -> None:
+    masks = []
+    for threads in (1, 2, 1):
+        torch.manual_seed(5)
+        torch.set_num_threads(threads)
+        masks.append(torch.stack([bernoulli(0.4, (70_001,), CPU) for _ in range(2)]))
+    torch.set_num_threads(1)
+    assert torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[0][0], masks[0][1])
+    assert torch.equal(masks[0], masks[2])
+
+
+# ---- The kernels, given masks
+
+
+def check_accuracy(size: Size, options: Options, dtype: torch.dtype) -> None:
+    """Ours is as near to the reference in float64 as the reference in the same dtype is, by the policy of compare."""
+    problems = [make_problem(size, options, dtype) for _ in range(3)]
+    in_float64 = [problem.to(FLOAT64) for problem in problems]
+    for variant in variants_of(problems[0]).values():
+        plain = reference_with(variant)
+        results = solve_all(layer_with(variant), problems)
+        assert_all_accurate(results, solve_all(plain, problems), solve_all(plain, in_float64))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", SOME_OPTIONS, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_accuracy_of_results_and_gradients(size: Size, options: Options, dtype: torch.dtype) -> None:
+    check_accuracy(size, options, dtype)
+
+
+def test_the_reference_s_gradients_by_hand_equal_autograd_s() -> None:
+    problem = make_problem(SIZES[1], Options(bidirectional=True, packed=True))
+    arguments = (problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional)
+    for variant in variants_of(problem).values():
+        dx, dhx, dweights = reference.gru_bwd(problem.dy, problem.dh_n, *arguments, variant)
+        names = [f"d{name}" for name in problem.names]
+        by_hand = {"dx": dx, "dhx": dhx, **dict(zip(names, dweights, strict=True))}
+        expected = solve(reference_with(variant), problem)
+        assert_all_near(by_hand, {name: expected[name] for name in by_hand})
+
+
+def test_two_threads_give_the_same_bits_each_time() -> None:
+    problem = make_problem(Size(20, 9, 30, 130), Options(bidirectional=True), torch.float32)
+    torch.set_num_threads(2)
+    for variant in variants_of(problem).values():
+        results = [solve(layer_with(variant), problem) for _ in range(3)]
+        for name, tensor in results[0].items():
+            assert all(torch.equal(tensor, other[name]) for other in results[1:]), name
+    torch.set_num_threads(1)
+
+
+def test_opcheck_with_masks() -> None:
+    problem = make_problem(Size(3, 2, 2, 3), Options(bidirectional=True))
+    arguments = (problem.x, problem.hx, problem.weights, None, True)
+    variant = variants_of(problem)["all"]
+    torch.library.opcheck(torch.ops.gru_ext.gru_fwd.default, (*arguments, True, True, *variant))
+    y, _, gates = torch.ops.gru_ext.gru_fwd(*arguments, True, True, *variant)
+    grads = (problem.dy, problem.dh_n)
+    torch.library.opcheck(torch.ops.gru_ext.gru_bwd.default, (*grads, *arguments, y, gates, True, True, True, *variant))
+    torch.library.opcheck(torch.ops.gru_ext.bernoulli.default, (torch.tensor(3), [4, 5], 0.3))
+
+
+WRONG_MASKS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "shape of steps": (
+        {"zoneout_mask": torch.zeros(1, 3, 4, dtype=torch.bool)},
+        RuntimeError,
+        "gru: expected zoneout_mask of shape (D, N, H) = (1, 6, 4), got (1, 3, 4)",
+    ),
+    "shape of states": (
+        {"recurrent_mask": torch.zeros(1, 6, 4, dtype=torch.bool)},
+        RuntimeError,
+        "gru: expected recurrent_mask of shape (D, B, H) = (1, 2, 4), got (1, 6, 4)",
+    ),
+    "dtype": (
+        {"candidate_mask": torch.zeros(1, 6, 4)},
+        ValueError,
+        "gru: expected candidate_mask of dtype bool, got Float",
+    ),
+    "rate": ({"recurrent_dropout": 1.0}, ValueError, "gru: expected recurrent_dropout in [0, 1), got 1"),
+    "negative rate": ({"zoneout": -0.5}, ValueError, "gru: expected zoneout in [0, 1), got -0.5"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_MASKS)
+def test_wrong_masks_of_an_operator(name: str) -> None:
+    variant, error, text = WRONG_MASKS[name]
+    p = make_problem(Size(3, 2, 5, 4))
+    with pytest.raises(error) as raised:
+        torch.ops.gru_ext.gru_fwd(p.x, p.hx, p.weights, None, False, True, **variant)
+    assert str(raised.value).split("\n")[0] == text
+
+
+# ---- The modules
+
+
+class Masks(TorchDispatchMode):
+    """Remembers what varied in the recurrence of each layer."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[Variant] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.gru_ext.gru_fwd.default:
+            self.seen.append(Variant(*args[7:]))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("rows", ["padded", "lengths"])
+def test_each_layer_of_each_call_draws_its_masks(rows: str) -> None:
+    module = gru_ext.GRU(3, 200, 2, bidirectional=True, **RATES)
+    lengths = None if rows == "padded" else [3, 0, 6, 1]
+    count, sequences = (24, 4) if lengths is None else (10, 3)
+    with Masks() as masks:
+        for _ in range(2):
+            module(torch.randn(6, 4, 3), lengths=lengths)
+    assert len(masks.seen) == 4
+    for name, size, p in (("zoneout", count, 0.3), ("recurrent", sequences, 0.8), ("candidate", count, 0.75)):
+        drawn = [getattr(variant, f"{name}_mask") for variant in masks.seen]
+        assert all(mask.shape == (2, size, 200) and mask.dtype == torch.bool for mask in drawn)
+        flat = torch.cat(drawn).flatten(1).double()
+        assert abs(float(flat.mean()) - p) < 5 * (p * (1 - p) / flat.numel()) ** 0.5
+        agree = (flat @ flat.t() / flat.shape[1]).fill_diagonal_(p * p)  # of different layers, directions and calls
+        assert float((agree - p * p).abs().max()) < 5 * (p * p / flat.shape[1]) ** 0.5
+    assert masks.seen[0][3:6] == (0.0, 0.2, 0.25)
+
+
+def test_zoneout_keeps_units_exactly_in_training_and_their_expectation_in_eval() -> None:
+    module = gru_ext.GRU(3, 100, zoneout=0.3)
+    y, _ = module(torch.randn(50, 8, 3))
+    kept = float((y[1:] == y[:-1]).double().mean())
+    assert abs(kept - 0.3) < 0.01
+    p = make_problem(Size(5, 2, 3, 4))
+    mean, _ = functional.gru(p.x, p.hx, p.weights, zoneout=0.3)
+    h = p.hx
+    for t in range(5):
+        step, _ = functional.gru(p.x[t : t + 1], h, p.weights)
+        assert h is not None
+        h = 0.3 * h + 0.7 * step
+        assert_near(mean[t], h[0], "mean")
+
+
+@pytest.mark.parametrize("name", ["recurrent_dropout", "candidate_dropout", "weight_dropout"])
+def test_dropouts_are_off_in_eval(name: str) -> None:
+    half: dict[str, Any] = {name: 0.5}
+    module = gru_ext.GRU(3, 4, 2, **half).eval()
+    plain = gru_ext.GRU(3, 4, 2)
+    plain.load_state_dict(module.state_dict())
+    x = torch.randn(5, 2, 3)
+    assert_same_bits(module(x)[0], plain(x)[0])
+    module.train()
+    assert not torch.equal(module(x)[0], plain(x)[0])
+
+
+def test_weight_dropout_is_torch_s_dropout_of_weight_hh_once_a_call() -> None:
+    p = make_problem(Size(5, 2, 3, 4), Options(bidirectional=True))
+    torch.manual_seed(3)
+    y, _ = functional.gru(p.x, p.hx, p.weights, bidirectional=True, weight_dropout=0.4, training=True)
+    torch.manual_seed(3)
+    dropped = [nn.functional.dropout(w, 0.4) if i % 4 == 1 else w for i, w in enumerate(p.weights)]
+    assert_same_bits(y, functional.gru(p.x, p.hx, dropped, bidirectional=True)[0])
+
+
+@pytest.mark.parametrize("names", ALONE_AND_PAIRS, ids=str)
+@pytest.mark.parametrize("rows", ["padded", "resets"])
+def test_gradcheck_of_each_and_of_pairs(rows: str, names: list[str]) -> None:
+    rates: dict[str, Any] = {name: RATES[name] for name in names}
+    keywords: dict[str, Any] = {}
+    if rows == "resets":
+        keywords = {"resets": torch.tensor([[True, False], [False, True], [True, False]]), "lengths": [3, 2]}
+    bidirectional = len(names) != 2
+    problem = make_problem(Size(3, 2, 2, 2), Options(bidirectional=bidirectional))
+    assert problem.hx is not None
+
+    def call(x: Tensor, hx: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(7)
+        return functional.gru(x, hx, weights, bidirectional=bidirectional, training=True, **rates, **keywords)
+
+    leaves = [t.requires_grad_() for t in (problem.x, problem.hx, *problem.weights)]
+    assert gradcheck(call, leaves, check_forward_ad=True)
+    assert gradgradcheck(call, leaves, fast_mode=True)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gradcheck_of_cells(training: bool) -> None:
+    cell = gru_ext.GRUCell(2, 3, dtype=FLOAT64, zoneout=0.4, candidate_dropout=0.3).train(training)
+
+    def call(x: Tensor, h: Tensor, *parameters: Tensor) -> Any:
+        torch.manual_seed(7)
+        names = [name for name, _ in cell.named_parameters()]
+        return torch.func.functional_call(cell, dict(zip(names, parameters, strict=True)), (x, h))
+
+    leaves = [torch.randn(4, n, dtype=FLOAT64, requires_grad=True) for n in (2, 3)]
+    assert gradcheck(call, (*leaves, *cell.parameters()))
+
+
+def test_a_cell_in_eval_is_a_step_of_the_layer() -> None:
+    layer = gru_ext.GRU(3, 4, zoneout=0.4, candidate_dropout=0.3).eval()
+    cell = gru_ext.GRUCell(3, 4, zoneout=0.4, candidate_dropout=0.3).eval()
+    cell.load_state_dict({name.removesuffix("_l0"): p for name, p in layer.state_dict().items()})
+    x, h = torch.randn(1, 2, 3), torch.randn(1, 2, 4)
+    assert_same_bits(cell(x[0], h[0]), layer(x, h)[0][0])
+    cell.train()
+    y = torch.stack([cell(x[0], h[0]) for _ in range(500)])
+    assert abs(float((y == h[0]).double().mean()) - 0.4) < 0.05
+
+
+def run_seeded(module: Any, *arguments: Any, **keywords: Any) -> Any:
+    torch.manual_seed(11)
+    return module(*arguments, **keywords)
+
+
+def test_lengths_and_packed_sequences_draw_the_same() -> None:
+    module = gru_ext.GRU(3, 4, 2, bidirectional=True, **RATES)
+    x, lengths = torch.randn(6, 4, 3), [6, 4, 4, 1]
+    y, h_n = run_seeded(module, x, lengths=lengths)
+    packed, packed_h_n = run_seeded(module, pack_padded_sequence(x, torch.tensor(lengths)))
+    assert_same_bits(y, nn.utils.rnn.pad_packed_sequence(packed)[0])
+    assert_same_bits(h_n, packed_h_n)
+
+
+def test_a_reset_begins_a_sequence_with_masks_of_its_own() -> None:
+    module = gru_ext.GRU(3, 4, **RATES)
+    x, resets = torch.randn(6, 1, 3), torch.tensor([0, 0, 0, 0, 1, 0], dtype=torch.bool).unsqueeze(1)
+    y, _ = run_seeded(module, x, resets=resets)
+    parts, _ = run_seeded(module, two_sequences(x), lengths=[4, 2])
+    assert_same_bits(y, torch.cat([parts[:4, :1], parts[:2, 1:]]))
+
+
+def two_sequences(x: Tensor) -> Tensor:
+    """Steps 0 to 3 and 4 to 5 as two padded sequences."""
+    return torch.cat([x[:4], nn.functional.pad(x[4:], (0, 0, 0, 0, 0, 2))], 1)
+
+
+def test_the_seed_repeats_a_step_of_training_for_any_number_of_threads() -> None:
+    module = gru_ext.GRU(3, 40, 2, dropout=0.2, **RATES)
+    x = torch.randn(6, 4, 3)
+    first = run_seeded(module, x)[0]
+    assert_same_bits(run_seeded(module, x)[0], first)
+    assert not torch.equal(module(x)[0], first)
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_the_rate_zero_changes_nothing(name: str) -> None:
+    none: dict[str, Any] = {name: 0}
+    module, plain = gru_ext.GRU(3, 4, **none), gru_ext.GRU(3, 4)
+    plain.load_state_dict(module.state_dict())
+    x = torch.randn(5, 2, 3)
+    state = torch.get_rng_state()
+    assert_same_bits(module(x)[0], plain(x)[0])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_autocast() -> None:
+    module = gru_ext.GRU(3, 4, 2, **RATES)
+    x = torch.randn(5, 2, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = run_seeded(module, x)
+    assert y.dtype == torch.bfloat16
+    expected = run_seeded(copy.deepcopy(module).to(torch.bfloat16), x.to(torch.bfloat16))[0]
+    assert_same_bits(y, expected)
+    y.float().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in module.parameters())
+
+
+# ---- Transforms
+
+
+def gradients_of(module: nn.Module, y: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(y.sin().sum(), list(module.parameters())))
+
+
+@pytest.mark.parametrize("rows", ["padded", "resets"])
+def test_compiled_as_one_graph(rows: str) -> None:
+    module = gru_ext.GRU(3, 4, 2, bidirectional=True, dtype=FLOAT64, **RATES)
+    compiled = copy.copy(module)
+    compiled.compile(fullgraph=True, backend="aot_eager")
+    x = torch.randn(6, 4, 3, dtype=FLOAT64)
+    keywords = {} if rows == "padded" else {"resets": torch.rand(6, 4) < 0.3, "lengths": torch.tensor([3, 0, 6, 1])}
+    for training in (True, False):
+        module.train(training), compiled.train(training)
+        y, expected = run_seeded(compiled, x, **keywords)[0], run_seeded(module, x, **keywords)[0]
+        assert_near(y.detach(), expected.detach(), "y")
+        for ours, wanted in zip(gradients_of(module, y), gradients_of(module, expected), strict=True):
+            assert_near(ours, wanted, "gradient")
+
+
+def test_exported_in_eval() -> None:
+    module = gru_ext.GRU(3, 4, **RATES).eval()
+    x = torch.randn(6, 4, 3)
+    assert_same_bits(torch.export.export(module, (x,)).module()(x)[0], module(x)[0])
+
+
+@pytest.mark.parametrize("randomness", ["same", "different"])
+def test_vmap_draws_masks_as_its_randomness_says(randomness: str) -> None:
+    module = gru_ext.GRU(3, 20, 2, bidirectional=True, dtype=FLOAT64, **{**RATES, "weight_dropout": 0.0})
+    x = torch.randn(5, 2, 3, dtype=FLOAT64).expand(3, -1, -1, -1)
+
+    def output(x: Tensor) -> Tensor:
+        result: Tensor = module(x)[0]
+        return result
+
+    def loss(x: Tensor) -> Tensor:
+        return output(x).sin().sum()
+
+    y = run_seeded(torch.vmap(output, randomness=randomness), x)
+    gradients = run_seeded(torch.vmap(torch.func.grad(loss), randomness=randomness), x)
+    for results in (y, gradients):
+        assert torch.equal(results[0], results[1]) == (randomness == "same")
+    if randomness == "same":
+        assert_near(y[0], run_seeded(module, x[0])[0], "y")
+        leaf = x[0].clone().requires_grad_()
+        (expected,) = torch.autograd.grad(run_seeded(loss, leaf), leaf)
+        assert_near(gradients[0], expected, "dx")
+
+
+def test_vmap_without_randomness_is_torch_s_error() -> None:
+    with pytest.raises(RuntimeError, match="randomness"):
+        torch.vmap(gru_ext.GRU(3, 4, zoneout=0.1))(torch.randn(2, 5, 2, 3))
+
+
+# ---- What the modules keep, and refuse
+
+
+def test_rates_are_kept_shown_and_not_in_the_state_dict() -> None:
+    module = gru_ext.GRU(3, 4, **RATES)
+    assert str(module) == ("GRU(3, 4, zoneout=0.3, recurrent_dropout=0.2, candidate_dropout=0.25, weight_dropout=0.1)")
+    assert str(gru_ext.GRUCell(3, 4, zoneout=0.5)) == "GRUCell(3, 4, zoneout=0.5)"
+    assert module.state_dict().keys() == nn.GRU(3, 4).state_dict().keys()
+    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert all(getattr(other, name) == rate for name, rate in RATES.items())
+
+
+@pytest.mark.parametrize("value", [1, 1.0, 1.5, -0.1, float("nan"), None, "0.1", True, 1j])
+@pytest.mark.parametrize("name", RATES)
+def test_wrong_rates(name: str, value: Any) -> None:
+    text = f"expected {name} to be a number in [0, 1), got {value!r}"
+    p = make_problem(Size(3, 2, 3, 4))
+    calls: dict[str, Callable[[], object]] = {
+        "GRU": lambda: gru_ext.GRU(3, 4, **{name: value}),
+        "gru": lambda: functional.gru(p.x, p.hx, p.weights, **{name: value}),
+    }
+    if name in ("zoneout", "candidate_dropout"):
+        calls["GRUCell"] = lambda: gru_ext.GRUCell(3, 4, **{name: value})
+        calls["gru_cell"] = lambda: functional.gru_cell(p.x[0], None, *p.weights, **{name: value})
+    for op, call in calls.items():
+        with pytest.raises(ValueError, match=f"^{re.escape(f'{op}: {text}')}$"):
+            call()
+
+
+def test_a_module_of_torch_cannot_take_over_what_it_does_not_have() -> None:
+    with pytest.raises(ValueError, match=r"^to_torch: expected GRU with zoneout=0.0, as torch.nn has it, got"):
+        gru_ext.GRU(3, 4, zoneout=0.3).to_torch()
+    with pytest.raises(ValueError, match=r"^to_torch: expected GRUCell with candidate_dropout=0.0"):
+        gru_ext.GRUCell(3, 4, candidate_dropout=0.3).to_torch()
+    with pytest.raises(ValueError, match=r"^quantize_dynamic: expected GRU with zoneout=0.0"):
+        gru_ext.quantize_dynamic(gru_ext.GRU(3, 4, zoneout=0.3))
+
+
+def test_what_only_training_has_is_left_behind_in_quantization() -> None:
+    module = gru_ext.GRU(3, 4, recurrent_dropout=0.2, candidate_dropout=0.2, weight_dropout=0.2).eval()
+    plain = gru_ext.GRU(3, 4)
+    plain.load_state_dict(module.state_dict())
+    x = torch.randn(5, 2, 3)
+    assert_same_bits(gru_ext.quantize_dynamic(module)(x)[0], gru_ext.quantize_dynamic(plain)(x)[0])
