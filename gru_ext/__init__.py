@@ -1,10 +1,12 @@
 """The fastest exact GRU for PyTorch: hand-written kernels behind a drop-in ``nn.Module``."""
 
+from gru_ext import convert as convert
 from gru_ext import functional as functional
 from gru_ext.kernel_choice import kernels, use_cuda_kernels
 from gru_ext.modules import GRU, GRUCell
 from gru_ext.quantize import QuantizedGRU, QuantizedGRUCell, quantize_dynamic
 from gru_ext.replace import replace_gru
+from gru_ext.training import truncated
 from gru_ext.version import __version__
 
 __all__ = [
@@ -13,9 +15,11 @@ __all__ = [
     "QuantizedGRU",
     "QuantizedGRUCell",
     "__version__",
+    "convert",
     "functional",
     "kernels",
     "quantize_dynamic",
     "replace_gru",
+    "truncated",
     "use_cuda_kernels",
 ]

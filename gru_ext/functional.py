@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gru_ext.autograd import gru_layer
 from gru_ext.layout import check_cell_rank, check_cell_sizes, check_rank, check_sizes, run_cell, run_layers
+from gru_ext.padded import gru_padded
 from gru_ext.regularizers import Rates, check_rates, drop_weights, regularize
 from gru_ext.segments import run_segments
 from gru_ext.variant import PLAIN, Variant
@@ -142,11 +143,15 @@ def gru(
             variant = recurrence
             if regularized:
                 variant = regularize(recurrence, rates, training, x, hx, batch_sizes, batch, directions, hidden)
+            if padded is not None:
+                return gru_padded(x, hx, layer_weights, padded, bidirectional, variant)
             return gru_layer(x, hx, layer_weights, batch_sizes, bidirectional, variant, save_y)
 
         return run_layers(run_layer, input, hx, num_layers, directions, batch_first, batch_sizes, between, outputs)
 
-    if lengths is None and resets is None:
+    # ONNX's GRU takes lengths as they are; the packed segments have no counterpart.
+    padded = lengths if lengths is not None and resets is None and torch.onnx.is_in_onnx_export() else None
+    if padded is not None or (lengths is None and resets is None):
         return run(input, hx, batch_sizes)
     return run_segments(run, input, hx, layers, directions, hidden, batch_first, lengths, resets, reset_state, outputs)
 

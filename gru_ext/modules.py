@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gru_ext import functional
-from gru_ext.convert import check_recurrence, convert
 from gru_ext.layout import run_packed
 from gru_ext.regularizers import Rates, check_rates
+from gru_ext.sharing import check_recurrence, share
 
 __all__ = ["GRU", "GRUCell"]
 
@@ -333,7 +333,7 @@ class GRU(nn.Module):
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of dropout with one layer: given when `module` was made
-            return convert(module, nn.GRU, cls, GRU.__constants__)
+            return share(module, nn.GRU, cls, GRU.__constants__)
 
     def to_torch(self) -> nn.GRU:
         """The ``torch.nn.GRU`` with this module's very parameters, hooks and mode.
@@ -344,7 +344,7 @@ class GRU(nn.Module):
         check_recurrence("to_torch", self)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of dropout with one layer: given when this module was made
-            return convert(self, GRU, nn.GRU, GRU.__constants__)
+            return share(self, GRU, nn.GRU, GRU.__constants__)
 
 
 class GRUCell(nn.Module):
@@ -450,9 +450,9 @@ class GRUCell(nn.Module):
     @classmethod
     def from_torch(cls, module: nn.GRUCell) -> GRUCell:
         """A GRUCell with the very parameters, hooks and mode of a ``torch.nn.GRUCell``; see ``GRU.from_torch``."""
-        return convert(module, nn.GRUCell, cls, GRUCell.__constants__)
+        return share(module, nn.GRUCell, cls, GRUCell.__constants__)
 
     def to_torch(self) -> nn.GRUCell:
         """The ``torch.nn.GRUCell`` with this module's very parameters, hooks and mode; see ``GRU.to_torch``."""
         check_recurrence("to_torch", self)
-        return convert(self, GRUCell, nn.GRUCell, self.__constants__)
+        return share(self, GRUCell, nn.GRUCell, self.__constants__)

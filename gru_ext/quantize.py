@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gru_ext import library as library  # registers the operator
-from gru_ext.convert import check_plain, check_recurrence, share_mode_and_hooks
 from gru_ext.layout import check_cell_rank, check_cell_sizes, check_rank, check_sizes, run_cell, run_layers, run_packed
 from gru_ext.modules import GRU, GRUCell, check_flag, check_size, describe, refuse_script
 from gru_ext.reference import LARGEST_INT8, quantize_rows
 from gru_ext.replace import replace_modules
+from gru_ext.sharing import check_plain, check_recurrence, share_mode_and_hooks
 
 __all__ = ["QuantizedGRU", "QuantizedGRUCell", "quantize_dynamic"]
 

@@ -21,13 +21,14 @@ sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 from benchmarks import __main__ as command
 from benchmarks import check, contenders, kernels, machine, measure, memory, plots, report, results, roofline, run
 from benchmarks.contenders import OURS, PEERS, Contender, GruExt, Problem
-from benchmarks.contenders.base import ModuleContender, by_layer, swap_r_and_z
+from benchmarks.contenders.base import ModuleContender
 from benchmarks.contenders.flashrnn import FlashRNN
 from benchmarks.contenders.haste import Haste
 from benchmarks.contenders.torch import Torch
 from benchmarks.results import Row, Run, Timing
 from benchmarks.roofline import Bound, Peaks
 from benchmarks.suites import DEEPBENCH_INFERENCE, DEEPBENCH_TRAIN, PASSES, SUITES, Pass, Size
+from gru_ext.convert.directions import swap_r_and_z
 
 # JAX, once it is loaded, objects to whoever forks; loading OpenVINO does.
 pytestmark = [
@@ -185,12 +186,6 @@ def test_adapter_of_a_peer_that_needs_a_gpu(
         expected["bias_hh_l0"] = torch.cat([torch.zeros(16), expected["bias_hh_l0"][16:]])
     for key, weight in made.weights().items():
         assert torch.equal(weight, expected[key]), key
-
-
-def test_gate_order_is_swapped_and_swapped_back() -> None:
-    weight = torch.arange(6.0)
-    assert swap_r_and_z(weight).tolist() == [2, 3, 0, 1, 4, 5]
-    assert torch.equal(swap_r_and_z(swap_r_and_z(weight)), weight)
 
 
 def test_absent_peers_have_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -756,13 +751,6 @@ def test_facts_of_the_machine() -> None:
     assert (facts["dtype"], facts["threads"], facts["torch"]) == ("bfloat16", 3, torch.__version__)
     assert machine.last_cache(CPU) >= machine.nearest_cache(CPU, 1) > 0
     assert machine.title(facts).startswith("bfloat16, ")
-
-
-def test_weights_are_grouped_by_layer_and_direction() -> None:
-    problem = make_problem(Size(1, 1, 4, L=2, D=2))
-    groups = by_layer(problem.weights)
-    assert [group[0].shape for group in groups] == [(12, 4), (12, 4), (12, 8), (12, 8)]
-    assert [len(group) for group in groups] == [4] * 4
 
 
 def test_seeded_problems_are_the_same_for_everyone() -> None:

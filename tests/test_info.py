@@ -44,10 +44,12 @@ def test_public_names_are_there() -> None:
         "QuantizedGRU",
         "QuantizedGRUCell",
         "__version__",
+        "convert",
         "functional",
         "kernels",
         "quantize_dynamic",
         "replace_gru",
+        "truncated",
         "use_cuda_kernels",
     ]
     assert all(hasattr(gru_ext, name) for name in gru_ext.__all__)

@@ -47,18 +47,6 @@ class Problem:
         return {name: parameter.detach() for name, parameter in self.module.named_parameters()}
 
 
-def by_layer(weights: dict[str, Tensor]) -> list[list[Tensor]]:
-    """For each layer, for each direction: weight_ih, weight_hh, bias_ih, bias_hh."""
-    tensors = list(weights.values())
-    return [tensors[i : i + 4] for i in range(0, len(tensors), 4)]
-
-
-def swap_r_and_z(weight: Tensor) -> Tensor:
-    """(3H, ...) in the gate order r, z, n to z, r, n, and back."""
-    r, z, n = weight.chunk(3)
-    return torch.cat([z, r, n])
-
-
 class Contender(ABC):
     """One implementation of the GRU."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.contenders.base import ModuleContender, Problem, swap_r_and_z
-
-ATTRIBUTES = ("kernel", "recurrent_kernel", "bias", "recurrent_bias")  # (I, 3H), (H, 3H), (3H), (3H); gates z, r, n
+from benchmarks.contenders.base import ModuleContender, Problem
+from gru_ext import convert
 
 
 class Haste(ModuleContender):
@@ -38,21 +38,21 @@ class Haste(ModuleContender):
         import haste_pytorch
 
         module = haste_pytorch.GRU(problem.size.inputs, problem.size.H).to(problem.device, problem.dtype)
-        with torch.no_grad():
-            for attribute, weight in zip(ATTRIBUTES, problem.weights.values(), strict=True):
-                getattr(module, attribute).copy_(
-                    swap_r_and_z(weight).t() if weight.dim() == 2 else swap_r_and_z(weight)
-                )
+        weights = convert.to_haste(problem.module)
+        module.load_state_dict(weights)
         self.take(problem, module)
-        self.parameters = [getattr(module, attribute) for attribute in ATTRIBUTES]
+        self.attributes = list(weights)
+        self.parameters = [getattr(module, attribute) for attribute in self.attributes]
 
     def weights(self) -> dict[str, Tensor]:  # noqa: D102
-        return {name: _as_torch(parameter).float() for name, parameter in super().weights().items()}
+        return self._as_torch([parameter.detach().float() for parameter in self.parameters])
 
     def results(self, returned: Any) -> dict[str, Tensor]:  # noqa: D102
-        named = super().results(returned)
-        return {name: _as_torch(t) if name.startswith(("dweight", "dbias")) else t for name, t in named.items()}
+        if self.kind == "forward":
+            return {"y": returned}
+        gradients = self._as_torch(returned[1:])
+        return {"dx": returned[0], **{f"d{name}": gradient for name, gradient in gradients.items()}}
 
-
-def _as_torch(tensor: Tensor) -> Tensor:
-    return swap_r_and_z(tensor.t() if tensor.dim() == 2 else tensor)
+    def _as_torch(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Weights, or gradients, which are laid out as they are, in the names and layout of ``nn.GRU``."""
+        return convert.from_haste(dict(zip(self.attributes, tensors, strict=True))).state_dict()

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.contenders.base import Contender, Problem, Step, by_layer, swap_r_and_z
+from benchmarks.contenders.base import Contender, Problem, Step
+from gru_ext import convert
 
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
@@ -72,11 +73,7 @@ class Keras(Contender):
             [keras.layers.Bidirectional(layer, dtype=self.dtype) for layer in layers] if size.D == 2 else layers
         )
         self.model.build((size.B, size.T, size.inputs))
-        arrays = []
-        for weight_ih, weight_hh, bias_ih, bias_hh in by_layer(problem.weights):
-            arrays += [swap_r_and_z(weight_ih).T, swap_r_and_z(weight_hh).T]  # (I, 3H), (H, 3H)
-            arrays += [torch.stack([swap_r_and_z(bias_ih), swap_r_and_z(bias_hh)])]  # (2, 3H)
-        self.variables = [_array(array, self.dtype) for array in arrays]
+        self.variables = [jax.numpy.asarray(array) for array in convert.to_keras_weights(problem.module)]
         others = [variable.value for variable in self.model.non_trainable_variables]
 
         def forward(variables: Any, x: Any) -> Any:
@@ -90,7 +87,7 @@ class Keras(Contender):
         self.backward = jax.jit(lambda pullback, dy: pullback(dy))
 
     def weights(self) -> dict[str, Tensor]:  # noqa: D102
-        return dict(zip(self.problem.weights, self._as_torch(self.variables), strict=True))
+        return self._as_torch(self.variables)
 
     def step(self, x: Tensor, dy: Tensor) -> Step:  # noqa: D102
         variables, wait = self.variables, self.jax.block_until_ready
@@ -106,16 +103,13 @@ class Keras(Contender):
         if self.problem.kind == "forward":
             return {"y": _tensor(returned).transpose(0, 1)}
         dvariables, dx = returned
-        names = [f"d{name}" for name in self.problem.weights]
+        gradients = self._as_torch(dvariables)
         return {
             "dx": _tensor(dx).transpose(0, 1),
-            **dict(zip(names, self._as_torch(dvariables), strict=True)),
+            **{f"d{name}": gradient for name, gradient in gradients.items()},
         }
 
-    def _as_torch(self, arrays: Any) -> list[Tensor]:
-        """Kernel, recurrent kernel and bias of each direction to weight_ih, weight_hh, bias_ih, bias_hh."""
-        tensors = []
-        for i in range(0, len(arrays), 3):
-            kernel, recurrent, bias = (_tensor(array) for array in arrays[i : i + 3])
-            tensors += [swap_r_and_z(t) for t in (kernel.T, recurrent.T, bias[0], bias[1])]
-        return tensors
+    def _as_torch(self, arrays: Any) -> dict[str, Tensor]:
+        """Weights, or gradients, which are laid out as they are, in the names and layout of ``nn.GRU``."""
+        bidirectional = self.problem.size.D == 2
+        return convert.from_keras_weights([_tensor(a) for a in arrays], bidirectional=bidirectional).state_dict()

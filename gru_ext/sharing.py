@@ -1,4 +1,4 @@
-"""Conversion between the modules of torch.nn and of gru_ext, parameters shared."""
+"""Modules that share the parameters, hooks and mode of others: between those of torch.nn and of gru_ext."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 Target = TypeVar("Target", bound=nn.Module)
 
 
-def convert(
+def share(
     source: nn.Module, source_type: type[nn.Module], target_type: type[Target], arguments: Iterable[str]
 ) -> Target:
     """A ``target_type`` made with the named attributes of ``source``, and its very parameters, hooks and mode.

@@ -1,0 +1,48 @@
+"""A GRU that runs from the last step to the first, as Keras and ONNX have it and ``torch.nn.GRU`` has not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from gru_ext.modules import GRU
+
+
+class Reversed(nn.Module):
+    """A GRU on its input turned around in time. Called as the GRU is, with a tensor.
+
+    Args:
+        gru: of one direction.
+        restore_order: whether the output is turned back, so that its step t belongs to step t of the input, as that of
+            an ONNX node with ``direction="reverse"`` does. If not, step 0 of the output is the state after the last
+            step of the input, as with Keras's ``go_backwards``.
+
+    Raises:
+        ValueError: ``gru`` is bidirectional.
+    """
+
+    def __init__(self, gru: GRU, restore_order: bool) -> None:
+        super().__init__()
+        if gru.bidirectional:
+            raise ValueError("Reversed: expected gru of one direction, got a bidirectional one")
+        self.gru = gru
+        self.restore_order = restore_order
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As ``GRU.forward``; h_n is the state after step 0 of the input.
+
+        Raises:
+            TypeError: ``input`` is a ``PackedSequence``.
+        """
+        given: Any = input
+        if isinstance(given, PackedSequence):
+            raise TypeError("Reversed: expected input of type Tensor, got PackedSequence")
+        steps = 1 if self.gru.batch_first and input.dim() == 3 else 0
+        output, h_n = self.gru(input.flip(steps), hx)
+        return (output.flip(steps) if self.restore_order else output), h_n
+
+    def extra_repr(self) -> str:
+        """The order of its output."""
+        return f"restore_order={self.restore_order}"

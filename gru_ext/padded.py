@@ -1,0 +1,68 @@
+"""One layer on padded sequences as one operator: what an export to ONNX records of a call with ``lengths``.
+
+Letters: T steps, B batch, I input, H hidden, D directions (1 or 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gru_ext.variant import PLAIN, Variant
+
+Outputs = tuple[Tensor, Tensor]
+
+
+class NoCounterpartError(NotImplementedError):
+    """What a layer does and ONNX's GRU cannot."""
+
+
+torch.library.define(
+    "gru_ext::gru_padded",
+    "(Tensor x, Tensor? hx, Tensor[] weights, Tensor lengths, bool bidirectional, bool reset_after)"
+    " -> (Tensor y, Tensor h_n)",
+)
+
+
+@torch.library.impl("gru_ext::gru_padded", "CompositeExplicitAutograd")
+def _gru_padded(
+    x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], lengths: Tensor, bidirectional: bool, reset_after: bool
+) -> Outputs:
+    from gru_ext.functional import gru
+
+    return gru(x, hx, weights, bidirectional=bidirectional, lengths=lengths, reset_after=reset_after)
+
+
+@torch.library.register_fake("gru_ext::gru_padded")
+def _gru_padded_fake(
+    x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], lengths: Tensor, bidirectional: bool, reset_after: bool
+) -> Outputs:
+    directions, hidden = 2 if bidirectional else 1, weights[1].shape[1]
+    steps, batch = x.shape[:2]
+    return x.new_empty((steps, batch, directions * hidden)), x.new_empty((directions, batch, hidden))
+
+
+def gru_padded(
+    x: Tensor,
+    hx: Tensor | None,
+    weights: Sequence[Tensor],
+    lengths: Tensor | Sequence[int] | int,
+    bidirectional: bool,
+    variant: Variant,
+) -> Outputs:
+    """One layer: x (T, B, I), hx (D, B, H) or None, ``lengths`` (B) to y (T, B, D*H) and h_n (D, B, H).
+
+    Raises:
+        RuntimeError: the shape of ``lengths`` is wrong.
+        NoCounterpartError: the recurrence varies by more than ``reset_after``.
+    """
+    for name, value, default in zip(variant._fields, variant, PLAIN, strict=True):
+        if name != "reset_after" and (isinstance(value, Tensor) or value != default):
+            raise NoCounterpartError(f"to_onnx: ONNX's GRU has no {name}: expected {default!r}, got {value!r}")
+    lengths = torch.as_tensor(lengths).reshape(-1)
+    if lengths.shape[0] != x.shape[1]:
+        raise RuntimeError(f"gru: expected lengths of shape (B) = ({x.shape[1]},), got {tuple(lengths.shape)}")
+    outputs: Outputs = torch.ops.gru_ext.gru_padded(x, hx, weights, lengths, bidirectional, variant.reset_after)
+    return outputs

@@ -1,0 +1,115 @@
+"""Conversion from and to haste, against its equations in NumPy: haste itself needs a GPU to run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from compare import assert_near, assert_same_bits
+from torch import nn
+
+import gru_ext
+from gru_ext import convert
+
+STEPS, BATCH, INPUT, HIDDEN = 5, 2, 3, 4
+
+
+@pytest.fixture
+def weights() -> dict[str, Any]:
+    """Random weights in the shapes of ``haste_pytorch.GRU``."""
+    rng = numpy.random.default_rng(0)
+    shapes = {
+        "kernel": (INPUT, 3 * HIDDEN),
+        "recurrent_kernel": (HIDDEN, 3 * HIDDEN),
+        "bias": (3 * HIDDEN,),
+        "recurrent_bias": (3 * HIDDEN,),
+    }
+    return {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+
+
+def haste_gru(x: Any, weights: dict[str, Any]) -> Any:
+    """What haste's kernels compute, gates z, r, g: x (T, B, I) to every state (T, B, H)."""
+
+    def sigmoid(a: Any) -> Any:
+        return 1 / (1 + numpy.exp(-a))
+
+    h = numpy.zeros((x.shape[1], HIDDEN))
+    outputs = []
+    for x_t in x:
+        x_z, x_r, x_g = numpy.split(x_t @ weights["kernel"] + weights["bias"], 3, axis=1)
+        h_z, h_r, h_g = numpy.split(h @ weights["recurrent_kernel"] + weights["recurrent_bias"], 3, axis=1)
+        z = sigmoid(x_z + h_z)
+        g = numpy.tanh(x_g + sigmoid(x_r + h_r) * h_g)
+        h = z * h + (1 - z) * g
+        outputs.append(h)
+    return numpy.stack(outputs)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_weights_give_what_the_equations_give(weights: dict[str, Any], batch_first: bool) -> None:
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64)
+    y, _ = convert.from_haste(weights, batch_first=batch_first)(x.transpose(0, 1) if batch_first else x)
+    expected = torch.from_numpy(haste_gru(x.numpy(), weights))
+    assert_near(y.detach(), expected.transpose(0, 1) if batch_first else expected, "y")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_weights_come_back_bit_for_bit(weights: dict[str, Any], dtype: torch.dtype) -> None:
+    expected = {name: torch.from_numpy(array).to(dtype) for name, array in weights.items()}
+    back = convert.to_haste(convert.from_haste(expected))
+    assert list(back) == list(expected)
+    for name, tensor in back.items():
+        assert_same_bits(tensor, expected[name], name)
+        assert tensor.is_contiguous()
+
+
+def test_a_module_comes_back_bit_for_bit() -> None:
+    gru = nn.GRU(INPUT, HIDDEN)
+    back = convert.from_haste(convert.to_haste(gru)).state_dict()
+    for name, tensor in gru.state_dict().items():
+        assert_same_bits(back[name], tensor, name)
+
+
+def test_no_biases_become_zero() -> None:
+    gru = gru_ext.GRU(INPUT, HIDDEN, bias=False, dtype=torch.float64)
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64)
+    weights = {name: tensor.numpy() for name, tensor in convert.to_haste(gru).items()}
+    assert_near(torch.from_numpy(haste_gru(x.numpy(), weights)), gru(x)[0].detach(), "y")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            {"gamma": numpy.ones(2)},
+            "expected weights with the names kernel, recurrent_kernel, bias, recurrent_bias, got",
+        ),
+        ({"kernel": numpy.ones((3, 11))}, "expected kernel of shape (I, 3H) = (3, 12), got (3, 11)"),
+        ({"recurrent_kernel": numpy.ones((4, 9))}, "expected recurrent_kernel of shape (H, 3H) = (4, 12), got (4, 9)"),
+        ({"bias": numpy.ones((2, 12))}, "expected bias of shape (3H) = (12,), got (2, 12)"),
+        ({"recurrent_bias": numpy.ones(4)}, "expected recurrent_bias of shape (3H) = (12,), got (4,)"),
+        (
+            {"bias": numpy.ones(12, dtype="float32")},
+            "expected weights of one dtype, got torch.float32 and torch.float64",
+        ),
+        (
+            {"bias": torch.ones(12, dtype=torch.int32)},
+            "expected bias of dtype float32, float64, bfloat16 or float16, got",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit(weights: dict[str, Any], change: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  the text is compared below
+        convert.from_haste(weights | change)
+    assert str(caught.value).startswith(f"from_haste: {text}")
+
+
+def test_modules_that_do_not_convert() -> None:
+    with pytest.raises(ValueError, match="expected gru of one layer and one direction, got L = 2, D = 1"):
+        convert.to_haste(gru_ext.GRU(3, 4, 2))
+    with pytest.raises(ValueError, match="expected gru of one layer and one direction, got L = 1, D = 2"):
+        convert.to_haste(gru_ext.GRU(3, 4, bidirectional=True))
+    with pytest.raises(ValueError, match="expected gru with reset_after=True, as haste's is"):
+        convert.to_haste(gru_ext.GRU(3, 4, reset_after=False))
