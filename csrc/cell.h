@@ -47,9 +47,9 @@ struct GateGrads {
 // What regularises a step of a unit. Without masks: nothing.
 template <typename V>
 struct NoMasks {
-  GRU_CELL_FUNCTION V candidate(V n) const { return n; }         // what enters the state of n, or of its gradient
-  GRU_CELL_FUNCTION V renewed(V d) const { return d; }           // what the cell computes of d
-  GRU_CELL_FUNCTION V blend(V h, V next) const { return next; }  // the new state, of the old and the cell's
+  GRU_CELL_FUNCTION V candidate(V n) const { return n; }       // what enters the state of n, or of its gradient
+  GRU_CELL_FUNCTION V renewed(V d) const { return d; }         // what the cell computes of d
+  GRU_CELL_FUNCTION V blend(V, V next) const { return next; }  // the new state, of the old and the cell's
 };
 
 // Zoneout (Krueger et al. 2017) and dropout of the candidate (Semeniuta et al. 2016).
