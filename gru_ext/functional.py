@@ -15,7 +15,7 @@ from torch import Tensor
 from gru_ext.autograd import gru_layer
 from gru_ext.layout import check_cell_rank, check_cell_sizes, check_rank, check_sizes, run_cell, run_layers
 from gru_ext.padded import gru_padded
-from gru_ext.regularizers import Rates, check_rates, drop_weights, regularize
+from gru_ext.regularizers import NO_RATES, Rates, check_rates, drop_weights, regularize
 from gru_ext.segments import run_segments
 from gru_ext.variant import PLAIN, Variant
 
@@ -103,7 +103,8 @@ def gru(
             T is 0.
         NotImplementedError: ``lengths`` or ``resets`` differ between the samples of ``torch.vmap``.
     """
-    check_outputs("gru", outputs)
+    if outputs != "all":
+        check_outputs("gru", outputs)
     if batch_sizes is not None and (lengths is not None or resets is not None):
         raise ValueError("gru: expected lengths and resets of padded input, got them with batch_sizes")
     if reset_state is not None and resets is None:
@@ -124,8 +125,9 @@ def gru(
     check_sizes(input, hx, size, hidden, layers, batch_first, batch_sizes)
     per_layer = len(weights) // num_layers
     regularized = zoneout != 0 or recurrent_dropout != 0 or candidate_dropout != 0 or weight_dropout != 0
-    rates = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
+    rates = NO_RATES
     if regularized:
+        rates = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
         check_rates("gru", rates)
         weights = drop_weights(weights, per_layer // directions, weight_dropout, training)
     recurrence = PLAIN if reset_after else _RESET_BEFORE

@@ -23,12 +23,15 @@ _ops = torch.ops.gru_ext
 
 
 class Rates(NamedTuple):
-    """Probabilities in [0, 1); docs/variants.md has the equations."""
+    """Probabilities in [0, 1); docs/variants.md has the equations. Zeros are ints, as in ``Variant``."""
 
-    zoneout: float = 0.0
-    recurrent_dropout: float = 0.0
-    candidate_dropout: float = 0.0
-    weight_dropout: float = 0.0
+    zoneout: float = 0
+    recurrent_dropout: float = 0
+    candidate_dropout: float = 0
+    weight_dropout: float = 0
+
+
+NO_RATES = Rates()
 
 
 def check_rates(op: str, rates: Rates) -> None:
