@@ -6,6 +6,7 @@ the same parameters; the first process, of rank 0, does what is done once: print
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+# Before any group is made: the default arguments in it would keep a group that existed (torch 2.13).
+import torch.distributed.nn
 from torch import Tensor, nn
 from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
@@ -111,4 +115,7 @@ def join_processes(device: str, timeout: float) -> Iterator[Processes]:
             f"process {rank} of {count} stops: another one died or did not answer for {timeout:g} s"
             f" ({str(error).splitlines()[0]})"
         ) from error
+    # The threads of gloo end with the last reference to the group, and a model that DDP replicated is in a cycle of
+    # them. A thread that is still releasing a tensor when the interpreter ends aborts the process.
+    gc.collect()
     dist.destroy_process_group()

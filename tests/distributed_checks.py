@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -281,6 +282,7 @@ def main() -> None:
             break
     Path(f"{sys.argv[1]}.{dist.get_rank()}").write_text(json.dumps(outcomes))
     dist.destroy_process_group()
+    os._exit(0)  # FSDP2 keeps the group, whose threads may abort an interpreter that ends under them
 
 
 if __name__ == "__main__":
