@@ -37,8 +37,8 @@ class Display(Watcher):
     def start(self, run: Run, rows: int) -> None:
         """Say what takes part."""
         print(f"{run.suite}: {rows} rows, {', '.join(run.contenders)}; ratios: their time over that of gru_ext")
-        for name, reason in run.absent.items():
-            print(f"{name} is absent: {reason}")
+        for words in report.absent(run):
+            print(words)
 
     def done(self, row: Row) -> None:
         """Print it."""

@@ -60,7 +60,7 @@ def _subplots(run: Run, what: str, columns: int, width: float, height: float, ro
 
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
-    figure.suptitle(f"{what}\n{machine.title(run.environment)}", fontsize=9)
+    figure.suptitle("\n".join([what, machine.title(run.environment), *report.noise(run)]), fontsize=9)
     return figure, list(axes)
 
 
@@ -112,6 +112,8 @@ def ratios(run: Run) -> Any:
             label = kind if kind not in marked else None
             marked.add(kind)
             bar.set_label(label or "_")
+            spread = row.ratio("torch")
+            axes.plot([spread.low, spread.high], [y, y], color="black", linewidth=0.8, zorder=2)
             others = {n: speed / s.median for n, s in row.ratios().items() if n != "torch"}
             for peer, value in others.items():
                 mark = axes.plot(value, y, "D", color=COLOURS[peer], markersize=4, markeredgecolor="white", zorder=3)
@@ -126,7 +128,7 @@ def ratios(run: Run) -> Any:
     axes.invert_yaxis()
     axes.margins(x=0.1)
     axes.set_ylabel("T steps, B rows, H units")
-    axes.set_xlabel(f"speed over torch.nn.GRU, log scale; bars: {OURS}, marks: other peers")
+    axes.set_xlabel(f"speed over torch.nn.GRU, log scale; bars: {OURS}, lines: range of the rounds, marks: other peers")
     axes.legend(loc="lower right", frameon=False, fontsize=8)
     return figure
 
@@ -214,8 +216,9 @@ def roofline(run: Run) -> Any:
         lines = [edges[0] * (edges[1] / edges[0]) ** (i / 50) for i in range(51)]
         sizes = sorted(peaks["bytes"], key=int)
         for size, style in zip((sizes[1], sizes[3], sizes[-1]), ("-", "--", ":"), strict=True):
-            roof = [min(peaks["flops"], at * peaks["bytes"][size]) / 1e9 for at in lines]
-            axes.plot(lines, roof, style, color="black", linewidth=1, label=f"limit, {int(size) >> 20} MiB read")
+            rate = max(rate for other, rate in peaks["bytes"].items() if int(other) >= int(size))
+            roof = [min(peaks["flops"], at * rate) / 1e9 for at in lines]
+            axes.plot(lines, roof, style, color="black", linewidth=1, label=f"reading {int(size) >> 20} MiB")
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlabel("operations a byte moved")
