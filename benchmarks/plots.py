@@ -24,11 +24,17 @@ COLOURS = {
     "flashrnn": "#8c8c8c",
 }
 PASS_COLOURS = {"forward": "#4c72b0", "train": "#dd8452", "backward": "#55a868"}
+OTHER_COLOUR = "#17becf"
 MOST_BARS = 30
 
 
 class PlotError(RuntimeError):
     """Plots cannot be drawn; the message says why."""
+
+
+def colour(name: str) -> str:
+    """Of a contender, the same in every plot."""
+    return COLOURS.get(name, OTHER_COLOUR)
 
 
 def draw(run: Run, folder: Path) -> list[Path]:
@@ -116,7 +122,7 @@ def ratios(run: Run) -> Any:
             axes.plot([spread.low, spread.high], [y, y], color="black", linewidth=0.8, zorder=2)
             others = {n: speed / s.median for n, s in row.ratios().items() if n != "torch"}
             for peer, value in others.items():
-                mark = axes.plot(value, y, "D", color=COLOURS[peer], markersize=4, markeredgecolor="white", zorder=3)
+                mark = axes.plot(value, y, "D", color=colour(peer), markersize=4, markeredgecolor="white", zorder=3)
                 mark[0].set_label(peer if peer not in marked else "_")
                 marked.add(peer)
             axes.text(1.01, y, f"{speed:.1f}x", va="center", fontsize=8, transform=axes.get_yaxis_transform())
@@ -128,7 +134,9 @@ def ratios(run: Run) -> Any:
     axes.invert_yaxis()
     axes.margins(x=0.1)
     axes.set_ylabel("T steps, B rows, H units")
-    axes.set_xlabel(f"speed over torch.nn.GRU, log scale; bars: {OURS}, lines: range of the rounds, marks: other peers")
+    axes.set_xlabel(
+        f"speed over torch.nn.GRU, log scale\nbars: {OURS}, with the range of the rounds; marks: other peers"
+    )
     axes.legend(loc="lower right", frameon=False, fontsize=8)
     return figure
 
@@ -177,7 +185,7 @@ def per_step(run: Run) -> Any:
                 points = [(r.size.H, 1e6 * r.times[name].median / r.size.T) for r in mine if name in r.times]
                 if points:
                     label = name if style == "-" else "_"
-                    axes.plot(*zip(*points, strict=True), style, marker=".", color=COLOURS[name], label=label)
+                    axes.plot(*zip(*points, strict=True), style, marker=".", color=colour(name), label=label)
             limit = [(r.size.H, 1e6 * r.bound.seconds / r.size.T) for r in mine]
             label = "limit" if style == "-" else "_"
             axes.plot(*zip(*limit, strict=True), style, color="black", linewidth=0.8, label=label)
@@ -211,7 +219,7 @@ def roofline(run: Run) -> Any:
                 if name in row.times
             ]
             if points:
-                axes.plot(*zip(*points, strict=True), "o", color=COLOURS[name], label=name, markersize=4)
+                axes.plot(*zip(*points, strict=True), "o", color=colour(name), label=name, markersize=4)
         edges = [min(x) / 2, max(x) * 2]
         lines = [edges[0] * (edges[1] / edges[0]) ** (i / 50) for i in range(51)]
         sizes = sorted(peaks["bytes"], key=int)
@@ -248,7 +256,7 @@ def scaling(run: Run) -> Any:
                 points = sorted((of(row), 1e3 * row.times[name].median) for row in mine if name in row.times)
                 if len(points) > 1:
                     style = "-" if fixed == next(iter(series)) else "--"
-                    axes.plot(*zip(*points, strict=True), style, marker=".", color=COLOURS[name], label=name)
+                    axes.plot(*zip(*points, strict=True), style, marker=".", color=colour(name), label=name)
         axes.set_title("\n".join(f"{kind}, {fixed}" for fixed in series), fontsize=8)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
@@ -306,7 +314,7 @@ def memory(run: Run) -> Any:
     for place, name in enumerate(names):
         shown = [(i, row.peak_bytes[name] / 2**20) for i, row in enumerate(rows) if name in row.peak_bytes]
         y = [i + (place - (len(names) - 1) / 2) * 0.8 / len(names) for i, _ in shown]
-        bars = axes.barh(y, [size for _, size in shown], 0.75 / len(names), color=COLOURS[name], label=name)
+        bars = axes.barh(y, [size for _, size in shown], 0.75 / len(names), color=colour(name), label=name)
         axes.bar_label(bars, [f"{size:.0f}" for _, size in shown], padding=3, fontsize=8)
     axes.set_yticks(range(len(rows)), [str(row.size) for row in rows])
     axes.invert_yaxis()

@@ -193,9 +193,14 @@ def _markdown(run: Run, plots: Sequence[Path], folder: Path) -> str:
     for kind in kinds(run):
         head, rows = table(run, kind)
         parts.append(f"## {heading(run, kind)}")
-        parts.append("\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)))
+        parts.append(markdown_table(head, rows))
     parts += ["## The machine", "\n".join(f"- {words}" for words in environment(run))]
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """A table of Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def _relative(plot: Path, folder: Path) -> str:
