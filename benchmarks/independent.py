@@ -101,7 +101,8 @@ def spread(values: list[float]) -> float:
 def compare(own: list[Ratios], theirs: list[Ratios]) -> int:
     """Print both medians for every size; the exit status."""
     print(f"\n{'T,B,H':10} {'':8} {'benchmarks':>10} {'independent':>12} {'quotient':>9}  moved by")
-    apart, unclear = [], []
+    apart: list[str] = []
+    unclear: list[str] = []
     for key in own[0]:
         values = [[ratios[key] for ratios in runs] for runs in (theirs, own)]
         medians = [statistics.median(v) for v in values]

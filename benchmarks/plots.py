@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ COLOURS = {
 PASS_COLOURS = {"forward": "#4c72b0", "train": "#dd8452", "backward": "#55a868"}
 OTHER_COLOUR = "#17becf"
 MOST_BARS = 30
+CHARACTERS = 14  # of a title, for each inch of a figure
 
 
 class PlotError(RuntimeError):
@@ -66,7 +68,9 @@ def _subplots(run: Run, what: str, columns: int, width: float, height: float, ro
 
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
-    figure.suptitle("\n".join([what, machine.title(run.environment), *report.noise(run)]), fontsize=9)
+    lines = [what, machine.title(run.environment), *report.noise(run)]
+    wrapped = [part for line in lines for part in textwrap.wrap(line, int(CHARACTERS * width))]
+    figure.suptitle("\n".join(wrapped), fontsize=9)
     return figure, list(axes)
 
 
@@ -242,13 +246,16 @@ def scaling(run: Run) -> Any:
     if run.suite != "scaling" or not run.timed:
         return None
     kinds = list(dict.fromkeys(row.kind for row in run.timed))
-    figure, panels = _subplots(run, "Scaling", 4, 17, 4.2 * len(kinds), rows=len(kinds))
     letters: list[tuple[str, Callable[[Row], float]]] = [
         ("T", lambda row: row.size.T),
         ("B", lambda row: row.size.B),
         ("H", lambda row: row.size.H),
         ("threads", lambda row: row.threads),
     ]
+    letters = [(letter, of) for letter, of in letters if _series(run.timed, letter, of)]
+    if not letters:
+        return None
+    figure, panels = _subplots(run, "Scaling", len(letters), 1 + 4 * len(letters), 4.2 * len(kinds), rows=len(kinds))
     for axes, (kind, (letter, of)) in zip(panels, itertools.product(kinds, letters), strict=True):
         series = _series([row for row in run.timed if row.kind == kind], letter, of)
         for fixed, mine in series.items():

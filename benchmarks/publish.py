@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import plots, report, results
+from benchmarks.contenders import OURS
 from benchmarks.report import Table, milliseconds
 from benchmarks.results import Row, Run
 
@@ -75,7 +76,7 @@ def _names(row: Row) -> list[str]:
 
 
 def _ours(row: Row) -> str:
-    return milliseconds(row.times[results.OURS].median)
+    return milliseconds(row.times[OURS].median)
 
 
 def int8_errors(path: Path) -> Table:
@@ -173,7 +174,7 @@ MEASUREMENTS = [
         "reset_before",
         3,
         "benchmarks.reset_before --threads 1",
-        "--threads 1 --blocks 1 --block-seconds 0.01 --filter 50,8,128",
+        "--blocks 1 --block-seconds 0.01 --filter 50,8,128",
         {"reset before": ("variants.md", reset_before)},
     ),
     Measurement(

@@ -67,7 +67,7 @@ def summary(run: Run) -> list[str]:
         lost = [
             f"{row.key if several else f'{row.size} {row.kind}'} ({spread.median:.2f}x)"
             for row, spread in compared
-            if spread.median < 1
+            if round(spread.median, 2) < 1
         ]
         if lost:
             lines.append(f"  {name} is faster in {len(lost)}: {'; '.join(lost)}")
@@ -98,10 +98,10 @@ def used_by_others(run: Run) -> list[str]:
     share = run.environment.get("used by others")
     if share is None or share < MUCH_USED_BY_OTHERS:
         return []
-    return [
-        f"other programs used {share:.0%} of the processors meanwhile: threads that wait for one another suffer most,"
-        f" {OURS}'s and torch's included; --threads 1 suffers least"
-    ]
+    words = f"other programs used {share:.0%} of the processors meanwhile"
+    if any(row.threads > 1 for row in run.rows):
+        words += f": threads that wait for one another suffer most, those of {OURS} and torch too; try --threads 1"
+    return [words]
 
 
 def left_out(run: Run) -> list[str]:
