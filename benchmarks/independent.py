@@ -1,4 +1,4 @@
-"""A second opinion on the ratios of ``python -m benchmarks``: written as a user would, with ``torch.utils.benchmark``.
+"""A second opinion on the ratios of ``python -m benchmarks`` on a CPU: as a user writes it, ``torch.utils.benchmark``.
 
 It shares no code with the benchmarks. For a few sizes it times ``torch.nn.GRU`` and ``gru_ext.GRU`` with the same
 weights on one input, and runs the benchmarks themselves in another process, alternately; the medians of both ratios
@@ -74,8 +74,14 @@ def benchmark_ratios(threads: int, seconds: float) -> Ratios:
     names = "|".join(re.escape(f"{steps},{rows},{hidden}") for steps, rows, hidden in SIZES)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.json"
-        command = [sys.executable, "-m", "benchmarks", "sizes", f"--filter=^({names})$", "--against=torch"]
-        command += [f"--threads={threads}", f"--block-seconds={seconds}", f"--repeat={ROUNDS}", f"--json={path}"]
+        command = [sys.executable, "-m", "benchmarks", "sizes", f"--filter=^({names})$", "--device=cpu"]
+        command += [
+            "--against=torch",
+            f"--threads={threads}",
+            f"--block-seconds={seconds}",
+            f"--repeat={ROUNDS}",
+            f"--json={path}",
+        ]
         subprocess.run(command, cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL, check=True)
         return ratios_of(path)
 

@@ -149,7 +149,7 @@ MEASUREMENTS = [
     Measurement(
         "fp32",
         12,
-        "benchmarks sizes --dtype fp32",
+        "benchmarks sizes --device cpu --dtype fp32",
         f"{SHORT} --filter ^(200,1,64|50,8,128)$",
         {"speed fp32": ("performance.md", speed), "limit": ("cpu.md", limit)},
         {"ratios": "ratios_fp32.png"},
@@ -157,12 +157,14 @@ MEASUREMENTS = [
     Measurement(
         "bf16",
         9,
-        "benchmarks sizes --dtype bf16",
+        "benchmarks sizes --device cpu --dtype bf16",
         f"{SHORT} --filter ^(200,1,64|50,8,128)$",
         {"speed bf16": ("performance.md", speed)},
         {"ratios": "ratios_bf16.png"},
     ),
-    Measurement("kernels", 3, "benchmarks kernels", f"{SHORT} --filter ^50,8,128$", {"parts": ("cpu.md", parts)}),
+    Measurement(
+        "kernels", 3, "benchmarks kernels --device cpu", f"{SHORT} --filter ^50,8,128$", {"parts": ("cpu.md", parts)}
+    ),
     Measurement(
         "int8",
         3,
@@ -180,15 +182,22 @@ MEASUREMENTS = [
     Measurement(
         "fp64",
         8,
-        "benchmarks sizes --dtype fp64 --against torch",
+        "benchmarks sizes --device cpu --dtype fp64 --against torch",
         f"{SHORT} --filter ^(200,1,64|50,8,128)$",
         {"speed fp64": ("performance.md", speed)},
     ),
-    Measurement("memory", 2, "benchmarks memory", "--threads 1 --filter ^1000,1,256$"),
-    Measurement("latency", 3, "benchmarks latency", f"{SHORT} --filter ^1,1,64$"),
-    Measurement("sweep", 5, "benchmarks sweep", "--threads 1 --filter ^8,(3|8),(29|50)$", {}, {"sweep": "sweep.png"}),
-    Measurement("scaling", 8, "benchmarks scaling", f"{SHORT} --filter ^(4|16),8,128$"),
-    Measurement("deepbench", 60, "benchmarks deepbench", f"{SHORT} --filter ^1,1,512"),
+    Measurement("memory", 2, "benchmarks memory --device cpu", "--threads 1 --filter ^1000,1,256$"),
+    Measurement("latency", 3, "benchmarks latency --device cpu", f"{SHORT} --filter ^1,1,64$"),
+    Measurement(
+        "sweep",
+        5,
+        "benchmarks sweep --device cpu",
+        "--threads 1 --filter ^8,(3|8),(29|50)$",
+        {},
+        {"sweep": "sweep.png"},
+    ),
+    Measurement("scaling", 8, "benchmarks scaling --device cpu", f"{SHORT} --filter ^(4|16),8,128$"),
+    Measurement("deepbench", 60, "benchmarks deepbench --device cpu", f"{SHORT} --filter ^1,1,512"),
 ]
 
 

@@ -634,6 +634,15 @@ def test_plots_are_written_and_not_empty(suite: str, names: set[str], tmp_path: 
         assert len({tuple(colour) for colour in pixels.reshape(-1, pixels.shape[-1])[::7].tolist()}) > 10, path
 
 
+def test_a_new_contender_needs_no_colour(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the bench extra is not installed")
+    made = make_run()
+    for row in made.rows:
+        row.times["another"] = row.times.pop("onnxruntime")
+    assert {path.stem for path in plots.draw(made, tmp_path)} == {"ratios", "heatmap", "per_step", "roofline"}
+    assert "0.50 times as fast as another (geometric mean of 16 rows)" in report.summary(made)
+
+
 def test_markdown_and_html_reports(tmp_path: Path) -> None:
     picture = tmp_path / "plots" / "ratios.png"
     picture.parent.mkdir()
