@@ -77,7 +77,7 @@ def _gru_fwd_fake(
         batch = torch.library.get_ctx().new_dynamic_size()
     y = x.new_empty((*x.shape[:-1], directions * hidden) if save_y else (0,))
     h_n = x.new_empty((directions, batch, hidden))
-    gates = x.new_empty((directions, rows, Variant(*variant).saved_gates, hidden) if save_gates else (0,))
+    gates = x.new_empty(Variant(*variant).saved_shape(directions, rows, hidden) if save_gates else (0,))
     return y, h_n, gates
 
 
@@ -105,7 +105,7 @@ def _gru_bwd_fake(
         dhx_shape = state.shape
     else:
         batch = x.shape[1] if batch_sizes is None else torch.library.get_ctx().new_dynamic_size()
-        dhx_shape = (gates.shape[0], batch, gates.shape[-1])
+        dhx_shape = (gates.shape[0], batch, weights[1].shape[1])
     dx = x.new_empty(x.shape if need_dx else (0,))
     return dx, x.new_empty(dhx_shape), [w.new_empty(w.shape) for w in weights] if need_dweights else []
 

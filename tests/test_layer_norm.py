@@ -1,0 +1,1 @@
+"""Layer-normalised gates: what they compute, every gradient, and what goes together with them."""
