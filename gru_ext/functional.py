@@ -216,7 +216,9 @@ def gru_cell(
     norms = 0 if layer_norm is False else normalizations("gru_cell", layer_norm, reset_after)
     gains = [gain for gain in (gain_ih, gain_hh) if gain is not None]
     if len(gains) != (2 if norms else 0):
-        raise ValueError(f"gru_cell: expected gain_ih and gain_hh with layer_norm and only then, got {len(gains)} gains")
+        raise ValueError(
+            f"gru_cell: expected gain_ih and gain_hh with layer_norm and only then, got {len(gains)} gains"
+        )
     weights: Sequence[Tensor] = [weight_ih, weight_hh, *biases, *gains]
     if torch._C._is_any_autocast_enabled():
         input, hx, *weights = _autocast(input, hx, *weights)

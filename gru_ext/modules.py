@@ -365,8 +365,8 @@ class GRU(nn.Module):
 class GRUCell(nn.Module):
     """One step of a GRU; takes and does what ``torch.nn.GRUCell`` does.
 
-    Parameters: ``weight_ih`` (3H, I), ``weight_hh`` (3H, H) and, with ``bias``, ``bias_ih`` (3H), ``bias_hh`` (3H); with
-    ``layer_norm``, ``gain_ih`` (3H), ``gain_hh`` (3H).
+    Parameters: ``weight_ih`` (3H, I), ``weight_hh`` (3H, H) and, with ``bias``, ``bias_ih`` (3H), ``bias_hh`` (3H);
+    with ``layer_norm``, ``gain_ih`` (3H), ``gain_hh`` (3H).
 
     Args:
         input_size: I.

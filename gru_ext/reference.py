@@ -72,24 +72,32 @@ def _of_norms(values: Tensor, layer_norm: int) -> list[Tensor]:
     return [values] if layer_norm == 1 else [values[..., : 2 * size], values[..., 2 * size :]]
 
 
+def _widened(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
 def normalize(values: Tensor, layer_norm: int) -> Normalized:
-    """Subtract the mean over units, of (..., 3H), and divide by the standard deviation."""
+    """Subtract the mean over units, of (..., 3H), and divide by the standard deviation.
+
+    As torch.nn.functional.layer_norm does, half precisions are computed in float32.
+    """
     hats, inverses = [], []
-    for part in _of_norms(values, layer_norm):
+    for part in _of_norms(_widened(values), layer_norm):
         centred = part - part.mean(-1, keepdim=True)
         inverses.append((centred.square().mean(-1, keepdim=True) + NORM_EPSILON).rsqrt())
         hats.append(centred * inverses[-1])
-    return Normalized(torch.cat(hats, dim=-1), inverses)
+    return Normalized(torch.cat(hats, dim=-1).to(values.dtype), inverses)
 
 
 def normalize_bwd(d: Tensor, normalized: Normalized) -> Tensor:
     """The gradient of the values, given that of ``hat``, both (..., 3H)."""
     count = len(normalized.inverse_std)
-    parts = zip(_of_norms(d, count), _of_norms(normalized.hat, count), normalized.inverse_std, strict=True)
-    return torch.cat(
-        [(d - d.mean(-1, keepdim=True) - hat * (d * hat).mean(-1, keepdim=True)) * inverse for d, hat, inverse in parts],
-        dim=-1,
-    )
+    of_d, of_hat = (_of_norms(_widened(values), count) for values in (d, normalized.hat))
+    parts = [
+        (d - d.mean(-1, keepdim=True) - hat * (d * hat).mean(-1, keepdim=True)) * inverse
+        for d, hat, inverse in zip(of_d, of_hat, normalized.inverse_std, strict=True)
+    ]
+    return torch.cat(parts, dim=-1).to(normalized.hat.dtype)
 
 
 def _affine(normalized: Normalized, gain: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -397,7 +405,7 @@ def gru_bwd(
             dweight_hh = torch.cat([dweight_hh[: of_n.start], dweight_n])
         dinput = da_x_rows
         dgains: list[Tensor] = []
-        if forward.input_norm is not None:
+        if forward.input_norm is not None and w.gain_ih is not None:
             hat, inverse_std = forward.input_norm
             input_norm = Normalized(hat.flatten(0, -2), [inverse.flatten(0, -2) for inverse in inverse_std])
             hidden_hat = torch.cat([norm.hat for norm in forward.hidden_norms])

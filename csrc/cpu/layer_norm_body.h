@@ -163,10 +163,13 @@ inline __attribute__((always_inline)) void store_gates(T* target, int64_t H,
   for (int gate = 0; gate < 3; ++gate) store<acc_t>(target + gate * H, gates[gate], count);
 }
 
+// `place`: 0 of W x, which comes first, or 2 of R h.
 template <typename scalar_t, typename acc_t>
 void save_inverse(scalar_t* saved, int64_t H, int place, int norms, const RowNorm<acc_t> (&of_row)[2]) {
+  scalar_t* inverse = saved + kSavedInverse * H;
+  if (place == 0) std::fill_n(inverse, saved_norm_values(H) - kSavedInverse * H, scalar_t(0));
   for (int norm = 0; norm < norms; ++norm) {
-    saved[kSavedInverse * H + place + norm] = static_cast<scalar_t>(of_row[norm].inverse_std);
+    inverse[place + norm] = static_cast<scalar_t>(of_row[norm].inverse_std);
   }
 }
 

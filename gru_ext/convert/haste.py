@@ -8,8 +8,8 @@ haste stores, for its one layer and direction, ``kernel`` (I, 3H), ``recurrent_k
     g  = tanh(W_g x + r * (R_g h + c_g) + b_g)
     h' = z * h + (1 - z) * g
 
-which is the recurrence of ``torch.nn.GRU``. Its ``LayerNormGRU`` has ``gamma`` (2, 3H) too and normalises W x and R h, all
-three gates together (frameworks/pytorch/layer_norm_gru.py), which is ``layer_norm="joint"``.
+which is the recurrence of ``torch.nn.GRU``. Its ``LayerNormGRU`` has ``gamma`` (2, 3H) too and normalises W x and R h,
+all three gates together (frameworks/pytorch/layer_norm_gru.py), which is ``layer_norm="joint"``.
 """
 
 from __future__ import annotations
