@@ -12,9 +12,10 @@ from benchmarks.contenders.onnxruntime import OnnxRuntime
 from benchmarks.contenders.openvino import OpenVINO
 from benchmarks.contenders.torch import Torch
 
-__all__ = ["OURS", "PEERS", "Contender", "GruExt", "Problem", "Step"]
+__all__ = ["ON_REQUEST", "OURS", "PEERS", "Contender", "GruExt", "Problem", "Step"]
 
 OURS = GruExt.name
 PEERS: dict[str, type[Contender]] = {
     peer.name: peer for peer in (Torch, Compile, OnnxRuntime, OpenVINO, Keras, Haste, FlashRNN)
 }
+ON_REQUEST: dict[str, str] = {name: reason for name, peer in PEERS.items() if (reason := peer.on_request)}

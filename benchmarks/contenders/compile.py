@@ -26,6 +26,7 @@ class Compile(ModuleContender):
         f"torch.compile of torch.nn.GRU; unrolled (torch._dynamo.config.allow_rnn) up to {LONGEST_UNROLLED} steps,"
         " beyond which the compiler leaves nn.GRU as it is"
     )
+    on_request = "takes part if --against names it, as a size may take half a minute to compile"
 
     @classmethod
     def absent(cls) -> str | None:
@@ -47,5 +48,6 @@ class Compile(ModuleContender):
         # The compiled backward may otherwise write over what it saved, and could not be timed twice.
         torch._functorch.config.donated_buffer = False
         module = copy.deepcopy(problem.module)
+        module.flatten_parameters()
         self.take(problem, module)
         self.module = torch.compile(module)

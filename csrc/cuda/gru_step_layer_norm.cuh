@@ -36,6 +36,11 @@ struct NormColumns {
       : first(norm == 0 ? 0 : 2 * H), last(norms == 2 && norm == 0 ? 2 * H : 3 * H) {}
 };
 
+// The place of a gate: an index into an array of the parameters would have them copied to local memory.
+GRU_DEVICE int64_t place_of(const int (&places)[3], int gate) {
+  return gate == 0 ? places[0] : gate == 1 ? places[1] : places[2];
+}
+
 // Grid: any number of blocks.
 template <typename scalar_t>
 GRU_KERNEL(kStepThreads, 2)
@@ -87,7 +92,7 @@ gru_step_norm_bwd_kernel(const GruStepNormBwdParams<scalar_t> p) {
       // The gradient of what was normalised, of column i in the order r, z, n.
       const auto gradient = [&](int64_t i) {
         const int gate = static_cast<int>(i / p.H);
-        const scalar_t* d = p.d + row * p.d_stride + p.d_gate[gate] * p.H + (i - gate * p.H);
+        const scalar_t* d = p.d + row * p.d_stride + place_of(p.d_gate, gate) * p.H + (i - gate * p.H);
         return to_acc(load_global(d)) * to_acc(load_global(p.gain + i));
       };
       acc_t sum = 0, sum_hat = 0;
@@ -101,7 +106,7 @@ gru_step_norm_bwd_kernel(const GruStepNormBwdParams<scalar_t> p) {
       for (int64_t i = columns.first + device::thread_index(); i < columns.last; i += kStepThreads) {
         const int gate = static_cast<int>(i / p.H);
         const acc_t grad = norm_bwd(gradient(i), to_acc(load_global(hat + i)), mean_d, mean_d_hat, inverse_std);
-        device::store_global(p.out + row * p.out_stride + p.out_gate[gate] * p.H + (i - gate * p.H),
+        device::store_global(p.out + row * p.out_stride + place_of(p.out_gate, gate) * p.H + (i - gate * p.H),
                              device::from_acc<scalar_t>(grad));
       }
     }
