@@ -202,9 +202,9 @@ from gru_ext import library
 
 assert library.cpu_isa() == sys.argv[1]
 torch.set_num_threads(1)
-for dtype in (torch.float32, torch.float64, torch.bfloat16):
+for dtype in (torch.float32, torch.bfloat16):
     for norms in (1, 2):
-        for size in SIZES[1:]:
+        for size in SIZES[1:3]:
             torch.manual_seed(0)
             check_accuracy(*(make_problem(size, SOME_OPTIONS[2], dtype) for _ in range(2)), norms=norms)
     check_accuracy(make_problem(*LARGE[0], dtype))
