@@ -190,8 +190,10 @@ Sequence check_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::
     check_like_x(name, tensor, x);
   };
   check_outputs("y", y);
-  check_shape("gates", gates, layer.variant.reset_after ? "(D, N, 4, H)" : "(D, N, 3, H)",
-              {s.D, s.N, layer.variant.saved_gates(), s.H});
+  if (were_saved(gates)) {
+    check_shape("gates", gates, layer.variant.reset_after ? "(D, N, 4, H)" : "(D, N, 3, H)",
+                {s.D, s.N, layer.variant.saved_gates(), s.H});
+  }
   check_like_x("gates", gates, x);
   TORCH_CHECK(y.is_contiguous() && gates.is_contiguous(), "gru: expected y and gates as gru_fwd returned them");
   if (dy.has_value()) check_outputs("dy", *dy);

@@ -7,7 +7,7 @@
 //   y            (T, B, D*H), or (N, D*H): the state after every step; the reverse direction in the second H columns
 //   h_n          (D, B, H) state after each sequence's last step
 //   gates        (D, N, 4, H): r, z, n and q = R_n h + b_hn of every step; reset gate before the recurrent product:
-//                (D, N, 3, H), there is no q; (0) where they were not saved
+//                (D, N, 3, H), there is no q; (0) where they were not saved: `gru_bwd` then computes them again
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -53,8 +53,12 @@ struct Need {
 using FwdResult = std::tuple<at::Tensor, at::Tensor, at::Tensor>;               // y, h_n, gates
 using BwdResult = std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>>;  // dx, dhx, dweights
 
-// Differentiable. Returns y, h_n; without `save_y`, a y of shape (0) where no gradient needs it.
-std::tuple<at::Tensor, at::Tensor> gru(const Layer& layer, bool save_y);
+// Differentiable. Returns y, h_n; without `save_y`, a y of shape (0) where no gradient needs it. `save_gates`: whether
+// the gates are kept for the backward, where one may come.
+std::tuple<at::Tensor, at::Tensor> gru(const Layer& layer, bool save_y, bool save_gates);
+
+// Whether the gates that a forward returned are not of shape (0).
+inline bool were_saved(const at::Tensor& gates) { return gates.dim() != 1 || gates.size(0) != 0; }
 
 // y, or the gates, are of shape (0) where they are not to be saved.
 FwdResult gru_fwd(const Layer& layer, bool save_gates, bool save_y);

@@ -1,12 +1,14 @@
 // The CPU backend: a layer backward. In each chunk the threads go through the steps in the opposite order
 // (recurrence_body.h), then turn the gate gradients of all its rows into the gradients of the weights and of x
-// (gradients_body.h). Half precisions carry dL/dh and sum the weight gradients in fp32.
+// (gradients_body.h). Half precisions carry dL/dh and sum the weight gradients in fp32. Gates that the forward has not
+// kept are computed again, chunk by chunk (recompute.h).
 #include <ATen/ATen.h>
 
 #include <vector>
 
 #include "../check.h"
 #include "../gru.h"
+#include "../recompute.h"
 #include "buffers.h"
 #include "kernels.h"
 #include "layer.h"
@@ -25,12 +27,12 @@ constexpr int64_t kChunkRows = 512;
 // Tensors of a layer's call that all directions share; undefined or null where not given or not needed.
 template <typename scalar_t>
 struct BwdTensors {
-  Tensor x;            // contiguous rows
-  const scalar_t* hx;  // (D, B, H)
+  Tensor x;   // contiguous rows
+  Tensor hx;  // (D, B, H), contiguous
   TensorList weights;
   const Variant& variant;
   Tensor y;
-  const scalar_t* gates;         // (D, N, saved_gates, H)
+  Tensor gates;                  // (D, N, saved_gates, H); undefined where they were not kept
   Tensor dy;                     // contiguous rows
   const scalar_t* dh_n;          // (D, B, H)
   std::vector<Tensor> dx;        // (D)  (N, I): one for each direction, the same one unless they run side by side
@@ -113,7 +115,6 @@ class BwdPass {
     }
     p_.dy = tensors.dy.defined() ? tensors.dy.template const_data_ptr<scalar_t>() + direction * s.H : nullptr;
     p_.dy_stride = rows_of_dy_.stride_b;
-    p_.gates = tensors.gates + direction * s.N * tensors.variant.saved_gates() * s.H;
     p_.first_step = 0;
     x_.reserve(rows);
     h_prev_.reserve(rows);
@@ -155,7 +156,11 @@ class BwdPass {
 
     const scalar_t* x = tensors_.x.template const_data_ptr<scalar_t>();
     const scalar_t* y = tensors_.y.template const_data_ptr<scalar_t>() + direction_ * s_.H;
-    const scalar_t* h0 = tensors_.hx == nullptr ? nullptr : tensors_.hx + direction_ * s_.B * s_.H;
+    const Tensor initial = tensors_.hx.defined() ? tensors_.hx.select(0, direction_) : Tensor();
+    const scalar_t* h0 = initial.defined() ? initial.template const_data_ptr<scalar_t>() : nullptr;
+    gates_ = tensors_.gates.defined() ? tensors_.gates.select(0, direction_).narrow(0, chunk.offset, chunk.rows)
+                                      : gates_of(chunk, initial);
+    p_.gates = gates_.template const_data_ptr<scalar_t>();
     x_.clear();
     h_prev_.clear();
     dx_.clear();
@@ -208,6 +213,23 @@ class BwdPass {
   // Gates whose recurrent product is of the state itself.
   int64_t gates_of_h() const { return p_.reset_after ? 3 : 2; }
 
+  // (rows, saved_gates, H), computed again. `h0`: (B, H).
+  Tensor gates_of(const Chunk& chunk, const Tensor& h0) const {
+    const Tensor y = tensors_.y.narrow(-1, direction_ * s_.H, s_.H);
+    const Tensor x = input_of(s_, tensors_.x, chunk);
+    const std::optional<Tensor> states =
+        states_before(s_, chunk, direction_ == 1, y, h0, tensors_.y.scalar_type()).unsqueeze(0);
+    const int64_t per_direction = s_.weights_per_direction();
+    const std::optional<Tensor> no_batch_sizes;
+    const Layer layer{x,
+                      states,
+                      tensors_.weights.slice(direction_ * per_direction, per_direction),
+                      no_batch_sizes,
+                      /*bidirectional=*/false,
+                      variant_of_gates(s_, chunk, direction_, tensors_.variant)};
+    return std::get<2>(gru_fwd_cpu(layer, /*save_gates=*/true, /*save_y=*/false)).select(0, 0);
+  }
+
   const Sequence& s_;
   const BwdTensors<scalar_t>& tensors_;
   const int64_t direction_;
@@ -216,6 +238,7 @@ class BwdPass {
   const Rows rows_of_x_, rows_of_y_, rows_of_dy_;
   Tensor weight_ih_;  // (3H, I)
   Tensor weight_hh_;  // (3H, H)
+  Tensor gates_;      // (rows, saved_gates, H) of the chunk
   acc_t *packed_ih_, *packed_hh_, *packed_hn_;
   Workspace workspace_;
   std::vector<Step> steps_;
@@ -269,11 +292,11 @@ void gru_bwd_cpu_into(const Sequence& s, const std::optional<Tensor>& dy, const 
     if (need.dx && side_by_side) dx_of_directions[1] = pooled_empty(dx.sizes(), dx.options());
     const LayerMasks masks(layer.variant);
     const BwdTensors<scalar_t> tensors{with_contiguous_rows(x),
-                                       data(h0),
+                                       h0,
                                        layer.weights,
                                        layer.variant,
                                        y,
-                                       data(gates),
+                                       were_saved(gates) ? gates : Tensor(),
                                        dy.has_value() ? with_contiguous_rows(*dy) : Tensor(),
                                        data(last),
                                        dx_of_directions,

@@ -99,7 +99,7 @@ struct BwdChunk {
   scalar_t* operand;              // (rows, H) scratch: what of the states entered the recurrent product, with a mask
   const scalar_t* dy;             // gradient of y; null for zero
   int64_t dy_stride;              // between rows of dy
-  const scalar_t* gates;          // as the forward left them
+  const scalar_t* gates;          // (rows, 4, H) those of the chunk; reset gate before: (rows, 3, H)
   acc_t* dh;                      // (B, dh_stride)
   int64_t dh_stride;              // at least padded H
   operand_t* dgates;              // (rows, dgates_stride)  scratch: gradients of the pre-activations; order n, r, z, q

@@ -1,0 +1,34 @@
+// For a backward whose forward has kept no gates: the gates of a chunk of time steps, computed again.
+//
+// The state before every step is in y, or is the initial one. So the gates of a chunk need no recurrence: they are
+// those of one step whose batch are all rows of the chunk, and its products are large. Each backend has its own forward
+// do that step; here is what it takes. For one direction.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "check.h"
+#include "chunks.h"
+
+namespace gru_ext {
+
+// The sizes of that step.
+inline Sequence as_one_step(const Sequence& s, const Chunk& chunk) {
+  return {/*T=*/1, /*B=*/chunk.rows, s.I, s.H, /*D=*/1, /*N=*/chunk.rows, s.has_bias, {}, {}};
+}
+
+// Its input (1, rows, I), a view where x allows it.
+at::Tensor input_of(const Sequence& s, const at::Tensor& x, const Chunk& chunk);
+
+// Its state (rows, H), a new tensor: that before each step of the chunk. `y`: the direction's H columns; `h0` (B, H),
+// undefined for zero.
+at::Tensor states_before(const Sequence& s, const Chunk& chunk, bool reverse, const at::Tensor& y, const at::Tensor& h0,
+                         at::ScalarType dtype);
+
+// (rows, H) of a mask (B, H) that all steps of a sequence share.
+at::Tensor mask_of_rows(const Sequence& s, const Chunk& chunk, const at::Tensor& mask);
+
+// Of a layer's variant, what the gates of the step depend on.
+Variant variant_of_gates(const Sequence& s, const Chunk& chunk, int64_t direction, const Variant& variant);
+
+}  // namespace gru_ext
