@@ -43,9 +43,8 @@ Tensor input_of(const Sequence& s, const Tensor& x, const Chunk& chunk) {
   return part.reshape({1, chunk.rows, s.I});
 }
 
-Tensor states_before(const Sequence& s, const Chunk& chunk, bool reverse, const Tensor& y, const Tensor& h0,
-                     at::ScalarType dtype) {
-  const Tensor states = at::empty({chunk.rows, s.H}, y.options().dtype(dtype));
+void copy_states_before(const Sequence& s, const Chunk& chunk, bool reverse, const Tensor& y, const Tensor& h0,
+                        const Tensor& states) {
   RowCopies from_y(states, y.dim() == 2 ? y : y.flatten(0, 1)), from_h0(states, h0);
   for (int64_t t = chunk.t_begin; t < chunk.t_end; ++t) {
     const int64_t t_prev = reverse ? t + 1 : t - 1;
@@ -56,7 +55,6 @@ Tensor states_before(const Sequence& s, const Chunk& chunk, bool reverse, const 
   }
   from_y.flush();
   from_h0.flush();
-  return states;
 }
 
 Tensor mask_of_rows(const Sequence& s, const Chunk& chunk, const Tensor& mask) {

@@ -20,10 +20,10 @@ inline Sequence as_one_step(const Sequence& s, const Chunk& chunk) {
 // Its input (1, rows, I), a view where x allows it.
 at::Tensor input_of(const Sequence& s, const at::Tensor& x, const Chunk& chunk);
 
-// Its state (rows, H), a new tensor: that before each step of the chunk. `y`: the direction's H columns; `h0` (B, H),
-// undefined for zero.
-at::Tensor states_before(const Sequence& s, const Chunk& chunk, bool reverse, const at::Tensor& y, const at::Tensor& h0,
-                         at::ScalarType dtype);
+// Copies its state into `states` (rows, H): that before each step of the chunk. `y`: the direction's H columns; `h0`
+// (B, H), undefined for zero.
+void copy_states_before(const Sequence& s, const Chunk& chunk, bool reverse, const at::Tensor& y, const at::Tensor& h0,
+                        const at::Tensor& states);
 
 // (rows, H) of a mask (B, H) that all steps of a sequence share.
 at::Tensor mask_of_rows(const Sequence& s, const Chunk& chunk, const at::Tensor& mask);

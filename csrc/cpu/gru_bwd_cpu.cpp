@@ -21,8 +21,8 @@ using at::Tensor;
 using at::TensorList;
 
 // Rows of a chunk: enough for its products to run at full speed, few enough for its gate gradients to stay in the
-// cache.
-constexpr int64_t kChunkRows = 512;
+// cache. More where their gates are computed again, which packs the weights for each chunk.
+constexpr int64_t kChunkRows = 512, kComputedChunkRows = 1024;
 
 // Tensors of a layer's call that all directions share; undefined or null where not given or not needed.
 template <typename scalar_t>
@@ -50,7 +50,7 @@ class BwdPass {
       : s_(s),
         tensors_(tensors),
         direction_(direction),
-        chunks_(chunks_of(s, kChunkRows)),
+        chunks_(chunks_of(s, tensors.gates.defined() ? kChunkRows : kComputedChunkRows)),
         rows_of_x_(tensors.x),
         rows_of_y_(tensors.y),
         rows_of_dy_(tensors.dy.defined() ? tensors.dy : tensors.y),
@@ -116,6 +116,10 @@ class BwdPass {
     p_.dy = tensors.dy.defined() ? tensors.dy.template const_data_ptr<scalar_t>() + direction * s.H : nullptr;
     p_.dy_stride = rows_of_dy_.stride_b;
     p_.first_step = 0;
+    if (!tensors.gates.defined()) {
+      states_ = pooled_empty({1, rows, s.H}, tensors.y.options());
+      computed_gates_ = pooled_empty({1, rows, tensors.variant.saved_gates(), s.H}, tensors.y.options());
+    }
     x_.reserve(rows);
     h_prev_.reserve(rows);
     dx_.reserve(need_dx ? rows : 0);
@@ -213,21 +217,23 @@ class BwdPass {
   // Gates whose recurrent product is of the state itself.
   int64_t gates_of_h() const { return p_.reset_after ? 3 : 2; }
 
-  // (rows, saved_gates, H), computed again. `h0`: (B, H).
+  // Computes the gates of a chunk again. `h0`: (B, H).
   Tensor gates_of(const Chunk& chunk, const Tensor& h0) const {
+    const Tensor states = states_.narrow(1, 0, chunk.rows), gates = computed_gates_.narrow(1, 0, chunk.rows);
     const Tensor y = tensors_.y.narrow(-1, direction_ * s_.H, s_.H);
+    copy_states_before(s_, chunk, /*reverse=*/direction_ == 1, y, h0, states[0]);
     const Tensor x = input_of(s_, tensors_.x, chunk);
-    const std::optional<Tensor> states =
-        states_before(s_, chunk, direction_ == 1, y, h0, tensors_.y.scalar_type()).unsqueeze(0);
+    const std::optional<Tensor> hx = states, no_batch_sizes;
     const int64_t per_direction = s_.weights_per_direction();
-    const std::optional<Tensor> no_batch_sizes;
     const Layer layer{x,
-                      states,
+                      hx,
                       tensors_.weights.slice(direction_ * per_direction, per_direction),
                       no_batch_sizes,
                       /*bidirectional=*/false,
                       variant_of_gates(s_, chunk, direction_, tensors_.variant)};
-    return std::get<2>(gru_fwd_cpu(layer, /*save_gates=*/true, /*save_y=*/false)).select(0, 0);
+    // The step's own new states are of no use: they replace the old ones, which it has read by then.
+    gru_fwd_cpu_into(as_one_step(s_, chunk), layer, {at::empty({0}, y.options()), states, gates});
+    return gates[0];
   }
 
   const Sequence& s_;
@@ -236,9 +242,10 @@ class BwdPass {
   const BwdKernels<scalar_t, operand_t> kernel_ = bwd_kernels<scalar_t, operand_t>();
   const std::vector<Chunk> chunks_;
   const Rows rows_of_x_, rows_of_y_, rows_of_dy_;
-  Tensor weight_ih_;  // (3H, I)
-  Tensor weight_hh_;  // (3H, H)
-  Tensor gates_;      // (rows, saved_gates, H) of the chunk
+  Tensor weight_ih_;                // (3H, I)
+  Tensor weight_hh_;                // (3H, H)
+  Tensor gates_;                    // (rows, saved_gates, H) of the chunk
+  Tensor states_, computed_gates_;  // (1, rows, H), (1, rows, saved_gates, H): where gates are computed again
   acc_t *packed_ih_, *packed_hh_, *packed_hn_;
   Workspace workspace_;
   std::vector<Step> steps_;
