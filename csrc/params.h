@@ -11,9 +11,10 @@
 namespace gru_ext {
 namespace device {
 
-// Storage types of the half precisions, defined in cuda/primitives.cuh.
+// Storage types, defined in cuda/primitives.cuh.
 struct bfloat16;
 struct float16;
+struct u32x4;  // 16 bytes
 
 }  // namespace device
 
@@ -66,6 +67,8 @@ struct GruClusterBwdParams {
   scalar_t* dh0;                 // (D, B, H)
   float* dbias;                  // (D, tiles, 4, H) sums of dgates over the rows of a tile; null if not needed
   StepRows<scalar_t> h_prev[2];  // each direction: rows of H, the state before the step; data null if not needed
+  device::u32x4* packets;        // (D * tiles, 2, rows, words of a row of H) for groups of blocks, zero at first
+  int first_group;
   int* error;
 };
 

@@ -21,7 +21,7 @@ class ClusterConfig:
     hidden: int  # the largest H
     blocks: int  # of a cluster
     rows: int  # of a tile of the batch
-    group: bool = False  # blocks of the grid, which exchange packets; a forward kernel only
+    group: bool = False  # blocks of the grid, which exchange packets
 
     def kernel(self, name: str) -> str:
         """Name of the forward ("fwd") or backward ("bwd") kernel."""
@@ -29,13 +29,13 @@ class ClusterConfig:
         family = "group" if self.group else "cluster"
         return f"gru_{family}_{name}_{dtype}_H{self.hidden}_C{self.blocks}_rows{self.rows}"
 
-    def packets(self, batch: int, directions: int) -> Tensor | None:
-        """(D * tiles, 2, rows, words of a row) packets of a forward kernel, zero."""
+    def packets(self, batch: int, directions: int, nbytes: int) -> Tensor | None:
+        """(D * tiles, 2, rows, words of a row, nbytes) packets of ``nbytes``, zero; None for a cluster."""
         if not self.group:
             return None
         tiles = -(-batch // self.rows)
         words = self.hidden * self.dtype.itemsize // 4
-        return torch.zeros(directions * tiles, 2, self.rows, words, dtype=torch.int64)
+        return torch.zeros(directions * tiles, 2, self.rows, words, nbytes, dtype=torch.uint8)
 
     def __str__(self) -> str:
         return self.kernel("").removeprefix("gru_").replace("__", "_")
@@ -132,7 +132,7 @@ def cluster_fwd(
     for d, w in enumerate(weights):
         inputs |= {f"a_x_{d}": a_x[d], f"weight_hh_{d}": w.hh, f"bias_hh_{d}": w.bias_hh}
     outputs = {"y": y, "h_n": h_n, "gates": gates, "error": error}
-    packets = config.packets(sizes["B"], directions)
+    packets = config.packets(sizes["B"], directions, nbytes=8)
     run(config.kernel("fwd"), numbers, inputs, {**outputs, "packets": packets}, schedule)
     return Forward(y, h_n, gates, error)
 
@@ -177,6 +177,7 @@ def cluster_bwd(
     inputs: dict[str, Tensor | None] = {"dy": dy, "dh_n": problem.dh_n, "y": y, "h0": problem.hx, "gates": gates}
     inputs |= {f"weight_hh_{d}": w.hh for d, w in enumerate(weights)} | _packed(problem)
     outputs: dict[str, Tensor | None] = {"dh0": dh0, "dbias": dbias, "error": error}
+    outputs["packets"] = config.packets(sizes["B"], directions, nbytes=16)
     outputs |= {f"dgates_{d}": t for d, t in enumerate(dgates)} | {f"h_prev_{d}": t for d, t in enumerate(h_prev)}
     run(config.kernel("bwd"), numbers, inputs, outputs, schedule)
     return Backward(dgates, dh0, dbias, h_prev, error)

@@ -36,6 +36,7 @@ SMALL = [
         for dtype in (torch.float16, torch.float32)
         for blocks, rows in ((1, 8), (4, 16))
     ),
+    *(ClusterConfig(dtype, 64, 4, 16, group=True) for dtype in DTYPES_OF_GROUPS),
 ]
 SIZES = [
     Size(1, 1, 1, 1),
@@ -46,12 +47,12 @@ SIZES = [
 ]
 
 
-def group_instantiations() -> list[ClusterConfig]:
-    """Those with the exchange by packets."""
+def group_instantiations(direction: str) -> list[ClusterConfig]:
+    """Those with the exchange by packets, FWD or BWD."""
     text = (ROOT / "csrc" / "cuda" / "gru_cluster_configs.h").read_text()
     return [
         ClusterConfig(DTYPES[kind], int(hidden), int(blocks), int(tile), group=True)
-        for kind, rows in re.findall(r"#define GRU_GROUP_FWD_(\w+)\(X\)((?:.*\\\n)*.*)", text)
+        for kind, rows in re.findall(rf"#define GRU_GROUP_{direction}_(\w+)\(X\)((?:.*\\\n)*.*)", text)
         for hidden, blocks, tile in re.findall(r"X\( *(\d+), *(\d+), *(\d+), *\d+, *\d+\)", rows)
     ]
 
@@ -117,18 +118,27 @@ def test_accuracy_over_many_steps(config: ClusterConfig) -> None:
 # ---- Groups
 
 
-@pytest.mark.parametrize("config", group_instantiations(), ids=str)
+@pytest.mark.parametrize("config", group_instantiations("FWD"), ids=str)
 def test_accuracy_of_every_group(config: ClusterConfig) -> None:
-    """An H whose rows are not aligned; where that is soon done, all of H too."""
+    """Backwards too, where there is one: an H whose rows are not aligned; where that is soon done, all of H too."""
+    schedule = Schedule(races=False)
     cases = [(config.hidden - 14, config.rows - 3), (config.hidden, 3)]
-    for hidden, batch in cases[: 1 if config.hidden > 1024 else 2]:
-        problem = replace(make_problem(Size(3, batch, 2, hidden), Options(), config.dtype), dy=None, dh_n=None)
-        forward = cluster_fwd(config, problem, save_gates=False, schedule=Schedule(races=False))
+    for hidden, batch in cases[: 1 if config.hidden > 768 else 2]:
+        problem = make_problem(Size(3, batch, 2, hidden), Options(), config.dtype)
+        if config in group_instantiations("BWD"):
+            check_accuracy(config, problem, schedule=schedule)
+            continue
+        problem = replace(problem, dy=None, dh_n=None)
+        forward = cluster_fwd(config, problem, save_gates=False, schedule=schedule)
         assert not forward.error.any()
         peer = problem.to(torch.float16) if config.dtype == torch.float32 else problem
         theirs = {name: result.to(config.dtype) for name, result in solve(framework, peer).items()}
         ours = {"y": forward.y, "h_n": forward.h_n}
         assert_all_accurate(ours, theirs, solve(exact, problem.to(torch.float64)))
+
+
+def test_every_group_of_the_backward_has_a_forward() -> None:
+    assert set(group_instantiations("BWD")) <= set(group_instantiations("FWD"))
 
 
 @pytest.mark.parametrize(
@@ -151,9 +161,12 @@ def test_a_group_gives_the_bits_of_a_cluster(
 def test_a_group_that_waits_too_long_says_so() -> None:
     config = ClusterConfig(torch.bfloat16, 64, 4, 16, group=True)
     problem = make_problem(Size(5, 11, 4, 36), Options(), torch.bfloat16)
+    whole = cluster_fwd(config, problem)
+    assert whole.gates is not None
     for lost in (0, 100, 1000):
-        forward = cluster_fwd(config, problem, schedule=Schedule(races=False, time_out=True, lost_store=lost))
-        assert forward.error.item() == 1
+        schedule = Schedule(races=False, time_out=True, lost_store=lost)
+        assert cluster_fwd(config, problem, schedule=schedule).error.item() == 1
+        assert cluster_bwd(config, problem, whole.y, whole.gates, schedule=schedule).error.item() == 1
 
 
 # ---- What must not matter

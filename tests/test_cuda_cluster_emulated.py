@@ -79,13 +79,13 @@ def test_accuracy_of_results_and_gradients(size: Size, options: Options, dtype: 
 @pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
 @pytest.mark.parametrize("size", [Size(3, 9, 5, 100), Size(4, 33, 2, 128)], ids=str)
 def test_accuracy_by_groups(size: Size, options: Options, dtype: torch.dtype, multiprocessors: int) -> None:
-    """Forward, with one, two or all groups at a time; the backward of an H beyond the cluster kernels is stepwise."""
+    """With one, two or all groups at a time."""
     ops = emulate(multiprocessors)
-    ops.use_cuda_kernels("group", "auto")
+    ops.use_cuda_kernels("group", "group")
     check_accuracy(make_problem(size, options, dtype))
     launched, groups = ops.cluster_launches(), (2 if options.bidirectional else 1) * -(-size.batch // 16)
-    # The self-test has two tiles and directions.
-    assert launched == sum(-(-n // (multiprocessors // 4)) for n in (4, groups))
+    # Forward and backward; the self-test has two tiles and directions.
+    assert launched == 2 * sum(-(-n // (multiprocessors // 4)) for n in (4, groups))
 
 
 @pytest.mark.parametrize("name", ["cluster_H64_C1_rows8", "cluster_H64_C4_rows16"])
@@ -228,8 +228,8 @@ def test_an_unknown_kernel_is_an_error() -> None:
 
 def test_names_of_all_kernels() -> None:
     ops = emulated_operators()
-    assert ops.cuda_kernel_names(torch.float32, True) == ["cluster_H64_C4_rows16"]
-    assert ops.cuda_kernel_names(torch.float32, False) == ["cluster_H64_C4_rows16", "group_H128_C4_rows16"]
+    for backward in (False, True):
+        assert ops.cuda_kernel_names(torch.float32, backward) == ["cluster_H64_C4_rows16", "group_H128_C4_rows16"]
     assert ops.cuda_kernel_names(torch.float64, True) == []
 
 

@@ -60,6 +60,12 @@ BWD_FAULTS = {
     "one_part_buffer": UNORDERED,
     "no_copy_wait": "without having waited for its asynchronous copies",
 }
+BWD_FAULTS_GROUP = {
+    "wrong_tag": f"deadlock|store of a packet where one has not arrived yet|{UNORDERED}",
+    "one_packet_buffer": "deadlock|store of a packet where one has not arrived yet",
+    "no_barrier_after_packets": UNORDERED,
+    "no_block_barrier": UNORDERED,
+}
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +121,13 @@ def test_a_fault_of_a_group_is_found(problem: Problem, fault: str, report: str, 
 def test_a_fault_of_the_backward_is_found(aligned_problem: Problem, fault: str, report: str, seed: int) -> None:
     with pytest.raises(EmulationError, match=f"gru_cluster_bwd: (?s:.*)({report})"):
         backward(CLUSTER, aligned_problem, Schedule(seed=seed, fault=fault))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("fault", "report"), BWD_FAULTS_GROUP.items())
+def test_a_fault_of_the_backward_of_a_group_is_found(problem: Problem, fault: str, report: str, seed: int) -> None:
+    with pytest.raises(EmulationError, match=f"gru_group_bwd: (?s:.*)({report})"):
+        backward(GROUP, problem, Schedule(seed=seed, fault=fault))
 
 
 def test_every_fault_has_a_test() -> None:

@@ -117,6 +117,14 @@ bool all_paired(std::initializer_list<Tensor> tensors) {
   return std::all_of(tensors.begin(), tensors.end(), [](const Tensor& tensor) { return is_paired(tensor); });
 }
 
+int64_t tiles_of(const ClusterKernel& kernel, const Sequence& s) { return (s.B + kernel.rows - 1) / kernel.rows; }
+
+// What the groups of a launch exchange by, zero; undefined for clusters.
+Tensor new_packets(const ClusterKernel& kernel, const Sequence& s, const at::Device& device) {
+  if (kernel.packet_bytes == 0) return {};
+  return at::zeros({s.D * tiles_of(kernel, s) * kernel.packet_bytes}, at::TensorOptions(device).dtype(at::kByte));
+}
+
 // W x + b_ih of all rows, rounded once where the dtype allows it.
 Tensor input_gates(const Tensor& x, const Tensor& weight_ih, const Tensor& bias_ih) {
   if (bias_ih.defined() && x.scalar_type() != at::kFloat) return at::addmm(bias_ih, x, weight_ih.t());
@@ -152,12 +160,8 @@ const char* forward(const ClusterKernel& kernel, const Sequence& s, const Tensor
   p.y = step_rows(writable<at_t>(y), y);
   p.h_n = writable<at_t>(h_n);
   p.gates = writable<at_t>(gates);
-  Tensor packets;
-  if (kernel.packets > 0) {
-    const int64_t groups = s.D * ((s.B + kernel.rows - 1) / kernel.rows);
-    packets = at::zeros({groups * kernel.packets}, x.options().dtype(at::kLong));
-    p.packets = reinterpret_cast<uint64_t*>(packets.data_ptr<int64_t>());
-  }
+  const Tensor packets = new_packets(kernel, s, x.device());
+  if (packets.defined()) p.packets = reinterpret_cast<uint64_t*>(packets.data_ptr<uint8_t>());
   return static_cast<const GruClusterKernel<GruClusterFwdParams<scalar_t>>&>(kernel).launch(p, stream);
 }
 
@@ -187,7 +191,7 @@ const char* backward(const ClusterKernel& kernel, const Sequence& s, const Tenso
     p.h_prev[d] = step_rows(writable<at_t>(h_prev[d]), steps_of_h_prev);
     p.paired = p.paired && is_paired(steps_of_h_prev);
   }
-  const int64_t tiles = (s.B + kernel.rows - 1) / kernel.rows;
+  const int64_t tiles = tiles_of(kernel, s);
   const Tensor dbias = need_dweights ? at::empty({s.D, tiles, 4 * s.H}, x.options().dtype(at::kFloat)) : Tensor();
   if (dy.defined()) p.dy = step_rows(readable<at_t>(dy), dy);
   p.dh_n = readable<at_t>(dh_n);
@@ -196,6 +200,8 @@ const char* backward(const ClusterKernel& kernel, const Sequence& s, const Tenso
   p.gates = readable<at_t>(gates);
   p.dh0 = writable<at_t>(dh0);
   p.dbias = need_dweights ? dbias.data_ptr<float>() : nullptr;
+  const Tensor packets = new_packets(kernel, s, x.device());
+  if (packets.defined()) p.packets = reinterpret_cast<device::u32x4*>(packets.data_ptr<uint8_t>());
   const char* const error =
       static_cast<const GruClusterKernel<GruClusterBwdParams<scalar_t>>&>(kernel).launch(p, stream);
   if (error != nullptr) return error;

@@ -28,7 +28,7 @@
 // The cluster barriers before and after the loop, and waits that take too long: as in gru_cluster_fwd.cuh.
 #pragma once
 
-#include "gru_cluster.cuh"
+#include "gru_bwd_pair.cuh"
 
 namespace gru_ext {
 namespace device {
@@ -168,47 +168,12 @@ GRU_DEVICE void gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>& p
     }
   }
 
-  // The pairs of units that this thread works on.
-  struct {
-    int row;          // of the tile; from kRows on for a thread that has none
-    int unit, count;  // the first unit, within the block, and how many of the two there are (0 beyond B)
-    int steps;        // of the row's sequence
-    float d[2];       // dL/dh without the parts that are yet to come
-    float dbias[4][2];
-    Pair<T> gates[4], dy, h;  // of the step to come
-  } own[kPairs];
-  const auto load_step = [&](auto& pair, int t) {
-    const int count = t < pair.steps ? pair.count : 0;
-    const int64_t row = row0 + pair.row;
-    const T* const gates =
-        p.gates + (direction * p.N + row_of_step(p.offsets, p.B, t) + row) * 4 * H + unit0 + pair.unit;
-    GRU_UNROLL
-    for (int i = 0; i < 4; ++i) pair.gates[i] = load_pair(gates + i * H, count, p.paired);
-    const T* const dy = p.dy.data ? rows_of_step(p.dy, p.offsets, t) + row * p.dy.row_stride + direction * H : nullptr;
-    pair.dy = load_pair(at_offset(dy, unit0 + pair.unit), p.dy.data ? count : 0, p.paired);
-    const int t_prev = reverse ? t + 1 : t - 1;
-    const bool has_prev = reverse ? t_prev < pair.steps : t_prev >= 0;
-    const T* const h = has_prev ? rows_of_step(p.y, p.offsets, t_prev) + row * p.y.row_stride + direction * H
-                                : at_offset(p.h0, (static_cast<int64_t>(direction) * p.B + row) * H);
-    pair.h = load_pair(at_offset(h, unit0 + pair.unit), has_prev || p.h0 ? count : 0, p.paired);
-  };
+  const BlockWork work{direction, row0, unit0};
+  BwdPair<T> own[kPairs];
   GRU_UNROLL
   for (int e = 0; e < kPairs; ++e) {
-    auto& pair = own[e];
     const int i = thread + e * Traits::kThreads;
-    pair.row = i / (kUnits / 2) < kRows ? i / 8 % kRows : kRows;
-    pair.unit = (i / (8 * kRows) * 8 + i % 8) * 2;
-    const int row = row0 + pair.row;
-    const bool exists = pair.row < kRows && row < p.B;
-    pair.count = exists ? clamp(H - unit0 - pair.unit, 0, 2) : 0;
-    pair.steps = !exists ? 0 : p.lengths ? load_global(p.lengths + row) : p.T;
-    const Pair<T> d =
-        load_pair(at_offset(p.dh_n, (static_cast<int64_t>(direction) * p.B + row) * H + unit0 + pair.unit),
-                  p.dh_n ? pair.count : 0, p.paired);
-    pair.d[0] = to_acc(d.first);
-    pair.d[1] = to_acc(d.second);
-    GRU_UNROLL
-    for (int j = 0; j < 4; ++j) pair.dbias[j][0] = pair.dbias[j][1] = 0.0f;
+    own[e].begin(p, work, kRows, i / (kUnits / 2) < kRows ? i / 8 % kRows : kRows, (i / (8 * kRows) * 8 + i % 8) * 2);
   }
 
   if constexpr (C > 1) {
@@ -224,7 +189,7 @@ GRU_DEVICE void gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>& p
     const int buffer = s % 2, t = reverse ? s : steps - 1 - s;
     if (s < steps) {
       GRU_UNROLL
-      for (int e = 0; e < kPairs; ++e) load_step(own[e], t);
+      for (int e = 0; e < kPairs; ++e) own[e].load_step(p, work, t);
     }
     if (s > 0) {
       if constexpr (C > 1) {
@@ -257,24 +222,8 @@ GRU_DEVICE void gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>& p
     GRU_UNROLL
     for (int e = 0; e < kPairs; ++e) {
       auto& pair = own[e];
-      const int count = t < pair.steps ? pair.count : 0;
       GateGrads<float> grads[2] = {};
-      if (count > 0) {
-        const float dy[2] = {to_acc(pair.dy.first), to_acc(pair.dy.second)};
-        const float h[2] = {to_acc(pair.h.first), to_acc(pair.h.second)};
-        const Gates<float> gates[2] = {{to_acc(pair.gates[0].first), to_acc(pair.gates[1].first),
-                                        to_acc(pair.gates[2].first), to_acc(pair.gates[3].first)},
-                                       {to_acc(pair.gates[0].second), to_acc(pair.gates[1].second),
-                                        to_acc(pair.gates[2].second), to_acc(pair.gates[3].second)}};
-        GRU_UNROLL
-        for (int i = 0; i < 2; ++i) {
-          if (i < count) pair.d[i] = cell_bwd(gates[i], h[i], pair.d[i] + dy[i], grads[i]);
-          pair.dbias[0][i] += grads[i].n;
-          pair.dbias[1][i] += grads[i].r;
-          pair.dbias[2][i] += grads[i].z;
-          pair.dbias[3][i] += grads[i].q;
-        }
-      }
+      pair.differentiate(t, grads);
       if (pair.row < kRows) {
         uint32_t* const to = operand + pair.row * kPitch + pair.unit / kValuesPerWord<T>;
         const Words words[3] = {Words::of(grads[0].r, grads[1].r), Words::of(grads[0].z, grads[1].z),
@@ -287,16 +236,7 @@ GRU_DEVICE void gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>& p
           }
         }
       }
-      const int64_t row = row0 + pair.row;
-      T* const to = dgates_of_step + row * p.dgates[direction].row_stride + unit0 + pair.unit;
-      store_pair(to, grads[0].n, grads[1].n, count, p.paired);
-      store_pair(to + H, grads[0].r, grads[1].r, count, p.paired);
-      store_pair(to + 2 * H, grads[0].z, grads[1].z, count, p.paired);
-      store_pair(to + 3 * H, grads[0].q, grads[1].q, count, p.paired);
-      if (h_prev_of_step) {
-        store_pair(h_prev_of_step + row * p.h_prev[direction].row_stride + unit0 + pair.unit, to_acc(pair.h.first),
-                   to_acc(pair.h.second), count, p.paired);
-      }
+      pair.store_step(p, work, t, dgates_of_step, h_prev_of_step, grads);
     }
     failed = GRU_FAULT(no_block_barrier, block_barrier_or(failed), failed);
     if (failed) break;
@@ -356,34 +296,7 @@ GRU_DEVICE void gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>& p
 
   // All parts have come and, after this barrier, been read.
   failed = block_barrier_or(failed);
-  GRU_UNROLL
-  for (int e = 0; e < kPairs; ++e) {
-    const auto& pair = own[e];
-    store_pair(p.dh0 + (static_cast<int64_t>(direction) * p.B + row0 + pair.row) * H + unit0 + pair.unit, pair.d[0],
-               pair.d[1], pair.count, p.paired);
-  }
-  if (failed) {
-    if (thread == 0) store_global(p.error, 1);
-  } else if (p.dbias) {
-    float* const sums = parts;  // (4, rows, kUnits)
-    GRU_UNROLL
-    for (int e = 0; e < kPairs; ++e) {
-      const auto& pair = own[e];
-      if (pair.row >= kRows) continue;
-      GRU_UNROLL
-      for (int j = 0; j < 4; ++j) {
-        store_shared(reinterpret_cast<Pair<float>*>(sums + (j * kRows + pair.row) * kUnits + pair.unit),
-                     Pair<float>{pair.dbias[j][0], pair.dbias[j][1]});
-      }
-    }
-    block_barrier();
-    for (int i = thread; i < 4 * kUnits; i += Traits::kThreads) {
-      const int j = i / kUnits, unit = i % kUnits;
-      float sum = 0.0f;
-      for (int row = 0; row < kRows; ++row) sum += load_shared(sums + (j * kRows + row) * kUnits + unit);
-      if (unit0 + unit < H) store_global(p.dbias + (static_cast<int64_t>(cluster) * 4 + j) * H + unit0 + unit, sum);
-    }
-  }
+  store_bwd_results<kRows, kUnits, Traits::kThreads>(p, work, cluster, failed, own, parts);
   if constexpr (C > 1) cluster_barrier();
 }
 

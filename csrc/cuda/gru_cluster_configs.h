@@ -1,5 +1,5 @@
 // The instantiations of the cluster-persistent and group-persistent kernels: X(hidden, C, rows, warps, register tiles),
-// see GruClusterFwdTraits and GruClusterBwdTraits. Each serves every H up to `hidden`.
+// see GruClusterFwdTraits, GruClusterBwdTraits and GruGroupBwdTraits. Each serves every H up to `hidden`.
 //
 // As many tiles of R as possible are in registers without spilling; docs/kernels.md has the table of registers and
 // shared memory, and why these.
@@ -27,11 +27,18 @@
 #define GRU_CLUSTER_BWD_16BIT(X) \
   X( 64,  1,  8,  4, 12) X( 64,  1, 16,  4, 12)                        \
   X(128,  1,  8,  8, 24) X(128,  1, 16,  8, 24) X(128,  2, 32,  8, 12) \
-  X(192,  2,  8, 12, 18) X(192,  2, 16, 12, 17)                        \
+  X(192,  2,  8, 12, 18) X(192,  2, 16, 12, 16)                        \
   X(256,  4,  8,  8, 12) X(256,  4, 16,  8, 12) X(256,  4, 32,  8,  6) \
-  X(384,  8,  8,  8,  9) X(384,  8, 16,  8,  9) X(384,  8, 32,  8,  6) \
-  X(512,  8,  8,  8, 11) X(512,  8, 16,  8,  7) X(512, 16, 32,  8,  6) \
+  X(384,  8,  8,  8,  9) X(384,  8, 16,  8,  9) X(384,  8, 32,  8,  5) \
+  X(512,  8,  8,  8, 11) X(512,  8, 16,  8,  6) X(512, 16, 32,  8,  6) \
   X(768, 12,  8,  8,  6) X(768, 16,  8,  8,  6)
+
+#define GRU_GROUP_BWD_16BIT(X) \
+  X( 512,   8,  8,  8, 12) X( 512,   8, 16,  8,  8)                         \
+  X( 768,  24,  8,  8, 12) X( 768,  24, 16,  8, 10)                         \
+  X(1024,  32,  8,  8, 12) X(1024,  64, 16,  8,  8) X(1024,  64, 32,  8,  8) \
+  X(1536,  96,  8,  8, 12) X(1536,  96, 16,  8, 10)                         \
+  X(2048, 128,  8,  8, 12)
 
 #define GRU_CLUSTER_FWD_TF32(X) \
   X( 64,  1,  8,  4,  8) X( 64,  1, 16,  4,  8)                        \
@@ -50,3 +57,7 @@
   X(256,  8,  8,  8, 12) X(256,  8, 16,  8, 12) X(256,  8, 32,  8, 12) \
   X(384, 12,  8,  8, 12) X(384, 12, 16,  8, 12)                        \
   X(512, 16,  8,  8, 11) X(512, 16, 16,  8,  9)
+
+#define GRU_GROUP_BWD_TF32(X) \
+  X( 512,  16,  8,  8, 12) X( 512,  16, 16,  8, 10) \
+  X(1024,  64,  8,  8, 12)

@@ -80,6 +80,7 @@ struct GruClusterFwdTraits {
       kStateOffset + (2 * kStateBytes + kSumBytes > kStageBytes ? 2 * kStateBytes + kSumBytes : kStageBytes);
   static constexpr int kExchangeBytes = Rows * kWords * 4;  // of h: what a block receives in a step
   static constexpr int kPackets = kExchange == Exchange::packets ? 2 * Rows * kWords : 0;  // of both buffers
+  static constexpr int kPacketBytes = kPackets * 8;
 
   static_assert(C_ >= 1 && (kExchange == Exchange::packets || C_ <= 16), "a cluster has at most 16 blocks");
   static_assert(Hidden % (16 * C_) == 0, "a block owns whole tiles of 16 units");

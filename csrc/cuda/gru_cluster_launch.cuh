@@ -8,6 +8,7 @@
 #include "gru_cluster_bwd.cuh"
 #include "gru_cluster_configs.h"
 #include "gru_cluster_fwd.cuh"
+#include "gru_group_bwd.cuh"
 #include "launchers.h"
 
 namespace gru_ext {
@@ -87,10 +88,8 @@ const char* launch_gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>
 }
 
 // As many groups at a time as the device runs.
-template <typename Traits>
-const char* launch_gru_group_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream stream) {
-  const auto kernel =
-      p.gates ? device::gru_group_fwd_kernel<Traits, true> : device::gru_group_fwd_kernel<Traits, false>;
+template <typename Traits, typename Parameters>
+const char* launch_groups(void (*kernel)(Parameters), const Parameters& p, Stream stream) {
   const void* const pointer = reinterpret_cast<const void*>(kernel);
   const int groups = p.D * ((p.B + Traits::kRows - 1) / Traits::kRows), resident = resident_clusters<Traits>(pointer);
   if (resident == 0) return "no group of so many blocks fits on the device";
@@ -104,29 +103,47 @@ const char* launch_gru_group_fwd(const GruClusterFwdParams<typename Traits::T>& 
 }
 
 template <typename Traits>
+const char* launch_gru_group_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream stream) {
+  return launch_groups<Traits>(
+      p.gates ? device::gru_group_fwd_kernel<Traits, true> : device::gru_group_fwd_kernel<Traits, false>, p, stream);
+}
+
+template <typename Traits>
 const char* launch_gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stream stream) {
   return launch_clusters<Traits>(device::gru_cluster_bwd_kernel<Traits>, p, stream);
 }
 
 template <typename Traits>
+const char* launch_gru_group_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stream stream) {
+  return launch_groups<Traits>(device::gru_group_bwd_kernel<Traits>, p, stream);
+}
+
+template <typename Traits>
 GruClusterKernel<GruClusterFwdParams<typename Traits::T>> gru_cluster_fwd_entry() {
-  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, /*packets=*/0,
+  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, /*packet_bytes=*/0,
            [] { return resident_clusters<Traits>((const void*)device::gru_cluster_fwd_kernel<Traits, true>); }},
           launch_gru_cluster_fwd<Traits>};
 }
 
 template <typename Traits>
 GruClusterKernel<GruClusterFwdParams<typename Traits::T>> gru_group_fwd_entry() {
-  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, Traits::kPackets,
+  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, Traits::kPacketBytes,
            [] { return resident_clusters<Traits>((const void*)device::gru_group_fwd_kernel<Traits, true>); }},
           launch_gru_group_fwd<Traits>};
 }
 
 template <typename Traits>
 GruClusterKernel<GruClusterBwdParams<typename Traits::T>> gru_cluster_bwd_entry() {
-  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, /*packets=*/0,
+  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, /*packet_bytes=*/0,
            [] { return resident_clusters<Traits>((const void*)device::gru_cluster_bwd_kernel<Traits>); }},
           launch_gru_cluster_bwd<Traits>};
+}
+
+template <typename Traits>
+GruClusterKernel<GruClusterBwdParams<typename Traits::T>> gru_group_bwd_entry() {
+  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, Traits::kPacketBytes,
+           [] { return resident_clusters<Traits>((const void*)device::gru_group_bwd_kernel<Traits>); }},
+          launch_gru_group_bwd<Traits>};
 }
 
 }  // namespace gru_ext

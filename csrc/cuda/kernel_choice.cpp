@@ -109,9 +109,9 @@ double step_cycles(const KernelQuery& query, const ClusterKernel& kernel) {
   const double overflow = kernel.overflow_bytes * std::ceil(rows / 16) / kSharedBytes;
   const double bytes_a_unit = forward && !tf32 ? 2 : 4;
   const double bytes = bytes_a_unit * H * rows;
-  const double exchange = kernel.packets > 0 ? kPacketLatency + 2 * bytes / kPacketBytes
-                          : C > 1            ? kExchangeLatency + bytes / kExchangeBytes
-                                             : 0;
+  const double exchange = kernel.packet_bytes > 0 ? kPacketLatency + kernel.packet_bytes / 2 / kPacketBytes
+                          : C > 1                 ? kExchangeLatency + bytes / kExchangeBytes
+                                                  : 0;
   return (forward ? kForwardStep : kBackwardStep) + products + overflow + exchange;
 }
 
@@ -214,7 +214,7 @@ KernelChoice choose_kernels(const KernelQuery& query) {
 }
 
 std::string name_of(const ClusterKernel& kernel) {
-  return words("%s_H%d_C%d_rows%d", kernel.packets > 0 ? "group" : "cluster", kernel.hidden, kernel.blocks,
+  return words("%s_H%d_C%d_rows%d", kernel.packet_bytes > 0 ? "group" : "cluster", kernel.hidden, kernel.blocks,
                kernel.rows);
 }
 

@@ -31,7 +31,7 @@ struct ClusterKernel {
   int blocks;          // of a cluster
   int rows;            // of a tile of the batch
   int overflow_bytes;  // of its weights in shared memory, which a block reads for every 16 rows of a step
-  int packets;         // in global memory, that a group exchanges; 0 for a cluster
+  int packet_bytes;    // in global memory, by which a group exchanges; 0 for a cluster
   int (*resident)();   // how many clusters the current device runs at a time: 0 if it cannot run them
 };
 
@@ -40,8 +40,8 @@ struct GruClusterKernel : ClusterKernel {
   const char* (*launch)(const Parameters& p, Stream stream);  // null, or what went wrong with the launch
 };
 
-// gru_cluster_fwd.cuh, gru_cluster_bwd.cuh, for bfloat16, float16 and float, which is multiplied in TF32. The smallest
-// `hidden` first.
+// gru_cluster_fwd.cuh, gru_cluster_bwd.cuh, gru_group_bwd.cuh, for bfloat16, float16 and float, which is multiplied in
+// TF32. The smallest `hidden` first.
 template <typename scalar_t>
 const std::vector<GruClusterKernel<GruClusterFwdParams<scalar_t>>>& gru_cluster_fwd_kernels();
 template <typename scalar_t>

@@ -189,8 +189,8 @@ GRU_DEVICE void ldmatrix_x4_transposed(uint32_t (&words)[4], const void* row) {
 }
 
 // ---- Packets: exchange between blocks of a grid through global memory, without barriers and fences
-// A packet is 8 bytes that are written and read at once: 4 of payload, and a tag by which the reader knows what it has.
-// All blocks must run at the same time. Nothing but the payload is handed over.
+// A packet is 8 or 16 bytes that are written and read at once: 4 or, in a triple, 12 of payload, and a tag by which the
+// reader knows what it has. All blocks must run at the same time. Nothing but the payload is handed over.
 
 constexpr uint64_t kWaitLimit = 4000000000;  // nanoseconds
 GRU_DEVICE uint64_t nanoseconds() {
@@ -211,22 +211,56 @@ GRU_DEVICE u32x4 load_packets(const uint64_t* packets) {
   return {static_cast<uint32_t>(first), static_cast<uint32_t>(first >> 32), static_cast<uint32_t>(second),
           static_cast<uint32_t>(second >> 32)};
 }
-// Loads N times two packets, again and again until all have the tag; false if after kWaitLimit they have not.
-template <int N>
-GRU_DEVICE bool wait_for_packets(u32x4 (&values)[N], const uint64_t* const (&packets)[N], uint32_t tag) {
+// st.relaxed.gpu.b128: one access, where a vector of four words would be four in no order.
+GRU_DEVICE void store_triple(u32x4* packet, uint32_t first, uint32_t second, uint32_t third, uint32_t tag) {
+  const uint64_t low = static_cast<uint64_t>(second) << 32 | first, high = static_cast<uint64_t>(tag) << 32 | third;
+  asm volatile("{\n.reg .b128 v;\nmov.b128 v, {%1, %2};\nst.relaxed.gpu.global.b128 [%0], v;\n}" ::"l"(packet),
+               "l"(low), "l"(high)
+               : "memory");
+}
+// ld.relaxed.gpu.b128
+GRU_DEVICE u32x4 load_triple(const u32x4* packet) {
+  uint64_t low, high;
+  asm volatile("{\n.reg .b128 v;\nld.relaxed.gpu.global.b128 v, [%2];\nmov.b128 {%0, %1}, v;\n}"
+               : "=l"(low), "=l"(high)
+               : "l"(packet)
+               : "memory");
+  return {static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32), static_cast<uint32_t>(high),
+          static_cast<uint32_t>(high >> 32)};
+}
+
+// Loads values, each by `load` from its place, again and again until each `has_come`; false if after kWaitLimit they
+// have not.
+template <int N, typename Packet, typename Load, typename HasCome>
+GRU_DEVICE bool load_until(u32x4 (&values)[N], const Packet* const (&packets)[N], const Load& load,
+                           const HasCome& has_come) {
   GRU_UNROLL
-  for (int i = 0; i < N; ++i) values[i] = load_packets(packets[i]);
+  for (int i = 0; i < N; ++i) values[i] = load(packets[i]);
   uint64_t start = 0;
   GRU_UNROLL
   for (int i = 0; i < N; ++i) {
-    while (values[i].y != tag || values[i].w != tag) {
-      values[i] = load_packets(packets[i]);
+    while (!has_come(values[i])) {
+      values[i] = load(packets[i]);
       const uint64_t now = nanoseconds();
       if (start == 0) start = now;
       if (now - start > kWaitLimit) return false;
     }
   }
   return true;
+}
+// Waits for N times two packets of this tag.
+template <int N>
+GRU_DEVICE bool wait_for_packets(u32x4 (&values)[N], const uint64_t* const (&packets)[N], uint32_t tag) {
+  return load_until(
+      values, packets, [](const uint64_t* p) { return load_packets(p); },
+      [&](const u32x4& value) { return value.y == tag && value.w == tag; });
+}
+// Waits for N triples of this tag, which is the last word of a value.
+template <int N>
+GRU_DEVICE bool wait_for_triples(u32x4 (&values)[N], const u32x4* const (&packets)[N], uint32_t tag) {
+  return load_until(
+      values, packets, [](const u32x4* p) { return load_triple(p); },
+      [&](const u32x4& value) { return value.w == tag; });
 }
 
 // ---- Clusters: blocks that run at the same time and write to each other's shared memory. sm_90 and later.

@@ -170,8 +170,9 @@ struct Store {
 
 // A packet on its way to global memory.
 struct PacketStore {
-  uint64_t* to;
-  uint64_t value;
+  void* to;
+  size_t bytes;
+  char value[16];
 };
 
 struct Buffer {
@@ -189,11 +190,11 @@ struct Machine {
   std::vector<Cluster> clusters;
   std::vector<Block> blocks;
   std::vector<Thread> threads;
-  std::vector<Warp*> ready;                           // warps with a lane that may run
-  std::vector<Store> stores;                          // under way
-  std::vector<PacketStore> packets;                   // likewise, to global memory
-  std::unordered_set<const uint64_t*> packet_places;  // where they go
-  std::unordered_map<const uint64_t*, std::vector<Thread*>> packet_waiters;
+  std::vector<Warp*> ready;                       // warps with a lane that may run
+  std::vector<Store> stores;                      // under way
+  std::vector<PacketStore> packets;               // likewise, to global memory
+  std::unordered_set<const void*> packet_places;  // where they go
+  std::unordered_map<const void*, std::vector<Thread*>> packet_waiters;
   long store_count = 0;  // of both
   int alive;
   std::unique_ptr<Failure> failure;
@@ -460,7 +461,7 @@ void deliver_packet(size_t i) {
   m.packets[i] = m.packets.back();
   m.packets.pop_back();
   m.packet_places.erase(packet.to);
-  *packet.to = packet.value;
+  std::memcpy(packet.to, packet.value, packet.bytes);
   const auto waiters = m.packet_waiters.find(packet.to);
   if (waiters == m.packet_waiters.end()) return;
   for (Thread* t : waiters->second) {
@@ -928,26 +929,33 @@ void store_async(void* p, uint64_t* barrier, int rank, const void* value, size_t
   m.stores.push_back(store);
 }
 
-void store_packet(uint64_t* packet, uint32_t payload, uint32_t tag, int line) {
-  check_global(packet, sizeof *packet, true, line);
+void store_packet(void* packet, const void* value, size_t bytes, int line) {
+  check_global(packet, bytes, true, line);
   Machine& m = *machine;
   self()->line = line;
   if (m.store_count++ == options.lost_store) return;
   // Nobody can have read that one, and everybody should have.
   if (!m.packet_places.insert(packet).second) fail_here("store of a packet where one has not arrived yet");
-  m.packets.push_back({packet, static_cast<uint64_t>(tag) << 32 | payload});
+  PacketStore store{packet, bytes, {}};
+  std::memcpy(store.value, value, bytes);
+  m.packets.push_back(store);
 }
 
-bool wait_for_packet(const uint64_t* packet, uint32_t tag, uint32_t& payload, int line) {
-  check_global(packet, sizeof *packet, false, line);
+bool wait_for_packet(const void* packet, uint32_t tag, void* value, size_t bytes, int line) {
+  check_global(packet, bytes, false, line);
   Thread* t = self();
   t->line = line;
-  while (*packet >> 32 != tag) {
+  const auto found = [&] {
+    uint32_t last;
+    std::memcpy(&last, static_cast<const char*>(packet) + bytes - sizeof last, sizeof last);
+    return last;
+  };
+  while (found() != tag) {
     machine->packet_waiters[packet].push_back(t);
     pause(Doing::packet_wait);
     if (!t->answer) return false;
   }
-  payload = static_cast<uint32_t>(*packet);
+  std::memcpy(value, packet, bytes);
   return true;
 }
 

@@ -82,8 +82,8 @@ void mbarrier_init_fence();
 void mbarrier_arrive_expect(uint64_t* barrier, int bytes, int line);
 bool mbarrier_wait(uint64_t* barrier, int parity, int line);
 void store_async(void* p, uint64_t* barrier, int rank, const void* value, size_t bytes, int line);
-void store_packet(uint64_t* packet, uint32_t payload, uint32_t tag, int line);
-bool wait_for_packet(const uint64_t* packet, uint32_t tag, uint32_t& payload, int line);
+void store_packet(void* packet, const void* value, size_t bytes, int line);
+bool wait_for_packet(const void* packet, uint32_t tag, void* value, size_t bytes, int line);
 
 uint16_t bfloat16_bits(float x);
 uint16_t float16_bits(float x);
@@ -185,15 +185,27 @@ inline void ldmatrix_x4_transposed(uint32_t (&words)[4], const void* row, int li
 }
 
 inline void store_packet(uint64_t* packet, uint32_t payload, uint32_t tag, int line = __builtin_LINE()) {
-  emulator::store_packet(packet, payload, tag, line);
+  const uint32_t words[2] = {payload, tag};
+  emulator::store_packet(packet, words, sizeof words, line);
+}
+inline void store_triple(u32x4* packet, uint32_t first, uint32_t second, uint32_t third, uint32_t tag,
+                         int line = __builtin_LINE()) {
+  const u32x4 words = {first, second, third, tag};
+  emulator::store_packet(packet, &words, sizeof words, line);
 }
 template <int N>
 bool wait_for_packets(u32x4 (&values)[N], const uint64_t* const (&packets)[N], uint32_t tag,
                       int line = __builtin_LINE()) {
   for (int i = 0; i < N; ++i) {
-    values[i].y = values[i].w = tag;
-    if (!emulator::wait_for_packet(packets[i], tag, values[i].x, line)) return false;
-    if (!emulator::wait_for_packet(packets[i] + 1, tag, values[i].z, line)) return false;
+    if (!emulator::wait_for_packet(packets[i], tag, &values[i].x, 8, line)) return false;
+    if (!emulator::wait_for_packet(packets[i] + 1, tag, &values[i].z, 8, line)) return false;
+  }
+  return true;
+}
+template <int N>
+bool wait_for_triples(u32x4 (&values)[N], const u32x4* const (&packets)[N], uint32_t tag, int line = __builtin_LINE()) {
+  for (int i = 0; i < N; ++i) {
+    if (!emulator::wait_for_packet(packets[i], tag, &values[i], 16, line)) return false;
   }
   return true;
 }

@@ -5,6 +5,7 @@
 
 #include "gru_cluster_fwd.cuh"
 #include "gru_cluster_bwd.cuh"
+#include "gru_group_bwd.cuh"
 #include "gru_cluster_shape.h"
 #include "runner.h"
 
@@ -77,9 +78,8 @@ void run_group_fwd() {
   });
 }
 
-template <typename Traits>
-void run_bwd() {
-  using T = typename Traits::T;
+template <typename T>
+GruClusterBwdParams<T> bwd_parameters() {
   auto p = common_parameters<GruClusterBwdParams<T>>();
   for (int d = 0; d < p.D; ++d) {
     p.weight_hh[d] = buffer<const T>("weight_hh_" + std::to_string(d));
@@ -93,7 +93,20 @@ void run_bwd() {
   p.gates = buffer<const T>("gates");
   p.dh0 = buffer<T>("dh0");
   p.dbias = buffer<float>("dbias");
+  return p;
+}
+
+template <typename Traits>
+void run_bwd() {
+  const auto p = bwd_parameters<typename Traits::T>();
   launch(shape_of<Traits>("gru_cluster_bwd", p.B, p.D), [&] { device::gru_cluster_bwd_kernel<Traits>(p); });
+}
+
+template <typename Traits>
+void run_group_bwd() {
+  auto p = bwd_parameters<typename Traits::T>();
+  p.packets = buffer<device::u32x4>("packets");
+  launch(shape_of<Traits>("gru_group_bwd", p.B, p.D, /*cluster=*/1), [&] { device::gru_group_bwd_kernel<Traits>(p); });
 }
 
 #define GRU_FWD(T, hidden, C, rows, warps, tiles)               \
@@ -108,6 +121,10 @@ void run_bwd() {
   const Kernel bwd_##T##_##hidden##_##C##_##rows(               \
       "gru_cluster_bwd_" #T "_H" #hidden "_C" #C "_rows" #rows, \
       run_bwd<device::GruClusterBwdTraits<T, hidden, C, rows, warps, tiles>>);
+#define GRU_GROUP_BWD(T, hidden, C, rows, warps, tiles)       \
+  const Kernel group_bwd_##T##_##hidden##_##C##_##rows(       \
+      "gru_group_bwd_" #T "_H" #hidden "_C" #C "_rows" #rows, \
+      run_group_bwd<device::GruGroupBwdTraits<T, hidden, C, rows, warps, tiles>>);
 }  // namespace
 
 }  // namespace emulator

@@ -3,12 +3,13 @@
 namespace gru_ext {
 
 #define GRU_ENTRY(...) gru_cluster_bwd_entry<device::GruClusterBwdTraits<device::bfloat16, __VA_ARGS__>>(),
+#define GRU_GROUP_ENTRY(...) gru_group_bwd_entry<device::GruGroupBwdTraits<device::bfloat16, __VA_ARGS__>>(),
 
 template <>
 const std::vector<GruClusterKernel<GruClusterBwdParams<device::bfloat16>>>&
 gru_cluster_bwd_kernels<device::bfloat16>() {
   static const std::vector<GruClusterKernel<GruClusterBwdParams<device::bfloat16>>> kernels = {
-      GRU_CLUSTER_BWD_16BIT(GRU_ENTRY)};
+      GRU_CLUSTER_BWD_16BIT(GRU_ENTRY) GRU_GROUP_BWD_16BIT(GRU_GROUP_ENTRY)};
   return kernels;
 }
 

@@ -7,6 +7,7 @@
 #include "gru_cluster_bwd.cuh"
 #include "gru_cluster_fwd.cuh"
 #include "gru_cluster_shape.h"
+#include "gru_group_bwd.cuh"
 #include "launchers.h"
 
 namespace gru_ext {
@@ -92,31 +93,37 @@ const char* run_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream) {
   });
 }
 
-// As many groups at a time as the device runs.
-template <typename Traits>
-const char* run_group_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream) {
+// As many groups at a time as the device runs; name_buffers(p) names all but the packets.
+template <typename Traits, typename Parameters, typename NameBuffers, typename Kernel>
+const char* run_groups(const char* name, const Parameters& p, typename Traits::T* result,
+                       const NameBuffers& name_buffers, const Kernel& kernel) {
   const int groups = p.D * ((p.B + Traits::kRows - 1) / Traits::kRows);
   auto part = p;
   for (part.first_group = 0; part.first_group < groups; part.first_group += resident<Traits>()) {
-    name_fwd(p);
+    name_buffers(p);
     name_values("packets", p.packets, groups * Traits::kPackets, true);
     const int count = std::min(resident<Traits>(), groups - part.first_group);
-    const auto kernel = [&] {
-      if (p.gates) {
-        device::gru_group_fwd_kernel<Traits, true>(part);
-      } else {
-        device::gru_group_fwd_kernel<Traits, false>(part);
-      }
-    };
     const char* const error =
-        run({"gru_group_fwd_kernel", count * Traits::kC, 1, Traits::kThreads, Traits::kSharedBytes}, p.h_n, kernel);
+        run({name, count * Traits::kC, 1, Traits::kThreads, Traits::kSharedBytes}, result, [&] { kernel(part); });
     if (error != nullptr) return error;
   }
   return nullptr;
 }
 
 template <typename Traits>
-const char* run_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stream) {
+const char* run_group_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream) {
+  using Parameters = GruClusterFwdParams<typename Traits::T>;
+  return run_groups<Traits>("gru_group_fwd_kernel", p, p.h_n, name_fwd<Parameters>, [](const Parameters& part) {
+    if (part.gates) {
+      device::gru_group_fwd_kernel<Traits, true>(part);
+    } else {
+      device::gru_group_fwd_kernel<Traits, false>(part);
+    }
+  });
+}
+
+template <typename Traits, typename Parameters>
+void name_bwd(const Parameters& p) {
   name_common(p);
   const int64_t state = int64_t{p.D} * p.B * p.H;
   name_steps("dy", p, p.dy, p.D * p.H, false);
@@ -131,24 +138,41 @@ const char* run_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stream) {
   name_values("dh0", p.dh0, state, true);
   const int tiles = (p.B + Traits::kRows - 1) / Traits::kRows;
   name_values("dbias", p.dbias, int64_t{p.D} * tiles * 4 * p.H, true);
+}
+
+template <typename Traits>
+const char* run_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stream) {
+  name_bwd<Traits>(p);
   return run(emulator::shape_of<Traits>("gru_cluster_bwd_kernel", p.B, p.D), p.dh0,
              [&] { device::gru_cluster_bwd_kernel<Traits>(p); });
 }
 
 template <typename Traits>
+const char* run_group_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stream) {
+  using Parameters = GruClusterBwdParams<typename Traits::T>;
+  return run_groups<Traits>("gru_group_bwd_kernel", p, p.dh0, name_bwd<Traits, Parameters>,
+                            [](const Parameters& part) { device::gru_group_bwd_kernel<Traits>(part); });
+}
+
+template <typename Traits>
 GruClusterKernel<GruClusterFwdParams<typename Traits::T>> fwd_entry() {
-  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, /*packets=*/0, resident<Traits>},
+  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, /*packet_bytes=*/0, resident<Traits>},
           run_fwd<Traits>};
 }
 template <typename Traits>
 GruClusterKernel<GruClusterFwdParams<typename Traits::T>> group_fwd_entry() {
-  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, Traits::kPackets, resident<Traits>},
+  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, Traits::kPacketBytes, resident<Traits>},
           run_group_fwd<Traits>};
 }
 template <typename Traits>
 GruClusterKernel<GruClusterBwdParams<typename Traits::T>> bwd_entry() {
-  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, /*packets=*/0, resident<Traits>},
+  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, /*packet_bytes=*/0, resident<Traits>},
           run_bwd<Traits>};
+}
+template <typename Traits>
+GruClusterKernel<GruClusterBwdParams<typename Traits::T>> group_bwd_entry() {
+  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, Traits::kPacketBytes, resident<Traits>},
+          run_group_bwd<Traits>};
 }
 
 }  // namespace
@@ -163,13 +187,16 @@ GruClusterKernel<GruClusterBwdParams<typename Traits::T>> bwd_entry() {
   fwd_entry<device::GruClusterFwdTraits<T, 64, 1, 8, 4, 4>>(),      \
       fwd_entry<device::GruClusterFwdTraits<T, 64, 4, 16, 2, 2>>(), \
       group_fwd_entry<device::GruClusterFwdTraits<T, 128, 4, 16, 4, 4, device::Exchange::packets>>()
-#define GRU_BWD_16BIT(T)                                        \
-  bwd_entry<device::GruClusterBwdTraits<T, 64, 1, 8, 4, 12>>(), \
-      bwd_entry<device::GruClusterBwdTraits<T, 64, 4, 16, 2, 3>>()
+#define GRU_BWD_16BIT(T)                                            \
+  bwd_entry<device::GruClusterBwdTraits<T, 64, 1, 8, 4, 12>>(),     \
+      bwd_entry<device::GruClusterBwdTraits<T, 64, 4, 16, 2, 3>>(), \
+      group_bwd_entry<device::GruGroupBwdTraits<T, 128, 4, 16, 4, 2>>()
 #define GRU_FWD_TF32(T)                                         \
   fwd_entry<device::GruClusterFwdTraits<T, 64, 4, 16, 2, 4>>(), \
       group_fwd_entry<device::GruClusterFwdTraits<T, 128, 4, 16, 4, 8, device::Exchange::packets>>()
-#define GRU_BWD_TF32(T) bwd_entry<device::GruClusterBwdTraits<T, 64, 4, 16, 2, 6>>()
+#define GRU_BWD_TF32(T)                                         \
+  bwd_entry<device::GruClusterBwdTraits<T, 64, 4, 16, 2, 6>>(), \
+      group_bwd_entry<device::GruGroupBwdTraits<T, 128, 4, 16, 4, 4>>()
 
 GRU_KERNELS(bfloat16, gru_cluster_fwd_kernels, GruClusterFwdParams, GRU_FWD_16BIT)
 GRU_KERNELS(bfloat16, gru_cluster_bwd_kernels, GruClusterBwdParams, GRU_BWD_16BIT)
