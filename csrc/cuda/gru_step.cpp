@@ -128,7 +128,7 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
   }
 }
 
-// What `gru_step_gates` does, into `gates` (rows, saved_gates, H) and by way of `states` (rows, H).
+// What `gru_step_gates` does, by way of `states` (rows, H) in the dtype of the sums.
 template <typename at_t>
 void gates_of_chunk(const Sequence& s, const Chunk& chunk, const Tensor& x, const StepDirection& direction,
                     const Tensor& y, const Tensor& h0, const Tensor& states, const Tensor& gates, Stream stream) {
@@ -247,14 +247,14 @@ void gru_step_bwd(const Sequence& s, const Tensor& x, const StepDirection& direc
   });
 }
 
-Tensor gru_step_gates(const Sequence& s, const Chunk& chunk, const Tensor& x, const StepDirection& direction,
-                      const Tensor& y, const Tensor& h0, at::ScalarType acc_dtype, Stream stream) {
-  const Tensor states = at::empty({chunk.rows, s.H}, y.options().dtype(acc_dtype));
-  const Tensor gates = at::empty({chunk.rows, direction.reset_after ? 4 : 3, s.H}, y.options());
+void gru_step_gates(const Sequence& s, const Chunk& chunk, const Tensor& x, const StepDirection& direction,
+                    const Tensor& y, const Tensor& h0, const Tensor& gates, Stream stream) {
   with_scalar_type(x.scalar_type(), [&](auto zero) {
-    gates_of_chunk<decltype(zero)>(s, chunk, x, direction, y, h0, states, gates, stream);
+    using at_t = decltype(zero);
+    const auto acc_dtype = acc_dtype_of(x.scalar_type());
+    const Tensor states = at::empty({chunk.rows, s.H}, y.options().dtype(acc_dtype));
+    gates_of_chunk<at_t>(s, chunk, x, direction, y, h0, states, gates, stream);
   });
-  return gates;
 }
 
 }  // namespace gru_ext
