@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import display, plots, report, results
-from benchmarks.contenders import OURS, PEERS
+from benchmarks.contenders import ON_REQUEST, OURS, PEERS
 from benchmarks.results import Run
 from benchmarks.run import Settings, measure_suite, rows_of
 from benchmarks.suites import PASSES, SUITES
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         "--against",
         type=_peers,
         metavar="NAMES",
-        help=f"peers, separated by commas, or none: {', '.join(PEERS)}; default: all but compile",
+        help=f"peers, separated by commas, or none: {', '.join(PEERS)}; default: all but {', '.join(ON_REQUEST)}",
     )
     built.add_argument("--threads", type=_positive_int, help="for every contender; default: torch's own choice")
     built.add_argument(
@@ -120,7 +120,7 @@ def _positive(text: str) -> float:
 def settings_of(args: argparse.Namespace) -> Settings:
     """The suite's own defaults where the command line says nothing."""
     suite = SUITES[args.suite]
-    default = tuple(name for name in PEERS if name != "compile")
+    default = tuple(name for name in PEERS if name not in ON_REQUEST or name in suite.also)
     against = args.against if args.against is not None else default if suite.against is None else suite.against
     return Settings(
         suite=args.suite,

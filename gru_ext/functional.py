@@ -102,7 +102,8 @@ def gru(
 
     Raises:
         ValueError: the rank of ``input`` or its dtype, ``num_layers``, ``outputs`` or ``save`` is wrong, a probability
-            is not in [0, 1), ``lengths`` or ``resets`` come with ``batch_sizes``, or ``reset_state`` without ``resets``.
+            is not in [0, 1), ``lengths`` or ``resets`` come with ``batch_sizes``, or ``reset_state`` without
+            ``resets``.
         RuntimeError: a size, a shape, a device, one of the lengths, or the dtype of a tensor but ``input`` is wrong, or
             T is 0.
         NotImplementedError: ``lengths`` or ``resets`` differ between the samples of ``torch.vmap``.

@@ -54,6 +54,7 @@ class Contender(ABC):
     distribution: ClassVar[str]  # what pip calls it
     modules: ClassVar[tuple[str, ...]]  # what has to be importable
     configuration: ClassVar[str]  # how it is run, for the report
+    on_request: ClassVar[str | None] = None  # why it takes part only if it is named
 
     @classmethod
     def absent(cls) -> str | None:

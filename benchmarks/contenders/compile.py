@@ -26,6 +26,7 @@ class Compile(ModuleContender):
         f"torch.compile of torch.nn.GRU; unrolled (torch._dynamo.config.allow_rnn) up to {LONGEST_UNROLLED} steps,"
         " beyond which the compiler leaves nn.GRU as it is"
     )
+    on_request = "takes part if --against names it, as a size may take half a minute to compile"
 
     @classmethod
     def absent(cls) -> str | None:
