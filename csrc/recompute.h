@@ -14,7 +14,12 @@ namespace gru_ext {
 
 // The sizes of that step.
 inline Sequence as_one_step(const Sequence& s, const Chunk& chunk) {
-  return {/*T=*/1, /*B=*/chunk.rows, s.I, s.H, /*D=*/1, /*N=*/chunk.rows, s.has_bias, {}, {}};
+  Sequence step = s;
+  step.T = step.D = 1;
+  step.B = step.N = chunk.rows;
+  step.packed_sizes.clear();
+  step.packed_offsets.clear();
+  return step;
 }
 
 // Its input (1, rows, I), a view where x allows it.
