@@ -1,4 +1,5 @@
 # `make train` trains a character model on real text; `make test` runs every check; `make bench` measures this machine.
+# `make publish MACHINE=cpu_zen5_2cores MINUTES=40` measures what docs/ shows, and rewrites its tables and plots.
 # All do their own set-up in .venv: with the torch of the system's python3 when it has one, else with the pinned one.
 # `make cuda-check` builds with CUDA against a CUDA torch in .venv-cuda, which needs nvcc and no GPU; `make gpu-check`
 # runs on a GPU.
@@ -10,7 +11,7 @@ BIN := .venv/bin
 
 SOURCES := setup.py pyproject.toml gru_ext/version.py $(shell find csrc -name '*.c*' -o -name '*.h')
 
-.PHONY: train test bench lint format cuda-check gpu-check clean
+.PHONY: train test bench publish lint format cuda-check gpu-check clean
 
 train: .venv/built-examples
 	$(BIN)/python examples/train_text.py $(ARGS)
@@ -20,6 +21,9 @@ test: lint
 
 bench: .venv/built-bench
 	$(BIN)/python -m benchmarks $(or $(ARGS),quick --report out/quick.html)
+
+publish: .venv/built-bench
+	$(BIN)/python -m benchmarks.publish --machine $(MACHINE) --minutes $(or $(MINUTES),60) $(ARGS)
 
 lint: .venv/built-dev
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks import report
+from benchmarks.contenders import OURS
 from benchmarks.results import Row, Run
 from benchmarks.run import Watcher
 
@@ -36,9 +37,13 @@ class Display(Watcher):
 
     def start(self, run: Run, rows: int) -> None:
         """Say what takes part."""
-        print(f"{run.suite}: {rows} rows, {', '.join(run.contenders)}; ratios: their time over that of gru_ext")
-        for name, reason in run.absent.items():
-            print(f"{name} is absent: {reason}")
+        ratios = len(run.contenders) > 1 and run.suite != "memory"
+        print(
+            f"{run.suite}: {rows} rows, {', '.join(run.contenders)}"
+            + (f"; ratios: their time over that of {OURS}" if ratios else "")
+        )
+        for words in report.absent(run):
+            print(words)
 
     def done(self, row: Row) -> None:
         """Print it."""

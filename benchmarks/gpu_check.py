@@ -35,6 +35,7 @@ from benchmarks.contenders.torch import Torch
 from benchmarks.machine import commit
 from benchmarks.measure import Spread, alternate, cuda_clock, ratio
 from benchmarks.suites import Pass, Size
+from benchmarks.switches import allow_tf32
 from gru_ext import library
 from gru_ext.info import info
 from gru_ext.kernel_choice import cuda_kernel_names
@@ -137,16 +138,6 @@ def device_facts() -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         **info(),
     }
-
-
-def allow_tf32(allowed: bool) -> None:
-    """Set torch's switches, for cuDNN's RNNs and for products, of which ours obey both."""
-    backends: Any = torch.backends
-    if hasattr(backends.cudnn, "rnn"):
-        precision = "tf32" if allowed else "ieee"
-        backends.cudnn.rnn.fp32_precision = backends.cuda.matmul.fp32_precision = precision
-    else:  # torch before 2.9
-        backends.cudnn.allow_tf32 = backends.cuda.matmul.allow_tf32 = allowed
 
 
 def speed_rows(device: torch.device) -> list[Row]:

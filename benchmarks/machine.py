@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import gru_ext
+from benchmarks import switches
 from gru_ext import library
 
 DEFAULT_CACHE, DEFAULT_NEAREST = 32 << 20, 32 << 10
@@ -48,6 +49,24 @@ def _cache(index: int) -> int | None:
     return int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}[text[-1]]
 
 
+def processor_seconds() -> tuple[float, float] | None:
+    """Seconds of processor that all programs, and that this one and its children, have used so far; Linux only."""
+    path = Path("/proc/stat")
+    if not path.exists():
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(int, path.read_text().splitlines()[0].split()[1:])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK"), sum(os.times()[:4])
+
+
+def used_by_others(before: tuple[float, float] | None, seconds: float) -> float | None:
+    """The fraction of all processors that other programs used in so many seconds, since ``before``."""
+    after = processor_seconds()
+    if before is None or after is None:
+        return None
+    others = (after[0] - before[0]) - (after[1] - before[1])
+    return round(max(0.0, others) / (seconds * (os.cpu_count() or 1)), 2)
+
+
 def commit() -> str:
     """The commit of this checkout, with a mark where files differ from it; 'unknown' outside of one."""
     return _output_of("git", "describe", "--always", "--dirty") or "unknown"
@@ -69,6 +88,7 @@ def facts(device: torch.device, dtype: torch.dtype, threads: int) -> dict[str, A
         "torch": torch.__version__,
         "gru_ext": gru_ext.__version__,
         "commit": commit(),
+        "float32 products": switches.stated(device),
     }
     if device.type == "cuda":
         described |= {
@@ -76,10 +96,6 @@ def facts(device: torch.device, dtype: torch.dtype, threads: int) -> dict[str, A
             "gpu_clocks": _gpu_clocks(device),
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
-            "tf32": {
-                "cuda.matmul.allow_tf32": torch.backends.cuda.matmul.allow_tf32,
-                "cudnn.allow_tf32": torch.backends.cudnn.allow_tf32,
-            },
         }
     return described
 

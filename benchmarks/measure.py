@@ -1,15 +1,16 @@
 """Timing several things alternately, and what is read from the times.
 
-A round gives every contender one block of calls; the order rotates from round to round, so that whatever else the
-machine does, and whatever one leaves behind for the next, falls on all of them. A first round warms up and is not
-counted, unless a call takes half a second. On a CPU ``torch.utils.benchmark`` times a block, after two calls of
-warm-up; on a GPU two CUDA events do, with no synchronisation between them.
+A round gives every contender one block of calls, in an order that is drawn anew for each round (seeded), so that
+whatever else the machine does, and whatever one leaves behind for the next, falls on all of them. A first round warms
+up and is not counted, unless a call takes half a second. On a CPU ``torch.utils.benchmark`` times a block, after two
+calls of warm-up; on a GPU two CUDA events do, with no synchronisation between them.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from benchmarks.contenders import Step
 Clock = Callable[[Step, int], float]  # a step and a number of calls, to seconds a call
 
 MOST_CALLS = 100_000
+MOST_COPIES = 1024
 SLOW = 0.5  # seconds a call, from which on fewer rounds are run
 
 
@@ -87,9 +89,9 @@ class Rotation:
         return self.next()()
 
 
-def copies(bytes_of_one: int, cache_bytes: int, most: int = 64) -> int:
-    """Inputs to rotate over: together twice the last cache, but at least two and at most ``most``."""
-    return min(most, max(2, math.ceil(2 * cache_bytes / max(1, bytes_of_one))))
+def copies(bytes_of_one: int, cache_bytes: int, most: int = MOST_COPIES) -> int:
+    """Inputs to rotate over: together twice the last cache, but at least two, and at most ``most`` or MOST_COPIES."""
+    return max(2, min(most, MOST_COPIES, math.ceil(2 * cache_bytes / max(1, bytes_of_one))))
 
 
 def rounds_of(repeat: int, slowest: float) -> int:
@@ -104,11 +106,10 @@ def alternate(
     first = {name: clock(step, 1) for name, step in steps.items()}
     calls = {name: min(MOST_CALLS, max(1, round(block_seconds / seconds))) for name, seconds in first.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
-    names = list(steps)
+    names, order = list(steps), random.Random(0)
     slowest = max(first.values())
     for turn in range(-1 if slowest < SLOW else 0, rounds_of(repeat, slowest)):
-        shift = turn % len(names)
-        for name in names[shift:] + names[:shift]:
+        for name in order.sample(names, len(names)):
             seconds = clock(steps[name], calls[name])
             if turn >= 0:
                 times[name].append(seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +25,18 @@ COLOURS = {
     "flashrnn": "#8c8c8c",
 }
 PASS_COLOURS = {"forward": "#4c72b0", "train": "#dd8452", "backward": "#55a868"}
+OTHER_COLOUR = "#17becf"
 MOST_BARS = 30
+CHARACTERS = 14  # of a title, for each inch of a figure
 
 
 class PlotError(RuntimeError):
     """Plots cannot be drawn; the message says why."""
+
+
+def colour(name: str) -> str:
+    """Of a contender, the same in every plot."""
+    return COLOURS.get(name, OTHER_COLOUR)
 
 
 def draw(run: Run, folder: Path) -> list[Path]:
@@ -60,7 +68,9 @@ def _subplots(run: Run, what: str, columns: int, width: float, height: float, ro
 
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
-    figure.suptitle(f"{what}\n{machine.title(run.environment)}", fontsize=9)
+    lines = [what, machine.title(run.environment), *report.noise(run)]
+    wrapped = [part for line in lines for part in textwrap.wrap(line, int(CHARACTERS * width))]
+    figure.suptitle("\n".join(wrapped), fontsize=9)
     return figure, list(axes)
 
 
@@ -112,9 +122,11 @@ def ratios(run: Run) -> Any:
             label = kind if kind not in marked else None
             marked.add(kind)
             bar.set_label(label or "_")
+            spread = row.ratio("torch")
+            axes.plot([spread.low, spread.high], [y, y], color="black", linewidth=0.8, zorder=2)
             others = {n: speed / s.median for n, s in row.ratios().items() if n != "torch"}
             for peer, value in others.items():
-                mark = axes.plot(value, y, "D", color=COLOURS[peer], markersize=4, markeredgecolor="white", zorder=3)
+                mark = axes.plot(value, y, "D", color=colour(peer), markersize=4, markeredgecolor="white", zorder=3)
                 mark[0].set_label(peer if peer not in marked else "_")
                 marked.add(peer)
             axes.text(1.01, y, f"{speed:.1f}x", va="center", fontsize=8, transform=axes.get_yaxis_transform())
@@ -126,7 +138,9 @@ def ratios(run: Run) -> Any:
     axes.invert_yaxis()
     axes.margins(x=0.1)
     axes.set_ylabel("T steps, B rows, H units")
-    axes.set_xlabel(f"speed over torch.nn.GRU, log scale; bars: {OURS}, marks: other peers")
+    axes.set_xlabel(
+        f"speed over torch.nn.GRU, log scale\nbars: {OURS}, with the range of the rounds; marks: other peers"
+    )
     axes.legend(loc="lower right", frameon=False, fontsize=8)
     return figure
 
@@ -175,7 +189,7 @@ def per_step(run: Run) -> Any:
                 points = [(r.size.H, 1e6 * r.times[name].median / r.size.T) for r in mine if name in r.times]
                 if points:
                     label = name if style == "-" else "_"
-                    axes.plot(*zip(*points, strict=True), style, marker=".", color=COLOURS[name], label=label)
+                    axes.plot(*zip(*points, strict=True), style, marker=".", color=colour(name), label=label)
             limit = [(r.size.H, 1e6 * r.bound.seconds / r.size.T) for r in mine]
             label = "limit" if style == "-" else "_"
             axes.plot(*zip(*limit, strict=True), style, color="black", linewidth=0.8, label=label)
@@ -209,13 +223,14 @@ def roofline(run: Run) -> Any:
                 if name in row.times
             ]
             if points:
-                axes.plot(*zip(*points, strict=True), "o", color=COLOURS[name], label=name, markersize=4)
+                axes.plot(*zip(*points, strict=True), "o", color=colour(name), label=name, markersize=4)
         edges = [min(x) / 2, max(x) * 2]
         lines = [edges[0] * (edges[1] / edges[0]) ** (i / 50) for i in range(51)]
         sizes = sorted(peaks["bytes"], key=int)
         for size, style in zip((sizes[1], sizes[3], sizes[-1]), ("-", "--", ":"), strict=True):
-            roof = [min(peaks["flops"], at * peaks["bytes"][size]) / 1e9 for at in lines]
-            axes.plot(lines, roof, style, color="black", linewidth=1, label=f"limit, {int(size) >> 20} MiB read")
+            rate = max(rate for other, rate in peaks["bytes"].items() if int(other) >= int(size))
+            roof = [min(peaks["flops"], at * rate) / 1e9 for at in lines]
+            axes.plot(lines, roof, style, color="black", linewidth=1, label=f"reading {int(size) >> 20} MiB")
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlabel("operations a byte moved")
@@ -231,13 +246,16 @@ def scaling(run: Run) -> Any:
     if run.suite != "scaling" or not run.timed:
         return None
     kinds = list(dict.fromkeys(row.kind for row in run.timed))
-    figure, panels = _subplots(run, "Scaling", 4, 17, 4.2 * len(kinds), rows=len(kinds))
     letters: list[tuple[str, Callable[[Row], float]]] = [
         ("T", lambda row: row.size.T),
         ("B", lambda row: row.size.B),
         ("H", lambda row: row.size.H),
         ("threads", lambda row: row.threads),
     ]
+    letters = [(letter, of) for letter, of in letters if _series(run.timed, letter, of)]
+    if not letters:
+        return None
+    figure, panels = _subplots(run, "Scaling", len(letters), 1 + 4 * len(letters), 4.2 * len(kinds), rows=len(kinds))
     for axes, (kind, (letter, of)) in zip(panels, itertools.product(kinds, letters), strict=True):
         series = _series([row for row in run.timed if row.kind == kind], letter, of)
         for fixed, mine in series.items():
@@ -245,7 +263,7 @@ def scaling(run: Run) -> Any:
                 points = sorted((of(row), 1e3 * row.times[name].median) for row in mine if name in row.times)
                 if len(points) > 1:
                     style = "-" if fixed == next(iter(series)) else "--"
-                    axes.plot(*zip(*points, strict=True), style, marker=".", color=COLOURS[name], label=name)
+                    axes.plot(*zip(*points, strict=True), style, marker=".", color=colour(name), label=name)
         axes.set_title("\n".join(f"{kind}, {fixed}" for fixed in series), fontsize=8)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
@@ -303,7 +321,7 @@ def memory(run: Run) -> Any:
     for place, name in enumerate(names):
         shown = [(i, row.peak_bytes[name] / 2**20) for i, row in enumerate(rows) if name in row.peak_bytes]
         y = [i + (place - (len(names) - 1) / 2) * 0.8 / len(names) for i, _ in shown]
-        bars = axes.barh(y, [size for _, size in shown], 0.75 / len(names), color=COLOURS[name], label=name)
+        bars = axes.barh(y, [size for _, size in shown], 0.75 / len(names), color=colour(name), label=name)
         axes.bar_label(bars, [f"{size:.0f}" for _, size in shown], padding=3, fontsize=8)
     axes.set_yticks(range(len(rows)), [str(row.size) for row in rows])
     axes.invert_yaxis()

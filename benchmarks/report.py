@@ -13,6 +13,7 @@ from benchmarks.measure import geometric_mean
 from benchmarks.results import Row, Run
 
 MUCH_NOISE = 0.2
+MUCH_USED_BY_OTHERS = 0.1
 
 Table = tuple[list[str], list[list[str]]]  # head, rows
 
@@ -30,10 +31,22 @@ def line(row: Row) -> str:
         words.append(f"{milliseconds(row.times[OURS].median):>7} ms")
         words += [f"{name} {spread.median:.2f}x" for name, spread in row.ratios().items()]
         words.append(f"{row.reached or 0:.0%} of the limit ({row.bound.by})")
-    words += [f"{name} {1e3 * timing.median:.3g} ms" for name, timing in row.times.items() if OURS not in row.times]
+    elif row.kind == "kernels" and row.times:
+        parts = _parts(_medians(row)).items()
+        words += [f"{name} {milliseconds(seconds)} ms" for name, seconds in parts if seconds is not None]
+    else:
+        words += [f"{name} {milliseconds(timing.median)} ms" for name, timing in row.times.items()]
     words += [f"{name} {size / 2**20:.1f} MiB" for name, size in row.peak_bytes.items()]
     words += [f"{name}: {reason}" for name, reason in row.left_out.items() if _is_news(reason)]
     return words[0] + " " + ", ".join(words[1:])
+
+
+def _medians(row: Row) -> dict[str, float]:
+    return {name: timing.median for name, timing in row.times.items()}
+
+
+def _parts(times: dict[str, float]) -> dict[str, float | None]:
+    return {**kernels.parts(times), kernels.PACKING: kernels.packing(times)}
 
 
 def _is_news(reason: str) -> bool:
@@ -54,19 +67,41 @@ def summary(run: Run) -> list[str]:
         lost = [
             f"{row.key if several else f'{row.size} {row.kind}'} ({spread.median:.2f}x)"
             for row, spread in compared
-            if spread.median < 1
+            if round(spread.median, 2) < 1
         ]
         if lost:
             lines.append(f"  {name} is faster in {len(lost)}: {'; '.join(lost)}")
     if run.timed:
         mean = geometric_mean([row.reached or 1.0 for row in run.timed])
         lines.append(f"{mean:.0%} of the limit of this machine (geometric mean), see docs/benchmarks.md")
-    if (noise := run.noise()) is not None:
-        much = "; that is much: measure again on a quieter machine" if noise > MUCH_NOISE else ""
-        lines.append(f"noise: timed against ourselves, nine rounds of ten were within {noise:.1%}{much}")
+    lines += noise(run) + used_by_others(run)
     lines += left_out(run)
-    lines += [f"{name} is absent: {reason}" for name, reason in run.absent.items()]
-    return lines
+    return lines + absent(run)
+
+
+def absent(run: Run) -> list[str]:
+    """Who does not take part, and why."""
+    return [f"{name} is absent: {reason}" for name, reason in run.absent.items()]
+
+
+def noise(run: Run) -> list[str]:
+    """Whether the figures can be trusted, in a sentence; nothing where noise was not measured."""
+    found = run.noise()
+    if found is None:
+        return []
+    much = "; too much to trust a figure here: measure again on a quieter machine" if found > MUCH_NOISE else ""
+    return [f"noise: timed against ourselves, nine rounds of ten were within {found:.1%}{much}"]
+
+
+def used_by_others(run: Run) -> list[str]:
+    """A warning where other programs used the processors meanwhile."""
+    share = run.environment.get("used by others")
+    if share is None or share < MUCH_USED_BY_OTHERS:
+        return []
+    words = f"other programs used {share:.0%} of the processors meanwhile"
+    if any(row.threads > 1 for row in run.rows):
+        words += f": threads that wait for one another suffer most, those of {OURS} and torch too; try --threads 1"
+    return [words]
 
 
 def left_out(run: Run) -> list[str]:
@@ -87,11 +122,11 @@ def table(run: Run, kind: str, ranges: bool = True) -> Table:
     """Times and ratios of one pass, with or without the ranges; or memory; or the parts of the kernels."""
     rows = [row for row in run.rows if row.kind == kind]
     if kind == "kernels":
-        head = ["T,B,H", *kernels.PARTS]
-        timed = [row for row in rows if row.times]
-        values = [kernels.parts({name: t.median for name, t in row.times.items()}) for row in timed]
+        head = ["T,B,H", *kernels.PARTS, kernels.PACKING]
+        timed = {str(row.size): _medians(row) for row in rows if row.times}
         return head, [
-            [str(row.size), *(milliseconds(v) for v in part.values())] for row, part in zip(timed, values, strict=True)
+            [size, *(milliseconds(s) if s is not None else "-" for s in _parts(times).values())]
+            for size, times in timed.items()
         ]
     if run.suite == "memory":
         return ["T,B,H", OURS, *run.peers], [
@@ -158,9 +193,14 @@ def _markdown(run: Run, plots: Sequence[Path], folder: Path) -> str:
     for kind in kinds(run):
         head, rows = table(run, kind)
         parts.append(f"## {heading(run, kind)}")
-        parts.append("\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)))
+        parts.append(markdown_table(head, rows))
     parts += ["## The machine", "\n".join(f"- {words}" for words in environment(run))]
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """A table of Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def _relative(plot: Path, folder: Path) -> str:

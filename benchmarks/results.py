@@ -100,7 +100,8 @@ class Run:
     def save(self, path: Path) -> None:
         """Write as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        content = {**dataclasses.asdict(self), "noise": self.noise()}
+        path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 class ResultError(ValueError):
@@ -134,6 +135,7 @@ def load(path: Path) -> Run:
             )
             for row in content["rows"]
         ]
+        content.pop("noise", None)  # follows from the rows
         return Run(**{**content, "rows": rows})
     except (AttributeError, KeyError, TypeError) as error:
         raise ResultError(f"{path} is damaged: {error}") from None

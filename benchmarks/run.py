@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import check, kernels, machine, measure, memory, roofline
-from benchmarks.contenders import OURS, PEERS, Contender, GruExt, Problem, Step
+from benchmarks.contenders import ON_REQUEST, OURS, PEERS, Contender, GruExt, Problem, Step
 from benchmarks.contenders.base import ModuleContender
 from benchmarks.results import Row, Run, Timing
 from benchmarks.suites import SUITES, Case, Pass, Suite
@@ -68,6 +69,8 @@ def rows_of(settings: Settings) -> list[tuple[Case, Pass]]:
 def new_run(settings: Settings) -> Run:
     """A run without rows: who takes part, who does not and why."""
     absent = {name: reason for name in settings.against if (reason := PEERS[name].absent())}
+    if {*settings.against, *ON_REQUEST} == set(PEERS):  # nobody was left out by choice
+        absent |= {name: reason for name, reason in ON_REQUEST.items() if name not in settings.against}
     present: list[type[Contender]] = [GruExt, *(PEERS[name] for name in settings.against if name not in absent)]
     return Run(
         settings.suite,
@@ -84,6 +87,7 @@ def measure_suite(settings: Settings, watcher: Watcher) -> Run:
     rows = rows_of(settings)
     watcher.start(run, len(rows))
     suite = SUITES[settings.suite]
+    used, start = machine.processor_seconds(), time.perf_counter()
     try:
         for case, kind in rows:
             threads = case.threads or settings.threads
@@ -106,6 +110,7 @@ def measure_suite(settings: Settings, watcher: Watcher) -> Run:
         run.interrupted = True
     finally:
         torch.set_num_threads(settings.threads)
+        run.environment["used by others"] = machine.used_by_others(used, time.perf_counter() - start)
     return run
 
 
@@ -144,7 +149,7 @@ def _copies(problem: Problem, rotate: bool) -> int:
     size, item = problem.size, problem.dtype.itemsize
     one = size.T * size.B * (size.inputs + size.D * size.H) * item
     kept = one + (4 * size.T * size.B * size.D * size.L * size.H * item if problem.kind == "backward" else 0)
-    most = max(2, min(64, MOST_ROTATED_BYTES // kept))
+    most = MOST_ROTATED_BYTES // kept
     return measure.copies(one, machine.last_cache(problem.device), most) if rotate else 1
 
 

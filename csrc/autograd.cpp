@@ -24,6 +24,7 @@ void save_variant(const Variant& v, AutogradContext* ctx, variable_list& tensors
   }
   ctx->saved_data["rates"] = std::vector<double>{v.zoneout, v.recurrent_dropout, v.candidate_dropout};
   ctx->saved_data["reset_after"] = v.reset_after;
+  ctx->saved_data["layer_norm"] = v.layer_norm;
 }
 
 Variant saved_variant(AutogradContext* ctx, const Tensor* tensors) {
@@ -34,7 +35,8 @@ Variant saved_variant(AutogradContext* ctx, const Tensor* tensors) {
           rates[0],
           rates[1],
           rates[2],
-          ctx->saved_data["reset_after"].toBool()};
+          ctx->saved_data["reset_after"].toBool(),
+          ctx->saved_data["layer_norm"].toInt()};
 }
 
 class GruFunction : public torch::autograd::Function<GruFunction> {

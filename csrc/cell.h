@@ -16,6 +16,12 @@
 //     z  = sigmoid(a_z)          a_z = W_z x + b_iz + R_z h + b_hz
 //     n  = tanh(a_n)             a_n = W_n x + b_in + R_n (r * h) + b_hn
 //     h' = n + z * (h - n)
+//
+// With layer normalisation (Ba, Kiros, Hinton 2016) W x and R h are normalised over units, for each row, before they
+// are added: N(v) = (v - mean) / sqrt(variance + eps), and
+//
+//     a_r = g_r * N(W_r x) + b_ir + k_r * N(R_r h) + b_hr          g, k: gains; z likewise
+//     a_n = g_n * N(W_n x) + b_in,   q = k_n * N(R_n h) + b_hn
 #pragma once
 
 #if defined(__CUDACC__)
@@ -98,6 +104,17 @@ GRU_CELL_FUNCTION V cell_bwd(const Gates<V>& gates, V h, V d, GateGrads<V>& grad
   grads.r = grads.n * gates.q * gates.r * (V{} + 1 - gates.r);
   grads.q = grads.n * gates.r;
   return past_product;
+}
+
+// ---- Layer normalisation
+
+constexpr double kNormEpsilon = 1e-5;  // as torch.nn.LayerNorm and haste have it
+
+// The gradient of v, of which `hat` = N(v): `d` is the gradient of hat, and mean_d and mean_d_hat are the means of
+// d and of d * hat over what was normalised together.
+template <typename V, typename S>
+GRU_CELL_FUNCTION V norm_bwd(V d, V hat, S mean_d, S mean_d_hat, S inverse_std) {
+  return (d - mean_d - hat * mean_d_hat) * inverse_std;
 }
 
 // ---- Reset gate before the recurrent product

@@ -11,9 +11,7 @@ namespace gru_ext {
 namespace {
 
 // `letters` is the shape in the letters of gru.h, `expected` the same in numbers.
-void check_shape(const char* name, const at::Tensor& tensor, const char* letters,
-                 std::initializer_list<int64_t> expected) {
-  const at::IntArrayRef shape(expected.begin(), expected.size());
+void check_shape(const char* name, const at::Tensor& tensor, const char* letters, at::IntArrayRef shape) {
   if (tensor.sizes() == shape) return;
   std::string numbers;
   for (const int64_t size : shape) numbers += (numbers.empty() ? "" : ", ") + std::to_string(size);
@@ -95,6 +93,10 @@ void check_variant(const Variant& variant, const at::Tensor& x, const Sequence& 
   check_rate("zoneout", variant.zoneout);
   check_rate("recurrent_dropout", variant.recurrent_dropout);
   check_rate("candidate_dropout", variant.candidate_dropout);
+  TORCH_CHECK_VALUE(0 <= variant.layer_norm && variant.layer_norm <= 2, "gru: expected layer_norm from 0 to 2, got ",
+                    variant.layer_norm);
+  TORCH_CHECK_VALUE(variant.layer_norm == 0 || variant.reset_after,
+                    "gru: expected reset_after=True with layer_norm, got reset_after=False");
 }
 
 // Whether `weights` is as long as D times `without` or `with` biases.
@@ -119,7 +121,9 @@ Sequence check_fwd(const Layer& layer) {
   Sequence s{};
   s.D = layer.bidirectional ? 2 : 1;
   const auto count = static_cast<int64_t>(weights.size());
-  s.has_bias = check_count(weights, s.D, 2, 4);
+  s.has_gains = layer.variant.layer_norm > 0;
+  const int64_t gains = s.has_gains ? 2 : 0;
+  s.has_bias = check_count(weights, s.D, 2 + gains, 4 + gains);
   TORCH_CHECK(weights[1].dim() == 2, "gru: expected weight_hh of shape (3H, H), got ", weights[1].dim(), " dimensions");
   s.H = weights[1].size(1);
   s.I = x.size(-1);
@@ -131,11 +135,12 @@ Sequence check_fwd(const Layer& layer) {
     check_shape("weight_hh", weights[i + 1], "(3H, H)", {3 * s.H, s.H});
     check_like_x("weight_ih", weights[i], x);
     check_like_x("weight_hh", weights[i + 1], x);
-    if (!s.has_bias) continue;
-    check_shape("bias_ih", weights[i + 2], "(3H)", {3 * s.H});
-    check_shape("bias_hh", weights[i + 3], "(3H)", {3 * s.H});
-    check_like_x("bias_ih", weights[i + 2], x);
-    check_like_x("bias_hh", weights[i + 3], x);
+    constexpr const char* names[] = {"bias_ih", "bias_hh", "gain_ih", "gain_hh"};
+    const char* const* name = s.has_bias ? names : names + 2;
+    for (int64_t j = i + 2; j < i + s.weights_per_direction(); ++j, ++name) {
+      check_shape(*name, weights[j], "(3H)", {3 * s.H});
+      check_like_x(*name, weights[j], x);
+    }
   }
   check_state(hx, x, s);
   check_variant(layer.variant, x, s);
@@ -191,8 +196,11 @@ Sequence check_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::
   };
   check_outputs("y", y);
   if (were_saved(gates)) {
-    check_shape("gates", gates, layer.variant.reset_after ? "(D, N, 4, H)" : "(D, N, 3, H)",
-                {s.D, s.N, layer.variant.saved_gates(), s.H});
+    check_shape("gates", gates,
+                s.has_gains                 ? "(D, N, 9 H + 16)"
+                : layer.variant.reset_after ? "(D, N, 4, H)"
+                                            : "(D, N, 3, H)",
+                layer.variant.gates_shape(s.D, s.N, s.H));
   }
   check_like_x("gates", gates, x);
   TORCH_CHECK(y.is_contiguous() && gates.is_contiguous(), "gru: expected y and gates as gru_fwd returned them");

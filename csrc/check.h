@@ -15,13 +15,13 @@ namespace gru_ext {
 // Sizes of a checked call, and the rows of each step.
 struct Sequence {
   int64_t T, B, I, H, D, N;
-  bool has_bias;
+  bool has_bias, has_gains;
   std::vector<int64_t> packed_sizes;    // (T) rows of each step; empty where every step has B rows
   std::vector<int64_t> packed_offsets;  // (T) first row of each step; likewise
 
   int64_t rows(int64_t t) const { return packed_sizes.empty() ? B : packed_sizes[t]; }
   int64_t offset(int64_t t) const { return packed_offsets.empty() ? t * B : packed_offsets[t]; }
-  int64_t weights_per_direction() const { return has_bias ? 4 : 2; }
+  int64_t weights_per_direction() const { return 2 + (has_bias ? 2 : 0) + (has_gains ? 2 : 0); }
 };
 
 // Checks ranks, shapes, dtypes and devices. Throws ValueError on a wrong rank or dtype and RuntimeError on the rest.

@@ -19,8 +19,8 @@ FwdResult gru_fwd(const Layer& l, bool save_gates, bool save_y) {
                              .typed<decltype(gru_fwd_operator<gru_fwd_cpu>)>();
   const Variant& v = l.variant;
   return op.call(l.x, l.hx, l.weights, l.batch_sizes, l.bidirectional, save_gates, save_y, v.zoneout_mask,
-                 v.recurrent_mask, v.candidate_mask, v.zoneout, v.recurrent_dropout, v.candidate_dropout,
-                 v.reset_after);
+                 v.recurrent_mask, v.candidate_mask, v.zoneout, v.recurrent_dropout, v.candidate_dropout, v.reset_after,
+                 v.layer_norm);
 }
 
 BwdResult gru_bwd(const OptionalTensor& dy, const OptionalTensor& dh_n, const Layer& l, const Tensor& y,
@@ -31,7 +31,7 @@ BwdResult gru_bwd(const OptionalTensor& dy, const OptionalTensor& dh_n, const La
   const Variant& v = l.variant;
   return op.call(dy, dh_n, l.x, l.hx, l.weights, l.batch_sizes, l.bidirectional, y, gates, need.dx, need.dhx,
                  need.dweights, v.zoneout_mask, v.recurrent_mask, v.candidate_mask, v.zoneout, v.recurrent_dropout,
-                 v.candidate_dropout, v.reset_after);
+                 v.candidate_dropout, v.reset_after, v.layer_norm);
 }
 
 namespace {

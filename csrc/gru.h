@@ -7,7 +7,10 @@
 //   y            (T, B, D*H), or (N, D*H): the state after every step; the reverse direction in the second H columns
 //   h_n          (D, B, H) state after each sequence's last step
 //   gates        (D, N, 4, H): r, z, n and q = R_n h + b_hn of every step; reset gate before the recurrent product:
-//                (D, N, 3, H), there is no q; (0) where they were not saved: `gru_bwd` then computes them again
+//                (D, N, 3, H), there is no q; with layer_norm: (D, N, 9 H + 16), the H values each of r, z, n, of W x
+//                normalised and of R h normalised, gates r, z, n, then 1 / sqrt(variance + eps) of each of the
+//                normalisations of W x and of R h, two places each, and what fills a cache line; (0) where they were
+//                not saved: `gru_bwd` then computes them again
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -27,10 +30,16 @@ struct Variant {
   double recurrent_dropout = 0;              // what recurrent_mask lets through is divided by 1 - recurrent_dropout
   double candidate_dropout = 0;              // likewise
   bool reset_after = true;                   // whether the reset gate comes after the recurrent product, or before it
+  int64_t layer_norm = 0;                    // normalisations of each of W x and R h: 0, none; 1, of r, z, n together;
+                                             // 2, of r and z together, and of n
 
-  bool is_plain() const { return !has_masks() && reset_after; }
+  bool is_plain() const { return !has_masks() && reset_after && layer_norm == 0; }
   bool has_masks() const { return zoneout_mask || recurrent_mask || candidate_mask || zoneout != 0; }
   int64_t saved_gates() const { return reset_after ? 4 : 3; }  // values that a step leaves for its derivative
+  std::vector<int64_t> gates_shape(int64_t D, int64_t N, int64_t H) const {
+    if (layer_norm > 0) return {D, N, 9 * H + 16};
+    return {D, N, saved_gates(), H};
+  }
 };
 
 // A layer and its input, as long as the call lasts.
@@ -38,7 +47,8 @@ struct Layer {
   const at::Tensor& x;                           // (T, B, I), any strides; or (N, I) with batch_sizes
   const std::optional<at::Tensor>& hx;           // (D, B, H) initial state; none for zero
   at::TensorList weights;                        // for each direction: weight_ih (3H, I), weight_hh (3H, H) and, with
-                                                 // biases, bias_ih (3H), bias_hh (3H)
+                                                 // biases, bias_ih (3H), bias_hh (3H); with layer_norm, last,
+                                                 // gain_ih (3H), gain_hh (3H)
   const std::optional<at::Tensor>& batch_sizes;  // (T) int64 on the CPU, not increasing: rows of each step of a packed
                                                  // batch; none where x is (T, B, I)
   bool bidirectional;

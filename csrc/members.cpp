@@ -87,9 +87,11 @@ FwdResult gru_fwd_members_cpu(const Layer& layer, bool save_gates) {
   const auto options = layer.x.options();
   std::vector<int64_t> y_shape = layer.x.sizes().vec();
   y_shape.back() = s.D * s.H;
-  const FwdResult results{
-      pooled_empty(y_shape, options), at::empty({E, s.D, s.B, s.H}, options),
-      save_gates ? pooled_empty({E, s.D, s.N, layer.variant.saved_gates(), s.H}, options) : at::empty({E, 0}, options)};
+  std::vector<int64_t> gates_shape = {0};
+  if (save_gates) gates_shape = layer.variant.gates_shape(s.D, s.N, s.H);
+  gates_shape.insert(gates_shape.begin(), E);
+  const FwdResult results{pooled_empty(y_shape, options), at::empty({E, s.D, s.B, s.H}, options),
+                          pooled_empty(gates_shape, options)};
   for_each_member(E, s, fwd_flops(s), [&](int64_t e) {
     const auto& [y, h_n, gates] = results;
     gru_fwd_cpu_into(s, *Member(layer, e).layer, {y.select(0, e), h_n.select(0, e), gates.select(0, e)});

@@ -11,14 +11,15 @@
   const at::Tensor &x, const OptionalTensor &hx, at::TensorList weights, const OptionalTensor &batch_sizes, \
       bool bidirectional
 
-#define GRU_VARIANT_SCHEMA                                                                \
-  "Tensor? zoneout_mask=None, Tensor? recurrent_mask=None, Tensor? candidate_mask=None, " \
-  "float zoneout=0, float recurrent_dropout=0, float candidate_dropout=0, bool reset_after=True"
+#define GRU_VARIANT_SCHEMA                                                                         \
+  "Tensor? zoneout_mask=None, Tensor? recurrent_mask=None, Tensor? candidate_mask=None, "          \
+  "float zoneout=0, float recurrent_dropout=0, float candidate_dropout=0, bool reset_after=True, " \
+  "int layer_norm=0"
 #define GRU_VARIANT_PARAMETERS                                                                                    \
   const OptionalTensor &zoneout_mask, const OptionalTensor &recurrent_mask, const OptionalTensor &candidate_mask, \
-      double zoneout, double recurrent_dropout, double candidate_dropout, bool reset_after
+      double zoneout, double recurrent_dropout, double candidate_dropout, bool reset_after, int64_t layer_norm
 #define GRU_VARIANT \
-  {zoneout_mask, recurrent_mask, candidate_mask, zoneout, recurrent_dropout, candidate_dropout, reset_after}
+  {zoneout_mask, recurrent_mask, candidate_mask, zoneout, recurrent_dropout, candidate_dropout, reset_after, layer_norm}
 
 #define GRU_SCHEMA                                                                        \
   "gru(" GRU_LAYER_SCHEMA ", bool save_y=True, bool save_gates=True, " GRU_VARIANT_SCHEMA \

@@ -3,7 +3,7 @@
 Plain autograd uses the C++ node of ``gru_ext::gru`` (csrc/autograd.cpp). While a ``torch.func`` transform is
 active, which refuses C++ nodes, ``gru_layer`` takes ``GRUFunction`` instead. Both call the operators ``gru_fwd`` and
 ``gru_bwd``, so that the derivative exists once for each backend. Forward-mode differentiation, and every derivative of
-``gru_bwd``, goes through the plain PyTorch of ``reference``.
+``gru_bwd``, goes through the plain PyTorch of ``reference``; and so does layer normalisation on a GPU.
 
 Letters as in csrc/gru.h: T steps, B batch, I input, H hidden, D directions, N rows of all steps.
 """
@@ -42,7 +42,7 @@ def gru_layer(
     Without ``save_y`` the caller does without y: it may be of shape (0). Without ``save_gates`` the backward computes
     the gates again.
     """
-    if forward_ad._current_level >= 0:
+    if forward_ad._current_level >= 0 or (variant.layer_norm > 0 and x.is_cuda):  # which has CPU kernels only
         return reference.gru(x, hx, weights, batch_sizes, bidirectional, variant)
     if torch._C._are_functorch_transforms_active():
         y, h_n, _ = GRUFunction.apply(x, hx, batch_sizes, bidirectional, save_gates, *variant, *weights)
@@ -79,7 +79,7 @@ def _gru_fwd_fake(
         batch = torch.library.get_ctx().new_dynamic_size()
     y = x.new_empty((*x.shape[:-1], directions * hidden) if save_y else (0,))
     h_n = x.new_empty((directions, batch, hidden))
-    gates = x.new_empty((directions, rows, Variant(*variant).saved_gates, hidden) if save_gates else (0,))
+    gates = x.new_empty(Variant(*variant).saved_shape(directions, rows, hidden) if save_gates else (0,))
     return y, h_n, gates
 
 

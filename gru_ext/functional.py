@@ -22,6 +22,7 @@ from gru_ext.variant import PLAIN, Variant
 __all__ = ["gru", "gru_cell"]
 
 _RESET_BEFORE = Variant(reset_after=False)
+_LAYER_NORM = {1: Variant(layer_norm=1), 2: Variant(layer_norm=2)}
 _FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -46,6 +47,7 @@ def gru(
     candidate_dropout: float = 0,
     weight_dropout: float = 0,
     reset_after: bool = True,
+    layer_norm: bool | str = False,
 ) -> tuple[Tensor, Tensor]:
     """Run a GRU of L layers over whole sequences.
 
@@ -58,7 +60,8 @@ def gru(
             float64, bfloat16 or float16; T at least 1, B may be 0. The halves compute and carry the state in float32.
         hx: (L*D, B, H) initial state, or (L*D, H) unbatched; None for zero.
         weights: for each layer, for each direction: weight_ih (3H, I or, after the first layer, D*H),
-            weight_hh (3H, H) and, with biases, bias_ih (3H) and bias_hh (3H). Gate order is r, z, n.
+            weight_hh (3H, H) and, with biases, bias_ih (3H) and bias_hh (3H); with ``layer_norm``, last, gain_ih (3H)
+            and gain_hh (3H). Gate order is r, z, n.
         num_layers: L.
         bidirectional: D = 2; the second direction runs from the last step to the first.
         batch_first: the batch is the first dimension of input and output; no effect unbatched or packed.
@@ -92,6 +95,9 @@ def gru(
         reset_after: whether the reset gate is applied after the recurrent product of the candidate, as in
             ``torch.nn.GRU``; False: before it, n = tanh(W_n x + b_in + R_n (r * h) + b_hn), as in Cho et al. 2014
             (https://arxiv.org/abs/1406.1078), section 2.3 (docs/variants.md).
+        layer_norm: whether W x and R h are normalised over units at every step, each with a gain, and the biases as
+            shifts (Ba, Kiros, Hinton 2016, https://arxiv.org/abs/1607.06450, supplement): True, r and z together and n
+            by itself, as there; "joint", all three together, as in haste's LayerNormGRU.
 
     The masks follow ``torch.manual_seed``, and on a CPU do not depend on the number of threads. Equations:
     docs/variants.md.
@@ -102,8 +108,8 @@ def gru(
 
     Raises:
         ValueError: the rank of ``input`` or its dtype, ``num_layers``, ``outputs`` or ``save`` is wrong, a probability
-            is not in [0, 1), ``lengths`` or ``resets`` come with ``batch_sizes``, or ``reset_state`` without
-            ``resets``.
+            is not in [0, 1), ``lengths`` or ``resets`` come with ``batch_sizes``, ``reset_state`` without ``resets``,
+            or ``layer_norm`` with ``reset_after=False``.
         RuntimeError: a size, a shape, a device, one of the lengths, or the dtype of a tensor but ``input`` is wrong, or
             T is 0.
         NotImplementedError: ``lengths`` or ``resets`` differ between the samples of ``torch.vmap``.
@@ -120,9 +126,12 @@ def gru(
         raise ValueError(f"gru: expected num_layers of at least 1, got {num_layers}")
     directions = 2 if bidirectional else 1
     layers = num_layers * directions
-    if len(weights) not in (2 * layers, 4 * layers):
+    norms = 0 if layer_norm is False else normalizations("gru", layer_norm, reset_after)
+    fewest = 4 * layers if norms else 2 * layers
+    if len(weights) not in (fewest, fewest + 2 * layers):
         raise RuntimeError(
-            f"gru: expected {2 * layers} weights, or {4 * layers} with biases, for L*D = {layers}, got {len(weights)}"
+            f"gru: expected {fewest} weights, or {fewest + 2 * layers} with biases, for L*D = {layers}"
+            f"{' with layer_norm' if norms else ''}, got {len(weights)}"
         )
     if torch._C._is_any_autocast_enabled():
         input, hx, reset_state, *weights = _autocast(input, hx, reset_state, *weights)
@@ -137,7 +146,7 @@ def gru(
         rates = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
         check_rates("gru", rates)
         weights = drop_weights(weights, per_layer // directions, weight_dropout, training)
-    recurrence = PLAIN if reset_after else _RESET_BEFORE
+    recurrence = _LAYER_NORM[norms] if norms else PLAIN if reset_after else _RESET_BEFORE
 
     drops = num_layers > 1 and training and dropout > 0
     between = partial(torch.nn.functional.dropout, p=dropout) if drops else None
@@ -177,6 +186,9 @@ def gru_cell(
     candidate_dropout: float = 0,
     training: bool = False,
     reset_after: bool = True,
+    layer_norm: bool | str = False,
+    gain_ih: Tensor | None = None,
+    gain_hh: Tensor | None = None,
 ) -> Tensor:
     """One step of a GRU.
 
@@ -191,25 +203,34 @@ def gru_cell(
         candidate_dropout: as in ``gru``.
         training: whether they draw masks.
         reset_after: as in ``gru``.
+        layer_norm: as in ``gru``.
+        gain_ih: (3H), with ``layer_norm``, else None.
+        gain_hh: (3H), likewise.
 
     Returns:
         The next state, (B, H) or (H).
 
     Raises:
-        ValueError: the rank of ``input`` or ``hx`` is wrong, only one of the biases is given, or a probability is not
-            in [0, 1).
+        ValueError: the rank of ``input`` or ``hx`` is wrong, only one of the biases is given, a probability is not in
+            [0, 1), gains are given without ``layer_norm`` or not with it, or that comes with ``reset_after=False``.
         RuntimeError: a size, a shape, a dtype or a device is wrong.
     """
     check_cell_rank(input, hx)
     if (bias_ih is None) != (bias_hh is None):
         raise ValueError("gru_cell: expected both bias_ih and bias_hh or neither, got one")
     biases = [] if bias_ih is None or bias_hh is None else [bias_ih, bias_hh]
-    weights: Sequence[Tensor] = [weight_ih, weight_hh, *biases]
+    norms = 0 if layer_norm is False else normalizations("gru_cell", layer_norm, reset_after)
+    gains = [gain for gain in (gain_ih, gain_hh) if gain is not None]
+    if len(gains) != (2 if norms else 0):
+        raise ValueError(
+            f"gru_cell: expected gain_ih and gain_hh with layer_norm and only then, got {len(gains)} gains"
+        )
+    weights: Sequence[Tensor] = [weight_ih, weight_hh, *biases, *gains]
     if torch._C._is_any_autocast_enabled():
         input, hx, *weights = _autocast(input, hx, *weights)
     _check_dtypes_and_devices("gru_cell", input, hx, weights, RuntimeError)
     check_cell_sizes(input, hx, weight_ih.shape[-1], weight_hh.shape[-1])
-    recurrence = PLAIN if reset_after else _RESET_BEFORE
+    recurrence = _LAYER_NORM[norms] if norms else PLAIN if reset_after else _RESET_BEFORE
     if zoneout == 0 and candidate_dropout == 0:
         return run_cell(lambda x, h: gru_layer(x, h, weights, None, False, recurrence), input, hx)
     rates = Rates(zoneout, candidate_dropout=candidate_dropout)
@@ -232,6 +253,18 @@ def check_save(op: str, save: str) -> None:
     """Raise the error that an unknown ``save`` deserves."""
     if save not in ("gates", "output"):
         raise ValueError(f'{op}: expected save to be "gates" or "output", got {save!r}')
+
+
+def normalizations(op: str, layer_norm: Any, reset_after: bool) -> int:
+    """``Variant.layer_norm`` for the argument of this name; or raise the error that it deserves."""
+    if not isinstance(layer_norm, bool) and layer_norm != "joint":
+        raise ValueError(f'{op}: expected layer_norm to be False, True or "joint", got {layer_norm!r}')
+    if layer_norm is not False and not reset_after:
+        raise ValueError(
+            f"{op}: expected reset_after=True with layer_norm, which normalises the product that the reset gate is"
+            " applied to, got reset_after=False"
+        )
+    return 0 if layer_norm is False else 2 if layer_norm is True else 1
 
 
 def _autocast(input: Tensor, *others: Tensor | None) -> tuple[Any, ...]:

@@ -44,8 +44,8 @@ def kernels(
 
     On CUDA these are ``stepwise``, a product and a kernel in each step; ``cluster_H.._C.._rows..``, which keep the
     recurrent weights in the registers of clusters of C thread blocks, for H up to the one named, each cluster for a
-    tile of so many rows; or ``group_...``, likewise with any C blocks of the grid (docs/kernels.md). On a CPU there is
-    one family, compiled for several instruction sets.
+    tile of so many rows; or ``group_...``, likewise with any C blocks of the grid; ``.._ieee`` is float32 without TF32
+    (docs/kernels.md). On a CPU there is one family, compiled for several instruction sets.
 
     Args:
         steps: T.

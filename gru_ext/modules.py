@@ -53,8 +53,11 @@ def refuse_script(module: nn.Module) -> NoReturn:
 
 def _reset_parameters(module: GRU | GRUCell) -> None:
     bound = 1.0 / math.sqrt(module.hidden_size)
-    for parameter in module.parameters():
-        nn.init.uniform_(parameter, -bound, bound)
+    for name, parameter in module.named_parameters():
+        if module.layer_norm is False or "weight" in name:  # also of a parametrized one
+            nn.init.uniform_(parameter, -bound, bound)
+        else:
+            nn.init.constant_(parameter, 1.0 if "gain" in name else 0.0)
 
 
 def _parameter(module: nn.Module, name: str) -> Any:
@@ -72,7 +75,8 @@ class GRU(nn.Module):
     Letters: T steps, B batch, I input_size, H hidden_size, L num_layers, D directions (1 or 2). The parameters have
     ``torch.nn.GRU``'s names, shapes, order and, for the same seed, initial values, so that a ``state_dict`` of one
     loads into the other: for each layer k, ``weight_ih_l{k}`` (3H, I or D*H), ``weight_hh_l{k}`` (3H, H) and, with
-    ``bias``, ``bias_ih_l{k}`` (3H), ``bias_hh_l{k}`` (3H); those of the reverse direction end in ``_reverse``.
+    ``bias``, ``bias_ih_l{k}`` (3H), ``bias_hh_l{k}`` (3H); those of the reverse direction end in ``_reverse``. With
+    ``layer_norm`` there are ``gain_ih_l{k}`` (3H) and ``gain_hh_l{k}`` (3H) too.
 
     Args:
         input_size: I.
@@ -98,6 +102,9 @@ class GRU(nn.Module):
         reset_after: whether the reset gate is applied after the recurrent product of the candidate, default True, as in
             ``torch.nn.GRU``; False: before it, as in Cho et al. 2014 (https://arxiv.org/abs/1406.1078). The parameters
             are the same.
+        layer_norm: whether W x and R h are normalised over units at every step, each with a gain, and the biases as
+            shifts (Ba, Kiros, Hinton 2016, https://arxiv.org/abs/1607.06450): True, r and z together and n by itself,
+            as there; "joint", all three together, as in haste's LayerNormGRU. Default False.
 
     The four probabilities apply in training, zoneout in ``eval()`` too, to every layer and direction, and go together
     in any way; the papers are named in ``functional.gru``, the equations in docs/variants.md.
@@ -105,7 +112,8 @@ class GRU(nn.Module):
     Raises:
         TypeError: a size is not an int, a flag not a bool, or ``dropout`` None or complex.
         ValueError: a size is below 1, ``dropout`` not a number in [0, 1], another probability not one in [0, 1),
-            ``outputs`` neither "all" nor "last", or ``save`` neither "gates" nor "output".
+            ``outputs`` neither "all" nor "last", ``save`` neither "gates" nor "output", or ``layer_norm`` another value
+            or with ``reset_after=False``.
     """
 
     __constants__ = (
@@ -134,6 +142,7 @@ class GRU(nn.Module):
         "candidate_dropout": 0.0,
         "weight_dropout": 0.0,
         "reset_after": True,
+        "layer_norm": False,
     }
     outputs: str = "all"
     save: str = "gates"
@@ -142,6 +151,7 @@ class GRU(nn.Module):
     candidate_dropout: float = 0.0
     weight_dropout: float = 0.0
     reset_after: bool = True
+    layer_norm: bool | str = False
 
     def __init__(
         self,
@@ -162,6 +172,7 @@ class GRU(nn.Module):
         candidate_dropout: float = 0.0,
         weight_dropout: float = 0.0,
         reset_after: bool = True,
+        layer_norm: bool | str = False,
     ) -> None:
         super().__init__()
         functional.check_outputs("GRU", outputs)
@@ -181,6 +192,7 @@ class GRU(nn.Module):
             ("reset_after", reset_after),
         ):
             check_flag("GRU", name, flag)
+        functional.normalizations("GRU", layer_norm, reset_after)
         if dropout is None or isinstance(dropout, complex):
             raise TypeError(f"GRU: expected dropout to be a number in [0, 1], got {dropout!r}")
         if not isinstance(dropout, numbers.Real) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
@@ -202,6 +214,7 @@ class GRU(nn.Module):
         for name, rate in rates._asdict().items():
             setattr(self, name, float(rate) or 0)  # of an int torch.compile knows that it does not vary
         self.reset_after = reset_after
+        self.layer_norm = layer_norm
         self._weight_names: list[str] = []
         directions = 2 if bidirectional else 1
         for layer in range(num_layers):
@@ -212,6 +225,8 @@ class GRU(nn.Module):
             }
             if bias:
                 shapes |= {"bias_ih": (3 * hidden_size,), "bias_hh": (3 * hidden_size,)}
+            if layer_norm is not False:
+                shapes |= {"gain_ih": (3 * hidden_size,), "gain_hh": (3 * hidden_size,)}
             for suffix in ("", "_reverse")[:directions]:
                 for kind, shape in shapes.items():
                     name = f"{kind}_l{layer}{suffix}"
@@ -220,7 +235,7 @@ class GRU(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw every parameter from U(-1/sqrt(H), 1/sqrt(H))."""
+        """Draw every parameter from U(-1/sqrt(H), 1/sqrt(H)); with ``layer_norm``, gains are one and biases zero."""
         _reset_parameters(self)
 
     def flatten_parameters(self) -> None:
@@ -230,7 +245,7 @@ class GRU(nn.Module):
     def all_weights(self) -> list[list[Tensor]]:
         """The parameters, a list for each direction of each layer, in the order of the class's description."""
         weights = self._weights()
-        per_direction = 4 if self.bias else 2
+        per_direction = 2 + (2 if self.bias else 0) + (2 if self.layer_norm else 0)
         return [weights[i : i + per_direction] for i in range(0, len(weights), per_direction)]
 
     def _weights(self) -> list[Tensor]:
@@ -322,6 +337,7 @@ class GRU(nn.Module):
             candidate_dropout=self.candidate_dropout,
             weight_dropout=self.weight_dropout,
             reset_after=self.reset_after,
+            layer_norm=self.layer_norm,
         )
 
     __prepare_scriptable__ = refuse_script
@@ -359,7 +375,8 @@ class GRU(nn.Module):
 class GRUCell(nn.Module):
     """One step of a GRU; takes and does what ``torch.nn.GRUCell`` does.
 
-    Parameters: ``weight_ih`` (3H, I), ``weight_hh`` (3H, H) and, with ``bias``, ``bias_ih`` (3H), ``bias_hh`` (3H).
+    Parameters: ``weight_ih`` (3H, I), ``weight_hh`` (3H, H) and, with ``bias``, ``bias_ih`` (3H), ``bias_hh`` (3H);
+    with ``layer_norm``, ``gain_ih`` (3H), ``gain_hh`` (3H).
 
     Args:
         input_size: I.
@@ -371,10 +388,12 @@ class GRUCell(nn.Module):
         candidate_dropout: as in ``GRU``. A cell knows of no sequence, so it has none of ``GRU``'s dropouts that keep
             their masks for one.
         reset_after: as in ``GRU``, default True.
+        layer_norm: as in ``GRU``, default False.
 
     Raises:
         TypeError: a size is not an int, or a flag not a bool.
-        ValueError: a size is below 1, or a probability not a number in [0, 1).
+        ValueError: a size is below 1, a probability not a number in [0, 1), or ``layer_norm`` another value or with
+            ``reset_after=False``.
     """
 
     __constants__ = ("input_size", "hidden_size", "bias")
@@ -382,10 +401,16 @@ class GRUCell(nn.Module):
     hidden_size: int
     bias: bool
     # As in GRU.
-    beyond_torch: ClassVar[dict[str, Any]] = {"zoneout": 0.0, "candidate_dropout": 0.0, "reset_after": True}
+    beyond_torch: ClassVar[dict[str, Any]] = {
+        "zoneout": 0.0,
+        "candidate_dropout": 0.0,
+        "reset_after": True,
+        "layer_norm": False,
+    }
     zoneout: float = 0.0
     candidate_dropout: float = 0.0
     reset_after: bool = True
+    layer_norm: bool | str = False
 
     def __init__(
         self,
@@ -398,6 +423,7 @@ class GRUCell(nn.Module):
         zoneout: float = 0.0,
         candidate_dropout: float = 0.0,
         reset_after: bool = True,
+        layer_norm: bool | str = False,
     ) -> None:
         super().__init__()
         check_rates("GRUCell", Rates(zoneout, candidate_dropout=candidate_dropout))
@@ -405,12 +431,14 @@ class GRUCell(nn.Module):
         check_size("GRUCell", "hidden_size", hidden_size)
         check_flag("GRUCell", "bias", bias)
         check_flag("GRUCell", "reset_after", reset_after)
+        functional.normalizations("GRUCell", layer_norm, reset_after)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
         self.zoneout = float(zoneout) or 0  # as in GRU
         self.candidate_dropout = float(candidate_dropout) or 0
         self.reset_after = reset_after
+        self.layer_norm = layer_norm
 
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
@@ -419,10 +447,12 @@ class GRUCell(nn.Module):
         self.weight_hh = parameter(3 * hidden_size, hidden_size)
         self.bias_ih = parameter(3 * hidden_size) if bias else None
         self.bias_hh = parameter(3 * hidden_size) if bias else None
+        if layer_norm is not False:
+            self.gain_ih, self.gain_hh = parameter(3 * hidden_size), parameter(3 * hidden_size)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw every parameter from U(-1/sqrt(H), 1/sqrt(H))."""
+        """Draw every parameter from U(-1/sqrt(H), 1/sqrt(H)); with ``layer_norm``, gains are one and biases zero."""
         _reset_parameters(self)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
@@ -448,7 +478,14 @@ class GRUCell(nn.Module):
             candidate_dropout=self.candidate_dropout,
             training=self.training,
             reset_after=self.reset_after,
+            **self._normalization(),
         )
+
+    def _normalization(self) -> dict[str, Any]:
+        if self.layer_norm is False:
+            return {}
+        gains = {name: _parameter(self, name) for name in ("gain_ih", "gain_hh")}
+        return {"layer_norm": self.layer_norm, **gains}
 
     __prepare_scriptable__ = refuse_script
 

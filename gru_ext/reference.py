@@ -6,7 +6,8 @@ times, in both modes of differentiation, and under ``vmap``: the derivative of t
 Letters: T steps, B batch, I input, H hidden, D directions (1 or 2), N rows of all steps. Gate order is r, z, n.
 Equations and their derivation: ``docs/equations.md``. The recurrence is that of ``torch.nn.GRU``: Cho et al. 2014
 (https://arxiv.org/abs/1406.1078) with the reset gate applied after the recurrent product; or, without
-``variant.reset_after``, before it, as in the paper.
+``variant.reset_after``, before it, as in the paper. With ``variant.layer_norm`` the products are normalised: Ba, Kiros,
+Hinton 2016 (https://arxiv.org/abs/1607.06450).
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Weights(NamedTuple):
     hh: Tensor  # (3H, H)
     bias_ih: Tensor | None  # (3H)
     bias_hh: Tensor | None  # (3H)
+    gain_ih: Tensor | None = None  # (3H); both gains with layer_norm, else none
+    gain_hh: Tensor | None = None  # (3H)
 
 
 class StepMasks(NamedTuple):
@@ -51,6 +54,63 @@ NO_MASKS = StepMasks()
 
 def _times(mask: Tensor | None, value: Tensor) -> Tensor:
     return value if mask is None else mask * value
+
+
+NORM_EPSILON = 1e-5  # as torch.nn.LayerNorm and haste have it
+
+
+class Normalized(NamedTuple):
+    """W x or R h, normalised; for each of its normalisations."""
+
+    hat: Tensor  # (..., 3H)
+    inverse_std: list[Tensor]  # of shape (..., 1): 1 / sqrt(variance + eps)
+
+
+def _of_norms(values: Tensor, layer_norm: int) -> list[Tensor]:
+    """(..., 3H) to what is normalised together: r, z and n; or r and z, and n."""
+    size = values.shape[-1] // 3
+    return [values] if layer_norm == 1 else [values[..., : 2 * size], values[..., 2 * size :]]
+
+
+def _widened(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
+def normalize(values: Tensor, layer_norm: int) -> Normalized:
+    """Subtract the mean over units, of (..., 3H), and divide by the standard deviation.
+
+    As torch.nn.functional.layer_norm does, half precisions are computed in float32.
+    """
+    hats, inverses = [], []
+    for part in _of_norms(_widened(values), layer_norm):
+        centred = part - part.mean(-1, keepdim=True)
+        inverses.append((centred.square().mean(-1, keepdim=True) + NORM_EPSILON).rsqrt())
+        hats.append(centred * inverses[-1])
+    return Normalized(torch.cat(hats, dim=-1).to(values.dtype), inverses)
+
+
+def normalize_bwd(d: Tensor, normalized: Normalized) -> Tensor:
+    """The gradient of the values, given that of ``hat``, both (..., 3H)."""
+    count = len(normalized.inverse_std)
+    of_d, of_hat = (_of_norms(_widened(values), count) for values in (d, normalized.hat))
+    parts = [
+        (d - d.mean(-1, keepdim=True) - hat * (d * hat).mean(-1, keepdim=True)) * inverse
+        for d, hat, inverse in zip(of_d, of_hat, normalized.inverse_std, strict=True)
+    ]
+    return torch.cat(parts, dim=-1).to(normalized.hat.dtype)
+
+
+def _affine(normalized: Normalized, gain: Tensor | None, bias: Tensor | None) -> Tensor:
+    assert gain is not None
+    return normalized.hat * gain if bias is None else normalized.hat * gain + bias
+
+
+def cell_fwd_layer_norm(
+    a_x: Tensor, h: Tensor, weights: Weights, layer_norm: int, masks: StepMasks = NO_MASKS
+) -> tuple[Tensor, Gates, Normalized]:
+    """``cell_fwd`` with the recurrent product normalised; ``a_x`` is already. Returns that product too."""
+    normalized = normalize(_times(masks.recurrent, h) @ weights.hh.t(), layer_norm)
+    return *_gates_fwd(a_x, _affine(normalized, weights.gain_hh, weights.bias_hh), h, masks), normalized
 
 
 def cell_fwd(a_x: Tensor, h: Tensor, weights: Weights, masks: StepMasks = NO_MASKS) -> tuple[Tensor, Gates]:
@@ -127,12 +187,17 @@ def _next_state_bwd(gates: Gates, h: Tensor, d: Tensor, masks: StepMasks) -> tup
     return past_product, dz, dn
 
 
-def split_weights(weights: Sequence[Tensor], bidirectional: bool) -> list[Weights]:
+def split_weights(weights: Sequence[Tensor], bidirectional: bool, layer_norm: int = 0) -> list[Weights]:
     """The operators' flat list of weights, one ``Weights`` per direction."""
     directions = 2 if bidirectional else 1
-    if len(weights) == 2 * directions:
-        return [Weights(weights[2 * d], weights[2 * d + 1], None, None) for d in range(directions)]
-    return [Weights(*weights[4 * d : 4 * d + 4]) for d in range(directions)]
+    count = len(weights) // directions
+    gains = 2 if layer_norm > 0 else 0
+    split = []
+    for first in range(0, len(weights), count):
+        of_direction = weights[first : first + count]
+        biases = of_direction[2 : count - gains] or (None, None)
+        split.append(Weights(*of_direction[:2], *biases, *of_direction[count - gains :]))
+    return split
 
 
 def _split_steps(rows: Tensor, batch_sizes: Tensor | None) -> list[Tensor]:
@@ -190,6 +255,9 @@ class _Pass(NamedTuple):
     h_prev: list[Tensor]  # T times (rows, H): the state before each step
     gates: list[Gates]  # T times
     masks: list[StepMasks]  # T times
+    # With layer_norm: W x of all rows, normalised, and R h of each step.
+    input_norm: Normalized | None
+    hidden_norms: list[Normalized]
 
 
 def _in_order(steps: int, reverse: bool) -> range:
@@ -199,19 +267,36 @@ def _in_order(steps: int, reverse: bool) -> range:
 def _forward_direction(
     x: Tensor, h: Tensor, weights: Weights, batch_sizes: Tensor | None, direction: int, variant: Variant
 ) -> _Pass:
-    a_x = _split_steps(torch.nn.functional.linear(x, weights.ih, weights.bias_ih), batch_sizes)
+    input_norm = None
+    if variant.layer_norm > 0:
+        input_norm = normalize(x @ weights.ih.t(), variant.layer_norm)
+        a_x = _split_steps(_affine(input_norm, weights.gain_ih, weights.bias_ih), batch_sizes)
+    else:
+        a_x = _split_steps(torch.nn.functional.linear(x, weights.ih, weights.bias_ih), batch_sizes)
     y: dict[int, Tensor] = {}
     h_prev: dict[int, Tensor] = {}
     gates: dict[int, Gates] = {}
+    norms: dict[int, Normalized] = {}
     steps = len(a_x)
     masks = _step_masks(variant, direction, batch_sizes, steps, like=h)
     for t in _in_order(steps, reverse=direction == 1):
         h_prev[t] = _first_rows(h, a_x[t].shape[0])
-        cell = cell_fwd if variant.reset_after else cell_fwd_reset_before
-        y[t], gates[t] = cell(a_x[t], h_prev[t], weights, masks[t])
+        if variant.layer_norm > 0:
+            y[t], gates[t], norms[t] = cell_fwd_layer_norm(a_x[t], h_prev[t], weights, variant.layer_norm, masks[t])
+        else:
+            cell = cell_fwd if variant.reset_after else cell_fwd_reset_before
+            y[t], gates[t] = cell(a_x[t], h_prev[t], weights, masks[t])
         h = _replace_rows(h, y[t])
     in_time = range(steps)
-    return _Pass([y[t] for t in in_time], h, [h_prev[t] for t in in_time], [gates[t] for t in in_time], masks)
+    return _Pass(
+        [y[t] for t in in_time],
+        h,
+        [h_prev[t] for t in in_time],
+        [gates[t] for t in in_time],
+        masks,
+        input_norm,
+        [norms[t] for t in in_time if t in norms],
+    )
 
 
 def _initial_state(
@@ -236,10 +321,11 @@ def gru(
     Args:
         x: (T, B, I); or (N, I) with ``batch_sizes``.
         hx: (D, B, H) initial state; None for zero.
-        weights: for each direction weight_ih (3H, I), weight_hh (3H, H) and, with biases, bias_ih (3H), bias_hh (3H).
+        weights: for each direction weight_ih (3H, I), weight_hh (3H, H) and, with biases, bias_ih (3H), bias_hh (3H);
+            with layer_norm, last, gain_ih (3H), gain_hh (3H).
         batch_sizes: (T) int64 on the CPU, the rows of each step of a packed batch, not increasing.
         bidirectional: D = 2; the second direction runs from the last step to the first.
-        variant: masks, rates, and the place of the reset gate.
+        variant: masks, rates, the place of the reset gate, and normalisations.
 
     Returns:
         y of shape (T, B, D*H), or (N, D*H) where packed, and h_n (D, B, H).
@@ -247,7 +333,7 @@ def gru(
     h0 = _initial_state(x, hx, weights, batch_sizes, bidirectional)
     passes = [
         _forward_direction(x, h0[d], w, batch_sizes, d, variant)
-        for d, w in enumerate(split_weights(weights, bidirectional))
+        for d, w in enumerate(split_weights(weights, bidirectional, variant.layer_norm))
     ]
     y = torch.cat([_join_steps(p.y, batch_sizes) for p in passes], dim=-1)
     return y, torch.stack([p.h_n for p in passes])
@@ -284,12 +370,13 @@ def gru_bwd(
     dx: Tensor | None = None
     dhx: list[Tensor] = []
     dweights: list[Tensor] = []
-    for d, w in enumerate(split_weights(weights, bidirectional)):
+    for d, w in enumerate(split_weights(weights, bidirectional, variant.layer_norm)):
         forward = _forward_direction(x, h0[d], w, batch_sizes, d, variant)
         dy_steps = None if dy_directions is None else _split_steps(dy_directions[d], batch_sizes)
         dh = torch.zeros_like(h0[d]) if dh_n is None else dh_n[d]
         da_x: dict[int, Tensor] = {}
         da_h: dict[int, Tensor] = {}
+        dproduct: dict[int, Tensor] = {}  # of the recurrent products
         steps = len(forward.y)
         for t in _in_order(steps, reverse=d == 0):
             d_state = _first_rows(dh, forward.h_prev[t].shape[0])
@@ -298,24 +385,37 @@ def gru_bwd(
             gates, h_prev, masks = forward.gates[t], forward.h_prev[t], forward.masks[t]
             if variant.reset_after:
                 past_product, da_x[t], da_h[t] = cell_bwd(gates, h_prev, d_state, masks)
-                d_prev = past_product + _times(masks.recurrent, da_h[t] @ w.hh)
+                dproduct[t] = da_h[t]
+                if w.gain_hh is not None:
+                    dproduct[t] = normalize_bwd(da_h[t] * w.gain_hh, forward.hidden_norms[t])
+                d_prev = past_product + _times(masks.recurrent, dproduct[t] @ w.hh)
             else:
                 d_prev, da_x[t] = cell_bwd_reset_before(gates, h_prev, d_state, w, masks)
-                da_h[t] = da_x[t]
+                dproduct[t] = da_h[t] = da_x[t]
             dh = _replace_rows(dh, d_prev)
         dhx.append(dh)
         da_x_rows = torch.cat([da_x[t] for t in range(steps)])
         da_h_rows = torch.cat([da_h[t] for t in range(steps)])
         operand = torch.cat([_times(m.recurrent, h) for m, h in zip(forward.masks, forward.h_prev, strict=True)])
-        dweight_hh = da_h_rows.t() @ operand
+        dproduct_rows = torch.cat([dproduct[t] for t in range(steps)])
+        dweight_hh = dproduct_rows.t() @ operand
         if not variant.reset_after:
             of_n = slice(2 * operand.shape[-1], None)
-            dweight_n = da_h_rows[:, of_n].t() @ torch.cat([gates.q for gates in forward.gates])
+            dweight_n = dproduct_rows[:, of_n].t() @ torch.cat([gates.q for gates in forward.gates])
             dweight_hh = torch.cat([dweight_hh[: of_n.start], dweight_n])
-        dweights += [da_x_rows.t() @ x_rows, dweight_hh]
+        dinput = da_x_rows
+        dgains: list[Tensor] = []
+        if forward.input_norm is not None and w.gain_ih is not None:
+            hat, inverse_std = forward.input_norm
+            input_norm = Normalized(hat.flatten(0, -2), [inverse.flatten(0, -2) for inverse in inverse_std])
+            hidden_hat = torch.cat([norm.hat for norm in forward.hidden_norms])
+            dgains = [(da_x_rows * input_norm.hat).sum(0), (da_h_rows * hidden_hat).sum(0)]
+            dinput = normalize_bwd(da_x_rows * w.gain_ih, input_norm)
+        dweights += [dinput.t() @ x_rows, dweight_hh]
         if w.bias_ih is not None:
             dweights += [da_x_rows.sum(0), da_h_rows.sum(0)]
-        dx_direction = (da_x_rows @ w.ih).reshape(x.shape)
+        dweights += dgains
+        dx_direction = (dinput @ w.ih).reshape(x.shape)
         dx = dx_direction if dx is None else dx + dx_direction
     assert dx is not None
     return dx, torch.stack(dhx), dweights

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -21,11 +22,14 @@ class Variant(NamedTuple):
     recurrent_dropout: float = 0  # what recurrent_mask lets through is divided by 1 - recurrent_dropout
     candidate_dropout: float = 0  # likewise
     reset_after: bool = True  # whether the reset gate comes after the recurrent product, or before it
+    # Normalisations of each of W x and R h: 0, none; 1, of r, z, n together; 2, of r and z together, and of n.
+    layer_norm: int = 0
 
-    @property
-    def saved_gates(self) -> int:
-        """How many values of H units a step leaves for its derivative."""
-        return 4 if self.reset_after else 3
+    def saved_shape(self, directions: int, rows: Any, hidden: int) -> Sequence[Any]:
+        """The shape of what all steps leave for their derivative, as csrc/gru.h describes it."""
+        if self.layer_norm > 0:
+            return directions, rows, 9 * hidden + 16
+        return directions, rows, 4 if self.reset_after else 3, hidden
 
 
 PLAIN = Variant()

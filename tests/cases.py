@@ -20,6 +20,7 @@ from gru_ext.variant import Variant
 
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 WEIGHT_KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+GAIN_KINDS = ("gain_ih", "gain_hh")
 
 
 class Size(NamedTuple):
@@ -39,9 +40,10 @@ class Options:
     bias: bool = True
     hx: bool = True
     packed: bool = False
+    gains: bool = False
 
     def __str__(self) -> str:
-        words = {"bidirectional": "bi", "bias": "bias", "hx": "hx", "packed": "packed"}
+        words = {"bidirectional": "bi", "bias": "bias", "hx": "hx", "packed": "packed", "gains": "gains"}
         return "-".join(word for name, word in words.items() if getattr(self, name)) or "plain"
 
 
@@ -65,12 +67,14 @@ class Problem:
     bidirectional: bool
     dy: Tensor | None = field(default=None)  # as y
     dh_n: Tensor | None = field(default=None)  # (D, B, H)
+    gains: bool = False
 
     @property
     def names(self) -> list[str]:
-        """Of the weights, as nn.GRU has them."""
+        """Of the weights, as nn.GRU has them, and of the gains of layer normalisation."""
         directions = 2 if self.bidirectional else 1
-        kinds = WEIGHT_KINDS[: len(self.weights) // directions]
+        gains = GAIN_KINDS if self.gains else ()
+        kinds = WEIGHT_KINDS[: len(self.weights) // directions - len(gains)] + gains
         return [f"{kind}_l0{suffix}" for suffix in ("", "_reverse")[:directions] for kind in kinds]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Problem:
@@ -128,14 +132,20 @@ def make_problem(size: Size, options: Options = Options(), dtype: torch.dtype = 
     batch_sizes = batch_sizes_of(lengths_of(steps, batch)) if options.packed else None
     rows = (steps, batch) if batch_sizes is None else (int(batch_sizes.sum()),)
     shapes = [(3 * hidden, inputs), (3 * hidden, hidden), (3 * hidden,), (3 * hidden,)][: 4 if options.bias else 2]
+    gains = [(3 * hidden,), (3 * hidden,)] if options.gains else []
+
+    def weights() -> list[Tensor]:
+        return [normal(*shape).div_(hidden**0.5) for shape in shapes] + [1 + 0.3 * normal(*shape) for shape in gains]
+
     return Problem(
         x=normal(*rows, inputs),
         hx=normal(directions, batch, hidden) if options.hx else None,
-        weights=[normal(*shape).div_(hidden**0.5) for _ in range(directions) for shape in shapes],
+        weights=[weight for _ in range(directions) for weight in weights()],
         batch_sizes=batch_sizes,
         bidirectional=options.bidirectional,
         dy=normal(*rows, directions * hidden),
         dh_n=normal(directions, batch, hidden),
+        gains=options.gains,
     )
 
 

@@ -22,10 +22,23 @@ class ClusterConfig:
     blocks: int  # of a cluster
     rows: int  # of a tile of the batch
     group: bool = False  # blocks of the grid, which exchange packets
+    ieee: bool = False  # float32 on the FMA units
+
+    @property
+    def peer_dtype(self) -> torch.dtype:
+        """In which ``nn.GRU`` rounds as this kernel does: TF32 has the 10 bits of float16."""
+        return torch.float16 if self.dtype == torch.float32 and not self.ieee else self.dtype
+
+    @property
+    def name(self) -> str:
+        """As the operators name it."""
+        family = "group" if self.group else "cluster"
+        return f"{family}_H{self.hidden}_C{self.blocks}_rows{self.rows}{'_ieee' if self.ieee else ''}"
 
     def kernel(self, name: str) -> str:
-        """Name of the forward ("fwd") or backward ("bwd") kernel."""
-        dtype = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float"}[self.dtype]
+        """Name of the emulated forward ("fwd") or backward ("bwd") kernel."""
+        float32 = "ieee" if self.ieee else "float"
+        dtype = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: float32}[self.dtype]
         family = "group" if self.group else "cluster"
         return f"gru_{family}_{name}_{dtype}_H{self.hidden}_C{self.blocks}_rows{self.rows}"
 

@@ -13,7 +13,7 @@ from compare import assert_all_accurate, assert_same_bits
 from emulation import SOME_SCHEDULE, Schedule
 from process import ROOT
 
-DTYPES = {"16BIT": torch.bfloat16, "TF32": torch.float32}
+DTYPES = {"16BIT": torch.bfloat16, "TF32": torch.float32, "IEEE": torch.float32}
 
 
 def instantiations() -> list[ClusterConfig]:
@@ -22,7 +22,9 @@ def instantiations() -> list[ClusterConfig]:
     configs: dict[str, list[ClusterConfig]] = {"FWD": [], "BWD": []}
     for direction, kind, rows in re.findall(r"#define GRU_CLUSTER_(FWD|BWD)_(\w+)\(X\)((?:.*\\\n)*.*)", text):
         for hidden, blocks, tile in re.findall(r"X\( *(\d+), *(\d+), *(\d+), *\d+, *\d+\)", rows):
-            configs[direction].append(ClusterConfig(DTYPES[kind], int(hidden), int(blocks), int(tile)))
+            configs[direction].append(
+                ClusterConfig(DTYPES[kind], int(hidden), int(blocks), int(tile), ieee=kind == "IEEE")
+            )
     assert set(configs["BWD"]) <= set(configs["FWD"])
     return configs["BWD"]
 
@@ -37,6 +39,8 @@ SMALL = [
         for blocks, rows in ((1, 8), (4, 16))
     ),
     *(ClusterConfig(dtype, 64, 4, 16, group=True) for dtype in DTYPES_OF_GROUPS),
+    ClusterConfig(torch.float32, 64, 1, 8, ieee=True),
+    *(ClusterConfig(torch.float32, 64, 4, 16, group=group, ieee=True) for group in (False, True)),
 ]
 SIZES = [
     Size(1, 1, 1, 1),
@@ -51,7 +55,7 @@ def group_instantiations(direction: str) -> list[ClusterConfig]:
     """Those with the exchange by packets, FWD or BWD."""
     text = (ROOT / "csrc" / "cuda" / "gru_cluster_configs.h").read_text()
     return [
-        ClusterConfig(DTYPES[kind], int(hidden), int(blocks), int(tile), group=True)
+        ClusterConfig(DTYPES[kind], int(hidden), int(blocks), int(tile), group=True, ieee=kind == "IEEE")
         for kind, rows in re.findall(rf"#define GRU_GROUP_{direction}_(\w+)\(X\)((?:.*\\\n)*.*)", text)
         for hidden, blocks, tile in re.findall(r"X\( *(\d+), *(\d+), *(\d+), *\d+, *\d+\)", rows)
     ]
@@ -60,10 +64,10 @@ def group_instantiations(direction: str) -> list[ClusterConfig]:
 def check_accuracy(
     config: ClusterConfig, problem: Problem, batch_first: bool = False, schedule: Schedule = SOME_SCHEDULE
 ) -> None:
-    """Every result and gradient within the policy. TF32 has the 10 bits of float16, and is judged by nn.GRU in that."""
+    """Every result and gradient within the policy."""
     ours = solve_cluster(config, problem, batch_first, schedule)
-    peer = problem.to(torch.float16) if config.dtype == torch.float32 else problem
-    theirs = {name: result.to(config.dtype) for name, result in solve(framework, peer).items()}
+    peer = solve(framework, problem.to(config.peer_dtype))
+    theirs = {name: result.to(config.dtype) for name, result in peer.items()}
     assert_all_accurate(ours, theirs, solve(exact, problem.to(torch.float64)))
 
 
@@ -131,8 +135,8 @@ def test_accuracy_of_every_group(config: ClusterConfig) -> None:
         problem = replace(problem, dy=None, dh_n=None)
         forward = cluster_fwd(config, problem, save_gates=False, schedule=schedule)
         assert not forward.error.any()
-        peer = problem.to(torch.float16) if config.dtype == torch.float32 else problem
-        theirs = {name: result.to(config.dtype) for name, result in solve(framework, peer).items()}
+        peer = solve(framework, problem.to(config.peer_dtype))
+        theirs = {name: result.to(config.dtype) for name, result in peer.items()}
         ours = {"y": forward.y, "h_n": forward.h_n}
         assert_all_accurate(ours, theirs, solve(exact, problem.to(torch.float64)))
 

@@ -29,6 +29,20 @@ def weights() -> dict[str, Any]:
     return {name: rng.standard_normal(shape) for name, shape in shapes.items()}
 
 
+@pytest.fixture
+def norm_weights(weights: dict[str, Any]) -> dict[str, Any]:
+    """Those of a ``haste_pytorch.LayerNormGRU``."""
+    return weights | {"gamma": numpy.random.default_rng(1).standard_normal((2, 3 * HIDDEN))}
+
+
+def normalized(product: Any, weights: dict[str, Any], of: int) -> Any:
+    """What haste's LayerNormGRU makes of a product, eps 1e-5; its GRU leaves it."""
+    if "gamma" not in weights:
+        return product
+    deviation = product - product.mean(1, keepdims=True)
+    return weights["gamma"][of] * deviation / numpy.sqrt(product.var(1, keepdims=True) + 1e-5)
+
+
 def haste_gru(x: Any, weights: dict[str, Any]) -> Any:
     """What haste's kernels compute, gates z, r, g: x (T, B, I) to every state (T, B, H)."""
 
@@ -38,8 +52,9 @@ def haste_gru(x: Any, weights: dict[str, Any]) -> Any:
     h = numpy.zeros((x.shape[1], HIDDEN))
     outputs = []
     for x_t in x:
-        x_z, x_r, x_g = numpy.split(x_t @ weights["kernel"] + weights["bias"], 3, axis=1)
-        h_z, h_r, h_g = numpy.split(h @ weights["recurrent_kernel"] + weights["recurrent_bias"], 3, axis=1)
+        x_z, x_r, x_g = numpy.split(normalized(x_t @ weights["kernel"], weights, 0) + weights["bias"], 3, axis=1)
+        product = normalized(h @ weights["recurrent_kernel"], weights, 1)
+        h_z, h_r, h_g = numpy.split(product + weights["recurrent_bias"], 3, axis=1)
         z = sigmoid(x_z + h_z)
         g = numpy.tanh(x_g + sigmoid(x_r + h_r) * h_g)
         h = z * h + (1 - z) * g
@@ -53,6 +68,30 @@ def test_weights_give_what_the_equations_give(weights: dict[str, Any], batch_fir
     y, _ = convert.from_haste(weights, batch_first=batch_first)(x.transpose(0, 1) if batch_first else x)
     expected = torch.from_numpy(haste_gru(x.numpy(), weights))
     assert_near(y.detach(), expected.transpose(0, 1) if batch_first else expected, "y")
+
+
+def test_weights_of_a_layer_norm_gru(norm_weights: dict[str, Any]) -> None:
+    gru = convert.from_haste(norm_weights)
+    assert gru.layer_norm == "joint"
+    x = torch.randn(STEPS, BATCH, INPUT, dtype=torch.float64)
+    assert_near(gru(x)[0].detach(), torch.from_numpy(haste_gru(x.numpy(), norm_weights)), "y")
+    back = convert.to_haste(gru)
+    assert list(back) == list(norm_weights)
+    for name, tensor in back.items():
+        assert_same_bits(tensor, torch.from_numpy(norm_weights[name]), name)
+
+
+def test_a_gamma_that_does_not_fit(norm_weights: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"^from_haste: expected gamma of shape \(2, 3H\) = \(2, 12\), got \(2, 16\)"):
+        convert.from_haste(norm_weights | {"gamma": numpy.ones((2, 16))})
+
+
+def test_the_paper_s_normalisation_is_not_haste_s() -> None:
+    with pytest.raises(ValueError, match=r'^to_haste: expected gru with layer_norm="joint"'):
+        convert.to_haste(gru_ext.GRU(3, 4, layer_norm=True))
+    without_bias = convert.to_haste(gru_ext.GRU(3, 4, bias=False, layer_norm="joint"))
+    assert_same_bits(without_bias["gamma"], torch.ones(2, 12))
+    assert_same_bits(without_bias["bias"], torch.zeros(12))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
@@ -83,8 +122,8 @@ def test_no_biases_become_zero() -> None:
     ("change", "text"),
     [
         (
-            {"gamma": numpy.ones(2)},
-            "expected weights with the names kernel, recurrent_kernel, bias, recurrent_bias, got",
+            {"beta": numpy.ones(2)},
+            "expected weights with the names kernel, recurrent_kernel, bias, recurrent_bias and, of a LayerNormGRU,",
         ),
         ({"kernel": numpy.ones((3, 11))}, "expected kernel of shape (I, 3H) = (3, 12), got (3, 11)"),
         ({"recurrent_kernel": numpy.ones((4, 9))}, "expected recurrent_kernel of shape (H, 3H) = (4, 12), got (4, 9)"),

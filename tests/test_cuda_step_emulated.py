@@ -228,3 +228,9 @@ def test_arguments_are_not_modified() -> None:
     solve(problem)
     for tensor, copy in zip([tensor for tensor in tensors if tensor is not None], copies, strict=True):
         assert_same_bits(tensor, copy)
+
+
+def test_layer_normalisation_has_no_kernels_and_says_so() -> None:
+    p = make_problem(SMALL, Options(gains=True))
+    with pytest.raises(NotImplementedError, match=r"^gru: expected layer_norm=0 of CUDA tensors"):
+        emulated_operators().gru_fwd(p.x, p.hx, p.weights, None, False, True, layer_norm=2)

@@ -1,17 +1,25 @@
-"""Exported models run in fresh processes: a graph and a package in Python, the package in C++ without Python."""
+"""Exported models run in fresh processes: a graph and a package in Python, the package in C++ without Python.
+
+And what docs/deployment.md says that can be exported gives what the module gives.
+"""
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from cases import FLOATING
+from compare import assert_same_bits
 from process import ROOT, output_of, run_python
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import gru_ext
 
@@ -140,3 +148,96 @@ def test_scripting_is_refused_with_what_to_use_instead(module: nn.Module) -> Non
     name = type(module).__name__
     with pytest.raises(NotImplementedError, match=f"^{name}: torch.jit.script cannot compile it; use torch.export"):
         torch.jit.script(nn.Sequential(module))
+
+
+# ---- What can be exported
+
+# A value of each argument that is not its default.
+OF_GRU: dict[str, Any] = {
+    "num_layers": 2,
+    "bias": False,
+    "batch_first": True,
+    "dropout": 0.5,
+    "bidirectional": True,
+    "outputs": "last",
+    "zoneout": 0.3,
+    "recurrent_dropout": 0.2,
+    "candidate_dropout": 0.2,
+    "weight_dropout": 0.2,
+    "reset_after": False,
+    "layer_norm": True,
+}
+OF_CELL = {name: OF_GRU[name] for name in ("bias", "zoneout", "candidate_dropout", "reset_after", "layer_norm")}
+
+
+def assert_exports(module: nn.Module, *inputs: Any, **keywords: Any) -> None:
+    """The exported program gives the bits that the module gives."""
+    program = torch.export.export(module, inputs, keywords, strict=False)
+    results = []
+    for model in (program.module(), module):
+        torch.manual_seed(3)
+        leaves = torch.utils._pytree.tree_leaves(model(*inputs, **keywords))
+        results.append([leaf for leaf in leaves if isinstance(leaf, Tensor)])
+    assert len(results[0]) == len(results[1])
+    for ours, expected in zip(*results, strict=True):
+        assert_same_bits(ours.detach(), expected.detach())
+
+
+@pytest.mark.parametrize("name", OF_GRU)
+def test_each_argument_of_a_gru_exports(name: str) -> None:
+    arguments = {name: OF_GRU[name]} | ({"num_layers": 2} if name == "dropout" else {})
+    assert_exports(gru_ext.GRU(3, 4, **arguments).eval(), torch.randn(5, 2, 3))
+
+
+@pytest.mark.parametrize("name", OF_CELL)
+def test_each_argument_of_a_cell_exports(name: str) -> None:
+    assert_exports(gru_ext.GRUCell(3, 4, **{name: OF_CELL[name]}).eval(), torch.randn(2, 3), torch.randn(2, 4))
+
+
+def test_no_argument_was_left_out() -> None:
+    for module, arguments in ((gru_ext.GRU, OF_GRU), (gru_ext.GRUCell, OF_CELL)):
+        exist = set(inspect.signature(module).parameters) - {"input_size", "hidden_size", "device", "dtype"}
+        assert exist == set(arguments)
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_each_dtype_exports(dtype: torch.dtype) -> None:
+    x, state = torch.randn(5, 2, 3, dtype=dtype), torch.randn(1, 2, 4, dtype=dtype)
+    assert_exports(gru_ext.GRU(3, 4, dtype=dtype), x, state)
+    assert_exports(gru_ext.GRUCell(3, 4, dtype=dtype), x[0], state[0])
+
+
+def test_lengths_resets_and_packed_sequences_export() -> None:
+    module = gru_ext.GRU(3, 4)
+    x, state = torch.randn(5, 2, 3), torch.randn(1, 4)
+    assert_exports(module, x, lengths=torch.tensor([2, 5]))
+    assert_exports(module, x, resets=torch.rand(5, 2) < 0.4, reset_state=state)
+    assert_exports(module, pack_sequence([x[:, 0], x[:3, 1]]))
+
+
+class Packing(nn.Module):
+    """Packs inside of the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = gru_ext.GRU(3, 4)
+
+    def forward(self, data: Tensor, batch_sizes: Tensor) -> Tensor:  # noqa: D102
+        output: PackedSequence = self.gru(PackedSequence(data, batch_sizes))[0]
+        return output.data
+
+
+def test_other_models_export() -> None:
+    x = torch.randn(5, 2, 3)
+    assert_exports(Packing(), torch.randn(5, 3), torch.tensor([2, 2, 1]))
+    assert_exports(gru_ext.quantize_dynamic(gru_ext.GRU(3, 4)), x)
+    normalized = gru_ext.GRU(3, 4)
+    nn.utils.parametrizations.weight_norm(normalized, "weight_hh_l0")
+    assert_exports(normalized, x)
+    assert_exports(gru_ext.GRU(3, 4, 2, dropout=0.5).train(), x)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_torch_jit_trace() -> None:
+    module, x = gru_ext.GRU(3, 4, 2, bidirectional=True), torch.randn(5, 2, 3)
+    assert_same_bits(torch.jit.trace(module, (x,))(x)[0].detach(), module(x)[0].detach())

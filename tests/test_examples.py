@@ -337,6 +337,14 @@ def test_classify_sequences() -> None:
     assert float(accuracy[1]) > 0.6  # by chance: 0.1
 
 
+def test_recurrent_policy() -> None:
+    printed = run_example("recurrent_policy.py", "--updates=60")
+    right = re.search(r"^right turns, of the first tenth of the updates: ([\d.]+)%; of the last: ([\d.]+)%$", printed)
+    assert right is not None, printed
+    assert float(right[1]) < 75  # by chance: 50
+    assert float(right[2]) > 95
+
+
 def test_stream() -> None:
     printed = run_example("stream.py")
     assert re.search(r"^GRU: \d+ microseconds a step; differs by \S+ at most", printed, re.MULTILINE)

@@ -332,6 +332,18 @@ def two_sequences(x: Tensor) -> Tensor:
     return torch.cat([x[:4], nn.functional.pad(x[4:], (0, 0, 0, 0, 0, 2))], 1)
 
 
+def test_a_call_can_have_a_seed_of_its_own() -> None:
+    module = gru_ext.GRU(3, 4, **RATES)
+    x, outputs = torch.randn(5, 2, 3), []
+    state = torch.get_rng_state()
+    for _ in range(2):
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            outputs.append(module(x)[0])
+    assert_same_bits(outputs[0], outputs[1])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_the_seed_repeats_a_step_of_training_for_any_number_of_threads() -> None:
     module = gru_ext.GRU(3, 40, 2, dropout=0.2, **RATES)
     x = torch.randn(6, 4, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,6 +76,15 @@ def test_variants(size: Size, options: Options, reset_after: bool) -> None:
         assert_all_near(solve(of_output(variant), problem), solve(reference_with(variant), problem))
 
 
+@pytest.mark.parametrize("layer_norm", [1, 2])
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+@pytest.mark.parametrize("size", [SMALL, LONG], ids=str)
+def test_layer_norm(size: Size, options: Options, layer_norm: int) -> None:
+    problem = make_problem(size, replace(options, gains=True))
+    for variant in (Variant(layer_norm=layer_norm), variants_of(problem)["all"]._replace(layer_norm=layer_norm)):
+        assert_all_near(solve(of_output(variant), problem), solve(reference_with(variant), problem))
+
+
 def test_the_same_bits_forward_and_nearly_the_same_backward() -> None:
     """What is computed again is what was, but for the rounding of sums in another order."""
     problem = make_problem(LONG, Options(bidirectional=True), torch.float32)
@@ -105,6 +115,7 @@ MODULES: list[dict[str, Any]] = [
     {"num_layers": 2, "bidirectional": True, "batch_first": True, "bias": False},
     {"zoneout": 0.3, "recurrent_dropout": 0.2, "candidate_dropout": 0.1, "weight_dropout": 0.2},
     {"reset_after": False, "outputs": "last"},
+    {"layer_norm": True},
 ]
 
 

@@ -48,5 +48,6 @@ class Compile(ModuleContender):
         # The compiled backward may otherwise write over what it saved, and could not be timed twice.
         torch._functorch.config.donated_buffer = False
         module = copy.deepcopy(problem.module)
+        module.flatten_parameters()
         self.take(problem, module)
         self.module = torch.compile(module)

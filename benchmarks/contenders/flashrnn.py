@@ -20,9 +20,10 @@ class _Layer(nn.Module):
 
     def __init__(self, weights: list[Tensor]) -> None:
         super().__init__()
-        import flashrnn
+        from flashrnn import flashrnn
 
-        self.function = flashrnn.flashrnn
+        # As it is packaged now, that is a package which has the function.
+        self.function = flashrnn if callable(flashrnn) else flashrnn.flashrnn
         weight_ih, weight_hh, bias_ih, bias_hh = weights
         hidden = weight_hh.shape[1]
         r, z, n = weight_hh.chunk(3)

@@ -21,4 +21,6 @@ class Torch(ModuleContender):
         return None
 
     def __init__(self, problem: Problem) -> None:
-        self.take(problem, copy.deepcopy(problem.module))
+        module = copy.deepcopy(problem.module)
+        module.flatten_parameters()  # for cuDNN, which otherwise copies the weights in every call
+        self.take(problem, module)

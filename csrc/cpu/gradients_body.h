@@ -139,7 +139,7 @@ void gradients(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads) 
         weight_gradient(p, begin, end, first, count, of_h, panels.size, p.H, p.dweight_hh + row * p.H, thread, threads);
       };
       if (p.reset_after) {
-        weight_hh(/*first=*/p.H, /*count=*/3 * p.H, panels.h_panels, /*row=*/0);  // r, z and q
+        weight_hh(/*first=*/p.dgates_of_h, /*count=*/3 * p.H, panels.h_panels, /*row=*/0);  // r, z and q
       } else {
         weight_hh(/*first=*/p.H, /*count=*/2 * p.H, panels.h_panels, /*row=*/0);      // r and z
         weight_hh(/*first=*/0, /*count=*/p.H, panels.reset_panels, /*row=*/2 * p.H);  // n

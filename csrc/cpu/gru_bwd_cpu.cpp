@@ -32,7 +32,7 @@ struct BwdTensors {
   TensorList weights;
   const Variant& variant;
   Tensor y;
-  Tensor gates;                  // (D, N, saved_gates, H); undefined where they were not kept
+  Tensor gates;                  // of Variant::gates_shape; undefined where they were not saved
   Tensor dy;                     // contiguous rows
   const scalar_t* dh_n;          // (D, B, H)
   std::vector<Tensor> dx;        // (D)  (N, I): one for each direction, the same one unless they run side by side
@@ -68,9 +68,15 @@ class BwdPass {
     p_.masks = tensors.masks.template of<acc_t>(s, direction);
     p_.dh_stride = padded_H + kSkew;
     p_.reset_after = tensors.variant.reset_after;
-    p_.dgates_stride = tensors.variant.saved_gates() * s.H + 2 * kSkew;
+    p_.norms = static_cast<int>(tensors.variant.layer_norm);
+    p_.dgates_of_h = s.has_gains ? 3 * s.H : s.H;
+    p_.dgates_stride = (s.has_gains ? 6 : tensors.variant.saved_gates()) * s.H + 2 * kSkew;
+    p_.sums = s.has_gains ? 10 : 4;
     const size_t dh = workspace_.reserve<acc_t>(s.B * p_.dh_stride);
-    const size_t dbias = workspace_.reserve<acc_t>(8 * p_.dh_stride);
+    const size_t dbias = workspace_.reserve<acc_t>(2 * p_.sums * p_.dh_stride);
+    const size_t gains = workspace_.reserve<acc_t>(s.has_gains ? 7 * p_.dh_stride : 0);
+    const size_t da = workspace_.reserve<acc_t>(s.has_gains ? 4 * s.B * p_.dh_stride : 0);
+    const size_t moments = workspace_.reserve<acc_t>(s.has_gains ? threads * s.B * 8 : 0);
     const size_t dgates = workspace_.reserve<operand_t>(rows * p_.dgates_stride);
     const int64_t states = p_.reset_after ? 1 : 2;  // of a row: h, and r * h
     const size_t panels = workspace_.reserve<acc_t>(
@@ -92,8 +98,12 @@ class BwdPass {
       copy_rows(tensors.dh_n + direction * s.B * s.H, s.H, p_.dh, p_.dh_stride, s.B, s.H);
     }
     p_.dbias = workspace_.at<acc_t>(dbias);
-    p_.dbias_partial = p_.dbias + 4 * p_.dh_stride;
-    std::fill_n(p_.dbias, 8 * p_.dh_stride, acc_t(0));
+    p_.dbias_partial = p_.dbias + p_.sums * p_.dh_stride;
+    std::fill_n(p_.dbias, 2 * p_.sums * p_.dh_stride, acc_t(0));
+    if (s.has_gains) fill_gains_and_bias(workspace_.at<acc_t>(gains));
+    p_.da = workspace_.at<acc_t>(da);
+    p_.moments = workspace_.at<acc_t>(moments);
+    p_.moment_rows = s.B;
     p_.dgates = workspace_.at<operand_t>(dgates);
     p_.panels = workspace_.at<acc_t>(panels);
     p_.operand = workspace_.at<scalar_t>(operand);
@@ -118,7 +128,7 @@ class BwdPass {
     p_.first_step = 0;
     if (!tensors.gates.defined()) {
       states_ = pooled_empty({1, rows, s.H}, tensors.y.options());
-      computed_gates_ = pooled_empty({1, rows, tensors.variant.saved_gates(), s.H}, tensors.y.options());
+      computed_gates_ = pooled_empty(tensors.variant.gates_shape(1, rows, s.H), tensors.y.options());
     }
     x_.reserve(rows);
     h_prev_.reserve(rows);
@@ -199,10 +209,13 @@ class BwdPass {
       std::copy_n(p_.dweight_ih, 3 * s_.H * s_.I, dweights[0].data_ptr<scalar_t>());
       std::copy_n(p_.dweight_hh, 3 * s_.H * s_.H, dweights[1].data_ptr<scalar_t>());
     }
-    if (!s_.has_bias) return;
     const auto copy_gate = [&](int64_t from, const Tensor& bias, int64_t to) {
       copy_rows(p_.dbias + from * p_.dh_stride, s_.H, bias.data_ptr<scalar_t>() + to * s_.H, s_.H, 1, s_.H);
     };
+    if (s_.has_gains) {
+      for (int64_t i = 0; i < 6; ++i) copy_gate(4 + i, dweights[s_.weights_per_direction() - 2 + i / 3], i % 3);
+    }
+    if (!s_.has_bias) return;
     enum { n, r, z, q };  // the order of dbias; that of the parameters is r, z, and n or q
     copy_gate(r, dweights[2], 0);
     copy_gate(z, dweights[2], 1);
@@ -214,6 +227,18 @@ class BwdPass {
 
  private:
   bool uses_weight_hh() const { return s_.T > 1 || tensors_.dhx != nullptr; }
+  // p_.gains and, after them, p_.bias_hn.
+  void fill_gains_and_bias(acc_t* gains) {
+    const Tensor* weights = &tensors_.weights[direction_ * s_.weights_per_direction()];
+    fill_gains<scalar_t>(weights + s_.weights_per_direction() - 2, s_.H, gains, p_.dh_stride);
+    acc_t* bias_hn = gains + 6 * p_.dh_stride;
+    std::fill_n(bias_hn, p_.dh_stride, acc_t(0));
+    if (s_.has_bias) {
+      copy_rows(weights[3].contiguous().const_data_ptr<scalar_t>() + 2 * s_.H, s_.H, bias_hn, s_.H, 1, s_.H);
+    }
+    p_.gains = gains;
+    p_.bias_hn = bias_hn;
+  }
   // Gates whose recurrent product is of the state itself.
   int64_t gates_of_h() const { return p_.reset_after ? 3 : 2; }
 
@@ -244,8 +269,8 @@ class BwdPass {
   const Rows rows_of_x_, rows_of_y_, rows_of_dy_;
   Tensor weight_ih_;                // (3H, I)
   Tensor weight_hh_;                // (3H, H)
-  Tensor gates_;                    // (rows, saved_gates, H) of the chunk
-  Tensor states_, computed_gates_;  // (1, rows, H), (1, rows, saved_gates, H): where gates are computed again
+  Tensor gates_;                    // of the chunk
+  Tensor states_, computed_gates_;  // (1, rows, H), Variant::gates_shape: where gates are computed again
   acc_t *packed_ih_, *packed_hh_, *packed_hn_;
   Workspace workspace_;
   std::vector<Step> steps_;

@@ -34,9 +34,10 @@ struct FwdTensors {
   const scalar_t* hx;  // (D, B, H); null for zero
   TensorList weights;
   const Variant& variant;
-  Tensor y;         // undefined where it is not saved
-  scalar_t* h_n;    // (D, B, H)
-  scalar_t* gates;  // (D, N, saved_gates, H); null where none are saved
+  Tensor y;            // undefined where it is not saved
+  scalar_t* h_n;       // (D, B, H)
+  scalar_t* gates;     // of Variant::gates_shape; null where none are saved
+  int64_t gates_size;  // of a direction
   const LayerMasks& masks;
 };
 
@@ -71,7 +72,13 @@ class FwdPass {
     p_.H = s.H;
     p_.reset_after = tensors.variant.reset_after;
     p_.packed = packs_weights(s, sizeof(operand_t));
+    p_.norms = static_cast<int>(tensors.variant.layer_norm);
+    p_.B = s.B;
+    p_.moment_rows = std::max(rows, s.B);
     const size_t bias = workspace_.reserve<acc_t>(4 * stride);
+    const size_t gains = workspace_.reserve<acc_t>(s.has_gains ? 6 * stride : 0);
+    const size_t hidden_gates = workspace_.reserve<acc_t>(s.has_gains ? groups * s.B * 3 * kernel_.lanes : 0);
+    const size_t moments = workspace_.reserve<acc_t>(s.has_gains ? threads * p_.moment_rows * 4 : 0);
     const size_t state = workspace_.reserve<acc_t>(s.B * stride);
     const size_t exchanged = workspace_.reserve<operand_t>(2 * s.B * stride);
     const size_t input_gates = workspace_.reserve<acc_t>(groups * rows * 3 * kernel_.lanes);
@@ -85,6 +92,12 @@ class FwdPass {
     p_.input_bias = workspace_.at<acc_t>(bias);
     p_.bias_hn = p_.input_bias + 3 * stride;
     p_.h_stride = stride;
+    if (s.has_gains) {
+      fill_gains<scalar_t>(weights + s.weights_per_direction() - 2, s.H, workspace_.at<acc_t>(gains), stride);
+    }
+    p_.gains = workspace_.at<acc_t>(gains);
+    p_.hidden_gates = workspace_.at<acc_t>(hidden_gates);
+    p_.moments = workspace_.at<acc_t>(moments);
     p_.masks = tensors.masks.template of<acc_t>(s, direction);
     p_.state = workspace_.at<acc_t>(state);
     p_.h[0] = workspace_.at<operand_t>(exchanged);
@@ -97,8 +110,7 @@ class FwdPass {
     p_.weight_hn = p_.packed ? workspace_.at<void>(packed_hn) : weight_hn();
     p_.y = tensors.y.defined() ? tensors.y.template data_ptr<scalar_t>() + direction * s.H : nullptr;
     p_.y_stride = rows_of_y_.stride_b;
-    p_.gates =
-        tensors.gates == nullptr ? nullptr : tensors.gates + direction * s.N * tensors.variant.saved_gates() * s.H;
+    p_.gates = tensors.gates == nullptr ? nullptr : tensors.gates + direction * tensors.gates_size;
     p_.first_step = p_.step_count = 0;
   }
 
@@ -122,6 +134,7 @@ class FwdPass {
     const bool reverse = direction_ == 1;
     const Chunk& chunk = chunks_[reverse ? chunks_.size() - 1 - i : i];
     p_.first_step += p_.step_count;
+    if (i > 0 && p_.norms > 0) ++p_.first_step;  // to normalise the input of a chunk counts as a step
     p_.step_count = chunk.t_end - chunk.t_begin;
     p_.rows = chunk.rows;
     const scalar_t* x = tensors_.x.template const_data_ptr<scalar_t>();
@@ -214,7 +227,7 @@ FwdResult gru_fwd_cpu(const Layer& layer, bool save_gates, bool save_y) {
                    : x.dim() == 2 ? pooled_empty({s.N, s.D * s.H}, options)
                                   : pooled_empty({s.T, s.B, s.D * s.H}, options);
   const Tensor gates =
-      save_gates ? pooled_empty({s.D, s.N, layer.variant.saved_gates(), s.H}, options) : at::empty({0}, options);
+      save_gates ? pooled_empty(layer.variant.gates_shape(s.D, s.N, s.H), options) : at::empty({0}, options);
   const FwdResult results{y, at::empty({s.D, s.B, s.H}, options), gates};
   gru_fwd_cpu_into(s, layer, results);
   return results;
@@ -240,6 +253,7 @@ void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& re
                                        y.dim() > 1 ? y : Tensor(),
                                        h_n.data_ptr<scalar_t>(),
                                        gates.dim() > 1 ? gates.data_ptr<scalar_t>() : nullptr,
+                                       gates.numel() / s.D,
                                        masks};
     run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, fwd_flops(s));
   });

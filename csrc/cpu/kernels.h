@@ -59,6 +59,7 @@ struct FwdChunk {
   const operand_t* x;       // (rows, I)
   int64_t x_stride;         // between rows of x
   bool reset_after;         // whether the reset gate comes after the recurrent product
+  int norms;                // normalisations of each of W x and R h, 0 to 2: `Variant::layer_norm` in ../gru.h
   bool packed;              // whether the weights are packed by `pack_units`; else they are the parameters as they are
   const void* weight_ih;    // (3H, I)        panels of kThreeGates
   const void* weight_hh;    // (3H, H)        panels of kThreeGates; reset gate before: (2H, H), panels of kTwoGates
@@ -66,14 +67,21 @@ struct FwdChunk {
   const acc_t* input_bias;  // (3, h_stride)  b_ih, plus b_hh but for q; zero beyond H
   const acc_t* bias_hn;     // (h_stride)     b_hh of q; likewise
   acc_t* input_gates;       // (groups, rows, 3, lanes) scratch: W x + b_ih of the chunk
-  operand_t* h[2];          // (B, h_stride)  the state before step s is h[s % 2], the state after it h[(s + 1) % 2];
-                            //                reset gate before: the state is h[0], r * h of the step h[1]
-  int64_t h_stride;         // at least padded H
-  acc_t* state;             // (B, h_stride)  in, out: the state of each row, each unit read and written by one thread
-  scalar_t* y;              // out: the states; null where they are not saved
-  int64_t y_stride;         // between rows of y
-  scalar_t* gates;          // (N, 4, H)      out: r, z, n, q; null where no gradient will be asked for; reset gate
-                            //                before: (N, 3, H), r, z, n
+  // With norms:
+  const acc_t* gains;   // (6, h_stride)  of W x, r, z, n, then of R h; zero beyond H
+  acc_t* hidden_gates;  // (groups, B, 3, lanes)  scratch: R h of the step
+  acc_t* moments;       // (threads, moment_rows, 2, 2)  scratch: of each thread's units, each normalisation: the mean,
+                        //                               and the sum of squares of what differs from it
+  int64_t B, moment_rows;
+  operand_t* h[2];   // (B, h_stride)  the state before step s is h[s % 2], the state after it h[(s + 1) % 2];
+                     //                reset gate before: the state is h[0], r * h of the step h[1]; with norms:
+                     //                h[0]
+  int64_t h_stride;  // at least padded H
+  acc_t* state;      // (B, h_stride)  in, out: the state of each row, each unit read and written by one thread
+  scalar_t* y;       // out: the states; null where they are not saved
+  int64_t y_stride;  // between rows of y
+  scalar_t* gates;   // (N, 4, H)      out: r, z, n, q; null where no gradient will be asked for; reset gate
+                     //                before: (N, 3, H), r, z, n; with norms: (N, 9 H + 16), see ../gru.h
   DirectionMasks<acc_t> masks;
 };
 
@@ -91,6 +99,7 @@ struct BwdChunk {
   bool first;                     // whether the weight gradients are to be filled; else they are added to
   bool last_product;              // whether to multiply the last step's gradients with R: false where none asks for dhx
   bool reset_after;               // as in FwdChunk
+  int norms;                      // likewise
   const void* weight_hh;          // (3H, H) packed by `pack_columns`; reset gate before: (2H, H)
   const void* weight_hn;          // (H, H) likewise, of the candidate: reset gate before
   const void* weight_ih;          // (3H, I) likewise, in the order n, r, z; null where dx is not asked for
@@ -99,19 +108,31 @@ struct BwdChunk {
   scalar_t* operand;              // (rows, H) scratch: what of the states entered the recurrent product, with a mask
   const scalar_t* dy;             // gradient of y; null for zero
   int64_t dy_stride;              // between rows of dy
-  const scalar_t* gates;          // (rows, 4, H) those of the chunk; reset gate before: (rows, 3, H)
-  acc_t* dh;                      // (B, dh_stride)
-  int64_t dh_stride;              // at least padded H
-  operand_t* dgates;              // (rows, dgates_stride)  scratch: gradients of the pre-activations; order n, r, z, q
-  int64_t dgates_stride;          // at least 4H; reset gate before: 3H, there is no q
-  acc_t* panels;                  // scratch: x, the previous states and, reset gate before, r times them; packed as by
-                                  // `pack_columns`
-  acc_t* dweight_ih;              // (3H, I)  out; null where the gradients of the parameters are not asked for
-  acc_t* dweight_hh;              // (3H, H)  out; likewise
-  acc_t* dbias;                   // (4, dh_stride)  in, out: sums of the gate gradients; order n, r, z, q
-  acc_t* dbias_partial;           // (4, dh_stride)  scratch, zero: sums of the latest steps
-  scalar_t* const* dx;            // (rows)  out: the rows of dx; null where dx is not asked for
-  bool add_to_dx;                 // whether dx holds the other direction's part
+  const scalar_t* gates;  // (rows, 4, H) those of the chunk; reset gate before: (rows, 3, H); with norms: (rows,
+                          // 9 H + 16)
+  acc_t* dh;              // (B, dh_stride)
+  int64_t dh_stride;      // at least padded H
+  operand_t* dgates;      // (rows, dgates_stride)  scratch: gradients of the pre-activations; order n, r, z, q
+  int64_t dgates_stride;  // at least 4H; reset gate before: 3H, there is no q; with norms: 6H, n, r, z of W x,
+                          // then r, z, n of R h
+  int64_t dgates_of_h;    // column of dgates from which on they are those of R h: H, or 3H with norms
+  // With norms:
+  const acc_t* gains;    // (6, dh_stride)  as in FwdChunk
+  const acc_t* bias_hn;  // (dh_stride)
+  acc_t* da;             // (B, 4, dh_stride)  scratch: gradients of what the cell took, r, z, n, q, of the step
+  int64_t moment_rows;   // B
+  acc_t* moments;        // (threads, B, 2, 4)  scratch: of each thread's units, each normalisation: the sums of d and
+                         //                     d * hat, as in `norm_bwd`, of W x and of R h
+  acc_t* panels;         // scratch: x, the previous states and, reset gate before, r times them; packed as by
+                         // `pack_columns`
+  acc_t* dweight_ih;     // (3H, I)  out; null where the gradients of the parameters are not asked for
+  acc_t* dweight_hh;     // (3H, H)  out; likewise
+  int sums;              // of a unit: 4, or 10 with norms
+  acc_t* dbias;          // (sums, dh_stride)  in, out: sums of the gate gradients, order n, r, z, q; then those
+                         // of the gains
+  acc_t* dbias_partial;  // (sums, dh_stride)  scratch, zero: sums of the latest steps
+  scalar_t* const* dx;   // (rows)  out: the rows of dx; null where dx is not asked for
+  bool add_to_dx;        // whether dx holds the other direction's part
   DirectionMasks<acc_t> masks;
 };
 

@@ -42,6 +42,16 @@ void copy_rows(const From* source, int64_t source_stride, To* target, int64_t ta
   }
 }
 
+// The gains of a direction, gain_ih and gain_hh (3H) each, as (6, stride), zero beyond H.
+template <typename scalar_t, typename acc_t>
+void fill_gains(const at::Tensor* weights, int64_t H, acc_t* gains, int64_t stride) {
+  std::fill_n(gains, 6 * stride, acc_t(0));
+  for (int i = 0; i < 2; ++i) {
+    const at::Tensor gain = weights[i].contiguous();
+    copy_rows(gain.const_data_ptr<scalar_t>(), H, gains + 3 * i * stride, stride, 3, H);
+  }
+}
+
 // Runs `body` on the threads. Where they mostly waited for cores that other programs hold, `threads` becomes 1.
 template <typename Body>
 void run_chunk(int& threads, c10::ArrayRef<StepBarrier*> barriers, const Body& body) {

@@ -10,6 +10,7 @@
 #include "gradients_body.h"
 #include "kernels.h"
 #include "lanes_body.h"
+#include "layer_norm_body.h"
 #include "product_body.h"
 #include "reset_before_body.h"
 #include "step_barrier.h"
@@ -77,6 +78,7 @@ inline __attribute__((always_inline)) void prefetch_targets(const FwdChunk<scala
 template <typename scalar_t, typename operand_t, bool masked>
 void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
   if (!p.reset_after) return reset_before_fwd<masked>(p, thread, threads, barrier);
+  if (p.norms > 0) return layer_norm_fwd<masked>(p, thread, threads, barrier);
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
   const int64_t groups = (p.H + lanes - 1) / lanes;
@@ -154,6 +156,7 @@ inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, op
 template <typename scalar_t, typename operand_t, bool masked>
 void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
   if (!p.reset_after) return reset_before_bwd<masked>(p, thread, threads, barrier);
+  if (p.norms > 0) return layer_norm_bwd<masked>(p, thread, threads, barrier);
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
   constexpr int64_t values = packed_values<scalar_t, operand_t>;

@@ -30,14 +30,14 @@ inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_
   product_rows<vectors, start>(rows, a, a_stride, packed, K, bias, p.h_stride, out, vectors * lanes);
 }
 
-// W x and the biases of the chunk, for the groups [begin, end).
-template <typename scalar_t, typename operand_t>
+// W x of the chunk, for the groups [begin, end); and the biases, where it starts with them.
+template <Start start = Start::bias, typename scalar_t, typename operand_t>
 void multiply_input(const FwdChunk<scalar_t, operand_t>& p, int64_t begin, int64_t end) {
   constexpr int lanes = VectorMath<acc_type<scalar_t>>::lanes;
   for (int64_t group = begin; group < end; ++group) {
     for_each_tile<kTileRows<3>>(p.rows, [&](int64_t row, int64_t rows) {
-      multiply_units<3, Start::bias>(p, kThreeGates, p.weight_ih, p.I, group, rows, p.x + row * p.x_stride, p.x_stride,
-                                     p.input_gates + (group * p.rows + row) * 3 * lanes);
+      multiply_units<3, start>(p, kThreeGates, p.weight_ih, p.I, group, rows, p.x + row * p.x_stride, p.x_stride,
+                               p.input_gates + (group * p.rows + row) * 3 * lanes);
     });
   }
 }
@@ -100,7 +100,7 @@ inline __attribute__((always_inline)) void add_bias_sum(const BwdChunk<scalar_t,
 // Adds the thread's partial sums to the gradients of the biases, and clears them.
 template <typename scalar_t, typename operand_t>
 void flush_bias_sums(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit, int64_t last_unit) {
-  for (int gate = 0; gate < 4; ++gate) {
+  for (int gate = 0; gate < p.sums; ++gate) {
     for (int64_t i = gate * p.dh_stride + first_unit; i < gate * p.dh_stride + last_unit; ++i) {
       p.dbias[i] += p.dbias_partial[i];
       p.dbias_partial[i] = 0;
@@ -135,7 +135,7 @@ inline __attribute__((always_inline)) void add_recurrent_product(const BwdChunk<
   using acc_t = acc_type<scalar_t>;
   constexpr int64_t columns = kPanelColumns<acc_t>;
   constexpr int64_t lanes = VectorMath<acc_t>::lanes;
-  const operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + p.H;
+  const operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + p.dgates_of_h;
   acc_t* dh = p.dh + row * p.dh_stride + first_unit;
   const acc_t* no_bias = nullptr;
   if (!masked || p.masks.recurrent == nullptr) {

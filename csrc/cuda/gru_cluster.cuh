@@ -15,15 +15,36 @@ enum class Exchange {
   packets   // a group of any blocks of the grid, all of which run at the same time, by packets in global memory
 };
 
-// The operand type of the tensor core for tensors of T, and how many values a 32-bit word of it holds.
-template <typename T>
-struct OperandOf {
-  using type = T;
+// Float32 values that are multiplied on the FMA units, without rounding them before.
+struct ieee {
+  float value;
+};
+
+// By what a kernel is named: bfloat16, float16, float, whose operands on the tensor core are TF32, or ieee, for float.
+template <typename Name>
+struct TypesOf {
+  using Tensor = Name;
+  using Operand = Name;
+  using Math = FastMath;  // of the gates
 };
 template <>
-struct OperandOf<float> {
-  using type = tf32;
+struct TypesOf<float> {
+  using Tensor = float;
+  using Operand = tf32;
+  using Math = FastMath;
 };
+template <>
+struct TypesOf<ieee> {
+  using Tensor = float;
+  using Operand = ieee;
+  using Math = AccurateMath<float>;
+};
+template <typename Operand>
+constexpr bool kOnFmaUnits = false;
+template <>
+constexpr bool kOnFmaUnits<ieee> = true;
+
+// How many values a 32-bit word holds, of tensors or of operands.
 template <typename T>
 constexpr int kValuesPerWord = 4 / static_cast<int>(sizeof(T));
 
@@ -33,15 +54,17 @@ struct alignas(2 * sizeof(T)) Pair {
   T first, second;
 };
 
-// The operand words of a pair: one of two halves, or two of TF32.
-template <typename T>
+// The operand words of a pair: one of two halves, or two.
+template <typename Operand>
 struct PairWords {
-  static constexpr int count = 2 / kValuesPerWord<T>;
+  static constexpr int count = 2 / kValuesPerWord<Operand>;
   uint32_t word[count];
 
   GRU_DEVICE static PairWords of(float first, float second) {
     if constexpr (count == 1) {
-      return {{pack<T>(first, second)}};
+      return {{pack<Operand>(first, second)}};
+    } else if constexpr (kOnFmaUnits<Operand>) {
+      return {{float_bits(first), float_bits(second)}};
     } else {
       return {{tf32_bits(first), tf32_bits(second)}};
     }
@@ -72,13 +95,78 @@ GRU_DEVICE void store_pair(T* p, float first, float second, int count, bool pair
 }
 
 // Operand words as they were in memory to what the tensor core takes.
-template <typename T>
+template <typename Operand>
 GRU_DEVICE void to_operand(uint32_t (&words)[4]) {
-  if constexpr (kValuesPerWord<T> == 1) {
+  if constexpr (kValuesPerWord<Operand> == 1 && !kOnFmaUnits<Operand>) {
     GRU_UNROLL
     for (int i = 0; i < 4; ++i) words[i] = tf32_bits(float_of_bits(words[i]));
   }
 }
+
+// The A tiles of a warp, M rows of them: the first kRegisterTiles of a row in registers, the others in shared memory,
+// (M, kSharedTiles), kWarpSize apart.
+template <int kRegisterTiles, int kSharedTiles, int M, int N>
+GRU_DEVICE void keep_tile(uint32_t (&registers)[M][N][4], u32x4* overflow, int m, int tile, const uint32_t (&a)[4]) {
+  if (tile < kRegisterTiles) {
+    GRU_UNROLL
+    for (int i = 0; i < 4; ++i) registers[m][tile < kRegisterTiles ? tile : 0][i] = a[i];
+  } else {
+    store_shared(overflow + (m * kSharedTiles + tile - kRegisterTiles) * kWarpSize, u32x4{a[0], a[1], a[2], a[3]});
+  }
+}
+template <int kRegisterTiles, int kSharedTiles, int M, int N>
+GRU_DEVICE void load_tile(uint32_t (&a)[4], const uint32_t (&registers)[M][N][4], const u32x4* overflow, int m,
+                          int tile) {
+  if (tile < kRegisterTiles) {
+    GRU_UNROLL
+    for (int i = 0; i < 4; ++i) a[i] = registers[m][tile < kRegisterTiles ? tile : 0][i];
+  } else {
+    const u32x4 v = load_shared(overflow + (m * kSharedTiles + tile - kRegisterTiles) * kWarpSize);
+    a[0] = v.x, a[1] = v.y, a[2] = v.z, a[3] = v.w;
+  }
+}
+
+// Products on the FMA units, in the place of mma: M tiles of 16 units, kRows rows of the batch. The four threads of the
+// same g share out the columns of A: of every 16, the two of an even tile and the two of the odd one after it that
+// begin at 4c. Of tile t they hold, with column = 4c + 2 (t % 2),
+//   a[0] = A[g][column], a[1] = A[g + 8][column], a[2] = A[g][column + 1], a[3] = A[g + 8][column + 1]
+template <int M, int kRows>
+struct FmaSums {
+  float sum[M][2][kRows] = {};  // of units g and g + 8, over this thread's columns
+
+  // Adds the products of two tiles, an even one and the next, with 16 words of the rows, `pitch` apart.
+  GRU_DEVICE void add(const uint32_t (&a)[M][2][4], const uint32_t* rows, int pitch, int c) {
+    GRU_UNROLL
+    for (int row = 0; row < kRows; ++row) {
+      const u32x4 words = load_shared(reinterpret_cast<const u32x4*>(rows + row * pitch + 4 * c));
+      const float b[4] = {float_of_bits(words.x), float_of_bits(words.y), float_of_bits(words.z),
+                          float_of_bits(words.w)};
+      GRU_UNROLL
+      for (int m = 0; m < M; ++m) {
+        GRU_UNROLL
+        for (int i = 0; i < 8; ++i) sum[m][i % 2][row] += float_of_bits(a[m][i / 4][i % 4]) * b[i / 2];
+      }
+    }
+  }
+
+  // Adds to d the whole sums of tile m and of the n-th 8 rows that the tensor core would leave there. All threads of
+  // the warp call it: those of the same g exchange halves, then quarters.
+  GRU_DEVICE void add_to(float (&d)[4], int m, int n, int c) const {
+    GRU_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const auto of = [&](int row) { return sum[m][half][8 * n + row]; };
+      float four[4];
+      GRU_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        four[i] = (c < 2 ? of(i) : of(i + 4)) + shuffle_xor(c < 2 ? of(i + 4) : of(i), 2);
+      }
+      GRU_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        d[2 * half + i] += (c % 2 == 0 ? four[i] : four[i + 2]) + shuffle_xor(c % 2 == 0 ? four[i + 2] : four[i], 1);
+      }
+    }
+  }
+};
 
 // Copies kRows rows of kColumns values to shared memory, 4 words of padding after each, so that ldmatrix meets every
 // bank once; all threads of the block call it. `weights` is the first of them in a matrix of H columns, of which `rows`

@@ -33,11 +33,12 @@
 namespace gru_ext {
 namespace device {
 
-// T, Hidden, C, Rows, Warps: as in GruClusterFwdTraits. RegisterTiles: of the A tiles of 16 units of dL/dh, those that
-// are in registers; the others are in shared memory.
-template <typename T_, int Hidden, int C_, int Rows, int Warps, int RegisterTiles>
+// Name, Hidden, C, Rows, Warps: as in GruClusterFwdTraits. RegisterTiles: of the A tiles of 16 units of dL/dh, those
+// that are in registers; the others are in shared memory.
+template <typename Name, int Hidden, int C_, int Rows, int Warps, int RegisterTiles>
 struct GruClusterBwdTraits {
-  using T = T_;
+  using T = typename TypesOf<Name>::Tensor;
+  using Operand = typename TypesOf<Name>::Operand;
   static constexpr Exchange kExchange = C_ == 1 ? Exchange::none : Exchange::cluster;
   static constexpr int kHidden = Hidden, kC = C_, kRows = Rows, kWarps = Warps, kRegisterTiles = RegisterTiles;
   static constexpr int kThreads = Warps * kWarpSize;
@@ -46,7 +47,7 @@ struct GruClusterBwdTraits {
   static constexpr int kTileValues = 8 * kValuesPerWord<T>;  // gate rows in a tile
   static constexpr int kTiles = 3 * kUnits / kTileValues;    // A tiles in the direction of the gate rows
   static constexpr int kSharedTiles = kTiles - RegisterTiles;
-  static constexpr int kPassRows = Rows < 16 ? Rows : 16;  // rows whose sums are in registers at a time
+  static constexpr int kPassRows = Rows < 16 || kOnFmaUnits<Operand> ? 8 : 16;  // whose sums are in registers at a time
   static constexpr int kPairs = (kUnits / 2 * Rows + kThreads - 1) / kThreads;  // of a thread
   // Words between rows of dgates: tiles in twos, for ldmatrix, which meets every bank once.
   static constexpr int kPitch = (kTiles + kTiles % 2) * 8 + 4;
@@ -82,8 +83,8 @@ struct GruClusterBwdTraits {
 template <typename Traits>
 GRU_DEVICE void gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>& p) {
   using T = typename Traits::T;
-  using Operand = typename OperandOf<T>::type;
-  using Words = PairWords<T>;
+  using Operand = typename Traits::Operand;
+  using Words = PairWords<Operand>;
   constexpr int C = Traits::kC, kRows = Traits::kRows, kTiles = Traits::kTiles, kPitch = Traits::kPitch;
   constexpr int kUnits = Traits::kUnits, kUnitTiles = Traits::kUnitTiles, kPairs = Traits::kPairs;
   constexpr int kRegisterTiles = Traits::kRegisterTiles, kPartPitch = Traits::kPartPitch;
@@ -145,17 +146,12 @@ GRU_DEVICE void gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>& p
         } else {
           GRU_UNROLL
           for (int j = 0; j < 4; ++j) {
-            a[j] = load_shared(staged + (i + c + j / 2 * 4) * kStagePitch + tile_of_h(m) * 16 + g + j % 2 * 8);
+            const int row = kOnFmaUnits<Operand> ? i / 16 * 16 + 4 * c + i / 8 % 2 * 2 + j / 2 : i + c + j / 2 * 4;
+            a[j] = load_shared(staged + row * kStagePitch + tile_of_h(m) * 16 + g + j % 2 * 8);
           }
-          to_operand<T>(a);
+          to_operand<Operand>(a);
         }
-        if (tile < kRegisterTiles) {
-          GRU_UNROLL
-          for (int j = 0; j < 4; ++j) weights[m][tile < kRegisterTiles ? tile : 0][j] = a[j];
-        } else {
-          store_shared(overflow + (m * Traits::kSharedTiles + tile - kRegisterTiles) * kWarpSize,
-                       u32x4{a[0], a[1], a[2], a[3]});
-        }
+        keep_tile<kRegisterTiles, Traits::kSharedTiles>(weights, overflow, m, tile, a);
       }
     }
     block_barrier();
@@ -246,28 +242,38 @@ GRU_DEVICE void gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>& p
     for (int pass = 0; pass < kRows; pass += Traits::kPassRows) {
       constexpr int kColumns = Traits::kPassRows / 8;  // of D tiles
       float d[kUnitTiles][kColumns][4] = {};
-      GRU_UNROLL
-      for (int tile = 0; tile < kTiles; tile += 2) {
-        uint32_t b[kColumns][4];
+      if constexpr (kOnFmaUnits<Operand>) {
+        FmaSums<kUnitTiles, Traits::kPassRows> products;
         GRU_UNROLL
-        for (int n = 0; n < kColumns; ++n) {
-          ldmatrix_x4(b[n], operand + (pass + n * 8 + lane % 8) * kPitch + tile * 8 + lane / 8 * 4);
+        for (int tile = 0; tile < kTiles; tile += 2) {
+          uint32_t a[kUnitTiles][2][4];
+          GRU_UNROLL
+          for (int i = 0; i < 2 * kUnitTiles; ++i)
+            load_tile<kRegisterTiles, Traits::kSharedTiles>(a[i / 2][i % 2], weights, overflow, i / 2, tile + i % 2);
+          products.add(a, operand + pass * kPitch + tile * 8, kPitch, c);
         }
         GRU_UNROLL
-        for (int k = 0; k < 2 && tile + k < kTiles; ++k) {
+        for (int m = 0; m < kUnitTiles; ++m) {
           GRU_UNROLL
-          for (int m = 0; m < kUnitTiles; ++m) {
-            uint32_t a[4];
-            if (tile + k < kRegisterTiles) {
-              GRU_UNROLL
-              for (int i = 0; i < 4; ++i) a[i] = weights[m][tile + k < kRegisterTiles ? tile + k : 0][i];
-            } else {
-              const u32x4 v =
-                  load_shared(overflow + (m * Traits::kSharedTiles + tile + k - kRegisterTiles) * kWarpSize);
-              a[0] = v.x, a[1] = v.y, a[2] = v.z, a[3] = v.w;
-            }
+          for (int n = 0; n < kColumns; ++n) products.add_to(d[m][n], m, n, c);
+        }
+      } else {
+        GRU_UNROLL
+        for (int tile = 0; tile < kTiles; tile += 2) {
+          uint32_t b[kColumns][4];
+          GRU_UNROLL
+          for (int n = 0; n < kColumns; ++n) {
+            ldmatrix_x4(b[n], operand + (pass + n * 8 + lane % 8) * kPitch + tile * 8 + lane / 8 * 4);
+          }
+          GRU_UNROLL
+          for (int k = 0; k < 2 && tile + k < kTiles; ++k) {
             GRU_UNROLL
-            for (int n = 0; n < kColumns; ++n) mma<Operand>(d[m][n], a, b[n][2 * k], b[n][2 * k + 1]);
+            for (int m = 0; m < kUnitTiles; ++m) {
+              uint32_t a[4];
+              load_tile<kRegisterTiles, Traits::kSharedTiles>(a, weights, overflow, m, tile + k);
+              GRU_UNROLL
+              for (int n = 0; n < kColumns; ++n) mma<Operand>(d[m][n], a, b[n][2 * k], b[n][2 * k + 1]);
+            }
           }
         }
       }

@@ -61,3 +61,24 @@
 #define GRU_GROUP_BWD_TF32(X) \
   X( 512,  16,  8,  8, 12) X( 512,  16, 16,  8, 10) \
   X(1024,  64,  8,  8, 12)
+
+// In IEEE float32, on the FMA units, where more rows to a tile would gain nothing.
+#define GRU_CLUSTER_FWD_IEEE(X) \
+  X( 64,  1,  8,  4,  8)                        \
+  X(128,  2,  8,  8,  8) X(128,  2, 16,  8,  8) \
+  X(256,  8,  8,  8,  8) X(256,  8, 16,  8,  8) \
+  X(384, 12,  8,  8,  8) X(384, 12, 16,  8,  8) \
+  X(512, 16,  8,  8,  8) X(512, 16, 16,  8,  8)
+
+#define GRU_GROUP_FWD_IEEE(X) \
+  X( 512,  16,  8,  8,  8) X(1024,  64,  8,  8,  8)
+
+#define GRU_CLUSTER_BWD_IEEE(X) \
+  X( 64,  1,  8,  4, 24)                        \
+  X(128,  2,  8,  8, 24) X(128,  2, 16,  8, 24) \
+  X(256,  8,  8,  8, 12) X(256,  8, 16,  8, 12) \
+  X(384, 12,  8,  8,  8) X(384, 12, 16,  8,  8) \
+  X(512, 16,  8,  8,  5) X(512, 16, 16,  8,  4)
+
+#define GRU_GROUP_BWD_IEEE(X) \
+  X( 512,  16,  8,  8, 10) X(1024,  64,  8,  8, 10)

@@ -40,12 +40,14 @@
 namespace gru_ext {
 namespace device {
 
-// T: dtype of the tensors. Hidden: the largest H, a multiple of 16 C. RegisterTiles: of the A tiles of a warp, those
-// that are in registers; the others are in shared memory.
-template <typename T_, int Hidden, int C_, int Rows, int Warps, int RegisterTiles,
+// Name: of the types, see TypesOf. Hidden: the largest H, a multiple of 16 C. RegisterTiles: of the A tiles of a warp,
+// those that are in registers; the others are in shared memory.
+template <typename Name, int Hidden, int C_, int Rows, int Warps, int RegisterTiles,
           Exchange kExchange_ = C_ == 1 ? Exchange::none : Exchange::cluster>
 struct GruClusterFwdTraits {
-  using T = T_;
+  using T = typename TypesOf<Name>::Tensor;
+  using Operand = typename TypesOf<Name>::Operand;
+  using Math = typename TypesOf<Name>::Math;
   static constexpr Exchange kExchange = kExchange_;
   static constexpr int kHidden = Hidden, kC = C_, kRows = Rows, kWarps = Warps, kRegisterTiles = RegisterTiles;
   static constexpr int kThreads = Warps * kWarpSize;
@@ -56,7 +58,7 @@ struct GruClusterFwdTraits {
   static constexpr int kWords = Hidden / kValuesPerWord<T>;  // operand words of a row of h
   static constexpr int kTiles = kWords / 8 / kGroupWarps;    // A tiles of a warp and gate
   static constexpr int kSharedTiles = kTiles - RegisterTiles;
-  static constexpr int kPassRows = Rows < 16 ? Rows : 16;  // rows whose sums are in registers at a time
+  static constexpr int kPassRows = Rows < 16 || kOnFmaUnits<Operand> ? 8 : 16;  // whose sums are in registers at a time
   static constexpr int kPairs = (8 * Rows + kGroupThreads - 1) / kGroupThreads;  // of a thread
   static constexpr int kPitch = kWords + 4;  // words between rows of h: ldmatrix meets every bank once
   static constexpr int kSumPitch = 16 + 4;   // floats between rows of the sums: their writes meet every bank once
@@ -97,8 +99,9 @@ struct GruClusterFwdTraits {
 template <typename Traits, bool kSaveGates>
 GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p) {
   using T = typename Traits::T;
-  using Operand = typename OperandOf<T>::type;
-  using Words = PairWords<T>;
+  using Operand = typename Traits::Operand;
+  using Math = typename Traits::Math;
+  using Words = PairWords<Operand>;
   constexpr int C = Traits::kC, kRows = Traits::kRows, kTiles = Traits::kTiles, kPitch = Traits::kPitch;
   constexpr int kRegisterTiles = Traits::kRegisterTiles, kSumPitch = Traits::kSumPitch, kPairs = Traits::kPairs;
   constexpr int kGroupWarps = Traits::kGroupWarps, kStageTiles = Traits::kStageTiles;
@@ -156,15 +159,18 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
       for (int i = 0; i < kStageTiles; ++i) {
         const int tile = first + i;
         uint32_t a[4];
-        ldmatrix_x4(a, staged + (group * 16 + lane % 16) * kStagePitch + (part * kStageTiles + i) * 8 + lane / 16 * 4);
-        to_operand<T>(a);
-        if (tile < kRegisterTiles) {
+        if constexpr (kOnFmaUnits<Operand>) {
           GRU_UNROLL
-          for (int j = 0; j < 4; ++j) weights[gate][tile < kRegisterTiles ? tile : 0][j] = a[j];
+          for (int j = 0; j < 4; ++j) {
+            const int column = (part * kStageTiles + i / 2 * 2) * 8 + 4 * c + i % 2 * 2 + j / 2;
+            a[j] = load_shared(staged + (group * 16 + g + j % 2 * 8) * kStagePitch + column);
+          }
         } else {
-          store_shared(overflow + (gate * Traits::kSharedTiles + tile - kRegisterTiles) * kWarpSize,
-                       u32x4{a[0], a[1], a[2], a[3]});
+          ldmatrix_x4(a,
+                      staged + (group * 16 + lane % 16) * kStagePitch + (part * kStageTiles + i) * 8 + lane / 16 * 4);
+          to_operand<Operand>(a);
         }
+        keep_tile<kRegisterTiles, Traits::kSharedTiles>(weights, overflow, gate, tile, a);
       }
       block_barrier();
     }
@@ -290,29 +296,39 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
           for (int n = 0; n < kColumns; ++n) d[gate][n][2 * i] = d[gate][n][2 * i + 1] = b;
         }
       }
-      GRU_UNROLL
-      for (int tile = 0; tile < kTiles; tile += 2) {
-        uint32_t b[kColumns][4];
+      if constexpr (kOnFmaUnits<Operand>) {
+        FmaSums<3, Traits::kPassRows> products;
         GRU_UNROLL
-        for (int n = 0; n < kColumns; ++n) {
-          ldmatrix_x4(b[n], h + (pass + n * 8 + lane % 8) * kPitch + tile_of_h(tile) * 8 +
-                                lane / 8 * GRU_FAULT(misaligned, 4, 2));
+        for (int tile = 0; tile < kTiles; tile += 2) {
+          uint32_t a[3][2][4];
+          GRU_UNROLL
+          for (int i = 0; i < 6; ++i)
+            load_tile<kRegisterTiles, Traits::kSharedTiles>(a[i / 2][i % 2], weights, overflow, i / 2, tile + i % 2);
+          products.add(a, h + pass * kPitch + tile_of_h(tile) * 8, kPitch, c);
         }
         GRU_UNROLL
-        for (int k = 0; k < 2; ++k) {
+        for (int gate = 0; gate < 3; ++gate) {
           GRU_UNROLL
-          for (int gate = 0; gate < 3; ++gate) {
-            uint32_t a[4];
-            if (tile < kRegisterTiles) {
-              GRU_UNROLL
-              for (int i = 0; i < 4; ++i) a[i] = weights[gate][tile < kRegisterTiles ? tile + k : 0][i];
-            } else {
-              const u32x4 v =
-                  load_shared(overflow + (gate * Traits::kSharedTiles + tile + k - kRegisterTiles) * kWarpSize);
-              a[0] = v.x, a[1] = v.y, a[2] = v.z, a[3] = v.w;
-            }
+          for (int n = 0; n < kColumns; ++n) products.add_to(d[gate][n], gate, n, c);
+        }
+      } else {
+        GRU_UNROLL
+        for (int tile = 0; tile < kTiles; tile += 2) {
+          uint32_t b[kColumns][4];
+          GRU_UNROLL
+          for (int n = 0; n < kColumns; ++n) {
+            ldmatrix_x4(b[n], h + (pass + n * 8 + lane % 8) * kPitch + tile_of_h(tile) * 8 +
+                                  lane / 8 * GRU_FAULT(misaligned, 4, 2));
+          }
+          GRU_UNROLL
+          for (int k = 0; k < 2; ++k) {
             GRU_UNROLL
-            for (int n = 0; n < kColumns; ++n) mma<Operand>(d[gate][n], a, b[n][2 * k], b[n][2 * k + 1]);
+            for (int gate = 0; gate < 3; ++gate) {
+              uint32_t a[4];
+              load_tile<kRegisterTiles, Traits::kSharedTiles>(a, weights, overflow, gate, tile + k);
+              GRU_UNROLL
+              for (int n = 0; n < kColumns; ++n) mma<Operand>(d[gate][n], a, b[n][2 * k], b[n][2 * k + 1]);
+            }
           }
         }
       }
@@ -356,11 +372,10 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
             a[gate][1] += sum.second;
           }
         }
-        pair.h[0] = cell_fwd<FastMath>(to_acc(pair.a_x[0].first) + a[0][0], to_acc(pair.a_x[1].first) + a[1][0],
-                                       to_acc(pair.a_x[2].first), a[2][0], pair.h[0], gates[0]);
-        const float second =
-            cell_fwd<FastMath>(to_acc(pair.a_x[0].second) + a[0][1], to_acc(pair.a_x[1].second) + a[1][1],
-                               to_acc(pair.a_x[2].second), a[2][1], pair.h[1], gates[1]);
+        pair.h[0] = cell_fwd<Math>(to_acc(pair.a_x[0].first) + a[0][0], to_acc(pair.a_x[1].first) + a[1][0],
+                                   to_acc(pair.a_x[2].first), a[2][0], pair.h[0], gates[0]);
+        const float second = cell_fwd<Math>(to_acc(pair.a_x[0].second) + a[0][1], to_acc(pair.a_x[1].second) + a[1][1],
+                                            to_acc(pair.a_x[2].second), a[2][1], pair.h[1], gates[1]);
         if (count == 2) pair.h[1] = second;
       }
 

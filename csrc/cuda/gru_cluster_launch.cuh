@@ -120,28 +120,32 @@ const char* launch_gru_group_bwd(const GruClusterBwdParams<typename Traits::T>& 
 
 template <typename Traits>
 GruClusterKernel<GruClusterFwdParams<typename Traits::T>> gru_cluster_fwd_entry() {
-  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, /*packet_bytes=*/0,
+  return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kHidden, Traits::kC, Traits::kRows,
+           Traits::kOverflowBytes, /*packet_bytes=*/0,
            [] { return resident_clusters<Traits>((const void*)device::gru_cluster_fwd_kernel<Traits, true>); }},
           launch_gru_cluster_fwd<Traits>};
 }
 
 template <typename Traits>
 GruClusterKernel<GruClusterFwdParams<typename Traits::T>> gru_group_fwd_entry() {
-  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, Traits::kPacketBytes,
+  return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kHidden, Traits::kC, Traits::kRows,
+           Traits::kOverflowBytes, Traits::kPacketBytes,
            [] { return resident_clusters<Traits>((const void*)device::gru_group_fwd_kernel<Traits, true>); }},
           launch_gru_group_fwd<Traits>};
 }
 
 template <typename Traits>
 GruClusterKernel<GruClusterBwdParams<typename Traits::T>> gru_cluster_bwd_entry() {
-  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, /*packet_bytes=*/0,
+  return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kHidden, Traits::kC, Traits::kRows,
+           Traits::kOverflowBytes, /*packet_bytes=*/0,
            [] { return resident_clusters<Traits>((const void*)device::gru_cluster_bwd_kernel<Traits>); }},
           launch_gru_cluster_bwd<Traits>};
 }
 
 template <typename Traits>
 GruClusterKernel<GruClusterBwdParams<typename Traits::T>> gru_group_bwd_entry() {
-  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, Traits::kPacketBytes,
+  return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kHidden, Traits::kC, Traits::kRows,
+           Traits::kOverflowBytes, Traits::kPacketBytes,
            [] { return resident_clusters<Traits>((const void*)device::gru_group_bwd_kernel<Traits>); }},
           launch_gru_group_bwd<Traits>};
 }

@@ -37,11 +37,12 @@
 namespace gru_ext {
 namespace device {
 
-// T, Hidden, Rows, Warps: as in GruClusterFwdTraits; C: the blocks of a group. RegisterTiles: of the A tiles of a warp
-// and gate, those that are in registers; the others are in shared memory.
-template <typename T_, int Hidden, int C_, int Rows, int Warps, int RegisterTiles>
+// Name, Hidden, Rows, Warps: as in GruClusterFwdTraits; C: the blocks of a group. RegisterTiles: of the A tiles of a
+// warp and gate, those that are in registers; the others are in shared memory.
+template <typename Name, int Hidden, int C_, int Rows, int Warps, int RegisterTiles>
 struct GruGroupBwdTraits {
-  using T = T_;
+  using T = typename TypesOf<Name>::Tensor;
+  using Operand = typename TypesOf<Name>::Operand;
   static constexpr Exchange kExchange = Exchange::packets;
   static constexpr int kHidden = Hidden, kC = C_, kRows = Rows, kWarps = Warps, kRegisterTiles = RegisterTiles;
   static constexpr int kThreads = Warps * kWarpSize;
@@ -53,7 +54,7 @@ struct GruGroupBwdTraits {
   static constexpr int kWords = Hidden / kValuesPerWord<T>;          // operand words of a row of one gate's gradients
   static constexpr int kTiles = Hidden / kTileValues / kGroupWarps;  // A tiles of a warp and gate
   static constexpr int kSharedTiles = kTiles - RegisterTiles;
-  static constexpr int kPassRows = Rows < 16 ? Rows : 16;  // rows whose sums are in registers at a time
+  static constexpr int kPassRows = Rows < 16 || kOnFmaUnits<Operand> ? 8 : 16;  // whose sums are in registers at a time
   static constexpr int kPairs = (8 * Rows + kGroupThreads - 1) / kGroupThreads;  // of a thread
   static constexpr int kPitch = 3 * kWords + 4;  // words between rows of the gate gradients: ldmatrix meets every
                                                  // bank once
@@ -94,8 +95,8 @@ template <typename Traits>
 GRU_KERNEL(Traits::kThreads, 1)
 gru_group_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
   using T = typename Traits::T;
-  using Operand = typename OperandOf<T>::type;
-  using Words = PairWords<T>;
+  using Operand = typename Traits::Operand;
+  using Words = PairWords<Operand>;
   constexpr int C = Traits::kC, kRows = Traits::kRows, kTiles = Traits::kTiles, kPitch = Traits::kPitch;
   constexpr int kRegisterTiles = Traits::kRegisterTiles, kSumPitch = Traits::kSumPitch, kPairs = Traits::kPairs;
   constexpr int kGroupWarps = Traits::kGroupWarps, kStageTiles = Traits::kStageTiles, kWords = Traits::kWords;
@@ -143,17 +144,12 @@ gru_group_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
         } else {
           GRU_UNROLL
           for (int j = 0; j < 4; ++j) {
-            a[j] = load_shared(staged + (row_of_stage + c + j / 2 * 4) * kStagePitch + group * 16 + g + j % 2 * 8);
+            const int row_of_tile = kOnFmaUnits<Operand> ? 4 * c + i % 2 * 2 + j / 2 - i % 2 * 8 : c + j / 2 * 4;
+            a[j] = load_shared(staged + (row_of_stage + row_of_tile) * kStagePitch + group * 16 + g + j % 2 * 8);
           }
-          to_operand<T>(a);
+          to_operand<Operand>(a);
         }
-        if (tile < kRegisterTiles) {
-          GRU_UNROLL
-          for (int j = 0; j < 4; ++j) weights[gate][tile < kRegisterTiles ? tile : 0][j] = a[j];
-        } else {
-          store_shared(overflow + (gate * Traits::kSharedTiles + tile - kRegisterTiles) * kWarpSize,
-                       u32x4{a[0], a[1], a[2], a[3]});
-        }
+        keep_tile<kRegisterTiles, Traits::kSharedTiles>(weights, overflow, gate, tile, a);
       }
       block_barrier();
     }
@@ -208,29 +204,40 @@ gru_group_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
       for (int pass = 0; pass < kRows; pass += Traits::kPassRows) {
         constexpr int kColumns = Traits::kPassRows / 8;  // of D tiles
         float d[3][kColumns][4] = {};                    // by gate, so that one mma need not wait for another
-        GRU_UNROLL
-        for (int tile = 0; tile < kTiles; tile += 2) {
+        const auto tile_of_dgates = [&](int gate, int tile) { return gate * kWords + tile_of_gate(tile) * 8; };
+        if constexpr (kOnFmaUnits<Operand>) {
+          FmaSums<1, Traits::kPassRows> products;
           GRU_UNROLL
-          for (int gate = 0; gate < 3; ++gate) {
-            uint32_t b[kColumns][4];
+          for (int tile = 0; tile < kTiles; tile += 2) {
             GRU_UNROLL
-            for (int n = 0; n < kColumns; ++n) {
-              ldmatrix_x4(b[n], dgates + (pass + n * 8 + lane % 8) * kPitch + gate * kWords + tile_of_gate(tile) * 8 +
-                                    lane / 8 * 4);
+            for (int gate = 0; gate < 3; ++gate) {
+              uint32_t a[1][2][4];
+              GRU_UNROLL
+              for (int i = 0; i < 2; ++i)
+                load_tile<kRegisterTiles, Traits::kSharedTiles>(a[0][i], weights, overflow, gate, tile + i);
+              products.add(a, dgates + pass * kPitch + tile_of_dgates(gate, tile), kPitch, c);
             }
+          }
+          GRU_UNROLL
+          for (int n = 0; n < kColumns; ++n) products.add_to(d[0][n], 0, n, c);
+        } else {
+          GRU_UNROLL
+          for (int tile = 0; tile < kTiles; tile += 2) {
             GRU_UNROLL
-            for (int k = 0; k < 2; ++k) {
-              uint32_t a[4];
-              if (tile < kRegisterTiles) {
-                GRU_UNROLL
-                for (int i = 0; i < 4; ++i) a[i] = weights[gate][tile < kRegisterTiles ? tile + k : 0][i];
-              } else {
-                const u32x4 v =
-                    load_shared(overflow + (gate * Traits::kSharedTiles + tile + k - kRegisterTiles) * kWarpSize);
-                a[0] = v.x, a[1] = v.y, a[2] = v.z, a[3] = v.w;
+            for (int gate = 0; gate < 3; ++gate) {
+              uint32_t b[kColumns][4];
+              GRU_UNROLL
+              for (int n = 0; n < kColumns; ++n) {
+                ldmatrix_x4(b[n],
+                            dgates + (pass + n * 8 + lane % 8) * kPitch + tile_of_dgates(gate, tile) + lane / 8 * 4);
               }
               GRU_UNROLL
-              for (int n = 0; n < kColumns; ++n) mma<Operand>(d[gate][n], a, b[n][2 * k], b[n][2 * k + 1]);
+              for (int k = 0; k < 2; ++k) {
+                uint32_t a[4];
+                load_tile<kRegisterTiles, Traits::kSharedTiles>(a, weights, overflow, gate, tile + k);
+                GRU_UNROLL
+                for (int n = 0; n < kColumns; ++n) mma<Operand>(d[gate][n], a, b[n][2 * k], b[n][2 * k + 1]);
+              }
             }
           }
         }

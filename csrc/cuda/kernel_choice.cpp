@@ -11,6 +11,7 @@
 #include <limits>
 #include <map>
 #include <mutex>
+#include <type_traits>
 #include <utility>
 
 #include "products.h"
@@ -20,13 +21,21 @@ namespace {
 
 constexpr at::ScalarType kClusterDtypes[] = {at::kBFloat16, at::kHalf, at::kFloat};
 
+template <typename Kernels>
+void append(std::vector<const ClusterKernel*>& pointers, const Kernels& kernels) {
+  for (const ClusterKernel& kernel : kernels) pointers.push_back(&kernel);
+}
+
 template <typename scalar_t>
 std::vector<const ClusterKernel*> kernels_of(Pass pass) {
   std::vector<const ClusterKernel*> pointers;
-  const auto append = [&](const auto& kernels) {
-    for (const ClusterKernel& kernel : kernels) pointers.push_back(&kernel);
-  };
-  pass == Pass::forward ? append(gru_cluster_fwd_kernels<scalar_t>()) : append(gru_cluster_bwd_kernels<scalar_t>());
+  if (pass == Pass::forward) {
+    append(pointers, gru_cluster_fwd_kernels<scalar_t>());
+    if constexpr (std::is_same_v<scalar_t, float>) append(pointers, gru_cluster_fwd_ieee_kernels());
+  } else {
+    append(pointers, gru_cluster_bwd_kernels<scalar_t>());
+    if constexpr (std::is_same_v<scalar_t, float>) append(pointers, gru_cluster_bwd_ieee_kernels());
+  }
   return pointers;
 }
 
@@ -86,6 +95,7 @@ KernelRecord& record_of(DeviceRecord& device, const ClusterKernel& kernel) {
 
 constexpr double kForwardStep = 300, kBackwardStep = 500;  // barriers, gates and latencies that nothing hides
 constexpr double kMultiplyAdds = 1270;                     // a cycle and multiprocessor, of 16-bit values
+constexpr double kFmaMultiplyAdds = 100;                   // likewise, on the FMA units
 constexpr double kSharedBytes = 128;                       // read a cycle from shared memory
 constexpr double kExchangeLatency = 250;
 constexpr double kExchangeBytes = 12;   // a cycle that a multiprocessor receives from others of its cluster
@@ -103,11 +113,12 @@ int64_t clusters_of(const KernelQuery& query, const ClusterKernel& kernel) {
 }
 
 double step_cycles(const KernelQuery& query, const ClusterKernel& kernel) {
-  const bool tf32 = query.dtype == at::kFloat, forward = query.pass == Pass::forward;
+  const bool forward = query.pass == Pass::forward, is_float = query.dtype == at::kFloat;
   const double H = kernel.hidden, rows = kernel.rows, C = kernel.blocks;
-  const double products = 3 * H * H * rows / (C * kMultiplyAdds) * (tf32 ? 2 : 1);
-  const double overflow = kernel.overflow_bytes * std::ceil(rows / 16) / kSharedBytes;
-  const double bytes_a_unit = forward && !tf32 ? 2 : 4;
+  const double multiply_adds = kernel.ieee ? kFmaMultiplyAdds : is_float ? kMultiplyAdds / 2 : kMultiplyAdds;
+  const double products = 3 * H * H * rows / (C * multiply_adds);
+  const double overflow = kernel.overflow_bytes * std::ceil(rows / (kernel.ieee ? 8 : 16)) / kSharedBytes;
+  const double bytes_a_unit = forward && !is_float ? 2 : 4;
   const double bytes = bytes_a_unit * H * rows;
   const double exchange = kernel.packet_bytes > 0 ? kPacketLatency + kernel.packet_bytes / 2 / kPacketBytes
                           : C > 1                 ? kExchangeLatency + bytes / kExchangeBytes
@@ -130,14 +141,14 @@ double stepwise_seconds(const KernelQuery& query) {
 
 // Those that can serve a call, the fastest first; `why_not` tells why there are none.
 std::vector<Candidate> candidates(const KernelQuery& query, std::string& why_not) {
-  const std::vector<const ClusterKernel*> all = all_kernels(query.pass, query.dtype);
+  std::vector<const ClusterKernel*> all = all_kernels(query.pass, query.dtype);
   if (all.empty()) {
     why_not = "the cluster kernels have no float64";
     return {};
   }
-  if (query.dtype == at::kFloat && !rnn_allows_tf32()) {
-    why_not = "the cluster kernels multiply float32 in TF32, which torch's switch for cuDNN's RNNs forbids";
-    return {};
+  if (!rnn_allows_tf32()) {
+    const auto needs_tf32 = [&](const ClusterKernel* kernel) { return query.dtype == at::kFloat && !kernel->ieee; };
+    all.erase(std::remove_if(all.begin(), all.end(), needs_tf32), all.end());
   }
   if (query.packed && query.capturing) {
     why_not = "a CUDA graph is captured, and the cluster kernels' copy of the lengths of a packed batch cannot be";
@@ -214,8 +225,8 @@ KernelChoice choose_kernels(const KernelQuery& query) {
 }
 
 std::string name_of(const ClusterKernel& kernel) {
-  return words("%s_H%d_C%d_rows%d", kernel.packet_bytes > 0 ? "group" : "cluster", kernel.hidden, kernel.blocks,
-               kernel.rows);
+  return words("%s_H%d_C%d_rows%d%s", kernel.packet_bytes > 0 ? "group" : "cluster", kernel.hidden, kernel.blocks,
+               kernel.rows, kernel.ieee ? "_ieee" : "");
 }
 
 void mark_tested(const ClusterKernel& kernel) {

@@ -27,6 +27,7 @@ const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p
 // An instantiation of a cluster-persistent or group-persistent kernel, see gru_cluster_configs.h. A group is as many
 // blocks of the grid as a launch has the device run at the same time; here "cluster" means either.
 struct ClusterKernel {
+  bool ieee;           // float32 on the FMA units; else the tensor core
   int hidden;          // the largest H
   int blocks;          // of a cluster
   int rows;            // of a tile of the batch
@@ -46,6 +47,9 @@ template <typename scalar_t>
 const std::vector<GruClusterKernel<GruClusterFwdParams<scalar_t>>>& gru_cluster_fwd_kernels();
 template <typename scalar_t>
 const std::vector<GruClusterKernel<GruClusterBwdParams<scalar_t>>>& gru_cluster_bwd_kernels();
+// The same for float, multiplied as it is.
+const std::vector<GruClusterKernel<GruClusterFwdParams<float>>>& gru_cluster_fwd_ieee_kernels();
+const std::vector<GruClusterKernel<GruClusterBwdParams<float>>>& gru_cluster_bwd_ieee_kernels();
 
 // device.cu: what the host asks of the current device.
 

@@ -44,6 +44,12 @@ Tensor new_state(const Sequence& s, const std::optional<Tensor>& given, const at
                            : at::zeros({s.D, s.B, s.H}, options);
 }
 
+void check_has_kernels(const Layer& layer) {
+  TORCH_CHECK_NOT_IMPLEMENTED(layer.variant.layer_norm == 0,
+                              "gru: expected layer_norm=0 of CUDA tensors: layer-normalised gates have kernels for CPUs"
+                              " only; gru_ext.GRU runs them on a GPU by plain PyTorch operations");
+}
+
 Tensor contiguous_or_undefined(const std::optional<Tensor>& given) {
   return given.has_value() ? given->contiguous() : Tensor();
 }
@@ -52,6 +58,7 @@ Tensor contiguous_or_undefined(const std::optional<Tensor>& given) {
 
 std::optional<FwdResult> layer_fwd(const ClusterKernel* kernel, const Sequence& s, const Layer& layer, bool save_gates,
                                    bool save_y, Stream stream, const char*& error) {
+  check_has_kernels(layer);
   const Tensor& x = layer.x;
   const auto options = x.options();
   const auto none = [&] { return at::empty({0}, options); };
@@ -79,6 +86,7 @@ std::optional<FwdResult> layer_fwd(const ClusterKernel* kernel, const Sequence& 
 std::optional<BwdResult> layer_bwd(const ClusterKernel* kernel, const Sequence& s, const std::optional<Tensor>& dy,
                                    const std::optional<Tensor>& dh_n, const Layer& layer, const Tensor& y,
                                    const Tensor& gates, Need need, Stream stream, const char*& error) {
+  check_has_kernels(layer);
   const Tensor& x = layer.x;
   const auto dtype = x.scalar_type();
   const auto acc_options = x.options().dtype(acc_dtype_of(dtype));

@@ -6,7 +6,7 @@ Letters: I input, H hidden, L layers, D directions (1 or 2).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Arguments of a GRU that torch.nn.GRU has not, and that are converted or make no difference after eval().
 _CONVERTED = ("save", "outputs", "reset_after", "recurrent_dropout", "candidate_dropout", "weight_dropout")
-WEIGHT_KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class Direction(NamedTuple):
@@ -31,6 +30,8 @@ class Direction(NamedTuple):
     weight_hh: Tensor  # (3H, H)
     bias_ih: Tensor | None = None  # (3H); both biases or neither
     bias_hh: Tensor | None = None  # (3H)
+    gain_ih: Tensor | None = None  # (3H); both gains with layer_norm, else neither
+    gain_hh: Tensor | None = None  # (3H)
 
 
 def swap_r_and_z(weight: Tensor) -> Tensor:
@@ -39,8 +40,8 @@ def swap_r_and_z(weight: Tensor) -> Tensor:
     return torch.cat([z, r, n])
 
 
-def layers_of(function: str, gru: GRU | nn.GRU) -> list[list[Direction]]:
-    """The directions of each layer; detached, not copied.
+def layers_of(function: str, gru: GRU | nn.GRU, converted: Collection[str] = ()) -> list[list[Direction]]:
+    """The directions of each layer; detached, not copied. ``converted``: what the caller takes of ``beyond_torch``.
 
     Raises:
         TypeError: not exactly a ``gru_ext.GRU`` or ``torch.nn.GRU``, or its parameters are not plain ones of its own.
@@ -50,12 +51,15 @@ def layers_of(function: str, gru: GRU | nn.GRU) -> list[list[Direction]]:
         raise TypeError(f"{function}: expected gru of type gru_ext.GRU or torch.nn.GRU, got {type(gru).__name__}")
     for name, default in GRU.beyond_torch.items():
         value = getattr(gru, name, default)
-        if name not in _CONVERTED and value != default:
+        if name not in (*_CONVERTED, *converted) and value != default:
             raise ValueError(f"{function}: expected gru with {name}={default!r}, got {name}={value!r}")
     directions = 2 if gru.bidirectional else 1
-    names = _names(gru.num_layers, directions, gru.bias)
-    check_plain(gru, [name for direction in names for name in direction])
-    found = [Direction(*(getattr(gru, name).detach() for name in direction)) for direction in names]
+    kinds = Direction._fields[: 4 if gru.bias else 2]
+    if getattr(gru, "layer_norm", False) is not False:
+        kinds += Direction._fields[4:]
+    suffixes = _suffixes(gru.num_layers, directions)
+    check_plain(gru, [kind + suffix for suffix in suffixes for kind in kinds])
+    found = [Direction(**{kind: getattr(gru, kind + suffix).detach() for kind in kinds}) for suffix in suffixes]
     return [found[i : i + directions] for i in range(0, len(found), directions)]
 
 
@@ -75,12 +79,11 @@ def make_gru(layers: Sequence[Sequence[Direction]], **arguments: Any) -> GRU:
             dtype=first.weight_ih.dtype,
             **arguments,
         )
-    names = _names(len(layers), len(layers[0]), bias)
     directions = [direction for layer in layers for direction in layer]
     state = {
-        name: tensor.contiguous()
-        for direction_names, direction in zip(names, directions, strict=True)
-        for name, tensor in zip(direction_names, direction, strict=False)  # the names stop before absent biases
+        kind + suffix: tensor.contiguous()
+        for suffix, direction in zip(_suffixes(len(layers), len(layers[0])), directions, strict=True)
+        for kind, tensor in direction._asdict().items()
         if tensor is not None
     }
     gru.load_state_dict(state, assign=True)
@@ -148,10 +151,6 @@ def as_array(tensor: Tensor) -> numpy.ndarray[Any, Any]:
     return array
 
 
-def _names(num_layers: int, directions: int, bias: bool) -> list[list[str]]:
-    """Of the parameters of each direction of each layer, in the order of the module."""
-    return [
-        [f"{kind}_l{layer}{suffix}" for kind in WEIGHT_KINDS[: 4 if bias else 2]]
-        for layer in range(num_layers)
-        for suffix in ("", "_reverse")[:directions]
-    ]
+def _suffixes(num_layers: int, directions: int) -> list[str]:
+    """Of the names of the parameters of each direction of each layer, in the order of the module."""
+    return [f"_l{layer}{suffix}" for layer in range(num_layers) for suffix in ("", "_reverse")[:directions]]

@@ -8,7 +8,8 @@ haste stores, for its one layer and direction, ``kernel`` (I, 3H), ``recurrent_k
     g  = tanh(W_g x + r * (R_g h + c_g) + b_g)
     h' = z * h + (1 - z) * g
 
-which is the recurrence of ``torch.nn.GRU``.
+which is the recurrence of ``torch.nn.GRU``. Its ``LayerNormGRU`` has ``gamma`` (2, 3H) too and normalises W x and R h,
+all three gates together (frameworks/pytorch/layer_norm_gru.py), which is ``layer_norm="joint"``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gru_ext.convert.directions import (
@@ -30,53 +32,67 @@ from gru_ext.convert.directions import (
 from gru_ext.modules import GRU
 
 _NAMES = ("kernel", "recurrent_kernel", "bias", "recurrent_bias")
+_NORM_NAMES = (*_NAMES, "gamma")
 
 
 def from_haste(weights: Mapping[str, Any], *, batch_first: bool = False) -> GRU:
-    """The GRU with the weights of a ``haste_pytorch.GRU``.
+    """The GRU with the weights of a ``haste_pytorch.GRU``, or of a ``haste_pytorch.LayerNormGRU``: those with a gamma.
 
     haste's ``zoneout`` and its ``dropout`` of the recurrent weights are not in its weights, nor in what is returned;
     with ``zoneout``, haste differs in inference too.
 
     Args:
         weights: its ``state_dict()``, or arrays of these names: ``kernel`` (I, 3H), ``recurrent_kernel`` (H, 3H),
-            ``bias`` (3H), ``recurrent_bias`` (3H); float32, float64, bfloat16 or float16, all of one dtype. Copied.
+            ``bias`` (3H), ``recurrent_bias`` (3H) and, of a LayerNormGRU, ``gamma`` (2, 3H); float32, float64, bfloat16
+            or float16, all of one dtype. Copied.
         batch_first: as of ``GRU``.
 
     Raises:
         ValueError: a name, a shape or a dtype is another.
     """
-    if set(weights) != set(_NAMES):
-        raise ValueError(f"from_haste: expected weights with the names {', '.join(_NAMES)}, got {', '.join(weights)}")
+    if set(weights) not in (set(_NAMES), set(_NORM_NAMES)):
+        raise ValueError(
+            f"from_haste: expected weights with the names {', '.join(_NAMES)} and, of a LayerNormGRU, gamma, got"
+            f" {', '.join(weights)}"
+        )
     kernel, recurrent, bias, recurrent_bias = (as_tensor("from_haste", name, weights[name]) for name in _NAMES)
     hidden = recurrent.shape[0]
     check_array("from_haste", "recurrent_kernel", recurrent, "(H, 3H)", (hidden, 3 * hidden))
     check_array("from_haste", "kernel", kernel, "(I, 3H)", (kernel.shape[0], 3 * hidden))
     for name, tensor in (("bias", bias), ("recurrent_bias", recurrent_bias)):
         check_array("from_haste", name, tensor, "(3H)", (3 * hidden,))
-    layers = [[Direction(*(swap_r_and_z(t) for t in (kernel.t(), recurrent.t(), bias, recurrent_bias)))]]
+    tensors = [kernel.t(), recurrent.t(), bias, recurrent_bias]
+    if "gamma" in weights:
+        gamma = as_tensor("from_haste", "gamma", weights["gamma"])
+        check_array("from_haste", "gamma", gamma, "(2, 3H)", (2, 3 * hidden))
+        tensors += [gamma[0], gamma[1]]
+    layers = [[Direction(*map(swap_r_and_z, tensors))]]
     check_layers("from_haste", layers)
-    return make_gru(layers, batch_first=batch_first)
+    return make_gru(layers, batch_first=batch_first, layer_norm="joint" if "gamma" in weights else False)
 
 
 def to_haste(gru: GRU | nn.GRU) -> dict[str, Tensor]:
     """The weights of a GRU as ``haste_pytorch.GRU.load_state_dict`` takes them; copies. See ``from_haste``.
 
-    A GRU without biases gets biases of zero.
+    Those of a GRU with ``layer_norm="joint"`` are for ``haste_pytorch.LayerNormGRU``. A GRU without biases gets biases
+    of zero.
 
     Raises:
         TypeError: not a GRU with plain parameters.
-        ValueError: it has several layers, both directions or ``reset_after=False``.
+        ValueError: it has several layers, both directions, ``reset_after=False`` or ``layer_norm=True``.
     """
-    layers = layers_of("to_haste", gru)
+    layers = layers_of("to_haste", gru, converted=("layer_norm",))
     if isinstance(gru, GRU) and not gru.reset_after:
         raise ValueError("to_haste: expected gru with reset_after=True, as haste's is, got reset_after=False")
+    if isinstance(gru, GRU) and gru.layer_norm is True:
+        raise ValueError('to_haste: expected gru with layer_norm="joint", as haste\'s is, or False, got True')
     if len(layers) > 1 or len(layers[0]) > 1:
         raise ValueError(
             f"to_haste: expected gru of one layer and one direction, got L = {len(layers)}, D = {len(layers[0])}"
         )
-    ((weight_ih, weight_hh, bias_ih, bias_hh),) = layers[0]
+    ((weight_ih, weight_hh, bias_ih, bias_hh, *gains),) = layers[0]
     zeros = weight_hh.new_zeros(weight_hh.shape[0])
     biases = [zeros if bias is None else swap_r_and_z(bias) for bias in (bias_ih, bias_hh)]
     kernels = [swap_r_and_z(weight).t().contiguous() for weight in (weight_ih, weight_hh)]
-    return dict(zip(_NAMES, [*kernels, *biases], strict=True))
+    gamma = [swap_r_and_z(gain) for gain in gains if gain is not None]
+    return dict(zip(_NORM_NAMES, [*kernels, *biases, *([torch.stack(gamma)] if gamma else [])], strict=False))

@@ -227,7 +227,7 @@ def _arrays(function: str, gru: GRU | nn.GRU | Reversed) -> list[list[numpy.ndar
     layers = []
     for layer in layers_of(function, source):
         tensors: list[Tensor] = []
-        for weight_ih, weight_hh, bias_ih, bias_hh in layer:
+        for weight_ih, weight_hh, bias_ih, bias_hh, *_ in layer:
             tensors += [swap_r_and_z(weight_ih).t(), swap_r_and_z(weight_hh).t()]
             if bias_ih is not None and bias_hh is not None:
                 if reset_after:

@@ -47,7 +47,7 @@ def to_onnx_weights(gru: GRU | nn.GRU) -> list[dict[str, Tensor]]:
     layers = []
     for layer in layers_of("to_onnx_weights", gru):
         parts: dict[str, list[Tensor]] = {name: [] for name in _WEIGHT_INPUTS}
-        for weight_ih, weight_hh, bias_ih, bias_hh in layer:
+        for weight_ih, weight_hh, bias_ih, bias_hh, *_ in layer:
             parts["W"].append(swap_r_and_z(weight_ih))
             parts["R"].append(swap_r_and_z(weight_hh))
             if bias_ih is not None and bias_hh is not None:

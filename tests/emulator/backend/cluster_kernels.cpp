@@ -156,22 +156,26 @@ const char* run_group_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stre
 
 template <typename Traits>
 GruClusterKernel<GruClusterFwdParams<typename Traits::T>> fwd_entry() {
-  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, /*packet_bytes=*/0, resident<Traits>},
+  return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kHidden, Traits::kC, Traits::kRows,
+           Traits::kOverflowBytes, /*packet_bytes=*/0, resident<Traits>},
           run_fwd<Traits>};
 }
 template <typename Traits>
 GruClusterKernel<GruClusterFwdParams<typename Traits::T>> group_fwd_entry() {
-  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, Traits::kPacketBytes, resident<Traits>},
+  return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kHidden, Traits::kC, Traits::kRows,
+           Traits::kOverflowBytes, Traits::kPacketBytes, resident<Traits>},
           run_group_fwd<Traits>};
 }
 template <typename Traits>
 GruClusterKernel<GruClusterBwdParams<typename Traits::T>> bwd_entry() {
-  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, /*packet_bytes=*/0, resident<Traits>},
+  return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kHidden, Traits::kC, Traits::kRows,
+           Traits::kOverflowBytes, /*packet_bytes=*/0, resident<Traits>},
           run_bwd<Traits>};
 }
 template <typename Traits>
 GruClusterKernel<GruClusterBwdParams<typename Traits::T>> group_bwd_entry() {
-  return {{Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes, Traits::kPacketBytes, resident<Traits>},
+  return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kHidden, Traits::kC, Traits::kRows,
+           Traits::kOverflowBytes, Traits::kPacketBytes, resident<Traits>},
           run_group_bwd<Traits>};
 }
 
@@ -204,5 +208,20 @@ GRU_KERNELS(float16, gru_cluster_fwd_kernels, GruClusterFwdParams, GRU_FWD_16BIT
 GRU_KERNELS(float16, gru_cluster_bwd_kernels, GruClusterBwdParams, GRU_BWD_16BIT)
 GRU_KERNELS(float, gru_cluster_fwd_kernels, GruClusterFwdParams, GRU_FWD_TF32)
 GRU_KERNELS(float, gru_cluster_bwd_kernels, GruClusterBwdParams, GRU_BWD_TF32)
+
+const std::vector<GruClusterKernel<GruClusterFwdParams<float>>>& gru_cluster_fwd_ieee_kernels() {
+  using device::ieee;
+  static const std::vector<GruClusterKernel<GruClusterFwdParams<float>>> kernels = {
+      fwd_entry<device::GruClusterFwdTraits<ieee, 64, 4, 16, 2, 4>>(),
+      group_fwd_entry<device::GruClusterFwdTraits<ieee, 128, 4, 16, 4, 8, device::Exchange::packets>>()};
+  return kernels;
+}
+const std::vector<GruClusterKernel<GruClusterBwdParams<float>>>& gru_cluster_bwd_ieee_kernels() {
+  using device::ieee;
+  static const std::vector<GruClusterKernel<GruClusterBwdParams<float>>> kernels = {
+      bwd_entry<device::GruClusterBwdTraits<ieee, 64, 4, 16, 2, 6>>(),
+      group_bwd_entry<device::GruGroupBwdTraits<ieee, 128, 4, 16, 4, 4>>()};
+  return kernels;
+}
 
 }  // namespace gru_ext

@@ -1,0 +1,146 @@
+"""python -m benchmarks.publish and benchmarks/independent.py: what is written where, and when two programs agree."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from process import ROOT
+
+sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
+
+from benchmarks import independent, publish
+from benchmarks.__main__ import parser
+from benchmarks.contenders import OURS
+from benchmarks.publish import MEASUREMENTS, Measurement
+from benchmarks.results import Row, Run, Timing
+from benchmarks.roofline import Bound
+from benchmarks.suites import SUITES, Size
+
+FACTS = {"processor": "a test", "threads": 2, "cpu_isa": "avx2", "torch": "2", "commit": "0", "used by others": 0.03}
+
+
+def keep_run(path: Path) -> None:
+    """Two rows beside the grid that the heat map shows."""
+    rows = []
+    for size in [Size(40, B, H) for B in (1, 4) for H in (64, 128)] + [Size(7, 2, 64)]:
+        for kind in ("forward", "train"):
+            times = {OURS: Timing([1e-3, 1e-3, 2e-3], 3, 0.9), "torch": Timing([4e-3, 5e-3, 8e-3], 1, 1.0)}
+            if kind == "forward":
+                times["onnxruntime"] = Timing([5e-4, 5e-4, 1e-3], 1, 1.0)
+            rows.append(Row(size, kind, 2, Bound(5e-4, "arithmetic", 1e6, 1e5), times, again=[1e-3, 1e-3, 2.2e-3]))
+    Run("sizes", {}, {**FACTS, "dtype": "float32"}, {}, {}, rows=rows).save(path)
+
+
+def test_tables_and_plots_are_written_into_the_pages(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the bench extra is not installed")
+    path = tmp_path / "machine_fp32.json"
+    keep_run(path)
+    for page, name in (("performance.md", "speed fp32"), ("cpu.md", "limit")):
+        (tmp_path / page).write_text(f"before\n<!-- {name} -->\nold\n<!-- end -->\nafter\n")
+    (fp32,) = (measurement for measurement in MEASUREMENTS if measurement.name == "fp32")
+    for _ in range(2):  # the second time over what the first wrote
+        publish.publish(fp32, path, tmp_path)
+    assert (tmp_path / "performance.md").read_text() == (
+        "before\n<!-- speed fp32 -->\n\n"
+        "[The JSON](../benchmarks/results/machine_fp32.json): a test, 2 threads, avx2, torch 2, commit 0, noise 10%,"
+        " other programs used 3% of the processors.\n\n"
+        "| T,B,H |  | ours, ms | `nn.GRU` | ONNX Runtime | limit |\n| --- | --- | --- | --- | --- | --- |\n"
+        "| 7,2,64 | forward | 1 | 4.00 (4.00 to 5.00) | 0.50 | 50% |\n"
+        "| 7,2,64 | train | 1 | 4.00 (4.00 to 5.00) |  | 50% |\n"
+        "\n<!-- end -->\nafter\n"
+    )
+    assert "| 7,2,64 | forward | 1 | 0.5 | 50% | arithmetic |" in (tmp_path / "cpu.md").read_text()
+    assert (tmp_path / "ratios_fp32.png").stat().st_size > 10_000
+
+
+def test_tables_of_the_other_programs(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    before: dict[str, Any] = {"size": "7,2,64", "loop": 3.0, "reset_after": 0.9}
+    rows = [{**before, "kind": "forward", "onnxruntime": 1.5}, {**before, "kind": "train", "onnxruntime": None}]
+    path.write_text(json.dumps({"environment": FACTS, "rows": rows}))
+    assert publish.reset_before(path)[1] == [["7,2,64", "3.00", "1.50", "0.90", "3.00", "0.90"]]
+    kept = ROOT / "benchmarks" / "results" / "cpu_zen5_2cores_int8.json"
+    for table in (publish.int8_errors, publish.int8_speed):
+        head, lines = table(kept)
+        assert {len(cells) for cells in lines} == {len(head)}
+
+
+@pytest.mark.parametrize("page", ["no marks", "<!-- a -->\nno end", "<!-- a -->\n<!-- b -->\n<!-- end -->"])
+def test_a_page_without_marks_is_left_alone(page: str, tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text(page)
+    with pytest.raises(ValueError, match=r"page.md lacks <!-- a --> and <!-- end --> after it"):
+        publish.fill(path, "a", "new")
+    assert path.read_text() == page
+
+
+@pytest.mark.parametrize("measurement", MEASUREMENTS, ids=lambda measurement: measurement.name)
+def test_every_page_has_its_marks_and_every_trial_some_rows(measurement: Measurement) -> None:
+    for name, (page, _) in measurement.tables.items():
+        text = (ROOT / "docs" / page).read_text()
+        assert re.search(rf"<!-- {name} -->\n[^<]*<!-- end -->", text), name
+    assert all((ROOT / "docs" / target).exists() for target in measurement.plots.values())
+    program, *words = measurement.command.split()
+    if program == "benchmarks":
+        args = parser().parse_args([*words, *measurement.trial.split()])
+        assert any(re.search(args.filter, str(case.size)) for case in SUITES[args.suite].cases(2))
+
+
+def test_only_what_fits_in_the_time_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured: list[str] = []
+
+    def measure(measurement: Measurement, path: Path) -> bool:
+        measured.append(path.name)
+        return measurement.name != "int8"
+
+    monkeypatch.setattr(publish, "measure", measure)
+    monkeypatch.setattr(publish, "publish", lambda measurement, path, docs: [])
+    assert publish.main(["--machine=m", "--minutes=10", "--only", "fp32", "bf16", "int8"]) == 1
+    assert measured == ["m_bf16.json", "m_int8.json"]
+    printed = capsys.readouterr().out
+    assert "fp32: not begun, as it takes about 12 minutes" in printed
+    assert "failed: int8" in printed
+
+
+def test_a_failed_measurement_leaves_the_old_result(tmp_path: Path) -> None:
+    path = tmp_path / "kept.json"
+    path.write_text("old")
+    assert not publish.measure(Measurement("bad", 1, "benchmarks quick --filter nothing", ""), path)
+    assert path.read_text() == "old"
+
+
+# ---- the second opinion
+
+
+def test_ratios_agree_within_a_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    key = ("7,2,64", "forward")
+
+    def status(own: list[float], theirs: list[float]) -> int:
+        return independent.compare([{key: value} for value in own], [{key: value} for value in theirs])
+
+    assert status([2.0, 2.05, 1.95], [2.15, 2.1, 2.15]) == 0
+    assert "all 1 ratios agree within 10%" in capsys.readouterr().out
+    assert status([2.0, 2.05, 1.95], [2.4, 2.4, 2.4]) == 1
+    assert "apart by more than 10%: 7,2,64 forward" in capsys.readouterr().out
+    assert status([2.0, 4.0, 1.0], [3.0, 3.0, 3.0]) == 2  # moved by half
+    assert "too busy a machine to tell: 7,2,64 forward" in capsys.readouterr().out
+
+
+def test_the_second_opinion_measures_what_the_benchmarks_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = SUITES["sizes"].cases(2)
+    assert all(any(size == (c.size.T, c.size.B, c.size.H) for c in sizes) for size in independent.SIZES)
+    monkeypatch.setattr(independent, "SIZES", ((7, 2, 64),))
+    monkeypatch.setattr(independent, "ROUNDS", 1)
+    own = independent.own_ratios(1, 1e-3)
+    keep_run(tmp_path / "run.json")
+    theirs = independent.ratios_of(tmp_path / "run.json")
+    assert theirs["7,2,64", "forward"] == 4.0
+    assert own.keys() == {("7,2,64", "forward"), ("7,2,64", "train")} <= theirs.keys()
+    assert all(0.1 < ratio < 100 for ratio in own.values())

@@ -1,0 +1,483 @@
+"""Layer-normalised gates: what they compute, every gradient, and what goes together with them.
+
+torch.nn has no such GRU: the bound of compare.py is twice the error of ``reference.gru`` in the dtype of the problem,
+against that in float64; the reference itself is compared with ``torch.nn.functional.layer_norm`` and autograd.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from cases import (
+    FLOATING,
+    Layer,
+    Options,
+    Problem,
+    Size,
+    layer_with,
+    make_problem,
+    reference_with,
+    solve,
+    solve_all,
+    variants_of,
+)
+from compare import assert_all_accurate, assert_all_near, assert_near, assert_same_bits
+from process import output_of, run_python
+from torch import Tensor, nn
+from torch.autograd import gradcheck, gradgradcheck
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import gru_ext
+from gru_ext import convert, functional, library, reference
+from gru_ext.variant import Variant
+
+FLOAT64 = torch.float64
+NORMS = (1, 2)  # `Variant.layer_norm`
+MODES: tuple[Any, ...] = (True, "joint")  # the modules' argument
+RATES: dict[str, Any] = {"zoneout": 0.3, "recurrent_dropout": 0.2, "candidate_dropout": 0.25, "weight_dropout": 0.1}
+# Not fewer: the fewer units share a mean and a variance, the more of a gradient is what rounding leaves of zero.
+SIZES = [Size(1, 1, 4, 8), Size(2, 3, 5, 7), Size(5, 4, 33, 65), Size(12, 6, 20, 48)]
+SOME_OPTIONS = [
+    Options(gains=True),
+    Options(bias=False, hx=False, gains=True),
+    Options(bidirectional=True, packed=True, gains=True),
+]
+# Several chunks of time, several tiles of rows, long sums, weights that are not packed, rows that begin late.
+LARGE = [
+    (Size(40, 17, 24, 130), Options(gains=True)),
+    (Size(300, 2, 8, 20), Options(bidirectional=True, gains=True)),
+    (Size(9, 70, 16, 256), Options(bias=False, gains=True)),
+    (Size(3, 5, 600, 300), Options(gains=True)),
+    (Size(3, 300, 4, 12), Options(bidirectional=True, packed=True, gains=True)),
+]
+SMALL = Size(4, 3, 2, 5)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def variants(norms: int, problem: Problem) -> dict[str, Variant]:
+    """The normalisation alone, and with masks of each kind and all of them."""
+    masked = {name: variant._replace(layer_norm=norms) for name, variant in variants_of(problem).items()}
+    return {"alone": Variant(layer_norm=norms), **masked}
+
+
+def check_accuracy(*problems: Problem, norms: int = 2, ours: Callable[[Variant], Layer] = layer_with) -> None:
+    in_float64 = [problem.to(FLOAT64) for problem in problems]
+    variant = Variant(layer_norm=norms)
+    plain = reference_with(variant)
+    assert_all_accurate(solve_all(ours(variant), problems), solve_all(plain, problems), solve_all(plain, in_float64))
+
+
+# ---- What is computed
+
+
+def by_formula(x: Tensor, h: Tensor, weights: list[Tensor], joint: bool) -> Tensor:
+    """One step, (B, I) and (B, H) to (B, H), by torch's own layer_norm; weights as of one direction."""
+    weight_ih, weight_hh, bias_ih, bias_hh, gain_ih, gain_hh = weights
+    hidden = h.shape[1]
+
+    def norm(product: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+        parts, first = [], 0
+        for size in (3 * hidden,) if joint else (2 * hidden, hidden):
+            part = slice(first, first + size)
+            parts.append(nn.functional.layer_norm(product[:, part], (size,), gain[part], bias[part]))
+            first += size
+        return torch.cat(parts, 1)
+
+    x_r, x_z, x_n = norm(x @ weight_ih.t(), gain_ih, bias_ih).chunk(3, 1)
+    h_r, h_z, h_n = norm(h @ weight_hh.t(), gain_hh, bias_hh).chunk(3, 1)
+    r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
+    return (1 - z) * torch.tanh(x_n + r * h_n) + z * h
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_steps_are_those_of_the_formula(mode: Any) -> None:
+    p = make_problem(Size(4, 3, 5, 6), Options(gains=True))
+    y, _ = functional.gru(p.x, p.hx, p.weights, layer_norm=mode)
+    assert p.hx is not None
+    h = p.hx[0]
+    for t in range(4):
+        cell = functional.gru_cell(
+            p.x[t], h, *p.weights[:4], layer_norm=mode, gain_ih=p.weights[4], gain_hh=p.weights[5]
+        )
+        h = by_formula(p.x[t], h, p.weights, joint=mode == "joint")
+        assert_near(y[t], h, "y")
+        assert_near(cell, h, "cell")
+
+
+@pytest.mark.parametrize("norms", NORMS)
+def test_the_reference_s_gradients_by_hand_equal_autograd_s(norms: int) -> None:
+    problem = make_problem(SMALL, Options(bidirectional=True, packed=True, gains=True))
+    arguments = (problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional)
+    for variant in variants(norms, problem).values():
+        dx, dhx, dweights = reference.gru_bwd(problem.dy, problem.dh_n, *arguments, variant)
+        names = [f"d{name}" for name in problem.names]
+        by_hand = {"dx": dx, "dhx": dhx, **dict(zip(names, dweights, strict=True))}
+        expected = solve(reference_with(variant), problem)
+        assert_all_near(by_hand, {name: expected[name] for name in by_hand})
+
+
+def test_the_input_s_and_the_state_s_scale_do_not_matter() -> None:
+    """But for what eps adds: the statistics take them away."""
+    p = make_problem(Size(5, 2, 3, 8), Options(gains=True))
+    scaled = [1000 * p.weights[0], 1000 * p.weights[1], *p.weights[2:]]
+    y, _ = functional.gru(p.x, p.hx, p.weights, layer_norm=True)
+    assert_near(functional.gru(p.x, p.hx, scaled, layer_norm=True)[0], y, "y", tolerance=1e-3)
+
+
+# ---- The kernels
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", SOME_OPTIONS, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("norms", NORMS)
+def test_accuracy_of_results_and_gradients(norms: int, size: Size, options: Options, dtype: torch.dtype) -> None:
+    draws = 2 + 32 // (size.batch * size.hidden)
+    check_accuracy(*(make_problem(size, options, dtype) for _ in range(draws)), norms=norms)
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize(("size", "options"), LARGE, ids=str)
+def test_accuracy_of_large_problems(size: Size, options: Options, dtype: torch.dtype) -> None:
+    check_accuracy(make_problem(size, options, dtype))
+
+
+@pytest.mark.parametrize("norms", NORMS)
+def test_one_unit(norms: int) -> None:
+    """The variance of one candidate alone is zero: no gradient passes it."""
+    problem = make_problem(Size(4, 3, 2, 1), Options(gains=True))
+    variant = Variant(layer_norm=norms)
+    results = solve(layer_with(variant), problem)
+    assert_all_near(results, solve(reference_with(variant), problem))
+    assert (float(results["dweight_ih_l0"][2].abs().max()) < 1e-10) == (norms == 2)
+
+
+@pytest.mark.parametrize("norms", NORMS)
+@pytest.mark.parametrize("options", SOME_OPTIONS, ids=str)
+def test_with_masks(options: Options, norms: int) -> None:
+    for size in (Size(5, 14, 9, 40), Size(9, 2, 3, 33)):
+        problem = make_problem(size, options)
+        for variant in variants(norms, problem).values():
+            assert_all_near(solve(layer_with(variant), problem), solve(reference_with(variant), problem))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_accuracy_and_the_same_bits_with_several_threads(dtype: torch.dtype, count: int) -> None:
+    before = torch.get_num_threads()
+    problem = make_problem(Size(30, 30, 16, 200), Options(bidirectional=True, packed=True, gains=True), dtype)
+    layer, plain = layer_with(Variant(layer_norm=2)), reference_with(Variant(layer_norm=2))
+    torch.set_num_threads(count)
+    try:
+        results, again = solve(layer, problem), solve(layer, problem)
+    finally:
+        torch.set_num_threads(before)
+    for name, tensor in results.items():
+        assert_same_bits(again[name], tensor, name)
+    assert_all_accurate(results, solve(plain, problem), solve(plain, problem.to(FLOAT64)))
+
+
+ACCURACY = """
+import sys
+
+import torch
+from cases import make_problem
+from test_layer_norm import LARGE, SIZES, SOME_OPTIONS, check_accuracy
+
+from gru_ext import library
+
+assert library.cpu_isa() == sys.argv[1]
+torch.set_num_threads(1)
+for dtype in (torch.float32, torch.float64, torch.bfloat16):
+    for norms in (1, 2):
+        for size in SIZES[1:]:
+            torch.manual_seed(0)
+            check_accuracy(*(make_problem(size, SOME_OPTIONS[2], dtype) for _ in range(2)), norms=norms)
+    check_accuracy(make_problem(*LARGE[0], dtype))
+print("accurate")
+"""
+
+
+@pytest.mark.parametrize("isa", library.available_cpu_isas()[:-1])
+def test_accuracy_with_each_other_instruction_set(isa: str) -> None:
+    assert output_of(run_python("-c", ACCURACY, isa, environment={"GRU_EXT_CPU_ISA": isa})) == "accurate\n"
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_empty_batch(dtype: torch.dtype) -> None:
+    problem = make_problem(Size(4, 0, 3, 5), Options(bidirectional=True, gains=True), dtype)
+    results = solve(layer_with(Variant(layer_norm=2)), problem)
+    assert results["y"].shape == (4, 0, 10)
+    assert results["dx"].shape == (4, 0, 3)
+    for name, weight in zip(problem.names, problem.weights, strict=True):
+        assert_same_bits(results[f"d{name}"], torch.zeros_like(weight), name)
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_a_bad_row_touches_itself_only_from_its_step_on(dtype: torch.dtype) -> None:
+    layer = layer_with(Variant(layer_norm=2))
+    problem = make_problem(Size(6, 4, 3, 17), Options(gains=True), dtype)
+    bad = replace(problem, x=problem.x.clone())
+    bad.x[2, 1, 0] = torch.nan
+    expected, y = solve(layer, problem)["y"], solve(layer, bad)["y"]
+    assert y[2:, 1].isnan().all()
+    y[2:, 1] = expected[2:, 1]
+    assert_same_bits(y, expected)
+
+
+@pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
+def test_each_gradient_is_the_same_alone(need: tuple[bool, bool, bool]) -> None:
+    p = make_problem(SMALL, Options(bidirectional=True, packed=True, gains=True))
+    arguments = (p.x, p.hx, p.weights, p.batch_sizes, True)
+    ops, variant = torch.ops.gru_ext, Variant(layer_norm=2)
+    y, _, gates = ops.gru_fwd(*arguments, True, True, *variant)
+    every = ops.gru_bwd(p.dy, p.dh_n, *arguments, y, gates, True, True, True, *variant)
+    some = ops.gru_bwd(p.dy, p.dh_n, *arguments, y, gates, *need, *variant)
+    for needed, tensor, expected in zip(need[:2], some, every, strict=False):
+        assert_same_bits(tensor, expected if needed else torch.empty(0, dtype=FLOAT64))
+    assert len(some[2]) == (12 if need[2] else 0)
+    for tensor, expected in zip(some[2], every[2], strict=False):
+        assert_same_bits(tensor, expected)
+
+
+def test_opcheck() -> None:
+    p = make_problem(Size(3, 2, 2, 3), Options(bidirectional=True, gains=True))
+    arguments = (p.x, p.hx, p.weights, None, True)
+    variant = Variant(layer_norm=2)
+    torch.library.opcheck(torch.ops.gru_ext.gru_fwd.default, (*arguments, True, True, *variant))
+    y, _, gates = torch.ops.gru_ext.gru_fwd(*arguments, True, True, *variant)
+    needs = (True, True, True)
+    torch.library.opcheck(torch.ops.gru_ext.gru_bwd.default, (p.dy, p.dh_n, *arguments, y, gates, *needs, *variant))
+
+
+# ---- The modules
+
+
+@pytest.mark.parametrize("rates", [{}, RATES], ids=["alone", "with regularisers"])
+@pytest.mark.parametrize("rows", ["padded", "resets"])
+@pytest.mark.parametrize("mode", MODES)
+def test_gradcheck(mode: Any, rows: str, rates: dict[str, Any]) -> None:
+    keywords: dict[str, Any] = {}
+    if rows == "resets":
+        keywords = {"resets": torch.tensor([[True, False], [False, True], [True, False]]), "lengths": [3, 2]}
+    problem = make_problem(Size(3, 2, 2, 3), Options(bidirectional=True, gains=True))
+    assert problem.hx is not None
+
+    def call(x: Tensor, hx: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(7)
+        return functional.gru(x, hx, weights, bidirectional=True, training=True, layer_norm=mode, **rates, **keywords)
+
+    leaves = [t.requires_grad_() for t in (problem.x, problem.hx, *problem.weights)]
+    assert gradcheck(call, leaves, check_forward_ad=True, fast_mode=True)
+    assert gradgradcheck(call, leaves, fast_mode=True)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_cell_is_a_step_of_the_layer(mode: Any) -> None:
+    layer = gru_ext.GRU(3, 4, layer_norm=mode, dtype=FLOAT64)
+    cell = gru_ext.GRUCell(3, 4, layer_norm=mode, dtype=FLOAT64)
+    cell.load_state_dict({name.removesuffix("_l0"): p for name, p in layer.state_dict().items()})
+    x, h = torch.randn(1, 2, 3, dtype=FLOAT64), torch.randn(1, 2, 4, dtype=FLOAT64, requires_grad=True)
+    assert_same_bits(cell(x[0], h[0]), layer(x, h)[0][0])
+    cell(x[0], h[0]).sum().backward()
+    assert cell.gain_ih.grad is not None
+
+
+def test_parameters_and_their_initial_values() -> None:
+    module = gru_ext.GRU(3, 4, 2, bidirectional=True, layer_norm=True)
+    kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "gain_ih", "gain_hh")
+    expected = [f"{kind}_l{layer}{suffix}" for layer in (0, 1) for suffix in ("", "_reverse") for kind in kinds]
+    assert [name for name, _ in module.named_parameters()] == expected
+    assert [len(weights) for weights in module.all_weights] == [6] * 4
+    for name, parameter in module.named_parameters():
+        if name.startswith("weight"):
+            assert 0 < float(parameter.detach().abs().max()) <= 0.5
+        else:
+            assert_same_bits(parameter, torch.full((12,), 1.0 if name.startswith("gain") else 0.0), name)
+    assert [name for name, _ in gru_ext.GRU(3, 4, bias=False, layer_norm="joint").named_parameters()] == [
+        f"{kind}_l0" for kind in kinds if not kind.startswith("bias")
+    ]
+
+
+def test_state_dict_pickle_and_text() -> None:
+    module = gru_ext.GRU(3, 4, layer_norm="joint")
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(5, 2, 3)
+    loaded = gru_ext.GRU(3, 4, layer_norm="joint")
+    loaded.load_state_dict(module.state_dict())
+    for other in (loaded, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert_same_bits(other(x)[0], module(x)[0])
+    assert str(module) == "GRU(3, 4, layer_norm=joint)"
+    assert str(gru_ext.GRUCell(3, 4, layer_norm=True)) == "GRUCell(3, 4, layer_norm=True)"
+
+
+def test_lengths_packed_sequences_and_layouts_agree() -> None:
+    module = gru_ext.GRU(3, 4, 2, bidirectional=True, layer_norm=True, dtype=FLOAT64)
+    x, lengths = torch.randn(6, 4, 3, dtype=FLOAT64), [6, 4, 4, 1]
+    y, h_n = module(x, lengths=lengths)
+    packed, packed_h_n = module(pack_padded_sequence(x, torch.tensor(lengths)))
+    assert_same_bits(y, pad_packed_sequence(packed)[0])
+    assert_same_bits(h_n, packed_h_n)
+    for b, length in enumerate(lengths):
+        assert_near(y[:length, b], module(x[:length, b])[0], "y")
+    last = gru_ext.GRU(3, 4, 2, bidirectional=True, layer_norm=True, dtype=FLOAT64, outputs="last")
+    last.load_state_dict(module.state_dict())
+    assert_same_bits(last(x, lengths=lengths)[1], h_n)
+
+
+def test_autocast() -> None:
+    module = gru_ext.GRU(3, 4, 2, layer_norm=True)
+    x = torch.randn(5, 2, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = module(x)
+    assert_same_bits(y, copy.deepcopy(module).to(torch.bfloat16)(x.to(torch.bfloat16))[0])
+    y.float().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in module.parameters())
+
+
+class Operators(TorchDispatchMode):
+    """Remembers the namespaces of the operators that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.called: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.called.add(func.namespace)
+        return func(*args, **(kwargs or {}))
+
+
+def gradients_of(module: nn.Module, y: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(y.sin().sum(), list(module.parameters())))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_compiled_as_one_graph_and_exported(mode: Any) -> None:
+    module = gru_ext.GRU(3, 4, 2, bidirectional=True, dtype=FLOAT64, layer_norm=mode)
+    compiled = copy.copy(module)
+    compiled.compile(fullgraph=True, backend="aot_eager")
+    x = torch.randn(6, 4, 3, dtype=FLOAT64)
+    y, expected = compiled(x)[0], module(x)[0]
+    assert_near(y.detach(), expected.detach(), "y")
+    for ours, wanted in zip(gradients_of(module, y), gradients_of(module, expected), strict=True):
+        assert_near(ours, wanted, "gradient")
+    assert_same_bits(torch.export.export(module, (x,)).module()(x)[0], expected)
+
+
+@pytest.mark.parametrize("over", ["x", "weights"])
+def test_vmap_and_its_gradients(over: str) -> None:
+    p = make_problem(Size(4, 2, 3, 5), Options(bidirectional=True, gains=True))
+    x = torch.stack([p.x, p.x.flip(0), -p.x])
+    weights = [torch.stack([w, 0.5 * w, -w]) for w in p.weights]
+
+    def loss(x: Tensor, weights: list[Tensor]) -> Tensor:
+        return functional.gru(x, p.hx, weights, bidirectional=True, layer_norm=True)[0].sin().sum()
+
+    gradient = torch.func.grad(loss, argnums=(0, 1))
+    if over == "x":
+        results = torch.vmap(gradient, in_dims=(0, None))(x, p.weights)
+        expected = [gradient(x[i], p.weights) for i in range(3)]
+    else:
+        results = torch.vmap(gradient, in_dims=(None, 0))(p.x, weights)
+        expected = [gradient(p.x, [w[i] for w in weights]) for i in range(3)]
+    for i in range(3):
+        assert_near(results[0][i], expected[i][0], "dx")
+        for ours, wanted in zip(results[1], expected[i][1], strict=True):
+            assert_near(ours[i], wanted, "dweight")
+
+
+class OnGpu(Tensor):
+    """Says that it is on a GPU."""
+
+    is_cuda = True
+
+
+def test_on_a_gpu_plain_pytorch_serves() -> None:
+    """The operators have no CUDA kernels for it, and are not called."""
+    p = make_problem(SMALL, Options(bidirectional=True, gains=True))
+    leaf = p.x.clone().requires_grad_()
+    with Operators() as operators:
+        y, _ = functional.gru(leaf.as_subclass(OnGpu), p.hx, p.weights, bidirectional=True, layer_norm=True)
+        y.sum().backward()
+    assert operators.called
+    assert "gru_ext" not in operators.called
+    other = p.x.clone().requires_grad_()
+    functional.gru(other, p.hx, p.weights, bidirectional=True, layer_norm=True)[0].sum().backward()
+    assert leaf.grad is not None
+    assert other.grad is not None
+    assert_near(leaf.grad.as_subclass(Tensor), other.grad, "dx")
+
+
+# ---- What does not go together
+
+
+@pytest.mark.parametrize("value", [None, 1, 0, "split", "Joint", 1.0])
+def test_wrong_values(value: Any) -> None:
+    p = make_problem(SMALL, Options(gains=True))
+    calls: dict[str, Callable[[], object]] = {
+        "GRU": lambda: gru_ext.GRU(3, 4, layer_norm=value),
+        "GRUCell": lambda: gru_ext.GRUCell(3, 4, layer_norm=value),
+        "gru": lambda: functional.gru(p.x, p.hx, p.weights, layer_norm=value),
+        "gru_cell": lambda: functional.gru_cell(p.x[0], None, *p.weights[:4], layer_norm=value),
+    }
+    for op, call in calls.items():
+        text = f'{op}: expected layer_norm to be False, True or "joint", got {value!r}'
+        with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+            call()
+
+
+def test_the_reset_gate_before_the_product_is_refused_when_the_module_is_made() -> None:
+    for make in (gru_ext.GRU, gru_ext.GRUCell):
+        with pytest.raises(ValueError, match=r"expected reset_after=True with layer_norm.*got reset_after=False$"):
+            make(3, 4, layer_norm=True, reset_after=False)
+    p = make_problem(SMALL, Options(gains=True))
+    with pytest.raises(ValueError, match=r"^gru: expected reset_after=True with layer_norm, got reset_after=False"):
+        torch.ops.gru_ext.gru_fwd(p.x, p.hx, p.weights, None, False, True, layer_norm=1, reset_after=False)
+    with pytest.raises(ValueError, match=r"^gru: expected layer_norm from 0 to 2, got 3"):
+        torch.ops.gru_ext.gru_fwd(p.x, p.hx, p.weights, None, False, True, layer_norm=3)
+
+
+def test_wrong_gains() -> None:
+    p = make_problem(SMALL, Options(gains=True))
+    with pytest.raises(RuntimeError, match=r"^gru: expected 4 weights, or 6 with biases, for L\*D = 1 with layer_norm"):
+        functional.gru(p.x, p.hx, p.weights[:2], layer_norm=True)
+    with pytest.raises(RuntimeError, match=r"^gru: expected 2 weights, or 4 with biases, for L\*D = 1, got 6"):
+        functional.gru(p.x, p.hx, p.weights)
+    with pytest.raises(RuntimeError, match=r"^gru: expected gain_hh of shape \(3H\) = \(15\), got \(14\)"):
+        functional.gru(p.x, p.hx, [*p.weights[:5], p.weights[5][:14]], layer_norm=True)
+    with pytest.raises(RuntimeError, match=r"^gru: expected gain_ih of shape \(3H\) = \(15\), got \(3, 5\)"):
+        functional.gru(p.x, p.hx, [*p.weights[:2], p.weights[4].view(3, 5), p.weights[5]], layer_norm=True)
+    for gains in ({"layer_norm": True}, {"gain_ih": p.weights[4]}):
+        keywords: dict[str, Any] = gains
+        with pytest.raises(ValueError, match=r"^gru_cell: expected gain_ih and gain_hh with layer_norm and only then"):
+            functional.gru_cell(p.x[0], None, *p.weights[:4], **keywords)
+
+
+def test_what_has_no_normalisation_refuses_it() -> None:
+    module = gru_ext.GRU(3, 4, layer_norm=True)
+    calls: dict[str, Callable[[], object]] = {
+        "to_torch": module.to_torch,
+        "quantize_dynamic": lambda: gru_ext.quantize_dynamic(module),
+        "to_keras_weights": lambda: convert.to_keras_weights(module),
+        "to_onnx_weights": lambda: convert.to_onnx_weights(module),
+        "to_haste": lambda: convert.to_haste(module),
+    }
+    for name, call in calls.items():
+        with pytest.raises(ValueError, match=rf"^{name}: expected .*layer_norm="):
+            call()
