@@ -131,7 +131,7 @@ def _positive(text: str) -> float:
 def settings_of(args: argparse.Namespace) -> Settings:
     """The suite's own defaults where the command line says nothing."""
     suite = SUITES[args.suite]
-    default = tuple(name for name in PEERS if name not in ON_REQUEST)
+    default = tuple(name for name in PEERS if name not in ON_REQUEST or name in suite.also)
     against = args.against if args.against is not None else default if suite.against is None else suite.against
     return Settings(
         suite=args.suite,

@@ -49,7 +49,8 @@ class Suite:
     question: str
     cases: Callable[[int], list[Case]]  # of the most threads that may be used
     passes: tuple[Pass, ...] = ("forward", "train")
-    against: tuple[str, ...] | None = None  # None: every peer but compile
+    against: tuple[str, ...] | None = None  # None: every peer but those on request
+    also: tuple[str, ...] = ()  # of those on request
     repeat: int = 7
     block_seconds: float = 0.2
     rotate: bool = True
@@ -123,8 +124,18 @@ SUITES: dict[str, Suite] = {
     "scaling": Suite("how does the time grow with T, B, H and shrink with threads?", _scaling),
     "memory": Suite(
         "how much memory does a training step take at its peak?",
-        _cases([Size(100, 32, 256), Size(1000, 1, 256), Size(100, 64, 512), Size(100, 32, 256, L=2, D=2)]),
+        _cases(
+            [
+                Size(100, 32, 256),
+                Size(1000, 1, 256),
+                Size(100, 64, 512),
+                Size(1000, 16, 512),
+                Size(4096, 16, 512),
+                Size(100, 32, 256, L=2, D=2),
+            ]
+        ),
         passes=("train",),
+        also=("gru_ext_output",),
     ),
     "kernels": Suite(
         "where does our own time go: input product, recurrence, saved gates, weight gradients, dx?",

@@ -43,10 +43,9 @@ class GruFunction : public torch::autograd::Function<GruFunction> {
  public:
   static variable_list forward(AutogradContext* ctx, const Tensor& x, const std::optional<Tensor>& hx,
                                TensorList weights, const std::optional<Tensor>& batch_sizes, bool bidirectional,
-                               const Variant& variant) {
+                               bool save_gates, const Variant& variant) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    auto [y, h_n, gates] =
-        gru_fwd({x, hx, weights, batch_sizes, bidirectional, variant}, /*save_gates=*/true, /*save_y=*/true);
+    auto [y, h_n, gates] = gru_fwd({x, hx, weights, batch_sizes, bidirectional, variant}, save_gates, /*save_y=*/true);
     variable_list saved = {x, hx.value_or(Tensor()), batch_sizes.value_or(Tensor()), y, gates};
     saved.insert(saved.end(), weights.begin(), weights.end());
     if (!variant.is_plain()) save_variant(variant, ctx, saved);
@@ -57,7 +56,7 @@ class GruFunction : public torch::autograd::Function<GruFunction> {
     return {y, h_n};
   }
 
-  // One gradient for each of x, hx, the weights, batch_sizes, bidirectional and the variant.
+  // One gradient for each of x, hx, the weights, batch_sizes, bidirectional, save_gates and the variant.
   static variable_list backward(AutogradContext* ctx, const variable_list& grad_outputs) {
     const variable_list saved = ctx->get_saved_variables();
     const Tensor& x = saved[0];
@@ -87,7 +86,7 @@ class GruFunction : public torch::autograd::Function<GruFunction> {
 
     variable_list grads = {need.dx ? dx : Tensor(), need.dhx ? dhx : Tensor()};
     for (size_t i = 0; i < weights.size(); ++i) grads.push_back(need_dweights ? dweights[i] : Tensor());
-    grads.insert(grads.end(), {Tensor(), Tensor(), Tensor()});
+    grads.insert(grads.end(), {Tensor(), Tensor(), Tensor(), Tensor()});
     return grads;
   }
 };
@@ -99,9 +98,10 @@ bool any_requires_grad(const Layer& l) {
 
 }  // namespace
 
-std::tuple<Tensor, Tensor> gru(const Layer& l, bool save_y) {
+std::tuple<Tensor, Tensor> gru(const Layer& l, bool save_y, bool save_gates) {
   if (at::GradMode::is_enabled() && any_requires_grad(l)) {
-    const variable_list outputs = GruFunction::apply(l.x, l.hx, l.weights, l.batch_sizes, l.bidirectional, l.variant);
+    const variable_list outputs =
+        GruFunction::apply(l.x, l.hx, l.weights, l.batch_sizes, l.bidirectional, save_gates, l.variant);
     return {outputs[0], outputs[1]};
   }
   auto [y, h_n, gates] = gru_fwd(l, /*save_gates=*/false, save_y);

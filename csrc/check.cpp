@@ -195,11 +195,13 @@ Sequence check_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::
     check_like_x(name, tensor, x);
   };
   check_outputs("y", y);
-  check_shape("gates", gates,
-              s.has_gains                 ? "(D, N, 9 H + 16)"
-              : layer.variant.reset_after ? "(D, N, 4, H)"
-                                          : "(D, N, 3, H)",
-              layer.variant.gates_shape(s.D, s.N, s.H));
+  if (were_saved(gates)) {
+    check_shape("gates", gates,
+                s.has_gains                 ? "(D, N, 9 H + 16)"
+                : layer.variant.reset_after ? "(D, N, 4, H)"
+                                            : "(D, N, 3, H)",
+                layer.variant.gates_shape(s.D, s.N, s.H));
+  }
   check_like_x("gates", gates, x);
   TORCH_CHECK(y.is_contiguous() && gates.is_contiguous(), "gru: expected y and gates as gru_fwd returned them");
   if (dy.has_value()) check_outputs("dy", *dy);

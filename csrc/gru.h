@@ -10,7 +10,7 @@
 //                (D, N, 3, H), there is no q; with layer_norm: (D, N, 9 H + 16), the H values each of r, z, n, of W x
 //                normalised and of R h normalised, gates r, z, n, then 1 / sqrt(variance + eps) of each of the
 //                normalisations of W x and of R h, two places each, and what fills a cache line; (0) where they were
-//                not saved
+//                not saved: `gru_bwd` then computes them again
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -63,8 +63,12 @@ struct Need {
 using FwdResult = std::tuple<at::Tensor, at::Tensor, at::Tensor>;               // y, h_n, gates
 using BwdResult = std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>>;  // dx, dhx, dweights
 
-// Differentiable. Returns y, h_n; without `save_y`, a y of shape (0) where no gradient needs it.
-std::tuple<at::Tensor, at::Tensor> gru(const Layer& layer, bool save_y);
+// Differentiable. Returns y, h_n; without `save_y`, a y of shape (0) where no gradient needs it. `save_gates`: whether
+// the gates are kept for the backward, where one may come.
+std::tuple<at::Tensor, at::Tensor> gru(const Layer& layer, bool save_y, bool save_gates);
+
+// Whether the gates that a forward returned are not of shape (0).
+inline bool were_saved(const at::Tensor& gates) { return gates.dim() != 1 || gates.size(0) != 0; }
 
 // y, or the gates, are of shape (0) where they are not to be saved.
 FwdResult gru_fwd(const Layer& layer, bool save_gates, bool save_y);

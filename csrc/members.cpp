@@ -80,14 +80,15 @@ void for_each_member(int64_t E, const Sequence& s, double flops, const Body& bod
   for (int64_t e = together; e < E; ++e) body(e);
 }
 
-FwdResult gru_fwd_members_cpu(const Layer& layer) {
+FwdResult gru_fwd_members_cpu(const Layer& layer, bool save_gates) {
   const BelowAutogradAndAutocast guard;
   const int64_t E = check_members(layer, {});
   const Sequence s = check_fwd(*Member(layer, 0).layer);
   const auto options = layer.x.options();
   std::vector<int64_t> y_shape = layer.x.sizes().vec();
   y_shape.back() = s.D * s.H;
-  std::vector<int64_t> gates_shape = layer.variant.gates_shape(s.D, s.N, s.H);
+  std::vector<int64_t> gates_shape = {0};
+  if (save_gates) gates_shape = layer.variant.gates_shape(s.D, s.N, s.H);
   gates_shape.insert(gates_shape.begin(), E);
   const FwdResult results{pooled_empty(y_shape, options), at::empty({E, s.D, s.B, s.H}, options),
                           pooled_empty(gates_shape, options)};
@@ -119,11 +120,11 @@ BwdResult gru_bwd_members_cpu(const OptionalTensor& dy, const OptionalTensor& dh
 }
 
 #if defined(GRU_EXT_WITH_CUDA)
-FwdResult gru_fwd_members_cuda(const Layer& layer) {
+FwdResult gru_fwd_members_cuda(const Layer& layer, bool save_gates) {
   const int64_t E = check_members(layer, {});
   std::vector<Tensor> y, h_n, gates;
   for (int64_t e = 0; e < E; ++e) {
-    const auto result = gru_fwd_cuda(*Member(layer, e).layer, /*save_gates=*/true, /*save_y=*/true);
+    const auto result = gru_fwd_cuda(*Member(layer, e).layer, save_gates, /*save_y=*/true);
     y.push_back(std::get<0>(result));
     h_n.push_back(std::get<1>(result));
     gates.push_back(std::get<2>(result));

@@ -21,7 +21,10 @@
 #define GRU_VARIANT \
   {zoneout_mask, recurrent_mask, candidate_mask, zoneout, recurrent_dropout, candidate_dropout, reset_after, layer_norm}
 
-#define GRU_SCHEMA "gru(" GRU_LAYER_SCHEMA ", bool save_y=True, " GRU_VARIANT_SCHEMA ") -> (Tensor y, Tensor h_n)"
+#define GRU_SCHEMA                                                                        \
+  "gru(" GRU_LAYER_SCHEMA ", bool save_y=True, bool save_gates=True, " GRU_VARIANT_SCHEMA \
+  ") -> (Tensor y, Tensor "                                                               \
+  "h_n)"
 #define GRU_FWD_SCHEMA                                                                   \
   "gru_fwd(" GRU_LAYER_SCHEMA ", bool save_gates, bool save_y=True, " GRU_VARIANT_SCHEMA \
   ")"                                                                                    \
@@ -33,8 +36,9 @@
   ")"                                                                    \
   " -> (Tensor dx, Tensor dhx, Tensor[] dweights)"
 
-#define GRU_FWD_MEMBERS_SCHEMA \
-  "gru_fwd_members(" GRU_LAYER_SCHEMA ", " GRU_VARIANT_SCHEMA ") -> (Tensor y, Tensor h_n, Tensor gates)"
+#define GRU_FWD_MEMBERS_SCHEMA                                                      \
+  "gru_fwd_members(" GRU_LAYER_SCHEMA ", bool save_gates=True, " GRU_VARIANT_SCHEMA \
+  ") -> (Tensor y, Tensor h_n, Tensor gates)"
 #define GRU_BWD_MEMBERS_SCHEMA                                           \
   "gru_bwd_members(Tensor? dy, Tensor? dh_n, " GRU_LAYER_SCHEMA          \
   ", Tensor y, Tensor gates, "                                           \
@@ -47,8 +51,9 @@ namespace gru_ext {
 using OptionalTensor = std::optional<at::Tensor>;
 
 template <auto function>
-std::tuple<at::Tensor, at::Tensor> gru_operator(GRU_LAYER_PARAMETERS, bool save_y, GRU_VARIANT_PARAMETERS) {
-  return function({x, hx, weights, batch_sizes, bidirectional, GRU_VARIANT}, save_y);
+std::tuple<at::Tensor, at::Tensor> gru_operator(GRU_LAYER_PARAMETERS, bool save_y, bool save_gates,
+                                                GRU_VARIANT_PARAMETERS) {
+  return function({x, hx, weights, batch_sizes, bidirectional, GRU_VARIANT}, save_y, save_gates);
 }
 
 template <auto function>
@@ -57,8 +62,8 @@ FwdResult gru_fwd_operator(GRU_LAYER_PARAMETERS, bool save_gates, bool save_y, G
 }
 
 template <auto function>
-FwdResult gru_fwd_members_operator(GRU_LAYER_PARAMETERS, GRU_VARIANT_PARAMETERS) {
-  return function({x, hx, weights, batch_sizes, bidirectional, GRU_VARIANT});
+FwdResult gru_fwd_members_operator(GRU_LAYER_PARAMETERS, bool save_gates, GRU_VARIANT_PARAMETERS) {
+  return function({x, hx, weights, batch_sizes, bidirectional, GRU_VARIANT}, save_gates);
 }
 
 template <auto function>

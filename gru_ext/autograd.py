@@ -35,20 +35,22 @@ def gru_layer(
     bidirectional: bool,
     variant: Variant = PLAIN,
     save_y: bool = True,
+    save_gates: bool = True,
 ) -> Outputs:
     """One layer, differentiable in every mode. Arguments and results as ``reference.gru``.
 
-    Without ``save_y`` the caller does without y: it may be of shape (0).
+    Without ``save_y`` the caller does without y: it may be of shape (0). Without ``save_gates`` the backward computes
+    the gates again.
     """
     if forward_ad._current_level >= 0:
         return reference.gru(x, hx, weights, batch_sizes, bidirectional, variant)
     if torch._C._are_functorch_transforms_active():
-        y, h_n, _ = GRUFunction.apply(x, hx, batch_sizes, bidirectional, *variant, *weights)
+        y, h_n, _ = GRUFunction.apply(x, hx, batch_sizes, bidirectional, save_gates, *variant, *weights)
         return y, h_n
-    if variant is PLAIN and save_y:  # their defaults: to pass each takes a tenth of a microsecond
+    if variant is PLAIN and save_y and save_gates:  # their defaults: to pass each takes a tenth of a microsecond
         plain: Outputs = _ops.gru(x, hx, weights, batch_sizes, bidirectional)
         return plain
-    outputs: Outputs = _ops.gru(x, hx, weights, batch_sizes, bidirectional, save_y, *variant)
+    outputs: Outputs = _ops.gru(x, hx, weights, batch_sizes, bidirectional, save_y, save_gates, *variant)
     return outputs
 
 
@@ -105,7 +107,7 @@ def _gru_bwd_fake(
         dhx_shape = state.shape
     else:
         batch = x.shape[1] if batch_sizes is None else torch.library.get_ctx().new_dynamic_size()
-        dhx_shape = (gates.shape[0], batch, weights[1].shape[1])
+        dhx_shape = (2 if bidirectional else 1, batch, weights[1].shape[1])
     dx = x.new_empty(x.shape if need_dx else (0,))
     return dx, x.new_empty(dhx_shape), [w.new_empty(w.shape) for w in weights] if need_dweights else []
 
@@ -276,19 +278,20 @@ class GRUFunction(Function):
         hx: Tensor | None,
         batch_sizes: Tensor | None,
         bidirectional: bool,
+        save_gates: bool,
         *variant_and_weights: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
         variant, weights = variant_and_weights[:_VARIANT], variant_and_weights[_VARIANT:]
         outputs: tuple[Tensor, Tensor, Tensor]
         if _are_members(weights):
-            outputs = _ops.gru_fwd_members(x, hx, weights, batch_sizes, bidirectional, *variant)
+            outputs = _ops.gru_fwd_members(x, hx, weights, batch_sizes, bidirectional, save_gates, *variant)
         else:
-            outputs = _ops.gru_fwd(x, hx, weights, batch_sizes, bidirectional, True, True, *variant)
+            outputs = _ops.gru_fwd(x, hx, weights, batch_sizes, bidirectional, save_gates, True, *variant)
         return outputs
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:  # noqa: D102
-        x, hx, batch_sizes, bidirectional, *variant_and_weights = inputs
+        x, hx, batch_sizes, bidirectional, _, *variant_and_weights = inputs
         y, _, gates = output
         ctx.mark_non_differentiable(gates)
         variant, weights = variant_and_weights[:_VARIANT], variant_and_weights[_VARIANT:]
@@ -301,7 +304,7 @@ class GRUFunction(Function):
         x, hx, batch_sizes, y, gates, *masks_and_weights = ctx.saved_tensors
         masks, weights = masks_and_weights[:MASKS], masks_and_weights[MASKS:]
         need_dx, need_dhx, *need_rest = ctx.needs_input_grad
-        need_dweights = any(need_rest[2 + _VARIANT :])
+        need_dweights = any(need_rest[3 + _VARIANT :])
         dx, dhx, *dweights = GRUBackwardFunction.apply(
             dy,
             dh_n,
@@ -323,17 +326,18 @@ class GRUFunction(Function):
             dhx if need_dhx else None,
             None,
             None,
+            None,
             *[None] * _VARIANT,
             *(dweights if need_dweights else [None] * len(weights)),
         )
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:  # noqa: D102
-        x, hx, batch_sizes, bidirectional, *rest = args
-        x_dim, hx_dim, _, _, *rest_dims = in_dims
+        x, hx, batch_sizes, bidirectional, save_gates, *rest = args
+        x_dim, hx_dim, _, _, _, *rest_dims = in_dims
         weight_dims = rest_dims[_VARIANT:]
         if any(dim is not None for dim in weight_dims) or _are_members(rest[_VARIANT:]):
-            return _call_with_members(GRUFunction.apply, info.batch_size, in_dims, args, 4 + _VARIANT)
+            return _call_with_members(GRUFunction.apply, info.batch_size, in_dims, args, 5 + _VARIANT)
         # Rows do not depend on one another: the samples become rows of one larger batch (B, V), V inner, which keeps a
         # packed batch sorted.
         samples = info.batch_size
@@ -347,10 +351,13 @@ class GRUFunction(Function):
             _samples_as_rows(hx, hx_dim, samples),
             sizes,
             bidirectional,
+            save_gates,
             *variant,
             *rest[_VARIANT:],
         )
         y, h_n = (t.unflatten(-2, (-1, samples)).movedim(-2, 0) for t in (y, h_n))
+        if not save_gates:
+            return (y, h_n, gates), (0, 0, None)
         return (y, h_n, gates.unflatten(1, (-1, samples)).movedim(2, 0)), (0, 0, 0)
 
 

@@ -41,6 +41,7 @@ def gru(
     resets: Tensor | None = None,
     reset_state: Tensor | None = None,
     outputs: str = "all",
+    save: str = "gates",
     zoneout: float = 0,
     recurrent_dropout: float = 0,
     candidate_dropout: float = 0,
@@ -79,6 +80,9 @@ def gru(
         outputs: "all", or "last": the output is only the last layer's state after each sequence's last step (after
             its first, for the second direction), that is ``h_n``'s last layer. The others are not kept in memory
             where no gradient needs them.
+        save: what a gradient to come keeps of each layer besides its input: "gates", which are 4H values a step and row
+            (3H without ``reset_after``), and the output; or "output", the output alone, of which the backward computes
+            the gates again. That costs as much as the forward's products, by large ones (docs/performance.md).
         zoneout: probability that a unit keeps its state in a step, while ``training``; else every unit keeps this part
             of it (Krueger et al. 2017, https://arxiv.org/abs/1606.01305).
         recurrent_dropout: probability that a unit of the state does not enter the recurrent product, for all steps of a
@@ -103,15 +107,17 @@ def gru(
         h_n (L*D, B, H), or (L*D, H) unbatched.
 
     Raises:
-        ValueError: the rank of ``input`` or its dtype, ``num_layers`` or ``outputs`` is wrong, a probability is not in
-            [0, 1), ``lengths`` or ``resets`` come with ``batch_sizes``, ``reset_state`` without ``resets``, or
-            ``layer_norm`` with ``reset_after=False``.
+        ValueError: the rank of ``input`` or its dtype, ``num_layers``, ``outputs`` or ``save`` is wrong, a probability
+            is not in [0, 1), ``lengths`` or ``resets`` come with ``batch_sizes``, ``reset_state`` without ``resets``,
+            or ``layer_norm`` with ``reset_after=False``.
         RuntimeError: a size, a shape, a device, one of the lengths, or the dtype of a tensor but ``input`` is wrong, or
             T is 0.
         NotImplementedError: ``lengths`` or ``resets`` differ between the samples of ``torch.vmap``.
     """
     if outputs != "all":
         check_outputs("gru", outputs)
+    if save != "gates":
+        check_save("gru", save)
     if batch_sizes is not None and (lengths is not None or resets is not None):
         raise ValueError("gru: expected lengths and resets of padded input, got them with batch_sizes")
     if reset_state is not None and resets is None:
@@ -157,7 +163,7 @@ def gru(
                 variant = regularize(recurrence, rates, training, x, hx, batch_sizes, batch, directions, hidden)
             if padded is not None:
                 return gru_padded(x, hx, layer_weights, padded, bidirectional, variant)
-            return gru_layer(x, hx, layer_weights, batch_sizes, bidirectional, variant, save_y)
+            return gru_layer(x, hx, layer_weights, batch_sizes, bidirectional, variant, save_y, save == "gates")
 
         return run_layers(run_layer, input, hx, num_layers, directions, batch_first, batch_sizes, between, outputs)
 
@@ -241,6 +247,12 @@ def check_outputs(op: str, outputs: str) -> None:
     """Raise the error that an unknown ``outputs`` deserves."""
     if outputs not in ("all", "last"):
         raise ValueError(f'{op}: expected outputs to be "all" or "last", got {outputs!r}')
+
+
+def check_save(op: str, save: str) -> None:
+    """Raise the error that an unknown ``save`` deserves."""
+    if save not in ("gates", "output"):
+        raise ValueError(f'{op}: expected save to be "gates" or "output", got {save!r}')
 
 
 def normalizations(op: str, layer_norm: Any, reset_after: bool) -> int:

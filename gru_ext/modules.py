@@ -90,6 +90,9 @@ class GRU(nn.Module):
         dtype: of the parameters: float32, float64, bfloat16 or float16.
         outputs: "all", the default; or "last", where the output is only the last layer's state after each sequence's
             last step, (B, D*H), and the other states are not kept in memory where no gradient needs them.
+        save: what training keeps of each layer for its backward: "gates", the default, which are 4H values a step and
+            row, and its output; or "output", its output alone: a fraction of the memory, for about a third more time
+            (docs/performance.md).
         zoneout: probability that a unit keeps its state in a step; in ``eval()`` every unit keeps this part of it.
             Default 0.
         recurrent_dropout: probability that a unit of the state does not enter the recurrent product, for all steps of a
@@ -109,7 +112,8 @@ class GRU(nn.Module):
     Raises:
         TypeError: a size is not an int, a flag not a bool, or ``dropout`` None or complex.
         ValueError: a size is below 1, ``dropout`` not a number in [0, 1], another probability not one in [0, 1),
-            ``outputs`` neither "all" nor "last", or ``layer_norm`` another value or with ``reset_after=False``.
+            ``outputs`` neither "all" nor "last", ``save`` neither "gates" nor "output", or ``layer_norm`` another value
+            or with ``reset_after=False``.
     """
 
     __constants__ = (
@@ -132,6 +136,7 @@ class GRU(nn.Module):
     # The arguments that torch.nn.GRU does not have, and their defaults; also of modules pickled without them.
     beyond_torch: ClassVar[dict[str, Any]] = {
         "outputs": "all",
+        "save": "gates",
         "zoneout": 0.0,
         "recurrent_dropout": 0.0,
         "candidate_dropout": 0.0,
@@ -140,6 +145,7 @@ class GRU(nn.Module):
         "layer_norm": False,
     }
     outputs: str = "all"
+    save: str = "gates"
     zoneout: float = 0.0
     recurrent_dropout: float = 0.0
     candidate_dropout: float = 0.0
@@ -160,6 +166,7 @@ class GRU(nn.Module):
         dtype: torch.dtype | None = None,
         *,
         outputs: str = "all",
+        save: str = "gates",
         zoneout: float = 0.0,
         recurrent_dropout: float = 0.0,
         candidate_dropout: float = 0.0,
@@ -169,6 +176,7 @@ class GRU(nn.Module):
     ) -> None:
         super().__init__()
         functional.check_outputs("GRU", outputs)
+        functional.check_save("GRU", save)
         rates = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
         check_rates("GRU", rates)
         for name, size in (
@@ -202,6 +210,7 @@ class GRU(nn.Module):
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
         self.outputs = outputs
+        self.save = save
         for name, rate in rates._asdict().items():
             setattr(self, name, float(rate) or 0)  # of an int torch.compile knows that it does not vary
         self.reset_after = reset_after
@@ -322,6 +331,7 @@ class GRU(nn.Module):
             resets=resets,
             reset_state=reset_state,
             outputs=self.outputs,
+            save=self.save,
             zoneout=self.zoneout,
             recurrent_dropout=self.recurrent_dropout,
             candidate_dropout=self.candidate_dropout,
@@ -356,7 +366,7 @@ class GRU(nn.Module):
         Raises:
             ValueError: ``torch.nn.GRU`` has no such recurrence or output.
         """
-        check_recurrence("to_torch", self)
+        check_recurrence("to_torch", self, allowed=("save",))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of dropout with one layer: given when this module was made
             return share(self, GRU, nn.GRU, GRU.__constants__)

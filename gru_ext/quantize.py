@@ -27,7 +27,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 _ops = torch.ops.gru_ext
 
-_ONLY_IN_TRAINING = ("recurrent_dropout", "candidate_dropout", "weight_dropout")
+_ONLY_IN_TRAINING = ("save", "recurrent_dropout", "candidate_dropout", "weight_dropout")
 
 UNITS, COLUMNS = 16, 4  # of a word of packed weights: a vector of dot products of four columns
 MOST_COLUMNS = (2**31 - 1) // (255 * LARGEST_INT8)  # an int32 surely holds their sum, of unsigned times signed bytes

@@ -23,7 +23,10 @@ def emulated_operators() -> Any:
         directory.mkdir(parents=True, exist_ok=True)
         emulator = [EMULATOR / f"{name}.cpp" for name in ("emulator", "fiber", "arithmetic", "race")]
         backend = sorted((EMULATOR / "backend").glob("*.cpp"))
-        host = [ROOT / "csrc" / "check.cpp", *sorted((ROOT / "csrc" / "cuda").glob("*.cpp"))]
+        host = [
+            *(ROOT / "csrc" / f"{name}.cpp" for name in ("check", "recompute")),
+            *sorted((ROOT / "csrc" / "cuda").glob("*.cpp")),
+        ]
         # Before torch's own: backend/ has stand-ins for two headers of c10/cuda.
         includes = [EMULATOR / "backend", EMULATOR, ROOT / "csrc", ROOT / "csrc" / "cuda"]
         cpp_extension.load(
@@ -34,6 +37,7 @@ def emulated_operators() -> Any:
                 "-O2",
                 "-DGRU_EXT_WITH_CUDA",
                 "-DGRU_EXT_CHUNK_BYTES=1024",
+                "-DGRU_EXT_WINDOW_BYTES=8192",
                 "-DGRU_EXT_CUDA_BUILD='\"emulator\"'",
             ],
             build_directory=str(directory),

@@ -53,9 +53,9 @@ def choice(dtype: torch.dtype = torch.bfloat16, size: Size = SMALL, packed: bool
     return result
 
 
-def check_accuracy(problem: Problem) -> None:
+def check_accuracy(problem: Problem, save_gates: bool = True) -> None:
     """Within the policy; TF32 has the 10 bits of float16, and is judged by nn.GRU in that."""
-    ours = solve(problem)
+    ours = solve(problem, save_gates=save_gates)
     peer = problem.to(torch.float16) if problem.x.dtype == torch.float32 else problem
     theirs = {name: result.to(problem.x.dtype) for name, result in solve_layer(framework, peer).items()}
     assert_all_accurate(ours, theirs, solve_layer(exact, problem.to(torch.float64)))
@@ -86,6 +86,36 @@ def test_accuracy_by_groups(size: Size, options: Options, dtype: torch.dtype, mu
     launched, groups = ops.cluster_launches(), (2 if options.bidirectional else 1) * -(-size.batch // 16)
     # Forward and backward; the self-test has two tiles and directions.
     assert launched == 2 * sum(-(-n // (multiprocessors // 4)) for n in (4, groups))
+
+
+@pytest.mark.parametrize("dtype", CLUSTER, ids=str)
+@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
+def test_accuracy_of_gates_computed_again(options: Options, dtype: torch.dtype) -> None:
+    """One direction in windows, of which the backward has more; both directions in one."""
+    ops = emulate()
+    ops.use_cuda_kernels("cluster", "cluster")
+    check_accuracy(make_problem(Size(9, 9, 5, 34), options, dtype), save_gates=False)
+    windows = ops.cluster_launches() - 2  # without the self-tests
+    assert windows == 2 if options.bidirectional else windows > 9
+
+
+@pytest.mark.parametrize("absent", ["dy", "dh_n"])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_windows_take_any_strides_and_absent_gradients(batch_first: bool, absent: str) -> None:
+    emulate().use_cuda_kernels("cluster", "cluster")
+    problem = make_problem(Size(9, 9, 5, 34), Options(hx=False), torch.bfloat16)
+    if batch_first:
+        problem = problem.map(transposed)
+    check_accuracy(replace(problem, dy=None) if absent == "dy" else replace(problem, dh_n=None), save_gates=False)
+
+
+@pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
+def test_each_gradient_of_windows_is_the_same_alone(need: tuple[bool, bool, bool]) -> None:
+    emulate().use_cuda_kernels("cluster", "cluster")
+    problem = make_problem(Size(9, 3, 5, 34), Options(), torch.bfloat16)
+    expected = solve(problem, save_gates=False)
+    for name, tensor in solve(problem, need, save_gates=False).items():
+        assert_same_bits(tensor, expected[name], name)
 
 
 @pytest.mark.parametrize("name", ["cluster_H64_C1_rows8", "cluster_H64_C4_rows16"])

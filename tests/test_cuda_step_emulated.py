@@ -51,11 +51,14 @@ SMALL = Size(4, 3, 2, 5)
 ALL = (True, True, True)
 
 
-def solve(problem: Problem, need: tuple[bool, bool, bool] = ALL, **variant: Any) -> dict[str, Tensor]:
+def solve(
+    problem: Problem, need: tuple[bool, bool, bool] = ALL, save_gates: bool = True, **variant: Any
+) -> dict[str, Tensor]:
     """y, h_n and the needed ones of dx, dhx and the weights' gradients, by the names of ``cases.solve``."""
     ops = emulated_operators()
     arguments = (problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional)
-    y, h_n, gates = ops.gru_fwd(*arguments, True, **variant)
+    y, h_n, gates = ops.gru_fwd(*arguments, save_gates, **variant)
+    assert save_gates or gates.shape == (0,)
     dx, dhx, dweights = ops.gru_bwd(problem.dy, problem.dh_n, *arguments, y, gates, *need, **variant)
     need_dx, need_dhx, need_dweights = need
     assert need_dx or dx.shape == (0,)
@@ -70,8 +73,8 @@ def solve(problem: Problem, need: tuple[bool, bool, bool] = ALL, **variant: Any)
     }
 
 
-def check_accuracy(*problems: Problem, framework: Layer = framework, exact: Layer = exact, **variant: Any) -> None:
-    results = [solve(problem, **variant) for problem in problems]
+def check_accuracy(*problems: Problem, framework: Layer = framework, exact: Layer = exact, **arguments: Any) -> None:
+    results = [solve(problem, **arguments) for problem in problems]
     in_float64 = [problem.to(torch.float64) for problem in problems]
     ours = {name: torch.stack([result[name] for result in results]) for name in results[0]}
     assert_all_accurate(ours, solve_all(framework, problems), solve_all(exact, in_float64))
@@ -89,6 +92,22 @@ def test_accuracy_of_results_and_gradients(size: Size, options: Options, dtype: 
 @pytest.mark.parametrize(("size", "options"), LARGE, ids=str)
 def test_accuracy_of_more_rows_and_steps(size: Size, options: Options, dtype: torch.dtype) -> None:
     check_accuracy(make_problem(size, options, dtype))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
+@pytest.mark.parametrize("size", [SIZES[0], Size(7, 5, 4, 7)], ids=str)
+def test_accuracy_of_gates_computed_again(size: Size, options: Options, dtype: torch.dtype) -> None:
+    check_accuracy(*(make_problem(size, options, dtype) for _ in range(5)), save_gates=False)
+
+
+@pytest.mark.parametrize("reset_after", [True, False])
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+def test_variants_with_gates_computed_again(options: Options, reset_after: bool) -> None:
+    problem = make_problem(Size(7, 5, 4, 7), options)
+    for variant in variants_of(problem, reset_after).values():
+        ours = solve(problem, save_gates=False, **variant._asdict())
+        assert_all_near(ours, cases.solve(reference_with(variant), problem))
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 import gru_ext
@@ -15,6 +17,7 @@ class GruExt(ModuleContender):
     distribution = "gru_ext"
     modules = ("gru_ext",)
     configuration = "gru_ext.GRU, eager"
+    save: ClassVar[str] = "gates"
 
     @classmethod
     def version(cls) -> str:
@@ -42,6 +45,16 @@ class GruExt(ModuleContender):
             bidirectional=size.D == 2,
             device=problem.device,
             dtype=problem.dtype,
+            save=self.save,
         )
         module.load_state_dict(problem.weights)
         self.take(problem, module)
+
+
+class GruExtOutput(GruExt):
+    """``gru_ext.GRU(save="output")``."""
+
+    name = "gru_ext_output"
+    configuration = 'gru_ext.GRU(save="output"), eager'
+    on_request = "takes part in the suite memory, or if --against names it"
+    save = "output"

@@ -43,10 +43,7 @@ void pack_rows_of_chunk(const BwdChunk<scalar_t, operand_t>& p, bool masked_stat
   pack_panels<scalar_t, operand_t>(h_prev, p.rows, p.H, share(panels.of_h, thread, threads),
                                    share(panels.of_h, thread + 1, threads), panels.h_panels);
   if (p.reset_after) return;
-  const int64_t first = p.steps[0].packed_row - p.steps[0].row;  // row of the chunk within all steps
-  const auto reset = [&](int64_t row) {
-    return ProductOfRows<scalar_t>{p.gates + (first + row) * 3 * p.H, h_prev(row)};
-  };
+  const auto reset = [&](int64_t row) { return ProductOfRows<scalar_t>{p.gates + row * 3 * p.H, h_prev(row)}; };
   pack_panels<scalar_t, operand_t>(reset, p.rows, p.H, share(panels.of_h, thread, threads),
                                    share(panels.of_h, thread + 1, threads), panels.reset_panels);
 }

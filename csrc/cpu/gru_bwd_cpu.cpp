@@ -1,12 +1,14 @@
 // The CPU backend: a layer backward. In each chunk the threads go through the steps in the opposite order
 // (recurrence_body.h), then turn the gate gradients of all its rows into the gradients of the weights and of x
-// (gradients_body.h). Half precisions carry dL/dh and sum the weight gradients in fp32.
+// (gradients_body.h). Half precisions carry dL/dh and sum the weight gradients in fp32. Gates that the forward has not
+// kept are computed again, chunk by chunk (recompute.h).
 #include <ATen/ATen.h>
 
 #include <vector>
 
 #include "../check.h"
 #include "../gru.h"
+#include "../recompute.h"
 #include "buffers.h"
 #include "kernels.h"
 #include "layer.h"
@@ -19,19 +21,18 @@ using at::Tensor;
 using at::TensorList;
 
 // Rows of a chunk: enough for its products to run at full speed, few enough for its gate gradients to stay in the
-// cache.
-constexpr int64_t kChunkRows = 512;
+// cache. More where their gates are computed again, which packs the weights for each chunk.
+constexpr int64_t kChunkRows = 512, kComputedChunkRows = 1024;
 
 // Tensors of a layer's call that all directions share; undefined or null where not given or not needed.
 template <typename scalar_t>
 struct BwdTensors {
-  Tensor x;            // contiguous rows
-  const scalar_t* hx;  // (D, B, H)
+  Tensor x;   // contiguous rows
+  Tensor hx;  // (D, B, H), contiguous
   TensorList weights;
   const Variant& variant;
   Tensor y;
-  const scalar_t* gates;         // of Variant::gates_shape
-  int64_t gates_size;            // of a direction
+  Tensor gates;                  // of Variant::gates_shape; undefined where they were not saved
   Tensor dy;                     // contiguous rows
   const scalar_t* dh_n;          // (D, B, H)
   std::vector<Tensor> dx;        // (D)  (N, I): one for each direction, the same one unless they run side by side
@@ -49,7 +50,7 @@ class BwdPass {
       : s_(s),
         tensors_(tensors),
         direction_(direction),
-        chunks_(chunks_of(s, kChunkRows)),
+        chunks_(chunks_of(s, tensors.gates.defined() ? kChunkRows : kComputedChunkRows)),
         rows_of_x_(tensors.x),
         rows_of_y_(tensors.y),
         rows_of_dy_(tensors.dy.defined() ? tensors.dy : tensors.y),
@@ -124,8 +125,11 @@ class BwdPass {
     }
     p_.dy = tensors.dy.defined() ? tensors.dy.template const_data_ptr<scalar_t>() + direction * s.H : nullptr;
     p_.dy_stride = rows_of_dy_.stride_b;
-    p_.gates = tensors.gates + direction * tensors.gates_size;
     p_.first_step = 0;
+    if (!tensors.gates.defined()) {
+      states_ = pooled_empty({1, rows, s.H}, tensors.y.options());
+      computed_gates_ = pooled_empty(tensors.variant.gates_shape(1, rows, s.H), tensors.y.options());
+    }
     x_.reserve(rows);
     h_prev_.reserve(rows);
     dx_.reserve(need_dx ? rows : 0);
@@ -166,7 +170,11 @@ class BwdPass {
 
     const scalar_t* x = tensors_.x.template const_data_ptr<scalar_t>();
     const scalar_t* y = tensors_.y.template const_data_ptr<scalar_t>() + direction_ * s_.H;
-    const scalar_t* h0 = tensors_.hx == nullptr ? nullptr : tensors_.hx + direction_ * s_.B * s_.H;
+    const Tensor initial = tensors_.hx.defined() ? tensors_.hx.select(0, direction_) : Tensor();
+    const scalar_t* h0 = initial.defined() ? initial.template const_data_ptr<scalar_t>() : nullptr;
+    gates_ = tensors_.gates.defined() ? tensors_.gates.select(0, direction_).narrow(0, chunk.offset, chunk.rows)
+                                      : gates_of(chunk, initial);
+    p_.gates = gates_.template const_data_ptr<scalar_t>();
     x_.clear();
     h_prev_.clear();
     dx_.clear();
@@ -234,14 +242,35 @@ class BwdPass {
   // Gates whose recurrent product is of the state itself.
   int64_t gates_of_h() const { return p_.reset_after ? 3 : 2; }
 
+  // Computes the gates of a chunk again. `h0`: (B, H).
+  Tensor gates_of(const Chunk& chunk, const Tensor& h0) const {
+    const Tensor states = states_.narrow(1, 0, chunk.rows), gates = computed_gates_.narrow(1, 0, chunk.rows);
+    const Tensor y = tensors_.y.narrow(-1, direction_ * s_.H, s_.H);
+    copy_states_before(s_, chunk, /*reverse=*/direction_ == 1, y, h0, states[0]);
+    const Tensor x = input_of(s_, tensors_.x, chunk);
+    const std::optional<Tensor> hx = states, no_batch_sizes;
+    const int64_t per_direction = s_.weights_per_direction();
+    const Layer layer{x,
+                      hx,
+                      tensors_.weights.slice(direction_ * per_direction, per_direction),
+                      no_batch_sizes,
+                      /*bidirectional=*/false,
+                      variant_of_gates(s_, chunk, direction_, tensors_.variant)};
+    // The step's own new states are of no use: they replace the old ones, which it has read by then.
+    gru_fwd_cpu_into(as_one_step(s_, chunk), layer, {at::empty({0}, y.options()), states, gates});
+    return gates[0];
+  }
+
   const Sequence& s_;
   const BwdTensors<scalar_t>& tensors_;
   const int64_t direction_;
   const BwdKernels<scalar_t, operand_t> kernel_ = bwd_kernels<scalar_t, operand_t>();
   const std::vector<Chunk> chunks_;
   const Rows rows_of_x_, rows_of_y_, rows_of_dy_;
-  Tensor weight_ih_;  // (3H, I)
-  Tensor weight_hh_;  // (3H, H)
+  Tensor weight_ih_;                // (3H, I)
+  Tensor weight_hh_;                // (3H, H)
+  Tensor gates_;                    // of the chunk
+  Tensor states_, computed_gates_;  // (1, rows, H), Variant::gates_shape: where gates are computed again
   acc_t *packed_ih_, *packed_hh_, *packed_hn_;
   Workspace workspace_;
   std::vector<Step> steps_;
@@ -295,12 +324,11 @@ void gru_bwd_cpu_into(const Sequence& s, const std::optional<Tensor>& dy, const 
     if (need.dx && side_by_side) dx_of_directions[1] = pooled_empty(dx.sizes(), dx.options());
     const LayerMasks masks(layer.variant);
     const BwdTensors<scalar_t> tensors{with_contiguous_rows(x),
-                                       data(h0),
+                                       h0,
                                        layer.weights,
                                        layer.variant,
                                        y,
-                                       data(gates),
-                                       gates.numel() / s.D,
+                                       were_saved(gates) ? gates : Tensor(),
                                        dy.has_value() ? with_contiguous_rows(*dy) : Tensor(),
                                        data(last),
                                        dx_of_directions,

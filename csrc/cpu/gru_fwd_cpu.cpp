@@ -177,22 +177,27 @@ class FwdPass {
     copy_rows(of_h + 2 * s_.H, s_.H, sum + 3 * stride, stride, 1, s_.H);
   }
 
-  // h0, or zero, in the state and in both of its exchanged copies: a row that begins late is not written until then.
+  // h0, or zero, in the state and in its exchanged copies: in both, as a row that begins late is not written until
+  // then.
   void fill_state() {
     const int64_t stride = p_.h_stride;
-    std::fill_n(p_.state, s_.B * stride, acc_t(0));
-    std::fill_n(p_.h[0], 2 * s_.B * stride, operand_t(0));
-    if (tensors_.hx == nullptr) return;
-    const scalar_t* h0 = tensors_.hx + direction_ * s_.B * s_.H;
-    copy_rows(h0, s_.H, p_.state, stride, s_.B, s_.H);
-    copy_rows(h0, s_.H, p_.h[0], stride, s_.B, s_.H);
-    if (p_.masks.recurrent != nullptr) {
+    const scalar_t* h0 = tensors_.hx == nullptr ? nullptr : tensors_.hx + direction_ * s_.B * s_.H;
+    const int64_t given = h0 == nullptr ? 0 : s_.H;  // units of a row
+    for (int64_t row = 0; row < s_.B; ++row) {
+      acc_t* state = p_.state + row * stride;
+      operand_t* h = p_.h[0] + row * stride;
+      std::copy_n(h0 + row * given, given, state);
+      std::copy_n(h0 + row * given, given, h);
+      std::fill_n(state + given, stride - given, acc_t(0));
+      std::fill_n(h + given, stride - given, operand_t(0));
+    }
+    if (h0 != nullptr && p_.masks.recurrent != nullptr) {
       for (int64_t i = 0; i < s_.B * s_.H; ++i) {
         const acc_t factor = p_.masks.recurrent[i] ? p_.masks.recurrent_scale : acc_t(0);
         p_.h[0][i / s_.H * stride + i % s_.H] = static_cast<operand_t>(factor * static_cast<acc_t>(h0[i]));
       }
     }
-    std::copy_n(p_.h[0], s_.B * stride, p_.h[1]);
+    if (s_.T > 1) std::copy_n(p_.h[0], s_.B * stride, p_.h[1]);
   }
 
   const Sequence& s_;

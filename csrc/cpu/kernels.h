@@ -108,13 +108,14 @@ struct BwdChunk {
   scalar_t* operand;              // (rows, H) scratch: what of the states entered the recurrent product, with a mask
   const scalar_t* dy;             // gradient of y; null for zero
   int64_t dy_stride;              // between rows of dy
-  const scalar_t* gates;          // as the forward left them
-  acc_t* dh;                      // (B, dh_stride)
-  int64_t dh_stride;              // at least padded H
-  operand_t* dgates;              // (rows, dgates_stride)  scratch: gradients of the pre-activations; order n, r, z, q
-  int64_t dgates_stride;          // at least 4H; reset gate before: 3H, there is no q; with norms: 6H, n, r, z of W x,
-                                  // then r, z, n of R h
-  int64_t dgates_of_h;            // column of dgates from which on they are those of R h: H, or 3H with norms
+  const scalar_t* gates;  // (rows, 4, H) those of the chunk; reset gate before: (rows, 3, H); with norms: (rows,
+                          // 9 H + 16)
+  acc_t* dh;              // (B, dh_stride)
+  int64_t dh_stride;      // at least padded H
+  operand_t* dgates;      // (rows, dgates_stride)  scratch: gradients of the pre-activations; order n, r, z, q
+  int64_t dgates_stride;  // at least 4H; reset gate before: 3H, there is no q; with norms: 6H, n, r, z of W x,
+                          // then r, z, n of R h
+  int64_t dgates_of_h;    // column of dgates from which on they are those of R h: H, or 3H with norms
   // With norms:
   const acc_t* gains;    // (6, dh_stride)  as in FwdChunk
   const acc_t* bias_hn;  // (dh_stride)

@@ -306,7 +306,7 @@ inline __attribute__((always_inline)) void normalized_gates_bwd(const BwdChunk<s
   const int norm_of_n = norm_of(p.norms, 2);
   for (int64_t unit = units.first; unit < units.last; unit += lanes) {
     const int64_t count = std::min(lanes, units.last - unit);
-    const scalar_t* saved = p.gates + (step.packed_row + row) * saved_norm_values(p.H) + unit;
+    const scalar_t* saved = p.gates + (step.row + row) * saved_norm_values(p.H) + unit;
     const auto hat = [&](int place, int gate)
                          __attribute__((always_inline)) { return load<acc_t>(saved + (place + gate) * p.H, count); };
     const auto gain = [&](int place) __attribute__((always_inline)) {
@@ -369,9 +369,7 @@ void norms_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step, UnitRan
   RowNormGrads<acc_t> norms[kNormRows][2][2];  // of each row, normalisation, and W x or R h
   for (int64_t first = 0; first < step.rows; first += kNormRows) {
     const int64_t rows = std::min(kNormRows, step.rows - first);
-    const auto saved_row = [&](int64_t row) {
-      return p.gates + (step.packed_row + first + row) * saved_norm_values(p.H);
-    };
+    const auto saved_row = [&](int64_t row) { return p.gates + (step.row + first + row) * saved_norm_values(p.H); };
     for (int64_t row = 0; row < rows; ++row) {
       for (int norm = 0; norm < p.norms; ++norm) {
         const acc_t inverse_count = acc_t(1) / (p.H * gates_of_norm(p.norms, norm));

@@ -124,7 +124,7 @@ inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, op
   };
   for (int64_t row = 0; row < step.rows; ++row) {
     if (row > 0 && row % kLongestBiasSum == 0) add_sums();
-    const scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
+    const scalar_t* saved = p.gates + (step.row + row) * 4 * p.H + unit;
     const Gates<Vector> gates = {load<acc_t>(saved, count), load<acc_t>(saved + p.H, count),
                                  load<acc_t>(saved + 2 * p.H, count), load<acc_t>(saved + 3 * p.H, count)};
     const scalar_t* h_prev = p.h_prev[step.row + row];

@@ -157,7 +157,7 @@ inline __attribute__((always_inline)) typename VectorMath<acc_type<scalar_t>>::V
     const BwdChunk<scalar_t, operand_t>& p, const Step& step, int64_t row, int64_t unit, int64_t count,
     ResetBeforeGates<typename VectorMath<acc_type<scalar_t>>::Vector>& gates) {
   using acc_t = acc_type<scalar_t>;
-  const scalar_t* saved = p.gates + (step.packed_row + row) * 3 * p.H + unit;
+  const scalar_t* saved = p.gates + (step.row + row) * 3 * p.H + unit;
   gates = {load<acc_t>(saved, count), load<acc_t>(saved + p.H, count), load<acc_t>(saved + 2 * p.H, count)};
   const scalar_t* h_prev = p.h_prev[step.row + row];
   return h_prev == nullptr ? typename VectorMath<acc_t>::Vector{} : load<acc_t>(h_prev + unit, count);

@@ -6,6 +6,7 @@
 
 #include "../chunks.h"
 #include "../dispatch.h"
+#include "../recompute.h"
 #include "device_types.h"
 
 namespace gru_ext {
@@ -25,13 +26,6 @@ constexpr int64_t kBwdChunkBytes = int64_t{128} << 20;
 void check_launch(const char* error) {
   TORCH_CHECK(error == nullptr, "gru: a CUDA kernel could not be launched: ", error,
               " (gru_ext was built by " GRU_EXT_CUDA_BUILD ")");
-}
-
-// The rows of x in a chunk, (rows, I); a view where x allows it.
-Tensor chunk_of_x(const Sequence& s, const Tensor& x, const Chunk& chunk) {
-  const Tensor part =
-      x.dim() == 2 ? x.narrow(0, chunk.offset, chunk.rows) : x.narrow(0, chunk.t_begin, chunk.t_end - chunk.t_begin);
-  return part.reshape({chunk.rows, s.I});
 }
 
 // The masks of all steps.
@@ -55,6 +49,13 @@ DirectionMasks<acc_t> masks_of_step(DirectionMasks<acc_t> masks, int64_t row, in
   if (masks.zoneout != nullptr) masks.zoneout += row * H;
   if (masks.candidate != nullptr) masks.candidate += row * H;
   return masks;
+}
+
+// What a row takes in a backward that computes the gates again: the gates and their gradients, with layer normalisation
+// of the cell and of the products, the state before, and what a forward has of a row.
+template <typename at_t>
+int64_t bytes_of_computed_row(const Sequence& s, bool norms) {
+  return s.H * static_cast<int64_t>((norms ? 25 : 10) * sizeof(at_t) + 7 * sizeof(typename Device<at_t>::acc_t));
 }
 
 // The factor of h (B, H) in the recurrent product, applied to `state`; `state` itself where nothing is dropped.
@@ -197,7 +198,7 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
   Tensor operand_rows, a_h_rows;  // the first p.rows of each
   for (size_t i = 0; i < chunks.size(); ++i) {
     const Chunk& chunk = chunks[direction.reverse ? chunks.size() - 1 - i : i];
-    product_out(a_x.narrow(0, 0, chunk.rows), chunk_of_x(s, x, chunk), weight_ih_t);
+    product_out(a_x.narrow(0, 0, chunk.rows), input_of(s, x, chunk)[0], weight_ih_t);
     if (norms) normalizer.fwd(a_x.narrow(0, 0, chunk.rows), Side::of_x, chunk.offset);
     for (int64_t step = 0; step < chunk.t_end - chunk.t_begin; ++step) {
       const int64_t t = direction.reverse ? chunk.t_end - 1 - step : chunk.t_begin + step;
@@ -228,6 +229,19 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
   }
 }
 
+// What `gru_step_gates` does, by way of `states` (rows, H) in the dtype of the sums.
+template <typename at_t>
+void gates_of_chunk(const Sequence& s, const Chunk& chunk, const Tensor& x, const StepDirection& direction,
+                    const Tensor& y, const Tensor& h0, const Tensor& states, const Tensor& gates, Stream stream) {
+  copy_states_before(s, chunk, direction.reverse, y, h0, states);
+  StepDirection step = direction;
+  step.reverse = false;
+  step.zoneout_mask = step.candidate_mask = Tensor();  // these come after the gates
+  step.zoneout = 0;
+  if (direction.recurrent_mask.defined()) step.recurrent_mask = mask_of_rows(s, chunk, direction.recurrent_mask);
+  forward_direction<at_t>(as_one_step(s, chunk), input_of(s, x, chunk), step, /*y=*/Tensor(), gates, states, stream);
+}
+
 template <typename at_t>
 void backward_direction(const Sequence& s, const Tensor& x, const StepDirection& direction, const Tensor& dy,
                         const Tensor& y, const Tensor& gates, const Tensor& h0, const Tensor& dh, bool need_dhx,
@@ -240,13 +254,17 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
     const Tensor of_n = direction.weight_ih.narrow(0, 2 * s.H, s.H);
     weight_nrz = product_operand(at::cat({of_n, direction.weight_ih.narrow(0, 0, 2 * s.H)}));
   }
-  const auto chunks = chunks_of(s, kBwdChunkBytes / (5 * s.H * static_cast<int64_t>(sizeof(at_t))));
-  const bool norms = direction.layer_norm > 0;
-  const Normalizer<at_t> normalizer(s, direction, gates, stream);
-  using Side = typename Normalizer<at_t>::Side;
+  const bool saved = gates.defined(), norms = direction.layer_norm > 0;
+  const auto chunks = chunks_of(s, saved ? kBwdChunkBytes / (5 * s.H * static_cast<int64_t>(sizeof(at_t)))
+                                         : kBwdChunkBytes / bytes_of_computed_row<at_t>(s, norms));
+  const int64_t most = most_rows(chunks);
   const int64_t gates_of_h = direction.reset_after ? 3 : 2;  // r, z and, reset gate after, q
   const int64_t cell_values = (gates_of_h + 1) * s.H;        // of a row, that the cell leaves and takes
-  const int64_t most = most_rows(chunks);
+  const Tensor computed = saved ? Tensor() : at::empty({most, norms ? 9 * s.H + 16 : cell_values}, y.options());
+  const Tensor states = saved ? Tensor() : at::empty({most, s.H}, dh.options());
+  const Tensor& kept = saved ? gates : computed;  // of all rows, or of a chunk's
+  const Normalizer<at_t> normalizer(s, direction, kept, stream);
+  using Side = typename Normalizer<at_t>::Side;
   const Tensor dcell = at::empty({most, cell_values}, y.options());
   const Tensor dgates = norms ? at::empty({most, 6 * s.H}, y.options()) : dcell;
   const Tensor cell_gates = norms ? at::empty({most, cell_values}, y.options()) : Tensor();
@@ -275,7 +293,12 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
   Tensor dh_product_rows;  // the first p.rows
   for (size_t i = 0; i < chunks.size(); ++i) {
     const Chunk& chunk = chunks[direction.reverse ? i : chunks.size() - 1 - i];
-    if (norms) normalizer.load_cell_gates(cell_gates.narrow(0, 0, chunk.rows), chunk.offset, dh.scalar_type());
+    if (!saved) {
+      gates_of_chunk<at_t>(s, chunk, x, direction, y, h0, states.narrow(0, 0, chunk.rows),
+                           computed.narrow(0, 0, chunk.rows), stream);
+    }
+    const int64_t kept_row = saved ? chunk.offset : 0;  // of the chunk's first
+    if (norms) normalizer.load_cell_gates(cell_gates.narrow(0, 0, chunk.rows), kept_row, dh.scalar_type());
     for (int64_t step = 0; step < chunk.t_end - chunk.t_begin; ++step) {
       const int64_t t = direction.reverse ? chunk.t_begin + step : chunk.t_end - 1 - step;
       const int64_t t_prev = direction.reverse ? t + 1 : t - 1;
@@ -288,7 +311,7 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
       p.prev_rows = has_prev ? std::min(p.rows, s.rows(t_prev)) : 0;
       p.dy = dy.defined() ? device_pointer(dy.const_data_ptr<at_t>() + rows_of_dy.offset(s, t)) : nullptr;
       p.gates = device_pointer(norms ? cell_gates.const_data_ptr<at_t>() + row * cell_values
-                                     : gates.const_data_ptr<at_t>() + s.offset(t) * cell_values);
+                                     : kept.const_data_ptr<at_t>() + (kept_row + row) * cell_values);
       p.y_prev = has_prev ? device_pointer(y.const_data_ptr<at_t>() + rows_of_y.offset(s, t_prev)) : nullptr;
       p.dgates = device_pointer(dcell.data_ptr<at_t>() + row * cell_values);
       p.h_operand = need_dweights ? device_pointer(h_operand.data_ptr<at_t>() + row * s.H) : nullptr;
@@ -297,7 +320,7 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
       if (direction.reset_after) {
         check_launch(launch_gru_step_bwd(p, stream));
         if (norms) {
-          normalizer.bwd(dcell.narrow(0, row, p.rows), dgates.narrow(0, row, p.rows), Side::of_h, s.offset(t));
+          normalizer.bwd(dcell.narrow(0, row, p.rows), dgates.narrow(0, row, p.rows), Side::of_h, kept_row + row);
         }
       } else {
         check_launch(launch_gru_step_candidate_bwd(p, stream));
@@ -311,12 +334,12 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
       }
     }
     const Tensor chunk_dgates = dgates.narrow(0, 0, chunk.rows), chunk_dcell = dcell.narrow(0, 0, chunk.rows);
-    if (norms && (need_dweights || dx.defined())) normalizer.bwd(chunk_dcell, chunk_dgates, Side::of_x, chunk.offset);
+    if (norms && (need_dweights || dx.defined())) normalizer.bwd(chunk_dcell, chunk_dgates, Side::of_x, kept_row);
     if (need_dweights) {
-      add_weight_grads(s, chunk_dgates, chunk_of_x(s, x, chunk), h_operand.narrow(0, 0, chunk.rows),
+      add_weight_grads(s, chunk_dgates, input_of(s, x, chunk)[0], h_operand.narrow(0, 0, chunk.rows),
                        reset.defined() ? reset.narrow(0, 0, chunk.rows) : Tensor(), i == 0, grads);
       add_bias_grads(chunk_dcell, i == 0, grads);
-      if (norms) normalizer.gain_grads(chunk_dcell, chunk.offset, /*add=*/i > 0, grads.gains);
+      if (norms) normalizer.gain_grads(chunk_dcell, kept_row, /*add=*/i > 0, grads.gains);
     }
     if (dx.defined()) add_input_grads(s, chunk_dgates, weight_nrz, first, dx.narrow(0, chunk.offset, chunk.rows));
   }
@@ -336,6 +359,16 @@ void gru_step_bwd(const Sequence& s, const Tensor& x, const StepDirection& direc
                   DirectionGrads& grads, const Tensor& dx, Stream stream) {
   with_scalar_type(x.scalar_type(), [&](auto zero) {
     backward_direction<decltype(zero)>(s, x, direction, dy, y, gates, h0, dh, need_dhx, first, grads, dx, stream);
+  });
+}
+
+void gru_step_gates(const Sequence& s, const Chunk& chunk, const Tensor& x, const StepDirection& direction,
+                    const Tensor& y, const Tensor& h0, const Tensor& gates, Stream stream) {
+  with_scalar_type(x.scalar_type(), [&](auto zero) {
+    using at_t = decltype(zero);
+    const auto acc_dtype = acc_dtype_of(x.scalar_type());
+    const Tensor states = at::empty({chunk.rows, s.H}, y.options().dtype(acc_dtype));
+    gates_of_chunk<at_t>(s, chunk, x, direction, y, h0, states, gates, stream);
   });
 }
 

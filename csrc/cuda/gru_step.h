@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "../check.h"
+#include "../chunks.h"
 #include "launchers.h"
 #include "products.h"
 
@@ -32,9 +33,14 @@ void gru_step_fwd(const Sequence& s, const at::Tensor& x, const StepDirection& d
 
 // `dy` and `y` are the direction's H columns; dy undefined for zero. `h0` (B, H), contiguous, undefined for zero. `dh`
 // (B, H) in the dtype of the sums enters as the gradient of the last state and, with need_dhx, leaves as that of h0.
+// `gates` is undefined where they were not saved: they are then computed again, chunk by chunk.
 // `grads` and dx (N, I), both in the dtype of the sums, are undefined where not needed; dx is added to unless `first`.
 void gru_step_bwd(const Sequence& s, const at::Tensor& x, const StepDirection& direction, const at::Tensor& dy,
                   const at::Tensor& y, const at::Tensor& gates, const at::Tensor& h0, const at::Tensor& dh,
                   bool need_dhx, bool first, DirectionGrads& grads, const at::Tensor& dx, Stream stream);
+
+// Computes the gates of a chunk of steps again, (rows, 4, H); reset gate before: (rows, 3, H).
+void gru_step_gates(const Sequence& s, const Chunk& chunk, const at::Tensor& x, const StepDirection& direction,
+                    const at::Tensor& y, const at::Tensor& h0, const at::Tensor& gates, Stream stream);
 
 }  // namespace gru_ext

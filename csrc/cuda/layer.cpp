@@ -5,6 +5,7 @@
 #include "device_types.h"
 #include "gru_cluster.h"
 #include "gru_step.h"
+#include "gru_windows.h"
 
 namespace gru_ext {
 namespace {
@@ -69,8 +70,9 @@ std::optional<FwdResult> layer_fwd(const ClusterKernel* kernel, const Sequence& 
   if (save_gates && s.has_gains) gates.narrow(-1, 9 * s.H, 16).zero_();
   if (kernel != nullptr) {
     const Tensor h_n = at::empty({s.D, s.B, s.H}, options);
-    error = gru_cluster_fwd(*kernel, s, x, contiguous_or_undefined(layer.hx), layer.weights, y, h_n,
-                            save_gates ? gates : Tensor(), stream);
+    const Tensor h0 = contiguous_or_undefined(layer.hx);
+    error = save_gates ? gru_cluster_fwd(*kernel, s, x, h0, layer.weights, y, h_n, gates, stream)
+                       : gru_windows_fwd(*kernel, s, x, h0, layer.weights, y, h_n, stream);
     if (error != nullptr) return std::nullopt;
     return FwdResult{save_y ? y : none(), h_n, gates};
   }
@@ -88,7 +90,8 @@ std::optional<BwdResult> layer_bwd(const ClusterKernel* kernel, const Sequence& 
   const Tensor& x = layer.x;
   const auto dtype = x.scalar_type();
   const auto acc_options = x.options().dtype(acc_dtype_of(dtype));
-  const Tensor dx = need.dx ? at::empty({s.N, s.I}, acc_options) : Tensor();
+  const bool saved = were_saved(gates), in_windows = kernel != nullptr && !saved;
+  const Tensor dx = need.dx ? at::empty({s.N, s.I}, in_windows ? x.options() : acc_options) : Tensor();
   const Tensor h0 = contiguous_or_undefined(layer.hx);
   const Tensor unit_stride_dy = !dy.has_value() ? Tensor() : dy->stride(-1) == 1 ? *dy : dy->contiguous();
   std::vector<DirectionGrads> grads(s.D);
@@ -104,15 +107,23 @@ std::optional<BwdResult> layer_bwd(const ClusterKernel* kernel, const Sequence& 
   Tensor dh;
   if (kernel != nullptr) {
     dh = at::empty({s.D, s.B, s.H}, x.options());
-    error = gru_cluster_bwd(*kernel, s, x, h0, layer.weights, unit_stride_dy, contiguous_or_undefined(dh_n), y, gates,
-                            dh, grads, dx, stream);
+    const Tensor last = contiguous_or_undefined(dh_n);
+    if (in_windows) {
+      std::vector<StepDirection> directions;
+      for (int64_t d = 0; d < s.D; ++d) directions.push_back(direction_of(s, layer, d));
+      error =
+          gru_windows_bwd(*kernel, s, x, h0, layer.weights, directions, unit_stride_dy, last, y, dh, grads, dx, stream);
+    } else {
+      error = gru_cluster_bwd(*kernel, s, x, h0, layer.weights, unit_stride_dy, last, y, gates, dh, grads, dx, stream);
+    }
     if (error != nullptr) return std::nullopt;
   } else {
     dh = new_state(s, dh_n, acc_options);
     for (int64_t d = 0; d < s.D && s.N > 0; ++d) {
       const auto columns = [&](const Tensor& tensor) { return tensor.narrow(-1, d * s.H, s.H); };
       gru_step_bwd(s, x, direction_of(s, layer, d), unit_stride_dy.defined() ? columns(unit_stride_dy) : Tensor(),
-                   columns(y), gates.select(0, d), h0.defined() ? h0.select(0, d) : Tensor(), dh.select(0, d), need.dhx,
+                   columns(y), saved ? gates.select(0, d) : Tensor(), h0.defined() ? h0.select(0, d) : Tensor(),
+                   dh.select(0, d), need.dhx,
                    /*first=*/d == 0, grads[d], dx, stream);
     }
   }
