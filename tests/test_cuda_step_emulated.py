@@ -159,18 +159,22 @@ NORMALIZED = [
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 @pytest.mark.parametrize(("size", "options"), NORMALIZED, ids=str)
-@pytest.mark.parametrize("norms", [1, 2])
-def test_accuracy_with_layer_normalisation(norms: int, size: Size, options: Options, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("norms", "save_gates"), [(1, True), (2, True), (2, False)])
+def test_accuracy_with_layer_normalisation(
+    norms: int, save_gates: bool, size: Size, options: Options, dtype: torch.dtype
+) -> None:
     problems = [make_problem(size, options, dtype) for _ in range(2)]
     layer = reference_with(Variant(layer_norm=norms))
-    check_accuracy(*problems, framework=layer, exact=layer, layer_norm=norms)
+    check_accuracy(*problems, framework=layer, exact=layer, layer_norm=norms, save_gates=save_gates)
 
 
-def test_layer_normalisation_with_masks() -> None:
+@pytest.mark.parametrize("save_gates", [True, False])
+def test_layer_normalisation_with_masks(save_gates: bool) -> None:
     problem = make_problem(SIZES[2], Options(bidirectional=True, packed=True, gains=True))
     for masked in variants_of(problem).values():
         variant = masked._replace(layer_norm=2)
-        assert_all_near(solve(problem, **variant._asdict()), cases.solve(reference_with(variant), problem))
+        ours = solve(problem, save_gates=save_gates, **variant._asdict())
+        assert_all_near(ours, cases.solve(reference_with(variant), problem))
 
 
 @pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
