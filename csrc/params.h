@@ -117,4 +117,32 @@ struct GruStepBwdParams {
   scalar_t* reset;      // (rows, H): r * h; null where h_operand is
 };
 
+// The normalisations of some rows of a product, r, z, n of H values each, see `Variant::layer_norm` in gru.h.
+template <typename scalar_t, typename acc_t>
+struct GruStepNormFwdParams {
+  int64_t rows, H;
+  int norms;              // 1 or 2
+  acc_t* values;          // (rows, 3H): normalised, with gains, in place
+  const scalar_t* gain;   // (3H)
+  scalar_t* hat;          // (rows, 3H), saved_stride between rows: normalised, without gains; null where not saved
+  scalar_t* inverse_std;  // (rows, norms), likewise
+  int64_t saved_stride;
+};
+
+// The same, backwards.
+template <typename scalar_t>
+struct GruStepNormBwdParams {
+  int64_t rows, H;
+  int norms;
+  const scalar_t* d;  // (rows, gates of H), d_stride between rows: the gradients of what the cell took
+  int64_t d_stride;
+  int d_gate[3], out_gate[3];  // where r, z, n lie in a row of d and of out
+  const scalar_t* gain;        // as forward
+  const scalar_t* hat;
+  const scalar_t* inverse_std;
+  int64_t saved_stride;
+  scalar_t* out;  // (rows, gates of H), out_stride between rows: the gradients of the product
+  int64_t out_stride;
+};
+
 }  // namespace gru_ext

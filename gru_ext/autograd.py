@@ -3,7 +3,7 @@
 Plain autograd uses the C++ node of ``gru_ext::gru`` (csrc/autograd.cpp). While a ``torch.func`` transform is
 active, which refuses C++ nodes, ``gru_layer`` takes ``GRUFunction`` instead. Both call the operators ``gru_fwd`` and
 ``gru_bwd``, so that the derivative exists once for each backend. Forward-mode differentiation, and every derivative of
-``gru_bwd``, goes through the plain PyTorch of ``reference``; and so does layer normalisation on a GPU.
+``gru_bwd``, goes through the plain PyTorch of ``reference``.
 
 Letters as in csrc/gru.h: T steps, B batch, I input, H hidden, D directions, N rows of all steps.
 """
@@ -42,7 +42,7 @@ def gru_layer(
     Without ``save_y`` the caller does without y: it may be of shape (0). Without ``save_gates`` the backward computes
     the gates again.
     """
-    if forward_ad._current_level >= 0 or (variant.layer_norm > 0 and x.is_cuda):  # which has CPU kernels only
+    if forward_ad._current_level >= 0:
         return reference.gru(x, hx, weights, batch_sizes, bidirectional, variant)
     if torch._C._are_functorch_transforms_active():
         y, h_n, _ = GRUFunction.apply(x, hx, batch_sizes, bidirectional, save_gates, *variant, *weights)

@@ -120,27 +120,19 @@ def test_a_failed_measurement_leaves_the_old_result(tmp_path: Path) -> None:
 
 
 def test_ratios_agree_within_a_tenth(capsys: pytest.CaptureFixture[str]) -> None:
-    key = ("7,2,64", "forward")
-
-    def status(own: list[float], theirs: list[float]) -> int:
-        return independent.compare([{key: value} for value in own], [{key: value} for value in theirs])
-
-    assert status([2.0, 2.05, 1.95], [2.15, 2.1, 2.15]) == 0
-    assert "all 1 ratios agree within 10%" in capsys.readouterr().out
-    assert status([2.0, 2.05, 1.95], [2.4, 2.4, 2.4]) == 1
-    assert "apart by more than 10%: 7,2,64 forward" in capsys.readouterr().out
-    assert status([2.0, 4.0, 1.0], [3.0, 3.0, 3.0]) == 2  # moved by half
-    assert "too busy a machine to tell: 7,2,64 forward" in capsys.readouterr().out
+    assert independent.verdict("7,2,64 train", [2.0, 2.05, 1.95], [2.15, 2.1, 2.15], busy=0.9) == "agree"
+    assert "benchmarks   2.00x, independent   2.15x, quotient 0.93; moved by 2%" in capsys.readouterr().out
+    assert independent.verdict("7,2,64 train", [2.0, 2.05, 1.95], [2.4, 2.4, 2.4], busy=0.02) == "apart"
+    assert independent.verdict("7,2,64 train", [2.0, 2.05, 1.95], [2.4, 2.4, 2.4], busy=0.5) == "unclear"
+    assert independent.verdict("7,2,64 train", [2.0, 4.0, 1.0], [3.0, 3.0, 3.0], busy=0.02) == "unclear"
 
 
 def test_the_second_opinion_measures_what_the_benchmarks_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = SUITES["sizes"].cases(2)
     assert all(any(size == (c.size.T, c.size.B, c.size.H) for c in sizes) for size in independent.SIZES)
-    monkeypatch.setattr(independent, "SIZES", ((7, 2, 64),))
     monkeypatch.setattr(independent, "ROUNDS", 1)
-    own = independent.own_ratios(1, 1e-3)
+    own = independent.own_ratios((7, 2, 64), 1, 1e-3)
     keep_run(tmp_path / "run.json")
-    theirs = independent.ratios_of(tmp_path / "run.json")
-    assert theirs["7,2,64", "forward"] == 4.0
-    assert own.keys() == {("7,2,64", "forward"), ("7,2,64", "train")} <= theirs.keys()
+    assert independent.read(tmp_path / "run.json") == ({"forward": 4.0, "train": 4.0}, 0.03)
+    assert own.keys() == {"forward", "train"}
     assert all(0.1 < ratio < 100 for ratio in own.values())

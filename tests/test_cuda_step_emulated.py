@@ -28,10 +28,12 @@ from cases import (
     solve_all,
     variants_of,
 )
-from compare import assert_all_accurate, assert_all_near, assert_same_bits
+from compare import assert_all_accurate, assert_all_near, assert_near, assert_same_bits
 from emulated_backend import emulated_operators
 from test_reset_before import plain
 from torch import Tensor
+
+from gru_ext.variant import Variant
 
 SIZES = [
     Size(1, 1, 1, 1),
@@ -148,6 +150,48 @@ def test_accuracy_with_masks(reset_after: bool, size: Size, options: Options, dt
         check_accuracy(problem, framework=layer, exact=layer, **variant._asdict())
 
 
+NORMALIZED = [
+    (Size(2, 3, 4, 7), Options(gains=True)),
+    (SIZES[2], Options(bidirectional=True, packed=True, gains=True)),
+    (Size(3, 12, 3, 90), Options(bias=False, hx=False, gains=True)),  # more units than a block has threads
+]
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize(("size", "options"), NORMALIZED, ids=str)
+@pytest.mark.parametrize("norms", [1, 2])
+def test_accuracy_with_layer_normalisation(norms: int, size: Size, options: Options, dtype: torch.dtype) -> None:
+    problems = [make_problem(size, options, dtype) for _ in range(2)]
+    layer = reference_with(Variant(layer_norm=norms))
+    check_accuracy(*problems, framework=layer, exact=layer, layer_norm=norms)
+
+
+def test_layer_normalisation_with_masks() -> None:
+    problem = make_problem(SIZES[2], Options(bidirectional=True, packed=True, gains=True))
+    for masked in variants_of(problem).values():
+        variant = masked._replace(layer_norm=2)
+        assert_all_near(solve(problem, **variant._asdict()), cases.solve(reference_with(variant), problem))
+
+
+@pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
+def test_each_gradient_is_the_same_alone_with_layer_normalisation(need: tuple[bool, bool, bool]) -> None:
+    problem = make_problem(SMALL, Options(bidirectional=True, packed=True, gains=True), torch.bfloat16)
+    expected = solve(problem, layer_norm=2)
+    for name, tensor in solve(problem, need, layer_norm=2).items():
+        assert_same_bits(tensor, expected[name], name)
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_what_layer_normalisation_saves_is_what_the_cpu_s_kernels_take(dtype: torch.dtype) -> None:
+    """The same layout: the gradients of the emulated kernels follow from what the CPU's left, and back."""
+    p = make_problem(SMALL, Options(gains=True), dtype)
+    arguments = (p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional)
+    ours = torch.ops.gru_ext.gru_fwd(*arguments, True, layer_norm=2)
+    theirs = emulated_operators().gru_fwd(*arguments, True, layer_norm=2)
+    for a, b in zip(ours, theirs, strict=True):
+        assert_near(a, b, "what forward leaves", tolerance=8 * torch.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize("reset_after", [True, False])
 @pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
 @pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
@@ -228,9 +272,3 @@ def test_arguments_are_not_modified() -> None:
     solve(problem)
     for tensor, copy in zip([tensor for tensor in tensors if tensor is not None], copies, strict=True):
         assert_same_bits(tensor, copy)
-
-
-def test_layer_normalisation_has_no_kernels_and_says_so() -> None:
-    p = make_problem(SMALL, Options(gains=True))
-    with pytest.raises(NotImplementedError, match=r"^gru: expected layer_norm=0 of CUDA tensors"):
-        emulated_operators().gru_fwd(p.x, p.hx, p.weights, None, False, True, layer_norm=2)

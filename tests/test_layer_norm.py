@@ -34,7 +34,6 @@ from process import output_of, run_python
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import gru_ext
 from gru_ext import convert, functional, library, reference
@@ -203,9 +202,9 @@ from gru_ext import library
 
 assert library.cpu_isa() == sys.argv[1]
 torch.set_num_threads(1)
-for dtype in (torch.float32, torch.float64, torch.bfloat16):
+for dtype in (torch.float32, torch.bfloat16):
     for norms in (1, 2):
-        for size in SIZES[1:]:
+        for size in SIZES[1:3]:
             torch.manual_seed(0)
             check_accuracy(*(make_problem(size, SOME_OPTIONS[2], dtype) for _ in range(2)), norms=norms)
     check_accuracy(make_problem(*LARGE[0], dtype))
@@ -351,18 +350,6 @@ def test_autocast() -> None:
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in module.parameters())
 
 
-class Operators(TorchDispatchMode):
-    """Remembers the namespaces of the operators that are called."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.called: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.called.add(func.namespace)
-        return func(*args, **(kwargs or {}))
-
-
 def gradients_of(module: nn.Module, y: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(y.sin().sum(), list(module.parameters())))
 
@@ -400,28 +387,6 @@ def test_vmap_and_its_gradients(over: str) -> None:
         assert_near(results[0][i], expected[i][0], "dx")
         for ours, wanted in zip(results[1], expected[i][1], strict=True):
             assert_near(ours[i], wanted, "dweight")
-
-
-class OnGpu(Tensor):
-    """Says that it is on a GPU."""
-
-    is_cuda = True
-
-
-def test_on_a_gpu_plain_pytorch_serves() -> None:
-    """The operators have no CUDA kernels for it, and are not called."""
-    p = make_problem(SMALL, Options(bidirectional=True, gains=True))
-    leaf = p.x.clone().requires_grad_()
-    with Operators() as operators:
-        y, _ = functional.gru(leaf.as_subclass(OnGpu), p.hx, p.weights, bidirectional=True, layer_norm=True)
-        y.sum().backward()
-    assert operators.called
-    assert "gru_ext" not in operators.called
-    other = p.x.clone().requires_grad_()
-    functional.gru(other, p.hx, p.weights, bidirectional=True, layer_norm=True)[0].sum().backward()
-    assert leaf.grad is not None
-    assert other.grad is not None
-    assert_near(leaf.grad.as_subclass(Tensor), other.grad, "dx")
 
 
 # ---- What does not go together

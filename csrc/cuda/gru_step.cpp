@@ -51,11 +51,11 @@ DirectionMasks<acc_t> masks_of_step(DirectionMasks<acc_t> masks, int64_t row, in
   return masks;
 }
 
-// What a row takes in a backward that computes the gates again: the gates and their gradients, the state before, and
-// what a forward has of a row.
+// What a row takes in a backward that computes the gates again: the gates and their gradients, with layer normalisation
+// of the cell and of the products, the state before, and what a forward has of a row.
 template <typename at_t>
-int64_t bytes_of_computed_row(const Sequence& s) {
-  return s.H * static_cast<int64_t>(10 * sizeof(at_t) + 7 * sizeof(typename Device<at_t>::acc_t));
+int64_t bytes_of_computed_row(const Sequence& s, bool norms) {
+  return s.H * static_cast<int64_t>((norms ? 25 : 10) * sizeof(at_t) + 7 * sizeof(typename Device<at_t>::acc_t));
 }
 
 // The factor of h (B, H) in the recurrent product, applied to `state`; `state` itself where nothing is dropped.
@@ -64,6 +64,96 @@ Tensor through_recurrent_mask(const StepDirection& direction, const Tensor& stat
   if (!mask.defined()) return state;
   return state.mul(mask.narrow(0, 0, state.size(0))).div_(1 - direction.recurrent_dropout);
 }
+
+// Layer normalisation: the host's part of gru_step_layer_norm.cuh, for one direction. What is saved of a row, see
+// `gates` in ../gru.h: r, z, n, W x and R h normalised, H values of each gate, and 1 / sqrt(variance + eps) of each.
+template <typename at_t>
+class Normalizer {
+ public:
+  using acc_t = typename Device<at_t>::acc_t;
+  using scalar_t = typename Device<at_t>::scalar_t;
+  enum Side { of_x, of_h };
+
+  // `gates` (N, 9H + 16), or undefined where nothing is saved.
+  Normalizer(const Sequence& s, const StepDirection& direction, const Tensor& gates, Stream stream)
+      : H_(s.H), direction_(direction), gates_(gates), stream_(stream) {}
+
+  // Normalises the rows of a product (rows, 3H), which are those from `first` on of all.
+  void fwd(const Tensor& product, Side side, int64_t first) const {
+    GruStepNormFwdParams<scalar_t, acc_t> p{};
+    p.rows = product.size(0);
+    p.H = H_;
+    p.norms = direction_.layer_norm;
+    p.values = product.data_ptr<acc_t>();
+    p.gain = gain(side);
+    if (gates_.defined()) {
+      p.saved_stride = gates_.stride(0);
+      at_t* const row = gates_.data_ptr<at_t>() + first * p.saved_stride;
+      p.hat = device_pointer(row + (3 + 3 * side) * H_);
+      p.inverse_std = device_pointer(row + 9 * H_ + 2 * side);
+    }
+    check_launch(launch_gru_step_norm_fwd(p, stream_));
+  }
+
+  // The gradients of a product: from dcell (rows, 4H), n, r, z, q, to a half of dgates (rows, 6H), n, r, z of W x, then
+  // r, z, n of R h.
+  void bwd(const Tensor& dcell, const Tensor& dgates, Side side, int64_t first) const {
+    GruStepNormBwdParams<scalar_t> p{};
+    p.rows = dcell.size(0);
+    p.H = H_;
+    p.norms = direction_.layer_norm;
+    p.d = device_pointer(dcell.const_data_ptr<at_t>());
+    p.d_stride = dcell.stride(0);
+    p.gain = gain(side);
+    p.saved_stride = gates_.stride(0);
+    const at_t* const row = gates_.const_data_ptr<at_t>() + first * p.saved_stride;
+    p.hat = device_pointer(row + (3 + 3 * side) * H_);
+    p.inverse_std = device_pointer(row + 9 * H_ + 2 * side);
+    p.out = device_pointer(dgates.data_ptr<at_t>());
+    p.out_stride = dgates.stride(0);
+    constexpr int cell[2][3] = {{1, 2, 0}, {1, 2, 3}}, out[2][3] = {{1, 2, 0}, {3, 4, 5}};
+    std::copy_n(cell[side], 3, p.d_gate);
+    std::copy_n(out[side], 3, p.out_gate);
+    check_launch(launch_gru_step_norm_bwd(p, stream_));
+  }
+
+  // The gates as the cell's kernels have them, (rows, 4H): into what is saved, and from it, q computed again.
+  void save_cell_gates(const Tensor& cell_gates, int64_t first) const {
+    saved(first, cell_gates.size(0), 0).copy_(cell_gates.narrow(1, 0, 3 * H_));
+  }
+  void load_cell_gates(const Tensor& cell_gates, int64_t first, at::ScalarType acc_dtype) const {
+    const int64_t rows = cell_gates.size(0);
+    cell_gates.narrow(1, 0, 3 * H_).copy_(saved(first, rows, 0));
+    const auto of_n = [&](const Tensor& vector) { return vector.narrow(0, 2 * H_, H_).to(acc_dtype); };
+    Tensor q = saved(first, rows, 6).narrow(1, 2 * H_, H_).to(acc_dtype) * of_n(direction_.gain_hh);
+    if (direction_.bias_hh.defined()) q.add_(of_n(direction_.bias_hh));
+    cell_gates.narrow(1, 3 * H_, H_).copy_(q);
+  }
+
+  // Adds (`add`) or sets the gradients (6H) of the gains, from dcell (rows, 4H) of the rows from `first` on.
+  void gain_grads(const Tensor& dcell, int64_t first, bool add, const Tensor& grads) const {
+    const int64_t rows = dcell.size(0);
+    const auto of = [&](int64_t gate, int64_t count) { return dcell.narrow(1, gate * H_, count * H_); };
+    const auto sums = [&](const Tensor& d, Side side) {
+      return (d.to(grads.scalar_type()) * saved(first, rows, 3 + 3 * side)).sum(0);
+    };
+    const Tensor both = at::cat({sums(at::cat({of(1, 2), of(0, 1)}, 1), of_x), sums(of(1, 3), of_h)});
+    add ? grads.add_(both) : grads.copy_(both);
+  }
+
+ private:
+  const scalar_t* gain(Side side) const {
+    return device_pointer((side == of_x ? direction_.gain_ih : direction_.gain_hh).template const_data_ptr<at_t>());
+  }
+  Tensor saved(int64_t first, int64_t rows, int64_t gate) const {
+    return gates_.narrow(0, first, rows).narrow(1, gate * H_, 3 * H_);
+  }
+
+  const int64_t H_;
+  const StepDirection& direction_;
+  const Tensor& gates_;
+  const Stream stream_;
+};
 
 template <typename at_t>
 void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& direction, const Tensor& y,
@@ -100,10 +190,16 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
     p.z = z.data_ptr<acc_t>();
     p.a_reset = a_reset.const_data_ptr<acc_t>();
   }
+  const Normalizer<at_t> normalizer(s, direction, gates, stream);
+  using Side = typename Normalizer<at_t>::Side;
+  const bool norms = direction.layer_norm > 0;
+  const Tensor cell_gates =
+      norms && gates.defined() ? at::empty({most_rows(chunks), 4 * s.H}, gates.options()) : Tensor();
   Tensor operand_rows, a_h_rows;  // the first p.rows of each
   for (size_t i = 0; i < chunks.size(); ++i) {
     const Chunk& chunk = chunks[direction.reverse ? chunks.size() - 1 - i : i];
     product_out(a_x.narrow(0, 0, chunk.rows), input_of(s, x, chunk)[0], weight_ih_t);
+    if (norms) normalizer.fwd(a_x.narrow(0, 0, chunk.rows), Side::of_x, chunk.offset);
     for (int64_t step = 0; step < chunk.t_end - chunk.t_begin; ++step) {
       const int64_t t = direction.reverse ? chunk.t_end - 1 - step : chunk.t_begin + step;
       if (s.rows(t) != p.rows) {
@@ -113,10 +209,14 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
       }
       p.a_x = a_x.const_data_ptr<acc_t>() + (s.offset(t) - chunk.offset) * 3 * s.H;
       p.y = y.defined() ? device_pointer(y.data_ptr<at_t>() + rows_of_y.offset(s, t)) : nullptr;
-      p.gates = gates.defined() ? device_pointer(gates.data_ptr<at_t>() + s.offset(t) * gates.size(1) * s.H) : nullptr;
+      const int64_t row = s.offset(t) - chunk.offset;
+      p.gates = !gates.defined() ? nullptr
+                : norms          ? device_pointer(cell_gates.data_ptr<at_t>() + row * 4 * s.H)
+                                 : device_pointer(gates.data_ptr<at_t>() + s.offset(t) * gates.stride(0));
       p.masks = masks_of_step(masks, s.offset(t), s.H);
       if (direction.reset_after) {
         product_out(a_h_rows, operand_rows, weight_hh_t);
+        if (norms) normalizer.fwd(a_h_rows, Side::of_h, s.offset(t));
         check_launch(launch_gru_step_fwd(p, stream));
       } else {
         product_out(a_h_rows, operand_rows, weight_rz_t);
@@ -125,6 +225,7 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
         check_launch(launch_gru_step_candidate_fwd(p, stream));
       }
     }
+    if (cell_gates.defined()) normalizer.save_cell_gates(cell_gates.narrow(0, 0, chunk.rows), chunk.offset);
   }
 }
 
@@ -153,15 +254,22 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
     const Tensor of_n = direction.weight_ih.narrow(0, 2 * s.H, s.H);
     weight_nrz = product_operand(at::cat({of_n, direction.weight_ih.narrow(0, 0, 2 * s.H)}));
   }
-  const bool saved = gates.defined();
-  const int64_t saved_gates = direction.reset_after ? 4 : 3;
+  const bool saved = gates.defined(), norms = direction.layer_norm > 0;
   const auto chunks = chunks_of(s, saved ? kBwdChunkBytes / (5 * s.H * static_cast<int64_t>(sizeof(at_t)))
-                                         : kBwdChunkBytes / bytes_of_computed_row<at_t>(s));
-  const Tensor computed = saved ? Tensor() : at::empty({most_rows(chunks), saved_gates, s.H}, y.options());
-  const Tensor states = saved ? Tensor() : at::empty({most_rows(chunks), s.H}, dh.options());
-  const Tensor dgates = at::empty({most_rows(chunks), saved_gates * s.H}, y.options());
-  const Tensor dgates_of_h = dgates.narrow(1, s.H, (saved_gates - 1) * s.H);  // r, z and, reset gate after, q
-  const Tensor weight_of_h = weight_hh.narrow(0, 0, (saved_gates - 1) * s.H);
+                                         : kBwdChunkBytes / bytes_of_computed_row<at_t>(s, norms));
+  const int64_t most = most_rows(chunks);
+  const int64_t gates_of_h = direction.reset_after ? 3 : 2;  // r, z and, reset gate after, q
+  const int64_t cell_values = (gates_of_h + 1) * s.H;        // of a row, that the cell leaves and takes
+  const Tensor computed = saved ? Tensor() : at::empty({most, norms ? 9 * s.H + 16 : cell_values}, y.options());
+  const Tensor states = saved ? Tensor() : at::empty({most, s.H}, dh.options());
+  const Tensor& kept = saved ? gates : computed;  // of all rows, or of a chunk's
+  const Normalizer<at_t> normalizer(s, direction, kept, stream);
+  using Side = typename Normalizer<at_t>::Side;
+  const Tensor dcell = at::empty({most, cell_values}, y.options());
+  const Tensor dgates = norms ? at::empty({most, 6 * s.H}, y.options()) : dcell;
+  const Tensor cell_gates = norms ? at::empty({most, cell_values}, y.options()) : Tensor();
+  const Tensor dgates_of_h = dgates.narrow(1, norms ? 3 * s.H : s.H, gates_of_h * s.H);
+  const Tensor weight_of_h = weight_hh.narrow(0, 0, gates_of_h * s.H);
   const Tensor h_operand = need_dweights ? at::empty({most_rows(chunks), s.H}, y.options()) : Tensor();
   const Tensor dh_product = at::empty({s.B, s.H}, dh.options());
 
@@ -189,6 +297,8 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
       gates_of_chunk<at_t>(s, chunk, x, direction, y, h0, states.narrow(0, 0, chunk.rows),
                            computed.narrow(0, 0, chunk.rows), stream);
     }
+    const int64_t kept_row = saved ? chunk.offset : 0;  // of the chunk's first
+    if (norms) normalizer.load_cell_gates(cell_gates.narrow(0, 0, chunk.rows), kept_row, dh.scalar_type());
     for (int64_t step = 0; step < chunk.t_end - chunk.t_begin; ++step) {
       const int64_t t = direction.reverse ? chunk.t_begin + step : chunk.t_end - 1 - step;
       const int64_t t_prev = direction.reverse ? t + 1 : t - 1;
@@ -200,15 +310,18 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
       }
       p.prev_rows = has_prev ? std::min(p.rows, s.rows(t_prev)) : 0;
       p.dy = dy.defined() ? device_pointer(dy.const_data_ptr<at_t>() + rows_of_dy.offset(s, t)) : nullptr;
-      p.gates = device_pointer(saved ? gates.const_data_ptr<at_t>() + s.offset(t) * saved_gates * s.H
-                                     : computed.const_data_ptr<at_t>() + row * saved_gates * s.H);
+      p.gates = device_pointer(norms ? cell_gates.const_data_ptr<at_t>() + row * cell_values
+                                     : kept.const_data_ptr<at_t>() + (kept_row + row) * cell_values);
       p.y_prev = has_prev ? device_pointer(y.const_data_ptr<at_t>() + rows_of_y.offset(s, t_prev)) : nullptr;
-      p.dgates = device_pointer(dgates.data_ptr<at_t>() + row * saved_gates * s.H);
+      p.dgates = device_pointer(dcell.data_ptr<at_t>() + row * cell_values);
       p.h_operand = need_dweights ? device_pointer(h_operand.data_ptr<at_t>() + row * s.H) : nullptr;
       p.reset = reset.defined() ? device_pointer(reset.data_ptr<at_t>() + row * s.H) : nullptr;
       p.masks = masks_of_step(masks, s.offset(t), s.H);
       if (direction.reset_after) {
         check_launch(launch_gru_step_bwd(p, stream));
+        if (norms) {
+          normalizer.bwd(dcell.narrow(0, row, p.rows), dgates.narrow(0, row, p.rows), Side::of_h, kept_row + row);
+        }
       } else {
         check_launch(launch_gru_step_candidate_bwd(p, stream));
         const Tensor dgates_of_n = dgates.narrow(0, row, p.rows).narrow(1, 0, s.H);
@@ -220,11 +333,13 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
         p.product_rows = p.rows;
       }
     }
-    const Tensor chunk_dgates = dgates.narrow(0, 0, chunk.rows);
+    const Tensor chunk_dgates = dgates.narrow(0, 0, chunk.rows), chunk_dcell = dcell.narrow(0, 0, chunk.rows);
+    if (norms && (need_dweights || dx.defined())) normalizer.bwd(chunk_dcell, chunk_dgates, Side::of_x, kept_row);
     if (need_dweights) {
       add_weight_grads(s, chunk_dgates, input_of(s, x, chunk)[0], h_operand.narrow(0, 0, chunk.rows),
                        reset.defined() ? reset.narrow(0, 0, chunk.rows) : Tensor(), i == 0, grads);
-      add_bias_grads(chunk_dgates, i == 0, grads);
+      add_bias_grads(chunk_dcell, i == 0, grads);
+      if (norms) normalizer.gain_grads(chunk_dcell, kept_row, /*add=*/i > 0, grads.gains);
     }
     if (dx.defined()) add_input_grads(s, chunk_dgates, weight_nrz, first, dx.narrow(0, chunk.offset, chunk.rows));
   }

@@ -21,11 +21,13 @@ struct StepDirection {
   // (N, H), (N, H) and (B, H), contiguous, undefined where there is none; and the rates, see Variant in ../gru.h.
   at::Tensor zoneout_mask, candidate_mask, recurrent_mask;
   double zoneout, candidate_dropout, recurrent_dropout;
+  int layer_norm;               // normalisations of each product
+  at::Tensor gain_ih, gain_hh;  // (3H), contiguous; undefined without them
 };
 
-// `y` is the direction's H columns of y or, where it is not saved, undefined; `gates` (N, 4, H) its part of the gates
-// or undefined, `h` (B, H) the state, in the dtype of the sums: overwritten step by step, at the end each row's last
-// one.
+// `y` is the direction's H columns of y or, where it is not saved, undefined; `gates` its part of the gates, see
+// ../gru.h, or undefined, `h` (B, H) the state, in the dtype of the sums: overwritten step by step, at the end each
+// row's last one.
 void gru_step_fwd(const Sequence& s, const at::Tensor& x, const StepDirection& direction, const at::Tensor& y,
                   const at::Tensor& gates, const at::Tensor& h, Stream stream);
 

@@ -24,6 +24,12 @@ const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<scalar_t, acc_t
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream);
 
+// gru_step_layer_norm.cuh
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<scalar_t, acc_t>& p, Stream stream);
+template <typename scalar_t>
+const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<scalar_t>& p, Stream stream);
+
 // An instantiation of a cluster-persistent or group-persistent kernel, see gru_cluster_configs.h. A group is as many
 // blocks of the grid as a launch has the device run at the same time; here "cluster" means either.
 struct ClusterKernel {

@@ -30,10 +30,17 @@ StepDirection direction_of(const Sequence& s, const Layer& layer, int64_t d) {
                           part(v.recurrent_mask),
                           v.zoneout,
                           v.candidate_dropout,
-                          v.recurrent_dropout};
+                          v.recurrent_dropout,
+                          static_cast<int>(v.layer_norm),
+                          {},
+                          {}};
   if (s.has_bias) {
     direction.bias_ih = first[2].contiguous();
     direction.bias_hh = first[3].contiguous();
+  }
+  if (s.has_gains) {
+    direction.gain_ih = first[s.weights_per_direction() - 2].contiguous();
+    direction.gain_hh = first[s.weights_per_direction() - 1].contiguous();
   }
   return direction;
 }
@@ -44,12 +51,6 @@ Tensor new_state(const Sequence& s, const std::optional<Tensor>& given, const at
                            : at::zeros({s.D, s.B, s.H}, options);
 }
 
-void check_has_kernels(const Layer& layer) {
-  TORCH_CHECK_NOT_IMPLEMENTED(layer.variant.layer_norm == 0,
-                              "gru: expected layer_norm=0 of CUDA tensors: layer-normalised gates have kernels for CPUs"
-                              " only; gru_ext.GRU runs them on a GPU by plain PyTorch operations");
-}
-
 Tensor contiguous_or_undefined(const std::optional<Tensor>& given) {
   return given.has_value() ? given->contiguous() : Tensor();
 }
@@ -58,7 +59,6 @@ Tensor contiguous_or_undefined(const std::optional<Tensor>& given) {
 
 std::optional<FwdResult> layer_fwd(const ClusterKernel* kernel, const Sequence& s, const Layer& layer, bool save_gates,
                                    bool save_y, Stream stream, const char*& error) {
-  check_has_kernels(layer);
   const Tensor& x = layer.x;
   const auto options = x.options();
   const auto none = [&] { return at::empty({0}, options); };
@@ -66,7 +66,8 @@ std::optional<FwdResult> layer_fwd(const ClusterKernel* kernel, const Sequence& 
   const Tensor y = !writes_y      ? none()
                    : x.dim() == 2 ? at::empty({s.N, s.D * s.H}, options)
                                   : at::empty({s.T, s.B, s.D * s.H}, options);
-  const Tensor gates = save_gates ? at::empty({s.D, s.N, layer.variant.saved_gates(), s.H}, options) : none();
+  const Tensor gates = save_gates ? at::empty(layer.variant.gates_shape(s.D, s.N, s.H), options) : none();
+  if (save_gates && s.has_gains) gates.narrow(-1, 9 * s.H, 16).zero_();
   if (kernel != nullptr) {
     const Tensor h_n = at::empty({s.D, s.B, s.H}, options);
     const Tensor h0 = contiguous_or_undefined(layer.hx);
@@ -86,7 +87,6 @@ std::optional<FwdResult> layer_fwd(const ClusterKernel* kernel, const Sequence& 
 std::optional<BwdResult> layer_bwd(const ClusterKernel* kernel, const Sequence& s, const std::optional<Tensor>& dy,
                                    const std::optional<Tensor>& dh_n, const Layer& layer, const Tensor& y,
                                    const Tensor& gates, Need need, Stream stream, const char*& error) {
-  check_has_kernels(layer);
   const Tensor& x = layer.x;
   const auto dtype = x.scalar_type();
   const auto acc_options = x.options().dtype(acc_dtype_of(dtype));
@@ -100,7 +100,8 @@ std::optional<BwdResult> layer_bwd(const ClusterKernel* kernel, const Sequence& 
     const auto new_grad = [&](at::IntArrayRef shape) {
       return s.N > 0 ? at::empty(shape, acc_options) : at::zeros(shape, acc_options);
     };
-    grad = {new_grad({3 * s.H, s.I}), new_grad({3 * s.H, s.H}), new_grad({layer.variant.saved_gates() * s.H})};
+    grad = {new_grad({3 * s.H, s.I}), new_grad({3 * s.H, s.H}), s.has_gains ? new_grad({6 * s.H}) : Tensor(),
+            new_grad({layer.variant.saved_gates() * s.H})};
   }
 
   Tensor dh;
@@ -133,12 +134,16 @@ std::optional<BwdResult> layer_bwd(const ClusterKernel* kernel, const Sequence& 
     if (!need.dweights) break;
     dweights.push_back(grad.weight_ih.to(dtype));
     dweights.push_back(grad.weight_hh.to(dtype));
-    if (!s.has_bias) continue;
-    const Tensor of_r_and_z = grad.bias.narrow(0, s.H, 2 * s.H);
-    const Tensor of_n = grad.bias.narrow(0, 0, s.H);
-    const Tensor of_q = layer.variant.reset_after ? grad.bias.narrow(0, 3 * s.H, s.H) : of_n;
-    dweights.push_back(at::cat({of_r_and_z, of_n}).to(dtype));
-    dweights.push_back(at::cat({of_r_and_z, of_q}).to(dtype));
+    if (s.has_bias) {
+      const Tensor of_r_and_z = grad.bias.narrow(0, s.H, 2 * s.H);
+      const Tensor of_n = grad.bias.narrow(0, 0, s.H);
+      const Tensor of_q = layer.variant.reset_after ? grad.bias.narrow(0, 3 * s.H, s.H) : of_n;
+      dweights.push_back(at::cat({of_r_and_z, of_n}).to(dtype));
+      dweights.push_back(at::cat({of_r_and_z, of_q}).to(dtype));
+    }
+    if (!s.has_gains) continue;
+    dweights.push_back(grad.gains.narrow(0, 0, 3 * s.H).to(dtype));
+    dweights.push_back(grad.gains.narrow(0, 3 * s.H, 3 * s.H).to(dtype));
   }
   return BwdResult{need.dx ? dx.to(dtype).view(x.sizes()) : none(), need.dhx ? dh.to(dtype) : none(), dweights};
 }

@@ -416,6 +416,8 @@ GRU_DEVICE float exp(float x) { return ::expf(x); }
 GRU_DEVICE double exp(double x) { return ::exp(x); }
 GRU_DEVICE float tanh(float x) { return ::tanhf(x); }
 GRU_DEVICE double tanh(double x) { return ::tanh(x); }
+GRU_DEVICE float square_root(float x) { return ::sqrtf(x); }
+GRU_DEVICE double square_root(double x) { return ::sqrt(x); }
 
 }  // namespace device
 }  // namespace gru_ext

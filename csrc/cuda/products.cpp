@@ -84,7 +84,7 @@ void add_weight_grads(const Sequence& s, const Tensor& dgates, const Tensor& x, 
     add_product(grads.weight_hh.narrow(0, 0, 2 * s.H), dgates_t.narrow(0, s.H, 2 * s.H), h_prev, first);
     add_product(grads.weight_hh.narrow(0, 2 * s.H, s.H), dgates_t.narrow(0, 0, s.H), reset, first);
   } else {
-    add_product(grads.weight_hh, dgates_t.narrow(0, s.H, 3 * s.H), h_prev, first);
+    add_product(grads.weight_hh, dgates_t.narrow(0, dgates.size(1) - 3 * s.H, 3 * s.H), h_prev, first);
   }
 }
 

@@ -35,13 +35,15 @@ void product_out(at::Tensor out, const at::Tensor& a, const at::Tensor& b);
 struct DirectionGrads {
   at::Tensor weight_ih;  // (3H, I)
   at::Tensor weight_hh;  // (3H, H)
+  at::Tensor gains;      // (6H) of gain_ih, then of gain_hh; undefined without layer normalisation
   at::Tensor bias;       // (4H) sums of the gate gradients, in their order n, r, z, q; reset gate before: (3H), no q
 };
 
 // What follows from the gate gradients of some rows, dgates (rows, 4H), order n, r, z, q: adds their part of the
 // weights' gradients in `grads` (`first`: sets it), in the same order at every call; and that of the biases'. h_prev
 // (rows, H) are the states before. Reset gate before: dgates is (rows, 3H), and `reset` (rows, H) what the candidate's
-// weights were multiplied with; else that is undefined.
+// weights were multiplied with; else that is undefined. With layer normalisation it is (rows, 6H): n, r, z of W x, then
+// r, z, n of R h.
 void add_weight_grads(const Sequence& s, const at::Tensor& dgates, const at::Tensor& x, const at::Tensor& h_prev,
                       const at::Tensor& reset, bool first, DirectionGrads& grads);
 void add_bias_grads(const at::Tensor& dgates, bool first, DirectionGrads& grads);

@@ -264,6 +264,8 @@ inline float exp(float x) { return std::exp(x); }
 inline double exp(double x) { return std::exp(x); }
 inline float tanh(float x) { return std::tanh(x); }
 inline double tanh(double x) { return std::tanh(x); }
+inline float square_root(float x) { return std::sqrt(x); }
+inline double square_root(double x) { return std::sqrt(x); }
 inline float exp2_approximate(float x) { return emulator::approximate(std::exp2(x)); }
 inline float reciprocal_approximate(float x) { return emulator::approximate(1.0f / x); }
 

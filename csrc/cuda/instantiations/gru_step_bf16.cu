@@ -1,3 +1,4 @@
+#include "../gru_step_layer_norm.cuh"
 #include "../gru_step_reset_before.cuh"
 
 namespace gru_ext {
@@ -7,4 +8,6 @@ template const char* launch_gru_step_reset_fwd(const GruStepFwdParams<device::bf
 template const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<device::bfloat16, float>&, Stream);
 template const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<device::bfloat16, float>&, Stream);
 template const char* launch_gru_step_reset_bwd(const GruStepBwdParams<device::bfloat16, float>&, Stream);
+template const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<device::bfloat16, float>&, Stream);
+template const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<device::bfloat16>&, Stream);
 }  // namespace gru_ext

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "device.h"
+#include "gru_step_layer_norm.cuh"
 #include "gru_step_reset_before.cuh"
 #include "kernel_choice.h"
 #include "operators.h"
@@ -31,17 +32,21 @@ void name_masks(const DirectionMasks<acc_t>& masks, int64_t rows, int64_t rows_o
 
 // Null, or the failure.
 template <typename Kernel>
-const char* run(const char* name, int64_t rows, int64_t H, const Kernel& kernel) {
+const char* run_blocks(const char* name, int blocks, int64_t shared_bytes, const Kernel& kernel) {
   static std::string error;
   error.clear();
   try {
-    emulator::launch({name, step_blocks(rows, H, kMostBlocks), /*cluster=*/1, kStepThreads, /*shared_bytes=*/0},
-                     kernel);
+    emulator::launch({name, blocks, /*cluster=*/1, kStepThreads, static_cast<int>(shared_bytes)}, kernel);
   } catch (const emulator::Failure& failure) {
     error = failure.text;
   }
   emulator::forget_buffers();
   return error.empty() ? nullptr : error.c_str();
+}
+
+template <typename Kernel>
+const char* run(const char* name, int64_t rows, int64_t H, const Kernel& kernel) {
+  return run_blocks(name, step_blocks(rows, H, kMostBlocks), /*shared_bytes=*/0, kernel);
 }
 
 // Sets what the host side finds from now on: a new device, of which nothing is known yet.
@@ -153,6 +158,26 @@ const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p
   return run("gru_step_reset_bwd_kernel", p.rows, p.H, [&] { gru_step_reset_bwd_kernel<scalar_t>(p); });
 }
 
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<scalar_t, acc_t>& p, Stream) {
+  name_rows("values", p.values, p.rows, 3 * p.H, 3 * p.H, true);
+  name_rows("gain", p.gain, 3, p.H, p.H, false);
+  // Both places of a row lie in one tensor, and those of different rows between each other.
+  name_rows("saved", p.hat, p.rows, p.saved_stride, p.inverse_std - p.hat + p.norms, true);
+  return run_blocks("gru_step_norm_fwd_kernel", static_cast<int>(std::min(p.rows, kMostBlocks)),
+                    kStepThreads * sizeof(acc_t), [&] { gru_step_norm_fwd_kernel<scalar_t>(p); });
+}
+
+template <typename scalar_t>
+const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<scalar_t>& p, Stream) {
+  name_rows("d", p.d, p.rows, p.d_stride, 4 * p.H, false);
+  name_rows("gain", p.gain, 3, p.H, p.H, false);
+  name_rows("saved", p.hat, p.rows, p.saved_stride, p.inverse_std - p.hat + p.norms, false);
+  name_rows("out", p.out, p.rows, p.out_stride, 6 * p.H, true);
+  return run_blocks("gru_step_norm_bwd_kernel", static_cast<int>(std::min(p.rows, kMostBlocks)),
+                    kStepThreads * sizeof(device::acc_type<scalar_t>), [&] { gru_step_norm_bwd_kernel<scalar_t>(p); });
+}
+
 template const char* launch_gru_step_fwd(const GruStepFwdParams<double, double>&, Stream);
 template const char* launch_gru_step_reset_fwd(const GruStepFwdParams<double, double>&, Stream);
 template const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<double, double>&, Stream);
@@ -177,6 +202,14 @@ template const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<device
 template const char* launch_gru_step_bwd(const GruStepBwdParams<device::bfloat16, float>&, Stream);
 template const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<device::bfloat16, float>&, Stream);
 template const char* launch_gru_step_reset_bwd(const GruStepBwdParams<device::bfloat16, float>&, Stream);
+template const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<double, double>&, Stream);
+template const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<double>&, Stream);
+template const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<float, float>&, Stream);
+template const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<float>&, Stream);
+template const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<device::float16, float>&, Stream);
+template const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<device::float16>&, Stream);
+template const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<device::bfloat16, float>&, Stream);
+template const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<device::bfloat16>&, Stream);
 
 }  // namespace gru_ext
 
