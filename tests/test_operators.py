@@ -299,7 +299,7 @@ FLOAT32 = torch.float32
         ),
         (False, {"y": zeros(4, 3, 10)}, RuntimeError, "expected y of shape (T, B, D*H) = (4, 3, 5), got (4, 3, 10)"),
         (True, {"y": zeros(8, 5)}, RuntimeError, "expected y of shape (N, D*H) = (9, 5), got (8, 5)"),
-        (False, {"gates": zeros(0)}, RuntimeError, "expected gates of shape (D, N, 4, H) = (1, 12, 4, 5), got (0)"),
+        (False, {"gates": zeros(1)}, RuntimeError, "expected gates of shape (D, N, 4, H) = (1, 12, 4, 5), got (1)"),
         (
             True,
             {"gates": zeros(1, 9, 3, 5)},
