@@ -56,6 +56,15 @@ Tensor state_before(const Sequence& s, const Chunk& window, const Tensor& y, con
   return step.unsqueeze(0);
 }
 
+// Cluster kernels know no gains.
+DirectionGrads empty_like(const DirectionGrads& grads) {
+  DirectionGrads empty;
+  empty.weight_ih = at::empty_like(grads.weight_ih);
+  empty.weight_hh = at::empty_like(grads.weight_hh);
+  empty.bias = at::empty_like(grads.bias);
+  return empty;
+}
+
 void add_grads(std::vector<DirectionGrads>& sums, const std::vector<DirectionGrads>& grads) {
   for (size_t d = 0; d < sums.size(); ++d) {
     sums[d].weight_ih.add_(grads[d].weight_ih);
@@ -105,9 +114,7 @@ const char* gru_windows_bwd(const ClusterKernel& kernel, const Sequence& s, cons
     const Tensor part_of_dx = dx.defined() ? at::empty({window.rows, s.I}, acc_options) : Tensor();
     std::vector<DirectionGrads> of_window(grads.size());
     for (size_t d = 0; d < grads.size() && need_dweights; ++d) {
-      of_window[d] = i == 0 ? grads[d]
-                            : DirectionGrads{at::empty_like(grads[d].weight_ih), at::empty_like(grads[d].weight_hh),
-                                             at::empty_like(grads[d].bias)};
+      of_window[d] = i == 0 ? grads[d] : empty_like(grads[d]);
     }
     const char* const error = gru_cluster_bwd(
         kernel, part, steps_of(x, window), sequences_of(state_before(s, window, y, h0), part), weights,
