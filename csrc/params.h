@@ -72,6 +72,29 @@ struct GruClusterBwdParams {
   int* error;
 };
 
+// One of the two products of a layer of one time step: the rows of weights of a unit, and the rows that they multiply.
+template <typename scalar_t>
+struct GruOneStepProduct {
+  int64_t length;             // of a row: I or H
+  const scalar_t* weight[2];  // each direction: (3H, length)
+  const scalar_t* operand;    // (D, B, length), or (B, length) with a direction_stride of 0: x or h0; null for zero
+  int64_t direction_stride, row_stride, value_stride;  // of operand, in elements
+  int warps;     // of a block, that share a row; set at the launch, 0 where operand is null
+  bool aligned;  // whether all rows begin at multiples of 16 bytes, with their values side by side
+};
+
+// A layer of one time step, all directions.
+template <typename scalar_t>
+struct GruOneStepFwdParams {
+  int64_t B, H, D;
+  GruOneStepProduct<scalar_t> of_x, of_h;
+  const scalar_t* bias_ih[2];  // each direction: (3H); null in a layer without biases
+  const scalar_t* bias_hh[2];  // likewise
+  scalar_t* y;                 // (B, D*H); null where it is not saved
+  scalar_t* h_n;               // (D, B, H)
+  scalar_t* gates;             // (D, B, 4, H): r, z, n, q; null where they are not saved
+};
+
 // One step of one direction; its products are done. With the reset gate before the recurrent product there are two of
 // these, and a kernel after each.
 template <typename scalar_t, typename acc_t>

@@ -4,7 +4,7 @@
 
 #include "../chunks.h"
 #include "../dispatch.h"
-#include "device_types.h"
+#include "arguments.h"
 #include "kernel_choice.h"
 
 namespace gru_ext {
@@ -26,16 +26,6 @@ const char* with_cluster_type(at::ScalarType dtype, const Body& body) {
   }
 }
 
-// Null for an undefined tensor.
-template <typename at_t>
-auto* readable(const Tensor& tensor) {
-  return device_pointer(tensor.defined() ? tensor.const_data_ptr<at_t>() : nullptr);
-}
-template <typename at_t>
-auto* writable(const Tensor& tensor) {
-  return device_pointer(tensor.defined() ? tensor.data_ptr<at_t>() : nullptr);
-}
-
 template <typename T>
 StepRows<T> step_rows(T* data, const Tensor& tensor) {
   const Rows rows(tensor);
@@ -44,18 +34,7 @@ StepRows<T> step_rows(T* data, const Tensor& tensor) {
 
 // Whether pairs of neighbouring values can be loaded and stored as one.
 bool is_paired(const Tensor& tensor) {
-  if (!tensor.defined()) return true;
-  if (tensor.size(-1) % 2 != 0) return false;
-  if (reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % (2 * tensor.element_size()) != 0) return false;
-  for (int64_t i = 0; i + 1 < tensor.dim(); ++i) {
-    if (tensor.stride(i) % 2 != 0) return false;
-  }
-  return true;
-}
-
-bool rows_are_aligned(const Tensor& matrix) {
-  return reinterpret_cast<uintptr_t>(matrix.const_data_ptr()) % 16 == 0 &&
-         matrix.stride(0) * matrix.element_size() % 16 == 0;
+  return !tensor.defined() || (tensor.size(-1) % 2 == 0 && rows_are_aligned(tensor, 2 * tensor.element_size()));
 }
 
 // Where the sequences of a packed batch end and its steps begin, on the device. Undefined where all have T steps.
@@ -154,7 +133,7 @@ const char* forward(const ClusterKernel& kernel, const Sequence& s, const Tensor
     p.weight_hh[d] = readable<at_t>(weight_hh[d]);
     p.bias_hh[d] = readable<at_t>(bias_hh[d]);
     p.paired = p.paired && all_paired({a_x[d], weight_hh[d]});
-    p.aligned = p.aligned && rows_are_aligned(weight_hh[d]);
+    p.aligned = p.aligned && rows_are_aligned(weight_hh[d], 16);
   }
   p.h0 = readable<at_t>(h0);
   p.y = step_rows(writable<at_t>(y), y);
@@ -184,7 +163,7 @@ const char* backward(const ClusterKernel& kernel, const Sequence& s, const Tenso
     const Tensor steps_of_dgates = order.steps(dgates[d], packed);
     p.dgates[d] = step_rows(writable<at_t>(dgates[d]), steps_of_dgates);
     p.paired = p.paired && all_paired({weight_hh[d], steps_of_dgates});
-    p.aligned = p.aligned && rows_are_aligned(weight_hh[d]);
+    p.aligned = p.aligned && rows_are_aligned(weight_hh[d], 16);
     if (!need_dweights) continue;
     h_prev[d] = at::empty({s.N, s.H}, x.options());
     const Tensor steps_of_h_prev = order.steps(h_prev[d], packed);

@@ -8,6 +8,7 @@
 #include "../check.h"
 #include "../dispatch.h"
 #include "../gru.h"
+#include "gru_one_step.h"
 #include "kernel_choice.h"
 #include "layer.h"
 #include "products.h"
@@ -18,15 +19,18 @@ namespace {
 
 using at::Tensor;
 
+KernelQuery query_of(Pass pass, const Sequence& s, const Layer& layer, bool capturing) {
+  return {pass, layer.x.scalar_type(), s.T, s.B, s.H, s.D, !s.packed_sizes.empty(), capturing};
+}
+
 // Calls `run` with the kernels of choice, then with null for the stepwise ones, until it returns results. A cluster
 // kernel that fails its self-test or its launch does not serve on this device any more.
 template <typename Run>
 auto run_by_choice(Pass pass, const Sequence& s, const Layer& layer, Stream stream, const Run& run) {
-  check_earlier_calls();
   const char* error = nullptr;
   if (s.N > 0 && layer.variant.is_plain()) {
     const Tensor& x = layer.x;
-    const KernelQuery query{pass, x.scalar_type(), s.T, s.B, s.H, s.D, !s.packed_sizes.empty(), is_capturing(stream)};
+    const KernelQuery query = query_of(pass, s, layer, is_capturing(stream));
     const KernelChoice choice = choose_kernels(query);
     std::string fault;
     for (const Candidate& candidate : choice.clusters) {
@@ -58,6 +62,10 @@ FwdResult gru_fwd_cuda(const Layer& layer, bool save_gates, bool save_y) {
   const c10::cuda::CUDAGuard device(layer.x.device());
   const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
+  check_earlier_calls();
+  if (s.N > 0 && layer.variant.is_plain() && one_step_serves(query_of(Pass::forward, s, layer, /*capturing=*/false))) {
+    return gru_one_step_fwd(s, layer, save_gates, save_y, stream);
+  }
   return run_by_choice(Pass::forward, s, layer, stream, [&](const ClusterKernel* kernel, const char*& error) {
     return layer_fwd(kernel, s, layer, save_gates, save_y, stream, error);
   });
@@ -70,6 +78,7 @@ BwdResult gru_bwd_cuda(const std::optional<Tensor>& dy, const std::optional<Tens
   const c10::cuda::CUDAGuard device(layer.x.device());
   const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
+  check_earlier_calls();
   return run_by_choice(Pass::backward, s, layer, stream, [&](const ClusterKernel* kernel, const char*& error) {
     return layer_bwd(kernel, s, dy, dh_n, layer, y, gates, need, stream, error);
   });

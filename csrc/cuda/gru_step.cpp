@@ -7,7 +7,7 @@
 #include "../chunks.h"
 #include "../dispatch.h"
 #include "../recompute.h"
-#include "device_types.h"
+#include "arguments.h"
 
 namespace gru_ext {
 namespace {
@@ -22,11 +22,6 @@ constexpr int64_t kFwdChunkBytes = GRU_EXT_CHUNK_BYTES, kBwdChunkBytes = GRU_EXT
 constexpr int64_t kFwdChunkBytes = int64_t{32} << 20;
 constexpr int64_t kBwdChunkBytes = int64_t{128} << 20;
 #endif
-
-void check_launch(const char* error) {
-  TORCH_CHECK(error == nullptr, "gru: a CUDA kernel could not be launched: ", error,
-              " (gru_ext was built by " GRU_EXT_CUDA_BUILD ")");
-}
 
 // The masks of all steps.
 template <typename acc_t>

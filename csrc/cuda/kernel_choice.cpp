@@ -137,6 +137,32 @@ double stepwise_seconds(const KernelQuery& query) {
   return query.D * query.T * (kStepwiseStepSeconds + 3.0 * query.B * query.H * query.H / rate);
 }
 
+// ---- The one-step kernel: T = 1, as in decoding. Every call reads the weights from memory once, W and R together; I
+// is taken for H, as the choice does not know it. The one-step kernel reads them once for every tile of rows, from the
+// L2 cache for all but one, and may have more to multiply than to read. Any other call spends kClusterSeconds, or
+// kStepwiseStepSeconds, beside the reading.
+
+constexpr int64_t kOneStepMostRows = 64;        // beyond, products are what tensor cores are for
+constexpr int64_t kOneStepTileRows = 8;         // of the largest tile, gru_one_step.cuh
+constexpr double kOneStepSeconds = 4e-6;        // the launch, and the latencies that nothing hides
+constexpr double kWeightBytes = 4e12;           // read a second, from memory or the L2 cache
+constexpr double kOneStepMultiplyAdds = 15e12;  // a second on the FMA units, conversions included; float64: half
+
+double weight_seconds(const KernelQuery& query) {
+  return 6.0 * query.D * query.H * query.H * static_cast<double>(c10::elementSize(query.dtype)) / kWeightBytes;
+}
+
+double one_step_seconds(const KernelQuery& query) {
+  const int64_t tiles = (query.B + kOneStepTileRows - 1) / kOneStepTileRows;
+  const double multiply_adds = 6.0 * query.D * query.H * query.H * std::min(query.B, kOneStepTileRows);
+  const double rate = query.dtype == at::kDouble ? kOneStepMultiplyAdds / 2 : kOneStepMultiplyAdds;
+  return kOneStepSeconds + tiles * std::max(weight_seconds(query), multiply_adds / rate);
+}
+
+double seconds_without_one_step(const KernelQuery& query) {
+  return weight_seconds(query) + std::min(query.D * kStepwiseStepSeconds, kClusterSeconds);
+}
+
 // ---- The choice
 
 // Those that can serve a call, the fastest first; `why_not` tells why there are none.
@@ -189,6 +215,20 @@ std::vector<Candidate> candidates(const KernelQuery& query, std::string& why_not
 }
 
 }  // namespace
+
+bool one_step_serves(const KernelQuery& query) {
+  if (query.pass == Pass::backward) return false;
+  std::string asked;
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    asked = forced_forward;
+  }
+  const bool can = query.T == 1 && query.B <= kOneStepMostRows;
+  TORCH_CHECK(can || asked != "one_step",
+              "gru: gru_ext.use_cuda_kernels asks for one_step, which serves calls with T = 1 and B up to ",
+              kOneStepMostRows, ", and none with T = ", query.T, ", B = ", query.B);
+  return can && (asked == "one_step" || (asked == "auto" && one_step_seconds(query) < seconds_without_one_step(query)));
+}
 
 KernelChoice choose_kernels(const KernelQuery& query) {
   std::string asked;
@@ -271,6 +311,11 @@ std::tuple<std::string, std::string> cuda_kernel(at::ScalarType dtype, int64_t T
                                                  bool bidirectional, bool packed, bool backward) {
   const KernelQuery query{
       backward ? Pass::backward : Pass::forward, dtype, T, B, H, bidirectional ? 2 : 1, packed, /*capturing=*/false};
+  if (one_step_serves(query)) {
+    return {"one_step",
+            words("one launch reads all weights once: by the time model, with I = H, %.3g ms, others %.3g ms",
+                  1e3 * one_step_seconds(query), 1e3 * seconds_without_one_step(query))};
+  }
   const KernelChoice choice = choose_kernels(query);
   if (choice.clusters.empty()) return {"stepwise", choice.why_stepwise};
   const Candidate& best = choice.clusters[0];
@@ -292,6 +337,7 @@ std::vector<std::string> cuda_kernel_names(at::ScalarType dtype, bool backward) 
 std::tuple<std::string, std::string> use_cuda_kernels(std::string forward, std::string backward) {
   const auto check = [](Pass pass, const std::string& name) {
     std::vector<std::string> known = {"auto", "stepwise", "cluster", "group"};
+    if (pass == Pass::forward) known.push_back("one_step");
     for (const at::ScalarType dtype : kClusterDtypes) {
       for (const std::string& other : cuda_kernel_names(dtype, pass == Pass::backward)) {
         if (std::find(known.begin(), known.end(), other) == known.end()) known.push_back(other);

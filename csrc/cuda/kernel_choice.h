@@ -1,4 +1,5 @@
-// Which kernels serve a call on the current device: the stepwise ones, which always can, or a cluster-persistent one.
+// Which kernels serve a call on the current device: the stepwise ones, which always can, a cluster-persistent one or,
+// for a single time step of few rows, the one-step kernel.
 #pragma once
 
 #include <c10/core/ScalarType.h>
@@ -36,6 +37,10 @@ struct KernelChoice {
   std::string why_stepwise;         // where there are none
   bool forced;                      // whether the stepwise kernels are not to take their place
 };
+
+// Whether the one-step kernel serves, before all others, which are then not asked for: by the time model, or because
+// use_cuda_kernels says so. `capturing` does not matter.
+bool one_step_serves(const KernelQuery& query);
 
 // By the time model of docs/kernels.md, unless use_cuda_kernels has said otherwise.
 KernelChoice choose_kernels(const KernelQuery& query);

@@ -24,6 +24,10 @@ const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<scalar_t, acc_t
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream);
 
+// gru_one_step.cuh
+template <typename scalar_t>
+const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<scalar_t>& p, Stream stream);
+
 // gru_step_layer_norm.cuh
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<scalar_t, acc_t>& p, Stream stream);

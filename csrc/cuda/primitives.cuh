@@ -88,6 +88,15 @@ GRU_DEVICE void store_global(T* p, T value) {
   *p = value;
 }
 
+// ld.global.nc.L1::no_allocate: 16 bytes that the kernel does not write and no other thread reads, past the L1 cache.
+GRU_DEVICE u32x4 load_once(const u32x4* p) {
+  u32x4 v;
+  asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+      : "l"(p));
+  return v;
+}
+
 // The block's dynamic shared memory, aligned to 128 bytes. Its content is undefined at first.
 GRU_DEVICE char* shared_memory() {
   extern __shared__ __align__(128) char gru_ext_shared_memory[];
@@ -145,6 +154,7 @@ GRU_DEVICE bool warp_barrier_or(bool vote) {
 GRU_DEVICE uint32_t shuffle(uint32_t value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
 // shfl.sync.bfly: the value of the thread whose lane is this one's with the bits of `mask` flipped.
 GRU_DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
+GRU_DEVICE double shuffle_xor(double value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 
 // ---- Tensor cores
 // A tile of an operand is 32 bytes wide: 16 values of 16 bits or 8 of 32 bits, that is 8 words. With g = lane / 4 and

@@ -111,6 +111,7 @@ void store_global(T* p, T value, int line = __builtin_LINE()) {
   emulator::check_global(p, sizeof(T), true, line);
   *p = value;
 }
+inline u32x4 load_once(const u32x4* p, int line = __builtin_LINE()) { return load_global(p, line); }
 inline char* shared_memory() { return emulator::here->shared; }
 template <typename T>
 T load_shared(const T* p, int line = __builtin_LINE()) {
@@ -156,6 +157,15 @@ inline uint32_t shuffle(uint32_t value, int lane, int line = __builtin_LINE()) {
 }
 inline float shuffle_xor(float value, int mask, int line = __builtin_LINE()) {
   return float_of_bits(emulator::shuffle(float_bits(value), (emulator::here->thread ^ mask) % kWarpSize, line));
+}
+
+inline double shuffle_xor(double value, int mask, int line = __builtin_LINE()) {
+  const int lane = (emulator::here->thread ^ mask) % kWarpSize;
+  uint32_t halves[2];
+  std::memcpy(halves, &value, sizeof value);
+  for (uint32_t& half : halves) half = emulator::shuffle(half, lane, line);
+  std::memcpy(&value, halves, sizeof value);
+  return value;
 }
 
 template <typename T>

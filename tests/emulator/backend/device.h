@@ -10,6 +10,7 @@ struct EmulatedDevice {
   int refusals = 0;         // launches of cluster kernels still to be refused
   int spoiled = 0;          // launches of cluster kernels that still leave a wrong value
   int launches = 0;         // of cluster kernels, so far
+  int block_launches = 0;   // of all others
   bool capturing = false;
 };
 extern EmulatedDevice device;

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "device.h"
+#include "gru_one_step.cuh"
 #include "gru_step_layer_norm.cuh"
 #include "gru_step_reset_before.cuh"
 #include "kernel_choice.h"
@@ -32,11 +33,13 @@ void name_masks(const DirectionMasks<acc_t>& masks, int64_t rows, int64_t rows_o
 
 // Null, or the failure.
 template <typename Kernel>
-const char* run_blocks(const char* name, int blocks, int64_t shared_bytes, const Kernel& kernel) {
+const char* run_blocks(const char* name, int blocks, int64_t shared_bytes, const Kernel& kernel,
+                       int threads = kStepThreads) {
   static std::string error;
   error.clear();
+  ++emulator::device.block_launches;
   try {
-    emulator::launch({name, blocks, /*cluster=*/1, kStepThreads, static_cast<int>(shared_bytes)}, kernel);
+    emulator::launch({name, blocks, /*cluster=*/1, threads, static_cast<size_t>(shared_bytes)}, kernel);
   } catch (const emulator::Failure& failure) {
     error = failure.text;
   }
@@ -56,6 +59,7 @@ void emulate(int64_t multiprocessors, int64_t refusals, int64_t spoiled, bool ca
                       static_cast<int>(refusals),
                       static_cast<int>(spoiled),
                       0,
+                      0,
                       capturing};
 }
 
@@ -69,6 +73,19 @@ void lose_store(int64_t number) {
 void emulate_capture(bool capturing) { emulator::device.capturing = capturing; }
 
 int64_t cluster_launches() { return emulator::device.launches; }
+
+int64_t block_launches() { return emulator::device.block_launches; }
+
+// All that the one-step kernel may touch of a product.
+template <typename scalar_t>
+void name_product(const GruOneStepProduct<scalar_t>& product, int64_t D, int64_t B, int64_t H) {
+  if (product.operand == nullptr || product.length == 0) return;
+  for (int d = 0; d < D; ++d) {
+    name_rows("weight", product.weight[d], 3 * H, product.length, product.length, false);
+    name_rows("operand", product.operand + d * product.direction_stride, B, product.row_stride,
+              (product.length - 1) * product.value_stride + 1, false);
+  }
+}
 
 }  // namespace
 
@@ -178,6 +195,27 @@ const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<scalar_t>& p, St
                     kStepThreads * sizeof(device::acc_type<scalar_t>), [&] { gru_step_norm_bwd_kernel<scalar_t>(p); });
 }
 
+template <typename scalar_t>
+const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<scalar_t>& p, Stream) {
+  name_product(p.of_x, p.D, p.B, p.H);
+  name_product(p.of_h, p.D, p.B, p.H);
+  for (int d = 0; d < p.D; ++d) {
+    name_rows("bias_ih", p.bias_ih[d], 3, p.H, p.H, false);
+    name_rows("bias_hh", p.bias_hh[d], 3, p.H, p.H, false);
+  }
+  name_rows("y", p.y, p.B, p.D * p.H, p.D * p.H, true);
+  name_rows("h_n", p.h_n, p.D * p.B, p.H, p.H, true);
+  name_rows("gates", p.gates, p.D * p.B, 4 * p.H, 4 * p.H, true);
+  return with_one_step_launch(p, [](auto kernel, const auto& parameters, const OneStepShape& shape) {
+    return run_blocks(
+        "gru_one_step_fwd_kernel", shape.blocks, shape.shared_bytes, [&] { kernel(parameters); }, shape.threads);
+  });
+}
+
+template const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<double>&, Stream);
+template const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<float>&, Stream);
+template const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<device::float16>&, Stream);
+template const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<device::bfloat16>&, Stream);
 template const char* launch_gru_step_fwd(const GruStepFwdParams<double, double>&, Stream);
 template const char* launch_gru_step_reset_fwd(const GruStepFwdParams<double, double>&, Stream);
 template const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<double, double>&, Stream);
@@ -226,6 +264,7 @@ TORCH_LIBRARY(gru_ext_emulated, m) {
   m.def("lose_store(int number) -> ()", &gru_ext::lose_store);
   m.def("emulate_capture(bool capturing) -> ()", &gru_ext::emulate_capture);
   m.def("cluster_launches() -> int", &gru_ext::cluster_launches);
+  m.def("block_launches() -> int", &gru_ext::block_launches);
 }
 
 TORCH_LIBRARY_IMPL(gru_ext_emulated, CPU, m) {

@@ -1,0 +1,281 @@
+"""The one-step CUDA kernel and its host side, without a GPU: T = 1, forward in one launch, under emulation.
+
+The backward is of other kernels: that it follows from what the one-step kernel leaves is proven with it. What only a
+GPU can show is in docs/gpu-checklist.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from cases import ALL_OPTIONS, FLOATING, Options, Problem, Size, exact, framework, make_problem, solve
+from compare import assert_all_accurate, assert_all_near, assert_near, assert_same_bits
+from test_cuda_cluster_emulated import choice, emulate
+from test_cuda_step_emulated import check_accuracy, every_other, transposed
+from test_cuda_step_emulated import solve as solve_by_the_operators
+from torch import Tensor
+
+BOTH = Options(bidirectional=True, packed=True)
+SIZES = [
+    Size(1, 1, 1, 1),
+    Size(1, 3, 5, 33),  # rows that are not aligned
+    Size(1, 2, 40, 64),  # aligned rows, except bfloat16's of x
+]
+# One warp, or several with several windows each, for a row; every tile of rows, full and not.
+LARGE = [
+    (Size(1, 2, 1096, 9), Options()),
+    (Size(1, 4, 1096, 3), Options(bidirectional=True)),
+    (Size(1, 8, 24, 16), Options()),
+    (Size(1, 21, 7, 16), Options(bidirectional=True)),
+]
+SMALL = Size(1, 3, 24, 40)
+
+
+@pytest.fixture(autouse=True)
+def _asked_for() -> Iterator[None]:
+    """And nothing stays."""
+    emulate(multiprocessors=0).use_cuda_kernels("one_step", "auto")
+    yield
+    emulate(multiprocessors=0).use_cuda_kernels("auto", "auto")
+
+
+def forward(problem: Problem, save_gates: bool = True, save_y: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """y, h_n and gates, by exactly one launch."""
+    ops = emulate(multiprocessors=0)
+    p = problem
+    result: tuple[Tensor, Tensor, Tensor] = ops.gru_fwd(
+        p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional, save_gates, save_y
+    )
+    assert ops.block_launches() == 1
+    return result
+
+
+def row_of(problem: Problem, row: int) -> Problem:
+    """A row of the batch by itself."""
+    x = problem.x[row : row + 1] if problem.x.dim() == 2 else problem.x[:, row : row + 1]
+    sizes = None if problem.batch_sizes is None else torch.tensor([1])
+    return replace(problem, x=x, hx=None if problem.hx is None else problem.hx[:, row : row + 1], batch_sizes=sizes)
+
+
+# ---- Accuracy
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_accuracy_of_results_and_gradients(size: Size, options: Options, dtype: torch.dtype) -> None:
+    """The gradients by the stepwise kernels, from the gates that the one-step kernel leaves."""
+    draws = 1 + 16 // (size.batch * size.hidden)
+    check_accuracy(*(make_problem(size, options, dtype) for _ in range(draws)))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize(("size", "options"), LARGE, ids=str)
+def test_accuracy_of_long_rows_and_larger_batches(size: Size, options: Options, dtype: torch.dtype) -> None:
+    check_accuracy(make_problem(size, options, dtype))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_accuracy_of_a_wide_layer(dtype: torch.dtype) -> None:
+    problem = replace(make_problem(Size(1, 1, 16, 520), Options(), dtype), dy=None, dh_n=None)
+    ours = dict(zip(("y", "h_n"), forward(problem), strict=False))
+    assert_all_accurate(ours, solve(framework, problem), solve(exact, problem.to(torch.float64)))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", [Options(), BOTH, Options(bias=False, hx=False)], ids=str)
+def test_accuracy_of_gates_computed_again(options: Options, dtype: torch.dtype) -> None:
+    check_accuracy(*(make_problem(SMALL, options, dtype) for _ in range(5)), save_gates=False)
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 30.0, 1e4])
+def test_accuracy_for_inputs_of_any_magnitude(scale: float, dtype: torch.dtype) -> None:
+    problem = make_problem(SMALL, Options(), dtype)
+    check_accuracy(replace(problem, x=problem.x * scale))
+
+
+def beside_a_boundary(tensor: Tensor) -> Tensor:
+    """The same values, a value beyond an address that is a multiple of 16."""
+    return torch.cat([tensor.new_full((1,), torch.nan), tensor.flatten()])[1:].view(tensor.shape)
+
+
+def of_a_long_sequence(tensor: Tensor) -> Tensor:
+    """The same values, as a step of sequences that are first in memory."""
+    if tensor.dim() != 3:
+        return tensor
+    longer = tensor.new_full((tensor.shape[1], 4, tensor.shape[2]), torch.nan)
+    longer[:, 2:3] = tensor[:1].transpose(0, 1)
+    return longer.transpose(0, 1)[2:3] if tensor.shape[0] == 1 else tensor
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True), BOTH], ids=str)
+@pytest.mark.parametrize("restride", [transposed, every_other, beside_a_boundary, of_a_long_sequence])
+def test_strides_and_alignment_do_not_matter(
+    restride: Callable[[Tensor], Tensor], options: Options, dtype: torch.dtype
+) -> None:
+    check_accuracy(make_problem(SMALL, options, dtype).map(restride))
+
+
+def test_a_row_for_the_whole_batch() -> None:
+    problem = make_problem(Size(1, 1, 8, 12), Options(), torch.float32)
+    assert problem.hx is not None
+    expanded = replace(problem, x=problem.x.expand(1, 6, 8), hx=problem.hx.expand(1, 6, 12))
+    for rows, expected in zip(forward(expanded)[:2], forward(problem)[:2], strict=True):
+        assert_same_bits(rows, expected.expand_as(rows))
+
+
+def test_no_input_features() -> None:
+    """Nor a state: then there is nothing to multiply."""
+    for options in (Options(), Options(hx=False)):
+        problem = make_problem(Size(1, 2, 0, 4), options)
+        assert_all_near(solve_by_the_operators(problem), solve(exact, problem))
+
+
+# ---- What it leaves
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", [Options(), BOTH], ids=str)
+def test_the_gates_are_those_of_the_stepwise_kernels(options: Options, dtype: torch.dtype) -> None:
+    problem = make_problem(SMALL, options, dtype)
+    one_step = forward(problem)
+    ops = emulate(multiprocessors=0)
+    ops.use_cuda_kernels("stepwise", "auto")
+    p = problem
+    stepwise = ops.gru_fwd(p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional, True)
+    assert ops.block_launches() == (2 if options.bidirectional else 1)
+    for ours, expected, name in zip(one_step, stepwise, ("y", "h_n", "gates"), strict=True):
+        assert_near(ours, expected, name, 4 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True), BOTH], ids=str)
+def test_what_is_not_saved_changes_nothing(options: Options, dtype: torch.dtype) -> None:
+    problem = make_problem(SMALL, options, dtype)
+    y, h_n, _ = forward(problem)
+    halves = y.view(*y.shape[:-1], -1, SMALL.hidden).movedim(-2, 0).reshape(h_n.shape)
+    assert_same_bits(halves, h_n, "y and h_n")
+    for save_gates, save_y in ((False, True), (True, False), (False, False)):
+        results = forward(problem, save_gates, save_y)
+        assert_same_bits(results[1], h_n, "h_n")
+        assert_same_bits(results[0], y if save_y else y.new_empty(0), "y")
+        assert (results[2].shape == (0,)) is not save_gates
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("inputs", [5, 24, 600])
+def test_a_row_has_the_same_bits_in_every_batch(inputs: int, dtype: torch.dtype) -> None:
+    problem = make_problem(Size(1, 11, inputs, 16), Options(), dtype)
+    y = forward(problem)[0]
+    for batch in (1, 2, 3, 7):
+        assert_same_bits(forward(replace(problem, x=problem.x[:, :batch], hx=problem.hx[:, :batch]))[0], y[:, :batch])
+    assert_same_bits(forward(row_of(problem, 10))[0], y[:, 10:])
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_a_bad_row_touches_itself_only(dtype: torch.dtype) -> None:
+    problem = make_problem(SMALL, BOTH, dtype)
+    bad = replace(problem, x=problem.x.clone())
+    bad.x[1, 0] = torch.nan
+    expected, y = forward(problem)[0], forward(bad)[0]
+    assert y[1].isnan().all()
+    y[1] = expected[1]
+    assert_same_bits(y, expected)
+
+
+def test_it_takes_no_memory_but_the_results_and_calls_nothing_else() -> None:
+    problem = make_problem(SMALL, Options(bidirectional=True), torch.bfloat16)
+    problem = problem.map(of_a_long_sequence)
+    forward(problem)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        forward(problem)
+    called = {event.key: event.count for event in profile.key_averages() if event.key.startswith("aten::")}
+    assert called == {"aten::empty": 3}
+
+
+def test_arguments_are_not_modified() -> None:
+    problem = make_problem(SMALL, BOTH, torch.float32)
+    tensors = [problem.x, problem.hx, *problem.weights]
+    copies = [tensor.clone() for tensor in tensors if tensor is not None]
+    forward(problem)
+    for tensor, copy in zip([tensor for tensor in tensors if tensor is not None], copies, strict=True):
+        assert_same_bits(tensor, copy)
+
+
+# ---- Choice
+
+
+def by_the_model(multiprocessors: int = 40, **luck: Any) -> Any:
+    """The operators, asked for nothing."""
+    ops = emulate(multiprocessors, **luck)
+    ops.use_cuda_kernels("auto", "auto")
+    return ops
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("size", "serves"),
+    [
+        (Size(1, 1, 0, 1), True),
+        (Size(1, 8, 0, 4096), True),
+        (Size(1, 64, 0, 64), True),
+        (Size(1, 65, 0, 64), False),
+        (Size(1, 64, 0, 2048), False),  # eight times over the weights
+        (Size(2, 1, 0, 64), False),
+    ],
+    ids=str,
+)
+def test_it_serves_one_step_of_few_rows(size: Size, serves: bool, packed: bool, dtype: torch.dtype) -> None:
+    by_the_model()
+    name, reason = choice(dtype, size, packed)
+    assert (name == "one_step") is serves
+    times = re.search(r"one launch .* by the time model, with I = H, (\S+) ms, others (\S+) ms", reason)
+    assert (times is not None and float(times[1]) < float(times[2])) is serves
+
+
+def test_it_serves_during_a_capture_and_without_a_test_of_itself() -> None:
+    ops = by_the_model(capturing=True)
+    problem = make_problem(SMALL, BOTH, torch.bfloat16)
+    ops.gru_fwd(problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional, True)
+    assert (ops.block_launches(), ops.cluster_launches()) == (1, 0)
+
+
+def test_variants_and_empty_batches_are_not_its() -> None:
+    """Even where it is asked for: this says what runs, not what is computed."""
+    ops = emulate(multiprocessors=0)
+    p = make_problem(SMALL, Options())
+    ops.gru_fwd(p.x, p.hx, p.weights, None, False, True, zoneout=0.5)
+    assert ops.block_launches() == 1
+    empty = make_problem(Size(1, 0, 3, 5), Options())
+    y, h_n, _ = ops.gru_fwd(empty.x, empty.hx, empty.weights, None, False, True)
+    assert (y.shape, h_n.shape, ops.block_launches()) == ((1, 0, 5), (1, 0, 5), 1)
+
+
+@pytest.mark.parametrize("asked", ["stepwise", "cluster"])
+def test_another_kernel_can_be_asked_for(asked: str) -> None:
+    ops = emulate()
+    ops.use_cuda_kernels(asked, "auto")
+    assert choice(size=SMALL)[0].startswith(asked)
+
+
+@pytest.mark.parametrize("size", [Size(2, 3, 4, 5), Size(1, 65, 4, 5)], ids=str)
+def test_where_it_cannot_serve_to_ask_for_it_is_an_error(size: Size) -> None:
+    words = f"asks for one_step, which serves calls with T = 1 and B up to 64, and none with T = {size.steps}"
+    with pytest.raises(RuntimeError, match=words):
+        choice(size=size)
+    p = make_problem(size)
+    with pytest.raises(RuntimeError, match=words):
+        emulate().gru_fwd(p.x, p.hx, p.weights, None, False, True)
+
+
+def test_it_has_no_backward() -> None:
+    with pytest.raises(ValueError, match=r"expected backward to be one of auto, stepwise, .*, got 'one_step'"):
+        emulate().use_cuda_kernels("auto", "one_step")
