@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ import torch
 from torch import nn
 
 import gru_ext
-from benchmarks.check import answer, judge
-from benchmarks.contenders import OURS, GruExt, Problem
+from benchmarks.check import Answer, answer, exact_module, judge
+from benchmarks.contenders import OURS, GruExt, Problem, Step
 from benchmarks.contenders.torch import Torch
 from benchmarks.machine import commit
 from benchmarks.measure import Spread, alternate, cuda_clock, ratio
@@ -84,6 +85,13 @@ SIZES = [
     (Size(STEPS, 32, 768), "bf16"),
     (Size(STEPS, 16, 256), "fp64"),
 ]
+# One time step, as in decoding, with a state.
+DECODING = [
+    (Size(1, B, H), dtype)
+    for dtype in ("bf16", "fp32")
+    for B, H in ((1, 256), (1, 1024), (4, 1024), (8, 2048), (1, 4096))
+]
+GRAPH_CALLS = 32
 BLOCKS = 7
 BLOCK_SECONDS = 0.04
 
@@ -95,7 +103,7 @@ class Row:
     H: int
     B: int
     dtype: str
-    kind: str  # forward, or train: forward and backward
+    kind: str  # forward, or train: forward and backward; of one time step: step, or graph: in a CUDA graph
     cudnn_ms: float
     ours_ms: float
     ratio: float  # median over pairs of blocks
@@ -173,6 +181,55 @@ def speed_rows(device: torch.device) -> list[Row]:
     return rows
 
 
+def decoding_rows(device: torch.device) -> list[Row]:
+    """The same for one time step, call by call, and as one of GRAPH_CALLS of a CUDA graph."""
+    allow_tf32(False)
+    rows = []
+    for size, dtype in DECODING:
+        theirs = nn.GRU(size.H, size.H, device=device, dtype=DTYPES[dtype]).requires_grad_(False)
+        ours = gru_ext.GRU(size.H, size.H, device=device, dtype=DTYPES[dtype]).requires_grad_(False)
+        ours.load_state_dict(theirs.state_dict())
+        x, hx = (torch.randn(1, size.B, size.H, device=device, dtype=DTYPES[dtype]) for _ in range(2))
+        exact = {"y": exact_module(theirs)(x.cpu().double(), hx.cpu().double())[0]}
+        verdict = judge(OURS, {"y": ours(x, hx)[0]}, Answer(exact, {"y": theirs(x, hx)[0]}))
+        steps: dict[str, Step] = {Torch.name: partial(theirs, x, hx), OURS: partial(ours, x, hx)}
+        for kind in ("step", "graph"):
+            calls = GRAPH_CALLS if kind == "graph" else 1
+            timed = steps if kind == "step" else {name: in_a_graph(step) for name, step in steps.items()}
+            times, _ = alternate(timed, cuda_clock(device), BLOCKS, BLOCK_SECONDS)
+            ratios = ratio(times[Torch.name], times[OURS])
+            rows.append(
+                Row(
+                    H=size.H,
+                    B=size.B,
+                    dtype=dtype,
+                    kind=kind,
+                    cudnn_ms=1e3 * Spread.of(times[Torch.name]).median / calls,
+                    ours_ms=1e3 * Spread.of(times[OURS]).median / calls,
+                    ratio=ratios.median,
+                    ratio_low=ratios.low,
+                    ratio_high=ratios.high,
+                    exact=verdict.right,
+                    kernels=names_of_kernels(size, DTYPES[dtype]),
+                )
+            )
+    return rows
+
+
+def in_a_graph(step: Step) -> Step:
+    """GRAPH_CALLS calls, captured."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(GRAPH_CALLS):
+            step()
+    return graph.replay
+
+
 def names_of_kernels(size: Size, dtype: torch.dtype) -> str:
     """What serves a size."""
     found = gru_ext.kernels(size.T, size.B, size.H, dtype=dtype, device="cuda")
@@ -238,13 +295,13 @@ def run_small_shapes(device: str) -> None:
 
 
 def run_every_dtype(device: str) -> None:
-    """A padded and a packed batch."""
+    """A padded and a packed batch, and one time step."""
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
         module = gru_ext.GRU(5, 33, bidirectional=True, device=device, dtype=dtype)
         padded = torch.randn(4, 9, 5, device=device, dtype=dtype)
         lengths = [4, 4, 3, 3, 3, 2, 1, 1, 1]
         packed = nn.utils.rnn.pack_padded_sequence(padded, lengths)
-        for x in (padded, packed):
+        for x in (padded, packed, padded[:1]):
             y, h_n = module(x)
             data = y.data if x is packed else y
             torch.autograd.grad(data.sum() + h_n.sum(), list(module.parameters()))
@@ -329,8 +386,8 @@ def show(outcomes: Sequence[Outcome], rows: Sequence[dict[str, Any]], kernels: S
             times = f"{row['ratio']:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})"
             marks = "" if row["exact"] else "  beyond the tolerance"
             print(
-                f"{row['H']:5} {row['B']:4} {row['dtype']:5} {row['kind']:7} {row['cudnn_ms']:9.3f}"
-                f" {row['ours_ms']:9.3f} {times:>20}  {row['kernels']}{marks}"
+                f"{row['H']:5} {row['B']:4} {row['dtype']:5} {row['kind']:7} {row['cudnn_ms']:9.4f}"
+                f" {row['ours_ms']:9.4f} {times:>20}  {row['kernels']}{marks}"
             )
     print()
     for outcome in outcomes:
@@ -347,7 +404,8 @@ def run_part(part: str) -> None:
     elif part == "kernels":
         print(json.dumps([asdict(row) for row in kernel_rows(torch.device("cuda", 0))]))
     elif part == "speed":
-        print(json.dumps([asdict(row) for row in speed_rows(torch.device("cuda", 0))]))
+        device = torch.device("cuda", 0)
+        print(json.dumps([asdict(row) for row in [*speed_rows(device), *decoding_rows(device)]]))
     else:
         run_small_shapes("cuda")
         torch.cuda.synchronize()

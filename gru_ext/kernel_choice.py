@@ -45,7 +45,8 @@ def kernels(
     On CUDA these are ``stepwise``, a product and a kernel in each step; ``cluster_H.._C.._rows..``, which keep the
     recurrent weights in the registers of clusters of C thread blocks, for H up to the one named, each cluster for a
     tile of so many rows; or ``group_...``, likewise with any C blocks of the grid; ``.._ieee`` is float32 without TF32
-    (docs/kernels.md). On a CPU there is one family, compiled for several instruction sets.
+    (docs/kernels.md); or ``one_step``, forward, one launch for T = 1 and few rows (docs/cuda.md). On a CPU there is one
+    family, compiled for several instruction sets.
 
     Args:
         steps: T.
@@ -84,9 +85,16 @@ def kernels(
 
 
 def cuda_kernel_names(dtype: torch.dtype, backward: bool = False) -> list[str]:
-    """Name the cluster kernels of a dtype that this build has; none without CUDA."""
+    """Name the cluster and group kernels of a dtype that this build has; none without CUDA."""
     names: list[str] = torch.ops.gru_ext.cuda_kernel_names(dtype, backward) if library.has_cuda_kernels else []
     return names
+
+
+def of_both_passes(forward: str, backward: str | None) -> tuple[str, str]:
+    """What each pass is asked to use."""
+    if backward is None:
+        backward = "auto" if forward == "one_step" else forward
+    return forward, backward
 
 
 @contextmanager
@@ -98,8 +106,9 @@ def use_cuda_kernels(forward: str = "auto", backward: str | None = None) -> Iter
 
     Args:
         forward: ``"auto"``, the default: what ``kernels`` tells; ``"stepwise"``; ``"cluster"`` or ``"group"``: the
-            fastest of these kernels, wherever one can serve; or the name of one.
-        backward: likewise; None, the default, for the same as ``forward``. A name may exist forward only.
+            fastest of these kernels, wherever one can serve; ``"one_step"``; or the name of one.
+        backward: likewise; None, the default, for the same as ``forward``, or ``"auto"`` where that is ``"one_step"``,
+            which has no backward. A name may exist forward only.
 
     Raises:
         ValueError: no kernel has such a name.
@@ -107,7 +116,7 @@ def use_cuda_kernels(forward: str = "auto", backward: str | None = None) -> Iter
     """
     if not library.has_cuda_kernels:
         raise RuntimeError(f"use_cuda_kernels: this build of gru_ext has no CUDA kernels ({library.cuda_build})")
-    before = torch.ops.gru_ext.use_cuda_kernels(forward, forward if backward is None else backward)
+    before = torch.ops.gru_ext.use_cuda_kernels(*of_both_passes(forward, backward))
     try:
         yield
     finally:
@@ -116,4 +125,4 @@ def use_cuda_kernels(forward: str = "auto", backward: str | None = None) -> Iter
 
 _asked = os.environ.get("GRU_EXT_CUDA_KERNELS")
 if _asked and library.has_cuda_kernels:
-    torch.ops.gru_ext.use_cuda_kernels(_asked, _asked)
+    torch.ops.gru_ext.use_cuda_kernels(*of_both_passes(_asked, None))

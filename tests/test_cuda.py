@@ -44,6 +44,12 @@ pytestmark = [
 ]
 
 PLAIN = Options()
+ONE_STEP = [
+    Size(1, 1, 1, 1),
+    Size(1, 3, 17, 33),
+    Size(1, 8, 256, 512),
+    Size(1, 2, 4096, 1024),
+]
 SEVERAL_CHUNKS = [  # of time, in csrc/cuda/gru_step.cpp
     (Size(512, 64, 64, 512), PLAIN),
     (Size(400, 64, 64, 511), Options(bidirectional=True, packed=True)),
@@ -185,6 +191,36 @@ def test_accuracy_of_every_group_kernel(config: ClusterConfig) -> None:
         for hidden, rows in ((config.hidden, config.rows), (config.hidden - 14, batch)):
             for options in (PLAIN, Options(bidirectional=True, packed=True)):
                 check_accuracy(cuda_problem(Size(20, rows, 24, hidden), options, config.dtype))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
+@pytest.mark.parametrize("size", [*ONE_STEP, Size(1, 64, 24, 40)], ids=str)
+def test_accuracy_of_the_one_step_kernel(size: Size, options: Options, dtype: torch.dtype) -> None:
+    draws = 1 + 16 // (size.batch * size.hidden)
+    with gru_ext.use_cuda_kernels("one_step"):
+        check_accuracy(*(cuda_problem(size, options, dtype) for _ in range(draws)))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("restride", [transposed, inner_transposed, sliced, every_other])
+def test_the_strides_of_one_step_do_not_matter(restride: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+    with gru_ext.use_cuda_kernels("one_step"):
+        check_accuracy(cuda_problem(Size(1, 3, 24, 40), Options(bidirectional=True), dtype).map(restride))
+
+
+def test_one_step_of_few_rows_is_one_launch() -> None:
+    """By the choice, and by what the profiler saw; nothing is computed besides."""
+    gru = gru_ext.GRU(256, 256, device="cuda").requires_grad_(False)
+    x, hx = torch.randn(1, 4, 256, device="cuda"), torch.randn(1, 4, 256, device="cuda")
+    assert gru_ext.kernels(1, 4, 256, device="cuda").forward.name == "one_step"
+    gru(x, hx)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        gru(x, hx)
+        torch.cuda.synchronize()
+    launched = [event.name for event in profile.events() if event.device_type.name == "CUDA"]
+    assert len(launched) == 1, launched
+    assert "gru_one_step_fwd_kernel" in launched[0]
 
 
 # ---- TF32
@@ -358,6 +394,30 @@ with gru_ext.use_cuda_kernels("stepwise"):
     expected, _ = gru(x)
 print(torch.equal(y, expected))
 """
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_graph_capture_of_a_decoding_loop(dtype: torch.dtype) -> None:
+    """A step at a time, each from the state and the output of the one before; without a call before the capture."""
+    gru = gru_ext.GRU(64, 64, device="cuda", dtype=dtype).requires_grad_(False)
+    assert gru_ext.kernels(1, 2, 64, dtype=dtype, device="cuda").forward.name == "one_step"
+
+    def decode(x: Tensor, h: Tensor) -> Tensor:
+        outputs = []
+        for _ in range(5):
+            x, h = gru(x, h)
+            outputs.append(x)
+        return torch.cat(outputs)
+
+    x, h = (torch.randn(1, 2, 64, device="cuda", dtype=dtype) for _ in range(2))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = decode(x, h)
+    for _ in range(3):
+        x.normal_()
+        h.normal_()
+        graph.replay()
+        assert_same_bits(captured, decode(x, h))
 
 
 def check_capture_and_replay(options: Options, dtype: torch.dtype) -> None:

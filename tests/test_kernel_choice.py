@@ -9,7 +9,7 @@ import torch
 from process import output_of, run_python
 
 import gru_ext
-from gru_ext import library
+from gru_ext import kernel_choice, library
 
 
 def test_kernels_names_the_instruction_set_of_the_cpu() -> None:
@@ -33,6 +33,20 @@ def test_kernels_wants_a_dtype_that_a_gru_has() -> None:
 def test_kernels_wants_a_device_that_has_kernels() -> None:
     with pytest.raises(RuntimeError, match="expected a device of type cpu or cuda, got meta"):
         gru_ext.kernels(10, 4, 32, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("asked", "both"),
+    [
+        (("cluster", None), ("cluster", "cluster")),
+        (("one_step", None), ("one_step", "auto")),
+        (("one_step", "stepwise"), ("one_step", "stepwise")),
+    ],
+)
+def test_a_kernel_without_a_backward_leaves_it_to_the_choice(
+    asked: tuple[str, str | None], both: tuple[str, str]
+) -> None:
+    assert kernel_choice.of_both_passes(*asked) == both
 
 
 @pytest.mark.skipif(library.has_cuda_kernels, reason="this build has CUDA kernels")

@@ -4,7 +4,8 @@
 //
 // A block owns a hidden unit of a direction and a tile of kRows rows of the batch. The tiles of a unit are neighbours
 // in the grid: all but one have its weights from the L2 cache. Some warps of a block share W x, the others R h: a warp
-// takes windows of 512 bytes of a row of weights, of all three gates, and multiplies them with the rows of the tile.
+// takes windows of 512 bytes of a row of weights, of all three gates, and multiplies them with the rows of the tile;
+// rows of weights or of x that do not begin at multiples of 16 bytes are loaded value by value, in smaller windows.
 // Then the lanes of each warp add up what they have and, past the one barrier, a thread for each row adds up the warps
 // and computes the cell.
 //
@@ -31,7 +32,8 @@ constexpr int kOneStepWarps = 4;  // of a product, at most
 constexpr int kOneStepWindows = 2;
 constexpr int kOneStepWindowBytes = 16 * device::kWarpSize;
 
-// The part of a window that a lane has: 16 bytes side by side or, where rows are not aligned, every 32nd value.
+// The part of a window that a lane has: 16 bytes side by side or, where rows are not aligned, every 32nd value. Of the
+// latter, no more than leave registers for the sums.
 template <typename scalar_t, bool kAligned>
 struct LaneValues {
   static constexpr int kCount = !kAligned && sizeof(scalar_t) == 2 ? 4 : 16 / sizeof(scalar_t);
@@ -65,8 +67,8 @@ GRU_DEVICE void add_products(acc_t (&sums)[kRows][3], const GruOneStepProduct<sc
                              const scalar_t* weight, int64_t H, const scalar_t* operand, int rows, int warp) {
   using Values = LaneValues<scalar_t, kAligned>;
   constexpr int kWindow = Values::kCount * device::kWarpSize;
-  constexpr int kWindows =
-      kAligned && kRows < 8 ? kOneStepWindows : 1;  // as many loads, or more, where they are of single values
+  // One of eight rows, which are much to multiply, and of single values, which are many loads.
+  constexpr int kWindows = kAligned && kRows < kOneStepRows ? kOneStepWindows : 1;
   const int64_t length = product.length, stride = int64_t{product.warps} * kWindow;
   const auto once = [](const device::u32x4* p) { return device::load_once(p); };
   const auto cached = [](const device::u32x4* p) { return device::load_global(p); };
@@ -174,7 +176,7 @@ gru_one_step_fwd_kernel(const GruOneStepFwdParams<scalar_t> p) {
     }
   }
   if (thread < 6 + kRows) store_shared(others + thread, other);
-  GRU_FAULT(no_block_barrier, device::block_barrier(), (void)0);
+  device::block_barrier();
   if (thread >= rows) return;
 
   const auto sum = [&](int gate, int begin, int end) {
