@@ -91,17 +91,8 @@ KernelRecord& record_of(DeviceRecord& device, const ClusterKernel& kernel) {
   return it != device.kernels.end() ? it->second : device.kernels[&kernel] = {kernel.resident(), false, {}};
 }
 
-// ---- The time model: constants in cycles of the device's clock, assumed until measured (docs/kernels.md)
+// ---- The time of a call: time_model.h, and what is around the steps; assumed until measured
 
-constexpr double kForwardStep = 300, kBackwardStep = 500;  // barriers, gates and latencies that nothing hides
-constexpr double kMultiplyAdds = 1270;                     // a cycle and multiprocessor, of 16-bit values
-constexpr double kFmaMultiplyAdds = 100;                   // likewise, on the FMA units
-constexpr double kSharedBytes = 128;                       // read a cycle from shared memory
-constexpr double kExchangeLatency = 250;
-constexpr double kExchangeBytes = 12;   // a cycle that a multiprocessor receives from others of its cluster
-constexpr double kPacketLatency = 900;  // from the first store of a packet to the end of the block barrier after it
-constexpr double kPacketBytes = 20;     // a cycle that a multiprocessor fetches from the L2 cache, tags included
-constexpr double kAssumedClockRate = 1.98e9;
 constexpr double kClusterSeconds = 10e-6;       // of a call: the launch, and weights on their way to registers
 constexpr double kStepwiseStepSeconds = 10e-6;  // two launches
 // Multiply-adds a second of torch's products.
@@ -112,23 +103,9 @@ int64_t clusters_of(const KernelQuery& query, const ClusterKernel& kernel) {
   return query.D * ((query.B + kernel.rows - 1) / kernel.rows);
 }
 
-double step_cycles(const KernelQuery& query, const ClusterKernel& kernel) {
-  const bool forward = query.pass == Pass::forward, is_float = query.dtype == at::kFloat;
-  const double H = kernel.hidden, rows = kernel.rows, C = kernel.blocks;
-  const double multiply_adds = kernel.ieee ? kFmaMultiplyAdds : is_float ? kMultiplyAdds / 2 : kMultiplyAdds;
-  const double products = 3 * H * H * rows / (C * multiply_adds);
-  const double overflow = kernel.overflow_bytes * std::ceil(rows / (kernel.ieee ? 8 : 16)) / kSharedBytes;
-  const double bytes_a_unit = forward && !is_float ? 2 : 4;
-  const double bytes = bytes_a_unit * H * rows;
-  const double exchange = kernel.packet_bytes > 0 ? kPacketLatency + kernel.packet_bytes / 2 / kPacketBytes
-                          : C > 1                 ? kExchangeLatency + bytes / kExchangeBytes
-                                                  : 0;
-  return (forward ? kForwardStep : kBackwardStep) + products + overflow + exchange;
-}
-
 double cluster_seconds(const KernelQuery& query, const ClusterKernel& kernel, int resident, double clock_rate) {
   const double rounds = std::ceil(static_cast<double>(clusters_of(query, kernel)) / resident);
-  const double cycles = rounds * query.T * step_cycles(query, kernel);
+  const double cycles = rounds * query.T * step_cycles(kernel, query.pass, query.dtype == at::kFloat);
   return kClusterSeconds + cycles / (clock_rate > 0 ? clock_rate : kAssumedClockRate);
 }
 

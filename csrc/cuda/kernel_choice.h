@@ -9,10 +9,9 @@
 #include <vector>
 
 #include "launchers.h"
+#include "time_model.h"
 
 namespace gru_ext {
-
-enum class Pass { forward, backward };
 
 // What a choice depends on; letters as in ../gru.h.
 struct KernelQuery {
