@@ -19,7 +19,8 @@ struct KernelQuery {
   at::ScalarType dtype;
   int64_t T, B, H, D;
   bool packed;
-  bool capturing;  // whether the launches are recorded into a CUDA graph
+  bool keeps_gates;  // forward: whether it saves them; backward: whether they were saved
+  bool capturing;    // whether the launches are recorded into a CUDA graph
 };
 
 // A cluster kernel that may serve.
@@ -34,9 +35,13 @@ struct KernelChoice {
   std::vector<Candidate> clusters;  // the fastest first; after them the stepwise kernels
   std::string why_stepwise;         // where there are none
   bool forced;                      // whether the stepwise kernels are not to take their place
+  std::string measured;             // what autotune has measured, in words; empty if the time model has chosen
+  std::string kind;                 // under which name measurements of such calls are kept; empty if not to be measured
+  std::vector<Candidate> to_measure;  // beside the stepwise kernels
 };
 
-// By the time model of docs/kernels.md, unless use_cuda_kernels has said otherwise.
+// By the time model of docs/kernels.md, or as measured where autotune is on; unless use_cuda_kernels has said
+// otherwise.
 KernelChoice choose_kernels(const KernelQuery& query);
 
 std::string name_of(const ClusterKernel& kernel);

@@ -1,6 +1,8 @@
 // The device that the host side finds under emulation. Tests set it, see emulate() in operators.cpp.
 #pragma once
 
+#include <deque>
+
 namespace gru_ext {
 namespace emulator {
 
@@ -11,6 +13,8 @@ struct EmulatedDevice {
   int spoiled = 0;          // launches of cluster kernels that still leave a wrong value
   int launches = 0;         // of cluster kernels, so far
   bool capturing = false;
+  std::deque<double> seconds;  // that the next measurements find; where there are none left, what the host's clock says
+  int measurements = 0;        // so far
 };
 extern EmulatedDevice device;
 
