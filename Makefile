@@ -29,12 +29,12 @@ lint: .venv/built-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	git ls-files 'csrc/*' 'tests/emulator/*' | xargs $(BIN)/clang-format --dry-run --Werror
+	git ls-files 'csrc/*' 'tests/*.cpp' 'tests/*.h' | xargs $(BIN)/clang-format --dry-run --Werror
 
 format: .venv/built-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	git ls-files 'csrc/*' 'tests/emulator/*' | xargs $(BIN)/clang-format -i
+	git ls-files 'csrc/*' 'tests/*.cpp' 'tests/*.h' | xargs $(BIN)/clang-format -i
 
 cuda-check: .venv-cuda/torch
 	.venv-cuda/bin/python tests/check_cuda_build.py $(ARGS)

@@ -6,6 +6,7 @@
 
 #include "operators.h"
 #if defined(GRU_EXT_WITH_CUDA)
+#include "cuda/autotune.h"
 #include "cuda/kernel_choice.h"
 #endif
 
@@ -66,6 +67,7 @@ TORCH_LIBRARY(gru_ext, m) {
       &gru_ext::cuda_kernel);
   m.def("cuda_kernel_names(ScalarType dtype, bool backward) -> str[]", &gru_ext::cuda_kernel_names);
   m.def("use_cuda_kernels(str forward, str backward) -> (str, str)", &gru_ext::use_cuda_kernels);
+  m.def("autotune(bool enable, str path) -> ()", &gru_ext::autotune);
 #endif
 }
 

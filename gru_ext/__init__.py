@@ -2,7 +2,7 @@
 
 from gru_ext import convert as convert
 from gru_ext import functional as functional
-from gru_ext.kernel_choice import kernels, use_cuda_kernels
+from gru_ext.kernel_choice import autotune, kernels, use_cuda_kernels
 from gru_ext.modules import GRU, GRUCell
 from gru_ext.quantize import QuantizedGRU, QuantizedGRUCell, quantize_dynamic
 from gru_ext.replace import replace_gru
@@ -15,6 +15,7 @@ __all__ = [
     "QuantizedGRU",
     "QuantizedGRUCell",
     "__version__",
+    "autotune",
     "convert",
     "functional",
     "kernels",

@@ -1,11 +1,12 @@
-"""Which kernels run: ``kernels`` tells for a shape, and why; ``use_cuda_kernels`` decides otherwise."""
+"""Which kernels run: ``kernels`` tells for a shape, and why; ``use_cuda_kernels`` decides, ``autotune`` measures."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -123,6 +124,42 @@ def use_cuda_kernels(forward: str = "auto", backward: str | None = None) -> Iter
         torch.ops.gru_ext.use_cuda_kernels(*before)
 
 
+def _default_cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path("~/.cache").expanduser()) / "gru_ext" / "autotune.tsv"
+
+
+def autotune(enable: bool = True, cache: str | os.PathLike[str] | None = None) -> None:
+    """From now on, in every thread, have the CUDA operators use the kernels that were measured to be the fastest.
+
+    Without it a model of the hardware chooses (docs/kernels.md). With it, the first call of a kind is done a few times
+    by each of the few kernels that the model likes best and by the stepwise ones, on its own arguments, and the fastest
+    serves all calls of that kind. It takes 6 calls a kernel, and waits for the device. A kind of calls is a GPU, a
+    dtype with the switches of TF32, H, the number of directions, whether packed, forward or backward, whether gates
+    are saved, T up to a power of two, and B (beyond 8, up to a multiple of 8).
+
+    Nothing is measured while a CUDA graph is captured: call once before. Kernels round differently; what is measured
+    may differ from run to run, and so may the last bits of results, except where the file already knows. Variants,
+    which only the stepwise kernels compute, and builds without CUDA kernels have nothing to choose: there it does
+    nothing. The environment variable ``GRU_EXT_AUTOTUNE=1`` enables it for a whole process.
+
+    Args:
+        enable: default True. False: the model chooses again.
+        cache: file that keeps what was measured; processes may share it. What cannot be read of it is measured again;
+            where it cannot be written to, a warning says so. An empty string: none. Default: the environment variable
+            ``GRU_EXT_AUTOTUNE_CACHE``, else ``gru_ext/autotune.tsv`` in ``XDG_CACHE_HOME``, else in ``~/.cache``.
+    """
+    if not library.has_cuda_kernels:
+        return
+    path = os.fspath(cache) if cache is not None else os.environ.get("GRU_EXT_AUTOTUNE_CACHE", str(_default_cache()))
+    if enable and path:
+        with suppress(OSError):  # the operator warns of a file that cannot be written to
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+    torch.ops.gru_ext.autotune(enable, path)
+
+
 _asked = os.environ.get("GRU_EXT_CUDA_KERNELS")
 if _asked and library.has_cuda_kernels:
     torch.ops.gru_ext.use_cuda_kernels(*of_both_passes(_asked, None))
+if os.environ.get("GRU_EXT_AUTOTUNE", "0") not in ("", "0"):
+    autotune()

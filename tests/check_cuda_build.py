@@ -3,7 +3,7 @@
 ``make cuda-check`` runs it in an environment of its own, with a CUDA torch. It compiles the whole extension for the
 default architectures, imports it, checks that the CUDA operators are registered and what ``gru_ext.info`` says, and
 prints registers, spilled bytes and static shared memory of every kernel. It fails if a kernel spills or needs registers
-beyond the committed table. ``make cuda-check ARGS=--write`` writes the table anew.
+beyond the committed table. ``make cuda-check ARGS=--write`` writes the table anew, and those of docs/kernels.md.
 
 Register allocation belongs to a release of nvcc: under another one than the table's, only spills can fail.
 """
@@ -19,6 +19,8 @@ import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
+
+import kernel_tables
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "tests" / "cuda_resources.json"
@@ -199,6 +201,7 @@ def main() -> None:
         kernels = {name: {arch: r._asdict() for arch, r in by_arch.items()} for name, by_arch in table.items()}
         TABLE.write_text(json.dumps({"nvcc": release, "kernels": kernels}, indent=1) + "\n")
         print(f"\nwrote {TABLE.relative_to(ROOT)}")
+        kernel_tables.write()
         return
     stored = json.loads(TABLE.read_text())
     committed = {

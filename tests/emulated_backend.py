@@ -39,6 +39,7 @@ def emulated_operators() -> Any:
                 "-DGRU_EXT_CHUNK_BYTES=1024",
                 "-DGRU_EXT_WINDOW_BYTES=8192",
                 "-DGRU_EXT_CUDA_BUILD='\"emulator\"'",
+                "-DGRU_EXT_VERSION='\"emulator\"'",
             ],
             build_directory=str(directory),
             is_python_module=False,

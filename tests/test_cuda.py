@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -452,6 +453,27 @@ def test_the_same_bits_in_100_runs(dtype: torch.dtype) -> None:
     for _ in range(100):
         for name, tensor in solve(ours, problem).items():
             assert_same_bits(tensor, first[name], name)
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_autotune_measures_once_and_results_stay_right(dtype: torch.dtype, tmp_path: Path) -> None:
+    """float64 has one kernel, and so nothing to measure."""
+    size, cache = Size(256, 32, 64, 256), tmp_path / "autotune.tsv"
+    gru_ext.autotune(True, cache)
+    try:
+        check_accuracy(cuda_problem(size, dtype=dtype))
+        reason = gru_ext.kernels(size.steps, size.batch, size.hidden, dtype=dtype, device="cuda").forward.reason
+        if dtype == torch.float64:
+            assert not cache.exists()
+            return
+        milliseconds = [float(words.split()[-2]) for words in reason.split(";")[0].split(", ")]
+        assert len(milliseconds) > 1
+        assert milliseconds == sorted(milliseconds)
+        records = cache.read_text()
+        check_accuracy(cuda_problem(size, dtype=dtype))
+        assert cache.read_text() == records
+    finally:
+        gru_ext.autotune(False)
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature")

@@ -44,6 +44,7 @@ def test_public_names_are_there() -> None:
         "QuantizedGRU",
         "QuantizedGRUCell",
         "__version__",
+        "autotune",
         "convert",
         "functional",
         "kernels",

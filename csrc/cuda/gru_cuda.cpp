@@ -3,11 +3,17 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <functional>
+#include <limits>
+#include <mutex>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "../check.h"
 #include "../dispatch.h"
 #include "../gru.h"
+#include "autotune.h"
 #include "gru_one_step.h"
 #include "kernel_choice.h"
 #include "layer.h"
@@ -19,39 +25,98 @@ namespace {
 
 using at::Tensor;
 
-KernelQuery query_of(Pass pass, const Sequence& s, const Layer& layer, bool capturing) {
-  return {pass, layer.x.scalar_type(), s.T, s.B, s.H, s.D, !s.packed_sizes.empty(), capturing};
+KernelQuery query_of(Pass pass, const Sequence& s, const Layer& layer, bool keeps_gates, bool capturing) {
+  const bool packed = !s.packed_sizes.empty();
+  return {pass, layer.x.scalar_type(), s.T, s.B, s.H, s.D, packed, keeps_gates, capturing};
 }
 
-// Calls `run` with the kernels of choice, then with null for the stepwise ones, until it returns results. A cluster
-// kernel that fails its self-test or its launch does not serve on this device any more.
+// Runs a call by one kernel or another: `Run` takes the kernel, null for the stepwise ones, and where to leave what
+// went wrong, and returns the results, or none.
 template <typename Run>
-auto run_by_choice(Pass pass, const Sequence& s, const Layer& layer, Stream stream, const Run& run) {
-  const char* error = nullptr;
-  if (s.N > 0 && layer.variant.is_plain()) {
-    const Tensor& x = layer.x;
-    const KernelQuery query = query_of(pass, s, layer, is_capturing(stream));
-    const KernelChoice choice = choose_kernels(query);
+class Runner {
+ public:
+  Runner(Pass pass, const Layer& layer, Stream stream, const Run& run)
+      : pass_(pass), layer_(layer), stream_(stream), run_(run) {}
+
+  // By the kernels of choice, then by the stepwise ones, until there are results.
+  auto by_choice(const KernelQuery& query) const {
+    KernelChoice choice = choose_kernels(query);
+    if (!choice.kind.empty() && measure(choice)) choice = choose_kernels(query);
+    for (Candidate& candidate : choice.clusters) {
+      if (auto results = by_cluster(candidate, choice.forced)) return *results;
+    }
+    return stepwise();
+  }
+
+  auto stepwise() const {
+    const char* error = nullptr;
+    return *run_(nullptr, error);
+  }
+
+ private:
+  // None where the kernel fails its self-test, which it has at its first call, or its launch. It does not serve on this
+  // device any more then.
+  auto by_cluster(Candidate& candidate, bool forced) const {
+    const Tensor& x = layer_.x;
+    const char* error = nullptr;
     std::string fault;
-    for (const Candidate& candidate : choice.clusters) {
-      if (!candidate.tested) {
-        fault = self_test(*candidate.kernel, pass, x.scalar_type(), x.device(), stream);
-        if (fault.empty()) mark_tested(*candidate.kernel);
-      }
-      if (fault.empty()) {
-        if (auto results = run(candidate.kernel, error)) return *results;
-        fault = std::string("it could not be launched: ") + error;
-      }
-      const std::string name = (pass == Pass::forward ? "forward " : "backward ") + name_of(*candidate.kernel);
-      rule_out(*candidate.kernel, "the kernel " + name + " is not used any more on this device: " + fault);
-      TORCH_CHECK(!choice.forced, "gru: the kernel ", name,
-                  ", which gru_ext.use_cuda_kernels asks for, failed: ", fault);
-      TORCH_WARN("gru: the kernel ", name, " is not used on ", x.device(), ", others take its place: ", fault,
-                 " (gru_ext was built by " GRU_EXT_CUDA_BUILD ")");
-      fault.clear();
+    if (!candidate.tested) {
+      fault = self_test(*candidate.kernel, pass_, x.scalar_type(), x.device(), stream_);
+      if (fault.empty()) mark_tested(*candidate.kernel);
+      candidate.tested = true;
+    }
+    if (fault.empty()) {
+      if (auto results = run_(candidate.kernel, error)) return results;
+      fault = std::string("it could not be launched: ") + error;
+    }
+    const std::string name = (pass_ == Pass::forward ? "forward " : "backward ") + name_of(*candidate.kernel);
+    rule_out(*candidate.kernel, "the kernel " + name + " is not used any more on this device: " + fault);
+    TORCH_CHECK(!forced, "gru: the kernel ", name, ", which gru_ext.use_cuda_kernels asks for, failed: ", fault);
+    TORCH_WARN("gru: the kernel ", name, " is not used on ", x.device(), ", others take its place: ", fault,
+               " (gru_ext was built by " GRU_EXT_CUDA_BUILD ")");
+    return decltype(run_(nullptr, error))();
+  }
+
+  // Whether it has measured the call by each of the kernels that may be the fastest. Not while another thread measures,
+  // as they would disturb each other; to wait for it would stop a thread that may hold what that one needs.
+  bool measure(KernelChoice& choice) const {
+    static std::mutex measuring;
+    const std::unique_lock<std::mutex> lock(measuring, std::try_to_lock);
+    if (!lock.owns_lock()) return false;
+    Timings timings;
+    for (Candidate& candidate : choice.to_measure) {
+      bool serves = true;
+      const double seconds = seconds_of([&] { serves = serves && by_cluster(candidate, /*forced=*/false); });
+      if (serves) timings.push_back({name_of(*candidate.kernel), seconds});
+    }
+    timings.push_back({"stepwise", seconds_of([&] { stepwise(); })});
+    keep_timings(choice.kind, std::move(timings));
+    return true;
+  }
+
+  // Infinite where it cannot be told, or where there is not the memory.
+  double seconds_of(const std::function<void()>& work) const {
+    constexpr double kInfinite = std::numeric_limits<double>::infinity();
+    try {
+      const double seconds = measure_seconds(stream_, work);
+      return seconds > 0 ? seconds : kInfinite;
+    } catch (const c10::OutOfMemoryError&) {
+      return kInfinite;
     }
   }
-  return *run(nullptr, error);
+
+  const Pass pass_;
+  const Layer& layer_;
+  const Stream stream_;
+  const Run& run_;
+};
+
+// `keeps_gates` as in KernelQuery.
+template <typename Run>
+auto run_by_choice(Pass pass, const Sequence& s, const Layer& layer, bool keeps_gates, Stream stream, const Run& run) {
+  const Runner<Run> runner(pass, layer, stream, run);
+  if (s.N == 0 || !layer.variant.is_plain()) return runner.stepwise();
+  return runner.by_choice(query_of(pass, s, layer, keeps_gates, is_capturing(stream)));
 }
 
 }  // namespace
@@ -63,12 +128,14 @@ FwdResult gru_fwd_cuda(const Layer& layer, bool save_gates, bool save_y) {
   const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
   check_earlier_calls();
-  if (s.N > 0 && layer.variant.is_plain() && one_step_serves(query_of(Pass::forward, s, layer, /*capturing=*/false))) {
+  if (s.N > 0 && layer.variant.is_plain() &&
+      one_step_serves(query_of(Pass::forward, s, layer, save_gates, /*capturing=*/false))) {
     return gru_one_step_fwd(s, layer, save_gates, save_y, stream);
   }
-  return run_by_choice(Pass::forward, s, layer, stream, [&](const ClusterKernel* kernel, const char*& error) {
-    return layer_fwd(kernel, s, layer, save_gates, save_y, stream, error);
-  });
+  return run_by_choice(Pass::forward, s, layer, save_gates, stream,
+                       [&](const ClusterKernel* kernel, const char*& error) {
+                         return layer_fwd(kernel, s, layer, save_gates, save_y, stream, error);
+                       });
 }
 
 BwdResult gru_bwd_cuda(const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n, const Layer& layer,
@@ -79,9 +146,10 @@ BwdResult gru_bwd_cuda(const std::optional<Tensor>& dy, const std::optional<Tens
   const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
   check_earlier_calls();
-  return run_by_choice(Pass::backward, s, layer, stream, [&](const ClusterKernel* kernel, const char*& error) {
-    return layer_bwd(kernel, s, dy, dh_n, layer, y, gates, need, stream, error);
-  });
+  return run_by_choice(Pass::backward, s, layer, were_saved(gates), stream,
+                       [&](const ClusterKernel* kernel, const char*& error) {
+                         return layer_bwd(kernel, s, dy, dh_n, layer, y, gates, need, stream, error);
+                       });
 }
 
 }  // namespace gru_ext

@@ -14,6 +14,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "autotune.h"
 #include "products.h"
 
 namespace gru_ext {
@@ -71,6 +72,7 @@ struct KernelRecord {
 };
 
 struct DeviceRecord {
+  std::string name;
   double clock_rate;
   SharedWord error;
   std::map<const ClusterKernel*, KernelRecord> kernels;
@@ -83,7 +85,7 @@ std::string forced_forward = "auto", forced_backward = "auto";
 DeviceRecord& record_of_device() {
   const int device = c10::cuda::current_device();
   const auto it = devices.find(device);
-  return it != devices.end() ? it->second : devices[device] = {clock_rate(), new_shared_word(), {}};
+  return it != devices.end() ? it->second : devices[device] = {device_name(), clock_rate(), new_shared_word(), {}};
 }
 
 KernelRecord& record_of(DeviceRecord& device, const ClusterKernel& kernel) {
@@ -91,17 +93,8 @@ KernelRecord& record_of(DeviceRecord& device, const ClusterKernel& kernel) {
   return it != device.kernels.end() ? it->second : device.kernels[&kernel] = {kernel.resident(), false, {}};
 }
 
-// ---- The time model: constants in cycles of the device's clock, assumed until measured (docs/kernels.md)
+// ---- The time of a call: time_model.h, and what is around the steps; assumed until measured
 
-constexpr double kForwardStep = 300, kBackwardStep = 500;  // barriers, gates and latencies that nothing hides
-constexpr double kMultiplyAdds = 1270;                     // a cycle and multiprocessor, of 16-bit values
-constexpr double kFmaMultiplyAdds = 100;                   // likewise, on the FMA units
-constexpr double kSharedBytes = 128;                       // read a cycle from shared memory
-constexpr double kExchangeLatency = 250;
-constexpr double kExchangeBytes = 12;   // a cycle that a multiprocessor receives from others of its cluster
-constexpr double kPacketLatency = 900;  // from the first store of a packet to the end of the block barrier after it
-constexpr double kPacketBytes = 20;     // a cycle that a multiprocessor fetches from the L2 cache, tags included
-constexpr double kAssumedClockRate = 1.98e9;
 constexpr double kClusterSeconds = 10e-6;       // of a call: the launch, and weights on their way to registers
 constexpr double kStepwiseStepSeconds = 10e-6;  // two launches
 // Multiply-adds a second of torch's products.
@@ -112,23 +105,9 @@ int64_t clusters_of(const KernelQuery& query, const ClusterKernel& kernel) {
   return query.D * ((query.B + kernel.rows - 1) / kernel.rows);
 }
 
-double step_cycles(const KernelQuery& query, const ClusterKernel& kernel) {
-  const bool forward = query.pass == Pass::forward, is_float = query.dtype == at::kFloat;
-  const double H = kernel.hidden, rows = kernel.rows, C = kernel.blocks;
-  const double multiply_adds = kernel.ieee ? kFmaMultiplyAdds : is_float ? kMultiplyAdds / 2 : kMultiplyAdds;
-  const double products = 3 * H * H * rows / (C * multiply_adds);
-  const double overflow = kernel.overflow_bytes * std::ceil(rows / (kernel.ieee ? 8 : 16)) / kSharedBytes;
-  const double bytes_a_unit = forward && !is_float ? 2 : 4;
-  const double bytes = bytes_a_unit * H * rows;
-  const double exchange = kernel.packet_bytes > 0 ? kPacketLatency + kernel.packet_bytes / 2 / kPacketBytes
-                          : C > 1                 ? kExchangeLatency + bytes / kExchangeBytes
-                                                  : 0;
-  return (forward ? kForwardStep : kBackwardStep) + products + overflow + exchange;
-}
-
 double cluster_seconds(const KernelQuery& query, const ClusterKernel& kernel, int resident, double clock_rate) {
   const double rounds = std::ceil(static_cast<double>(clusters_of(query, kernel)) / resident);
-  const double cycles = rounds * query.T * step_cycles(query, kernel);
+  const double cycles = rounds * query.T * step_cycles(kernel, query.pass, query.dtype == at::kFloat);
   return kClusterSeconds + cycles / (clock_rate > 0 ? clock_rate : kAssumedClockRate);
 }
 
@@ -214,6 +193,58 @@ std::vector<Candidate> candidates(const KernelQuery& query, std::string& why_not
   return found;
 }
 
+// ---- What was measured
+
+// Of the candidates, so many are measured: the time model is not so wrong that the next could be the fastest.
+constexpr size_t kMostMeasured = 4;
+
+// What is measured once: calls on such a device of such a size. Steps are rounded up to a power of two, and rows
+// beyond 8 to a multiple of 8, so that batches of many lengths are of few kinds.
+std::string kind_of(const KernelQuery& query) {
+  std::string device;
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    device = record_of_device().name;
+  }
+  int64_t steps = 1;
+  while (steps < query.T) steps *= 2;
+  const int64_t rows = query.B <= 8 ? query.B : (query.B + 7) / 8 * 8;
+  return words(GRU_EXT_VERSION " %s, %s %s%s T<=%lld B<=%lld H=%lld D=%lld%s%s", device.c_str(),
+               query.pass == Pass::forward ? "forward" : "backward", c10::toString(query.dtype),
+               query.dtype == at::kFloat && rnn_allows_tf32() ? " tf32" : "", static_cast<long long>(steps),
+               static_cast<long long>(rows), static_cast<long long>(query.H), static_cast<long long>(query.D),
+               query.packed ? " packed" : "", query.keeps_gates ? "" : " without gates");
+}
+
+// Of the candidates those that were measured to be faster than the stepwise kernels.
+void choose_measured(const Timings& timings, KernelChoice& choice) {
+  std::vector<Candidate> faster;
+  for (const Timing& timing : timings) {
+    choice.measured += words("%s%s %.3g ms", choice.measured.empty() ? "measured " : ", ", timing.kernel.c_str(),
+                             1e3 * timing.seconds);
+  }
+  for (const Timing& timing : timings) {
+    if (timing.kernel == "stepwise") break;
+    const auto it = std::find_if(choice.clusters.begin(), choice.clusters.end(),
+                                 [&](const Candidate& c) { return name_of(*c.kernel) == timing.kernel; });
+    if (it != choice.clusters.end()) faster.push_back(*it);
+  }
+  choice.clusters = std::move(faster);
+  if (choice.clusters.empty()) choice.why_stepwise = choice.measured;
+}
+
+// Of the candidates those that the time model says are faster than the stepwise kernels.
+void choose_modelled(const KernelQuery& query, KernelChoice& choice) {
+  auto& clusters = choice.clusters;
+  const double stepwise = stepwise_seconds(query);
+  if (clusters[0].seconds > stepwise) {
+    choice.why_stepwise = words("by the time model %.3g ms, %s %.3g ms", 1e3 * stepwise,
+                                name_of(*clusters[0].kernel).c_str(), 1e3 * clusters[0].seconds);
+  }
+  const auto slower = [&](const Candidate& c) { return c.seconds > stepwise; };
+  clusters.erase(std::find_if(clusters.begin(), clusters.end(), slower), clusters.end());
+}
+
 }  // namespace
 
 bool one_step_serves(const KernelQuery& query) {
@@ -236,7 +267,7 @@ KernelChoice choose_kernels(const KernelQuery& query) {
     const std::lock_guard<std::mutex> lock(mutex);
     asked = query.pass == Pass::forward ? forced_forward : forced_backward;
   }
-  KernelChoice choice{{}, {}, asked != "auto" && asked != "stepwise"};
+  KernelChoice choice{{}, {}, asked != "auto" && asked != "stepwise", {}, {}, {}};
   if (asked == "stepwise") {
     choice.why_stepwise = "gru_ext.use_cuda_kernels asks for it";
     return choice;
@@ -253,13 +284,16 @@ KernelChoice choose_kernels(const KernelQuery& query) {
     TORCH_CHECK(!clusters.empty(), "gru: gru_ext.use_cuda_kernels asks for ", asked,
                 ", which cannot serve this call with H = ", query.H, ": ", choice.why_stepwise);
   } else if (!clusters.empty()) {
-    const double stepwise = stepwise_seconds(query);
-    if (clusters[0].seconds > stepwise) {
-      choice.why_stepwise = words("by the time model %.3g ms, %s %.3g ms", 1e3 * stepwise,
-                                  name_of(*clusters[0].kernel).c_str(), 1e3 * clusters[0].seconds);
+    Timings timings;
+    if (autotunes()) {
+      std::string kind = kind_of(query);
+      timings = timings_of(kind);
+      if (timings.empty() && !query.capturing) {
+        choice.kind = std::move(kind);
+        choice.to_measure.assign(clusters.begin(), clusters.begin() + std::min(clusters.size(), kMostMeasured));
+      }
     }
-    const auto slower = [&](const Candidate& c) { return c.seconds > stepwise; };
-    clusters.erase(std::find_if(clusters.begin(), clusters.end(), slower), clusters.end());
+    timings.empty() ? choose_modelled(query, choice) : choose_measured(timings, choice);
   }
   return choice;
 }
@@ -309,21 +343,32 @@ void check_earlier_calls() {
 
 std::tuple<std::string, std::string> cuda_kernel(at::ScalarType dtype, int64_t T, int64_t B, int64_t H,
                                                  bool bidirectional, bool packed, bool backward) {
-  const KernelQuery query{
-      backward ? Pass::backward : Pass::forward, dtype, T, B, H, bidirectional ? 2 : 1, packed, /*capturing=*/false};
+  const KernelQuery query{backward ? Pass::backward : Pass::forward,
+                          dtype,
+                          T,
+                          B,
+                          H,
+                          bidirectional ? 2 : 1,
+                          packed,
+                          /*keeps_gates=*/true,
+                          /*capturing=*/false};
   if (one_step_serves(query)) {
     return {"one_step",
             words("one launch reads all weights once: by the time model, with I = H, %.3g ms, others %.3g ms",
                   1e3 * one_step_seconds(query), 1e3 * seconds_without_one_step(query))};
   }
   const KernelChoice choice = choose_kernels(query);
-  if (choice.clusters.empty()) return {"stepwise", choice.why_stepwise};
+  const std::string to_measure = choice.kind.empty() ? "" : "; its first call measures the candidates";
+  if (choice.clusters.empty()) return {"stepwise", choice.why_stepwise + to_measure};
   const Candidate& best = choice.clusters[0];
-  std::string reason =
-      words("by the time model %.3g ms, stepwise %.3g ms; %lld clusters, %d at a time", 1e3 * best.seconds,
-            1e3 * stepwise_seconds(query), static_cast<long long>(clusters_of(query, *best.kernel)), best.resident);
+  std::string reason = choice.measured;
+  if (reason.empty()) {
+    reason = words("by the time model %.3g ms, stepwise %.3g ms", 1e3 * best.seconds, 1e3 * stepwise_seconds(query));
+  }
+  reason +=
+      words("; %lld clusters, %d at a time", static_cast<long long>(clusters_of(query, *best.kernel)), best.resident);
   if (!best.tested) reason += "; its first call tests it against the stepwise kernels";
-  return {name_of(*best.kernel), reason};
+  return {name_of(*best.kernel), reason + to_measure};
 }
 
 std::vector<std::string> cuda_kernel_names(at::ScalarType dtype, bool backward) {

@@ -10,10 +10,9 @@
 #include <vector>
 
 #include "launchers.h"
+#include "time_model.h"
 
 namespace gru_ext {
-
-enum class Pass { forward, backward };
 
 // What a choice depends on; letters as in ../gru.h.
 struct KernelQuery {
@@ -21,7 +20,8 @@ struct KernelQuery {
   at::ScalarType dtype;
   int64_t T, B, H, D;
   bool packed;
-  bool capturing;  // whether the launches are recorded into a CUDA graph
+  bool keeps_gates;  // forward: whether it saves them; backward: whether they were saved
+  bool capturing;    // whether the launches are recorded into a CUDA graph
 };
 
 // A cluster kernel that may serve.
@@ -36,13 +36,17 @@ struct KernelChoice {
   std::vector<Candidate> clusters;  // the fastest first; after them the stepwise kernels
   std::string why_stepwise;         // where there are none
   bool forced;                      // whether the stepwise kernels are not to take their place
+  std::string measured;             // what autotune has measured, in words; empty if the time model has chosen
+  std::string kind;                 // under which name measurements of such calls are kept; empty if not to be measured
+  std::vector<Candidate> to_measure;  // beside the stepwise kernels
 };
 
 // Whether the one-step kernel serves, before all others, which are then not asked for: by the time model, or because
 // use_cuda_kernels says so. `capturing` does not matter.
 bool one_step_serves(const KernelQuery& query);
 
-// By the time model of docs/kernels.md, unless use_cuda_kernels has said otherwise.
+// By the time model of docs/kernels.md, or as measured where autotune is on; unless use_cuda_kernels has said
+// otherwise.
 KernelChoice choose_kernels(const KernelQuery& query);
 
 std::string name_of(const ClusterKernel& kernel);

@@ -2,6 +2,8 @@
 // headers of CUDA or torch, so that the host side compiles, and runs under emulation, without CUDA.
 #pragma once
 
+#include <functional>
+#include <string>
 #include <vector>
 
 #include "../params.h"
@@ -63,10 +65,14 @@ const std::vector<GruClusterKernel<GruClusterBwdParams<float>>>& gru_cluster_bwd
 
 // device.cu: what the host asks of the current device.
 
+std::string device_name();
 // Cycles of its multiprocessors a second; 0 if it does not tell.
 double clock_rate();
 // Whether launches on the stream are recorded into a CUDA graph.
 bool is_capturing(Stream stream);
+// Time that the stream takes for `work`, which the host gives it at every call: the least of a few, after one that is
+// not counted. Waits for the stream. NaN if it cannot be told.
+double measure_seconds(Stream stream, const std::function<void()>& work);
 // A word of the host's memory that kernels of this device may write to, zero at first. `host` is null if there is none.
 struct SharedWord {
   volatile int* host;

@@ -1,6 +1,8 @@
 // The device that the host side finds under emulation. Tests set it, see emulate() in operators.cpp.
 #pragma once
 
+#include <deque>
+
 namespace gru_ext {
 namespace emulator {
 
@@ -12,6 +14,8 @@ struct EmulatedDevice {
   int launches = 0;         // of cluster kernels, so far
   int block_launches = 0;   // of all others
   bool capturing = false;
+  std::deque<double> seconds;  // that the next measurements find; where there are none left, what the host's clock says
+  int measurements = 0;        // so far
 };
 extern EmulatedDevice device;
 

@@ -3,7 +3,9 @@
 #include <torch/library.h>
 
 #include <string>
+#include <vector>
 
+#include "autotune.h"
 #include "device.h"
 #include "gru_one_step.cuh"
 #include "gru_step_layer_norm.cuh"
@@ -54,13 +56,13 @@ const char* run(const char* name, int64_t rows, int64_t H, const Kernel& kernel)
 
 // Sets what the host side finds from now on: a new device, of which nothing is known yet.
 void emulate(int64_t multiprocessors, int64_t refusals, int64_t spoiled, bool capturing) {
-  emulator::device = {emulator::device.index + 1,
-                      static_cast<int>(multiprocessors),
-                      static_cast<int>(refusals),
-                      static_cast<int>(spoiled),
-                      0,
-                      0,
-                      capturing};
+  const int index = emulator::device.index + 1;
+  emulator::device = {};
+  emulator::device.index = index;
+  emulator::device.multiprocessors = static_cast<int>(multiprocessors);
+  emulator::device.refusals = static_cast<int>(refusals);
+  emulator::device.spoiled = static_cast<int>(spoiled);
+  emulator::device.capturing = capturing;
 }
 
 // From now on the asynchronous store of this number, counted in every launch, is lost, and waits end; -1: none.
@@ -71,6 +73,13 @@ void lose_store(int64_t number) {
 }
 
 void emulate_capture(bool capturing) { emulator::device.capturing = capturing; }
+
+// What measurements will find, one after the other.
+void emulate_seconds(const std::vector<double>& seconds) {
+  emulator::device.seconds = {seconds.begin(), seconds.end()};
+}
+
+int64_t measurements() { return emulator::device.measurements; }
 
 int64_t cluster_launches() { return emulator::device.launches; }
 
@@ -260,6 +269,9 @@ TORCH_LIBRARY(gru_ext_emulated, m) {
       &gru_ext::cuda_kernel);
   m.def("cuda_kernel_names(ScalarType dtype, bool backward) -> str[]", &gru_ext::cuda_kernel_names);
   m.def("use_cuda_kernels(str forward, str backward) -> (str, str)", &gru_ext::use_cuda_kernels);
+  m.def("autotune(bool enable, str path) -> ()", &gru_ext::autotune);
+  m.def("emulate_seconds(float[] seconds) -> ()", &gru_ext::emulate_seconds);
+  m.def("measurements() -> int", &gru_ext::measurements);
   m.def("emulate(int multiprocessors, int refusals, int spoiled, bool capturing) -> ()", &gru_ext::emulate);
   m.def("lose_store(int number) -> ()", &gru_ext::lose_store);
   m.def("emulate_capture(bool capturing) -> ()", &gru_ext::emulate_capture);

@@ -1,0 +1,64 @@
+// Prints what kernel_tables.py cannot know: of every instantiation of the persistent kernels, a line with its pass,
+// whether it is a group, operand, H, C, rows, warps, tiles in registers, bytes of shared memory and of weights there,
+// and microseconds of a step by the time model.
+#include <cstdio>
+
+#include "gru_cluster_bwd.cuh"
+#include "gru_cluster_configs.h"
+#include "gru_cluster_fwd.cuh"
+#include "gru_group_bwd.cuh"
+#include "time_model.h"
+
+namespace {
+
+using namespace gru_ext;
+using namespace gru_ext::device;
+
+template <typename Traits>
+void print(Pass pass, const char* operand, int packet_bytes, int warps, int tiles) {
+  const bool ieee = kOnFmaUnits<typename Traits::Operand>, is_float = sizeof(typename Traits::T) == 4;
+  const ClusterKernel kernel{ieee,         Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes,
+                             packet_bytes, nullptr};
+  std::printf("%s %s %s %d %d %d %d %d %d %d %.9f\n", pass == Pass::forward ? "fwd" : "bwd",
+              packet_bytes > 0 ? "group" : "cluster", operand, kernel.hidden, kernel.blocks, kernel.rows, warps, tiles,
+              Traits::kSharedBytes, kernel.overflow_bytes,
+              1e6 * step_cycles(kernel, pass, is_float) / kAssumedClockRate);
+}
+
+}  // namespace
+
+#define CLUSTER_FWD(H, C, rows, warps, tiles) \
+  print<GruClusterFwdTraits<Name, H, C, rows, warps, tiles>>(Pass::forward, name, 0, warps, tiles);
+#define CLUSTER_BWD(H, C, rows, warps, tiles) \
+  print<GruClusterBwdTraits<Name, H, C, rows, warps, tiles>>(Pass::backward, name, 0, warps, tiles);
+#define GROUP_FWD(H, C, rows, warps, tiles)                                                \
+  {                                                                                        \
+    using Traits = GruClusterFwdTraits<Name, H, C, rows, warps, tiles, Exchange::packets>; \
+    print<Traits>(Pass::forward, name, Traits::kPacketBytes, warps, tiles);                \
+  }
+#define GROUP_BWD(H, C, rows, warps, tiles)                                  \
+  {                                                                          \
+    using Traits = GruGroupBwdTraits<Name, H, C, rows, warps, tiles>;        \
+    print<Traits>(Pass::backward, name, Traits::kPacketBytes, warps, tiles); \
+  }
+
+int main() {
+  {
+    using Name = bfloat16;
+    const char* const name = "bfloat16";
+    GRU_CLUSTER_FWD_16BIT(CLUSTER_FWD)
+    GRU_GROUP_FWD_16BIT(GROUP_FWD) GRU_CLUSTER_BWD_16BIT(CLUSTER_BWD) GRU_GROUP_BWD_16BIT(GROUP_BWD)
+  }
+  {
+    using Name = float;
+    const char* const name = "float";
+    GRU_CLUSTER_FWD_TF32(CLUSTER_FWD)
+    GRU_GROUP_FWD_TF32(GROUP_FWD) GRU_CLUSTER_BWD_TF32(CLUSTER_BWD) GRU_GROUP_BWD_TF32(GROUP_BWD)
+  }
+  {
+    using Name = ieee;
+    const char* const name = "ieee";
+    GRU_CLUSTER_FWD_IEEE(CLUSTER_FWD)
+    GRU_GROUP_FWD_IEEE(GROUP_FWD) GRU_CLUSTER_BWD_IEEE(CLUSTER_BWD) GRU_GROUP_BWD_IEEE(GROUP_BWD)
+  }
+}

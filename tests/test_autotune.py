@@ -1,0 +1,240 @@
+"""``gru_ext.autotune``: measured choices, on the emulated CUDA backend, whose times the tests say.
+
+Candidates are measured in the order of the time model, the stepwise kernels last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cases import Options, Size, make_problem
+from emulated_backend import emulated_operators
+from process import output_of, run_python
+from test_cuda_cluster_emulated import SMALL, check_accuracy, choice, emulate
+
+import gru_ext
+from gru_ext import library
+
+PLAIN = Options()
+CLUSTERS = ["cluster_H64_C1_rows8", "cluster_H64_C4_rows16", "group_H128_C4_rows16"]  # as the time model has them
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays() -> Iterator[None]:
+    yield
+    ops = emulated_operators()
+    ops.autotune(False, "")
+    ops.use_cuda_kernels("auto", "auto")
+
+
+def call(size: Size = SMALL, options: Options = PLAIN, save_gates: bool = True) -> Any:
+    """A forward call in bfloat16."""
+    p = make_problem(size, options, torch.bfloat16)
+    return emulated_operators().gru_fwd(p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional, save_gates)
+
+
+def start(seconds: list[float], path: Path | str = "", **device: Any) -> Any:
+    """A new device and an empty memory; measurements find ``seconds``."""
+    ops = emulate(**device)
+    ops.autotune(True, str(path))
+    ops.emulate_seconds(seconds)
+    return ops
+
+
+def test_the_fastest_measured_serves() -> None:
+    ops = start([3e-3, 1e-3, 4e-3, 2e-3])
+    assert choice()[0] == CLUSTERS[0]
+    assert choice()[1].endswith("; its first call measures the candidates")
+    call()
+    assert ops.measurements() == 4
+    name, reason = choice()
+    assert name == CLUSTERS[1]
+    times = f"measured {CLUSTERS[1]} 1 ms, stepwise 2 ms, {CLUSTERS[0]} 3 ms, {CLUSTERS[2]} 4 ms"
+    assert reason == f"{times}; 1 clusters, 10 at a time"
+    launches = ops.cluster_launches()
+    call()
+    assert ops.measurements() == 4
+    assert ops.cluster_launches() == launches + 1
+
+
+def test_stepwise_may_be_the_fastest() -> None:
+    ops = start([2e-3, 3e-3, 4e-3, 1e-3])
+    call()
+    assert choice()[0] == "stepwise"
+    assert "measured stepwise 1 ms" in choice()[1]
+    launches = ops.cluster_launches()
+    call()
+    assert ops.cluster_launches() == launches
+
+
+def test_results_while_measuring_are_right() -> None:
+    """Forward and backward are measured apart."""
+    ops = start([2, 1, 3, 4, 3, 2, 1, 4])
+    check_accuracy(make_problem(SMALL, Options(bidirectional=True, packed=True), torch.bfloat16))
+    assert ops.measurements() == 8
+
+
+def test_by_the_clock() -> None:
+    """Without times that a test says: some kernel is the fastest."""
+    ops = start([])
+    check_accuracy(make_problem(SMALL, PLAIN, torch.bfloat16))
+    assert ops.measurements() == 8
+    assert "measured" in choice()[1]
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "save_gates", "measures"),
+    [
+        (Size(5, 3, 4, 16), PLAIN, True, False),
+        (Size(8, 3, 9, 16), PLAIN, True, False),
+        (Size(9, 3, 4, 16), PLAIN, True, True),
+        (Size(5, 4, 4, 16), PLAIN, True, True),
+        (Size(5, 3, 4, 17), PLAIN, True, True),
+        (Size(5, 3, 4, 16), Options(bidirectional=True), True, True),
+        (Size(5, 3, 4, 16), Options(packed=True), True, True),
+        (Size(5, 3, 4, 16), PLAIN, False, True),
+    ],
+    ids=str,
+)
+def test_what_is_measured_once(size: Size, options: Options, save_gates: bool, measures: bool) -> None:
+    """Calls of one kind: T up to a power of two, any I."""
+    ops = start([])
+    call(Size(5, 3, 4, 16))
+    before = ops.measurements()
+    call(size, options, save_gates)
+    assert (ops.measurements() > before) == measures
+
+
+def test_rows_beyond_8_are_rounded_up() -> None:
+    ops = start([])
+    call(Size(2, 9, 3, 16))
+    before = ops.measurements()
+    call(Size(2, 16, 3, 16))
+    assert ops.measurements() == before
+    call(Size(2, 17, 3, 16))
+    assert ops.measurements() > before
+
+
+def test_the_file_outlives_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "autotune.tsv"
+    start([2e-3, 1e-3, 3e-3, 4e-3], path)
+    call()
+    (record,) = path.read_text().split("\n")[1:-1]
+    assert record.split("\t")[0] == "emulator emulated, forward BFloat16 T<=4 B<=3 H=34 D=1"
+    ops = start([], path)
+    assert choice()[0] == CLUSTERS[1]
+    call()
+    assert ops.measurements() == 0
+    ops = start([], tmp_path / "another")
+    call()
+    assert ops.measurements() == 4
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda record: record[: len(record) // 3],
+        lambda record: record[:-12],
+        lambda record: record.replace("e-", "x-").replace("0.", "-1."),
+        lambda record: record.replace("\t", " "),
+        lambda record: record.replace("stepwise", "steps"),
+        lambda record: b"\xff\x00\n=\t=\n\t\n" + bytes(range(256)),
+    ],
+    ids=["a third", "no end", "no numbers", "no tab", "no stepwise", "bytes"],
+)
+def test_a_damaged_file_is_measured_again(damage: Any, tmp_path: Path) -> None:
+    """And what is then added to it can be read."""
+    path = tmp_path / "autotune.tsv"
+    start([2e-3, 1e-3, 3e-3, 4e-3], path)
+    call()
+    damaged = damage(path.read_text())
+    path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
+    ops = start([1e-3, 2e-3, 3e-3, 4e-3], path)
+    call()
+    assert ops.measurements() == 4
+    ops = start([], path)
+    call()
+    assert ops.measurements() == 0
+    assert choice()[0] == CLUSTERS[0]
+
+
+def test_a_kernel_of_the_file_that_does_not_exist_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "autotune.tsv"
+    start([2e-3, 1e-3, 3e-3, 4e-3], path)
+    call()
+    path.write_text(path.read_text().replace(CLUSTERS[1], "cluster_H64_C9_rows9"))
+    start([], path)
+    assert choice()[0] == CLUSTERS[0]
+
+
+def test_a_file_that_cannot_be_written_is_one_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ops = start([], tmp_path)  # a directory
+    call()
+    call(Size(2, 3, 4, 8))
+    assert capfd.readouterr().err.count("cannot be written to") == 1
+    assert ops.measurements() == 8
+    call()
+    assert ops.measurements() == 8
+
+
+def test_nothing_is_measured_while_a_graph_is_captured() -> None:
+    """What was measured before serves."""
+    ops = start([2e-3, 1e-3, 3e-3, 4e-3], capturing=True)
+    call()
+    assert ops.measurements() == 0
+    ops.emulate_capture(False)
+    call()
+    assert ops.measurements() == 4
+    ops.emulate_capture(True)
+    launches = ops.cluster_launches()
+    call()
+    assert ops.measurements() == 4
+    assert ops.cluster_launches() == launches + 1
+
+
+@pytest.mark.parametrize("luck", [{"spoiled": 1}, {"refusals": 1}], ids=str)
+def test_a_kernel_that_fails_while_measured_is_ruled_out(
+    luck: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    start([1e-3, 2e-3, 3e-3, 4e-3], **luck)
+    call()
+    assert capfd.readouterr().err.count("Warning: gru:") == 1
+    assert choice()[0] == CLUSTERS[1]
+
+
+def test_what_cannot_be_told_never_serves() -> None:
+    """A device whose clock fails: the stepwise kernels alone have no better to yield to."""
+    start([float("nan"), 2e-3, float("nan"), float("nan")])
+    call()
+    assert choice()[0] == CLUSTERS[1]
+
+
+def test_asking_for_a_kernel_measures_nothing() -> None:
+    ops = start([])
+    ops.use_cuda_kernels("cluster", "cluster")
+    call()
+    ops.use_cuda_kernels("stepwise", "stepwise")
+    call()
+    assert ops.measurements() == 0
+
+
+def test_off_again() -> None:
+    ops = start([2e-3, 1e-3, 3e-3, 4e-3])
+    call()
+    assert choice()[0] == CLUSTERS[1]
+    ops.autotune(False, "")
+    assert choice()[0] == CLUSTERS[0]
+    call(Size(2, 3, 4, 8))
+    assert ops.measurements() == 4
+
+
+@pytest.mark.skipif(library.has_cuda_kernels, reason="this build has CUDA kernels; tests/test_cuda.py")
+def test_a_build_without_cuda_has_nothing_to_measure(tmp_path: Path) -> None:
+    gru_ext.autotune(True, tmp_path / "folder" / "file")
+    assert list(tmp_path.iterdir()) == []
+    result = run_python("-c", "import gru_ext; print(gru_ext.__version__)", environment={"GRU_EXT_AUTOTUNE": "1"})
+    assert output_of(result).strip() == gru_ext.__version__
