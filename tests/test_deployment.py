@@ -160,6 +160,7 @@ OF_GRU: dict[str, Any] = {
     "dropout": 0.5,
     "bidirectional": True,
     "outputs": "last",
+    "save": "output",
     "zoneout": 0.3,
     "recurrent_dropout": 0.2,
     "candidate_dropout": 0.2,

@@ -227,19 +227,10 @@ inline __attribute__((always_inline)) void normalized_gates_fwd(const FwdChunk<s
   const Vector a_z = load<acc_t>(input + lanes, lanes) + load<acc_t>(gains + p.h_stride, lanes) * hat[1];
   const Vector a_n = load<acc_t>(input + 2 * lanes, lanes);
   const Vector q = load<acc_t>(gains + 2 * p.h_stride, lanes) * hat[2] + load<acc_t>(p.bias_hn + unit, lanes);
-  acc_t* state = p.state + row * p.h_stride + unit;
   Gates<Vector> gates;
-  Vector h = load<acc_t>(state, lanes);
-  Vector operand;
-  if constexpr (masked) {
-    h = cell_fwd<Math>(a_r, a_z, a_n, q, h, gates, cell_masks(p.masks, (step.packed_row + row) * p.H + unit, count));
-    operand = p.masks.recurrent == nullptr ? h : h * recurrent_factor(p.masks, row * p.H + unit, count);
-  } else {
-    operand = h = cell_fwd<Math>(a_r, a_z, a_n, q, h, gates);
-  }
-  store<acc_t>(state, h, lanes);
-  store<acc_t>(p.h[0] + row * p.h_stride + unit, operand, lanes);
-  if (p.y != nullptr) store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
+  advance<masked>(p, step, row, unit, count, p.h[0], [&](Vector h, auto... masks) __attribute__((always_inline)) {
+    return cell_fwd<Math>(a_r, a_z, a_n, q, h, gates, masks...);
+  });
   if (p.gates != nullptr) {
     scalar_t* saved = p.gates + (step.packed_row + row) * saved_norm_values(p.H) + unit;
     store_gates<acc_t>(saved, p.H, {gates.r, gates.z, gates.n}, count);

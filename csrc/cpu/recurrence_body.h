@@ -39,19 +39,10 @@ inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t, op
     const Vector a_z = load<acc_t>(input + lanes, lanes) + load<acc_t>(hidden + lanes, lanes);
     const Vector a_n = load<acc_t>(input + 2 * lanes, lanes);
     const Vector q = load<acc_t>(hidden + 2 * lanes, lanes) + bias_hn;
-    acc_t* state = p.state + row * p.h_stride + unit;
     Gates<Vector> gates;
-    Vector h = load<acc_t>(state, lanes);
-    Vector operand;
-    if constexpr (masked) {
-      h = cell_fwd<Math>(a_r, a_z, a_n, q, h, gates, cell_masks(p.masks, (step.packed_row + row) * p.H + unit, count));
-      operand = p.masks.recurrent == nullptr ? h : h * recurrent_factor(p.masks, row * p.H + unit, count);
-    } else {
-      operand = h = cell_fwd<Math>(a_r, a_z, a_n, q, h, gates);
-    }
-    store<acc_t>(state, h, lanes);
-    store<acc_t>(h_next + row * p.h_stride + unit, operand, lanes);
-    if (p.y != nullptr) store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
+    advance<masked>(p, step, row, unit, count, h_next, [&](Vector h, auto... masks) __attribute__((always_inline)) {
+      return cell_fwd<Math>(a_r, a_z, a_n, q, h, gates, masks...);
+    });
     if (p.gates != nullptr) {
       scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
       store<acc_t>(saved, gates.r, count);

@@ -67,20 +67,11 @@ inline __attribute__((always_inline)) void candidate_gates_fwd(const FwdChunk<sc
     const int64_t row = first_row + m;
     const acc_t* input = input_gates + m * 3 * lanes;
     const Vector a_n = load<acc_t>(input + 2 * lanes, lanes) + load<acc_t>(hidden_gates + m * hidden_stride, lanes);
-    acc_t* state = p.state + row * p.h_stride + unit;
     ResetBeforeGates<Vector> gates;
     gates.z = load<acc_t>(input + lanes, lanes);
-    Vector h = load<acc_t>(state, lanes);
-    Vector operand;
-    if constexpr (masked) {
-      h = candidate_fwd<Math>(a_n, h, gates, cell_masks(p.masks, (step.packed_row + row) * p.H + unit, count));
-      operand = p.masks.recurrent == nullptr ? h : h * recurrent_factor(p.masks, row * p.H + unit, count);
-    } else {
-      operand = h = candidate_fwd<Math>(a_n, h, gates);
-    }
-    store<acc_t>(state, h, lanes);
-    store<acc_t>(p.h[0] + row * p.h_stride + unit, operand, lanes);
-    if (p.y != nullptr) store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
+    advance<masked>(p, step, row, unit, count, p.h[0], [&](Vector h, auto... masks) __attribute__((always_inline)) {
+      return candidate_fwd<Math>(a_n, h, gates, masks...);
+    });
     if (p.gates != nullptr) {
       store<acc_t>(p.gates + (step.packed_row + row) * 3 * p.H + 2 * p.H + unit, gates.n, count);
     }

@@ -82,6 +82,29 @@ inline __attribute__((always_inline)) typename VectorMath<acc_t>::Vector recurre
   return load_mask<acc_t>(masks.recurrent + place, count) * masks.recurrent_scale;
 }
 
+// The state of `count` units of a row, from `unit` on, after the step: `cell(h, masks...)` of that before it. To
+// `h_next` goes what the next step's product reads.
+template <bool masked, typename scalar_t, typename operand_t, typename Cell>
+inline __attribute__((always_inline)) void advance(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
+                                                   int64_t row, int64_t unit, int64_t count, operand_t* h_next,
+                                                   const Cell& cell) {
+  using acc_t = acc_type<scalar_t>;
+  using Vector = typename VectorMath<acc_t>::Vector;
+  constexpr int lanes = VectorMath<acc_t>::lanes;
+  acc_t* state = p.state + row * p.h_stride + unit;
+  Vector h = load<acc_t>(state, lanes);
+  Vector operand;
+  if constexpr (masked) {
+    h = cell(h, cell_masks(p.masks, (step.packed_row + row) * p.H + unit, count));
+    operand = p.masks.recurrent == nullptr ? h : h * recurrent_factor(p.masks, row * p.H + unit, count);
+  } else {
+    operand = h = cell(h);
+  }
+  store<acc_t>(state, h, lanes);
+  store<acc_t>(h_next + row * p.h_stride + unit, operand, lanes);
+  if (p.y != nullptr) store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
+}
+
 // Rows, and steps, whose gate gradients are summed in one chain of additions for the gradients of the biases: sums of
 // sums round less than one long sum.
 constexpr int64_t kLongestBiasSum = 32;
