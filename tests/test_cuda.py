@@ -49,7 +49,7 @@ ONE_STEP = [
     Size(1, 1, 1, 1),
     Size(1, 3, 17, 33),
     Size(1, 8, 256, 512),
-    Size(1, 2, 4096, 1024),
+    Size(1, 2, 2048, 256),
 ]
 SEVERAL_CHUNKS = [  # of time, in csrc/cuda/gru_step.cpp
     (Size(512, 64, 64, 512), PLAIN),
