@@ -71,6 +71,32 @@ def test_stepwise_may_be_the_fastest() -> None:
     assert ops.cluster_launches() == launches
 
 
+@pytest.mark.parametrize(("seconds", "serves"), [(1e-3, True), (7e-3, False)])
+def test_the_one_step_kernel_is_measured_too(seconds: float, serves: bool) -> None:
+    """After the candidates of the time model, which would have it serve unmeasured."""
+    ops = start([5e-3, 3e-3, 4e-3, seconds, 6e-3])
+    one_step = SMALL._replace(steps=1)
+    assert choice(size=one_step)[0] == "one_step"
+    assert choice(size=one_step)[1].endswith("; its first call measures the candidates")
+    call(one_step)
+    assert ops.measurements() == 5
+    name, reason = choice(size=one_step)
+    assert name == ("one_step" if serves else CLUSTERS[1])
+    assert f"one_step {1e3 * seconds:.3g} ms" in reason
+    launches = ops.cluster_launches()
+    call(one_step)
+    assert ops.measurements() == 5
+    assert ops.cluster_launches() == launches + (not serves)
+
+
+def test_one_step_of_a_dtype_without_cluster_kernels_is_measured() -> None:
+    ops = start([2e-3, 1e-3])
+    p = make_problem(SMALL._replace(steps=1), PLAIN)
+    ops.gru_fwd(p.x, p.hx, p.weights, None, False, True)
+    assert ops.measurements() == 2
+    assert choice(torch.float64, SMALL._replace(steps=1)) == ("stepwise", "measured stepwise 1 ms, one_step 2 ms")
+
+
 def test_results_while_measuring_are_right() -> None:
     """Forward and backward are measured apart."""
     ops = start([2, 1, 3, 4, 3, 2, 1, 4])

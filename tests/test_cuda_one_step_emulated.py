@@ -122,6 +122,14 @@ def test_strides_and_alignment_do_not_matter(
     check_accuracy(make_problem(SMALL, options, dtype).map(restride))
 
 
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("what", ["x", "hx", "weights"])
+def test_one_of_the_arguments_not_aligned(what: str, dtype: torch.dtype) -> None:
+    problem = make_problem(SMALL, Options(), dtype)
+    displaced: Any = problem.map(beside_a_boundary)
+    check_accuracy(replace(problem, **{what: getattr(displaced, what)}))
+
+
 def test_a_row_for_the_whole_batch() -> None:
     problem = make_problem(Size(1, 1, 8, 12), Options(), torch.float32)
     assert problem.hx is not None

@@ -25,13 +25,14 @@ namespace {
 
 using at::Tensor;
 
-KernelQuery query_of(Pass pass, const Sequence& s, const Layer& layer, bool keeps_gates, bool capturing) {
-  const bool packed = !s.packed_sizes.empty();
-  return {pass, layer.x.scalar_type(), s.T, s.B, s.H, s.D, packed, keeps_gates, capturing};
-}
+// Which kernels a call is run by: a cluster kernel, or the one-step kernel; neither, for the stepwise ones.
+struct By {
+  const ClusterKernel* cluster;
+  bool one_step;
+};
 
-// Runs a call by one kernel or another: `Run` takes the kernel, null for the stepwise ones, and where to leave what
-// went wrong, and returns the results, or none.
+// Runs a call by one kernel or another: `Run` takes which, and where to leave what went wrong, and returns the results,
+// or none.
 template <typename Run>
 class Runner {
  public:
@@ -42,6 +43,7 @@ class Runner {
   auto by_choice(const KernelQuery& query) const {
     KernelChoice choice = choose_kernels(query);
     if (!choice.kind.empty() && measure(choice)) choice = choose_kernels(query);
+    if (choice.one_step) return one_step();
     for (Candidate& candidate : choice.clusters) {
       if (auto results = by_cluster(candidate, choice.forced)) return *results;
     }
@@ -50,10 +52,15 @@ class Runner {
 
   auto stepwise() const {
     const char* error = nullptr;
-    return *run_(nullptr, error);
+    return *run_({nullptr, /*one_step=*/false}, error);
   }
 
  private:
+  auto one_step() const {
+    const char* error = nullptr;
+    return *run_({nullptr, /*one_step=*/true}, error);
+  }
+
   // None where the kernel fails its self-test, which it has at its first call, or its launch. It does not serve on this
   // device any more then.
   auto by_cluster(Candidate& candidate, bool forced) const {
@@ -66,7 +73,7 @@ class Runner {
       candidate.tested = true;
     }
     if (fault.empty()) {
-      if (auto results = run_(candidate.kernel, error)) return results;
+      if (auto results = run_({candidate.kernel, /*one_step=*/false}, error)) return results;
       fault = std::string("it could not be launched: ") + error;
     }
     const std::string name = (pass_ == Pass::forward ? "forward " : "backward ") + name_of(*candidate.kernel);
@@ -74,7 +81,7 @@ class Runner {
     TORCH_CHECK(!forced, "gru: the kernel ", name, ", which gru_ext.use_cuda_kernels asks for, failed: ", fault);
     TORCH_WARN("gru: the kernel ", name, " is not used on ", x.device(), ", others take its place: ", fault,
                " (gru_ext was built by " GRU_EXT_CUDA_BUILD ")");
-    return decltype(run_(nullptr, error))();
+    return decltype(run_({}, error))();
   }
 
   // Whether it has measured the call by each of the kernels that may be the fastest. Not while another thread measures,
@@ -89,6 +96,7 @@ class Runner {
       const double seconds = seconds_of([&] { serves = serves && by_cluster(candidate, /*forced=*/false); });
       if (serves) timings.push_back({name_of(*candidate.kernel), seconds});
     }
+    if (choice.measure_one_step) timings.push_back({"one_step", seconds_of([&] { one_step(); })});
     timings.push_back({"stepwise", seconds_of([&] { stepwise(); })});
     keep_timings(choice.kind, std::move(timings));
     return true;
@@ -114,9 +122,11 @@ class Runner {
 // `keeps_gates` as in KernelQuery.
 template <typename Run>
 auto run_by_choice(Pass pass, const Sequence& s, const Layer& layer, bool keeps_gates, Stream stream, const Run& run) {
+  check_earlier_calls();
   const Runner<Run> runner(pass, layer, stream, run);
   if (s.N == 0 || !layer.variant.is_plain()) return runner.stepwise();
-  return runner.by_choice(query_of(pass, s, layer, keeps_gates, is_capturing(stream)));
+  const bool packed = !s.packed_sizes.empty();
+  return runner.by_choice({pass, layer.x.scalar_type(), s.T, s.B, s.H, s.D, packed, keeps_gates, is_capturing(stream)});
 }
 
 }  // namespace
@@ -127,15 +137,10 @@ FwdResult gru_fwd_cuda(const Layer& layer, bool save_gates, bool save_y) {
   const c10::cuda::CUDAGuard device(layer.x.device());
   const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
-  check_earlier_calls();
-  if (s.N > 0 && layer.variant.is_plain() &&
-      one_step_serves(query_of(Pass::forward, s, layer, save_gates, /*capturing=*/false))) {
-    return gru_one_step_fwd(s, layer, save_gates, save_y, stream);
-  }
-  return run_by_choice(Pass::forward, s, layer, save_gates, stream,
-                       [&](const ClusterKernel* kernel, const char*& error) {
-                         return layer_fwd(kernel, s, layer, save_gates, save_y, stream, error);
-                       });
+  return run_by_choice(Pass::forward, s, layer, save_gates, stream, [&](By by, const char*& error) {
+    return by.one_step ? std::optional(gru_one_step_fwd(s, layer, save_gates, save_y, stream))
+                       : layer_fwd(by.cluster, s, layer, save_gates, save_y, stream, error);
+  });
 }
 
 BwdResult gru_bwd_cuda(const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n, const Layer& layer,
@@ -145,11 +150,9 @@ BwdResult gru_bwd_cuda(const std::optional<Tensor>& dy, const std::optional<Tens
   const c10::cuda::CUDAGuard device(layer.x.device());
   const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
-  check_earlier_calls();
-  return run_by_choice(Pass::backward, s, layer, were_saved(gates), stream,
-                       [&](const ClusterKernel* kernel, const char*& error) {
-                         return layer_bwd(kernel, s, dy, dh_n, layer, y, gates, need, stream, error);
-                       });
+  return run_by_choice(Pass::backward, s, layer, were_saved(gates), stream, [&](By by, const char*& error) {
+    return layer_bwd(by.cluster, s, dy, dh_n, layer, y, gates, need, stream, error);
+  });
 }
 
 }  // namespace gru_ext

@@ -142,6 +142,10 @@ double seconds_without_one_step(const KernelQuery& query) {
   return weight_seconds(query) + std::min(query.D * kStepwiseStepSeconds, kClusterSeconds);
 }
 
+bool one_step_can_serve(const KernelQuery& query) {
+  return query.pass == Pass::forward && query.T == 1 && query.B <= kOneStepMostRows;
+}
+
 // ---- The choice
 
 // Those that can serve a call, the fastest first; `why_not` tells why there are none.
@@ -218,6 +222,7 @@ std::string kind_of(const KernelQuery& query) {
 
 // Of the candidates those that were measured to be faster than the stepwise kernels.
 void choose_measured(const Timings& timings, KernelChoice& choice) {
+  choice.one_step = timings[0].kernel == "one_step";
   std::vector<Candidate> faster;
   for (const Timing& timing : timings) {
     choice.measured += words("%s%s %.3g ms", choice.measured.empty() ? "measured " : ", ", timing.kernel.c_str(),
@@ -236,6 +241,7 @@ void choose_measured(const Timings& timings, KernelChoice& choice) {
 // Of the candidates those that the time model says are faster than the stepwise kernels.
 void choose_modelled(const KernelQuery& query, KernelChoice& choice) {
   auto& clusters = choice.clusters;
+  if (clusters.empty()) return;
   const double stepwise = stepwise_seconds(query);
   if (clusters[0].seconds > stepwise) {
     choice.why_stepwise = words("by the time model %.3g ms, %s %.3g ms", 1e3 * stepwise,
@@ -247,31 +253,31 @@ void choose_modelled(const KernelQuery& query, KernelChoice& choice) {
 
 }  // namespace
 
-bool one_step_serves(const KernelQuery& query) {
-  if (query.pass == Pass::backward) return false;
-  std::string asked;
-  {
-    const std::lock_guard<std::mutex> lock(mutex);
-    asked = forced_forward;
-  }
-  const bool can = query.T == 1 && query.B <= kOneStepMostRows;
-  TORCH_CHECK(can || asked != "one_step",
-              "gru: gru_ext.use_cuda_kernels asks for one_step, which serves calls with T = 1 and B up to ",
-              kOneStepMostRows, ", and none with T = ", query.T, ", B = ", query.B);
-  return can && (asked == "one_step" || (asked == "auto" && one_step_seconds(query) < seconds_without_one_step(query)));
-}
-
 KernelChoice choose_kernels(const KernelQuery& query) {
   std::string asked;
   {
     const std::lock_guard<std::mutex> lock(mutex);
     asked = query.pass == Pass::forward ? forced_forward : forced_backward;
   }
-  KernelChoice choice{{}, {}, asked != "auto" && asked != "stepwise", {}, {}, {}};
+  KernelChoice choice;
   if (asked == "stepwise") {
     choice.why_stepwise = "gru_ext.use_cuda_kernels asks for it";
     return choice;
   }
+  const bool one_step = one_step_can_serve(query), measures = asked == "auto" && autotunes();
+  if (asked == "one_step") {
+    TORCH_CHECK(one_step, "gru: gru_ext.use_cuda_kernels asks for one_step, which serves calls with T = 1 and B up to ",
+                kOneStepMostRows, ", and none with T = ", query.T, ", B = ", query.B);
+    choice.one_step = true;
+    return choice;
+  }
+  const bool one_step_by_model =
+      asked == "auto" && one_step && one_step_seconds(query) < seconds_without_one_step(query);
+  if (one_step_by_model && !measures) {  // which is told at once: such calls are short
+    choice.one_step = true;
+    return choice;
+  }
+  choice.forced = asked != "auto";
   choice.clusters = candidates(query, choice.why_stepwise);
   auto& clusters = choice.clusters;
   if (choice.forced) {
@@ -283,17 +289,23 @@ KernelChoice choose_kernels(const KernelQuery& query) {
     clusters.erase(std::remove_if(clusters.begin(), clusters.end(), other), clusters.end());
     TORCH_CHECK(!clusters.empty(), "gru: gru_ext.use_cuda_kernels asks for ", asked,
                 ", which cannot serve this call with H = ", query.H, ": ", choice.why_stepwise);
-  } else if (!clusters.empty()) {
+  } else if (!clusters.empty() || one_step) {
     Timings timings;
-    if (autotunes()) {
+    if (measures) {
       std::string kind = kind_of(query);
       timings = timings_of(kind);
       if (timings.empty() && !query.capturing) {
         choice.kind = std::move(kind);
         choice.to_measure.assign(clusters.begin(), clusters.begin() + std::min(clusters.size(), kMostMeasured));
+        choice.measure_one_step = one_step;
       }
     }
-    timings.empty() ? choose_modelled(query, choice) : choose_measured(timings, choice);
+    if (timings.empty()) {
+      choice.one_step = one_step_by_model;
+      choose_modelled(query, choice);
+    } else {
+      choose_measured(timings, choice);
+    }
   }
   return choice;
 }
@@ -352,13 +364,14 @@ std::tuple<std::string, std::string> cuda_kernel(at::ScalarType dtype, int64_t T
                           packed,
                           /*keeps_gates=*/true,
                           /*capturing=*/false};
-  if (one_step_serves(query)) {
-    return {"one_step",
-            words("one launch reads all weights once: by the time model, with I = H, %.3g ms, others %.3g ms",
-                  1e3 * one_step_seconds(query), 1e3 * seconds_without_one_step(query))};
-  }
   const KernelChoice choice = choose_kernels(query);
   const std::string to_measure = choice.kind.empty() ? "" : "; its first call measures the candidates";
+  if (choice.one_step) {
+    const std::string model =
+        words("one launch reads all weights once: by the time model, with I = H, %.3g ms, others %.3g ms",
+              1e3 * one_step_seconds(query), 1e3 * seconds_without_one_step(query));
+    return {"one_step", (choice.measured.empty() ? model : choice.measured) + to_measure};
+  }
   if (choice.clusters.empty()) return {"stepwise", choice.why_stepwise + to_measure};
   const Candidate& best = choice.clusters[0];
   std::string reason = choice.measured;

@@ -33,17 +33,15 @@ struct Candidate {
 };
 
 struct KernelChoice {
+  bool one_step = false;            // whether the one-step kernel serves; else:
   std::vector<Candidate> clusters;  // the fastest first; after them the stepwise kernels
   std::string why_stepwise;         // where there are none
-  bool forced;                      // whether the stepwise kernels are not to take their place
+  bool forced = false;              // whether the stepwise kernels are not to take their place
   std::string measured;             // what autotune has measured, in words; empty if the time model has chosen
   std::string kind;                 // under which name measurements of such calls are kept; empty if not to be measured
   std::vector<Candidate> to_measure;  // beside the stepwise kernels
+  bool measure_one_step = false;      // and this one
 };
-
-// Whether the one-step kernel serves, before all others, which are then not asked for: by the time model, or because
-// use_cuda_kernels says so. `capturing` does not matter.
-bool one_step_serves(const KernelQuery& query);
 
 // By the time model of docs/kernels.md, or as measured where autotune is on; unless use_cuda_kernels has said
 // otherwise.
