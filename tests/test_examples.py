@@ -7,7 +7,7 @@ import math
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,14 @@ def train(text: Path) -> Train:
 def saved(out: Path) -> dict[str, Any]:
     checkpoint: dict[str, Any] = train_text.load_checkpoint(str(out / "checkpoint.pt"))
     return checkpoint
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """As if started from a terminal: shells have their background jobs ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,6 +191,30 @@ def test_accuracy_and_the_same_bits_with_several_threads(dtype: torch.dtype, cou
     assert_all_accurate(results, solve(plain, problem), solve(plain, problem.to(FLOAT64)))
 
 
+ON_ONE_CORE = """
+import os
+
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import torch
+
+import gru_ext
+
+torch.set_num_threads(2)
+module, x = gru_ext.GRU(16, 200, layer_norm=True), torch.randn(30, 30, 16)
+results = []
+for _ in range(6):
+    y = module(x)[0]
+    results.append([y, *torch.autograd.grad(y.sum(), [*module.parameters()])])
+assert all(torch.equal(a, b) for result in results for a, b in zip(result, results[0], strict=True))
+print("the same")
+"""
+
+
+def test_the_same_bits_where_threads_have_to_share_a_core() -> None:
+    """The sums over units are split among the threads, so that their number must not depend on who else computes."""
+    assert output_of(run_python("-c", ON_ONE_CORE)) == "the same\n"
+
+
 ACCURACY = """
 import sys
 

@@ -137,6 +137,8 @@ class BwdPass {
 
   bool packs() const { return uses_weight_hh() || !p_.reset_after || p_.weight_ih != nullptr; }
   size_t chunks() const { return chunks_.size(); }
+  // Whether the bits of the results depend on the number of threads, which then stays what it is.
+  bool sums_across_threads() const { return p_.norms > 0; }
   StepBarrier& barrier() { return barrier_; }
 
   void pack(int thread, int team) {

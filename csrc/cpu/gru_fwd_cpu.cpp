@@ -116,6 +116,8 @@ class FwdPass {
 
   bool packs() const { return p_.packed; }
   size_t chunks() const { return chunks_.size(); }
+  // Whether the bits of the results depend on the number of threads, which then stays what it is.
+  bool sums_across_threads() const { return p_.norms > 0; }
   StepBarrier& barrier() { return barrier_; }
 
   void pack(int thread, int team) {

@@ -64,7 +64,7 @@ void run_chunk(int& threads, c10::ArrayRef<StepBarrier*> barriers, const Body& b
   }
 }
 
-// Runs passes at the same time, each on its share of at most `threads` threads.
+// Runs passes at the same time, each on its share of `threads` threads, or of one.
 template <typename Pass>
 void run_together(c10::ArrayRef<Pass*> passes, int threads) {
   const int count = static_cast<int>(passes.size());
@@ -88,7 +88,9 @@ void run_together(c10::ArrayRef<Pass*> passes, int threads) {
   if (passes[0]->packs()) run_threads(threads, divided(pack));
   for (size_t chunk = 0; chunk < passes[0]->chunks(); ++chunk) {
     for (Pass* pass : passes) pass->begin(chunk);
-    run_chunk(threads, barriers, divided(run));
+    int still_free = threads;
+    run_chunk(still_free, barriers, divided(run));
+    if (!passes[0]->sums_across_threads()) threads = still_free;
   }
   for (Pass* pass : passes) pass->finish();
 }
