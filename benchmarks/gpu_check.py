@@ -162,22 +162,7 @@ def speed_rows(device: torch.device) -> list[Row]:
             steps = {Torch.name: Torch(problem).step(x, dy), OURS: ours.step(x, dy)}
             exact = judge(OURS, ours.results(steps[OURS]()), answer(problem, x.cpu(), dy.cpu())).right
             times, _ = alternate(steps, cuda_clock(device), BLOCKS, BLOCK_SECONDS)
-            ratios = ratio(times[Torch.name], times[OURS])
-            rows.append(
-                Row(
-                    H=size.H,
-                    B=size.B,
-                    dtype=dtype,
-                    kind=kind,
-                    cudnn_ms=1e3 * Spread.of(times[Torch.name]).median,
-                    ours_ms=1e3 * Spread.of(times[OURS]).median,
-                    ratio=ratios.median,
-                    ratio_low=ratios.low,
-                    ratio_high=ratios.high,
-                    exact=exact,
-                    kernels=names_of_kernels(size, DTYPES[dtype]),
-                )
-            )
+            rows.append(row_of(size, dtype, kind, times, exact))
     return rows
 
 
@@ -190,30 +175,32 @@ def decoding_rows(device: torch.device) -> list[Row]:
         ours = gru_ext.GRU(size.H, size.H, device=device, dtype=DTYPES[dtype]).requires_grad_(False)
         ours.load_state_dict(theirs.state_dict())
         x, hx = (torch.randn(1, size.B, size.H, device=device, dtype=DTYPES[dtype]) for _ in range(2))
-        exact = {"y": exact_module(theirs)(x.cpu().double(), hx.cpu().double())[0]}
-        verdict = judge(OURS, {"y": ours(x, hx)[0]}, Answer(exact, {"y": theirs(x, hx)[0]}))
+        truth = exact_module(theirs)(x.cpu().double(), hx.cpu().double())[0]
+        exact = judge(OURS, {"y": ours(x, hx)[0]}, Answer({"y": truth}, {"y": theirs(x, hx)[0]})).right
         steps: dict[str, Step] = {Torch.name: partial(theirs, x, hx), OURS: partial(ours, x, hx)}
         for kind in ("step", "graph"):
-            calls = GRAPH_CALLS if kind == "graph" else 1
             timed = steps if kind == "step" else {name: in_a_graph(step) for name, step in steps.items()}
             times, _ = alternate(timed, cuda_clock(device), BLOCKS, BLOCK_SECONDS)
-            ratios = ratio(times[Torch.name], times[OURS])
-            rows.append(
-                Row(
-                    H=size.H,
-                    B=size.B,
-                    dtype=dtype,
-                    kind=kind,
-                    cudnn_ms=1e3 * Spread.of(times[Torch.name]).median / calls,
-                    ours_ms=1e3 * Spread.of(times[OURS]).median / calls,
-                    ratio=ratios.median,
-                    ratio_low=ratios.low,
-                    ratio_high=ratios.high,
-                    exact=verdict.right,
-                    kernels=names_of_kernels(size, DTYPES[dtype]),
-                )
-            )
+            rows.append(row_of(size, dtype, kind, times, exact, GRAPH_CALLS if kind == "graph" else 1))
     return rows
+
+
+def row_of(size: Size, dtype: str, kind: str, times: dict[str, list[float]], exact: bool, calls: int = 1) -> Row:
+    """What was timed, in seconds for so many calls."""
+    ratios = ratio(times[Torch.name], times[OURS])
+    return Row(
+        H=size.H,
+        B=size.B,
+        dtype=dtype,
+        kind=kind,
+        cudnn_ms=1e3 * Spread.of(times[Torch.name]).median / calls,
+        ours_ms=1e3 * Spread.of(times[OURS]).median / calls,
+        ratio=ratios.median,
+        ratio_low=ratios.low,
+        ratio_high=ratios.high,
+        exact=exact,
+        kernels=names_of_kernels(size, DTYPES[dtype]),
+    )
 
 
 def in_a_graph(step: Step) -> Step:

@@ -179,15 +179,22 @@ gru_one_step_fwd_kernel(const GruOneStepFwdParams<scalar_t> p) {
   device::block_barrier();
   if (thread >= rows) return;
 
-  const auto sum = [&](int gate, int begin, int end) {
-    acc_t total = 0;
-    for (int w = begin; w < end; ++w) total += load_shared(of_warps + (w * kRows + thread) * 3 + gate);
-    return total;
+  const auto sum_of = [&](int w, int gate) {
+    return w < warps ? load_shared(of_warps + (w * kRows + thread) * 3 + gate) : acc_t(0);
   };
-  const acc_t a_r = sum(0, 0, warps) + (load_shared(others) + load_shared(others + 3));
-  const acc_t a_z = sum(1, 0, warps) + (load_shared(others + 1) + load_shared(others + 4));
-  const acc_t a_n = sum(2, 0, p.of_x.warps) + load_shared(others + 2);
-  const acc_t q = sum(2, p.of_x.warps, warps) + load_shared(others + 5);
+  acc_t a_r = 0, a_z = 0, a_n = 0, q = 0;
+  GRU_UNROLL
+  for (int w = 0; w < 2 * kOneStepWarps; ++w) {
+    a_r += sum_of(w, 0);
+    a_z += sum_of(w, 1);
+    const acc_t third = sum_of(w, 2);
+    a_n += w < p.of_x.warps ? third : acc_t(0);
+    q += w < p.of_x.warps ? acc_t(0) : third;
+  }
+  a_r += load_shared(others) + load_shared(others + 3);
+  a_z += load_shared(others + 1) + load_shared(others + 4);
+  a_n += load_shared(others + 2);
+  q += load_shared(others + 5);
   Gates<acc_t> gates;
   const acc_t next = cell_fwd<device::AccurateMath<acc_t>>(a_r, a_z, a_n, q, load_shared(others + 6 + thread), gates);
   const int64_t row = first_row + thread;
