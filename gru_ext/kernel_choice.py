@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from gru_ext import library
+from gru_ext.functional import check_save
 
 _FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -40,12 +41,13 @@ def kernels(
     device: torch.device | str | None = None,
     bidirectional: bool = False,
     packed: bool = False,
+    save: str = "gates",
 ) -> Kernels:
-    """Name the kernels that a layer would run by, with the switches of torch as they are now.
+    """Name the kernels that a plain layer would run by, with the switches of torch as they are now.
 
     On CUDA these are ``stepwise``, a product and a kernel in each step; ``cluster_H.._C.._rows..``, which keep the
     recurrent weights in the registers of clusters of C thread blocks, for H up to the one named, each cluster for a
-    tile of so many rows; or ``group_...``, likewise with any C blocks of the grid; ``.._ieee`` is float32 without TF32
+    tile of so many rows; ``group_...``, likewise with any C blocks of the grid; ``.._ieee`` is float32 without TF32
     (docs/kernels.md); or ``one_step``, forward, one launch for T = 1 and few rows (docs/cuda.md). On a CPU there is one
     family, compiled for several instruction sets.
 
@@ -57,15 +59,20 @@ def kernels(
         device: where it runs; default torch's default device.
         bidirectional: D = 2, default False.
         packed: whether the input is a ``PackedSequence``, default False.
+        save: "gates", of the forward of training and its backward, the default; or "output", of inference, and of
+            training with ``save="output"``. ``autotune`` measures them apart.
+
+    Zoneout, dropouts of units, ``layer_norm`` and ``reset_after=False`` are computed by the stepwise kernels.
 
     Raises:
-        ValueError: a size is below 1, or ``dtype`` none that a GRU can have.
+        ValueError: a size is below 1, ``dtype`` none that a GRU can have, or ``save`` neither of the two.
         RuntimeError: ``device`` is no CPU and no CUDA device, or there are no kernels for it in this build; or what
             ``use_cuda_kernels`` asks for cannot serve such a layer.
     """
     for name, size in (("steps", steps), ("batch", batch), ("hidden_size", hidden_size)):
         if size < 1:
             raise ValueError(f"kernels: expected {name} of at least 1, got {size}")
+    check_save("kernels", save)
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if dtype not in _FLOATING:
         raise ValueError(f"kernels: expected dtype float32, float64, bfloat16 or float16, got {dtype}")
@@ -77,9 +84,10 @@ def kernels(
         raise RuntimeError(f"kernels: expected a device of type cpu or cuda, got {device.type}")
     if not library.has_cuda_kernels:
         raise RuntimeError(f"kernels: this build of gru_ext has no CUDA kernels ({library.cuda_build})")
+    layer = (dtype, steps, batch, hidden_size)
     with torch.cuda.device(device):
         forward, backward = (
-            Kernel(*torch.ops.gru_ext.cuda_kernel(dtype, steps, batch, hidden_size, bidirectional, packed, is_backward))
+            Kernel(*torch.ops.gru_ext.cuda_kernel(*layer, bidirectional, packed, save == "gates", is_backward))
             for is_backward in (False, True)
         )
     return Kernels(forward, backward)
@@ -124,9 +132,10 @@ def use_cuda_kernels(forward: str = "auto", backward: str | None = None) -> Iter
         torch.ops.gru_ext.use_cuda_kernels(*before)
 
 
-def _default_cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path("~/.cache").expanduser()) / "gru_ext" / "autotune.tsv"
+def _default_cache() -> str:
+    named = os.environ.get("GRU_EXT_AUTOTUNE_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return f"{home}/gru_ext/autotune.tsv" if named is None else named
 
 
 def autotune(enable: bool = True, cache: str | os.PathLike[str] | None = None) -> None:
@@ -151,9 +160,10 @@ def autotune(enable: bool = True, cache: str | os.PathLike[str] | None = None) -
     """
     if not library.has_cuda_kernels:
         return
-    path = os.fspath(cache) if cache is not None else os.environ.get("GRU_EXT_AUTOTUNE_CACHE", str(_default_cache()))
-    if enable and path:
-        with suppress(OSError):  # the operator warns of a file that cannot be written to
+    path = _default_cache() if cache is None else os.fspath(cache)
+    with suppress(OSError, RuntimeError):  # no home; the operator warns of a file that cannot be written to
+        path = path and str(Path(path).expanduser())
+        if enable and path:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
     torch.ops.gru_ext.autotune(enable, path)
 

@@ -200,11 +200,16 @@ def split_weights(weights: Sequence[Tensor], bidirectional: bool, layer_norm: in
     return split
 
 
+def _rows_of_steps(batch_sizes: Tensor) -> list[int]:
+    """``batch_sizes.tolist()``, which torch before 2.7 cannot do within a ``torch.func`` transform."""
+    return [int(rows) for rows in batch_sizes.unbind()]
+
+
 def _split_steps(rows: Tensor, batch_sizes: Tensor | None) -> list[Tensor]:
     """(T, B, F) or, packed, (N, F) to one (rows, F) for each step."""
     if batch_sizes is None:
         return list(rows.unbind(0))
-    return list(torch.split(rows, batch_sizes.tolist()))
+    return list(torch.split(rows, _rows_of_steps(batch_sizes)))
 
 
 def _join_steps(steps: Sequence[Tensor], batch_sizes: Tensor | None) -> Tensor:
@@ -239,7 +244,7 @@ def _step_masks(
     recurrent: Sequence[Tensor | None] = [None] * steps
     if variant.recurrent_mask is not None:
         factor = variant.recurrent_mask[direction].to(like.dtype) / (1 - variant.recurrent_dropout)
-        rows = [like.shape[0]] * steps if batch_sizes is None else batch_sizes.tolist()
+        rows = [like.shape[0]] * steps if batch_sizes is None else _rows_of_steps(batch_sizes)
         recurrent = [_first_rows(factor, count) for count in rows]
     keep = 1 - variant.candidate_dropout
     return [

@@ -36,7 +36,7 @@ NO_RATES = Rates()
 
 def check_rates(op: str, rates: Rates) -> None:
     """Raise the error that probabilities deserve which are no numbers in [0, 1)."""
-    for name, value in rates._asdict().items():
+    for name, value in zip(Rates._fields, rates, strict=True):
         if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 <= float(value) < 1:
             raise ValueError(f"{op}: expected {name} to be a number in [0, 1), got {value!r}")
 

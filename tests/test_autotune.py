@@ -104,6 +104,13 @@ def test_results_while_measuring_are_right() -> None:
     assert ops.measurements() == 8
 
 
+def test_calls_that_save_no_gates_are_told_apart() -> None:
+    start([3e-3, 1e-3, 4e-3, 2e-3])
+    call(save_gates=False)
+    assert choice(saves_gates=False)[0] == CLUSTERS[1]
+    assert choice()[1].endswith("; its first call measures the candidates")
+
+
 def test_by_the_clock() -> None:
     """Without times that a test says: some kernel is the fastest."""
     ops = start([])
@@ -150,7 +157,9 @@ def test_the_file_outlives_the_process(tmp_path: Path) -> None:
     start([2e-3, 1e-3, 3e-3, 4e-3], path)
     call()
     (record,) = path.read_text().split("\n")[1:-1]
-    assert record.split("\t")[0] == "emulator emulated, forward BFloat16 T<=4 B<=3 H=34 D=1"
+    assert record.split("\t")[0] == (
+        "gru_ext 0 for torch any by emulator, emulated, forward BFloat16 T<=4 B<=3 H=34 D=1"
+    )
     ops = start([], path)
     assert choice()[0] == CLUSTERS[1]
     call()
@@ -233,10 +242,18 @@ def test_a_kernel_that_fails_while_measured_is_ruled_out(
 
 
 def test_what_cannot_be_told_never_serves() -> None:
-    """A device whose clock fails: the stepwise kernels alone have no better to yield to."""
-    start([float("nan"), 2e-3, float("nan"), float("nan")])
+    """On a device whose clock fails; where it always does, the time model chooses."""
+    nan = float("nan")
+    start([nan, 2e-3, nan, nan])
     call()
     assert choice()[0] == CLUSTERS[1]
+    size = Size(1, 1000, 2, 60)
+    ops = start([nan, nan], multiprocessors=1)
+    by_model = choice(size=size)
+    assert by_model[0] == "stepwise"
+    call(size)
+    assert ops.measurements() == 2
+    assert choice(size=size)[0] == "stepwise"
 
 
 def test_asking_for_a_kernel_measures_nothing() -> None:

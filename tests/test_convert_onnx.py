@@ -161,7 +161,7 @@ def test_lengths_are_the_nodes_own(arguments: dict[str, Any], with_hx: bool) -> 
 
 @pytest.mark.usefixtures("exporting")
 def test_only_the_last_state() -> None:
-    gru = gru_ext.GRU(INPUT, HIDDEN, 2, outputs="last").eval()
+    gru = gru_ext.GRU(INPUT, HIDDEN, 2, outputs="last", save="output").eval()
     x = torch.randn(STEPS, BATCH, INPUT)
     model = convert.to_onnx(gru, (x,), verbose=False).model_proto
     assert_same_outputs(model, gru, x)

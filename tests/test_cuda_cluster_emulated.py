@@ -45,10 +45,12 @@ def _nothing_stays() -> Iterator[None]:
     emulate(multiprocessors=0).use_cuda_kernels("auto", "auto")
 
 
-def choice(dtype: torch.dtype = torch.bfloat16, size: Size = SMALL, packed: bool = False) -> tuple[str, str]:
+def choice(
+    dtype: torch.dtype = torch.bfloat16, size: Size = SMALL, packed: bool = False, saves_gates: bool = True
+) -> tuple[str, str]:
     """Name and reason of the forward's kernel."""
     result: tuple[str, str] = emulated_operators().cuda_kernel(
-        dtype, size.steps, size.batch, size.hidden, False, packed, False
+        dtype, size.steps, size.batch, size.hidden, False, packed, saves_gates, False
     )
     return result
 
@@ -258,6 +260,22 @@ def test_what_is_asked_for_but_cannot_serve_is_an_error(name: str, hidden: int, 
         RuntimeError, match=f"asks for {name}, which cannot serve this call with H = {hidden}: .*{reason}"
     ):
         solve(make_problem(Size(2, 3, 4, hidden), Options(), torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    "variant", [{"layer_norm": 2}, {"reset_after": False}, {"zoneout": 0.1}], ids=lambda variant: next(iter(variant))
+)
+def test_a_variant_is_an_error_where_other_kernels_than_the_stepwise_are_asked_for(variant: dict[str, Any]) -> None:
+    ops = emulate()
+    problem = make_problem(SMALL, Options(gains="layer_norm" in variant), torch.bfloat16)
+    arguments = (problem.x, problem.hx, problem.weights, None, False, True)
+    for name in ("stepwise", "auto"):
+        ops.use_cuda_kernels(name, name)
+        ops.gru_fwd(*arguments, **variant)
+    assert ops.cluster_launches() == 0
+    ops.use_cuda_kernels("cluster", "auto")
+    with pytest.raises(RuntimeError, match=r"asks for cluster, but zoneout, .* by the stepwise kernels alone"):
+        ops.gru_fwd(*arguments, **variant)
 
 
 def test_an_unknown_kernel_is_an_error() -> None:

@@ -30,6 +30,11 @@ def test_kernels_wants_a_dtype_that_a_gru_has() -> None:
         gru_ext.kernels(10, 4, 32, dtype=torch.int8)
 
 
+def test_kernels_wants_a_save_that_a_gru_has() -> None:
+    with pytest.raises(ValueError, match='kernels: expected save to be "gates" or "output", got \'all\''):
+        gru_ext.kernels(10, 4, 32, save="all")
+
+
 def test_kernels_wants_a_device_that_has_kernels() -> None:
     with pytest.raises(RuntimeError, match="expected a device of type cpu or cuda, got meta"):
         gru_ext.kernels(10, 4, 32, device="meta")

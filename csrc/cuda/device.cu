@@ -14,7 +14,9 @@ struct Event {
   cudaEvent_t event = nullptr;
 
   Event() {
-    if (cudaEventCreate(&event) != cudaSuccess) event = nullptr;
+    if (cudaEventCreate(&event) == cudaSuccess) return;
+    cudaGetLastError();  // not left behind for the next call to find
+    event = nullptr;
   }
   ~Event() {
     if (event != nullptr) cudaEventDestroy(event);
@@ -29,7 +31,7 @@ std::string device_name() {
   int device = 0;
   cudaDeviceProp properties;
   if (cudaGetDevice(&device) != cudaSuccess || cudaGetDeviceProperties(&properties, device) != cudaSuccess) {
-    cudaGetLastError();  // not left behind for the next call to find
+    cudaGetLastError();
     return "unknown";
   }
   return std::string(properties.name) + " " + std::to_string(properties.multiProcessorCount);
@@ -47,6 +49,7 @@ double measure_seconds(Stream stream, const std::function<void()>& work) {
     if (!has_begun || cudaEventRecord(end.event, cuda_stream) != cudaSuccess ||
         cudaEventSynchronize(end.event) != cudaSuccess ||
         cudaEventElapsedTime(&milliseconds, begin.event, end.event) != cudaSuccess) {
+      cudaGetLastError();
       break;
     }
     if (i > 0 && !(least <= 1e-3 * milliseconds)) least = 1e-3 * milliseconds;

@@ -25,6 +25,8 @@ namespace {
 
 using at::Tensor;
 
+std::mutex measuring;  // held by the thread that measures
+
 // Which kernels a call is run by: a cluster kernel, or the one-step kernel; neither, for the stepwise ones.
 struct By {
   const ClusterKernel* cluster;
@@ -87,7 +89,6 @@ class Runner {
   // Whether it has measured the call by each of the kernels that may be the fastest. Not while another thread measures,
   // as they would disturb each other; to wait for it would stop a thread that may hold what that one needs.
   bool measure(KernelChoice& choice) const {
-    static std::mutex measuring;
     const std::unique_lock<std::mutex> lock(measuring, std::try_to_lock);
     if (!lock.owns_lock()) return false;
     Timings timings;
@@ -124,6 +125,7 @@ template <typename Run>
 auto run_by_choice(Pass pass, const Sequence& s, const Layer& layer, bool keeps_gates, Stream stream, const Run& run) {
   check_earlier_calls();
   const Runner<Run> runner(pass, layer, stream, run);
+  if (!layer.variant.is_plain()) check_stepwise_may_serve(pass);
   if (s.N == 0 || !layer.variant.is_plain()) return runner.stepwise();
   const bool packed = !s.packed_sizes.empty();
   return runner.by_choice({pass, layer.x.scalar_type(), s.T, s.B, s.H, s.D, packed, keeps_gates, is_capturing(stream)});

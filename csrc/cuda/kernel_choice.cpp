@@ -11,6 +11,7 @@
 #include <limits>
 #include <map>
 #include <mutex>
+#include <sstream>
 #include <type_traits>
 #include <utility>
 
@@ -202,8 +203,8 @@ std::vector<Candidate> candidates(const KernelQuery& query, std::string& why_not
 // Of the candidates, so many are measured: the time model is not so wrong that the next could be the fastest.
 constexpr size_t kMostMeasured = 4;
 
-// What is measured once: calls on such a device of such a size. Steps are rounded up to a power of two, and rows
-// beyond 8 to a multiple of 8, so that batches of many lengths are of few kinds.
+// What is measured once: calls on such a device, by such a build, of such a size. Steps are rounded up to a power of
+// two, and rows beyond 8 to a multiple of 8, so that batches of many lengths are of few kinds.
 std::string kind_of(const KernelQuery& query) {
   std::string device;
   {
@@ -213,11 +214,14 @@ std::string kind_of(const KernelQuery& query) {
   int64_t steps = 1;
   while (steps < query.T) steps *= 2;
   const int64_t rows = query.B <= 8 ? query.B : (query.B + 7) / 8 * 8;
-  return words(GRU_EXT_VERSION " %s, %s %s%s T<=%lld B<=%lld H=%lld D=%lld%s%s", device.c_str(),
-               query.pass == Pass::forward ? "forward" : "backward", c10::toString(query.dtype),
-               query.dtype == at::kFloat && rnn_allows_tf32() ? " tf32" : "", static_cast<long long>(steps),
-               static_cast<long long>(rows), static_cast<long long>(query.H), static_cast<long long>(query.D),
-               query.packed ? " packed" : "", query.keeps_gates ? "" : " without gates");
+  std::ostringstream kind;
+  kind << "gru_ext " GRU_EXT_VERSION " for torch " GRU_EXT_TORCH_VERSION " by " GRU_EXT_CUDA_BUILD ", " << device
+       << ", " << (query.pass == Pass::forward ? "forward " : "backward ") << query.dtype;
+  if (query.dtype == at::kFloat && rnn_allows_tf32()) kind << (products_allow_tf32() ? " tf32" : " tf32 of R h");
+  kind << " T<=" << steps << " B<=" << rows << " H=" << query.H << " D=" << query.D;
+  if (query.packed) kind << " packed";
+  if (!query.keeps_gates) kind << " without gates";
+  return kind.str();
 }
 
 // Of the candidates those that were measured to be faster than the stepwise kernels.
@@ -229,7 +233,7 @@ void choose_measured(const Timings& timings, KernelChoice& choice) {
                              1e3 * timing.seconds);
   }
   for (const Timing& timing : timings) {
-    if (timing.kernel == "stepwise") break;
+    if (timing.kernel == "stepwise" || !std::isfinite(timing.seconds)) break;
     const auto it = std::find_if(choice.clusters.begin(), choice.clusters.end(),
                                  [&](const Candidate& c) { return name_of(*c.kernel) == timing.kernel; });
     if (it != choice.clusters.end()) faster.push_back(*it);
@@ -300,7 +304,7 @@ KernelChoice choose_kernels(const KernelQuery& query) {
         choice.measure_one_step = one_step;
       }
     }
-    if (timings.empty()) {
+    if (timings.empty() || !std::isfinite(timings[0].seconds)) {
       choice.one_step = one_step_by_model;
       choose_modelled(query, choice);
     } else {
@@ -308,6 +312,13 @@ KernelChoice choose_kernels(const KernelQuery& query) {
     }
   }
   return choice;
+}
+
+void check_stepwise_may_serve(Pass pass) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  const std::string& asked = pass == Pass::forward ? forced_forward : forced_backward;
+  TORCH_CHECK(asked == "auto" || asked == "stepwise", "gru: gru_ext.use_cuda_kernels asks for ", asked,
+              ", but zoneout, dropouts, layer_norm and reset_after=False are computed by the stepwise kernels alone");
 }
 
 std::string name_of(const ClusterKernel& kernel) {
@@ -354,7 +365,7 @@ void check_earlier_calls() {
 }
 
 std::tuple<std::string, std::string> cuda_kernel(at::ScalarType dtype, int64_t T, int64_t B, int64_t H,
-                                                 bool bidirectional, bool packed, bool backward) {
+                                                 bool bidirectional, bool packed, bool keeps_gates, bool backward) {
   const KernelQuery query{backward ? Pass::backward : Pass::forward,
                           dtype,
                           T,
@@ -362,7 +373,7 @@ std::tuple<std::string, std::string> cuda_kernel(at::ScalarType dtype, int64_t T
                           H,
                           bidirectional ? 2 : 1,
                           packed,
-                          /*keeps_gates=*/true,
+                          keeps_gates,
                           /*capturing=*/false};
   const KernelChoice choice = choose_kernels(query);
   const std::string to_measure = choice.kind.empty() ? "" : "; its first call measures the candidates";

@@ -47,6 +47,9 @@ struct KernelChoice {
 // otherwise.
 KernelChoice choose_kernels(const KernelQuery& query);
 
+// Throws if use_cuda_kernels asks for others, where only the stepwise kernels compute what a call is for: variants.
+void check_stepwise_may_serve(Pass pass);
+
 std::string name_of(const ClusterKernel& kernel);
 
 // What came of a kernel on the current device: it passed the self-test, or there is a reason not to use it any more.
@@ -63,7 +66,7 @@ void check_earlier_calls();
 // The operators of gru_ext/kernel_choice.py: `cuda_kernel` returns name and reason, `cuda_kernel_names` those of all
 // cluster kernels, `use_cuda_kernels` what it was told before.
 std::tuple<std::string, std::string> cuda_kernel(at::ScalarType dtype, int64_t T, int64_t B, int64_t H,
-                                                 bool bidirectional, bool packed, bool backward);
+                                                 bool bidirectional, bool packed, bool keeps_gates, bool backward);
 std::vector<std::string> cuda_kernel_names(at::ScalarType dtype, bool backward);
 std::tuple<std::string, std::string> use_cuda_kernels(std::string forward, std::string backward);
 

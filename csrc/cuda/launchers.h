@@ -43,7 +43,7 @@ struct ClusterKernel {
   int hidden;          // the largest H
   int blocks;          // of a cluster
   int rows;            // of a tile of the batch
-  int overflow_bytes;  // of its weights in shared memory, which a block reads for every 16 rows of a step
+  int overflow_bytes;  // of its weights in shared memory, which a block reads for every 16 rows of a step (ieee: 8)
   int packet_bytes;    // in global memory, by which a group exchanges; 0 for a cluster
   int (*resident)();   // how many clusters the current device runs at a time: 0 if it cannot run them
 };
@@ -70,8 +70,8 @@ std::string device_name();
 double clock_rate();
 // Whether launches on the stream are recorded into a CUDA graph.
 bool is_capturing(Stream stream);
-// Time that the stream takes for `work`, which the host gives it at every call: the least of a few, after one that is
-// not counted. Waits for the stream. NaN if it cannot be told.
+// Time that the stream takes for `work`, which the host gives it at every call: the least of five, after a first one
+// that is not counted. Waits for the stream. NaN if it cannot be told.
 double measure_seconds(Stream stream, const std::function<void()>& work);
 // A word of the host's memory that kernels of this device may write to, zero at first. `host` is null if there is none.
 struct SharedWord {

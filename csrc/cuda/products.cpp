@@ -57,6 +57,7 @@ void add_product(Tensor target, const Tensor& a, const Tensor& b, bool first) {
 }  // namespace
 
 bool rnn_allows_tf32() { return asks(at::globalContext(), &at::Context::allowTF32CuDNN); }
+bool products_allow_tf32() { return at::globalContext().allowTF32CuBLAS(); }
 
 RnnPrecisionGuard::RnnPrecisionGuard() {
   if (!rnn_allows_tf32()) no_tf32_.emplace();

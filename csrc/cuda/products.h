@@ -10,8 +10,9 @@
 
 namespace gru_ext {
 
-// Whether torch's switch for cuDNN's RNNs allows TF32.
+// Whether torch's switches allow TF32: for cuDNN's RNNs, for matrix products.
 bool rnn_allows_tf32();
+bool products_allow_tf32();
 
 // While one lives, the products of this thread follow torch's switch for cuDNN's RNNs, as nn.GRU does: where that
 // forbids TF32 there is none. Where it allows TF32, torch's switch for matrix products decides, which only the whole

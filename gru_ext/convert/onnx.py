@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 _WEIGHT_INPUTS = ("W", "R", "B")  # inputs 1 to 3 of the node
 _INITIAL_H = 5
 _ONNX_INT32 = 6  # TensorProto.INT32
-# Arguments of the operator, after the first five, that the node can do: without save_y, nothing uses its Y.
-_CONVERTED = ("reset_after", "save_y")
+# Arguments of the operator, after the first five, that the node can do: without save_y, nothing uses its Y, and
+# what save_gates keeps is for a backward.
+_CONVERTED = ("reset_after", "save_y", "save_gates")
 
 
 def to_onnx_weights(gru: GRU | nn.GRU) -> list[dict[str, Tensor]]:
