@@ -26,7 +26,7 @@ CLUSTERS = ["cluster_H64_C1_rows8", "cluster_H64_C4_rows16", "group_H128_C4_rows
 @pytest.fixture(autouse=True)
 def _nothing_stays() -> Iterator[None]:
     yield
-    ops = emulated_operators()
+    ops = emulate(multiprocessors=0)
     ops.autotune(False, "")
     ops.use_cuda_kernels("auto", "auto")
 

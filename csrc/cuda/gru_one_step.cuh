@@ -143,13 +143,14 @@ gru_one_step_fwd_kernel(const GruOneStepFwdParams<scalar_t> p) {
   const int thread = device::thread_index(), warp = thread / device::kWarpSize, lane = thread % device::kWarpSize;
 
   // What the cell takes besides the products is under way at the same time, a value a thread: the biases, then h.
-  acc_t other = 0;
+  // Nothing is done with it before the sums, as that would wait for it.
+  scalar_t other{};
   if (thread < 6) {
     const scalar_t* const bias = thread < 3 ? (d ? p.bias_ih[1] : p.bias_ih[0]) : (d ? p.bias_hh[1] : p.bias_hh[0]);
-    if (bias != nullptr) other = to_acc(load_global(bias + thread % 3 * p.H + unit));
+    if (bias != nullptr) other = load_global(bias + thread % 3 * p.H + unit);
   } else if (thread < 6 + rows && p.of_h.operand != nullptr) {
-    other = to_acc(load_global(p.of_h.operand + d * p.of_h.direction_stride +
-                               (first_row + thread - 6) * p.of_h.row_stride + unit * p.of_h.value_stride));
+    other = load_global(p.of_h.operand + d * p.of_h.direction_stride + (first_row + thread - 6) * p.of_h.row_stride +
+                        unit * p.of_h.value_stride);
   }
 
   acc_t sums[kRows][3] = {};
@@ -175,7 +176,7 @@ gru_one_step_fwd_kernel(const GruOneStepFwdParams<scalar_t> p) {
       store_shared(of_warps + (warp * kRows + lane / kLanesOfRow) * 3 + gate, sums[0][gate]);
     }
   }
-  if (thread < 6 + kRows) store_shared(others + thread, other);
+  if (thread < 6 + kRows) store_shared(others + thread, to_acc(other));
   device::block_barrier();
   if (thread >= rows) return;
 
