@@ -81,8 +81,9 @@ def gru(
             its first, for the second direction), that is ``h_n``'s last layer. The others are not kept in memory
             where no gradient needs them.
         save: what a gradient to come keeps of each layer besides its input: "gates", which are 4H values a step and row
-            (3H without ``reset_after``), and the output; or "output", the output alone, of which the backward computes
-            the gates again. That costs as much as the forward's products, by large ones (docs/performance.md).
+            (3H without ``reset_after``, 9H + 16 with ``layer_norm``), and the output; or "output", the output alone, of
+            which the backward computes the gates again. That costs as much as the forward's products, by large ones
+            (docs/performance.md).
         zoneout: probability that a unit keeps its state in a step, while ``training``; else every unit keeps this part
             of it (Krueger et al. 2017, https://arxiv.org/abs/1606.01305).
         recurrent_dropout: probability that a unit of the state does not enter the recurrent product, for all steps of a

@@ -91,8 +91,8 @@ class GRU(nn.Module):
         outputs: "all", the default; or "last", where the output is only the last layer's state after each sequence's
             last step, (B, D*H), and the other states are not kept in memory where no gradient needs them.
         save: what training keeps of each layer for its backward: "gates", the default, which are 4H values a step and
-            row, and its output; or "output", its output alone: a fraction of the memory, for about a third more time
-            (docs/performance.md).
+            row (3H without ``reset_after``, 9H + 16 with ``layer_norm``), and its output; or "output", its output
+            alone: a fraction of the memory, for about a third more time (docs/performance.md).
         zoneout: probability that a unit keeps its state in a step; in ``eval()`` every unit keeps this part of it.
             Default 0.
         recurrent_dropout: probability that a unit of the state does not enter the recurrent product, for all steps of a

@@ -187,7 +187,7 @@ def test_each_gradient_is_the_same_alone_with_layer_normalisation(need: tuple[bo
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 def test_what_layer_normalisation_saves_is_what_the_cpu_s_kernels_take(dtype: torch.dtype) -> None:
-    """The same layout: the gradients of the emulated kernels follow from what the CPU's left, and back."""
+    """The same layout, and the same values."""
     p = make_problem(SMALL, Options(gains=True), dtype)
     arguments = (p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional)
     ours = torch.ops.gru_ext.gru_fwd(*arguments, True, layer_norm=2)
