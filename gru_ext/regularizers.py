@@ -56,8 +56,10 @@ def regularize(
 
     ``x`` is (T, B, I), or (N, I) with ``batch_sizes``; ``batch`` is its B where that is known.
     """
+    # Not recurrence._replace(), which torch.compile follows only since torch 2.7.
+    reset_after, layer_norm = recurrence.reset_after, recurrence.layer_norm
     if not training:
-        return recurrence._replace(zoneout=rates.zoneout)
+        return Variant(zoneout=rates.zoneout, reset_after=reset_after, layer_norm=layer_norm)
 
     def mask(rate: float, p: float, rows: int) -> Tensor | None:
         return bernoulli(p, (directions, rows, hidden), x.device) if rate > 0 else None
@@ -69,12 +71,14 @@ def regularize(
 
     rows = x.shape[0] if batch_sizes is not None else x.shape[0] * x.shape[1]
     dropped = rates.recurrent_dropout > 0
-    return recurrence._replace(
+    return Variant(
         zoneout_mask=mask(rates.zoneout, rates.zoneout, rows),
         recurrent_mask=mask(rates.recurrent_dropout, 1 - rates.recurrent_dropout, sequences() if dropped else 0),
         candidate_mask=mask(rates.candidate_dropout, 1 - rates.candidate_dropout, rows),
         recurrent_dropout=rates.recurrent_dropout,
         candidate_dropout=rates.candidate_dropout,
+        reset_after=reset_after,
+        layer_norm=layer_norm,
     )
 
 
