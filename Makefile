@@ -1,5 +1,5 @@
 # `make train` trains a character model on real text; `make test` runs every check; `make bench` measures this machine.
-# `make publish MACHINE=cpu_zen5_2cores MINUTES=40` measures what docs/ shows, and rewrites its tables and plots.
+# `make publish MACHINE=cpu_zen4_2cores MINUTES=40` measures what docs/ shows, and rewrites its tables and plots.
 # All do their own set-up in .venv: with the torch of the system's python3 when it has one, else with the pinned one.
 # `make cuda-check` builds with CUDA against a CUDA torch in .venv-cuda, which needs nvcc and no GPU; `make gpu-check`
 # runs on a GPU.

@@ -68,8 +68,10 @@ def used_by_others(before: tuple[float, float] | None, seconds: float) -> float 
 
 
 def commit() -> str:
-    """The commit of this checkout, with a mark where files differ from it; 'unknown' outside of one."""
-    return _output_of("git", "describe", "--always", "--dirty") or "unknown"
+    """The commit of this checkout, marked where anything but results and pages differs; 'unknown' outside of one."""
+    found = _output_of("git", "describe", "--always") or "unknown"
+    measured = (":/", ":(top,exclude)docs", ":(top,exclude)benchmarks/results")
+    return found + ("-dirty" if _output_of("git", "status", "--porcelain", "--", *measured) else "")
 
 
 def facts(device: torch.device, dtype: torch.dtype, threads: int) -> dict[str, Any]:

@@ -4,9 +4,9 @@ Each measurement is a command of its own. It leaves a JSON in benchmarks/results
 the pages of docs/, between ``<!-- NAME -->`` and ``<!-- end -->``, with the machine and the commit above each. A
 measurement whose usual time is beyond what is left of ``--minutes`` is not begun, and named.
 
-    python -m benchmarks.publish --machine cpu_zen5_2cores --minutes 40
-    python -m benchmarks.publish --machine cpu_zen5_2cores --only fp32 bf16
-    python -m benchmarks.publish --machine cpu_zen5_2cores --tables    # from the JSON that is there
+    python -m benchmarks.publish --machine cpu_zen4_2cores --minutes 40
+    python -m benchmarks.publish --machine cpu_zen4_2cores --only fp32 bf16
+    python -m benchmarks.publish --machine cpu_zen4_2cores --tables    # from the JSON that is there
     python -m benchmarks.publish --trial                               # few short rows of each; writes nothing
 """
 

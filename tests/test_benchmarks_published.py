@@ -127,11 +127,10 @@ def test_ratios_agree_within_a_tenth(capsys: pytest.CaptureFixture[str]) -> None
     assert independent.verdict("7,2,64 train", [2.0, 4.0, 1.0], [3.0, 3.0, 3.0], busy=0.02) == "unclear"
 
 
-def test_the_second_opinion_measures_what_the_benchmarks_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_opinion_measures_what_the_benchmarks_do(tmp_path: Path) -> None:
     sizes = SUITES["sizes"].cases(2)
     assert all(any(size == (c.size.T, c.size.B, c.size.H) for c in sizes) for size in independent.SIZES)
-    monkeypatch.setattr(independent, "ROUNDS", 1)
-    own = independent.own_ratios((7, 2, 64), 1, 1e-3)
+    own = independent.own_ratios_of_a_process((7, 2, 64), 1, 1e-3)
     keep_run(tmp_path / "run.json")
     assert independent.read(tmp_path / "run.json") == ({"forward": 4.0, "train": 4.0}, 0.03)
     assert own.keys() == {"forward", "train"}
