@@ -269,8 +269,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif not measure(measurement, path):
             failed.append(measurement.name)
             continue
-        measured = [] if args.tables else [path]
-        print("\n".join(f"wrote {file}" for file in (*measured, *publish(measurement, path, DOCS))))
+        for file in (*([] if args.tables else [path]), *publish(measurement, path, DOCS)):
+            print(f"wrote {file}")
     print(f"failed: {', '.join(failed)}" if failed else "what the pages say in words is left to you")
     return 1 if failed else 0
 
