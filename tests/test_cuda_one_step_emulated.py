@@ -255,14 +255,18 @@ def test_it_serves_during_a_capture_and_without_a_test_of_itself() -> None:
 
 
 def test_variants_and_empty_batches_are_not_its() -> None:
-    """Even where it is asked for: this says what runs, not what is computed."""
+    """A variant where it is asked for is an error; where it is not, the stepwise kernel serves."""
     ops = emulate(multiprocessors=0)
-    p = make_problem(SMALL, Options())
-    ops.gru_fwd(p.x, p.hx, p.weights, None, False, True, zoneout=0.5)
-    assert ops.block_launches() == 1
     empty = make_problem(Size(1, 0, 3, 5), Options())
     y, h_n, _ = ops.gru_fwd(empty.x, empty.hx, empty.weights, None, False, True)
-    assert (y.shape, h_n.shape, ops.block_launches()) == ((1, 0, 5), (1, 0, 5), 1)
+    assert (y.shape, h_n.shape, ops.block_launches()) == ((1, 0, 5), (1, 0, 5), 0)
+    p = make_problem(SMALL, Options())
+    with pytest.raises(RuntimeError, match="asks for one_step, but zoneout"):
+        ops.gru_fwd(p.x, p.hx, p.weights, None, False, True, zoneout=0.5)
+    ops.use_cuda_kernels("auto", "auto")
+    variant = ops.gru_fwd(p.x, p.hx, p.weights, None, False, True, zoneout=0.5)[0]
+    assert ops.block_launches() == 1
+    assert not torch.equal(variant, ops.gru_fwd(p.x, p.hx, p.weights, None, False, True)[0])
 
 
 @pytest.mark.parametrize("asked", ["stepwise", "cluster"])
