@@ -157,7 +157,14 @@ def autotune(enable: bool = True, cache: str | os.PathLike[str] | None = None) -
         cache: file that keeps what was measured; processes may share it. What cannot be read of it is measured again;
             where it cannot be written to, a warning says so. An empty string: none. Default: the environment variable
             ``GRU_EXT_AUTOTUNE_CACHE``, else ``gru_ext/autotune.tsv`` in ``XDG_CACHE_HOME``, else in ``~/.cache``.
+
+    Raises:
+        TypeError: ``enable`` is no bool, or ``cache`` no path.
     """
+    if not isinstance(enable, bool):
+        raise TypeError(f"autotune: expected enable to be a bool, got {enable!r}")
+    if not (cache is None or isinstance(cache, (str, os.PathLike))):
+        raise TypeError(f"autotune: expected cache to be a path, got {cache!r}")
     if not library.has_cuda_kernels:
         return
     path = _default_cache() if cache is None else os.fspath(cache)

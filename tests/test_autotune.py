@@ -275,6 +275,56 @@ def test_off_again() -> None:
     assert ops.measurements() == 4
 
 
+def test_the_one_step_kernel_takes_the_place_of_one_that_does_not_exist(tmp_path: Path) -> None:
+    path, size = tmp_path / "autotune.tsv", Size(1, 3, 2, 34)
+    start([1e-3, 3e-3, 4e-3, 2e-3, 5e-3], path)
+    call(size)
+    assert choice(size=size)[0] == CLUSTERS[0]
+    path.write_text(path.read_text().replace(CLUSTERS[0], "cluster_H64_C9_rows9"))
+    start([], path)
+    assert choice(size=size)[0] == "one_step"
+
+
+# ---- The function
+
+
+@pytest.mark.parametrize(
+    ("variables", "cache", "path"),
+    [
+        ({"HOME": "{tmp}"}, None, "{tmp}/.cache/gru_ext/autotune.tsv"),
+        ({"HOME": "/nowhere", "XDG_CACHE_HOME": "{tmp}/xdg"}, None, "{tmp}/xdg/gru_ext/autotune.tsv"),
+        ({"GRU_EXT_AUTOTUNE_CACHE": "{tmp}/named/file"}, None, "{tmp}/named/file"),
+        ({"GRU_EXT_AUTOTUNE_CACHE": ""}, None, ""),
+        ({"HOME": "{tmp}"}, "~/given/file", "{tmp}/given/file"),
+        ({"GRU_EXT_AUTOTUNE_CACHE": "{tmp}/named/file"}, "", ""),
+    ],
+    ids=["home", "XDG", "named", "named none", "given", "none"],
+)
+def test_where_the_file_is(
+    variables: dict[str, str], cache: str | None, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is made."""
+    for name in ("XDG_CACHE_HOME", "GRU_EXT_AUTOTUNE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.format(tmp=tmp_path))
+    asked: list[tuple[bool, str]] = []
+    monkeypatch.setattr(library, "has_cuda_kernels", True)
+    monkeypatch.setattr(torch.ops.gru_ext, "autotune", lambda *arguments: asked.append(arguments), raising=False)
+    gru_ext.autotune(cache=cache)
+    assert asked == [(True, path.format(tmp=tmp_path))]
+    assert not path or Path(asked[0][1]).parent.is_dir()
+
+
+def test_wrong_arguments_are_named() -> None:
+    wrong: Any = "off"
+    with pytest.raises(TypeError, match="autotune: expected enable to be a bool, got 'off'"):
+        gru_ext.autotune(wrong)
+    wrong = 3
+    with pytest.raises(TypeError, match="autotune: expected cache to be a path, got 3"):
+        gru_ext.autotune(cache=wrong)
+
+
 @pytest.mark.skipif(library.has_cuda_kernels, reason="this build has CUDA kernels; tests/test_cuda.py")
 def test_a_build_without_cuda_has_nothing_to_measure(tmp_path: Path) -> None:
     gru_ext.autotune(True, tmp_path / "folder" / "file")

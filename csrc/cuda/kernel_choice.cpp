@@ -224,9 +224,9 @@ std::string kind_of(const KernelQuery& query) {
   return kind.str();
 }
 
-// Of the candidates those that were measured to be faster than the stepwise kernels.
+// Of the candidates those that were measured to be faster than the stepwise kernels; or the one-step kernel, where none
+// that still serves was faster.
 void choose_measured(const Timings& timings, KernelChoice& choice) {
-  choice.one_step = timings[0].kernel == "one_step";
   std::vector<Candidate> faster;
   for (const Timing& timing : timings) {
     choice.measured += words("%s%s %.3g ms", choice.measured.empty() ? "measured " : ", ", timing.kernel.c_str(),
@@ -234,6 +234,7 @@ void choose_measured(const Timings& timings, KernelChoice& choice) {
   }
   for (const Timing& timing : timings) {
     if (timing.kernel == "stepwise" || !std::isfinite(timing.seconds)) break;
+    if (timing.kernel == "one_step") choice.one_step = faster.empty();
     const auto it = std::find_if(choice.clusters.begin(), choice.clusters.end(),
                                  [&](const Candidate& c) { return name_of(*c.kernel) == timing.kernel; });
     if (it != choice.clusters.end()) faster.push_back(*it);
