@@ -26,6 +26,16 @@ struct StepRows {
   int64_t row_stride;   // elements between the sequences of a step
 };
 
+// What the groups of a streamed kernel have beside their registers, see cuda/gru_streamed.cuh.
+struct StreamedShare {
+  int blocks;              // of a group
+  int slabs;               // of the operand
+  int shared_slabs;        // of the weights of a slice, those that stay in shared memory
+  uint32_t* flags;         // (D * tiles, blocks, 8): of 32 bytes, the first word is a block's flag; zero at first
+  device::u32x4* operand;  // (D * tiles, 2, slabs, rows / 8, 32): what the blocks tell each other; zero at first
+  device::u32x4* weights;  // (groups at a time, blocks, warps, streamed slabs, fragments of a slab, 32)
+};
+
 // All steps of one layer, both directions, of which the products W x are done. Where sequences are packed, row b of
 // step t is row offsets[t] + b of a tensor of N rows; else it is element (t, b) by the strides. A cluster, or group, of
 // blocks works on a tile of rows: those of the first direction, then those of the second.
@@ -45,6 +55,7 @@ struct GruClusterFwdParams {
   scalar_t* h_n;                    // (D, B, H)
   scalar_t* gates;                  // (D, N, 4, H), N in the order of the steps; null where they are not saved
   uint64_t* packets;                // (D * tiles, 2, rows, words of a row) for groups of blocks, zero at first
+  StreamedShare streamed;           // for streamed kernels
   int first_group;                  // of this launch
   int* error;                       // set to 1 if a wait took too long: the results are then undefined
 };
@@ -68,6 +79,7 @@ struct GruClusterBwdParams {
   float* dbias;                  // (D, tiles, 4, H) sums of dgates over the rows of a tile; null if not needed
   StepRows<scalar_t> h_prev[2];  // each direction: rows of H, the state before the step; data null if not needed
   device::u32x4* packets;        // (D * tiles, 2, rows, words of a row of H) for groups of blocks, zero at first
+  StreamedShare streamed;
   int first_group;
   int* error;
 };

@@ -34,7 +34,7 @@ has = torch._C._dispatch_has_kernel_for_dispatch_key
 print(json.dumps({
     "file": gru_ext.__file__,
     "registered": {op: has(f"gru_ext::{op}", "CUDA") for op in ("gru_fwd", "gru_bwd")},
-    "cluster": torch.ops.gru_ext.use_cuda_kernels("group_H2048_C128_rows8", "cluster_H512_C8_rows8"),
+    "cluster": torch.ops.gru_ext.use_cuda_kernels("group_H2048_C128_rows8", "streamed_U32_rows16"),
     "has_cuda_kernels": gru_ext.library.has_cuda_kernels,
     "info": info()["cuda kernels"],
 }))

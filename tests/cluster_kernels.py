@@ -12,6 +12,8 @@ from torch import Tensor
 
 from gru_ext import reference
 
+DTYPE_NAMES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float"}
+
 
 @dataclass(frozen=True)
 class ClusterConfig:
@@ -23,6 +25,7 @@ class ClusterConfig:
     rows: int  # of a tile of the batch
     group: bool = False  # blocks of the grid, which exchange packets
     ieee: bool = False  # float32 on the FMA units
+    shared_slabs: int = 0  # for streamed kernels alone
 
     @property
     def peer_dtype(self) -> torch.dtype:
@@ -37,21 +40,64 @@ class ClusterConfig:
 
     def kernel(self, name: str) -> str:
         """Name of the emulated forward ("fwd") or backward ("bwd") kernel."""
-        float32 = "ieee" if self.ieee else "float"
-        dtype = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: float32}[self.dtype]
+        dtype = "ieee" if self.ieee else DTYPE_NAMES[self.dtype]
         family = "group" if self.group else "cluster"
         return f"gru_{family}_{name}_{dtype}_H{self.hidden}_C{self.blocks}_rows{self.rows}"
 
-    def packets(self, batch: int, directions: int, nbytes: int) -> Tensor | None:
-        """(D * tiles, 2, rows, words of a row, nbytes) packets of ``nbytes``, zero; None for a cluster."""
+    def memory(self, hidden: int, batch: int, directions: int, gates: int) -> dict[str, Tensor | None]:
+        """What the blocks of a group exchange by, for an operand of so many gates: packets, all zero."""
         if not self.group:
-            return None
+            return {}
         tiles = -(-batch // self.rows)
         words = self.hidden * self.dtype.itemsize // 4
-        return torch.zeros(directions * tiles, 2, self.rows, words, nbytes, dtype=torch.uint8)
+        nbytes = 8 if gates == 1 else 16
+        return {"packets": torch.zeros(directions * tiles, 2, self.rows, words, nbytes, dtype=torch.uint8)}
 
     def __str__(self) -> str:
         return self.kernel("").removeprefix("gru_").replace("__", "_")
+
+
+@dataclass(frozen=True)
+class StreamedConfig:
+    """An instantiation of tests/emulator/run_gru_streamed.h."""
+
+    dtype: torch.dtype
+    units: int  # of a block
+    rows: int  # of a tile of the batch
+    shared_slabs: int = -1  # of the weights of a slice, kept in shared memory, the others being streamed; -1 for all
+
+    @property
+    def name(self) -> str:
+        """As the operators name it."""
+        return f"streamed_U{self.units}_rows{self.rows}"
+
+    @property
+    def peer_dtype(self) -> torch.dtype:
+        """In which ``nn.GRU`` rounds as this kernel does: TF32 has the 10 bits of float16."""
+        return torch.float16 if self.dtype == torch.float32 else self.dtype
+
+    def kernel(self, name: str) -> str:
+        """Name of the emulated forward ("fwd") or backward ("bwd") kernel."""
+        return f"gru_streamed_{name}_{DTYPE_NAMES[self.dtype]}_U{self.units}_rows{self.rows}"
+
+    def memory(self, hidden: int, batch: int, directions: int, gates: int) -> dict[str, Tensor | None]:
+        """Flags and operand, zero, and the weights that are streamed: room for all of them, by up to 15 slices."""
+        blocks, of_slab = -(-hidden // self.units), 64 // self.dtype.itemsize
+        slabs = -(-blocks * self.units // of_slab) * gates
+        groups = directions * -(-batch // self.rows)
+        fragments = 2 * self.units * 3 // gates // 16
+        return {
+            "flags": torch.zeros(groups, blocks, 8, dtype=torch.int32),
+            "operand": torch.zeros(groups, 2, slabs, self.rows // 8, 32, 4, dtype=torch.int32),
+            "weights": torch.full((groups, blocks, slabs + 15, fragments, 32, 4), -1, dtype=torch.int32),
+        }
+
+    def __str__(self) -> str:
+        kept = "" if self.shared_slabs < 0 else f"_kept{self.shared_slabs}"
+        return self.kernel("").removeprefix("gru_").replace("__", "_") + kept
+
+
+Config = ClusterConfig | StreamedConfig
 
 
 @dataclass
@@ -115,7 +161,7 @@ def _empty_like_rows(problem: Problem, features: int, batch_first: bool) -> Tens
 
 
 def cluster_fwd(
-    config: ClusterConfig,
+    config: Config,
     problem: Problem,
     save_gates: bool = True,
     batch_first: bool = False,
@@ -138,15 +184,16 @@ def cluster_fwd(
         **sizes,
         "paired": _is_paired([*a_x, *matrices, problem.hx, y, h_n, gates]),
         "aligned": _is_aligned(matrices),
+        "shared_slabs": config.shared_slabs,
     }
     for name, tensor in (("a_x", a_x[0]), ("y", y)):
         numbers[f"{name}_step_stride"], numbers[f"{name}_row_stride"] = _strides(tensor)
     inputs: dict[str, Tensor | None] = {"h0": problem.hx, **_packed(problem)}
     for d, w in enumerate(weights):
         inputs |= {f"a_x_{d}": a_x[d], f"weight_hh_{d}": w.hh, f"bias_hh_{d}": w.bias_hh}
-    outputs = {"y": y, "h_n": h_n, "gates": gates, "error": error}
-    packets = config.packets(sizes["B"], directions, nbytes=8)
-    run(config.kernel("fwd"), numbers, inputs, {**outputs, "packets": packets}, schedule)
+    outputs: dict[str, Tensor | None] = {"y": y, "h_n": h_n, "gates": gates, "error": error}
+    outputs |= config.memory(hidden, sizes["B"], directions, gates=1)
+    run(config.kernel("fwd"), numbers, inputs, outputs, schedule)
     return Forward(y, h_n, gates, error)
 
 
@@ -162,7 +209,7 @@ class Backward:
 
 
 def cluster_bwd(
-    config: ClusterConfig,
+    config: Config,
     problem: Problem,
     y: Tensor,
     gates: Tensor,
@@ -184,20 +231,25 @@ def cluster_bwd(
     error = torch.zeros(1, dtype=torch.int32)
     matrices = [w.hh for w in weights]
     tensors = [*matrices, dy, problem.dh_n, y, problem.hx, gates, *dgates, *h_prev, dh0]
-    numbers = {**sizes, "paired": _is_paired(tensors), "aligned": _is_aligned(matrices)}
+    numbers = {
+        **sizes,
+        "paired": _is_paired(tensors),
+        "aligned": _is_aligned(matrices),
+        "shared_slabs": config.shared_slabs,
+    }
     for name, tensor in (("dy", y if dy is None else dy), ("y", y), ("dgates", dgates[0]), ("h_prev", h_prev[0])):
         numbers[f"{name}_step_stride"], numbers[f"{name}_row_stride"] = _strides(tensor)
     inputs: dict[str, Tensor | None] = {"dy": dy, "dh_n": problem.dh_n, "y": y, "h0": problem.hx, "gates": gates}
     inputs |= {f"weight_hh_{d}": w.hh for d, w in enumerate(weights)} | _packed(problem)
     outputs: dict[str, Tensor | None] = {"dh0": dh0, "dbias": dbias, "error": error}
-    outputs["packets"] = config.packets(sizes["B"], directions, nbytes=16)
+    outputs |= config.memory(hidden, sizes["B"], directions, gates=3)
     outputs |= {f"dgates_{d}": t for d, t in enumerate(dgates)} | {f"h_prev_{d}": t for d, t in enumerate(h_prev)}
     run(config.kernel("bwd"), numbers, inputs, outputs, schedule)
     return Backward(dgates, dh0, dbias, h_prev, error)
 
 
 def solve_cluster(
-    config: ClusterConfig, problem: Problem, batch_first: bool = False, schedule: Schedule = SOME_SCHEDULE
+    config: Config, problem: Problem, batch_first: bool = False, schedule: Schedule = SOME_SCHEDULE
 ) -> dict[str, Tensor]:
     """As ``cases.solve``, by the emulated kernels; products over all steps are PyTorch's, summed in float32."""
     forward = cluster_fwd(config, problem, batch_first=batch_first, schedule=schedule)

@@ -38,6 +38,7 @@ def emulated_operators() -> Any:
                 "-DGRU_EXT_WITH_CUDA",
                 "-DGRU_EXT_CHUNK_BYTES=1024",
                 "-DGRU_EXT_WINDOW_BYTES=8192",
+                "-DGRU_EXT_SELF_TEST_UNITS=160",
                 "-DGRU_EXT_CUDA_BUILD='\"emulator\"'",
                 "-DGRU_EXT_VERSION='\"0\"'",
                 "-DGRU_EXT_TORCH_VERSION='\"any\"'",

@@ -1,12 +1,16 @@
 // Prints what kernel_tables.py cannot know: of every instantiation of the persistent kernels, a line with its pass,
 // whether it is a group, operand, H, C, rows, warps, tiles in registers, bytes of shared memory and of weights there,
-// and microseconds of a step by the time model.
+// and microseconds of a step by the time model. Of the streamed kernels: pass, "streamed", operand, the numbers of the
+// instantiation, and for some H of which an H200 runs the blocks, H, streamed bytes and microseconds of a step.
 #include <cstdio>
 
 #include "gru_cluster_bwd.cuh"
 #include "gru_cluster_configs.h"
 #include "gru_cluster_fwd.cuh"
 #include "gru_group_bwd.cuh"
+#include "gru_streamed_bwd.cuh"
+#include "gru_streamed_configs.h"
+#include "gru_streamed_fwd.cuh"
 #include "time_model.h"
 
 namespace {
@@ -25,8 +29,27 @@ void print(Pass pass, const char* operand, int packet_bytes, int warps, int tile
               1e6 * step_cycles(kernel, pass, is_float) / kAssumedClockRate);
 }
 
+template <typename Traits>
+void print_streamed(Pass pass, const char* operand) {
+  constexpr int kMultiprocessors = 132, kMostSharedBytes = 227 * 1024;  // of an H200
+  constexpr bool is_float = sizeof(typename Traits::T) == 4;
+  std::printf("%s streamed %s %d %d %d %d %d %d %d %d", pass == Pass::forward ? "fwd" : "bwd", operand, Traits::kUnits,
+              Traits::kRows, Traits::kSlices, Traits::kParts, Traits::kRegisterSlabs, Traits::kWeightStages,
+              Traits::kOperandStages, Traits::kGates);
+  for (const int H : {1024, 2048, 2816, 4096}) {
+    const StreamedShape shape = streamed_shape<Traits>(H, kMostSharedBytes);
+    if (shape.blocks > kMultiprocessors) continue;
+    const ClusterKernel kernel{false, H, 0, Traits::kRows, 0, 0, nullptr, Traits::kUnits, nullptr};
+    std::printf(" %d %lld %.9f", H, static_cast<long long>(shape.weight_bytes),
+                1e6 * streamed_step_cycles(kernel, shape, H, pass, is_float) / kAssumedClockRate);
+  }
+  std::printf("\n");
+}
+
 }  // namespace
 
+#define STREAMED_FWD(...) print_streamed<GruStreamedFwdTraits<Name, __VA_ARGS__>>(Pass::forward, name);
+#define STREAMED_BWD(...) print_streamed<GruStreamedBwdTraits<Name, __VA_ARGS__>>(Pass::backward, name);
 #define CLUSTER_FWD(H, C, rows, warps, tiles) \
   print<GruClusterFwdTraits<Name, H, C, rows, warps, tiles>>(Pass::forward, name, 0, warps, tiles);
 #define CLUSTER_BWD(H, C, rows, warps, tiles) \
@@ -47,13 +70,17 @@ int main() {
     using Name = bfloat16;
     const char* const name = "bfloat16";
     GRU_CLUSTER_FWD_16BIT(CLUSTER_FWD)
-    GRU_GROUP_FWD_16BIT(GROUP_FWD) GRU_CLUSTER_BWD_16BIT(CLUSTER_BWD) GRU_GROUP_BWD_16BIT(GROUP_BWD)
+    GRU_GROUP_FWD_16BIT(GROUP_FWD)
+    GRU_CLUSTER_BWD_16BIT(CLUSTER_BWD) GRU_GROUP_BWD_16BIT(GROUP_BWD) GRU_STREAMED_FWD_16BIT(STREAMED_FWD)
+        GRU_STREAMED_BWD_16BIT(STREAMED_BWD)
   }
   {
     using Name = float;
     const char* const name = "float";
     GRU_CLUSTER_FWD_TF32(CLUSTER_FWD)
-    GRU_GROUP_FWD_TF32(GROUP_FWD) GRU_CLUSTER_BWD_TF32(CLUSTER_BWD) GRU_GROUP_BWD_TF32(GROUP_BWD)
+    GRU_GROUP_FWD_TF32(GROUP_FWD)
+    GRU_CLUSTER_BWD_TF32(CLUSTER_BWD) GRU_GROUP_BWD_TF32(GROUP_BWD) GRU_STREAMED_FWD_TF32(STREAMED_FWD)
+        GRU_STREAMED_BWD_TF32(STREAMED_BWD)
   }
   {
     using Name = ieee;

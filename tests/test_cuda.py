@@ -28,10 +28,10 @@ from cases import (
     solve,
     solve_all,
 )
-from cluster_kernels import ClusterConfig
+from cluster_kernels import ClusterConfig, StreamedConfig
 from compare import assert_all_accurate, assert_all_near, assert_near, assert_same_bits
 from process import output_of, run_python
-from test_cluster_kernels import group_instantiations, instantiations
+from test_cluster_kernels import group_instantiations, instantiations, streamed_instantiations
 from test_gru import LARGE, SIZES, SMALL, every_other, inner_transposed, sliced, transposed
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -192,6 +192,23 @@ def test_accuracy_of_every_group_kernel(config: ClusterConfig) -> None:
         for hidden, rows in ((config.hidden, config.rows), (config.hidden - 14, batch)):
             for options in (PLAIN, Options(bidirectional=True, packed=True)):
                 check_accuracy(cuda_problem(Size(20, rows, 24, hidden), options, config.dtype))
+
+
+@pytest.mark.parametrize("hidden", [64, 1023, 2048, 2816, 4096])
+@pytest.mark.parametrize("config", streamed_instantiations("FWD"), ids=str)
+def test_accuracy_of_every_streamed_kernel(config: StreamedConfig, hidden: int) -> None:
+    """More groups than the device runs at a time; weights that all stay, and that are read again every step."""
+    blocks = -(-hidden // config.units)
+    backward = config.name if config in streamed_instantiations("BWD") else "auto"
+    with float32_precision("tf32", "ieee"), gru_ext.use_cuda_kernels(config.name, backward):
+        try:
+            gru_ext.kernels(1, 1, hidden, dtype=config.dtype, device="cuda")
+        except RuntimeError as error:
+            pytest.skip(f"this device cannot run it: {error}")
+        groups = torch.cuda.get_device_properties(0).multi_processor_count // blocks + 1
+        for rows in (config.rows, config.rows * min(groups, 4) - 3):
+            for options in (PLAIN, Options(bidirectional=True, packed=True)):
+                check_accuracy(cuda_problem(Size(9, rows, 24, hidden), options, config.dtype))
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)

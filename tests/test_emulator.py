@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
 from cases import Options, Problem, Size, make_problem
-from cluster_kernels import Backward, ClusterConfig, Forward, cluster_bwd, cluster_fwd
+from cluster_kernels import Backward, ClusterConfig, Config, Forward, StreamedConfig, cluster_bwd, cluster_fwd
 from compare import assert_same_bits
 from emulation import SOURCES, EmulationError, Schedule, run
 from process import output_of, run_python
@@ -19,11 +19,12 @@ from torch import Tensor
 ALONE = ClusterConfig(torch.bfloat16, 64, 1, 8)  # one block
 CLUSTER = ClusterConfig(torch.bfloat16, 64, 4, 16)
 GROUP = ClusterConfig(torch.bfloat16, 64, 4, 16, group=True)
+STREAMED = StreamedConfig(torch.bfloat16, 48, 16, shared_slabs=0)  # three warps to a slice
 SIZE = Size(6, 9, 5, 33)  # odd H and two tiles of 8 rows
 SEEDS = range(5)
 PLACE = r"block \d+, warp \d+, lane \d+, step -?\d+, line \d+"
 
-UNORDERED = "race on shared byte|read but was never written"
+UNORDERED = "race on byte|read but was never written"
 # Of each planted fault the report, by the kernel that has it.
 FWD_FAULTS_ALONE = {
     "no_barrier_before_first_step": UNORDERED,
@@ -58,13 +59,23 @@ BWD_FAULTS = {
     "no_block_barrier": UNORDERED,
     "one_dgates_buffer": UNORDERED,
     "one_part_buffer": UNORDERED,
-    "no_copy_wait": "without having waited for its asynchronous copies",
+    "no_copy_wait": "asynchronous copy that this thread has not waited for",
 }
 BWD_FAULTS_GROUP = {
     "wrong_tag": f"deadlock|store of a packet where one has not arrived yet|{UNORDERED}",
     "one_packet_buffer": "deadlock|store of a packet where one has not arrived yet",
     "no_barrier_after_packets": UNORDERED,
     "no_block_barrier": UNORDERED,
+}
+FAULTS_STREAMED = {
+    "early_flag": UNORDERED,
+    "no_barrier_after_flags": UNORDERED,
+    "no_slice_barrier": UNORDERED,
+    "no_wait_for_operand": "asynchronous copy that this thread has not waited for",
+    "no_block_barrier": UNORDERED,
+    "no_barrier_before_flag": UNORDERED,
+    "one_operand_buffer": UNORDERED,
+    "no_last_copy_wait": "without having waited for its asynchronous copies|copy that this thread has not waited for",
 }
 
 
@@ -81,7 +92,14 @@ def aligned_problem() -> Problem:
     return make_problem(Size(6, 9, 5, 40), Options(), torch.bfloat16)
 
 
-def backward(config: ClusterConfig, problem: Problem, schedule: Schedule) -> Backward:
+@pytest.fixture(scope="module")
+def streamed_problem() -> Problem:
+    """One of several blocks, whose slices have several slabs."""
+    torch.manual_seed(0)
+    return make_problem(Size(6, 9, 5, 250), Options(), torch.bfloat16)
+
+
+def backward(config: Config, problem: Problem, schedule: Schedule) -> Backward:
     forward = cluster_fwd(config, problem)
     assert forward.gates is not None
     return cluster_bwd(config, problem, forward.y, forward.gates, schedule=schedule)
@@ -130,9 +148,21 @@ def test_a_fault_of_the_backward_of_a_group_is_found(problem: Problem, fault: st
         backward(GROUP, problem, Schedule(seed=seed, fault=fault))
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("fault", "report"), FAULTS_STREAMED.items())
+@pytest.mark.parametrize("direction", ["fwd", "bwd"])
+def test_a_fault_of_a_streamed_kernel_is_found(
+    streamed_problem: Problem, direction: str, fault: str, report: str, seed: int
+) -> None:
+    run_kernel: Callable[..., Forward | Backward] = cluster_fwd if direction == "fwd" else backward
+    with pytest.raises(EmulationError, match=f"gru_streamed_{direction}: (?s:.*)({report})"):
+        run_kernel(STREAMED, streamed_problem, schedule=Schedule(seed=seed, fault=fault))
+
+
 def test_every_fault_has_a_test() -> None:
     names = set(re.findall(r"^GRU_NAME_FAULT\((\w+)\)", (SOURCES / "faults.h").read_text(), re.MULTILINE)) - {"none"}
-    assert names == set(FWD_FAULTS_ALONE) | set(FWD_FAULTS_CLUSTER) | set(FWD_FAULTS_GROUP) | set(BWD_FAULTS)
+    of_clusters = set(FWD_FAULTS_ALONE) | set(FWD_FAULTS_CLUSTER) | set(FWD_FAULTS_GROUP) | set(BWD_FAULTS)
+    assert names == of_clusters | set(FAULTS_STREAMED)
 
 
 # ---- What is right is not reported, and every schedule gives the same bits

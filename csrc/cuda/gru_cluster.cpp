@@ -98,11 +98,37 @@ bool all_paired(std::initializer_list<Tensor> tensors) {
 
 int64_t tiles_of(const ClusterKernel& kernel, const Sequence& s) { return (s.B + kernel.rows - 1) / kernel.rows; }
 
-// What the groups of a launch exchange by, zero; undefined for clusters.
-Tensor new_packets(const ClusterKernel& kernel, const Sequence& s, const at::Device& device) {
-  if (kernel.packet_bytes == 0) return {};
-  return at::zeros({s.D * tiles_of(kernel, s) * kernel.packet_bytes}, at::TensorOptions(device).dtype(at::kByte));
-}
+// What the groups of a launch exchange by and stream from, for as long as this lives.
+class ExchangeMemory {
+ public:
+  // Names it in p. Nothing for clusters.
+  template <typename Parameters>
+  ExchangeMemory(const ClusterKernel& kernel, const Sequence& s, const at::Device& device, Parameters& p) {
+    const auto options = at::TensorOptions(device).dtype(at::kByte);
+    const int64_t groups = s.D * tiles_of(kernel, s);
+    if (kernel.shape != nullptr) {
+      constexpr int64_t kFlagBytes = 32;
+      const StreamedShape shape = kernel.shape(static_cast<int>(s.H));
+      const int64_t at_a_time = std::min<int64_t>(groups, kernel.resident() / shape.blocks);
+      const int64_t flag_bytes = groups * shape.blocks * kFlagBytes;
+      zeros_ = at::zeros({groups * shape.operand_bytes + flag_bytes}, options);
+      weights_ = at::empty({at_a_time * shape.weight_bytes}, options);
+      uint8_t* const operand = zeros_.data_ptr<uint8_t>();
+      p.streamed = {shape.blocks,
+                    shape.slabs,
+                    shape.shared_slabs,
+                    reinterpret_cast<uint32_t*>(operand + groups * shape.operand_bytes),
+                    reinterpret_cast<device::u32x4*>(operand),
+                    reinterpret_cast<device::u32x4*>(weights_.data_ptr<uint8_t>())};
+    } else if (kernel.packet_bytes > 0) {
+      zeros_ = at::zeros({groups * kernel.packet_bytes}, options);
+      p.packets = reinterpret_cast<decltype(p.packets)>(zeros_.data_ptr<uint8_t>());
+    }
+  }
+
+ private:
+  at::Tensor zeros_, weights_;
+};
 
 // W x + b_ih of all rows, rounded once where the dtype allows it.
 Tensor input_gates(const Tensor& x, const Tensor& weight_ih, const Tensor& bias_ih) {
@@ -139,8 +165,7 @@ const char* forward(const ClusterKernel& kernel, const Sequence& s, const Tensor
   p.y = step_rows(writable<at_t>(y), y);
   p.h_n = writable<at_t>(h_n);
   p.gates = writable<at_t>(gates);
-  const Tensor packets = new_packets(kernel, s, x.device());
-  if (packets.defined()) p.packets = reinterpret_cast<uint64_t*>(packets.data_ptr<uint8_t>());
+  const ExchangeMemory memory(kernel, s, x.device(), p);
   return static_cast<const GruClusterKernel<GruClusterFwdParams<scalar_t>>&>(kernel).launch(p, stream);
 }
 
@@ -179,8 +204,7 @@ const char* backward(const ClusterKernel& kernel, const Sequence& s, const Tenso
   p.gates = readable<at_t>(gates);
   p.dh0 = writable<at_t>(dh0);
   p.dbias = need_dweights ? dbias.data_ptr<float>() : nullptr;
-  const Tensor packets = new_packets(kernel, s, x.device());
-  if (packets.defined()) p.packets = reinterpret_cast<device::u32x4*>(packets.data_ptr<uint8_t>());
+  const ExchangeMemory memory(kernel, s, x.device(), p);
   const char* const error =
       static_cast<const GruClusterKernel<GruClusterBwdParams<scalar_t>>&>(kernel).launch(p, stream);
   if (error != nullptr) return error;

@@ -196,8 +196,8 @@ GRU_DEVICE void stage_weights(uint32_t* staged, const T* weights, int H, int row
 // tensor + offset, where the tensor may be null, to which no offset may be added: a sum of integers. Nothing is loaded
 // from there then.
 template <typename T>
-GRU_DEVICE const T* at_offset(const T* tensor, int64_t offset) {
-  return reinterpret_cast<const T*>(reinterpret_cast<uintptr_t>(tensor) + offset * sizeof(T));
+GRU_DEVICE T* at_offset(T* tensor, int64_t offset) {
+  return reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(tensor) + offset * sizeof(T));
 }
 
 // The first element of step t of a tensor with a row for every step of every sequence.

@@ -33,9 +33,11 @@ std::vector<const ClusterKernel*> kernels_of(Pass pass) {
   std::vector<const ClusterKernel*> pointers;
   if (pass == Pass::forward) {
     append(pointers, gru_cluster_fwd_kernels<scalar_t>());
+    append(pointers, gru_streamed_fwd_kernels<scalar_t>());
     if constexpr (std::is_same_v<scalar_t, float>) append(pointers, gru_cluster_fwd_ieee_kernels());
   } else {
     append(pointers, gru_cluster_bwd_kernels<scalar_t>());
+    append(pointers, gru_streamed_bwd_kernels<scalar_t>());
     if constexpr (std::is_same_v<scalar_t, float>) append(pointers, gru_cluster_bwd_ieee_kernels());
   }
   return pointers;
@@ -67,7 +69,7 @@ std::string words(const char* format, ...) {
 // ---- What is known of each device, and what use_cuda_kernels has said; all of it behind one lock
 
 struct KernelRecord {
-  int resident;  // clusters at a time
+  int resident;  // clusters at a time, or blocks of a streamed kernel
   bool tested;
   std::string fault;  // why it is not used any more; empty while it is
 };
@@ -100,21 +102,31 @@ constexpr double kClusterSeconds = 10e-6;       // of a call: the launch, and we
 constexpr double kStepwiseStepSeconds = 10e-6;  // two launches
 // Multiply-adds a second of torch's products.
 constexpr double kProductRate16Bit = 250e12, kProductRateFloat = 25e12;
+constexpr double kWeightBytes = 4e12;  // read a second, from memory or the L2 cache
 
 // Clusters that a call needs.
 int64_t clusters_of(const KernelQuery& query, const ClusterKernel& kernel) {
   return query.D * ((query.B + kernel.rows - 1) / kernel.rows);
 }
 
+// `resident`: clusters at a time.
 double cluster_seconds(const KernelQuery& query, const ClusterKernel& kernel, int resident, double clock_rate) {
   const double rounds = std::ceil(static_cast<double>(clusters_of(query, kernel)) / resident);
-  const double cycles = rounds * query.T * step_cycles(kernel, query.pass, query.dtype == at::kFloat);
-  return kClusterSeconds + cycles / (clock_rate > 0 ? clock_rate : kAssumedClockRate);
+  const bool is_float = query.dtype == at::kFloat;
+  const double of_step = kernel.shape ? streamed_step_cycles(kernel, kernel.shape(static_cast<int>(query.H)),
+                                                             static_cast<double>(query.H), query.pass, is_float)
+                                      : step_cycles(kernel, query.pass, is_float);
+  return kClusterSeconds + rounds * query.T * of_step / (clock_rate > 0 ? clock_rate : kAssumedClockRate);
+}
+
+double bytes_of_weights(const KernelQuery& query) {  // of R of one direction; W has as many if I = H
+  return 3.0 * query.H * query.H * static_cast<double>(c10::elementSize(query.dtype));
 }
 
 double stepwise_seconds(const KernelQuery& query) {
   const double rate = query.dtype == at::kFloat || query.dtype == at::kDouble ? kProductRateFloat : kProductRate16Bit;
-  return query.D * query.T * (kStepwiseStepSeconds + 3.0 * query.B * query.H * query.H / rate);
+  const double product = std::max(3.0 * query.B * query.H * query.H / rate, bytes_of_weights(query) / kWeightBytes);
+  return query.D * query.T * (kStepwiseStepSeconds + product);
 }
 
 // ---- The one-step kernel: T = 1, as in decoding. Every call reads the weights from memory once, W and R together; I
@@ -125,12 +137,9 @@ double stepwise_seconds(const KernelQuery& query) {
 constexpr int64_t kOneStepMostRows = 64;        // beyond, products are what tensor cores are for
 constexpr int64_t kOneStepTileRows = 8;         // of the largest tile, gru_one_step.cuh
 constexpr double kOneStepSeconds = 4e-6;        // the launch, and the latencies that nothing hides
-constexpr double kWeightBytes = 4e12;           // read a second, from memory or the L2 cache
 constexpr double kOneStepMultiplyAdds = 15e12;  // a second on the FMA units, conversions included; float64: half
 
-double weight_seconds(const KernelQuery& query) {
-  return 6.0 * query.D * query.H * query.H * static_cast<double>(c10::elementSize(query.dtype)) / kWeightBytes;
-}
+double weight_seconds(const KernelQuery& query) { return 2 * query.D * bytes_of_weights(query) / kWeightBytes; }
 
 double one_step_seconds(const KernelQuery& query) {
   const int64_t tiles = (query.B + kOneStepTileRows - 1) / kOneStepTileRows;
@@ -177,20 +186,22 @@ std::vector<Candidate> candidates(const KernelQuery& query, std::string& why_not
   for (const ClusterKernel* kernel : all) {
     if (query.H > kernel->hidden) continue;
     constexpr int64_t kMost = std::numeric_limits<int>::max();
-    if (query.T > kMost || clusters_of(query, *kernel) * kernel->blocks > kMost) {
+    const int64_t blocks = kernel->shape ? (query.H + kernel->units - 1) / kernel->units : kernel->blocks;
+    if (query.T > kMost || clusters_of(query, *kernel) * blocks > kMost) {
       why_not = "the cluster kernels count steps and blocks in 32 bits";
       continue;
     }
     const KernelRecord& record = record_of(device, *kernel);
-    if (record.resident == 0) {
-      why_not = "no cluster of such a kernel fits on this device";
+    const int resident = kernel->shape ? static_cast<int>(record.resident / blocks) : record.resident;
+    if (resident == 0 || (kernel->shape && kernel->shape(static_cast<int>(query.H)).shared_bytes == 0)) {
+      why_not = words("no cluster of the %lld blocks that H = %lld needs fits on this device",
+                      static_cast<long long>(blocks), static_cast<long long>(query.H));
     } else if (!record.fault.empty()) {
       why_not = record.fault;
     } else if (query.capturing && !record.tested) {
       why_not = "a CUDA graph is captured, and the cluster kernel has not been tested by a call before";
     } else {
-      const double seconds = cluster_seconds(query, *kernel, record.resident, device.clock_rate);
-      found.push_back({kernel, record.resident, record.tested, seconds});
+      found.push_back({kernel, resident, record.tested, cluster_seconds(query, *kernel, resident, device.clock_rate)});
     }
   }
   std::stable_sort(found.begin(), found.end(),
@@ -323,6 +334,7 @@ void check_stepwise_may_serve(Pass pass) {
 }
 
 std::string name_of(const ClusterKernel& kernel) {
+  if (kernel.shape) return words("streamed_U%d_rows%d", kernel.units, kernel.rows);
   return words("%s_H%d_C%d_rows%d%s", kernel.packet_bytes > 0 ? "group" : "cluster", kernel.hidden, kernel.blocks,
                kernel.rows, kernel.ieee ? "_ieee" : "");
 }
@@ -406,7 +418,7 @@ std::vector<std::string> cuda_kernel_names(at::ScalarType dtype, bool backward) 
 
 std::tuple<std::string, std::string> use_cuda_kernels(std::string forward, std::string backward) {
   const auto check = [](Pass pass, const std::string& name) {
-    std::vector<std::string> known = {"auto", "stepwise", "cluster", "group"};
+    std::vector<std::string> known = {"auto", "stepwise", "cluster", "group", "streamed"};
     if (pass == Pass::forward) known.push_back("one_step");
     for (const at::ScalarType dtype : kClusterDtypes) {
       for (const std::string& other : cuda_kernel_names(dtype, pass == Pass::backward)) {

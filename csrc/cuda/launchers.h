@@ -36,16 +36,28 @@ const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<scalar_t, acc_t>
 template <typename scalar_t>
 const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<scalar_t>& p, Stream stream);
 
-// An instantiation of a cluster-persistent or group-persistent kernel, see gru_cluster_configs.h. A group is as many
-// blocks of the grid as a launch has the device run at the same time; here "cluster" means either.
+// How a group of a streamed kernel shares out a layer, see gru_streamed.cuh.
+struct StreamedShape {
+  int blocks;                           // of the group
+  int slabs;                            // of the operand
+  int shared_slabs;                     // of the weights of a slice, those that stay in shared memory
+  int shared_bytes;                     // of a block; 0 where there is too little
+  int64_t operand_bytes, weight_bytes;  // in global memory: both buffers; weights that are read again every step
+};
+
+// An instantiation of a cluster-persistent, group-persistent or streamed kernel, see gru_cluster_configs.h and
+// gru_streamed_configs.h. A group is as many blocks of the grid as a launch has the device run at the same time; here
+// "cluster" means either.
 struct ClusterKernel {
   bool ieee;           // float32 on the FMA units; else the tensor core
-  int hidden;          // the largest H
-  int blocks;          // of a cluster
+  int hidden;          // the largest H; of a streamed kernel the device sets it
+  int blocks;          // of a cluster; not used of a streamed kernel
   int rows;            // of a tile of the batch
   int overflow_bytes;  // of its weights in shared memory, which a block reads for every 16 rows of a step (ieee: 8)
   int packet_bytes;    // in global memory, by which a group exchanges; 0 for a cluster
-  int (*resident)();   // how many clusters the current device runs at a time: 0 if it cannot run them
+  int (*resident)();   // how many clusters, or blocks of a streamed kernel, the current device runs at a time
+  int units = 0;       // of a block of a streamed kernel; 0 for the others
+  StreamedShape (*shape)(int H) = nullptr;  // of a streamed kernel, on the current device
 };
 
 template <typename Parameters>
@@ -53,13 +65,17 @@ struct GruClusterKernel : ClusterKernel {
   const char* (*launch)(const Parameters& p, Stream stream);  // null, or what went wrong with the launch
 };
 
-// gru_cluster_fwd.cuh, gru_cluster_bwd.cuh, gru_group_bwd.cuh, for bfloat16, float16 and float, which is multiplied in
-// TF32. The smallest `hidden` first.
+// gru_cluster_fwd.cuh, gru_cluster_bwd.cuh, gru_group_bwd.cuh, gru_streamed_fwd.cuh, gru_streamed_bwd.cuh, for
+// bfloat16, float16 and float, which is multiplied in TF32. The smallest `hidden` first.
 template <typename scalar_t>
 const std::vector<GruClusterKernel<GruClusterFwdParams<scalar_t>>>& gru_cluster_fwd_kernels();
 template <typename scalar_t>
 const std::vector<GruClusterKernel<GruClusterBwdParams<scalar_t>>>& gru_cluster_bwd_kernels();
-// The same for float, multiplied as it is.
+template <typename scalar_t>
+const std::vector<GruClusterKernel<GruClusterFwdParams<scalar_t>>>& gru_streamed_fwd_kernels();
+template <typename scalar_t>
+const std::vector<GruClusterKernel<GruClusterBwdParams<scalar_t>>>& gru_streamed_bwd_kernels();
+// Those of clusters and groups for float, multiplied as it is.
 const std::vector<GruClusterKernel<GruClusterFwdParams<float>>>& gru_cluster_fwd_ieee_kernels();
 const std::vector<GruClusterKernel<GruClusterBwdParams<float>>>& gru_cluster_bwd_ieee_kernels();
 

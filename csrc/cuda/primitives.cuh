@@ -88,6 +88,9 @@ GRU_DEVICE void store_global(T* p, T value) {
   *p = value;
 }
 
+// fence.acq_rel.gpu: copies that this thread begins after it see what it has stored to global memory before.
+GRU_DEVICE void global_fence() { __threadfence(); }
+
 // ld.global.nc.L1::no_allocate: 16 bytes that the kernel does not write and no other thread reads, past the L1 cache.
 GRU_DEVICE u32x4 load_once(const u32x4* p) {
   u32x4 v;
@@ -121,6 +124,13 @@ GRU_DEVICE void copy_async(void* shared, const void* global, bool exists) {
 }
 // cp.async.wait_all: the copies that this thread began are done. Other threads need a barrier besides.
 GRU_DEVICE void copy_async_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+// cp.async.commit_group: the copies that this thread began since it last called this are a group, which may be empty.
+GRU_DEVICE void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// cp.async.wait_group: the groups of this thread are done, all but the last N.
+template <int N>
+GRU_DEVICE void copy_async_wait_but() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
 
 // ---- Barriers within a block
 // Whoever passes one sees what all who arrived had written to shared and global memory before they did.
@@ -271,6 +281,33 @@ GRU_DEVICE bool wait_for_triples(u32x4 (&values)[N], const u32x4* const (&packet
   return load_until(
       values, packets, [](const u32x4* p) { return load_triple(p); },
       [&](const u32x4& value) { return value.w == tag; });
+}
+
+// ---- Flags: exchange between blocks of a grid through global memory, of more than packets should carry
+// A block stores words, meets at a block_barrier, and one of its threads then raises the block's flag. Whoever has
+// waited for the flag may copy the words, and so may those who meet him at a barrier after that. All blocks must run at
+// the same time. The L1 cache, which does not see what other blocks store, is passed.
+
+GRU_DEVICE void store_exchanged(uint32_t* p, uint32_t word) {
+  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(word) : "memory");
+}
+// As copy_async, from what other blocks have stored.
+GRU_DEVICE void copy_exchanged_async(void* shared, const void* exchanged) { copy_async(shared, exchanged, true); }
+// st.release.gpu
+GRU_DEVICE void raise_flag(uint32_t* flag, uint32_t value) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
+}
+// ld.acquire.gpu, until the flag has this value or a higher one; false if it has not after kWaitLimit.
+GRU_DEVICE bool wait_for_flag(const uint32_t* flag, uint32_t value) {
+  uint64_t start = 0;
+  while (true) {
+    uint32_t now;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(flag) : "memory");
+    if (now >= value) return true;
+    const uint64_t time = nanoseconds();
+    if (start == 0) start = time;
+    if (time - start > kWaitLimit) return false;
+  }
 }
 
 // ---- Clusters: blocks that run at the same time and write to each other's shared memory. sm_90 and later.

@@ -20,6 +20,23 @@ constexpr double kExchangeBytes = 12;   // a cycle that a multiprocessor receive
 constexpr double kPacketLatency = 900;  // from the first store of a packet to the end of the block barrier after it
 constexpr double kPacketBytes = 20;     // a cycle that a multiprocessor fetches from the L2 cache, tags included
 
+constexpr double kFlagLatency = 1800;  // from the first store of an operand to the first products with it
+constexpr double kCopyBytes = 24;      // a cycle that a multiprocessor copies from the L2 cache, as all others do
+constexpr double kCachedBytes = 32e6;  // of the L2 cache, for weights that are read in turn
+constexpr double kMemoryBytes = 4e12;  // a second, from memory
+
+// A step of a streamed kernel.
+inline double streamed_step_cycles(const ClusterKernel& kernel, const StreamedShape& shape, double H, Pass pass,
+                                   bool is_float) {
+  const double multiply_adds = is_float ? kMultiplyAdds / 2 : kMultiplyAdds;
+  const double products = 3 * kernel.units * H * kernel.rows / multiply_adds;
+  const double copied = (shape.operand_bytes / 2 + shape.weight_bytes / shape.blocks) / kCopyBytes;
+  const double beyond_cache = shape.weight_bytes > kCachedBytes ? shape.weight_bytes - kCachedBytes : 0;
+  const double read = beyond_cache / kMemoryBytes * kAssumedClockRate;
+  return (pass == Pass::forward ? kForwardStep : kBackwardStep) + kFlagLatency +
+         std::fmax(products, std::fmax(copied, read));
+}
+
 inline double step_cycles(const ClusterKernel& kernel, Pass pass, bool is_float) {
   const bool forward = pass == Pass::forward;
   const double H = kernel.hidden, rows = kernel.rows, C = kernel.blocks;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <unordered_map>
 #include <unordered_set>
@@ -30,6 +31,7 @@ constexpr int kMaxExpectedBytes = (1 << 20) - 1;
 constexpr size_t kGuardBytes = 4096;  // around the shared memory of a block
 
 struct Block;
+struct Buffer;
 struct Cluster;
 struct Warp;
 
@@ -38,6 +40,7 @@ enum class Doing {
   running,
   mbarrier_wait,
   packet_wait,
+  flag_wait,
   left,
   barrier,
   cluster_barrier,
@@ -55,6 +58,8 @@ const char* name_of(Doing doing) {
       return "mbarrier_wait";
     case Doing::packet_wait:
       return "wait_for_packets";
+    case Doing::flag_wait:
+      return "wait_for_flag";
     case Doing::left:
       return "out of the kernel";
     case Doing::barrier:
@@ -76,6 +81,7 @@ const char* name_of(Doing doing) {
 // An asynchronous copy: its bytes arrive when the thread waits for it, not sooner.
 struct Copy {
   char* to;
+  int group;
   char value[16];
 };
 
@@ -88,6 +94,7 @@ struct Thread : Here {
   int line = 0, step = -1;
   bool answer = false;       // of the vote, or the wait, that ended last
   std::vector<Copy> copies;  // under way
+  int copy_groups = 0;       // that have been committed
   const Clock* known = nullptr;
   uint32_t actor, epoch = 1;  // actor: index within the cluster
 
@@ -157,6 +164,7 @@ struct Cluster {
   std::vector<Block*> blocks;
   Barrier barrier;
   uint32_t actors, next_actor;
+  std::map<const Buffer*, AccessHistory> exchanged;  // of global memory
 };
 
 struct Store {
@@ -168,11 +176,12 @@ struct Store {
   int step, line;
 };
 
-// A packet on its way to global memory.
+// A packet, or the value of a flag, on its way to global memory.
 struct PacketStore {
   void* to;
   size_t bytes;
   char value[16];
+  const Clock* known;  // to who raised the flag; null for a packet, and where races are not looked for
 };
 
 struct Buffer {
@@ -190,12 +199,13 @@ struct Machine {
   std::vector<Cluster> clusters;
   std::vector<Block> blocks;
   std::vector<Thread> threads;
-  std::vector<Warp*> ready;                       // warps with a lane that may run
-  std::vector<Store> stores;                      // under way
-  std::vector<PacketStore> packets;               // likewise, to global memory
-  std::unordered_set<const void*> packet_places;  // where they go
-  std::unordered_map<const void*, std::vector<Thread*>> packet_waiters;
-  long store_count = 0;  // of both
+  std::vector<Warp*> ready;                                              // warps with a lane that may run
+  std::vector<Store> stores;                                             // under way
+  std::vector<PacketStore> packets;                                      // likewise, to global memory
+  std::unordered_set<const void*> packet_places;                         // where they go
+  std::unordered_map<const void*, std::vector<Thread*>> packet_waiters;  // and those for flags
+  std::unordered_map<const void*, const Clock*> raised;                  // what who has waited for the flag knows
+  long store_count = 0;                                                  // of both
   int alive;
   std::unique_ptr<Failure> failure;
   Clocks clocks;
@@ -386,19 +396,27 @@ std::string describe(const Access& access, const Cluster& cluster) {
                 thread / kLanes, thread % kLanes, access.step, access.line);
 }
 
-void judge(const AccessHistory::Report& report, const Block& block, const std::string& access) {
+// `memory`: whose byte the report names.
+void judge(const AccessHistory::Report& report, const Cluster& cluster, const std::string& memory,
+           const std::string& access) {
   using Finding = AccessHistory::Finding;
+  const std::string byte = format("byte %zu of ", report.byte) + memory;
   switch (report.finding) {
     case Finding::none:
       return;
     case Finding::never_written:
-      fail(format("shared byte %zu of block %d is read but was never written; ", report.byte, block.index) + access);
+      fail(byte + " is read but was never written; " + access);
     case Finding::race_with_read:
     case Finding::race_with_write:
-      fail(format("race on shared byte %zu of block %d: ", report.byte, block.index) + access + " after a " +
-           (report.finding == Finding::race_with_read ? "read" : "write") + " that no barrier orders before it, by " +
-           describe(report.other, *block.cluster));
+      fail("race on " + byte + ": " + access + " after a " +
+           (report.finding == Finding::race_with_read ? "read" : "write") + " that nothing orders before it, by " +
+           describe(report.other, cluster));
   }
+}
+
+void judge_shared(const AccessHistory::Report& report, const Block& block, const std::string& access) {
+  if (report.finding == AccessHistory::Finding::none) return;
+  judge(report, *block.cluster, format("the shared memory of block %d", block.index), access);
 }
 
 // ---- mbarriers
@@ -442,8 +460,9 @@ void deliver(size_t i) {
   Mbarrier& b = mbarrier_at(target, store.barrier, store.begun, access);
   if (!b.fenced) fail(access + " reports to an mbarrier without mbarrier_init_fence");
   if (options.races) {
-    judge(target.history->write(store.offset, store.bytes, {b.actor, b.phase + 1, store.step, store.line}, store.begun),
-          target, access);
+    judge_shared(
+        target.history->write(store.offset, store.bytes, {b.actor, b.phase + 1, store.step, store.line}, store.begun),
+        target, access);
     b.gathering.add(store.begun);
     b.gathering.add(b.actor, b.phase + 1, target.cluster->actors);
   }
@@ -462,6 +481,7 @@ void deliver_packet(size_t i) {
   m.packets.pop_back();
   m.packet_places.erase(packet.to);
   std::memcpy(packet.to, packet.value, packet.bytes);
+  if (packet.known) m.raised[packet.to] = packet.known;
   const auto waiters = m.packet_waiters.find(packet.to);
   if (waiters == m.packet_waiters.end()) return;
   for (Thread* t : waiters->second) {
@@ -541,7 +561,7 @@ std::string what_threads_do() {
   return lines > 24 ? text + format("\n  and %d more", lines - 24) : text;
 }
 
-// Ends the waits for mbarriers and packets in vain; false if there are none.
+// Ends the waits for mbarriers, packets and flags in vain; false if there are none.
 bool time_out() {
   bool any = !machine->packet_waiters.empty();
   for (const auto& waiters : machine->packet_waiters) {
@@ -689,7 +709,8 @@ void forget_buffers() { buffers.clear(); }
 
 void at_step(int step) { self()->step = step; }
 
-void check_global(const void* p, size_t bytes, bool write, int line) {
+// The buffer that the access is in.
+static const Buffer& buffer_of(const void* p, size_t bytes, bool write, int line) {
   check_alignment(p, bytes, line);
   const char* begin = static_cast<const char*>(p);
   const Buffer* nearest = nullptr;
@@ -697,7 +718,7 @@ void check_global(const void* p, size_t bytes, bool write, int line) {
     if (begin >= b.begin && begin - b.begin < static_cast<ptrdiff_t>(b.bytes)) {
       nearest = &b;
       if (bytes > b.bytes - (begin - b.begin)) break;
-      if (!write || b.writable) return;
+      if (!write || b.writable) return b;
       self()->line = line;
       fail_here("store to the buffer " + b.name + ", which this kernel may only read");
     }
@@ -709,6 +730,26 @@ void check_global(const void* p, size_t bytes, bool write, int line) {
             (nearest ? format(": %td bytes from the start of %s, which has %zu", begin - nearest->begin,
                               nearest->name.c_str(), nearest->bytes)
                      : std::string()));
+}
+
+void check_global(const void* p, size_t bytes, bool write, int line) { buffer_of(p, bytes, write, line); }
+
+void check_exchanged(const void* p, size_t bytes, bool write, int line) {
+  const Buffer& buffer = buffer_of(p, bytes, write, line);
+  if (!options.races) return;
+  Thread* t = self();
+  t->line = line;
+  Cluster& cluster = *t->home->cluster;
+  AccessHistory& history = cluster.exchanged.try_emplace(&buffer, buffer.bytes).first->second;
+  const size_t offset = static_cast<const char*>(p) - buffer.begin;
+  const Access access{t->actor, t->epoch, t->step, line};
+  const auto report =
+      write ? history.write(offset, bytes, access, t->now()) : history.read(offset, bytes, access, t->now());
+  const bool has_raced =
+      report.finding != AccessHistory::Finding::never_written;  // that is what the host has put there
+  if (has_raced && report.finding != AccessHistory::Finding::none) {
+    judge(report, cluster, "the buffer " + buffer.name, (write ? "write by " : "read by ") + place_of(*t));
+  }
 }
 
 void check_shared(const void* p, size_t bytes, bool write, int line) {
@@ -725,29 +766,42 @@ void check_shared(const void* p, size_t bytes, bool write, int line) {
   }
   if (!options.races) return;
   t->line = line;
+  const char* const begin = static_cast<const char*>(p);
+  for (const Copy& copy : t->copies) {
+    if (begin < copy.to + sizeof copy.value && copy.to < begin + bytes) {
+      fail_here("access to bytes of an asynchronous copy that this thread has not waited for");
+    }
+  }
   const Access access{t->actor, t->epoch, t->step, line};
   const auto report = write ? block.history->write(offset, bytes, access, t->now())
                             : block.history->read(offset, bytes, access, t->now());
   if (report.finding != AccessHistory::Finding::none) {
-    judge(report, block, (write ? "write by " : "read by ") + place_of(*t));
+    judge_shared(report, block, (write ? "write by " : "read by ") + place_of(*t));
   }
 }
 
 void copy_async(void* to, const void* from, size_t bytes, bool exists, int line) {
   if (exists) check_global(from, bytes, false, line);
   check_shared(to, bytes, true, line);
-  Copy copy{static_cast<char*>(to), {}};
+  Copy copy{static_cast<char*>(to), self()->copy_groups, {}};
   if (exists) std::memcpy(copy.value, from, bytes);
   std::memset(to, 0xff, bytes);
   self()->copies.push_back(copy);
 }
 
-void copy_async_wait(int line) {
-  for (const Copy& copy : self()->copies) {
+void copy_async_commit() { ++self()->copy_groups; }
+
+// For all of the thread's copies if groups_left < 0, else for all but the last so many groups.
+void copy_async_wait(int groups_left, int line) {
+  Thread* t = self();
+  const auto is_left = [&](const Copy& c) { return groups_left >= 0 && c.group >= t->copy_groups - groups_left; };
+  const auto first_left = std::stable_partition(t->copies.begin(), t->copies.end(), std::not_fn(is_left));
+  const std::vector<Copy> done(t->copies.begin(), first_left);
+  t->copies.erase(t->copies.begin(), first_left);
+  for (const Copy& copy : done) {
     check_shared(copy.to, sizeof copy.value, true, line);
     std::memcpy(copy.to, copy.value, sizeof copy.value);
   }
-  self()->copies.clear();
 }
 
 bool barrier(int id, int threads, bool vote, int line) {
@@ -936,7 +990,7 @@ void store_packet(void* packet, const void* value, size_t bytes, int line) {
   if (m.store_count++ == options.lost_store) return;
   // Nobody can have read that one, and everybody should have.
   if (!m.packet_places.insert(packet).second) fail_here("store of a packet where one has not arrived yet");
-  PacketStore store{packet, bytes, {}};
+  PacketStore store{packet, bytes, {}, nullptr};
   std::memcpy(store.value, value, bytes);
   m.packets.push_back(store);
 }
@@ -956,6 +1010,38 @@ bool wait_for_packet(const void* packet, uint32_t tag, void* value, size_t bytes
     if (!t->answer) return false;
   }
   std::memcpy(value, packet, bytes);
+  return true;
+}
+
+void raise_flag(uint32_t* flag, uint32_t value, int line) {
+  check_global(flag, sizeof *flag, true, line);
+  Machine& m = *machine;
+  Thread* t = self();
+  t->line = line;
+  const Clock* known = nullptr;
+  if (options.races) {
+    Gathering gathering;
+    gathering.add(t->release());
+    known = m.clocks.keep(gathering.take());
+  }
+  if (m.store_count++ == options.lost_store) return;
+  if (!m.packet_places.insert(flag).second) fail_here("a flag is raised before it has been seen to be");
+  PacketStore store{flag, sizeof value, {}, known};
+  std::memcpy(store.value, &value, sizeof value);
+  m.packets.push_back(store);
+}
+
+bool wait_for_flag(const uint32_t* flag, uint32_t value, int line) {
+  check_global(flag, sizeof *flag, false, line);
+  Thread* t = self();
+  t->line = line;
+  while (*static_cast<const volatile uint32_t*>(flag) < value) {
+    machine->packet_waiters[flag].push_back(t);
+    pause(Doing::flag_wait);
+    if (!t->answer) return false;
+  }
+  const auto raised = machine->raised.find(flag);
+  if (raised != machine->raised.end()) t->known = machine->clocks.joined(t->known, raised->second);
   return true;
 }
 

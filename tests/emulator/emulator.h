@@ -70,7 +70,8 @@ void at_step(int step);
 void check_global(const void* p, size_t bytes, bool write, int line);
 void check_shared(const void* p, size_t bytes, bool write, int line);
 void copy_async(void* shared, const void* global, size_t bytes, bool exists, int line);
-void copy_async_wait(int line);
+void copy_async_commit();
+void copy_async_wait(int groups_left, int line);
 bool barrier(int id, int threads, bool vote, int line);
 bool warp_barrier(bool vote, int line);
 uint32_t shuffle(uint32_t value, int lane, int line);
@@ -84,6 +85,9 @@ bool mbarrier_wait(uint64_t* barrier, int parity, int line);
 void store_async(void* p, uint64_t* barrier, int rank, const void* value, size_t bytes, int line);
 void store_packet(void* packet, const void* value, size_t bytes, int line);
 bool wait_for_packet(const void* packet, uint32_t tag, void* value, size_t bytes, int line);
+void check_exchanged(const void* p, size_t bytes, bool write, int line);
+void raise_flag(uint32_t* flag, uint32_t value, int line);
+bool wait_for_flag(const uint32_t* flag, uint32_t value, int line);
 
 uint16_t bfloat16_bits(float x);
 uint16_t float16_bits(float x);
@@ -111,6 +115,7 @@ void store_global(T* p, T value, int line = __builtin_LINE()) {
   emulator::check_global(p, sizeof(T), true, line);
   *p = value;
 }
+inline void global_fence() {}
 inline u32x4 load_once(const u32x4* p, int line = __builtin_LINE()) { return load_global(p, line); }
 inline char* shared_memory() { return emulator::here->shared; }
 template <typename T>
@@ -129,7 +134,12 @@ void store_shared(T* p, T value, int line = __builtin_LINE()) {
 inline void copy_async(void* shared, const void* global, bool exists, int line = __builtin_LINE()) {
   emulator::copy_async(shared, global, 16, exists, line);
 }
-inline void copy_async_wait(int line = __builtin_LINE()) { emulator::copy_async_wait(line); }
+inline void copy_async_wait(int line = __builtin_LINE()) { emulator::copy_async_wait(/*groups_left=*/-1, line); }
+inline void copy_async_commit() { emulator::copy_async_commit(); }
+template <int N>
+void copy_async_wait_but(int line = __builtin_LINE()) {
+  emulator::copy_async_wait(N, line);
+}
 
 inline void block_barrier(int line = __builtin_LINE()) { emulator::barrier(0, emulator::here->threads, false, line); }
 inline bool block_barrier_or(bool vote, int line = __builtin_LINE()) {
@@ -218,6 +228,21 @@ bool wait_for_triples(u32x4 (&values)[N], const u32x4* const (&packets)[N], uint
     if (!emulator::wait_for_packet(packets[i], tag, &values[i], 16, line)) return false;
   }
   return true;
+}
+
+inline void store_exchanged(uint32_t* p, uint32_t word, int line = __builtin_LINE()) {
+  emulator::check_exchanged(p, sizeof word, true, line);
+  *p = word;
+}
+inline void copy_exchanged_async(void* shared, const void* exchanged, int line = __builtin_LINE()) {
+  emulator::check_exchanged(exchanged, 16, false, line);
+  emulator::copy_async(shared, exchanged, 16, true, line);
+}
+inline void raise_flag(uint32_t* flag, uint32_t value, int line = __builtin_LINE()) {
+  emulator::raise_flag(flag, value, line);
+}
+inline bool wait_for_flag(const uint32_t* flag, uint32_t value, int line = __builtin_LINE()) {
+  return emulator::wait_for_flag(flag, value, line);
 }
 
 constexpr bool kHasClusters = true;

@@ -18,11 +18,20 @@ GRU_NAME_FAULT(too_few_bytes)
 GRU_NAME_FAULT(too_many_bytes)
 GRU_NAME_FAULT(forgets_a_block)
 GRU_NAME_FAULT(no_copy_wait)
+GRU_NAME_FAULT(no_last_copy_wait)
 
 // Packets
 GRU_NAME_FAULT(wrong_tag)
 GRU_NAME_FAULT(one_packet_buffer)
 GRU_NAME_FAULT(no_barrier_after_packets)
+
+// Flags
+GRU_NAME_FAULT(early_flag)
+GRU_NAME_FAULT(no_barrier_after_flags)
+GRU_NAME_FAULT(no_barrier_before_flag)
+GRU_NAME_FAULT(no_wait_for_operand)
+GRU_NAME_FAULT(no_slice_barrier)
+GRU_NAME_FAULT(one_operand_buffer)
 
 // Memory
 GRU_NAME_FAULT(one_buffer)

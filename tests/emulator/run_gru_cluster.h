@@ -7,51 +7,12 @@
 #include "gru_cluster_bwd.cuh"
 #include "gru_group_bwd.cuh"
 #include "gru_cluster_shape.h"
-#include "runner.h"
+#include "persistent_parameters.h"
 
 namespace gru_ext {
 namespace emulator {
 
 namespace {
-
-template <typename T>
-StepRows<T> step_rows(const std::string& name, int direction = -1) {
-  const std::string which = direction < 0 ? name : name + "_" + std::to_string(direction);
-  return {buffer<T>(which), number(name + "_step_stride"), number(name + "_row_stride")};
-}
-
-// What both directions have in common.
-template <typename Parameters>
-Parameters common_parameters() {
-  Parameters p{};
-  p.T = static_cast<int>(number("T"));
-  p.B = static_cast<int>(number("B"));
-  p.H = static_cast<int>(number("H"));
-  p.D = static_cast<int>(number("D"));
-  p.N = number("N");
-  p.paired = number("paired") != 0;
-  p.aligned = number("aligned") != 0;
-  p.lengths = buffer<const int>("lengths");
-  p.offsets = buffer<const int64_t>("offsets");
-  p.error = buffer<int>("error");
-  return p;
-}
-
-template <typename T>
-GruClusterFwdParams<T> fwd_parameters() {
-  auto p = common_parameters<GruClusterFwdParams<T>>();
-  for (int d = 0; d < p.D; ++d) {
-    const std::string suffix = "_" + std::to_string(d);
-    p.a_x[d] = step_rows<const T>("a_x", d);
-    p.weight_hh[d] = buffer<const T>("weight_hh" + suffix);
-    p.bias_hh[d] = buffer<const T>("bias_hh" + suffix);
-  }
-  p.h0 = buffer<const T>("h0");
-  p.y = step_rows<T>("y");
-  p.h_n = buffer<T>("h_n");
-  p.gates = buffer<T>("gates");
-  return p;
-}
 
 template <typename Traits>
 void run_fwd() {
@@ -76,24 +37,6 @@ void run_group_fwd() {
       device::gru_group_fwd_kernel<Traits, false>(p);
     }
   });
-}
-
-template <typename T>
-GruClusterBwdParams<T> bwd_parameters() {
-  auto p = common_parameters<GruClusterBwdParams<T>>();
-  for (int d = 0; d < p.D; ++d) {
-    p.weight_hh[d] = buffer<const T>("weight_hh_" + std::to_string(d));
-    p.dgates[d] = step_rows<T>("dgates", d);
-    p.h_prev[d] = step_rows<T>("h_prev", d);
-  }
-  p.dy = step_rows<const T>("dy");
-  p.dh_n = buffer<const T>("dh_n");
-  p.y = step_rows<const T>("y");
-  p.h0 = buffer<const T>("h0");
-  p.gates = buffer<const T>("gates");
-  p.dh0 = buffer<T>("dh0");
-  p.dbias = buffer<float>("dbias");
-  return p;
 }
 
 template <typename Traits>

@@ -1,6 +1,8 @@
 // The cluster-persistent kernels as the host side knows them: a few small instantiations, launched in the emulator.
 #include <c10/util/Exception.h>
 
+#include <limits>
+
 #include "primitives.cuh"
 
 #include "device.h"
@@ -8,6 +10,8 @@
 #include "gru_cluster_fwd.cuh"
 #include "gru_cluster_shape.h"
 #include "gru_group_bwd.cuh"
+#include "gru_streamed_bwd.cuh"
+#include "gru_streamed_fwd.cuh"
 #include "launchers.h"
 
 namespace gru_ext {
@@ -154,6 +158,70 @@ const char* run_group_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stre
                             [](const Parameters& part) { device::gru_group_bwd_kernel<Traits>(part); });
 }
 
+// So little shared memory that of all but the smallest H some weights are streamed.
+template <typename Traits>
+StreamedShape shape_of_group(int H) {
+  return device::streamed_shape<Traits>(H, Traits::kWeightOffset + (Traits::kWeightStages + 1) * Traits::kSlabBytes);
+}
+
+template <typename Traits, typename Parameters, typename NameBuffers, typename Kernel>
+const char* run_streamed(const char* name, const Parameters& p, typename Traits::T* result,
+                         const NameBuffers& name_buffers, const Kernel& kernel) {
+  const StreamedShape shape = shape_of_group<Traits>(p.H);
+  const int groups = p.D * ((p.B + Traits::kRows - 1) / Traits::kRows);
+  const int at_a_time = std::min(groups, emulator::device.multiprocessors / shape.blocks);
+  auto part = p;
+  for (part.first_group = 0; part.first_group < groups; part.first_group += at_a_time) {
+    name_buffers(p);
+    emulator::name_buffer("flags", p.streamed.flags, static_cast<size_t>(groups) * shape.blocks * 32, true);
+    emulator::name_buffer("operand", p.streamed.operand, groups * shape.operand_bytes, true);
+    if (shape.weight_bytes > 0) {
+      emulator::name_buffer("weights", p.streamed.weights, at_a_time * shape.weight_bytes, true);
+    }
+    const int blocks = std::min(at_a_time, groups - part.first_group) * shape.blocks;
+    const char* const error =
+        run({name, blocks, shape.blocks, Traits::kThreads, static_cast<size_t>(shape.shared_bytes)}, result,
+            [&] { kernel(part); });
+    if (error != nullptr) return error;
+  }
+  return nullptr;
+}
+
+template <typename Traits>
+const char* run_streamed_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream) {
+  using Parameters = GruClusterFwdParams<typename Traits::T>;
+  return run_streamed<Traits>("gru_streamed_fwd_kernel", p, p.h_n, name_fwd<Parameters>,
+                              device::gru_streamed_fwd_kernel<Traits>);
+}
+
+template <typename Traits>
+const char* run_streamed_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stream) {
+  using Parameters = GruClusterBwdParams<typename Traits::T>;
+  return run_streamed<Traits>("gru_streamed_bwd_kernel", p, p.dh0, name_bwd<Traits, Parameters>,
+                              device::gru_streamed_bwd_kernel<Traits>);
+}
+
+template <typename Traits>
+ClusterKernel streamed_entry() {
+  return {/*ieee=*/false,
+          /*hidden=*/std::numeric_limits<int>::max(),
+          /*blocks=*/0,
+          Traits::kRows,
+          /*overflow_bytes=*/0,
+          /*packet_bytes=*/0,
+          [] { return emulator::device.multiprocessors; },
+          Traits::kUnits,
+          shape_of_group<Traits>};
+}
+template <typename Traits>
+GruClusterKernel<GruClusterFwdParams<typename Traits::T>> streamed_fwd_entry() {
+  return {streamed_entry<Traits>(), run_streamed_fwd<Traits>};
+}
+template <typename Traits>
+GruClusterKernel<GruClusterBwdParams<typename Traits::T>> streamed_bwd_entry() {
+  return {streamed_entry<Traits>(), run_streamed_bwd<Traits>};
+}
+
 template <typename Traits>
 GruClusterKernel<GruClusterFwdParams<typename Traits::T>> fwd_entry() {
   return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kHidden, Traits::kC, Traits::kRows,
@@ -202,12 +270,21 @@ GruClusterKernel<GruClusterBwdParams<typename Traits::T>> group_bwd_entry() {
   bwd_entry<device::GruClusterBwdTraits<T, 64, 4, 16, 2, 6>>(), \
       group_bwd_entry<device::GruGroupBwdTraits<T, 128, 4, 16, 4, 4>>()
 
+#define GRU_STREAMED_FWD(T) streamed_fwd_entry<device::GruStreamedFwdTraits<T, 32, 16, 2, 2, 1, 3, 3>>()
+#define GRU_STREAMED_BWD(T) streamed_bwd_entry<device::GruStreamedBwdTraits<T, 32, 16, 2, 2, 1, 3, 3>>()
+
 GRU_KERNELS(bfloat16, gru_cluster_fwd_kernels, GruClusterFwdParams, GRU_FWD_16BIT)
 GRU_KERNELS(bfloat16, gru_cluster_bwd_kernels, GruClusterBwdParams, GRU_BWD_16BIT)
 GRU_KERNELS(float16, gru_cluster_fwd_kernels, GruClusterFwdParams, GRU_FWD_16BIT)
 GRU_KERNELS(float16, gru_cluster_bwd_kernels, GruClusterBwdParams, GRU_BWD_16BIT)
 GRU_KERNELS(float, gru_cluster_fwd_kernels, GruClusterFwdParams, GRU_FWD_TF32)
 GRU_KERNELS(float, gru_cluster_bwd_kernels, GruClusterBwdParams, GRU_BWD_TF32)
+GRU_KERNELS(bfloat16, gru_streamed_fwd_kernels, GruClusterFwdParams, GRU_STREAMED_FWD)
+GRU_KERNELS(bfloat16, gru_streamed_bwd_kernels, GruClusterBwdParams, GRU_STREAMED_BWD)
+GRU_KERNELS(float16, gru_streamed_fwd_kernels, GruClusterFwdParams, GRU_STREAMED_FWD)
+GRU_KERNELS(float16, gru_streamed_bwd_kernels, GruClusterBwdParams, GRU_STREAMED_BWD)
+GRU_KERNELS(float, gru_streamed_fwd_kernels, GruClusterFwdParams, GRU_STREAMED_FWD)
+GRU_KERNELS(float, gru_streamed_bwd_kernels, GruClusterBwdParams, GRU_STREAMED_BWD)
 
 const std::vector<GruClusterKernel<GruClusterFwdParams<float>>>& gru_cluster_fwd_ieee_kernels() {
   using device::ieee;

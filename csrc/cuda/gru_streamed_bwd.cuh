@@ -1,0 +1,119 @@
+// The recurrence backwards for any H, all steps of a layer and both directions in one launch; see gru_streamed.cuh for
+// how blocks share out the recurrent weights R (3H, H), and exchange the gate gradients. Equations: gru_group_bwd.cuh.
+//
+// Grid: as forward. A block owns kUnits hidden units: their columns of R, and dL/dh of every row of the tile. The
+// operand is dr, dz and dq of all units; of neighbouring units first the slab of dr, then those of dz and dq. A step:
+//   1. A slice waits for the gate gradients of the step before that it needs, and multiplies its slabs.      flags
+//   2. The warps write their sums to shared memory.                                                         barrier
+//   3. A thread adds those of its pair of units to dL/dh.                         barrier, between passes
+//   4. It computes their gate gradients, and stores them.                                                   barrier
+//   5. One thread raises the block's flag.
+// 2 and 3 are for the rows of a pass, pass after pass. After the last step they give dL/dh0.
+#pragma once
+
+#include "gru_bwd_pair.cuh"
+#include "gru_streamed.cuh"
+
+namespace gru_ext {
+namespace device {
+
+template <typename Name, int Units, int Rows, int Slices, int Parts, int RegisterSlabs, int WeightStages,
+          int OperandStages>
+using GruStreamedBwdTraits =
+    StreamedTraits<Name, Units, Units, /*Gates=*/3, Rows, Slices, Parts, RegisterSlabs, WeightStages, OperandStages>;
+
+template <typename Traits>
+GRU_KERNEL(Traits::kThreads, 1)
+gru_streamed_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
+  using T = typename Traits::T;
+  using Words = PairWords<typename Traits::Operand>;
+  constexpr int kRows = Traits::kRows, kPassRows = Traits::kPassRows, kPasses = Traits::kPasses;
+  static_assert(4 * kRows * Traits::kUnits * 4 <= Traits::kWeightOffset + Traits::kSlabBytes,
+                "shared memory for the sums of the bias gradients");
+
+  const int thread = thread_index(), H = p.H;
+  const int group_of_launch = block_index() / p.streamed.blocks, block = block_index() % p.streamed.blocks;
+  const int group = p.first_group + group_of_launch, tiles = (p.B + kRows - 1) / kRows;
+  const BlockWork work{group / tiles, group % tiles * kRows, block * Traits::kUnits};
+  const int steps = p.lengths ? load_global(p.lengths + work.row0) : p.T;  // the first row of a tile has the most
+  const bool reverse = work.direction == 1;
+  const T* const weight_hh = p.weight_hh[work.direction];
+  float* const sums = reinterpret_cast<float*>(shared_memory());
+
+  Slabs<Traits> slabs(p.streamed, group, block, group_of_launch);
+  slabs.load_weights([&](int slab, int row, int word) {
+    const int from_unit = slab / 3 * Traits::kSlabUnits + word * kValuesPerWord<T>, column = work.unit0 + row;
+    const T* const first = weight_hh + (static_cast<int64_t>(slab % 3) * H + from_unit) * H + column;
+    return operand_word<typename Traits::Operand>(first, H, column < H ? H - from_unit : 0);
+  });
+
+  // A pair of units of one row of every pass.
+  const int row_of_pass = thread / Traits::kUnitPairs, unit = thread % Traits::kUnitPairs * 2;
+  const bool works = row_of_pass < kPassRows;
+  BwdPair<T> own[kPasses];
+  GRU_UNROLL
+  for (int pass = 0; pass < kPasses; ++pass) {
+    own[pass].begin(p, work, kRows, works ? pass * kPassRows + row_of_pass : kRows, unit);
+  }
+
+  bool failed = false;
+  GRU_NO_UNROLL
+  for (int s = 0;; ++s) {
+    at_step(s);
+    const int t = reverse ? s : steps - 1 - s;
+    if (s < steps) {
+      GRU_UNROLL
+      for (int pass = 0; pass < kPasses; ++pass) own[pass].load_step(p, work, t);
+    }
+    if (s > 0) {
+      failed = !slabs.wait(s - 1);
+      float d[Traits::kWeightTiles][Traits::kColumns][4] = {};
+      if (!failed) slabs.multiply(d, s - 1);
+      GRU_UNROLL
+      for (int pass = 0; pass < kPasses; ++pass) {
+        store_sums<Traits>(sums, d, pass);
+        failed = GRU_FAULT(no_block_barrier, block_barrier_or(failed), failed);
+        if (works) {
+          const Pair<float> sum = sum_of_slices<Traits>(sums, row_of_pass, unit);
+          own[pass].d[0] += sum.first;
+          own[pass].d[1] += sum.second;
+        }
+        if (pass + 1 < kPasses) block_barrier();
+      }
+      if (failed) break;
+    }
+    if (s == steps) break;
+
+    T* const dgates_of_step = rows_of_step(p.dgates[work.direction], p.offsets, t);
+    T* const h_prev_of_step =
+        p.h_prev[work.direction].data ? rows_of_step(p.h_prev[work.direction], p.offsets, t) : nullptr;
+    GRU_UNROLL
+    for (int pass = 0; pass < kPasses; ++pass) {
+      auto& pair = own[pass];
+      GateGrads<float> grads[2] = {};
+      pair.differentiate(t, grads);
+      if (works) {
+        const Words of_gates[3] = {Words::of(grads[0].r, grads[1].r), Words::of(grads[0].z, grads[1].z),
+                                   Words::of(grads[0].q, grads[1].q)};
+        const int word = (work.unit0 + unit) / kValuesPerWord<T>, slab = word / Traits::kSlabWords * 3;
+        GRU_UNROLL
+        for (int i = 0; i < 3 * Words::count; ++i) {
+          const int gate = i / Words::count, w = i % Words::count;
+          store_exchanged(operand_word_at<Traits>(p.streamed, group, GRU_FAULT(one_operand_buffer, s % 2, 0),
+                                                  slab + gate, word % Traits::kSlabWords + w, pair.row),
+                          of_gates[gate].word[w]);
+        }
+      }
+      pair.store_step(p, work, t, dgates_of_step, h_prev_of_step, grads);
+    }
+    GRU_FAULT(no_barrier_before_flag, block_barrier(), void());
+    if (thread == 0) raise_flag(flag_of_block(p.streamed, group, block), static_cast<uint32_t>(s + 1));
+  }
+  GRU_FAULT(no_last_copy_wait, copy_async_wait(), void());
+
+  failed = block_barrier_or(failed);
+  store_bwd_results<kRows, Traits::kUnits, Traits::kThreads>(p, work, group, failed, own, sums);
+}
+
+}  // namespace device
+}  // namespace gru_ext

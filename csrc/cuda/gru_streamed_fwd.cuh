@@ -1,0 +1,165 @@
+// The recurrence for any H, all steps of a layer and both directions in one launch; see gru_streamed.cuh for how blocks
+// share out the recurrent weights R (3H, H), and exchange h. Equations: gru_cluster_fwd.cuh.
+//
+// Grid: groups of as many blocks as H needs, all of which run at the same time. A block owns kUnits hidden units: their
+// rows of R, r, z and n side by side, and their state of every row of the tile, in float32 in registers. A step:
+//   1. A slice waits for the part of h that it needs, and multiplies its slabs.          flags
+//   2. The warps write their sums to shared memory.                                     barrier of the block
+//   3. A thread adds those of its pair of units, applies the gates, stores y and h'.    barrier of the block
+//   4. One thread raises the block's flag.
+// 2 and 3 are for the rows of a pass, pass after pass. Waits that take too long: as in gru_cluster_fwd.cuh.
+#pragma once
+
+#include "gru_streamed.cuh"
+
+namespace gru_ext {
+namespace device {
+
+template <typename Name, int Units, int Rows, int Slices, int Parts, int RegisterSlabs, int WeightStages,
+          int OperandStages>
+using GruStreamedFwdTraits = StreamedTraits<Name, Units, 3 * Units, /*Gates=*/1, Rows, Slices, Parts, RegisterSlabs,
+                                            WeightStages, OperandStages>;
+
+template <typename Traits>
+GRU_KERNEL(Traits::kThreads, 1)
+gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
+  using T = typename Traits::T;
+  using Math = typename Traits::Math;
+  using Words = PairWords<typename Traits::Operand>;
+  constexpr int kPassRows = Traits::kPassRows, kPasses = Traits::kPasses, kUnits = Traits::kUnits;
+
+  const int thread = thread_index(), H = p.H;
+  const int group_of_launch = block_index() / p.streamed.blocks, block = block_index() % p.streamed.blocks;
+  const int group = p.first_group + group_of_launch, tiles = (p.B + Traits::kRows - 1) / Traits::kRows;
+  const int direction = group / tiles, row0 = group % tiles * Traits::kRows;
+  const int steps = p.lengths ? load_global(p.lengths + row0) : p.T;  // the first row of a tile has the most
+  const bool reverse = direction == 1;
+  const T* const weight_hh = p.weight_hh[direction];
+  float* const sums = reinterpret_cast<float*>(shared_memory());
+
+  Slabs<Traits> slabs(p.streamed, group, block, group_of_launch);
+  slabs.load_weights([&](int slab, int row, int word) {
+    const int unit = block * kUnits + row % kUnits, column = (slab * Traits::kSlabWords + word) * kValuesPerWord<T>;
+    const T* const first = weight_hh + (static_cast<int64_t>(row / kUnits) * H + unit) * H + column;
+    return operand_word<typename Traits::Operand>(first, 1, unit < H ? H - column : 0);
+  });
+
+  // The pair of units that this thread works on, in one row of every pass.
+  const int row_of_pass = thread / Traits::kUnitPairs, pair = thread % Traits::kUnitPairs * 2;  // of the block
+  const int unit = block * kUnits + pair;
+  const int units = clamp(H - unit, 0, 2);  // how many of the two there are
+  const bool works = row_of_pass < kPassRows;
+  float bias[3][2];
+  GRU_UNROLL
+  for (int gate = 0; gate < 3; ++gate) {
+    const T* const bias_hh = at_offset(p.bias_hh[direction], gate * H + unit);
+    const Pair<T> values = load_pair(bias_hh, p.bias_hh[direction] ? units : 0, p.paired);
+    bias[gate][0] = to_acc(values.first);
+    bias[gate][1] = to_acc(values.second);
+  }
+  const auto row_of = [&](int pass) { return row0 + pass * kPassRows + row_of_pass; };
+  struct {
+    int steps;  // of the row's sequence; 0 beyond B, and where the thread has none
+    float h[2];
+    Pair<T> a_x[3];  // of the step to come
+  } own[kPasses];
+
+  const auto store_operand = [&](const float (&h)[2], int pass, int s) {
+    const Words words = Words::of(h[0], h[1]);
+    const int word = unit / kValuesPerWord<T>, slab = word / Traits::kSlabWords;
+    GRU_UNROLL
+    for (int w = 0; w < Words::count; ++w) {
+      store_exchanged(operand_word_at<Traits>(p.streamed, group, GRU_FAULT(one_operand_buffer, s % 2, 0), slab,
+                                              word % Traits::kSlabWords + w, pass * kPassRows + row_of_pass),
+                      words.word[w]);
+    }
+  };
+  GRU_UNROLL
+  for (int pass = 0; pass < kPasses; ++pass) {
+    auto& of_pass = own[pass];
+    const bool exists = works && row_of(pass) < p.B;
+    of_pass.steps = !exists ? 0 : p.lengths ? load_global(p.lengths + row_of(pass)) : p.T;
+    const int64_t place = (static_cast<int64_t>(direction) * p.B + row_of(pass)) * H + unit;
+    const Pair<T> h = load_pair(at_offset(p.h0, place), p.h0 && exists ? units : 0, p.paired);
+    of_pass.h[0] = to_acc(h.first);
+    of_pass.h[1] = to_acc(h.second);
+    if (works) store_operand(of_pass.h, pass, 0);
+  }
+  block_barrier();
+  if (thread == 0) raise_flag(flag_of_block(p.streamed, group, block), 1);
+
+  // Before the products as much as registers allow, then pass by pass.
+  constexpr int kPassesAhead = 2;
+  const auto load_a_x = [&](int pass, int t) {
+    auto& of_pass = own[pass];
+    const T* const a_x = rows_of_step(p.a_x[direction], p.offsets, t) +
+                         static_cast<int64_t>(row_of(pass)) * p.a_x[direction].row_stride + unit;
+    GRU_UNROLL
+    for (int gate = 0; gate < 3; ++gate) {
+      of_pass.a_x[gate] = load_pair(a_x + gate * H, t < of_pass.steps ? units : 0, p.paired);
+    }
+  };
+
+  bool failed = false;
+  GRU_NO_UNROLL
+  for (int s = 0; s < steps; ++s) {
+    at_step(s);
+    const int t = reverse ? steps - 1 - s : s;
+    GRU_UNROLL
+    for (int pass = 0; pass < kPasses && pass < kPassesAhead; ++pass) load_a_x(pass, t);
+    failed = !slabs.wait(s);
+    float d[Traits::kWeightTiles][Traits::kColumns][4] = {};
+    if (!failed) slabs.multiply(d, s);
+
+    T* const y = rows_of_step(p.y, p.offsets, t) + direction * H;
+    T* const gates_of_step = p.gates ? p.gates + (direction * p.N + row_of_step(p.offsets, p.B, t)) * 4 * H : nullptr;
+    GRU_UNROLL
+    for (int pass = 0; pass < kPasses; ++pass) {
+      auto& of_pass = own[pass];
+      if (pass + kPassesAhead < kPasses) load_a_x(pass + kPassesAhead, t);
+      store_sums<Traits>(sums, d, pass);
+      failed = GRU_FAULT(no_block_barrier, block_barrier_or(failed), failed);
+      const int count = t < of_pass.steps ? units : 0;
+      Gates<float> gates[2] = {};
+      if (count > 0) {
+        const Pair<float> r = sum_of_slices<Traits>(sums, row_of_pass, pair),
+                          z = sum_of_slices<Traits>(sums, row_of_pass, kUnits + pair),
+                          q = sum_of_slices<Traits>(sums, row_of_pass, 2 * kUnits + pair);
+        const Pair<T>(&a_x)[3] = of_pass.a_x;
+        of_pass.h[0] =
+            cell_fwd<Math>(to_acc(a_x[0].first) + bias[0][0] + r.first, to_acc(a_x[1].first) + bias[1][0] + z.first,
+                           to_acc(a_x[2].first), bias[2][0] + q.first, of_pass.h[0], gates[0]);
+        const float second =
+            cell_fwd<Math>(to_acc(a_x[0].second) + bias[0][1] + r.second, to_acc(a_x[1].second) + bias[1][1] + z.second,
+                           to_acc(a_x[2].second), bias[2][1] + q.second, of_pass.h[1], gates[1]);
+        if (count == 2) of_pass.h[1] = second;
+      }
+      // Beyond H, h' is zero, beyond a sequence's end what it was there.
+      if (works && s + 1 < steps) store_operand(of_pass.h, pass, s + 1);
+      store_pair(y + static_cast<int64_t>(row_of(pass)) * p.y.row_stride + unit, of_pass.h[0], of_pass.h[1], count,
+                 p.paired);
+      if (p.gates) {
+        T* const to = gates_of_step + static_cast<int64_t>(row_of(pass)) * 4 * H + unit;
+        store_pair(to, gates[0].r, gates[1].r, count, p.paired);
+        store_pair(to + H, gates[0].z, gates[1].z, count, p.paired);
+        store_pair(to + 2 * H, gates[0].n, gates[1].n, count, p.paired);
+        store_pair(to + 3 * H, gates[0].q, gates[1].q, count, p.paired);
+      }
+      GRU_FAULT(no_barrier_before_flag, block_barrier(), void());
+    }
+    if (failed) break;
+    if (thread == 0 && s + 1 < steps) raise_flag(flag_of_block(p.streamed, group, block), static_cast<uint32_t>(s + 2));
+  }
+  GRU_FAULT(no_last_copy_wait, copy_async_wait(), void());
+
+  if (failed) store_global(p.error, 1);
+  GRU_UNROLL
+  for (int pass = 0; pass < kPasses; ++pass) {
+    const auto& of_pass = own[pass];
+    store_pair(p.h_n + (static_cast<int64_t>(direction) * p.B + row_of(pass)) * H + unit, of_pass.h[0], of_pass.h[1],
+               of_pass.steps > 0 ? units : 0, p.paired);
+  }
+}
+
+}  // namespace device
+}  // namespace gru_ext

@@ -1,0 +1,22 @@
+#include "../gru_streamed_launch.cuh"
+
+namespace gru_ext {
+
+#define GRU_FWD_ENTRY(...) gru_streamed_fwd_entry<device::GruStreamedFwdTraits<float, __VA_ARGS__>>(),
+#define GRU_BWD_ENTRY(...) gru_streamed_bwd_entry<device::GruStreamedBwdTraits<float, __VA_ARGS__>>(),
+
+template <>
+const std::vector<GruClusterKernel<GruClusterFwdParams<float>>>& gru_streamed_fwd_kernels<float>() {
+  static const std::vector<GruClusterKernel<GruClusterFwdParams<float>>> kernels = {
+      GRU_STREAMED_FWD_TF32(GRU_FWD_ENTRY)};
+  return kernels;
+}
+
+template <>
+const std::vector<GruClusterKernel<GruClusterBwdParams<float>>>& gru_streamed_bwd_kernels<float>() {
+  static const std::vector<GruClusterKernel<GruClusterBwdParams<float>>> kernels = {
+      GRU_STREAMED_BWD_TF32(GRU_BWD_ENTRY)};
+  return kernels;
+}
+
+}  // namespace gru_ext
