@@ -94,6 +94,8 @@ DECODING = [
 GRAPH_CALLS = 32
 BLOCKS = 7
 BLOCK_SECONDS = 0.04
+# H of which every streamed kernel, whose name does not say one, is timed; those that the device has the blocks for.
+STREAMED_SIZES = (1024, 2048, 2816, 4096)
 
 
 @dataclass
@@ -117,7 +119,7 @@ class Row:
 class KernelRow:
     """What a step takes by one kernel."""
 
-    kernel: str
+    kernel: str  # its name, and H where the name does not say it
     dtype: str
     backward: bool
     B: int
@@ -232,17 +234,22 @@ def kernel_rows(device: torch.device) -> list[KernelRow]:
         for backward in (False, True):
             shapes = {"stepwise": (512, 8)}
             for name in cuda_kernel_names(dtype, backward):
-                hidden, _, tile = (int(digits) for digits in re.findall(r"\d+", name))
-                shapes[name] = (hidden, tile)
-            for name, (hidden, batch) in shapes.items():
+                first, *_, tile = (int(digits) for digits in re.findall(r"\d+", name))
+                if name.startswith("streamed"):
+                    shapes |= {f"{name} H{hidden}": (hidden, tile) for hidden in STREAMED_SIZES}
+                else:
+                    shapes[name] = (first, tile)
+            shapes |= {f"stepwise H{hidden}": (hidden, 32) for hidden in STREAMED_SIZES}
+            for label, (hidden, batch) in shapes.items():
+                name = label.split()[0]
                 with gru_ext.use_cuda_kernels(*(("auto", name) if backward else (name, "auto"))):
                     try:
                         times = [one_call_us(device, dtype, steps, batch, hidden, backward) for steps in (128, 512)]
                     except RuntimeError as error:
-                        print(f"{name}: {error}", file=sys.stderr)
+                        print(f"{label}: {error}", file=sys.stderr)
                         continue
                 step = (times[1] - times[0]) / (512 - 128)
-                rows.append(KernelRow(name, dtype_name, backward, batch, step, times[0] - 128 * step))
+                rows.append(KernelRow(label, dtype_name, backward, batch, step, times[0] - 128 * step))
     return rows
 
 

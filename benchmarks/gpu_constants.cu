@@ -115,6 +115,50 @@ GRU_KERNEL(kWarpSize, 1) tagged_latency_kernel(long long* cycles, volatile unsig
   cycles[block] = in_time ? clock64() - start : -1;
 }
 
+// All blocks of the grid exchange 16 bytes by flags, as the streamed kernels do: each stores, raises its flag, waits
+// for every other's with one warp, and has copied what another stored, kRounds times. `flags`, zero: 32 bytes a block;
+// `words`: two buffers of 16 bytes a block.
+GRU_KERNEL(kThreads, 1) flags_kernel(long long* cycles, uint32_t* flags, uint32_t* words) {
+  const int block = block_index(), blocks = block_count(), thread = thread_index();
+  bool in_time = true;
+  const long long start = clock64();
+  for (uint32_t round = 1; round <= kRounds && in_time; ++round) {
+    uint32_t* const buffer = words + round % 2 * blocks * 4;
+    if (thread < 4) store_exchanged(buffer + block * 4 + thread, round);
+    block_barrier();
+    if (thread == 0) raise_flag(flags + block * 8, round);
+    for (int other = thread; other < blocks && thread < kWarpSize; other += kWarpSize) {
+      in_time = in_time && wait_for_flag(flags + other * 8, round);
+    }
+    in_time = !block_barrier_or(!in_time);
+    if (thread == 0) copy_exchanged_async(shared_memory(), buffer + (block + 1) % blocks * 4);
+    copy_async_wait();
+  }
+  if (thread == 0) cycles[block] = in_time ? clock64() - start : -1;
+}
+
+// Every block copies to shared memory what all copy, 16 bytes a thread and four copies under way: from `bytes` of
+// memory, in turn, kCopies times a block's size.
+constexpr int kCopies = 2000, kCopyStages = 4;
+GRU_KERNEL(kThreads, 1) copy_rate_kernel(long long* cycles, const char* from, int64_t bytes) {
+  constexpr int kBlockBytes = kThreads * 16;
+  char* const to = shared_memory() + thread_index() * 16;
+  const int64_t parts = bytes / kBlockBytes;
+  const auto copy = [&](int i) {
+    const int64_t part = (static_cast<int64_t>(i) * block_count() + block_index()) % parts;
+    copy_async(to + i % kCopyStages * kBlockBytes, from + part * kBlockBytes + thread_index() * 16, true);
+    copy_async_commit();
+  };
+  const long long start = clock64();
+  for (int i = 0; i < kCopies; ++i) {
+    copy_async_wait_but<kCopyStages - 1>();
+    copy(i);
+  }
+  copy_async_wait();
+  block_barrier();
+  if (thread_index() == 0) cycles[block_index()] = clock64() - start;
+}
+
 // The products of a forward step: three gates, kTiles A tiles of each, 8 kColumns rows of h by ldmatrix.
 constexpr int kTiles = 4;
 template <typename Operand, int kColumns, bool kSharedWeights>
@@ -297,6 +341,17 @@ double multiply_adds_a_cycle(int values_of_a_tile) {
   return kWarps * 3.0 * kTiles * kColumns * 16 * 8 * values_of_a_tile / cycles;
 }
 
+// Bytes a cycle and multiprocessor, from so many bytes of memory, which are read again and again.
+double copied_a_cycle(int64_t bytes) {
+  char* from = nullptr;
+  check(cudaMalloc(&from, bytes), "cudaMalloc");
+  check(cudaMemset(from, 0, bytes), "cudaMemset");
+  const Grid grid{attribute(cudaDevAttrMultiProcessorCount), kThreads, kOneBlockBytes, 1};
+  const double cycles_a_round = cycles_of(copy_rate_kernel, grid, static_cast<const char*>(from), bytes);
+  check(cudaFree(from), "cudaFree");
+  return static_cast<double>(kCopies) * kThreads * 16 / (cycles_a_round * kRounds);
+}
+
 void measure() {
   const int multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
   long long* clock = nullptr;
@@ -356,6 +411,36 @@ void measure() {
     one_way.push_back(static_cast<double>(cycles[0]) / kRounds / 2);
   }
   std::printf("], \"tagged_one_way_cycles\": %.1f", median(one_way));
+
+  const size_t flag_bytes = multiprocessors * 32, word_bytes = 2 * multiprocessors * 16;
+  char* exchanged = nullptr;
+  check(cudaMalloc(&exchanged, flag_bytes + word_bytes), "cudaMalloc");
+  std::vector<double> exchanges;
+  for (int launch = 0; launch < 3; ++launch) {
+    cudaLaunchAttribute cluster;
+    const Grid grid{multiprocessors, kThreads, kOneBlockBytes, 1};
+    const cudaLaunchConfig_t config = configure(flags_kernel, grid, cluster);
+    check(cudaMemset(exchanged, 0, flag_bytes), "cudaMemset");
+    std::vector<long long> cycles(multiprocessors);
+    long long* on_device = nullptr;
+    check(cudaMalloc(&on_device, multiprocessors * sizeof(long long)), "cudaMalloc");
+    check(cudaLaunchKernelEx(&config, flags_kernel, on_device, reinterpret_cast<uint32_t*>(exchanged),
+                             reinterpret_cast<uint32_t*>(exchanged + flag_bytes)),
+          "flags_kernel");
+    check(cudaMemcpy(cycles.data(), on_device, cycles.size() * sizeof(long long), cudaMemcpyDeviceToHost), "copy");
+    check(cudaFree(on_device), "cudaFree");
+    if (*std::min_element(cycles.begin(), cycles.end()) < 0) check(cudaErrorLaunchTimeout, "flags_kernel");
+    exchanges.push_back(static_cast<double>(*std::max_element(cycles.begin(), cycles.end())) / kRounds);
+  }
+  check(cudaFree(exchanged), "cudaFree");
+  std::printf(", \"exchange_by_flags_cycles\": %.1f", median(exchanges));
+
+  std::printf(", \"bytes_copied_a_cycle\": {");
+  for (const int64_t megabytes : {1, 8, 16, 32, 48, 64, 256}) {
+    std::printf("%s\"%d MB\": %.1f", megabytes > 1 ? ", " : "", static_cast<int>(megabytes),
+                copied_a_cycle(megabytes << 20));
+  }
+  std::printf("}");
 
   std::printf(", \"multiply_adds_a_cycle\": {\"bf16, 8 rows\": %.0f, \"bf16, 16 rows\": %.0f",
               multiply_adds_a_cycle<bfloat16, 1, false>(16), multiply_adds_a_cycle<bfloat16, 2, false>(16));
