@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gru_ext import overlap
 from gru_ext.autograd import gru_layer
 from gru_ext.layout import check_cell_rank, check_cell_sizes, check_rank, check_sizes, run_cell, run_layers
 from gru_ext.padded import gru_padded
@@ -42,6 +43,7 @@ def gru(
     reset_state: Tensor | None = None,
     outputs: str = "all",
     save: str = "gates",
+    overlap_layers: int = 0,
     zoneout: float = 0,
     recurrent_dropout: float = 0,
     candidate_dropout: float = 0,
@@ -84,6 +86,13 @@ def gru(
             (3H without ``reset_after``, 9H + 16 with ``layer_norm``), and the output; or "output", the output alone, of
             which the backward computes the gates again. That costs as much as the forward's products, by large ones
             (docs/performance.md).
+        overlap_layers: time steps of a chunk, or 0. On CUDA, with more than one layer of one direction, each layer then
+            has a stream, and computes a chunk while the layer below computes the next (docs/cuda.md). A number, as
+            the best one depends on the GPU and the sizes; none has been timed yet. Each chunk of a layer is a call of
+            its own: launches of its own, the state rounded to the dtype after it, its gradients of the weights added to
+            those of the others, its own random numbers for ``dropout``. Without effect, the layers run one after
+            another: on a CPU; with ``batch_sizes``, ``lengths`` or ``resets``; with T up to ``overlap_layers``;
+            under ``torch.compile``, export, ``torch.func`` and forward-mode differentiation.
         zoneout: probability that a unit keeps its state in a step, while ``training``; else every unit keeps this part
             of it (Krueger et al. 2017, https://arxiv.org/abs/1606.01305).
         recurrent_dropout: probability that a unit of the state does not enter the recurrent product, for all steps of a
@@ -110,7 +119,9 @@ def gru(
     Raises:
         ValueError: the rank of ``input`` or its dtype, ``num_layers``, ``outputs`` or ``save`` is wrong, a probability
             is not in [0, 1), ``lengths`` or ``resets`` come with ``batch_sizes``, ``reset_state`` without ``resets``,
-            or ``layer_norm`` with ``reset_after=False``.
+            ``layer_norm`` with ``reset_after=False``, or ``overlap_layers`` below 0, or above with ``num_layers`` 1,
+            ``bidirectional`` or ``recurrent_dropout``.
+        TypeError: ``overlap_layers`` is no int.
         RuntimeError: a size, a shape, a device, one of the lengths, or the dtype of a tensor but ``input`` is wrong, or
             T is 0.
         NotImplementedError: ``lengths`` or ``resets`` differ between the samples of ``torch.vmap``.
@@ -152,6 +163,23 @@ def gru(
     drops = num_layers > 1 and training and dropout > 0
     between = partial(torch.nn.functional.dropout, p=dropout) if drops else None
 
+    wavefront = None
+    if overlap_layers != 0:
+        overlap.check_overlap("gru", overlap_layers, num_layers, bidirectional, recurrent_dropout)
+        steps = input.shape[1 if batch_first and input.dim() == 3 else 0]
+        if batch_sizes is None and lengths is None and resets is None and steps > overlap_layers:
+            streams = overlap.streams_for(input, num_layers)
+            if streams is not None:
+                weights = overlap.lend_weights(streams, weights, num_layers)
+                wavefront = partial(
+                    overlap.run_wavefront,
+                    num_layers=num_layers,
+                    steps=overlap_layers,
+                    streams=streams,
+                    between=between,
+                    needs_y=outputs == "all",
+                )
+
     def run(
         input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None, batch: int | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -166,7 +194,9 @@ def gru(
                 return gru_padded(x, hx, layer_weights, padded, bidirectional, variant)
             return gru_layer(x, hx, layer_weights, batch_sizes, bidirectional, variant, save_y, save == "gates")
 
-        return run_layers(run_layer, input, hx, num_layers, directions, batch_first, batch_sizes, between, outputs)
+        return run_layers(
+            run_layer, input, hx, num_layers, directions, batch_first, batch_sizes, between, outputs, wavefront
+        )
 
     # ONNX's GRU takes lengths as they are; the packed segments have no counterpart.
     padded = lengths if lengths is not None and resets is None and torch.onnx.is_in_onnx_export() else None

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 Outputs = tuple[Tensor, Tensor]
+RunLayer = Callable[[int, Tensor, Tensor | None], Outputs]
 
 
 def check_rank(input: Tensor, batch_first: bool, batch_sizes: Tensor | None) -> None:
@@ -64,7 +65,7 @@ def check_sizes(
 
 
 def run_layers(
-    run_layer: Callable[[int, Tensor, Tensor | None], Outputs],
+    run_layer: RunLayer,
     input: Tensor,
     hx: Tensor | None,
     num_layers: int,
@@ -73,12 +74,13 @@ def run_layers(
     batch_sizes: Tensor | None,
     between: Callable[[Tensor], Tensor] | None = None,
     outputs: str = "all",
+    wavefront: Callable[[RunLayer, Tensor, Tensor | None], Outputs] | None = None,
 ) -> Outputs:
     """Run the layers one after another; arguments and results laid out as in ``functional.gru``.
 
     ``run_layer`` takes the layer's number, its input (T, B, I) or (N, I) and its initial state (D, B, H) to its output,
     which with ``outputs="last"`` is not used of the last layer, and h_n. ``between`` is applied to the output of each
-    layer but the last.
+    layer but the last. ``wavefront`` runs the layers in its own way: all of them, with such an input and such states.
     """
     batched = batch_sizes is not None or input.dim() == 3
     transposed = batch_first and batched and batch_sizes is None
@@ -90,6 +92,8 @@ def run_layers(
 
     if num_layers == 1:
         x, h_n = run_layer(0, x, hx)
+    elif wavefront is not None:
+        x, h_n = wavefront(run_layer, x, hx)
     else:
         states = []
         for layer in range(num_layers):

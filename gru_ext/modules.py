@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gru_ext import functional
 from gru_ext.layout import run_packed
+from gru_ext.overlap import check_overlap
 from gru_ext.regularizers import Rates, check_rates
 from gru_ext.sharing import check_recurrence, share
 
@@ -93,6 +94,10 @@ class GRU(nn.Module):
         save: what training keeps of each layer for its backward: "gates", the default, which are 4H values a step and
             row (3H without ``reset_after``, 9H + 16 with ``layer_norm``), and its output; or "output", its output
             alone: a fraction of the memory, for about a third more time (docs/performance.md).
+        overlap_layers: time steps of a chunk: on CUDA, a layer computes a chunk while the one below computes the next,
+            where ``num_layers`` is above 1 and ``bidirectional`` False. Default 0: one layer after another, as also on
+            a CPU, with input that is packed or has lengths or resets, and under ``torch.compile`` and
+            export. What it costs, and why it is a number: ``functional.gru`` and docs/cuda.md; it has not been timed.
         zoneout: probability that a unit keeps its state in a step; in ``eval()`` every unit keeps this part of it.
             Default 0.
         recurrent_dropout: probability that a unit of the state does not enter the recurrent product, for all steps of a
@@ -110,10 +115,11 @@ class GRU(nn.Module):
     in any way; the papers are named in ``functional.gru``, the equations in docs/variants.md.
 
     Raises:
-        TypeError: a size is not an int, a flag not a bool, or ``dropout`` None or complex.
+        TypeError: a size or ``overlap_layers`` is not an int, a flag not a bool, or ``dropout`` None or complex.
         ValueError: a size is below 1, ``dropout`` not a number in [0, 1], another probability not one in [0, 1),
-            ``outputs`` neither "all" nor "last", ``save`` neither "gates" nor "output", or ``layer_norm`` another value
-            or with ``reset_after=False``.
+            ``outputs`` neither "all" nor "last", ``save`` neither "gates" nor "output", ``layer_norm`` another value
+            or with ``reset_after=False``, or ``overlap_layers`` below 0, or above with ``num_layers`` 1,
+            ``bidirectional`` or ``recurrent_dropout``.
     """
 
     __constants__ = (
@@ -137,6 +143,7 @@ class GRU(nn.Module):
     beyond_torch: ClassVar[dict[str, Any]] = {
         "outputs": "all",
         "save": "gates",
+        "overlap_layers": 0,
         "zoneout": 0.0,
         "recurrent_dropout": 0.0,
         "candidate_dropout": 0.0,
@@ -146,6 +153,7 @@ class GRU(nn.Module):
     }
     outputs: str = "all"
     save: str = "gates"
+    overlap_layers: int = 0
     zoneout: float = 0.0
     recurrent_dropout: float = 0.0
     candidate_dropout: float = 0.0
@@ -167,6 +175,7 @@ class GRU(nn.Module):
         *,
         outputs: str = "all",
         save: str = "gates",
+        overlap_layers: int = 0,
         zoneout: float = 0.0,
         recurrent_dropout: float = 0.0,
         candidate_dropout: float = 0.0,
@@ -193,6 +202,8 @@ class GRU(nn.Module):
         ):
             check_flag("GRU", name, flag)
         functional.normalizations("GRU", layer_norm, reset_after)
+        if overlap_layers != 0:
+            check_overlap("GRU", overlap_layers, num_layers, bidirectional, recurrent_dropout)
         if dropout is None or isinstance(dropout, complex):
             raise TypeError(f"GRU: expected dropout to be a number in [0, 1], got {dropout!r}")
         if not isinstance(dropout, numbers.Real) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
@@ -211,6 +222,7 @@ class GRU(nn.Module):
         self.bidirectional = bidirectional
         self.outputs = outputs
         self.save = save
+        self.overlap_layers = overlap_layers
         for name, rate in rates._asdict().items():
             setattr(self, name, float(rate) or 0)  # of an int torch.compile knows that it does not vary
         self.reset_after = reset_after
@@ -332,6 +344,7 @@ class GRU(nn.Module):
             reset_state=reset_state,
             outputs=self.outputs,
             save=self.save,
+            overlap_layers=self.overlap_layers,
             zoneout=self.zoneout,
             recurrent_dropout=self.recurrent_dropout,
             candidate_dropout=self.candidate_dropout,
@@ -366,7 +379,7 @@ class GRU(nn.Module):
         Raises:
             ValueError: ``torch.nn.GRU`` has no such recurrence or output.
         """
-        check_recurrence("to_torch", self, allowed=("save",))
+        check_recurrence("to_torch", self, allowed=("save", "overlap_layers"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of dropout with one layer: given when this module was made
             return share(self, GRU, nn.GRU, GRU.__constants__)

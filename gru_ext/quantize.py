@@ -27,7 +27,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 _ops = torch.ops.gru_ext
 
-_ONLY_IN_TRAINING = ("save", "recurrent_dropout", "candidate_dropout", "weight_dropout")
+_WITHOUT_EFFECT = ("save", "overlap_layers", "recurrent_dropout", "candidate_dropout", "weight_dropout")
 
 UNITS, COLUMNS = 16, 4  # of a word of packed weights: a vector of dot products of four columns
 MOST_COLUMNS = (2**31 - 1) // (255 * LARGEST_INT8)  # an int32 surely holds their sum, of unsigned times signed bytes
@@ -139,7 +139,7 @@ class _QuantizedModule(nn.Module):
 
     def _take(self, source: nn.Module) -> None:
         """Round the weights of a float module of the same sizes; copy its biases, share its mode and hooks."""
-        check_recurrence("quantize_dynamic", source, allowed=_ONLY_IN_TRAINING)
+        check_recurrence("quantize_dynamic", source, allowed=_WITHOUT_EFFECT)
         check_plain(source, self._float_names)
         for name, parameter in source.named_parameters():
             _check_float(source, name, parameter)

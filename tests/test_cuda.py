@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from compare import assert_all_accurate, assert_all_near, assert_near, assert_sa
 from process import output_of, run_python
 from test_cluster_kernels import group_instantiations, instantiations, streamed_instantiations
 from test_gru import LARGE, SIZES, SMALL, every_other, inner_transposed, sliced, transposed
+from test_overlap import results_of
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -504,6 +506,111 @@ def test_the_host_never_waits(options: Options, dtype: torch.dtype) -> None:
         results_of_a_step(problem)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+# ---- Layers at the same time
+
+
+OVERLAPPING: list[dict[str, Any]] = [
+    {},
+    {"batch_first": True, "bias": False, "save": "output"},
+    {"outputs": "last", "reset_after": False},
+]
+
+
+def overlapping(dtype: torch.dtype, **arguments: Any) -> tuple[gru_ext.GRU, list[Tensor]]:
+    """Three layers in 6 chunks, the last one shorter; their input and initial state."""
+    gru = gru_ext.GRU(24, 64, 3, **arguments, overlap_layers=16, device="cuda", dtype=dtype)
+    shape = (4, 90, 24) if gru.batch_first else (90, 4, 24)
+    return gru, [torch.randn(s, device="cuda", dtype=dtype, requires_grad=True) for s in (shape, (3, 4, 64))]
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_accuracy_of_overlapped_layers(dtype: torch.dtype) -> None:
+    gru, inputs = overlapping(dtype)
+    theirs = nn.GRU(24, 64, 3, device="cuda", dtype=dtype)
+    theirs.load_state_dict(gru.state_dict())
+    in_float64 = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    in_framework = results_of(theirs, *inputs)
+    assert_all_accurate(results_of(gru, *inputs), in_framework, results_of(theirs.double(), *in_float64))
+
+
+@pytest.mark.parametrize("arguments", OVERLAPPING, ids=str)
+def test_overlapped_layers_agree_with_one_after_another(arguments: dict[str, Any]) -> None:
+    gru, inputs = overlapping(torch.float64, **arguments)
+    results = results_of(gru, *inputs)
+    gru.overlap_layers = 0
+    assert_all_near(results, results_of(gru, *inputs))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_overlapped_layers_wait_for_one_another(dtype: torch.dtype) -> None:
+    """The same bits in 50 steps whose memory is used anew at once, on a stream where the input comes late."""
+    gru, inputs = overlapping(dtype)
+    expected = results_of(gru, *inputs)
+    late = [torch.full_like(tensor, torch.nan, requires_grad=True) for tensor in inputs]
+    different = torch.zeros((), device="cuda", dtype=torch.int64)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(50_000_000)
+        with torch.no_grad():
+            for tensor, value in zip(late, inputs, strict=True):
+                tensor.copy_(value)
+        for _ in range(50):
+            for name, result in results_of(gru, *late).items():
+                different += (result != expected[name]).sum()
+                result.detach().fill_(torch.nan)
+    assert different.item() == 0
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_graph_capture_of_overlapped_layers(dtype: torch.dtype) -> None:
+    """A step of training; the one before tests the kernels."""
+    gru, inputs = overlapping(dtype)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        results_of(gru, *inputs)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = results_of(gru, *inputs)
+    for _ in range(3):
+        with torch.no_grad():
+            for tensor in inputs:
+                tensor.normal_()
+        graph.replay()
+        for name, wanted in results_of(gru, *inputs).items():
+            assert_same_bits(captured[name], wanted, name)
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature")
+def test_the_host_never_waits_for_overlapped_layers() -> None:
+    gru, inputs = overlapping(torch.bfloat16)
+    results_of(gru, *inputs)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        results_of(gru, *inputs)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_two_layers_compute_at_the_same_time() -> None:
+    """As the profiler sees it, forward and backward: a kernel of ours begins before another one has ended."""
+    gru = gru_ext.GRU(256, 256, 2, overlap_layers=64, device="cuda", dtype=torch.bfloat16)
+    x = torch.randn(1024, 8, 256, device="cuda", dtype=torch.bfloat16)
+    gru(x)[0].sum().backward()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        gru(x)[0].sum().backward()
+        torch.cuda.synchronize()
+    for kernel in ("_fwd_kernel", "_bwd_kernel"):
+        ranges = sorted(
+            (event.time_range.start, event.time_range.end)
+            for event in profile.events()
+            if event.device_type.name == "CUDA" and "gru_" in event.name and kernel in event.name
+        )
+        assert any(start < end for (_, end), (start, _) in pairwise(ranges)), (kernel, ranges)
 
 
 # ---- Sizes, devices, bad luck

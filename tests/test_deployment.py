@@ -161,6 +161,7 @@ OF_GRU: dict[str, Any] = {
     "bidirectional": True,
     "outputs": "last",
     "save": "output",
+    "overlap_layers": 2,
     "zoneout": 0.3,
     "recurrent_dropout": 0.2,
     "candidate_dropout": 0.2,
@@ -186,7 +187,7 @@ def assert_exports(module: nn.Module, *inputs: Any, **keywords: Any) -> None:
 
 @pytest.mark.parametrize("name", OF_GRU)
 def test_each_argument_of_a_gru_exports(name: str) -> None:
-    arguments = {name: OF_GRU[name]} | ({"num_layers": 2} if name == "dropout" else {})
+    arguments = {name: OF_GRU[name]} | ({"num_layers": 2} if name in ("dropout", "overlap_layers") else {})
     assert_exports(gru_ext.GRU(3, 4, **arguments).eval(), torch.randn(5, 2, 3))
 
 

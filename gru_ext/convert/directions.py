@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Arguments of a GRU that torch.nn.GRU has not, and that are converted or make no difference after eval().
-_CONVERTED = ("save", "outputs", "reset_after", "recurrent_dropout", "candidate_dropout", "weight_dropout")
+_CONVERTED = (
+    "save",
+    "overlap_layers",
+    "outputs",
+    "reset_after",
+    "recurrent_dropout",
+    "candidate_dropout",
+    "weight_dropout",
+)
 
 
 class Direction(NamedTuple):
