@@ -82,7 +82,16 @@ SIZES = [
     (Size(STEPS, 256, 512), "bf16"),
     (Size(STEPS, 48, 512), "tf32"),
     (Size(STEPS, 48, 512), "fp32"),
+    (Size(STEPS, 16, 512), "fp32"),
+    (Size(STEPS, 64, 256), "fp32"),
     (Size(STEPS, 32, 768), "bf16"),
+    (Size(STEPS, 32, 1024), "bf16"),
+    (Size(STEPS, 128, 1024), "bf16"),
+    (Size(STEPS, 32, 2048), "bf16"),
+    (Size(STEPS, 64, 2048), "bf16"),
+    (Size(STEPS, 32, 2816), "bf16"),
+    (Size(STEPS, 64, 4096), "bf16"),
+    (Size(STEPS, 32, 1024), "tf32"),
     (Size(STEPS, 16, 256), "fp64"),
 ]
 # One time step, as in decoding, with a state.
@@ -327,8 +336,8 @@ STAGES = [
     Stage("memcheck", 60, lambda: sanitizer("memcheck"), {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}),
     Stage("racecheck", 60, lambda: sanitizer("racecheck"), {}),
     Stage("constants", 60, lambda: own("constants"), {}),
-    Stage("kernels", 90, lambda: own("kernels"), {}),
-    Stage("speed", 120, lambda: own("speed"), {}),
+    Stage("kernels", 150, lambda: own("kernels"), {}),
+    Stage("speed", 150, lambda: own("speed"), {}),
 ]
 
 

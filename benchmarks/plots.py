@@ -45,21 +45,26 @@ def draw(run: Run, folder: Path) -> list[Path]:
     Raises:
         PlotError: matplotlib is not installed.
     """
+    require_matplotlib()
+    figures = {name: plot(run) for name, plot in PLOTS.items()}
+    return [save(figure, folder / f"{name}.png") for name, figure in figures.items() if figure is not None]
+
+
+def require_matplotlib() -> None:
+    """Have it ready to draw without a display."""
     try:
         import matplotlib
     except ImportError:
         raise PlotError("no plots, as matplotlib is not installed (pip install matplotlib)") from None
     matplotlib.use("Agg")
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, plot in PLOTS.items():
-        figure = plot(run)
-        if figure is not None:
-            path = folder / f"{name}.png"
-            figure.savefig(path, dpi=120)
-            figure.clear()
-            paths.append(path)
-    return paths
+
+
+def save(figure: Any, path: Path) -> Path:
+    """Write a figure, and free its memory."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    figure.clear()
+    return path
 
 
 def _subplots(run: Run, what: str, columns: int, width: float, height: float, rows: int = 1) -> tuple[Any, list[Any]]:

@@ -196,7 +196,7 @@ def test_accuracy_of_every_group_kernel(config: ClusterConfig) -> None:
                 check_accuracy(cuda_problem(Size(20, rows, 24, hidden), options, config.dtype))
 
 
-@pytest.mark.parametrize("hidden", [64, 1023, 2048, 2816, 4096])
+@pytest.mark.parametrize("hidden", [100, 1023, 2816])
 @pytest.mark.parametrize("config", streamed_instantiations("FWD"), ids=str)
 def test_accuracy_of_every_streamed_kernel(config: StreamedConfig, hidden: int) -> None:
     """More groups than the device runs at a time; weights that all stay, and that are read again every step."""

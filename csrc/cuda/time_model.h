@@ -20,7 +20,7 @@ constexpr double kExchangeBytes = 12;   // a cycle that a multiprocessor receive
 constexpr double kPacketLatency = 900;  // from the first store of a packet to the end of the block barrier after it
 constexpr double kPacketBytes = 20;     // a cycle that a multiprocessor fetches from the L2 cache, tags included
 
-constexpr double kFlagLatency = 1800;  // from the first store of an operand to the first products with it
+constexpr double kFlagLatency = 2600;  // from the first store of an operand to the first products with it
 constexpr double kCopyBytes = 24;      // a cycle that a multiprocessor copies from the L2 cache, as all others do
 constexpr double kCachedBytes = 32e6;  // of the L2 cache, for weights that are read in turn
 constexpr double kMemoryBytes = 4e12;  // a second, from memory
