@@ -63,7 +63,7 @@ TORCH_LIBRARY(gru_ext, m) {
 #if defined(GRU_EXT_WITH_CUDA)
   m.def(
       "cuda_kernel(ScalarType dtype, int T, int B, int H, bool bidirectional, bool packed, bool keeps_gates, bool "
-      "backward)"
+      "backward, bool masked=False)"
       " -> (str name, str reason)",
       &gru_ext::cuda_kernel);
   m.def("cuda_kernel_names(ScalarType dtype, bool backward) -> str[]", &gru_ext::cuda_kernel_names);

@@ -56,6 +56,7 @@ struct GruClusterFwdParams {
   scalar_t* gates;                  // (D, N, 4, H), N in the order of the steps; null where they are not saved
   uint64_t* packets;                // (D * tiles, 2, rows, words of a row) for groups of blocks, zero at first
   StreamedShare streamed;           // for streamed kernels
+  DirectionMasks<float> masks[2];   // each direction; for streamed kernels alone
   int first_group;                  // of this launch
   int* error;                       // set to 1 if a wait took too long: the results are then undefined
 };
@@ -80,6 +81,7 @@ struct GruClusterBwdParams {
   StepRows<scalar_t> h_prev[2];  // each direction: rows of H, the state before the step; data null if not needed
   device::u32x4* packets;        // (D * tiles, 2, rows, words of a row of H) for groups of blocks, zero at first
   StreamedShare streamed;
+  DirectionMasks<float> masks[2];
   int first_group;
   int* error;
 };

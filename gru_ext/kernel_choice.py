@@ -42,14 +42,16 @@ def kernels(
     bidirectional: bool = False,
     packed: bool = False,
     save: str = "gates",
+    masked: bool = False,
 ) -> Kernels:
-    """Name the kernels that a plain layer would run by, with the switches of torch as they are now.
+    """Name the kernels that a layer would run by, with the switches of torch as they are now.
 
     On CUDA these are ``stepwise``, a product and a kernel in each step; ``cluster_H.._C.._rows..``, which keep the
     recurrent weights in the registers of clusters of C thread blocks, for H up to the one named, each cluster for a
-    tile of so many rows; ``group_...``, likewise with any C blocks of the grid; ``.._ieee`` is float32 without TF32
-    (docs/kernels.md); or ``one_step``, forward, one launch for T = 1 and few rows (docs/cuda.md). On a CPU there is one
-    family, compiled for several instruction sets.
+    tile of so many rows; ``group_...``, likewise with any C blocks of the grid; ``streamed_U.._rows..``, with as many
+    blocks of U units as H needs, and weights that do not fit read again every step; ``.._ieee`` is float32 without
+    TF32, ``.._masked`` for ``masked`` (docs/kernels.md); or ``one_step``, forward, one launch for T = 1 and few rows
+    (docs/cuda.md). On a CPU there is one family, compiled for several instruction sets.
 
     Args:
         steps: T.
@@ -61,8 +63,9 @@ def kernels(
         packed: whether the input is a ``PackedSequence``, default False.
         save: "gates", of the forward of training and its backward, the default; or "output", of inference, and of
             training with ``save="output"``. ``autotune`` measures them apart.
+        masked: whether the layer has zoneout, ``recurrent_dropout`` or ``candidate_dropout``, default False.
 
-    Zoneout, dropouts of units, ``layer_norm`` and ``reset_after=False`` are computed by the stepwise kernels.
+    ``layer_norm`` and ``reset_after=False`` are computed by the stepwise kernels.
 
     Raises:
         ValueError: a size is below 1, ``dtype`` none that a GRU can have, or ``save`` neither of the two.
@@ -87,14 +90,14 @@ def kernels(
     layer = (dtype, steps, batch, hidden_size)
     with torch.cuda.device(device):
         forward, backward = (
-            Kernel(*torch.ops.gru_ext.cuda_kernel(*layer, bidirectional, packed, save == "gates", is_backward))
+            Kernel(*torch.ops.gru_ext.cuda_kernel(*layer, bidirectional, packed, save == "gates", is_backward, masked))
             for is_backward in (False, True)
         )
     return Kernels(forward, backward)
 
 
 def cuda_kernel_names(dtype: torch.dtype, backward: bool = False) -> list[str]:
-    """Name the cluster and group kernels of a dtype that this build has; none without CUDA."""
+    """Name the cluster, group and streamed kernels of a dtype that this build has; none without CUDA."""
     names: list[str] = torch.ops.gru_ext.cuda_kernel_names(dtype, backward) if library.has_cuda_kernels else []
     return names
 
@@ -114,8 +117,8 @@ def use_cuda_kernels(forward: str = "auto", backward: str | None = None) -> Iter
     does the same for a whole process.
 
     Args:
-        forward: ``"auto"``, the default: what ``kernels`` tells; ``"stepwise"``; ``"cluster"`` or ``"group"``: the
-            fastest of these kernels, wherever one can serve; ``"one_step"``; or the name of one.
+        forward: ``"auto"``, the default: what ``kernels`` tells; ``"stepwise"``; ``"cluster"``, ``"group"`` or
+            ``"streamed"``: the fastest of these kernels, wherever one can serve; ``"one_step"``; or the name of one.
         backward: likewise; None, the default, for the same as ``forward``, or ``"auto"`` where that is ``"one_step"``,
             which has no backward. A name may exist forward only.
 
@@ -144,13 +147,14 @@ def autotune(enable: bool = True, cache: str | os.PathLike[str] | None = None) -
     Without it a model of the hardware chooses (docs/kernels.md). With it, the first call of a kind is done a few times
     by each of the few kernels that the model likes best and by the stepwise ones, on its own arguments, and the fastest
     serves all calls of that kind. It takes 6 calls a kernel, and waits for the device. A kind of calls is a GPU, a
-    dtype with the switches of TF32, H, the number of directions, whether packed, forward or backward, whether gates
-    are saved, T up to a power of two, and B (beyond 8, up to a multiple of 8).
+    dtype with the switches of TF32, H, the number of directions, whether packed, whether with zoneout or dropouts,
+    forward or backward, whether gates are saved, T up to a power of two, and B (beyond 8, up to a multiple of 8).
 
     Nothing is measured while a CUDA graph is captured: call once before. Kernels round differently; what is measured
-    may differ from run to run, and so may the last bits of results, except where the file already knows. Variants,
-    which only the stepwise kernels compute, and builds without CUDA kernels have nothing to choose: there it does
-    nothing. The environment variable ``GRU_EXT_AUTOTUNE=1`` enables it for a whole process.
+    may differ from run to run, and so may the last bits of results, except where the file already knows. Layers with
+    ``layer_norm`` or ``reset_after=False``, which only the stepwise kernels compute, and builds without CUDA kernels
+    have nothing to choose: there it does nothing. The environment variable ``GRU_EXT_AUTOTUNE=1`` enables it for a
+    whole process.
 
     Args:
         enable: default True. False: the model chooses again.

@@ -74,7 +74,7 @@ class Streamed(NamedTuple):
         """Its name."""
         units, rows, *others = self.numbers
         numbers = (self.operand, units, units * 3 // self.gates, self.gates, rows, *others)
-        return [f"gru_streamed_{self.direction}_kernel<StreamedTraits<{', '.join(map(str, numbers))}> >"]
+        return [f"gru_streamed_{self.direction}_kernel<StreamedTraits<{', '.join(map(str, numbers))}>, false>"]
 
 
 def registers(kernels: list[str], resources: Registers) -> str:

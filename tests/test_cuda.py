@@ -23,11 +23,14 @@ from cases import (
     Size,
     exact,
     framework,
+    layer_with,
     lengths_of,
     make_problem,
     ours,
+    reference_with,
     solve,
     solve_all,
+    variants_of,
 )
 from cluster_kernels import ClusterConfig, StreamedConfig
 from compare import assert_all_accurate, assert_all_near, assert_near, assert_same_bits
@@ -211,6 +214,23 @@ def test_accuracy_of_every_streamed_kernel(config: StreamedConfig, hidden: int) 
         for rows in (config.rows, config.rows * min(groups, 4) - 3):
             for options in (PLAIN, Options(bidirectional=True, packed=True)):
                 check_accuracy(cuda_problem(Size(9, rows, 24, hidden), options, config.dtype))
+
+
+@pytest.mark.parametrize("kernels", ["streamed", "stepwise"])
+@pytest.mark.parametrize("hidden", [100, 1500])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("options", [PLAIN, Options(bidirectional=True, packed=True)], ids=str)
+def test_accuracy_with_masks(options: Options, dtype: torch.dtype, hidden: int, kernels: str) -> None:
+    """Zoneout and dropouts, alone and together; TF32, which has the 10 bits of float16, is judged by that."""
+    problem = make_problem(Size(7, 17, 5, hidden), options, dtype)
+    on_gpu = on_cuda(problem)
+    peer = on_gpu.to(torch.float16) if dtype == torch.float32 else on_gpu
+    with float32_precision("tf32", "ieee"), gru_ext.use_cuda_kernels(kernels):
+        for variant in variants_of(problem).values():
+            moved = variant._replace(**{n: v.cuda() for n, v in variant._asdict().items() if isinstance(v, Tensor)})
+            layer = reference_with(moved)
+            theirs = {name: result.to(dtype) for name, result in solve(layer, peer).items()}
+            assert_all_accurate(solve(layer_with(moved), on_gpu), theirs, solve(layer, on_gpu.to(torch.float64)))
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import ALL_OPTIONS, Options, Problem, Size, exact, framework, make_problem
+from cases import ALL_OPTIONS, Options, Problem, Size, exact, framework, make_problem, reference_with, variants_of
 from cases import solve as solve_layer
 from compare import assert_all_accurate, assert_same_bits
 from emulated_backend import emulated_operators
@@ -107,6 +107,45 @@ def test_accuracy_by_streamed_kernels(options: Options, dtype: torch.dtype, mult
     tested = min(160, multiprocessors * 32) - 2
     # Forward and backward; the self-test has two tiles and directions.
     assert ops.cluster_launches() == 2 * (launches(tested, 4) + launches(hidden, groups))
+
+
+@pytest.mark.parametrize("save_gates", [True, False])
+@pytest.mark.parametrize("dtype", CLUSTER, ids=str)
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+def test_accuracy_by_streamed_kernels_with_masks(options: Options, dtype: torch.dtype, save_gates: bool) -> None:
+    """Zoneout and dropouts, alone and together; where gates are not saved, in windows."""
+    ops = emulate()
+    ops.use_cuda_kernels("streamed", "streamed")
+    problem = make_problem(Size(7, 17, 5, 35), options, dtype)
+    peer = problem.to(torch.float16) if dtype == torch.float32 else problem
+    for count, variant in enumerate(variants_of(problem).values(), start=1):
+        ours = solve(problem, save_gates=save_gates, **variant._asdict())
+        layer = reference_with(variant)
+        theirs = {name: result.to(dtype) for name, result in solve_layer(layer, peer).items()}
+        assert_all_accurate(ours, theirs, solve_layer(layer, problem.to(torch.float64)))
+        assert ops.cluster_launches() >= 2 + 2 * count
+
+
+def test_masks_need_a_kernel_that_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    ops = emulate()
+
+    def name(dtype: torch.dtype, masked: bool) -> str:
+        kernel: str = ops.cuda_kernel(dtype, 100, 17, 64, False, False, True, False, masked)[0]
+        return kernel
+
+    assert [name(torch.bfloat16, masked) for masked in (False, True)] == [
+        "cluster_H64_C1_rows8",
+        "streamed_U32_rows16_masked",
+    ]
+    forbid_tf32(monkeypatch)
+    assert name(torch.float32, True) == "stepwise"
+    problem = make_problem(SMALL, Options(), torch.bfloat16)
+    arguments = (problem.x, problem.hx, problem.weights, None, False, True)
+    for asked in ("cluster", "streamed_U32_rows16"):
+        ops.use_cuda_kernels(asked, "auto")
+        with pytest.raises(RuntimeError, match=f"asks for {asked}, which cannot serve this call"):
+            ops.gru_fwd(*arguments, zoneout=0.1)
+    ops.use_cuda_kernels("auto", "auto")
 
 
 @pytest.mark.parametrize("dtype", CLUSTER, ids=str)
@@ -282,7 +321,7 @@ def test_what_is_asked_for_but_cannot_serve_is_an_error(name: str, hidden: int, 
 
 
 @pytest.mark.parametrize(
-    "variant", [{"layer_norm": 2}, {"reset_after": False}, {"zoneout": 0.1}], ids=lambda variant: next(iter(variant))
+    "variant", [{"layer_norm": 2}, {"reset_after": False}], ids=lambda variant: next(iter(variant))
 )
 def test_a_variant_is_an_error_where_other_kernels_than_the_stepwise_are_asked_for(variant: dict[str, Any]) -> None:
     ops = emulate()
@@ -293,7 +332,7 @@ def test_a_variant_is_an_error_where_other_kernels_than_the_stepwise_are_asked_f
         ops.gru_fwd(*arguments, **variant)
     assert ops.cluster_launches() == 0
     ops.use_cuda_kernels("cluster", "auto")
-    with pytest.raises(RuntimeError, match=r"asks for cluster, but zoneout, .* by the stepwise kernels alone"):
+    with pytest.raises(RuntimeError, match=r"asks for cluster, but layer_norm .* by the stepwise kernels alone"):
         ops.gru_fwd(*arguments, **variant)
 
 
@@ -307,7 +346,8 @@ def test_names_of_all_kernels() -> None:
     for backward in (False, True):
         names = ["cluster_H64_C4_rows16", "group_H128_C4_rows16"]
         ieee = [f"{name}_ieee" for name in names]
-        assert ops.cuda_kernel_names(torch.float32, backward) == [*names, "streamed_U32_rows16", *ieee]
+        streamed = ["streamed_U32_rows16", "streamed_U32_rows16_masked"]
+        assert ops.cuda_kernel_names(torch.float32, backward) == [*names, *streamed, *ieee]
     assert ops.cuda_kernel_names(torch.float64, True) == []
 
 

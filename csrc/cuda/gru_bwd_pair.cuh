@@ -57,8 +57,9 @@ struct BwdPair {
   }
 
   // The gate gradients of the step that was loaded, zero where the sequence does not have it; d is then of the step
-  // before.
-  GRU_DEVICE void differentiate(int t, GateGrads<float> (&grads)[2]) {
+  // before. `masks_of`: of a unit of the two, what regularises it.
+  template <typename MasksOf>
+  GRU_DEVICE void differentiate(int t, GateGrads<float> (&grads)[2], const MasksOf& masks_of) {
     const int existing = t < steps ? count : 0;
     if (existing == 0) return;
     const float dy_of[2] = {to_acc(dy.first), to_acc(dy.second)}, h_of[2] = {to_acc(h.first), to_acc(h.second)};
@@ -67,7 +68,7 @@ struct BwdPair {
         {to_acc(gates[0].second), to_acc(gates[1].second), to_acc(gates[2].second), to_acc(gates[3].second)}};
     GRU_UNROLL
     for (int i = 0; i < 2; ++i) {
-      if (i < existing) d[i] = cell_bwd(gates_of[i], h_of[i], d[i] + dy_of[i], grads[i]);
+      if (i < existing) d[i] = cell_bwd(gates_of[i], h_of[i], d[i] + dy_of[i], grads[i], masks_of(i));
       dbias[0][i] += grads[i].n;
       dbias[1][i] += grads[i].r;
       dbias[2][i] += grads[i].z;
@@ -75,9 +76,14 @@ struct BwdPair {
     }
   }
 
-  // `dgates`, `h_prev`: the first elements of the step; h_prev null if not needed.
+  GRU_DEVICE void differentiate(int t, GateGrads<float> (&grads)[2]) {
+    differentiate(t, grads, [](int) { return NoMasks<float>(); });
+  }
+
+  // `dgates`, `h_prev`: the first elements of the step; h_prev null if not needed, else it gets the state times
+  // `factor`.
   GRU_DEVICE void store_step(const GruClusterBwdParams<T>& p, const BlockWork& work, int t, T* dgates, T* h_prev,
-                             const GateGrads<float> (&grads)[2]) const {
+                             const GateGrads<float> (&grads)[2], const float (&factor)[2]) const {
     const int existing = t < steps ? count : 0;
     const int64_t row_of_batch = work.row0 + row;
     T* const to = dgates + row_of_batch * p.dgates[work.direction].row_stride + work.unit0 + unit;
@@ -86,9 +92,14 @@ struct BwdPair {
     store_pair(to + 2 * p.H, grads[0].z, grads[1].z, existing, p.paired);
     store_pair(to + 3 * p.H, grads[0].q, grads[1].q, existing, p.paired);
     if (h_prev) {
-      store_pair(h_prev + row_of_batch * p.h_prev[work.direction].row_stride + work.unit0 + unit, to_acc(h.first),
-                 to_acc(h.second), existing, p.paired);
+      store_pair(h_prev + row_of_batch * p.h_prev[work.direction].row_stride + work.unit0 + unit,
+                 to_acc(h.first) * factor[0], to_acc(h.second) * factor[1], existing, p.paired);
     }
+  }
+
+  GRU_DEVICE void store_step(const GruClusterBwdParams<T>& p, const BlockWork& work, int t, T* dgates, T* h_prev,
+                             const GateGrads<float> (&grads)[2]) const {
+    store_step(p, work, t, dgates, h_prev, grads, {1.0f, 1.0f});
   }
 
   // Where in (D, B, H).

@@ -77,7 +77,7 @@ struct RowOrder {
 };
 
 template <typename Parameters>
-Parameters common_parameters(const Sequence& s, const PackedIndex& index) {
+Parameters common_parameters(const Sequence& s, const PackedIndex& index, const LayerMasks& masks) {
   Parameters p{};
   p.T = static_cast<int>(s.T);
   p.B = static_cast<int>(s.B);
@@ -88,6 +88,7 @@ Parameters common_parameters(const Sequence& s, const PackedIndex& index) {
     p.lengths = index.lengths.const_data_ptr<int>();
     p.offsets = index.offsets.const_data_ptr<int64_t>();
   }
+  std::copy_n(masks.of, 2, p.masks);
   p.error = error_word();
   return p;
 }
@@ -140,13 +141,14 @@ Tensor input_gates(const Tensor& x, const Tensor& weight_ih, const Tensor& bias_
 
 template <typename at_t>
 const char* forward(const ClusterKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
-                    TensorList weights, const Tensor& y, const Tensor& h_n, const Tensor& gates, Stream stream) {
+                    TensorList weights, const LayerMasks& masks, const Tensor& y, const Tensor& h_n,
+                    const Tensor& gates, Stream stream) {
   using scalar_t = typename Device<at_t>::scalar_t;
   const bool packed = !s.packed_sizes.empty();
   const PackedIndex index(s, x.device());
   const RowOrder order(s, x);
   const Tensor rows_of_x = order.flat(x);
-  auto p = common_parameters<GruClusterFwdParams<scalar_t>>(s, index);
+  auto p = common_parameters<GruClusterFwdParams<scalar_t>>(s, index, masks);
   p.paired = all_paired({h0, y, h_n, gates});
   p.aligned = true;
   Tensor a_x[2], weight_hh[2], bias_hh[2];
@@ -171,13 +173,14 @@ const char* forward(const ClusterKernel& kernel, const Sequence& s, const Tensor
 
 template <typename at_t>
 const char* backward(const ClusterKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
-                     TensorList weights, const Tensor& dy, const Tensor& dh_n, const Tensor& y, const Tensor& gates,
-                     const Tensor& dh0, std::vector<DirectionGrads>& grads, const Tensor& dx, Stream stream) {
+                     TensorList weights, const LayerMasks& masks, const Tensor& dy, const Tensor& dh_n, const Tensor& y,
+                     const Tensor& gates, const Tensor& dh0, std::vector<DirectionGrads>& grads, const Tensor& dx,
+                     Stream stream) {
   using scalar_t = typename Device<at_t>::scalar_t;
   const bool packed = !s.packed_sizes.empty(), need_dweights = grads[0].weight_ih.defined();
   const PackedIndex index(s, x.device());
   const RowOrder order(s, x);
-  auto p = common_parameters<GruClusterBwdParams<scalar_t>>(s, index);
+  auto p = common_parameters<GruClusterBwdParams<scalar_t>>(s, index, masks);
   p.paired = all_paired({dy, dh_n, y, h0, gates, dh0});
   p.aligned = true;
   Tensor weight_hh[2], dgates[2], h_prev[2];
@@ -229,19 +232,19 @@ const char* backward(const ClusterKernel& kernel, const Sequence& s, const Tenso
 }  // namespace
 
 const char* gru_cluster_fwd(const ClusterKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
-                            TensorList weights, const Tensor& y, const Tensor& h_n, const Tensor& gates,
-                            Stream stream) {
+                            TensorList weights, const LayerMasks& masks, const Tensor& y, const Tensor& h_n,
+                            const Tensor& gates, Stream stream) {
   return with_cluster_type(x.scalar_type(), [&](auto zero) {
-    return forward<decltype(zero)>(kernel, s, x, h0, weights, y, h_n, gates, stream);
+    return forward<decltype(zero)>(kernel, s, x, h0, weights, masks, y, h_n, gates, stream);
   });
 }
 
 const char* gru_cluster_bwd(const ClusterKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
-                            TensorList weights, const Tensor& dy, const Tensor& dh_n, const Tensor& y,
-                            const Tensor& gates, const Tensor& dh0, std::vector<DirectionGrads>& grads,
+                            TensorList weights, const LayerMasks& masks, const Tensor& dy, const Tensor& dh_n,
+                            const Tensor& y, const Tensor& gates, const Tensor& dh0, std::vector<DirectionGrads>& grads,
                             const Tensor& dx, Stream stream) {
   return with_cluster_type(x.scalar_type(), [&](auto zero) {
-    return backward<decltype(zero)>(kernel, s, x, h0, weights, dy, dh_n, y, gates, dh0, grads, dx, stream);
+    return backward<decltype(zero)>(kernel, s, x, h0, weights, masks, dy, dh_n, y, gates, dh0, grads, dx, stream);
   });
 }
 

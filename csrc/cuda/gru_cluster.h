@@ -7,22 +7,28 @@
 #include <vector>
 
 #include "../check.h"
+#include "../masks.h"
 #include "launchers.h"
 #include "products.h"
 
 namespace gru_ext {
 
+// The masks of each direction, which the streamed kernels take; none in a plain layer.
+struct LayerMasks {
+  DirectionMasks<float> of[2];
+};
+
 // Letters and shapes as in ../gru.h; h0 is undefined for zero, gates where they are not saved. y, h_n and gates are
 // written. Returns null, or what went wrong with the launch of `kernel`, one of gru_cluster_fwd_kernels.
 const char* gru_cluster_fwd(const ClusterKernel& kernel, const Sequence& s, const at::Tensor& x, const at::Tensor& h0,
-                            at::TensorList weights, const at::Tensor& y, const at::Tensor& h_n, const at::Tensor& gates,
-                            Stream stream);
+                            at::TensorList weights, const LayerMasks& masks, const at::Tensor& y, const at::Tensor& h_n,
+                            const at::Tensor& gates, Stream stream);
 
 // dy and dh_n are undefined for zero; dy has unit stride in its last dimension. Written are dh0 (D, B, H), `grads`, one
 // of each direction, and dx (N, I); the last two are in the dtype of the sums, and undefined where not needed.
 const char* gru_cluster_bwd(const ClusterKernel& kernel, const Sequence& s, const at::Tensor& x, const at::Tensor& h0,
-                            at::TensorList weights, const at::Tensor& dy, const at::Tensor& dh_n, const at::Tensor& y,
-                            const at::Tensor& gates, const at::Tensor& dh0, std::vector<DirectionGrads>& grads,
-                            const at::Tensor& dx, Stream stream);
+                            at::TensorList weights, const LayerMasks& masks, const at::Tensor& dy,
+                            const at::Tensor& dh_n, const at::Tensor& y, const at::Tensor& gates, const at::Tensor& dh0,
+                            std::vector<DirectionGrads>& grads, const at::Tensor& dx, Stream stream);
 
 }  // namespace gru_ext

@@ -125,10 +125,12 @@ template <typename Run>
 auto run_by_choice(Pass pass, const Sequence& s, const Layer& layer, bool keeps_gates, Stream stream, const Run& run) {
   check_earlier_calls();
   const Runner<Run> runner(pass, layer, stream, run);
-  if (!layer.variant.is_plain()) check_stepwise_may_serve(pass);
-  if (s.N == 0 || !layer.variant.is_plain()) return runner.stepwise();
-  const bool packed = !s.packed_sizes.empty();
-  return runner.by_choice({pass, layer.x.scalar_type(), s.T, s.B, s.H, s.D, packed, keeps_gates, is_capturing(stream)});
+  const bool other = !layer.variant.reset_after || layer.variant.layer_norm > 0;
+  if (other) check_stepwise_may_serve(pass);
+  if (s.N == 0 || other) return runner.stepwise();
+  const bool packed = !s.packed_sizes.empty(), masked = layer.variant.has_masks();
+  return runner.by_choice(
+      {pass, layer.x.scalar_type(), s.T, s.B, s.H, s.D, packed, masked, keeps_gates, is_capturing(stream)});
 }
 
 }  // namespace

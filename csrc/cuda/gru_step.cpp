@@ -23,29 +23,6 @@ constexpr int64_t kFwdChunkBytes = int64_t{32} << 20;
 constexpr int64_t kBwdChunkBytes = int64_t{128} << 20;
 #endif
 
-// The masks of all steps.
-template <typename acc_t>
-DirectionMasks<acc_t> masks_of(const StepDirection& direction) {
-  const auto data = [](const Tensor& mask) { return mask.defined() ? mask.const_data_ptr<bool>() : nullptr; };
-  DirectionMasks<acc_t> masks;
-  masks.zoneout = data(direction.zoneout_mask);
-  masks.candidate = data(direction.candidate_mask);
-  masks.recurrent = data(direction.recurrent_mask);
-  masks.kept = static_cast<acc_t>(direction.zoneout);
-  masks.candidate_scale = static_cast<acc_t>(1 / (1 - direction.candidate_dropout));
-  masks.recurrent_scale = static_cast<acc_t>(1 / (1 - direction.recurrent_dropout));
-  masks.any = masks.zoneout != nullptr || masks.candidate != nullptr || masks.recurrent != nullptr || masks.kept != 0;
-  return masks;
-}
-
-// Those of the step whose first row is `row`.
-template <typename acc_t>
-DirectionMasks<acc_t> masks_of_step(DirectionMasks<acc_t> masks, int64_t row, int64_t H) {
-  if (masks.zoneout != nullptr) masks.zoneout += row * H;
-  if (masks.candidate != nullptr) masks.candidate += row * H;
-  return masks;
-}
-
 // What a row takes in a backward that computes the gates again: the gates and their gradients, with layer normalisation
 // of the cell and of the products, the state before, and what a forward has of a row.
 template <typename at_t>

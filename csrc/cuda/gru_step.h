@@ -6,6 +6,7 @@
 
 #include "../check.h"
 #include "../chunks.h"
+#include "../masks.h"
 #include "launchers.h"
 #include "products.h"
 
@@ -24,6 +25,29 @@ struct StepDirection {
   int layer_norm;               // normalisations of each product
   at::Tensor gain_ih, gain_hh;  // (3H), contiguous; undefined without them
 };
+
+// The masks of all steps.
+template <typename acc_t>
+DirectionMasks<acc_t> masks_of(const StepDirection& direction) {
+  const auto data = [](const at::Tensor& mask) { return mask.defined() ? mask.const_data_ptr<bool>() : nullptr; };
+  DirectionMasks<acc_t> masks;
+  masks.zoneout = data(direction.zoneout_mask);
+  masks.candidate = data(direction.candidate_mask);
+  masks.recurrent = data(direction.recurrent_mask);
+  masks.kept = static_cast<acc_t>(direction.zoneout);
+  masks.candidate_scale = static_cast<acc_t>(1 / (1 - direction.candidate_dropout));
+  masks.recurrent_scale = static_cast<acc_t>(1 / (1 - direction.recurrent_dropout));
+  masks.any = masks.zoneout != nullptr || masks.candidate != nullptr || masks.recurrent != nullptr || masks.kept != 0;
+  return masks;
+}
+
+// Those of the steps from the one whose first row is `row`.
+template <typename acc_t>
+DirectionMasks<acc_t> masks_of_step(DirectionMasks<acc_t> masks, int64_t row, int64_t H) {
+  if (masks.zoneout != nullptr) masks.zoneout += row * H;
+  if (masks.candidate != nullptr) masks.candidate += row * H;
+  return masks;
+}
 
 // `y` is the direction's H columns of y or, where it is not saved, undefined; `gates` its part of the gates, see
 // ../gru.h, or undefined, `h` (B, H) the state, in the dtype of the sums: overwritten step by step, at the end each

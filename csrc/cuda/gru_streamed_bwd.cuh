@@ -11,6 +11,7 @@
 // 2 and 3 are for the rows of a pass, pass after pass. After the last step they give dL/dh0.
 #pragma once
 
+#include "cell_masks.cuh"
 #include "gru_bwd_pair.cuh"
 #include "gru_streamed.cuh"
 
@@ -22,7 +23,8 @@ template <typename Name, int Units, int Rows, int Slices, int Parts, int Registe
 using GruStreamedBwdTraits =
     StreamedTraits<Name, Units, Units, /*Gates=*/3, Rows, Slices, Parts, RegisterSlabs, WeightStages, OperandStages>;
 
-template <typename Traits>
+// kMasks: whether there may be any.
+template <typename Traits, bool kMasks>
 GRU_KERNEL(Traits::kThreads, 1)
 gru_streamed_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
   using T = typename Traits::T;
@@ -56,6 +58,18 @@ gru_streamed_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
     own[pass].begin(p, work, kRows, works ? pass * kPassRows + row_of_pass : kRows, unit);
   }
 
+  const DirectionMasks<float>& masks = p.masks[work.direction];
+  const auto load_factor = [&](float (&factor)[2], const BwdPair<T>& own) {  // of the state in the product
+    factor[0] = factor[1] = 1.0f;
+    if constexpr (kMasks) {
+      const int64_t place = static_cast<int64_t>(work.row0 + own.row) * H + work.unit0 + own.unit;
+      GRU_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        if (i < own.count) factor[i] = recurrent_factor(masks, place + i);
+      }
+    }
+  };
+
   bool failed = false;
   GRU_NO_UNROLL
   for (int s = 0;; ++s) {
@@ -75,8 +89,10 @@ gru_streamed_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
         failed = GRU_FAULT(no_block_barrier, block_barrier_or(failed), failed);
         if (works) {
           const Pair<float> sum = sum_of_slices<Traits>(sums, row_of_pass, unit);
-          own[pass].d[0] += sum.first;
-          own[pass].d[1] += sum.second;
+          float factor[2];
+          load_factor(factor, own[pass]);
+          own[pass].d[0] += sum.first * factor[0];
+          own[pass].d[1] += sum.second * factor[1];
         }
         if (pass + 1 < kPasses) block_barrier();
       }
@@ -91,7 +107,12 @@ gru_streamed_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
     for (int pass = 0; pass < kPasses; ++pass) {
       auto& pair = own[pass];
       GateGrads<float> grads[2] = {};
-      pair.differentiate(t, grads);
+      if constexpr (kMasks) {
+        const int64_t row = row_of_step(p.offsets, p.B, t) + work.row0 + pair.row;
+        pair.differentiate(t, grads, [&](int i) { return cell_masks(masks, row * H + work.unit0 + pair.unit + i); });
+      } else {
+        pair.differentiate(t, grads);
+      }
       if (works) {
         const Words of_gates[3] = {Words::of(grads[0].r, grads[1].r), Words::of(grads[0].z, grads[1].z),
                                    Words::of(grads[0].q, grads[1].q)};
@@ -104,7 +125,9 @@ gru_streamed_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
                           of_gates[gate].word[w]);
         }
       }
-      pair.store_step(p, work, t, dgates_of_step, h_prev_of_step, grads);
+      float factor[2];
+      load_factor(factor, pair);
+      pair.store_step(p, work, t, dgates_of_step, h_prev_of_step, grads, factor);
     }
     GRU_FAULT(no_barrier_before_flag, block_barrier(), void());
     if (thread == 0) raise_flag(flag_of_block(p.streamed, group, block), static_cast<uint32_t>(s + 1));

@@ -10,6 +10,7 @@
 // 2 and 3 are for the rows of a pass, pass after pass. Waits that take too long: as in gru_cluster_fwd.cuh.
 #pragma once
 
+#include "cell_masks.cuh"
 #include "gru_streamed.cuh"
 
 namespace gru_ext {
@@ -20,7 +21,8 @@ template <typename Name, int Units, int Rows, int Slices, int Parts, int Registe
 using GruStreamedFwdTraits = StreamedTraits<Name, Units, 3 * Units, /*Gates=*/1, Rows, Slices, Parts, RegisterSlabs,
                                             WeightStages, OperandStages>;
 
-template <typename Traits>
+// kMasks: whether there may be any.
+template <typename Traits, bool kMasks>
 GRU_KERNEL(Traits::kThreads, 1)
 gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
   using T = typename Traits::T;
@@ -64,8 +66,17 @@ gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
     Pair<T> a_x[3];  // of the step to come
   } own[kPasses];
 
+  const DirectionMasks<float>& masks = p.masks[direction];
   const auto store_operand = [&](const float (&h)[2], int pass, int s) {
-    const Words words = Words::of(h[0], h[1]);
+    float factor[2] = {1.0f, 1.0f};
+    if constexpr (kMasks) {
+      GRU_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        const bool exists = own[pass].steps > 0 && i < units;
+        if (exists) factor[i] = recurrent_factor(masks, static_cast<int64_t>(row_of(pass)) * H + unit + i);
+      }
+    }
+    const Words words = Words::of(h[0] * factor[0], h[1] * factor[1]);
     const int word = unit / kValuesPerWord<T>, slab = word / Traits::kSlabWords;
     GRU_UNROLL
     for (int w = 0; w < Words::count; ++w) {
@@ -126,12 +137,22 @@ gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
                           z = sum_of_slices<Traits>(sums, row_of_pass, kUnits + pair),
                           q = sum_of_slices<Traits>(sums, row_of_pass, 2 * kUnits + pair);
         const Pair<T>(&a_x)[3] = of_pass.a_x;
-        of_pass.h[0] =
-            cell_fwd<Math>(to_acc(a_x[0].first) + bias[0][0] + r.first, to_acc(a_x[1].first) + bias[1][0] + z.first,
-                           to_acc(a_x[2].first), bias[2][0] + q.first, of_pass.h[0], gates[0]);
-        const float second =
-            cell_fwd<Math>(to_acc(a_x[0].second) + bias[0][1] + r.second, to_acc(a_x[1].second) + bias[1][1] + z.second,
-                           to_acc(a_x[2].second), bias[2][1] + q.second, of_pass.h[1], gates[1]);
+        const float a[2][4] = {
+            {to_acc(a_x[0].first) + bias[0][0] + r.first, to_acc(a_x[1].first) + bias[1][0] + z.first,
+             to_acc(a_x[2].first), bias[2][0] + q.first},
+            {to_acc(a_x[0].second) + bias[0][1] + r.second, to_acc(a_x[1].second) + bias[1][1] + z.second,
+             to_acc(a_x[2].second), bias[2][1] + q.second}};
+        const auto next = [&](int i) {
+          if constexpr (kMasks) {
+            const int64_t place = (row_of_step(p.offsets, p.B, t) + row_of(pass)) * H + unit + i;
+            const CellMasks<float> cell = i < count ? cell_masks(masks, place) : CellMasks<float>{0.0f, 1.0f};
+            return cell_fwd<Math>(a[i][0], a[i][1], a[i][2], a[i][3], of_pass.h[i], gates[i], cell);
+          } else {
+            return cell_fwd<Math>(a[i][0], a[i][1], a[i][2], a[i][3], of_pass.h[i], gates[i]);
+          }
+        };
+        of_pass.h[0] = next(0);
+        const float second = next(1);
         if (count == 2) of_pass.h[1] = second;
       }
       // Beyond H, h' is zero, beyond a sequence's end what it was there.

@@ -75,22 +75,24 @@ const char* launch_streamed(void (*kernel)(Parameters), const Parameters& p, Str
   return nullptr;
 }
 
-template <typename Traits, typename Parameters, void (*kernel)(Parameters)>
+template <typename Traits, typename Parameters, void (*kernel)(Parameters), bool kMasks>
 GruClusterKernel<Parameters> gru_streamed_entry() {
   return {{/*ieee=*/false, /*hidden=*/std::numeric_limits<int>::max(), /*blocks=*/0, Traits::kRows,
            /*overflow_bytes=*/0, /*packet_bytes=*/0, [] { return resident_blocks<Traits>((const void*)kernel); },
-           Traits::kUnits, [](int H) { return device::streamed_shape<Traits>(H, most_shared_bytes()); }},
+           Traits::kUnits, [](int H) { return device::streamed_shape<Traits>(H, most_shared_bytes()); }, kMasks},
           [](const Parameters& p, Stream stream) { return launch_streamed<Traits>(kernel, p, stream); }};
 }
 
-template <typename Traits>
+template <typename Traits, bool kMasks>
 GruClusterKernel<GruClusterFwdParams<typename Traits::T>> gru_streamed_fwd_entry() {
-  return gru_streamed_entry<Traits, GruClusterFwdParams<typename Traits::T>, device::gru_streamed_fwd_kernel<Traits>>();
+  using Parameters = GruClusterFwdParams<typename Traits::T>;
+  return gru_streamed_entry<Traits, Parameters, device::gru_streamed_fwd_kernel<Traits, kMasks>, kMasks>();
 }
 
-template <typename Traits>
+template <typename Traits, bool kMasks>
 GruClusterKernel<GruClusterBwdParams<typename Traits::T>> gru_streamed_bwd_entry() {
-  return gru_streamed_entry<Traits, GruClusterBwdParams<typename Traits::T>, device::gru_streamed_bwd_kernel<Traits>>();
+  using Parameters = GruClusterBwdParams<typename Traits::T>;
+  return gru_streamed_entry<Traits, Parameters, device::gru_streamed_bwd_kernel<Traits, kMasks>, kMasks>();
 }
 
 }  // namespace gru_ext

@@ -48,6 +48,10 @@ Tensor sequences_of(const Tensor& states, const Sequence& part) {
   return states.defined() ? states.narrow(1, 0, part.B).contiguous() : states;
 }
 
+LayerMasks masks_of_window(const LayerMasks& masks, const Chunk& window, int64_t H) {
+  return {{masks_of_step(masks.of[0], window.offset, H), masks_of_step(masks.of[1], window.offset, H)}};
+}
+
 // The state (D, B, H) before a window.
 Tensor state_before(const Sequence& s, const Chunk& window, const Tensor& y, const Tensor& h0) {
   if (window.t_begin == 0) return h0;
@@ -76,15 +80,17 @@ void add_grads(std::vector<DirectionGrads>& sums, const std::vector<DirectionGra
 }  // namespace
 
 const char* gru_windows_fwd(const ClusterKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
-                            TensorList weights, const Tensor& y, const Tensor& h_n, Stream stream) {
+                            TensorList weights, const LayerMasks& masks, const Tensor& y, const Tensor& h_n,
+                            Stream stream) {
   const auto windows = windows_of(s, 3 * s.H * x.element_size());
-  if (windows.size() == 1) return gru_cluster_fwd(kernel, s, x, h0, weights, y, h_n, /*gates=*/Tensor(), stream);
+  if (windows.size() == 1) return gru_cluster_fwd(kernel, s, x, h0, weights, masks, y, h_n, /*gates=*/Tensor(), stream);
   Tensor state = h0;
   for (const Chunk& window : windows) {
     const Sequence part = sequence_of(s, window);
     const Tensor last = at::empty({s.D, part.B, s.H}, x.options());
-    const char* const error = gru_cluster_fwd(kernel, part, steps_of(x, window), sequences_of(state, part), weights,
-                                              steps_of(y, window), last, /*gates=*/Tensor(), stream);
+    const char* const error =
+        gru_cluster_fwd(kernel, part, steps_of(x, window), sequences_of(state, part), weights,
+                        masks_of_window(masks, window, s.H), steps_of(y, window), last, /*gates=*/Tensor(), stream);
     if (error != nullptr) return error;
     h_n.narrow(1, 0, part.B).copy_(last);
     state = last;
@@ -93,9 +99,9 @@ const char* gru_windows_fwd(const ClusterKernel& kernel, const Sequence& s, cons
 }
 
 const char* gru_windows_bwd(const ClusterKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
-                            TensorList weights, const std::vector<StepDirection>& directions, const Tensor& dy,
-                            const Tensor& dh_n, const Tensor& y, const Tensor& dh0, std::vector<DirectionGrads>& grads,
-                            const Tensor& dx, Stream stream) {
+                            TensorList weights, const LayerMasks& masks, const std::vector<StepDirection>& directions,
+                            const Tensor& dy, const Tensor& dh_n, const Tensor& y, const Tensor& dh0,
+                            std::vector<DirectionGrads>& grads, const Tensor& dx, Stream stream) {
   const bool need_dweights = grads[0].weight_ih.defined();
   const auto acc_options = x.options().dtype(acc_dtype_of(x.scalar_type()));
   // Gates and their gradients, the states before, what the stepwise forward has of a row, and dx.
@@ -116,9 +122,10 @@ const char* gru_windows_bwd(const ClusterKernel& kernel, const Sequence& s, cons
     for (size_t d = 0; d < grads.size() && need_dweights; ++d) {
       of_window[d] = i == 0 ? grads[d] : empty_like(grads[d]);
     }
-    const char* const error = gru_cluster_bwd(
-        kernel, part, steps_of(x, window), sequences_of(state_before(s, window, y, h0), part), weights,
-        steps_of(dy, window), sequences_of(dh0, part), steps_of(y, window), gates, dh, of_window, part_of_dx, stream);
+    const char* const error =
+        gru_cluster_bwd(kernel, part, steps_of(x, window), sequences_of(state_before(s, window, y, h0), part), weights,
+                        masks_of_window(masks, window, s.H), steps_of(dy, window), sequences_of(dh0, part),
+                        steps_of(y, window), gates, dh, of_window, part_of_dx, stream);
     if (error != nullptr) return error;
     dh0.narrow(1, 0, part.B).copy_(dh);
     if (dx.defined()) dx.narrow(0, window.offset, window.rows).copy_(part_of_dx);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../check.h"
+#include "gru_cluster.h"
 #include "gru_step.h"
 #include "launchers.h"
 #include "products.h"
@@ -18,12 +19,14 @@ namespace gru_ext {
 
 // As gru_cluster_fwd.
 const char* gru_windows_fwd(const ClusterKernel& kernel, const Sequence& s, const at::Tensor& x, const at::Tensor& h0,
-                            at::TensorList weights, const at::Tensor& y, const at::Tensor& h_n, Stream stream);
+                            at::TensorList weights, const LayerMasks& masks, const at::Tensor& y, const at::Tensor& h_n,
+                            Stream stream);
 
 // As gru_cluster_bwd, with the gates computed again by the stepwise kernels of `directions`; dx is in the dtype of x.
 const char* gru_windows_bwd(const ClusterKernel& kernel, const Sequence& s, const at::Tensor& x, const at::Tensor& h0,
-                            at::TensorList weights, const std::vector<StepDirection>& directions, const at::Tensor& dy,
-                            const at::Tensor& dh_n, const at::Tensor& y, const at::Tensor& dh0,
-                            std::vector<DirectionGrads>& grads, const at::Tensor& dx, Stream stream);
+                            at::TensorList weights, const LayerMasks& masks,
+                            const std::vector<StepDirection>& directions, const at::Tensor& dy, const at::Tensor& dh_n,
+                            const at::Tensor& y, const at::Tensor& dh0, std::vector<DirectionGrads>& grads,
+                            const at::Tensor& dx, Stream stream);
 
 }  // namespace gru_ext

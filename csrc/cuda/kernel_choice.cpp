@@ -153,7 +153,7 @@ double seconds_without_one_step(const KernelQuery& query) {
 }
 
 bool one_step_can_serve(const KernelQuery& query) {
-  return query.pass == Pass::forward && query.T == 1 && query.B <= kOneStepMostRows;
+  return query.pass == Pass::forward && query.T == 1 && query.B <= kOneStepMostRows && !query.masked;
 }
 
 // ---- The choice
@@ -161,13 +161,15 @@ bool one_step_can_serve(const KernelQuery& query) {
 // Those that can serve a call, the fastest first; `why_not` tells why there are none.
 std::vector<Candidate> candidates(const KernelQuery& query, std::string& why_not) {
   std::vector<const ClusterKernel*> all = all_kernels(query.pass, query.dtype);
+  const bool is_ieee = query.dtype == at::kFloat && !rnn_allows_tf32();
+  const auto is_for_others = [&](const ClusterKernel* kernel) {
+    return (is_ieee && !kernel->ieee) || kernel->masks != query.masked;
+  };
+  all.erase(std::remove_if(all.begin(), all.end(), is_for_others), all.end());
   if (all.empty()) {
-    why_not = "the cluster kernels have no float64";
+    why_not = query.dtype == at::kDouble ? "the cluster kernels have no float64"
+                                         : "the cluster kernels have no zoneout and dropouts in IEEE float32";
     return {};
-  }
-  if (!rnn_allows_tf32()) {
-    const auto needs_tf32 = [&](const ClusterKernel* kernel) { return query.dtype == at::kFloat && !kernel->ieee; };
-    all.erase(std::remove_if(all.begin(), all.end(), needs_tf32), all.end());
   }
   if (query.packed && query.capturing) {
     why_not = "a CUDA graph is captured, and the cluster kernels' copy of the lengths of a packed batch cannot be";
@@ -231,6 +233,7 @@ std::string kind_of(const KernelQuery& query) {
   if (query.dtype == at::kFloat && rnn_allows_tf32()) kind << (products_allow_tf32() ? " tf32" : " tf32 of R h");
   kind << " T<=" << steps << " B<=" << rows << " H=" << query.H << " D=" << query.D;
   if (query.packed) kind << " packed";
+  if (query.masked) kind << " masked";
   if (!query.keeps_gates) kind << " without gates";
   return kind.str();
 }
@@ -283,7 +286,8 @@ KernelChoice choose_kernels(const KernelQuery& query) {
   const bool one_step = one_step_can_serve(query), measures = asked == "auto" && autotunes();
   if (asked == "one_step") {
     TORCH_CHECK(one_step, "gru: gru_ext.use_cuda_kernels asks for one_step, which serves calls with T = 1 and B up to ",
-                kOneStepMostRows, ", and none with T = ", query.T, ", B = ", query.B);
+                kOneStepMostRows, ", and none with T = ", query.T, ", B = ", query.B,
+                query.masked ? " with zoneout or dropouts" : "");
     choice.one_step = true;
     return choice;
   }
@@ -330,11 +334,11 @@ void check_stepwise_may_serve(Pass pass) {
   const std::lock_guard<std::mutex> lock(mutex);
   const std::string& asked = pass == Pass::forward ? forced_forward : forced_backward;
   TORCH_CHECK(asked == "auto" || asked == "stepwise", "gru: gru_ext.use_cuda_kernels asks for ", asked,
-              ", but zoneout, dropouts, layer_norm and reset_after=False are computed by the stepwise kernels alone");
+              ", but layer_norm and reset_after=False are computed by the stepwise kernels alone");
 }
 
 std::string name_of(const ClusterKernel& kernel) {
-  if (kernel.shape) return words("streamed_U%d_rows%d", kernel.units, kernel.rows);
+  if (kernel.shape) return words("streamed_U%d_rows%d%s", kernel.units, kernel.rows, kernel.masks ? "_masked" : "");
   return words("%s_H%d_C%d_rows%d%s", kernel.packet_bytes > 0 ? "group" : "cluster", kernel.hidden, kernel.blocks,
                kernel.rows, kernel.ieee ? "_ieee" : "");
 }
@@ -378,7 +382,8 @@ void check_earlier_calls() {
 }
 
 std::tuple<std::string, std::string> cuda_kernel(at::ScalarType dtype, int64_t T, int64_t B, int64_t H,
-                                                 bool bidirectional, bool packed, bool keeps_gates, bool backward) {
+                                                 bool bidirectional, bool packed, bool keeps_gates, bool backward,
+                                                 bool masked) {
   const KernelQuery query{backward ? Pass::backward : Pass::forward,
                           dtype,
                           T,
@@ -386,6 +391,7 @@ std::tuple<std::string, std::string> cuda_kernel(at::ScalarType dtype, int64_t T
                           H,
                           bidirectional ? 2 : 1,
                           packed,
+                          masked,
                           keeps_gates,
                           /*capturing=*/false};
   const KernelChoice choice = choose_kernels(query);

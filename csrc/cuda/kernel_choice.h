@@ -20,6 +20,7 @@ struct KernelQuery {
   at::ScalarType dtype;
   int64_t T, B, H, D;
   bool packed;
+  bool masked;       // whether the layer has masks, and is plain otherwise
   bool keeps_gates;  // forward: whether it saves them; backward: whether they were saved
   bool capturing;    // whether the launches are recorded into a CUDA graph
 };
@@ -47,7 +48,8 @@ struct KernelChoice {
 // otherwise.
 KernelChoice choose_kernels(const KernelQuery& query);
 
-// Throws if use_cuda_kernels asks for others, where only the stepwise kernels compute what a call is for: variants.
+// Throws if use_cuda_kernels asks for others, where only the stepwise kernels compute what a call is for: layer_norm,
+// and the reset gate before the product.
 void check_stepwise_may_serve(Pass pass);
 
 std::string name_of(const ClusterKernel& kernel);
@@ -66,7 +68,8 @@ void check_earlier_calls();
 // The operators of gru_ext/kernel_choice.py: `cuda_kernel` returns name and reason, `cuda_kernel_names` those of all
 // cluster kernels, `use_cuda_kernels` what it was told before.
 std::tuple<std::string, std::string> cuda_kernel(at::ScalarType dtype, int64_t T, int64_t B, int64_t H,
-                                                 bool bidirectional, bool packed, bool keeps_gates, bool backward);
+                                                 bool bidirectional, bool packed, bool keeps_gates, bool backward,
+                                                 bool masked);
 std::vector<std::string> cuda_kernel_names(at::ScalarType dtype, bool backward);
 std::tuple<std::string, std::string> use_cuda_kernels(std::string forward, std::string backward);
 

@@ -58,6 +58,7 @@ struct ClusterKernel {
   int (*resident)();   // how many clusters, or blocks of a streamed kernel, the current device runs at a time
   int units = 0;       // of a block of a streamed kernel; 0 for the others
   StreamedShape (*shape)(int H) = nullptr;  // of a streamed kernel, on the current device
+  bool masks = false;                       // whether it is for layers with masks, and for no others
 };
 
 template <typename Parameters>

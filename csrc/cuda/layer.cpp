@@ -45,6 +45,21 @@ StepDirection direction_of(const Sequence& s, const Layer& layer, int64_t d) {
   return direction;
 }
 
+// Their tensors are those of `directions`.
+LayerMasks masks_of_layer(const Layer& layer, const std::vector<StepDirection>& directions) {
+  LayerMasks masks;
+  for (size_t d = 0; d < directions.size() && layer.variant.has_masks(); ++d) {
+    masks.of[d] = masks_of<float>(directions[d]);
+  }
+  return masks;
+}
+
+std::vector<StepDirection> directions_of(const Sequence& s, const Layer& layer) {
+  std::vector<StepDirection> directions;
+  for (int64_t d = 0; d < s.D; ++d) directions.push_back(direction_of(s, layer, d));
+  return directions;
+}
+
 // The state, or its gradient, to be overwritten: (D, B, H) in the dtype of the sums, zero where there is none.
 Tensor new_state(const Sequence& s, const std::optional<Tensor>& given, const at::TensorOptions& options) {
   return given.has_value() ? given->to(options, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous)
@@ -71,8 +86,10 @@ std::optional<FwdResult> layer_fwd(const ClusterKernel* kernel, const Sequence& 
   if (kernel != nullptr) {
     const Tensor h_n = at::empty({s.D, s.B, s.H}, options);
     const Tensor h0 = contiguous_or_undefined(layer.hx);
-    error = save_gates ? gru_cluster_fwd(*kernel, s, x, h0, layer.weights, y, h_n, gates, stream)
-                       : gru_windows_fwd(*kernel, s, x, h0, layer.weights, y, h_n, stream);
+    const auto directions = layer.variant.has_masks() ? directions_of(s, layer) : std::vector<StepDirection>();
+    const LayerMasks masks = masks_of_layer(layer, directions);
+    error = save_gates ? gru_cluster_fwd(*kernel, s, x, h0, layer.weights, masks, y, h_n, gates, stream)
+                       : gru_windows_fwd(*kernel, s, x, h0, layer.weights, masks, y, h_n, stream);
     if (error != nullptr) return std::nullopt;
     return FwdResult{save_y ? y : none(), h_n, gates};
   }
@@ -108,13 +125,15 @@ std::optional<BwdResult> layer_bwd(const ClusterKernel* kernel, const Sequence& 
   if (kernel != nullptr) {
     dh = at::empty({s.D, s.B, s.H}, x.options());
     const Tensor last = contiguous_or_undefined(dh_n);
+    const bool has_masks = layer.variant.has_masks();
+    const auto directions = in_windows || has_masks ? directions_of(s, layer) : std::vector<StepDirection>();
+    const LayerMasks masks = masks_of_layer(layer, directions);
     if (in_windows) {
-      std::vector<StepDirection> directions;
-      for (int64_t d = 0; d < s.D; ++d) directions.push_back(direction_of(s, layer, d));
-      error =
-          gru_windows_bwd(*kernel, s, x, h0, layer.weights, directions, unit_stride_dy, last, y, dh, grads, dx, stream);
+      error = gru_windows_bwd(*kernel, s, x, h0, layer.weights, masks, directions, unit_stride_dy, last, y, dh, grads,
+                              dx, stream);
     } else {
-      error = gru_cluster_bwd(*kernel, s, x, h0, layer.weights, unit_stride_dy, last, y, gates, dh, grads, dx, stream);
+      error = gru_cluster_bwd(*kernel, s, x, h0, layer.weights, masks, unit_stride_dy, last, y, gates, dh, grads, dx,
+                              stream);
     }
     if (error != nullptr) return std::nullopt;
   } else {

@@ -69,7 +69,15 @@ std::string self_test(const ClusterKernel& kernel, Pass pass, at::ScalarType dty
     }
   }
   const std::optional<Tensor> no_batch_sizes;
-  const Layer layer{x, hx, weights, no_batch_sizes, /*bidirectional=*/true, {}};
+  Variant variant;
+  if (kernel.masks) {
+    const auto mask = [&](at::IntArrayRef shape) { return tensor(shape, 1).gt(-0.5); };
+    variant.zoneout_mask = mask({D, T * B, H});
+    variant.candidate_mask = mask({D, T * B, H});
+    variant.recurrent_mask = mask({D, B, H});
+    variant.zoneout = variant.candidate_dropout = variant.recurrent_dropout = 0.25;
+  }
+  const Layer layer{x, hx, weights, no_batch_sizes, /*bidirectional=*/true, variant};
   const Sequence s = check_fwd(layer);
 
   const char* error = nullptr;

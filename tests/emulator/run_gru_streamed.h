@@ -33,23 +33,23 @@ void run_streamed(const char* name, Parameters p, const Kernel& kernel) {
 template <typename Traits>
 void run_streamed_fwd() {
   run_streamed<Traits>("gru_streamed_fwd", fwd_parameters<typename Traits::T>(),
-                       [](const auto& p) { device::gru_streamed_fwd_kernel<Traits>(p); });
+                       [](const auto& p) { device::gru_streamed_fwd_kernel<Traits, false>(p); });
 }
 
 template <typename Traits>
 void run_streamed_bwd() {
   run_streamed<Traits>("gru_streamed_bwd", bwd_parameters<typename Traits::T>(),
-                       [](const auto& p) { device::gru_streamed_bwd_kernel<Traits>(p); });
+                       [](const auto& p) { device::gru_streamed_bwd_kernel<Traits, false>(p); });
 }
 
 #define GRU_STREAMED_FWD(T, units, rows, slices, parts, slabs, weight_stages, operand_stages) \
-  const Kernel streamed_fwd_##T##_##units##_##rows(                                \
-      "gru_streamed_fwd_" #T "_U" #units "_rows" #rows,                          \
+  const Kernel streamed_fwd_##T##_##units##_##rows(                                           \
+      "gru_streamed_fwd_" #T "_U" #units "_rows" #rows,                                       \
       run_streamed_fwd<                                                                       \
           device::GruStreamedFwdTraits<T, units, rows, slices, parts, slabs, weight_stages, operand_stages>>);
 #define GRU_STREAMED_BWD(T, units, rows, slices, parts, slabs, weight_stages, operand_stages) \
-  const Kernel streamed_bwd_##T##_##units##_##rows(                                \
-      "gru_streamed_bwd_" #T "_U" #units "_rows" #rows,                          \
+  const Kernel streamed_bwd_##T##_##units##_##rows(                                           \
+      "gru_streamed_bwd_" #T "_U" #units "_rows" #rows,                                       \
       run_streamed_bwd<                                                                       \
           device::GruStreamedBwdTraits<T, units, rows, slices, parts, slabs, weight_stages, operand_stages>>);
 }  // namespace

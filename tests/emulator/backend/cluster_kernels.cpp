@@ -40,6 +40,11 @@ void name_values(const char* name, const T* p, int64_t count, bool writable) {
 
 template <typename Parameters>
 void name_common(const Parameters& p) {
+  for (int d = 0; d < p.D; ++d) {
+    name_values("zoneout mask", p.masks[d].zoneout, p.N * p.H, false);
+    name_values("candidate mask", p.masks[d].candidate, p.N * p.H, false);
+    name_values("recurrent mask", p.masks[d].recurrent, int64_t{p.B} * p.H, false);
+  }
   name_values("lengths", p.lengths, p.B, false);
   name_values("offsets", p.offsets, p.T, false);
   name_values("error", p.error, 1, true);
@@ -187,21 +192,21 @@ const char* run_streamed(const char* name, const Parameters& p, typename Traits:
   return nullptr;
 }
 
-template <typename Traits>
+template <typename Traits, bool kMasks>
 const char* run_streamed_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream) {
   using Parameters = GruClusterFwdParams<typename Traits::T>;
   return run_streamed<Traits>("gru_streamed_fwd_kernel", p, p.h_n, name_fwd<Parameters>,
-                              device::gru_streamed_fwd_kernel<Traits>);
+                              device::gru_streamed_fwd_kernel<Traits, kMasks>);
 }
 
-template <typename Traits>
+template <typename Traits, bool kMasks>
 const char* run_streamed_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stream) {
   using Parameters = GruClusterBwdParams<typename Traits::T>;
   return run_streamed<Traits>("gru_streamed_bwd_kernel", p, p.dh0, name_bwd<Traits, Parameters>,
-                              device::gru_streamed_bwd_kernel<Traits>);
+                              device::gru_streamed_bwd_kernel<Traits, kMasks>);
 }
 
-template <typename Traits>
+template <typename Traits, bool kMasks>
 ClusterKernel streamed_entry() {
   return {/*ieee=*/false,
           /*hidden=*/std::numeric_limits<int>::max(),
@@ -211,15 +216,16 @@ ClusterKernel streamed_entry() {
           /*packet_bytes=*/0,
           [] { return emulator::device.multiprocessors; },
           Traits::kUnits,
-          shape_of_group<Traits>};
+          shape_of_group<Traits>,
+          kMasks};
 }
-template <typename Traits>
+template <typename Traits, bool kMasks>
 GruClusterKernel<GruClusterFwdParams<typename Traits::T>> streamed_fwd_entry() {
-  return {streamed_entry<Traits>(), run_streamed_fwd<Traits>};
+  return {streamed_entry<Traits, kMasks>(), run_streamed_fwd<Traits, kMasks>};
 }
-template <typename Traits>
+template <typename Traits, bool kMasks>
 GruClusterKernel<GruClusterBwdParams<typename Traits::T>> streamed_bwd_entry() {
-  return {streamed_entry<Traits>(), run_streamed_bwd<Traits>};
+  return {streamed_entry<Traits, kMasks>(), run_streamed_bwd<Traits, kMasks>};
 }
 
 template <typename Traits>
@@ -270,8 +276,12 @@ GruClusterKernel<GruClusterBwdParams<typename Traits::T>> group_bwd_entry() {
   bwd_entry<device::GruClusterBwdTraits<T, 64, 4, 16, 2, 6>>(), \
       group_bwd_entry<device::GruGroupBwdTraits<T, 128, 4, 16, 4, 4>>()
 
-#define GRU_STREAMED_FWD(T) streamed_fwd_entry<device::GruStreamedFwdTraits<T, 32, 16, 2, 2, 1, 3, 3>>()
-#define GRU_STREAMED_BWD(T) streamed_bwd_entry<device::GruStreamedBwdTraits<T, 32, 16, 2, 2, 1, 3, 3>>()
+#define GRU_STREAMED_FWD(T)                                                            \
+  streamed_fwd_entry<device::GruStreamedFwdTraits<T, 32, 16, 2, 2, 1, 3, 3>, false>(), \
+      streamed_fwd_entry<device::GruStreamedFwdTraits<T, 32, 16, 2, 2, 1, 3, 3>, true>()
+#define GRU_STREAMED_BWD(T)                                                            \
+  streamed_bwd_entry<device::GruStreamedBwdTraits<T, 32, 16, 2, 2, 1, 3, 3>, false>(), \
+      streamed_bwd_entry<device::GruStreamedBwdTraits<T, 32, 16, 2, 2, 1, 3, 3>, true>()
 
 GRU_KERNELS(bfloat16, gru_cluster_fwd_kernels, GruClusterFwdParams, GRU_FWD_16BIT)
 GRU_KERNELS(bfloat16, gru_cluster_bwd_kernels, GruClusterBwdParams, GRU_BWD_16BIT)
