@@ -87,9 +87,9 @@ class StreamedConfig:
         groups = directions * -(-batch // self.rows)
         fragments = 2 * self.units * 3 // gates // 16
         return {
-            "flags": torch.zeros(groups, blocks, 8, dtype=torch.int32),
+            "flags": torch.zeros(groups, blocks, dtype=torch.int32),
             "operand": torch.zeros(groups, 2, slabs, self.rows // 8, 32, 4, dtype=torch.int32),
-            "weights": torch.full((groups, blocks, slabs + 15, fragments, 32, 4), -1, dtype=torch.int32),
+            "weights": torch.full((directions, blocks, slabs + 15, fragments, 32, 4), -1, dtype=torch.int32),
         }
 
     def __str__(self) -> str:

@@ -41,7 +41,7 @@ void print_streamed(Pass pass, const char* operand) {
     if (shape.blocks > kMultiprocessors) continue;
     const ClusterKernel kernel{false, H, 0, Traits::kRows, 0, 0, nullptr, Traits::kUnits, nullptr};
     std::printf(" %d %lld %.9f", H, static_cast<long long>(shape.weight_bytes),
-                1e6 * streamed_step_cycles(kernel, shape, H, pass, is_float) / kAssumedClockRate);
+                1e6 * streamed_step_seconds(kernel, shape, H, pass, is_float, /*directions=*/1, kAssumedClockRate));
   }
   std::printf("\n");
 }
@@ -71,16 +71,16 @@ int main() {
     const char* const name = "bfloat16";
     GRU_CLUSTER_FWD_16BIT(CLUSTER_FWD)
     GRU_GROUP_FWD_16BIT(GROUP_FWD)
-    GRU_CLUSTER_BWD_16BIT(CLUSTER_BWD) GRU_GROUP_BWD_16BIT(GROUP_BWD) GRU_STREAMED_FWD_16BIT(STREAMED_FWD)
-        GRU_STREAMED_BWD_16BIT(STREAMED_BWD)
+    GRU_CLUSTER_BWD_16BIT(CLUSTER_BWD)
+    GRU_GROUP_BWD_16BIT(GROUP_BWD) GRU_STREAMED_FWD_16BIT(STREAMED_FWD) GRU_STREAMED_BWD_16BIT(STREAMED_BWD)
   }
   {
     using Name = float;
     const char* const name = "float";
     GRU_CLUSTER_FWD_TF32(CLUSTER_FWD)
     GRU_GROUP_FWD_TF32(GROUP_FWD)
-    GRU_CLUSTER_BWD_TF32(CLUSTER_BWD) GRU_GROUP_BWD_TF32(GROUP_BWD) GRU_STREAMED_FWD_TF32(STREAMED_FWD)
-        GRU_STREAMED_BWD_TF32(STREAMED_BWD)
+    GRU_CLUSTER_BWD_TF32(CLUSTER_BWD)
+    GRU_GROUP_BWD_TF32(GROUP_BWD) GRU_STREAMED_FWD_TF32(STREAMED_FWD) GRU_STREAMED_BWD_TF32(STREAMED_BWD)
   }
   {
     using Name = ieee;

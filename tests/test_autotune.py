@@ -40,6 +40,7 @@ def call(size: Size = SMALL, options: Options = PLAIN, save_gates: bool = True) 
 def start(seconds: list[float], path: Path | str = "", **device: Any) -> Any:
     """A new device and an empty memory; measurements find ``seconds``."""
     ops = emulate(**device)
+    ops.emulate_shared_memory(False)  # the streamed kernel is no candidate
     ops.autotune(True, str(path))
     ops.emulate_seconds(seconds)
     return ops

@@ -272,6 +272,11 @@ def test_why_stepwise(dtype: torch.dtype, size: Size, multiprocessors: int, reas
     assert reason in why
 
 
+def test_streamed_kernels_need_shared_memory() -> None:
+    emulate().emulate_shared_memory(False)
+    assert choice(size=Size(4, 3, 2, 129)) == ("stepwise", "H = 129 needs more shared memory than this device has")
+
+
 def forbid_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     """By torch's switch for cuDNN's RNNs."""
     if hasattr(torch.backends.cudnn, "rnn"):
@@ -406,7 +411,7 @@ def test_stepwise_when_every_kernel_fails(capfd: pytest.CaptureFixture[str]) -> 
     ops = emulate(refusals=1000)
     problem = make_problem(SMALL, Options(), torch.bfloat16)
     check_accuracy(problem)
-    assert capfd.readouterr().err.count("is not used on") == 6  # three forward, three backward
+    assert capfd.readouterr().err.count("is not used on") == 8  # four forward, four backward
     name, reason = choice()
     assert name == "stepwise"
     assert "could not be launched: refused by the test" in reason

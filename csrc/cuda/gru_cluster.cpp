@@ -108,19 +108,19 @@ class ExchangeMemory {
     const auto options = at::TensorOptions(device).dtype(at::kByte);
     const int64_t groups = s.D * tiles_of(kernel, s);
     if (kernel.shape != nullptr) {
-      constexpr int64_t kFlagBytes = 32;
       const StreamedShape shape = kernel.shape(static_cast<int>(s.H));
       const int64_t at_a_time = std::min<int64_t>(groups, kernel.resident() / shape.blocks);
-      const int64_t flag_bytes = groups * shape.blocks * kFlagBytes;
-      zeros_ = at::zeros({groups * shape.operand_bytes + flag_bytes}, options);
-      weights_ = at::empty({at_a_time * shape.weight_bytes}, options);
+      const int64_t operand_bytes = at_a_time * shape.operand_bytes;
+      zeros_ = at::zeros({operand_bytes + groups * shape.blocks * static_cast<int64_t>(sizeof(uint32_t))}, options);
+      weights_ = at::empty({s.D * shape.weight_bytes}, options);
       uint8_t* const operand = zeros_.data_ptr<uint8_t>();
-      p.streamed = {shape.blocks,
-                    shape.slabs,
-                    shape.shared_slabs,
-                    reinterpret_cast<uint32_t*>(operand + groups * shape.operand_bytes),
-                    reinterpret_cast<device::u32x4*>(operand),
-                    reinterpret_cast<device::u32x4*>(weights_.data_ptr<uint8_t>())};
+      p.streamed.groups = static_cast<int>(at_a_time);
+      p.streamed.blocks = shape.blocks;
+      p.streamed.slabs = shape.slabs;
+      p.streamed.shared_slabs = shape.shared_slabs;
+      p.streamed.flags = reinterpret_cast<uint32_t*>(operand + operand_bytes);
+      p.streamed.operand = reinterpret_cast<device::u32x4*>(operand);
+      p.streamed.weights = reinterpret_cast<device::u32x4*>(weights_.data_ptr<uint8_t>());
     } else if (kernel.packet_bytes > 0) {
       zeros_ = at::zeros({groups * kernel.packet_bytes}, options);
       p.packets = reinterpret_cast<decltype(p.packets)>(zeros_.data_ptr<uint8_t>());

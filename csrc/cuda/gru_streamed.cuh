@@ -56,6 +56,13 @@ struct StreamedTraits {
   static constexpr int pass_rows(int rows) { return rows * kUnitPairs <= kThreads ? rows : pass_rows(rows / 2); }
   static constexpr int kPassRows = pass_rows(Rows);
   static constexpr int kPasses = Rows / kPassRows;
+  // The row of a pass that a thread works on; from kPassRows on for those that have none. Half a warp loads from as
+  // many rows of the sums as it takes to fill 16 pairs: with 8 in a row, from two that are 4 apart and so in other
+  // banks.
+  static GRU_DEVICE int row_of_thread(int thread) {
+    const int i = thread / kUnitPairs;
+    return kUnitPairs == 8 ? i / 8 * 8 + i % 2 * 4 + i % 8 / 2 : i;
+  }
   static constexpr int kSumPitch = RowsOfWeights + 4;  // floats between rows of the sums: writes meet every bank once
 
   static constexpr int kSumBytes = Slices * kPassRows * kSumPitch * 4;
@@ -89,21 +96,19 @@ StreamedShape streamed_shape(int H, int most_shared_bytes) {
   return shape;
 }
 
-// Words of R as `mma` takes them: of a row, the values from `column` on; of two rows, one below the other, the values
-// of a column.
+// Two neighbours along the sum, of which the first `count` exist, as a word of the operand type; or, where a word holds
+// one, the first.
 template <typename Operand, typename T>
-GRU_DEVICE uint32_t operand_word(const T* first, int64_t to_second, int count) {
-  const float a = count > 0 ? to_acc(load_global(first)) : 0.0f;
+GRU_DEVICE uint32_t operand_word(T first, T second, int count) {
   if constexpr (kValuesPerWord<T> == 1) {
-    return tf32_bits(a);
+    return tf32_bits(count > 0 ? to_acc(first) : 0.0f);
   } else {
-    return pack<Operand>(a, count > 1 ? to_acc(load_global(first + to_second)) : 0.0f);
+    return pack<Operand>(count > 0 ? to_acc(first) : 0.0f, count > 1 ? to_acc(second) : 0.0f);
   }
 }
 
-// Where the block stores a word of the operand: that for row `row` of the tile, word `word` of slab `slab`, in buffer 0
-// or
-// 1. `group`: of the call's.
+// Where the block stores the operand's word `word` of slab `slab`, of row `row` of the tile, in buffer 0 or 1. `group`:
+// of the launch's.
 template <typename Traits>
 GRU_DEVICE uint32_t* operand_word_at(const StreamedShare& share, int group, int buffer, int slab, int word, int row) {
   const int64_t column = ((static_cast<int64_t>(group) * 2 + buffer) * share.slabs + slab) * Traits::kColumns + row / 8;
@@ -111,16 +116,18 @@ GRU_DEVICE uint32_t* operand_word_at(const StreamedShare& share, int group, int 
   return reinterpret_cast<uint32_t*>(share.operand + column * kWarpSize + lane) + word / 4;
 }
 
+// `group`: of the call's.
 GRU_DEVICE uint32_t* flag_of_block(const StreamedShare& share, int group, int block) {
-  return share.flags + (static_cast<int64_t>(group) * share.blocks + block) * 8;
+  return share.flags + static_cast<int64_t>(group) * share.blocks + block;
 }
 
 // The slabs of a slice, as one of its warps has them.
 template <typename Traits>
 class Slabs {
  public:
-  // `group`: of the call's; `block`: of the group's.
-  GRU_DEVICE Slabs(const StreamedShare& share, int group, int block, int group_of_launch) : total_(share.slabs) {
+  // `group`: of the call's, with `group_of_launch` its place in the launch; `block`: of the group's.
+  GRU_DEVICE Slabs(const StreamedShare& share, int group, int group_of_launch, int direction, int block)
+      : total_(share.slabs) {
     const int warp = thread_index() / kWarpSize, lane = thread_index() % kWarpSize;
     slice_ = warp / Traits::kParts;
     part_ = warp % Traits::kParts;
@@ -135,32 +142,33 @@ class Slabs {
     places_ = reinterpret_cast<u32x4*>(shared + Traits::kWeightOffset) + warp * (Traits::kFragments * kWarpSize) + lane;
     ring_ = places_ + share.shared_slabs * kPlaceSize;
     const int most_streamed = (total_ + Traits::kSlices - 1) / Traits::kSlices - kept;  // of a slice
-    copies_ = at_offset(share.weights, (static_cast<int64_t>(group_of_launch * share.blocks + block) * Traits::kWarps +
-                                        warp) * (most_streamed * Traits::kFragments * kWarpSize) +
-                                           lane);
-    operand_ =
-        share.operand + (static_cast<int64_t>(group) * 2 * total_ + first_) * (Traits::kColumns * kWarpSize) + lane;
+    const int64_t warp_of_direction = static_cast<int64_t>(direction * share.blocks + block) * Traits::kWarps + warp;
+    copies_ = at_offset(share.weights, warp_of_direction * (most_streamed * Traits::kFragments * kWarpSize) + lane);
+    operand_ = share.operand +
+               (static_cast<int64_t>(group_of_launch) * 2 * total_ + first_) * (Traits::kColumns * kWarpSize) + lane;
     flags_ = flag_of_block(share, group, 0);
     first_block_ = first_ / Traits::kGates * Traits::kSlabUnits / Traits::kUnits;
     const int end_unit = count_ == 0 ? 0 : ((first_ + count_ - 1) / Traits::kGates + 1) * Traits::kSlabUnits;
     end_block_ = clamp((end_unit + Traits::kUnits - 1) / Traits::kUnits, 0, share.blocks);
   }
 
-  // Takes the weights from `word_of(slab, row, word)`, a word of the operand type: row of the block's rows of weights,
-  // word of the slab's. Begins to stream.
-  template <typename WordOf>
-  GRU_DEVICE void load_weights(const WordOf& word_of) {
-    const auto fragment = [&](int i, int f) {
-      const int lane = thread_index() % kWarpSize, g = lane / 4, c = lane % 4;
-      const int slab = first_ + i, row = (part_ * Traits::kWeightTiles + f / 2) * 16 + g, word = f % 2 * 8 + c;
-      return u32x4{word_of(slab, row, word), word_of(slab, row + 8, word), word_of(slab, row, word + 4),
-                   word_of(slab, row + 8, word + 4)};
+  // Takes the weights from `fragment_of(slab, row, word)`: of the fragment of 16 rows and 8 words that begins there,
+  // what this thread has; row of the block's rows of weights, word of the slab's. Begins to stream.
+  template <typename FragmentOf>
+  GRU_DEVICE void load_weights(const FragmentOf& fragment_of) {
+    // Two at a time, so that the loads of one need not wait for those of the other.
+    const auto keep = [&](int i, int f, const auto& store) {
+      const int row = (part_ * Traits::kWeightTiles + f / 2) * 16;
+      const u32x4 first = i < count_ ? fragment_of(first_ + i, row, 0) : u32x4{};
+      const u32x4 second = i < count_ ? fragment_of(first_ + i, row, 8) : u32x4{};
+      store(f, first);
+      store(f + 1, second);
     };
     GRU_UNROLL
     for (int i = 0; i < Traits::kRegisterSlabs; ++i) {
       GRU_NO_UNROLL
-      for (int f = 0; f < Traits::kFragments; ++f) {
-        store_shared(places_ + f * kWarpSize, i < count_ ? fragment(i, f) : u32x4{});
+      for (int f = 0; f < Traits::kFragments; f += 2) {
+        keep(i, f, [&](int f, const u32x4& words) { store_shared(places_ + f * kWarpSize, words); });
       }
       GRU_UNROLL
       for (int f = 0; f < Traits::kFragments; ++f) words_of(load_shared(places_ + f * kWarpSize), registers_[i][f]);
@@ -168,26 +176,31 @@ class Slabs {
     GRU_NO_UNROLL
     for (int i = Traits::kRegisterSlabs; i < count_; ++i) {
       GRU_NO_UNROLL
-      for (int f = 0; f < Traits::kFragments; ++f) {
-        if (i < kept_) {
-          store_shared(places_ + (i - Traits::kRegisterSlabs) * kPlaceSize + f * kWarpSize, fragment(i, f));
-        } else {
-          store_global(copies_ + ((i - kept_) * Traits::kFragments + f) * kWarpSize, fragment(i, f));
-        }
+      for (int f = 0; f < Traits::kFragments; f += 2) {
+        keep(i, f, [&](int f, const u32x4& words) {
+          if (i < kept_) {
+            store_shared(places_ + (i - Traits::kRegisterSlabs) * kPlaceSize + f * kWarpSize, words);
+          } else {
+            store_global(copies_ + ((i - kept_) * Traits::kFragments + f) * kWarpSize, words);
+          }
+        });
       }
     }
-    global_fence();
-    GRU_NO_UNROLL
-    for (int i = 0; i < Traits::kWeightStages && streamed_ > 0; ++i) copy_next_weights();
+    if (streamed_ > 0) {
+      global_fence();
+      GRU_NO_UNROLL
+      for (int i = 0; i < Traits::kWeightStages; ++i) copy_next_weights();
+    }
     copy_async_commit();
   }
 
-  // Waits until all that the slice needs of step s has been stored; all its threads call it. False if that took too
-  // long.
+  // Waits until all that the slice needs of step s has been stored; all its threads call it, and one of its warps
+  // looks. False if that took too long.
   GRU_DEVICE bool wait(int s) const {
     bool failed = false;
-    for (int block = first_block_ + thread_index() % kWarpSize; block < end_block_; block += kWarpSize) {
-      failed |= !wait_for_flag(flags_ + block * 8, static_cast<uint32_t>(GRU_FAULT(early_flag, s + 1, s)));
+    const int end = part_ == 0 ? end_block_ : 0;
+    for (int block = first_block_ + thread_index() % kWarpSize; block < end; block += kWarpSize) {
+      failed |= !wait_for_flag(flags_ + block, static_cast<uint32_t>(GRU_FAULT(early_flag, s + 1, s)));
     }
     return !GRU_FAULT(no_barrier_after_flags, slice_barrier_or(failed), failed);
   }
@@ -200,7 +213,9 @@ class Slabs {
       if (i >= count_) return;
       const int slab = backwards && i >= kept_ ? count_ - 1 - (i - kept_) : i;
       GRU_UNROLL
-      for (int n = part_; n < Traits::kColumns; n += Traits::kParts) {
+      for (int j = 0; j < (Traits::kColumns + Traits::kParts - 1) / Traits::kParts; ++j) {
+        const int n = j * Traits::kParts + part_;
+        if (Traits::kColumns % Traits::kParts != 0 && n >= Traits::kColumns) continue;
         copy_exchanged_async(operand_ring_ + (i % Traits::kOperandStages * Traits::kColumns + n) * kWarpSize,
                              operand + (slab * Traits::kColumns + n) * kWarpSize);
       }
@@ -208,7 +223,9 @@ class Slabs {
     // `was_streamed`: whether the slab before this one was, of which the place is then filled again.
     const auto multiply_slab = [&](int i, bool was_streamed, const auto& weights) {
       GRU_FAULT(no_wait_for_operand, copy_async_wait_but<Traits::kOperandStages - 2>(), void());
-      if constexpr (Traits::kParts > 1) GRU_FAULT(no_slice_barrier, slice_barrier_or(false), false);
+      if constexpr (Traits::kParts > 1) {
+        GRU_FAULT(no_slice_barrier, named_barrier(1 + slice_, Traits::kParts * kWarpSize), void());
+      }
       copy_operand(i + Traits::kOperandStages - 1);
       if (was_streamed) copy_next_weights();
       copy_async_commit();

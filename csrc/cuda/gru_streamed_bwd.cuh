@@ -6,8 +6,8 @@
 //   1. A slice waits for the gate gradients of the step before that it needs, and multiplies its slabs.      flags
 //   2. The warps write their sums to shared memory.                                                         barrier
 //   3. A thread adds those of its pair of units to dL/dh.                         barrier, between passes
-//   4. It computes their gate gradients, and stores them.                                                   barrier
-//   5. One thread raises the block's flag.
+//   4. It computes their gate gradients, and stores them for the others.                                    barrier
+//   5. One thread raises the block's flag. What the host asks for of the step is stored.
 // 2 and 3 are for the rows of a pass, pass after pass. After the last step they give dL/dh0.
 #pragma once
 
@@ -42,15 +42,24 @@ gru_streamed_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
   const T* const weight_hh = p.weight_hh[work.direction];
   float* const sums = reinterpret_cast<float*>(shared_memory());
 
-  Slabs<Traits> slabs(p.streamed, group, block, group_of_launch);
+  Slabs<Traits> slabs(p.streamed, group, group_of_launch, work.direction, block);
   slabs.load_weights([&](int slab, int row, int word) {
-    const int from_unit = slab / 3 * Traits::kSlabUnits + word * kValuesPerWord<T>, column = work.unit0 + row;
-    const T* const first = weight_hh + (static_cast<int64_t>(slab % 3) * H + from_unit) * H + column;
-    return operand_word<typename Traits::Operand>(first, H, column < H ? H - from_unit : 0);
+    const int lane = thread % kWarpSize, g = lane / 4, c = lane % 4;
+    uint32_t words[4];
+    GRU_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const int column = work.unit0 + row + g + i % 2 * 8;
+      const int from_unit = slab / 3 * Traits::kSlabUnits + (word + c + i / 2 * 4) * kValuesPerWord<T>;
+      const int count = column < H ? clamp(H - from_unit, 0, kValuesPerWord<T>) : 0;
+      const T* const first = weight_hh + (static_cast<int64_t>(slab % 3) * H + from_unit) * H + column;
+      const T values[2] = {count > 0 ? load_global(first) : T{}, count > 1 ? load_global(first + H) : T{}};
+      words[i] = operand_word<typename Traits::Operand>(values[0], values[1], count);
+    }
+    return u32x4{words[0], words[1], words[2], words[3]};
   });
 
   // A pair of units of one row of every pass.
-  const int row_of_pass = thread / Traits::kUnitPairs, unit = thread % Traits::kUnitPairs * 2;
+  const int row_of_pass = Traits::row_of_thread(thread), unit = thread % Traits::kUnitPairs * 2;
   const bool works = row_of_pass < kPassRows;
   BwdPair<T> own[kPasses];
   GRU_UNROLL
@@ -86,7 +95,7 @@ gru_streamed_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
       GRU_UNROLL
       for (int pass = 0; pass < kPasses; ++pass) {
         store_sums<Traits>(sums, d, pass);
-        failed = GRU_FAULT(no_block_barrier, block_barrier_or(failed), failed);
+        GRU_FAULT(no_block_barrier, block_barrier(), void());
         if (works) {
           const Pair<float> sum = sum_of_slices<Traits>(sums, row_of_pass, unit);
           float factor[2];
@@ -96,7 +105,6 @@ gru_streamed_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
         }
         if (pass + 1 < kPasses) block_barrier();
       }
-      if (failed) break;
     }
     if (s == steps) break;
 
@@ -120,17 +128,20 @@ gru_streamed_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
         GRU_UNROLL
         for (int i = 0; i < 3 * Words::count; ++i) {
           const int gate = i / Words::count, w = i % Words::count;
-          store_exchanged(operand_word_at<Traits>(p.streamed, group, GRU_FAULT(one_operand_buffer, s % 2, 0),
+          store_exchanged(operand_word_at<Traits>(p.streamed, group_of_launch, GRU_FAULT(one_operand_buffer, s % 2, 0),
                                                   slab + gate, word % Traits::kSlabWords + w, pair.row),
                           of_gates[gate].word[w]);
         }
+      }
+      if (pass + 1 == kPasses) {  // others wait for the flag: it goes before what they do not need
+        failed = GRU_FAULT(no_barrier_before_flag, block_barrier_or(failed), failed);
+        if (thread == 0 && !failed) raise_flag(flag_of_block(p.streamed, group, block), static_cast<uint32_t>(s + 1));
       }
       float factor[2];
       load_factor(factor, pair);
       pair.store_step(p, work, t, dgates_of_step, h_prev_of_step, grads, factor);
     }
-    GRU_FAULT(no_barrier_before_flag, block_barrier(), void());
-    if (thread == 0) raise_flag(flag_of_block(p.streamed, group, block), static_cast<uint32_t>(s + 1));
+    if (failed) break;
   }
   GRU_FAULT(no_last_copy_wait, copy_async_wait(), void());
 

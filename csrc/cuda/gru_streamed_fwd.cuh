@@ -5,9 +5,10 @@
 // rows of R, r, z and n side by side, and their state of every row of the tile, in float32 in registers. A step:
 //   1. A slice waits for the part of h that it needs, and multiplies its slabs.          flags
 //   2. The warps write their sums to shared memory.                                     barrier of the block
-//   3. A thread adds those of its pair of units, applies the gates, stores y and h'.    barrier of the block
-//   4. One thread raises the block's flag.
-// 2 and 3 are for the rows of a pass, pass after pass. Waits that take too long: as in gru_cluster_fwd.cuh.
+//   3. A thread adds those of its pair of units, applies the gates, and stores h'.      barrier of the block
+//   4. One thread raises the block's flag. y and the gates are stored.
+// 2 and 3, and what is stored, are for the rows of a pass, pass after pass; the flag is for all of them. Waits that
+// take too long: as in gru_cluster_fwd.cuh.
 #pragma once
 
 #include "cell_masks.cuh"
@@ -39,15 +40,28 @@ gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
   const T* const weight_hh = p.weight_hh[direction];
   float* const sums = reinterpret_cast<float*>(shared_memory());
 
-  Slabs<Traits> slabs(p.streamed, group, block, group_of_launch);
+  Slabs<Traits> slabs(p.streamed, group, group_of_launch, direction, block);
   slabs.load_weights([&](int slab, int row, int word) {
-    const int unit = block * kUnits + row % kUnits, column = (slab * Traits::kSlabWords + word) * kValuesPerWord<T>;
-    const T* const first = weight_hh + (static_cast<int64_t>(row / kUnits) * H + unit) * H + column;
-    return operand_word<typename Traits::Operand>(first, 1, unit < H ? H - column : 0);
+    const int lane = thread % kWarpSize, g = lane / 4, c = lane % 4;
+    uint32_t words[4];
+    GRU_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const int row_of_block = row + g + i % 2 * 8, unit = block * kUnits + row_of_block % kUnits;
+      const int column = (slab * Traits::kSlabWords + word + c + i / 2 * 4) * kValuesPerWord<T>;
+      const int count = unit < H ? clamp(H - column, 0, 2) : 0;
+      const T* const first = weight_hh + (static_cast<int64_t>(row_of_block / kUnits) * H + unit) * H + column;
+      if constexpr (kValuesPerWord<T> == 1) {
+        words[i] = operand_word<typename Traits::Operand>(count > 0 ? load_global(first) : T{}, T{}, count);
+      } else {
+        const Pair<T> pair = load_pair(first, count, p.paired);
+        words[i] = operand_word<typename Traits::Operand>(pair.first, pair.second, count);
+      }
+    }
+    return u32x4{words[0], words[1], words[2], words[3]};
   });
 
   // The pair of units that this thread works on, in one row of every pass.
-  const int row_of_pass = thread / Traits::kUnitPairs, pair = thread % Traits::kUnitPairs * 2;  // of the block
+  const int row_of_pass = Traits::row_of_thread(thread), pair = thread % Traits::kUnitPairs * 2;  // of the block
   const int unit = block * kUnits + pair;
   const int units = clamp(H - unit, 0, 2);  // how many of the two there are
   const bool works = row_of_pass < kPassRows;
@@ -80,8 +94,8 @@ gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
     const int word = unit / kValuesPerWord<T>, slab = word / Traits::kSlabWords;
     GRU_UNROLL
     for (int w = 0; w < Words::count; ++w) {
-      store_exchanged(operand_word_at<Traits>(p.streamed, group, GRU_FAULT(one_operand_buffer, s % 2, 0), slab,
-                                              word % Traits::kSlabWords + w, pass * kPassRows + row_of_pass),
+      store_exchanged(operand_word_at<Traits>(p.streamed, group_of_launch, GRU_FAULT(one_operand_buffer, s % 2, 0),
+                                              slab, word % Traits::kSlabWords + w, pass * kPassRows + row_of_pass),
                       words.word[w]);
     }
   };
@@ -99,8 +113,8 @@ gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
   block_barrier();
   if (thread == 0) raise_flag(flag_of_block(p.streamed, group, block), 1);
 
-  // Before the products as much as registers allow, then pass by pass.
-  constexpr int kPassesAhead = 2;
+  // Before the products where registers allow it, else pass by pass.
+  constexpr int kPassesAhead = kPasses < 4 ? 2 : 0;
   const auto load_a_x = [&](int pass, int t) {
     auto& of_pass = own[pass];
     const T* const a_x = rows_of_step(p.a_x[direction], p.offsets, t) +
@@ -129,7 +143,7 @@ gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
       auto& of_pass = own[pass];
       if (pass + kPassesAhead < kPasses) load_a_x(pass + kPassesAhead, t);
       store_sums<Traits>(sums, d, pass);
-      failed = GRU_FAULT(no_block_barrier, block_barrier_or(failed), failed);
+      GRU_FAULT(no_block_barrier, block_barrier(), void());
       const int count = t < of_pass.steps ? units : 0;
       Gates<float> gates[2] = {};
       if (count > 0) {
@@ -157,6 +171,12 @@ gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
       }
       // Beyond H, h' is zero, beyond a sequence's end what it was there.
       if (works && s + 1 < steps) store_operand(of_pass.h, pass, s + 1);
+      if (pass + 1 == kPasses) {  // others wait for the flag: it goes before what they do not need
+        failed = GRU_FAULT(no_barrier_before_flag, block_barrier_or(failed), failed);
+        if (thread == 0 && s + 1 < steps && !failed) {
+          raise_flag(flag_of_block(p.streamed, group, block), static_cast<uint32_t>(s + 2));
+        }
+      }
       store_pair(y + static_cast<int64_t>(row_of(pass)) * p.y.row_stride + unit, of_pass.h[0], of_pass.h[1], count,
                  p.paired);
       if (p.gates) {
@@ -166,10 +186,9 @@ gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
         store_pair(to + 2 * H, gates[0].n, gates[1].n, count, p.paired);
         store_pair(to + 3 * H, gates[0].q, gates[1].q, count, p.paired);
       }
-      GRU_FAULT(no_barrier_before_flag, block_barrier(), void());
+      if (pass + 1 < kPasses) block_barrier();
     }
     if (failed) break;
-    if (thread == 0 && s + 1 < steps) raise_flag(flag_of_block(p.streamed, group, block), static_cast<uint32_t>(s + 2));
   }
   GRU_FAULT(no_last_copy_wait, copy_async_wait(), void());
 

@@ -20,7 +20,8 @@ inline int most_shared_bytes() {
   return 0;
 }
 
-// A cooperative launch of so many blocks.
+// A cooperative launch of so many blocks. The kernel is allowed all the shared memory that there is, however much this
+// launch takes: another thread may be about to launch it for a larger H.
 struct StreamedLaunch {
   cudaLaunchConfig_t config{};
   cudaLaunchAttribute cooperative{};
@@ -35,7 +36,7 @@ struct StreamedLaunch {
     cooperative.val.cooperative = 1;
     config.attrs = &cooperative;
     config.numAttrs = 1;
-    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_bytes());
   }
 };
 
@@ -63,11 +64,10 @@ const char* launch_streamed(void (*kernel)(Parameters), const Parameters& p, Str
   const void* const pointer = reinterpret_cast<const void*>(kernel);
   const StreamedShape shape = device::streamed_shape<Traits>(p.H, most_shared_bytes());
   const int groups = p.D * ((p.B + Traits::kRows - 1) / Traits::kRows);
-  const int at_a_time = resident_blocks<Traits>(pointer) / shape.blocks;
-  if (shape.shared_bytes == 0 || at_a_time == 0) return "no group of so many blocks fits on the device";
+  if (shape.shared_bytes == 0 || p.streamed.groups == 0) return "no group of so many blocks fits on the device";
   auto part = p;
-  for (part.first_group = 0; part.first_group < groups; part.first_group += at_a_time) {
-    const int blocks = std::min(at_a_time, groups - part.first_group) * shape.blocks;
+  for (part.first_group = 0; part.first_group < groups; part.first_group += p.streamed.groups) {
+    const int blocks = std::min(p.streamed.groups, groups - part.first_group) * shape.blocks;
     StreamedLaunch launch(pointer, blocks, Traits::kThreads, shape.shared_bytes, stream);
     if (launch.error == cudaSuccess) launch.error = cudaLaunchKernelEx(&launch.config, kernel, part);
     if (launch.error != cudaSuccess) return words_of(launch.error);

@@ -109,18 +109,24 @@ int64_t clusters_of(const KernelQuery& query, const ClusterKernel& kernel) {
   return query.D * ((query.B + kernel.rows - 1) / kernel.rows);
 }
 
-// `resident`: clusters at a time.
-double cluster_seconds(const KernelQuery& query, const ClusterKernel& kernel, int resident, double clock_rate) {
-  const double rounds = std::ceil(static_cast<double>(clusters_of(query, kernel)) / resident);
-  const bool is_float = query.dtype == at::kFloat;
-  const double of_step = kernel.shape ? streamed_step_cycles(kernel, kernel.shape(static_cast<int>(query.H)),
-                                                             static_cast<double>(query.H), query.pass, is_float)
-                                      : step_cycles(kernel, query.pass, is_float);
-  return kClusterSeconds + rounds * query.T * of_step / (clock_rate > 0 ? clock_rate : kAssumedClockRate);
-}
-
 double bytes_of_weights(const KernelQuery& query) {  // of R of one direction; W has as many if I = H
   return 3.0 * query.H * query.H * static_cast<double>(c10::elementSize(query.dtype));
+}
+
+// `resident`: clusters at a time. `shape`: of a streamed kernel.
+double cluster_seconds(const KernelQuery& query, const ClusterKernel& kernel, const StreamedShape& shape, int resident,
+                       double clock_rate) {
+  const int64_t clusters = clusters_of(query, kernel);
+  const double rounds = std::ceil(static_cast<double>(clusters) / resident);
+  const bool is_float = query.dtype == at::kFloat;
+  if (clock_rate <= 0) clock_rate = kAssumedClockRate;
+  if (!kernel.shape) {
+    return kClusterSeconds + rounds * query.T * step_cycles(kernel, query.pass, is_float) / clock_rate;
+  }
+  const int directions = static_cast<int>(std::min<int64_t>({query.D, clusters, resident}));
+  const double of_step =
+      streamed_step_seconds(kernel, shape, static_cast<double>(query.H), query.pass, is_float, directions, clock_rate);
+  return kClusterSeconds + rounds * (directions * bytes_of_weights(query) / kLoadBytes + query.T * of_step);
 }
 
 double stepwise_seconds(const KernelQuery& query) {
@@ -195,15 +201,19 @@ std::vector<Candidate> candidates(const KernelQuery& query, std::string& why_not
     }
     const KernelRecord& record = record_of(device, *kernel);
     const int resident = kernel->shape ? static_cast<int>(record.resident / blocks) : record.resident;
-    if (resident == 0 || (kernel->shape && kernel->shape(static_cast<int>(query.H)).shared_bytes == 0)) {
+    const StreamedShape shape = kernel->shape ? kernel->shape(static_cast<int>(query.H)) : StreamedShape{};
+    if (resident == 0) {
       why_not = words("no cluster of the %lld blocks that H = %lld needs fits on this device",
                       static_cast<long long>(blocks), static_cast<long long>(query.H));
+    } else if (kernel->shape && shape.shared_bytes == 0) {
+      why_not = words("H = %lld needs more shared memory than this device has", static_cast<long long>(query.H));
     } else if (!record.fault.empty()) {
       why_not = record.fault;
     } else if (query.capturing && !record.tested) {
       why_not = "a CUDA graph is captured, and the cluster kernel has not been tested by a call before";
     } else {
-      found.push_back({kernel, resident, record.tested, cluster_seconds(query, *kernel, resident, device.clock_rate)});
+      const double seconds = cluster_seconds(query, *kernel, shape, resident, device.clock_rate);
+      found.push_back({kernel, resident, record.tested, seconds});
     }
   }
   std::stable_sort(found.begin(), found.end(),

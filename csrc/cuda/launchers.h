@@ -67,7 +67,7 @@ struct GruClusterKernel : ClusterKernel {
 };
 
 // gru_cluster_fwd.cuh, gru_cluster_bwd.cuh, gru_group_bwd.cuh, gru_streamed_fwd.cuh, gru_streamed_bwd.cuh, for
-// bfloat16, float16 and float, which is multiplied in TF32. The smallest `hidden` first.
+// bfloat16, float16 and float, which is multiplied in TF32. Of clusters and groups the smallest `hidden` first.
 template <typename scalar_t>
 const std::vector<GruClusterKernel<GruClusterFwdParams<scalar_t>>>& gru_cluster_fwd_kernels();
 template <typename scalar_t>

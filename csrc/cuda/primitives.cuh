@@ -89,7 +89,7 @@ GRU_DEVICE void store_global(T* p, T value) {
 }
 
 // fence.acq_rel.gpu: copies that this thread begins after it see what it has stored to global memory before.
-GRU_DEVICE void global_fence() { __threadfence(); }
+GRU_DEVICE void global_fence() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 
 // ld.global.nc.L1::no_allocate: 16 bytes that the kernel does not write and no other thread reads, past the L1 cache.
 GRU_DEVICE u32x4 load_once(const u32x4* p) {
@@ -149,6 +149,10 @@ GRU_DEVICE bool named_barrier_or(int id, int threads, bool vote) {
       : "r"(id), "r"(threads), "r"(static_cast<uint32_t>(vote))
       : "memory");
   return any != 0;
+}
+// bar.sync id: likewise, without the vote.
+GRU_DEVICE void named_barrier(int id, int threads) {
+  asm volatile("barrier.cta.sync.aligned %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 // bar.warp.sync: the 32 threads of a warp.
 GRU_DEVICE void warp_barrier() { __syncwarp(); }

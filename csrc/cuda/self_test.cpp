@@ -15,7 +15,8 @@ namespace {
 
 using at::Tensor;
 
-// For streamed kernels the largest H: one of which they stream weights. The emulated tests make it small.
+// For streamed kernels the largest H that is tested, if there is the shared memory for it. The emulated tests make it
+// small.
 #if defined(GRU_EXT_SELF_TEST_UNITS)
 constexpr int64_t kMostUnits = GRU_EXT_SELF_TEST_UNITS;
 #else
@@ -54,7 +55,11 @@ std::string compare(const std::vector<std::pair<const char*, std::pair<Tensor, T
 
 std::string self_test(const ClusterKernel& kernel, Pass pass, at::ScalarType dtype, at::Device device, Stream stream) {
   // Two tiles, of which the second has one row; an H of which the last pair of units is beyond; both directions.
-  const int64_t most = kernel.shape ? std::min(kMostUnits, int64_t{kernel.resident()} * kernel.units) : kernel.hidden;
+  int64_t most = kernel.hidden;
+  if (kernel.shape) {
+    most = std::min(kMostUnits, int64_t{kernel.resident()} * kernel.units);
+    while (most > kernel.units && kernel.shape(static_cast<int>(most)).shared_bytes == 0) most -= kernel.units;
+  }
   const int64_t T = 5, B = kernel.rows + 1, I = 4, H = most - 2, D = 2;
   const auto options = at::TensorOptions().dtype(dtype).device(device);
   double phase = 0;

@@ -24,17 +24,17 @@ constexpr double kFlagLatency = 2600;  // from the first store of an operand to 
 constexpr double kCopyBytes = 24;      // a cycle that a multiprocessor copies from the L2 cache, as all others do
 constexpr double kCachedBytes = 32e6;  // of the L2 cache, for weights that are read in turn
 constexpr double kMemoryBytes = 4e12;  // a second, from memory
+constexpr double kLoadBytes = 1e12;    // a second, of weights on their way to where a launch keeps them
 
-// A step of a streamed kernel.
-inline double streamed_step_cycles(const ClusterKernel& kernel, const StreamedShape& shape, double H, Pass pass,
-                                   bool is_float) {
+// Seconds of a step of a streamed kernel, while the copies of so many directions are read.
+inline double streamed_step_seconds(const ClusterKernel& kernel, const StreamedShape& shape, double H, Pass pass,
+                                    bool is_float, int directions, double clock_rate) {
   const double multiply_adds = is_float ? kMultiplyAdds / 2 : kMultiplyAdds;
   const double products = 3 * kernel.units * H * kernel.rows / multiply_adds;
-  const double copied = (shape.operand_bytes / 2 + shape.weight_bytes / shape.blocks) / kCopyBytes;
-  const double beyond_cache = shape.weight_bytes > kCachedBytes ? shape.weight_bytes - kCachedBytes : 0;
-  const double read = beyond_cache / kMemoryBytes * kAssumedClockRate;
-  return (pass == Pass::forward ? kForwardStep : kBackwardStep) + kFlagLatency +
-         std::fmax(products, std::fmax(copied, read));
+  const double copied = (shape.operand_bytes / 2 + static_cast<double>(shape.weight_bytes) / shape.blocks) / kCopyBytes;
+  const double fixed = (pass == Pass::forward ? kForwardStep : kBackwardStep) + kFlagLatency;
+  const double read = std::fmax(0, directions * static_cast<double>(shape.weight_bytes) - kCachedBytes) / kMemoryBytes;
+  return fixed / clock_rate + std::fmax(std::fmax(products, copied) / clock_rate, read);
 }
 
 inline double step_cycles(const ClusterKernel& kernel, Pass pass, bool is_float) {

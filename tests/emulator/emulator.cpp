@@ -83,6 +83,7 @@ struct Copy {
   char* to;
   int group;
   char value[16];
+  const void* exchanged;  // where it reads, if others may write there
 };
 
 struct Thread : Here {
@@ -745,9 +746,9 @@ void check_exchanged(const void* p, size_t bytes, bool write, int line) {
   const Access access{t->actor, t->epoch, t->step, line};
   const auto report =
       write ? history.write(offset, bytes, access, t->now()) : history.read(offset, bytes, access, t->now());
-  const bool has_raced =
-      report.finding != AccessHistory::Finding::never_written;  // that is what the host has put there
-  if (has_raced && report.finding != AccessHistory::Finding::none) {
+  // What no block has written is what the host has put there.
+  using Finding = AccessHistory::Finding;
+  if (report.finding != Finding::none && report.finding != Finding::never_written) {
     judge(report, cluster, "the buffer " + buffer.name, (write ? "write by " : "read by ") + place_of(*t));
   }
 }
@@ -783,10 +784,17 @@ void check_shared(const void* p, size_t bytes, bool write, int line) {
 void copy_async(void* to, const void* from, size_t bytes, bool exists, int line) {
   if (exists) check_global(from, bytes, false, line);
   check_shared(to, bytes, true, line);
-  Copy copy{static_cast<char*>(to), self()->copy_groups, {}};
+  Copy copy{static_cast<char*>(to), self()->copy_groups, {}, nullptr};
   if (exists) std::memcpy(copy.value, from, bytes);
   std::memset(to, 0xff, bytes);
   self()->copies.push_back(copy);
+}
+
+// The machine reads at some time until the copy is waited for.
+void copy_exchanged_async(void* to, const void* exchanged, int line) {
+  check_exchanged(exchanged, 16, false, line);
+  copy_async(to, exchanged, 16, true, line);
+  self()->copies.back().exchanged = exchanged;
 }
 
 void copy_async_commit() { ++self()->copy_groups; }
@@ -799,6 +807,7 @@ void copy_async_wait(int groups_left, int line) {
   const std::vector<Copy> done(t->copies.begin(), first_left);
   t->copies.erase(t->copies.begin(), first_left);
   for (const Copy& copy : done) {
+    if (copy.exchanged) check_exchanged(copy.exchanged, sizeof copy.value, false, line);
     check_shared(copy.to, sizeof copy.value, true, line);
     std::memcpy(copy.to, copy.value, sizeof copy.value);
   }

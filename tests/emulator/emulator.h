@@ -70,6 +70,7 @@ void at_step(int step);
 void check_global(const void* p, size_t bytes, bool write, int line);
 void check_shared(const void* p, size_t bytes, bool write, int line);
 void copy_async(void* shared, const void* global, size_t bytes, bool exists, int line);
+void copy_exchanged_async(void* shared, const void* exchanged, int line);
 void copy_async_commit();
 void copy_async_wait(int groups_left, int line);
 bool barrier(int id, int threads, bool vote, int line);
@@ -147,6 +148,9 @@ inline bool block_barrier_or(bool vote, int line = __builtin_LINE()) {
 }
 inline bool named_barrier_or(int id, int threads, bool vote, int line = __builtin_LINE()) {
   return emulator::barrier(id, threads, vote, line);
+}
+inline void named_barrier(int id, int threads, int line = __builtin_LINE()) {
+  emulator::barrier(id, threads, false, line);
 }
 inline void warp_barrier(int line = __builtin_LINE()) { emulator::warp_barrier(false, line); }
 inline bool warp_barrier_or(bool vote, int line = __builtin_LINE()) { return emulator::warp_barrier(vote, line); }
@@ -235,8 +239,7 @@ inline void store_exchanged(uint32_t* p, uint32_t word, int line = __builtin_LIN
   *p = word;
 }
 inline void copy_exchanged_async(void* shared, const void* exchanged, int line = __builtin_LINE()) {
-  emulator::check_exchanged(exchanged, 16, false, line);
-  emulator::copy_async(shared, exchanged, 16, true, line);
+  emulator::copy_exchanged_async(shared, exchanged, line);
 }
 inline void raise_flag(uint32_t* flag, uint32_t value, int line = __builtin_LINE()) {
   emulator::raise_flag(flag, value, line);

@@ -166,7 +166,8 @@ const char* run_group_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stre
 // So little shared memory that of all but the smallest H some weights are streamed.
 template <typename Traits>
 StreamedShape shape_of_group(int H) {
-  return device::streamed_shape<Traits>(H, Traits::kWeightOffset + (Traits::kWeightStages + 1) * Traits::kSlabBytes);
+  const int bytes = Traits::kWeightOffset + (Traits::kWeightStages + 1) * Traits::kSlabBytes;
+  return device::streamed_shape<Traits>(H, emulator::device.has_shared_memory ? bytes : 0);
 }
 
 template <typename Traits, typename Parameters, typename NameBuffers, typename Kernel>
@@ -174,14 +175,14 @@ const char* run_streamed(const char* name, const Parameters& p, typename Traits:
                          const NameBuffers& name_buffers, const Kernel& kernel) {
   const StreamedShape shape = shape_of_group<Traits>(p.H);
   const int groups = p.D * ((p.B + Traits::kRows - 1) / Traits::kRows);
-  const int at_a_time = std::min(groups, emulator::device.multiprocessors / shape.blocks);
+  const int at_a_time = p.streamed.groups;
   auto part = p;
   for (part.first_group = 0; part.first_group < groups; part.first_group += at_a_time) {
     name_buffers(p);
-    emulator::name_buffer("flags", p.streamed.flags, static_cast<size_t>(groups) * shape.blocks * 32, true);
-    emulator::name_buffer("operand", p.streamed.operand, groups * shape.operand_bytes, true);
+    emulator::name_buffer("flags", p.streamed.flags, static_cast<size_t>(groups) * shape.blocks * 4, true);
+    emulator::name_buffer("operand", p.streamed.operand, at_a_time * shape.operand_bytes, true);
     if (shape.weight_bytes > 0) {
-      emulator::name_buffer("weights", p.streamed.weights, at_a_time * shape.weight_bytes, true);
+      emulator::name_buffer("weights", p.streamed.weights, p.D * shape.weight_bytes, true);
     }
     const int blocks = std::min(at_a_time, groups - part.first_group) * shape.blocks;
     const char* const error =

@@ -14,6 +14,7 @@ struct EmulatedDevice {
   int launches = 0;         // of cluster kernels, so far
   int block_launches = 0;   // of all others
   bool capturing = false;
+  bool has_shared_memory = true;  // enough for streamed kernels
   std::deque<double> seconds;  // that the next measurements find; where there are none left, what the host's clock says
   int measurements = 0;        // so far
 };

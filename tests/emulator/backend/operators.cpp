@@ -72,6 +72,9 @@ void lose_store(int64_t number) {
   emulator::options.races = number < 0;  // those that do not wait long enough race
 }
 
+// Whether there is enough for streamed kernels.
+void emulate_shared_memory(bool enough) { emulator::device.has_shared_memory = enough; }
+
 void emulate_capture(bool capturing) { emulator::device.capturing = capturing; }
 
 // What measurements will find, one after the other.
@@ -275,6 +278,7 @@ TORCH_LIBRARY(gru_ext_emulated, m) {
   m.def("measurements() -> int", &gru_ext::measurements);
   m.def("emulate(int multiprocessors, int refusals, int spoiled, bool capturing) -> ()", &gru_ext::emulate);
   m.def("lose_store(int number) -> ()", &gru_ext::lose_store);
+  m.def("emulate_shared_memory(bool enough) -> ()", &gru_ext::emulate_shared_memory);
   m.def("emulate_capture(bool capturing) -> ()", &gru_ext::emulate_capture);
   m.def("cluster_launches() -> int", &gru_ext::cluster_launches);
   m.def("block_launches() -> int", &gru_ext::block_launches);
