@@ -28,13 +28,15 @@ struct StepRows {
 
 // What the groups of a streamed kernel have beside their registers, see cuda/gru_streamed.cuh.
 struct StreamedShare {
-  int groups;              // of a launch, at most
-  int blocks;              // of a group
-  int slabs;               // of the operand
-  int shared_slabs;        // of the weights of a slice, those that stay in shared memory
-  uint32_t* flags;         // (D * tiles, blocks), zero at first
-  device::u32x4* operand;  // (groups, 2, slabs, rows / 8, 32), zero at first: what the blocks of a group tell each other
-  device::u32x4* weights;  // (D, blocks, warps, streamed slabs, fragments of a slab, 32); groups of a direction share it
+  int groups;        // of a launch, at most
+  int blocks;        // of a group
+  int slabs;         // of the operand
+  int shared_slabs;  // of the weights of a slice, those that stay in shared memory
+  uint32_t* flags;   // (D * tiles, blocks), zero at first
+  device::u32x4*
+      operand;  // (groups, 2, slabs, rows / 8, 32), zero at first: what the blocks of a group tell each other
+  device::u32x4*
+      weights;  // (D, blocks, warps, streamed slabs, fragments of a slab, 32); groups of a direction share it
 };
 
 // All steps of one layer, both directions, of which the products W x are done. Where sequences are packed, row b of
