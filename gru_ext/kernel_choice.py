@@ -145,10 +145,11 @@ def autotune(enable: bool = True, cache: str | os.PathLike[str] | None = None) -
     """From now on, in every thread, have the CUDA operators use the kernels that were measured to be the fastest.
 
     Without it a model of the hardware chooses (docs/kernels.md). With it, the first call of a kind is done a few times
-    by each of the few kernels that the model likes best and by the stepwise ones, on its own arguments, and the fastest
-    serves all calls of that kind. It takes 6 calls a kernel, and waits for the device. A kind of calls is a GPU, a
-    dtype with the switches of TF32, H, the number of directions, whether packed, whether with zoneout or dropouts,
-    forward or backward, whether gates are saved, T up to a power of two, and B (beyond 8, up to a multiple of 8).
+    by the two kernels of each family that the model likes best and by the stepwise ones, on its own arguments, and the
+    fastest serves all calls of that kind. It takes 6 calls a kernel, and waits for the device. A kind of calls is a
+    GPU, a dtype with the switches of TF32, H, the number of directions, whether packed, whether with zoneout or
+    dropouts, forward or backward, whether gates are saved, T up to a power of two, and B (beyond 8, up to a multiple
+    of 8).
 
     Nothing is measured while a CUDA graph is captured: call once before. Kernels round differently; what is measured
     may differ from run to run, and so may the last bits of results, except where the file already knows. Layers with

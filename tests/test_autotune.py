@@ -62,6 +62,24 @@ def test_the_fastest_measured_serves() -> None:
     assert ops.cluster_launches() == launches + 1
 
 
+def test_every_family_is_measured() -> None:
+    ops = start([3e-3, 4e-3, 5e-3, 6e-3, 2e-3])
+    ops.emulate_shared_memory(True)
+    call()
+    assert ops.measurements() == 5
+    for name in (*CLUSTERS, "streamed_U32_rows16", "stepwise"):
+        assert name in choice()[1]
+
+
+def test_masked_calls_are_told_apart() -> None:
+    ops = start([1e-3, 2e-3])
+    ops.emulate_shared_memory(True)
+    p = make_problem(SMALL, PLAIN, torch.bfloat16)
+    ops.gru_fwd(p.x, p.hx, p.weights, None, False, True, zoneout=0.1)
+    assert ops.measurements() == 2
+    assert choice()[1].endswith("; its first call measures the candidates")
+
+
 def test_stepwise_may_be_the_fastest() -> None:
     ops = start([2e-3, 3e-3, 4e-3, 1e-3])
     call()

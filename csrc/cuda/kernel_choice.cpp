@@ -223,8 +223,23 @@ std::vector<Candidate> candidates(const KernelQuery& query, std::string& why_not
 
 // ---- What was measured
 
-// Of the candidates, so many are measured: the time model is not so wrong that the next could be the fastest.
-constexpr size_t kMostMeasured = 4;
+std::string family_of(const ClusterKernel& kernel) {
+  const std::string name = name_of(kernel);
+  return name.substr(0, name.find('_'));
+}
+
+// Of the candidates, those that are measured: so many of each family that the time model likes best, as it may be wrong
+// about a family, but hardly about which of its kernels is far from the fastest.
+constexpr int kMeasuredOfFamily = 2;
+
+std::vector<Candidate> worth_measuring(const std::vector<Candidate>& candidates) {
+  std::map<std::string, int> of_family;
+  std::vector<Candidate> chosen;
+  for (const Candidate& candidate : candidates) {
+    if (of_family[family_of(*candidate.kernel)]++ < kMeasuredOfFamily) chosen.push_back(candidate);
+  }
+  return chosen;
+}
 
 // What is measured once: calls on such a device, by such a build, of such a size. Steps are rounded up to a power of
 // two, and rows beyond 8 to a multiple of 8, so that batches of many lengths are of few kinds.
@@ -311,10 +326,7 @@ KernelChoice choose_kernels(const KernelQuery& query) {
   choice.clusters = candidates(query, choice.why_stepwise);
   auto& clusters = choice.clusters;
   if (choice.forced) {
-    const auto other = [&](const Candidate& c) {
-      const std::string name = name_of(*c.kernel);
-      return name != asked && name.substr(0, name.find('_')) != asked;
-    };
+    const auto other = [&](const Candidate& c) { return name_of(*c.kernel) != asked && family_of(*c.kernel) != asked; };
     if (!clusters.empty()) choice.why_stepwise = "of those for such a call none is that one";
     clusters.erase(std::remove_if(clusters.begin(), clusters.end(), other), clusters.end());
     TORCH_CHECK(!clusters.empty(), "gru: gru_ext.use_cuda_kernels asks for ", asked,
@@ -326,7 +338,7 @@ KernelChoice choose_kernels(const KernelQuery& query) {
       timings = timings_of(kind);
       if (timings.empty() && !query.capturing) {
         choice.kind = std::move(kind);
-        choice.to_measure.assign(clusters.begin(), clusters.begin() + std::min(clusters.size(), kMostMeasured));
+        choice.to_measure = worth_measuring(clusters);
         choice.measure_one_step = one_step;
       }
     }
