@@ -75,6 +75,7 @@ FAULTS_STREAMED = {
     "no_block_barrier": UNORDERED,
     "no_barrier_before_flag": UNORDERED,
     "one_operand_buffer": UNORDERED,
+    "no_global_fence": "asynchronous copy of what this thread has stored, without a fence between",
     "no_last_copy_wait": "without having waited for its asynchronous copies|copy that this thread has not waited for",
 }
 

@@ -187,7 +187,7 @@ class Slabs {
       }
     }
     if (streamed_ > 0) {
-      global_fence();
+      GRU_FAULT(no_global_fence, global_fence(), void());
       GRU_NO_UNROLL
       for (int i = 0; i < Traits::kWeightStages; ++i) copy_next_weights();
     }

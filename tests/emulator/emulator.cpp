@@ -93,9 +93,10 @@ struct Thread : Here {
   int lane;
   Doing doing = Doing::running;
   int line = 0, step = -1;
-  bool answer = false;       // of the vote, or the wait, that ended last
-  std::vector<Copy> copies;  // under way
-  int copy_groups = 0;       // that have been committed
+  bool answer = false;                       // of the vote, or the wait, that ended last
+  std::vector<Copy> copies;                  // under way
+  int copy_groups = 0;                       // that have been committed
+  std::unordered_set<const void*> unfenced;  // 16 bytes each of global memory that it has stored since its last fence
   const Clock* known = nullptr;
   uint32_t actor, epoch = 1;  // actor: index within the cluster
 
@@ -781,8 +782,16 @@ void check_shared(const void* p, size_t bytes, bool write, int line) {
   }
 }
 
+void note_store(const void* p) { self()->unfenced.insert(p); }
+
+void global_fence() { self()->unfenced.clear(); }
+
 void copy_async(void* to, const void* from, size_t bytes, bool exists, int line) {
   if (exists) check_global(from, bytes, false, line);
+  if (exists && self()->unfenced.count(from)) {
+    self()->line = line;
+    fail_here("asynchronous copy of what this thread has stored, without a fence between");
+  }
   check_shared(to, bytes, true, line);
   Copy copy{static_cast<char*>(to), self()->copy_groups, {}, nullptr};
   if (exists) std::memcpy(copy.value, from, bytes);

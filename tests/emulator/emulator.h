@@ -69,6 +69,8 @@ enum class Operand { bfloat16, float16, tf32 };
 void at_step(int step);
 void check_global(const void* p, size_t bytes, bool write, int line);
 void check_shared(const void* p, size_t bytes, bool write, int line);
+void note_store(const void* p);
+void global_fence();
 void copy_async(void* shared, const void* global, size_t bytes, bool exists, int line);
 void copy_exchanged_async(void* shared, const void* exchanged, int line);
 void copy_async_commit();
@@ -114,9 +116,10 @@ T load_global(const T* p, int line = __builtin_LINE()) {
 template <typename T>
 void store_global(T* p, T value, int line = __builtin_LINE()) {
   emulator::check_global(p, sizeof(T), true, line);
+  if constexpr (sizeof(T) == 16) emulator::note_store(p);
   *p = value;
 }
-inline void global_fence() {}
+inline void global_fence() { emulator::global_fence(); }
 inline u32x4 load_once(const u32x4* p, int line = __builtin_LINE()) { return load_global(p, line); }
 inline char* shared_memory() { return emulator::here->shared; }
 template <typename T>

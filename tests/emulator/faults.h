@@ -19,6 +19,7 @@ GRU_NAME_FAULT(too_many_bytes)
 GRU_NAME_FAULT(forgets_a_block)
 GRU_NAME_FAULT(no_copy_wait)
 GRU_NAME_FAULT(no_last_copy_wait)
+GRU_NAME_FAULT(no_global_fence)
 
 // Packets
 GRU_NAME_FAULT(wrong_tag)
