@@ -241,7 +241,7 @@ def kernel_rows(device: torch.device) -> list[KernelRow]:
     for dtype_name in ("bf16", "tf32"):
         dtype = DTYPES[dtype_name]
         for backward in (False, True):
-            shapes = {"stepwise": (512, 8)}
+            shapes = {"stepwise H512": (512, 8)}
             for name in cuda_kernel_names(dtype, backward):
                 first, *_, tile = (int(digits) for digits in re.findall(r"\d+", name))
                 if name.startswith("streamed"):

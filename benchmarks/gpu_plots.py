@@ -13,6 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.contenders import OURS
 from benchmarks.plots import PlotError, colour, require_matplotlib, save
 
 FAMILY_COLOURS = {"cluster": "#4c72b0", "group": "#55a868", "streamed": "#dd8452", "stepwise": "#8c8c8c"}
@@ -23,18 +24,26 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     """Write the plots that these results have the rows for, as PNG; returns their paths.
 
     Raises:
-        PlotError: matplotlib is not installed.
+        PlotError: matplotlib is not installed, or these are not the results of a check.
     """
     require_matplotlib()
+    if not isinstance(results, dict) or not {"gpu", "commit"} <= set(results.get("device") or {}):
+        raise PlotError("expected the JSON of `make gpu-check`, got one that names no GPU and commit")
     title = f"{results['device']['gpu']}, {results['device']['commit'][:12]}"
     figures = {"gpu_steps": _steps(results.get("kernels"), title), "gpu_speed": _speed(results.get("speed"), title)}
     return [save(figure, folder / f"{name}.png") for name, figure in figures.items() if figure is not None]
 
 
 def hidden_of(kernel: str) -> int:
-    """H of a row of the kernels' times, which its name says; the stepwise kernels without one are timed at 512."""
+    """H of a row of the kernels' times.
+
+    Raises:
+        PlotError: the name does not say it.
+    """
     found = re.search(r"H(\d+)", kernel)
-    return int(found[1]) if found else 512
+    if found is None:
+        raise PlotError(f"expected a kernel whose name says H, got {kernel!r}")
+    return int(found[1])
 
 
 def _figure(columns: int, title: str) -> tuple[Any, Any]:
@@ -81,7 +90,7 @@ def _speed(rows: list[dict[str, Any]] | None, title: str) -> Any:
             [row["ratio"] - row["ratio_low"] for row in of_kind],
             [row["ratio_high"] - row["ratio"] for row in of_kind],
         ]
-        axis.barh(names, [row["ratio"] for row in of_kind], xerr=spread, color=colour("gru_ext"))
+        axis.barh(names, [row["ratio"] for row in of_kind], xerr=spread, color=colour(OURS))
         axis.axvline(1, color="black", linewidth=1)
         axis.invert_yaxis()
         axis.set(title=kind, xlabel="times faster")
@@ -98,8 +107,8 @@ def main() -> None:
     try:
         for path in draw(json.loads(arguments.results.read_text()), arguments.folder):
             print(f"wrote {path}")
-    except PlotError as error:
-        sys.exit(f"gpu-plots: {error}")
+    except (OSError, json.JSONDecodeError, PlotError) as error:
+        sys.exit(f"gpu-plots: {arguments.results}: {error}")
 
 
 if __name__ == "__main__":

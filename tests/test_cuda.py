@@ -227,6 +227,8 @@ def test_accuracy_with_masks(options: Options, dtype: torch.dtype, hidden: int, 
     on_gpu = on_cuda(problem)
     peer = on_gpu.to(torch.float16) if dtype == torch.float32 else on_gpu
     with float32_precision("tf32", "ieee"), gru_ext.use_cuda_kernels(kernels):
+        named = gru_ext.kernels(7, 17, hidden, dtype=dtype, device="cuda", masked=True).forward.name
+        assert named == "stepwise" if kernels == "stepwise" else named.endswith("_masked")
         for variant in variants_of(problem).values():
             values: list[Any] = [value.cuda() if isinstance(value, Tensor) else value for value in variant]
             moved = Variant(*values)

@@ -33,7 +33,7 @@ def results() -> dict[str, Any]:
             ("group_H2048_C128_rows8", 8, 3),
             ("streamed_U32_rows16 H2816", 16, 9),
             ("streamed_U32_rows16 H4096", 16, 15),
-            ("stepwise", 8, 12),
+            ("stepwise H512", 8, 12),
             ("stepwise H4096", 32, 30),
         )
     ]
@@ -79,9 +79,30 @@ def test_plots_are_written_for_the_stages_that_ran(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "hidden"), [("cluster_H512_C8_rows8", 512), ("streamed_U32_rows16 H4096", 4096), ("stepwise", 512)]
+    ("kernel", "hidden"), [("cluster_H512_C8_rows8", 512), ("streamed_U32_rows16 H4096", 4096), ("stepwise H512", 512)]
 )
 def test_the_name_of_a_kernel_says_its_h(kernel: str, hidden: int) -> None:
     from benchmarks.gpu_plots import hidden_of
 
     assert hidden_of(kernel) == hidden
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "No such file"),
+        ("{", "Expecting property name"),
+        ("[1]", "expected the JSON of `make gpu-check`, got one that names no GPU and commit"),
+        ('{"device": {}}', "expected the JSON of `make gpu-check`, got one that names no GPU and commit"),
+    ],
+)
+def test_what_is_not_a_check_is_one_sentence(tmp_path: Path, text: str | None, words: str) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    path = tmp_path / "results.json"
+    if text is not None:
+        path.write_text(text)
+    result = run_python("-m", "benchmarks.gpu_plots", str(path), path=[ROOT])
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"gpu-plots: {path}: ")
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
