@@ -1,0 +1,106 @@
+"""The parent: gives each stage its time, ends what hangs, and starts again what crashed. Imports no torch."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from benchmarks.gpu_check.journal import CRASHED, HUNG, PASSED, Journal
+from benchmarks.gpu_check.stages import Stage, budget, patience
+from benchmarks.gpu_check.worker import JOURNAL, work
+
+MOST_FAILED_STARTS = 2
+TICK = 0.05  # seconds between two looks at a process
+LAST_SECONDS = 4.0  # of the time, for the results; no stage begins in them
+
+
+def run(stages: Sequence[Stage], folder: Path, seconds: float, rehearses: bool) -> None:
+    """Run the stages into the journal of the folder, within so many seconds."""
+    end = time.monotonic() + seconds - min(LAST_SECONDS, seconds / 10)
+    context: BaseContext = multiprocessing.get_context("spawn")
+    for i, stage in enumerate(stages):
+        left = end - time.monotonic()
+        if left <= 0:
+            print(f"{stage.name}: not begun, no time is left", flush=True)
+            continue
+        Run(stage, folder, rehearses, context).until(
+            time.monotonic() + budget(stages[i:], left), patience(stage, seconds)
+        )
+        rows = Journal(folder / JOURNAL).rows(stage.name)
+        if not set(stage.required) <= {row["key"] for row in rows if row["outcome"] == PASSED}:
+            return
+        # The first stage has shown that the imports work. Processes from here on are forked from one that has them
+        # done, and that never touches the GPU.
+        if i == 0:
+            context = multiprocessing.get_context("forkserver")
+            imports = ["benchmarks.gpu_check.emulated"] if rehearses else ["benchmarks.gpu_check.target"]
+            context.set_forkserver_preload(imports)
+            first: BaseProcess = context.Process()
+            first.start()
+            first.join()
+
+
+class Run:
+    """One stage."""
+
+    def __init__(self, stage: Stage, folder: Path, rehearses: bool, context: BaseContext) -> None:
+        self.stage, self.folder, self.rehearses, self.context = stage, folder, rehearses, context
+        self.journal = Journal(folder / JOURNAL)
+
+    def until(self, end: float, patience: float) -> None:
+        """Process after process, until there is no row left or the time is over."""
+        start = time.monotonic()
+        name, failed_starts = self.stage.name, 0
+        while failed_starts < MOST_FAILED_STARTS and time.monotonic() < end:
+            if self.journal.is_planned(name) and not self.journal.left(name):
+                break
+            size = self.journal.size()
+            fate, why = self.process(end, patience)
+            key = self.journal.under_way(name)
+            if fate and key is not None:
+                self.journal.end(name, {"key": key, "outcome": fate, "error": why})
+            elif self.journal.size() == size:
+                failed_starts += 1
+                if failed_starts == MOST_FAILED_STARTS and time.monotonic() < end:
+                    self.journal.end(name, {"key": "start", "outcome": fate or CRASHED, "error": why})
+        rows = self.journal.rows(name)
+        passed = sum(row["outcome"] == PASSED for row in rows)
+        print(f"{name}: {passed} of {len(rows)} rows passed, {time.monotonic() - start:.0f} s", flush=True)
+
+    def process(self, end: float, patience: float) -> tuple[str, str]:
+        """What befell one process, and in words; nothing where it ended by itself, or with the time."""
+        process = self.context.Process(target=work, args=(self.stage.name, str(self.folder), self.rehearses))  # type: ignore[attr-defined]
+        process.start()
+        sign_of_life, size = time.monotonic(), self.journal.size()
+        try:
+            while process.exitcode is None:
+                process.join(TICK)
+                now = time.monotonic()
+                if self.journal.size() != size:
+                    sign_of_life, size = now, self.journal.size()
+                if now > end:
+                    return "", "the time is over"
+                if now - sign_of_life > patience:
+                    return HUNG, f"nothing came in {patience:.0f} s"
+        finally:
+            _kill(process)
+        if process.exitcode < 0:
+            return CRASHED, f"the process ended by {signal.Signals(-process.exitcode).name}"
+        return CRASHED, f"the process ended with exit status {process.exitcode}; see the end of log.txt"
+
+
+def _kill(process: BaseProcess) -> None:
+    """End a process and all that it started, which is its process group."""
+    assert process.pid is not None
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    if process.exitcode is None:
+        process.kill()
+        process.join(10)
