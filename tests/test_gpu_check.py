@@ -21,7 +21,7 @@ from process import ROOT, run_python
 sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
 from benchmarks.gpu_check import constants, rehearsal, results, table
-from benchmarks.gpu_check.journal import HUNG, NOT_REACHED, PASSED, Journal
+from benchmarks.gpu_check.journal import CRASHED, HUNG, NOT_REACHED, PASSED, START, Journal
 from benchmarks.gpu_check.stages import CHECK, SANITIZE, Stage, budget, patience
 from benchmarks.gpu_check.target import has_no_room
 from benchmarks.gpu_check.worker import JOURNAL
@@ -41,8 +41,10 @@ def check(folder: Path, *options: str, **environment: str) -> subprocess.Complet
 
 @pytest.fixture(scope="module")
 def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    folder = tmp_path_factory.mktemp("check")
-    return folder, check(folder, "--rehearse")
+    """Without numpy, which the check is not to need."""
+    folder, packages = tmp_path_factory.mktemp("check"), tmp_path_factory.mktemp("packages")
+    (packages / "numpy.py").write_text("raise ModuleNotFoundError('no numpy here')\n")
+    return folder, check(folder, "--rehearse", PYTHONPATH=f"{packages}{os.pathsep}{ROOT}")
 
 
 def assert_every_row_but_the_planted_passed(found: results.Results, stages: tuple[Stage, ...], output: str) -> None:
@@ -128,6 +130,14 @@ def test_a_journal_that_ends_in_half_a_line_goes_on(tmp_path: Path) -> None:
     journal.end("speed", {"key": "b", "outcome": PASSED})
     assert journal.left("speed") == ["a"]
     assert journal.rows("speed") == [{"key": "a", "outcome": NOT_REACHED}, {"key": "b", "outcome": PASSED}]
+
+
+def test_a_stage_that_starts_after_all_has_no_row_of_its_failed_start(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "rows.jsonl")
+    journal.end("speed", {"key": START, "outcome": CRASHED})
+    assert [row["key"] for row in journal.rows("speed")] == [START]
+    journal.end("speed", {"key": "a", "outcome": PASSED})
+    assert [row["key"] for row in journal.rows("speed")] == ["a"]
 
 
 def test_the_program_of_constants_knows_every_measurement() -> None:

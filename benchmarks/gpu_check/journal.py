@@ -19,6 +19,7 @@ FAILED = "failed"  # a wrong result, or an error
 ABSENT = "absent"  # this machine lacks what the row needs
 CRASHED = "crashed"
 HUNG = "hung"
+START = "start"  # the key of a row that says that a stage did not come to its first
 NOT_REACHED = "not reached"  # never written: what is planned and has no row
 OUTCOMES = (PASSED, FAILED, CRASHED, HUNG, ABSENT, NOT_REACHED)
 WRONG = (FAILED, CRASHED, HUNG)
@@ -50,6 +51,7 @@ class Journal:
             if "plan" in line:
                 plan = line["plan"]
             elif "key" in line:
+                known.pop(START, None)  # what has a row now did start
                 known[line["key"]] = {name: value for name, value in line.items() if name != "stage"}
         return [known.get(key, {"key": key, "outcome": NOT_REACHED}) for key in dict.fromkeys([*plan, *known])]
 

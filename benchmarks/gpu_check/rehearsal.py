@@ -7,8 +7,6 @@ import signal
 import time
 from typing import Any, NoReturn
 
-import torch
-
 from benchmarks.gpu_check.journal import CRASHED, FAILED, HUNG
 from benchmarks.gpu_check.stages import Case, Stage
 
@@ -35,6 +33,7 @@ def _hang() -> dict[str, Any]:
 
 def _leave_cuda_in_an_error() -> NoReturn:
     """As after an access out of bounds: every call of CUDA fails until the process ends."""
+    import torch
 
     def fail(device: Any = None) -> NoReturn:
         raise RuntimeError("CUDA error: planted")

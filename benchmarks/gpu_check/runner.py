@@ -12,7 +12,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from benchmarks.gpu_check.journal import CRASHED, HUNG, PASSED, Journal
+from benchmarks.gpu_check.journal import CRASHED, HUNG, PASSED, START, Journal
 from benchmarks.gpu_check.stages import Stage, budget, patience
 from benchmarks.gpu_check.worker import JOURNAL, work
 
@@ -69,7 +69,7 @@ class Run:
             elif self.journal.size() == size:
                 failed_starts += 1
                 if failed_starts == MOST_FAILED_STARTS and time.monotonic() < end:
-                    self.journal.end(name, {"key": "start", "outcome": fate or CRASHED, "error": why})
+                    self.journal.end(name, {"key": START, "outcome": fate or CRASHED, "error": why})
         rows = self.journal.rows(name)
         passed = sum(row["outcome"] == PASSED for row in rows)
         print(f"{name}: {passed} of {len(rows)} rows passed, {time.monotonic() - start:.0f} s", flush=True)
