@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import benchmarks.gpu_check as package
-from benchmarks.gpu_check import results, runner, table
+from benchmarks.gpu_check import facts, results, runner, table
 from benchmarks.gpu_check.journal import WRONG, Journal
 from benchmarks.gpu_check.stages import CHECK, ROOT, SANITIZE, SECONDS, Stage
 from benchmarks.gpu_check.worker import JOURNAL
@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--report", action="store_true", help="write the results of the rows that are known; run nothing"
     )
+    found.add_argument("--commit", help="what this is, in a folder without git")
     found.add_argument("--rehearse", action="store_true", help="on a CPU: emulated kernels, tiny sizes, planted faults")
     return found
 
@@ -48,6 +49,8 @@ def main() -> int:
         stages = tuple(stage for stage in stages if stage.name in ("facts", *arguments.stages))
     arguments.out.mkdir(parents=True, exist_ok=True)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    if arguments.commit:
+        os.environ[facts.COMMIT] = arguments.commit
     name = "gpu_sanitize" if arguments.sanitize else "gpu_check"
     journal = Journal(arguments.out / JOURNAL)
     signal.signal(signal.SIGTERM, _end)

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from multiprocessing.context import BaseContext
+from multiprocessing.context import BaseContext, ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -23,28 +23,35 @@ LAST_SECONDS = 4.0  # of the time, for the results; no stage begins in them
 
 def run(stages: Sequence[Stage], folder: Path, seconds: float, rehearses: bool) -> None:
     """Run the stages into the journal of the folder, within so many seconds."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload([f"benchmarks.gpu_check.{'emulated' if rehearses else 'target'}"])
+    if rehearses:
+        print("building the emulated device, some minutes the first time", flush=True)
+        _start(server)
     end = time.monotonic() + seconds - min(LAST_SECONDS, seconds / 10)
-    context: BaseContext = multiprocessing.get_context("spawn")
     for i, stage in enumerate(stages):
         left = end - time.monotonic()
         if left <= 0:
             print(f"{stage.name}: not begun, no time is left", flush=True)
             continue
+        # The first stage shows that the imports work. Processes from there on are forked from a server that has them
+        # done, and that never touches the GPU.
+        context: BaseContext = server if i > 0 else multiprocessing.get_context("spawn")
         Run(stage, folder, rehearses, context).until(
             time.monotonic() + budget(stages[i:], left), patience(stage, seconds)
         )
         rows = Journal(folder / JOURNAL).rows(stage.name)
         if not set(stage.required) <= {row["key"] for row in rows if row["outcome"] == PASSED}:
             return
-        # The first stage has shown that the imports work. Processes from here on are forked from one that has them
-        # done, and that never touches the GPU.
-        if i == 0:
-            context = multiprocessing.get_context("forkserver")
-            imports = ["benchmarks.gpu_check.emulated"] if rehearses else ["benchmarks.gpu_check.target"]
-            context.set_forkserver_preload(imports)
-            first: BaseProcess = context.Process()
-            first.start()
-            first.join()
+        if i == 0 and not rehearses:
+            _start(server)
+
+
+def _start(server: ForkServerContext) -> None:
+    """Have the server done with its imports."""
+    first = server.Process()
+    first.start()
+    first.join()
 
 
 class Run:
