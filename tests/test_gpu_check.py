@@ -35,13 +35,14 @@ while [ "$1" != "{python}" ]; do shift; done
 
 
 def check(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = ("-m", "benchmarks.gpu_check", "--out", str(folder), "--seconds", "100")
-    return run_python(*command, *options, path=[ROOT], environment=environment, timeout=150)
+    command = ("-m", "benchmarks.gpu_check", "--out", str(folder), "--seconds", "300")
+    return run_python(*command, *options, path=[ROOT], environment=environment, timeout=330)
 
 
 @pytest.fixture(scope="module")
 def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """Without numpy, which the check is not to need."""
+    emulated_operators()  # builds them
     folder, packages = tmp_path_factory.mktemp("check"), tmp_path_factory.mktemp("packages")
     (packages / "numpy.py").write_text("raise ModuleNotFoundError('no numpy here')\n")
     return folder, check(folder, "--rehearse", PYTHONPATH=f"{packages}{os.pathsep}{ROOT}")

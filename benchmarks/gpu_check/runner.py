@@ -18,6 +18,7 @@ from benchmarks.gpu_check.worker import JOURNAL, work
 
 MOST_FAILED_STARTS = 2
 TICK = 0.05  # seconds between two looks at a process
+REHEARSED_SECONDS = 240.0  # the patience of a rehearsal is that of a check of so many seconds
 LAST_SECONDS = 4.0  # of the time, for the results; no stage begins in them
 
 
@@ -37,9 +38,8 @@ def run(stages: Sequence[Stage], folder: Path, seconds: float, rehearses: bool) 
         # The first stage shows that the imports work. Processes from there on are forked from a server that has them
         # done, and that never touches the GPU.
         context: BaseContext = server if i > 0 else multiprocessing.get_context("spawn")
-        Run(stage, folder, rehearses, context).until(
-            time.monotonic() + budget(stages[i:], left), patience(stage, seconds)
-        )
+        waits = patience(stage, REHEARSED_SECONDS if rehearses else seconds)
+        Run(stage, folder, rehearses, context).until(time.monotonic() + budget(stages[i:], left), waits)
         rows = Journal(folder / JOURNAL).rows(stage.name)
         if not set(stage.required) <= {row["key"] for row in rows if row["outcome"] == PASSED}:
             return
