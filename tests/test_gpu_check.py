@@ -21,7 +21,8 @@ from process import ROOT, run_python
 sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
 from benchmarks.gpu_check import constants, rehearsal, results, table
-from benchmarks.gpu_check.journal import CRASHED, HUNG, NOT_REACHED, PASSED, START, Journal
+from benchmarks.gpu_check.__main__ import main
+from benchmarks.gpu_check.journal import CRASHED, HUNG, NOT_REACHED, OUTCOMES, PASSED, START, Journal
 from benchmarks.gpu_check.stages import CHECK, SANITIZE, Stage, budget, patience
 from benchmarks.gpu_check.target import has_no_room
 from benchmarks.gpu_check.worker import JOURNAL
@@ -80,10 +81,12 @@ def test_a_rehearsal_of_the_sanitizer_loses_no_row(
     program.write_text(SANITIZER.format(python=sys.executable))
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     before = Journal(folder / JOURNAL).rows("facts")
+    of_check = (folder / "gpu_check.json").read_text()
     result = check(folder, "--rehearse", "--sanitize", PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     found = results.read(folder / "gpu_sanitize.json")
     assert_every_row_but_the_planted_passed(found, SANITIZE, result.stdout + result.stderr)
     assert found["rows"]["facts"] == before
+    assert (folder / "gpu_check.json").read_text() == of_check
     assert len(list(folder.iterdir())) <= MOST_FILES
 
 
@@ -99,6 +102,15 @@ def test_known_rows_are_reported_without_a_gpu(
     rows = results.read(tmp_path / "gpu_check.json")["rows"]
     assert [row["outcome"] for row in rows["speed"]] == [PASSED, *[NOT_REACHED] * (len(rows["speed"]) - 1)]
     assert rows["steps"] == []
+
+
+def test_rows_of_a_rehearsal_and_of_a_gpu_do_not_mix(
+    rehearsed: tuple[Path, subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["", "--out", str(rehearsed[0])])
+    with pytest.raises(SystemExit):
+        main()
+    assert results.read(rehearsed[0] / "gpu_check.json")["rehearsal"]
 
 
 def test_without_a_gpu_the_check_ends_with_its_first_stage(tmp_path: Path) -> None:
@@ -150,6 +162,23 @@ def test_the_parent_imports_no_torch() -> None:
     """Which could crash, or bring CUDA into what is forked."""
     code = "import sys, benchmarks.gpu_check.__main__; print('torch' in sys.modules, 'numpy' in sys.modules)"
     assert run_python("-c", code, path=[ROOT]).stdout.strip() == "False False"
+
+
+def test_the_table_of_a_check_where_everything_was_found_and_went_wrong_has_60_lines_at_most() -> None:
+    def rows(**values: Any) -> list[dict[str, Any]]:
+        return [{"key": f"{i}", "outcome": outcome, **values, "B": i} for outcome in OUTCOMES for i in range(30)]
+
+    timed = {"dtype": "bf16", "H": 64, "kernels": "stepwise, stepwise", "cudnn_ms": 1.0, "ours_ms": 1.0}
+    timed |= {"ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0}
+    found: dict[str, list[dict[str, Any]]] = {stage.name: rows(error="planted") for stage in CHECK}
+    found |= {"speed": rows(kind="train", **timed), "decoding": rows(kind="step", **timed), "steps": []}
+    for dtype in ("bf16", "tf32", "fp32"):
+        for backward in (False, True):
+            found["steps"] += rows(kernel="stepwise", dtype=dtype, backward=backward, H=64, us_a_step=1.0)
+    results = {"device": {}, "rehearsal": True, "rows": found}
+    lines = table.lines(results, CHECK)
+    assert 50 < len(lines) <= table.MOST_LINES
+    assert "  ... 12 more sizes, in the JSON" in lines
 
 
 @pytest.mark.parametrize(("multiprocessors", "spoiled", "expected"), [(0, 0, True), (132, 10, False)])

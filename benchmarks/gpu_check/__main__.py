@@ -6,14 +6,13 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import benchmarks.gpu_check as package
 from benchmarks.gpu_check import facts, results, runner, table
 from benchmarks.gpu_check.journal import WRONG, Journal
-from benchmarks.gpu_check.stages import CHECK, ROOT, SANITIZE, SECONDS, Stage
+from benchmarks.gpu_check.stages import CHECK, ROOT, SANITIZE, SECONDS
 from benchmarks.gpu_check.worker import JOURNAL
 
 LEAST_SECONDS = 10.0
@@ -44,21 +43,27 @@ def main() -> int:
     arguments = parser().parse_args()
     if arguments.seconds < LEAST_SECONDS:
         parser().error(f"expected --seconds of at least {LEAST_SECONDS:g}, got {arguments.seconds:g}")
-    stages: Sequence[Stage] = SANITIZE if arguments.sanitize else CHECK
-    if arguments.stages:
-        stages = tuple(stage for stage in stages if stage.name in ("facts", *arguments.stages))
+    stages = SANITIZE if arguments.sanitize else CHECK
+    names = [stage.name for stage in stages]
+    asked = arguments.stages or names
+    if not set(asked) <= set(names):
+        parser().error(f"expected --stages {'with' if arguments.sanitize else 'without'} --sanitize to be of {names}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     if arguments.commit:
         os.environ[facts.COMMIT] = arguments.commit
     name = "gpu_sanitize" if arguments.sanitize else "gpu_check"
     journal = Journal(arguments.out / JOURNAL)
+    known = results.gather(journal, stages)
+    if "gpu" in known["device"] and not arguments.report and known["rehearsal"] != arguments.rehearse:
+        parser().error(f"{arguments.out} has rows of {known['device']['gpu']}: choose another folder")
     signal.signal(signal.SIGTERM, _end)
     try:
         if not arguments.report:
-            runner.run(stages, arguments.out, arguments.seconds, arguments.rehearse)
+            to_run = [stage for stage in stages if stage.name in ("facts", *asked)]
+            runner.run(to_run, arguments.out, arguments.seconds, arguments.rehearse)
     finally:  # also where the time of whoever started this is over
-        found = results.gather(journal, stages, arguments.rehearse)
+        found = results.gather(journal, stages)
         results.write(found, arguments.out / f"{name}.json")
         text = "\n".join(table.lines(found, stages))
         (arguments.out / f"{name}.txt").write_text(text + "\n")

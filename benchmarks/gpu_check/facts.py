@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.gpu_check.stages import Case, Stage
 
 COMMIT = "GRU_EXT_COMMIT"  # the environment variable that names the commit, where there is no git to ask
+REHEARSED_GPU = "none: a rehearsal on a CPU"
 OPTIONAL = ("numpy", "pytest")
 PROGRAMS = ("nvcc", "compute-sanitizer")
 # T, B, H and dtype of the choices.
@@ -80,7 +81,7 @@ def _device(rehearses: bool) -> dict[str, Any]:
 
     device = target(rehearses).device
     if rehearses:
-        return {"gpu": "none: a rehearsal on a CPU"}
+        return {"gpu": REHEARSED_GPU}
     properties = torch.cuda.get_device_properties(device)
     driver, *clocks = (_of_smi("driver_version,clocks.max.sm,clocks.sm,clocks.mem,power.limit") or "unknown").split(
         ", "

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu_check.facts import REHEARSED_GPU
 from benchmarks.gpu_check.journal import PASSED, Journal, Row
 from benchmarks.gpu_check.stages import Stage
 
@@ -17,14 +18,14 @@ class ResultsError(Exception):
     """A file that is no result of a check."""
 
 
-def gather(journal: Journal, stages: Sequence[Stage], rehearses: bool) -> Results:
+def gather(journal: Journal, stages: Sequence[Stage]) -> Results:
     """All that is known; of a stage that was not begun, no row."""
     rows = {stage.name: journal.rows(stage.name) for stage in stages}
     device: dict[str, Any] = {}
     for row in rows["facts"]:
         if row["outcome"] == PASSED and not row["key"].startswith("choice"):
             device |= {name: value for name, value in row.items() if name not in ("key", "outcome", "seconds")}
-    return {"device": device, "rehearsal": rehearses, "rows": rows}
+    return {"device": device, "rehearsal": device.get("gpu") == REHEARSED_GPU, "rows": rows}
 
 
 def write(results: Results, path: Path) -> None:
