@@ -14,7 +14,7 @@ FAULT = "planted: "
 
 
 def _raise() -> NoReturn:
-    raise RuntimeError("planted")
+    raise RuntimeError("planted: a kernel waited too long")
 
 
 def _crash() -> NoReturn:

@@ -14,6 +14,7 @@ from benchmarks.gpu_check.stages import STAGES, AbsentError, Case, Stage
 JOURNAL, LOG = "rows.jsonl", "log.txt"
 AGAIN = 75  # exit status: rows are left, for another process
 MOST_LETTERS = 400  # of an error
+WAITED = "waited"  # the word in the error of a kernel that waited too long
 
 
 def work(name: str, folder: str, rehearses: bool) -> None:
@@ -44,7 +45,7 @@ def _work(stage: Stage, journal: Journal, rehearses: bool) -> int:
             return 1
         journal.begin(stage.name, case.key)
         row = _run(case)
-        usable = row["outcome"] != FAILED or _is_usable()
+        usable = row["outcome"] != FAILED or _is_usable(row.get("error", ""))
         journal.end(stage.name, row)
         if stage.fresh or not usable:
             return AGAIN
@@ -70,8 +71,14 @@ def _synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def _is_usable() -> bool:
-    """Whether CUDA still works in this process: most of its errors stay until the process ends."""
+def _is_usable(error: str) -> bool:
+    """Whether the next row has a chance in this process, after an error.
+
+    Most errors of CUDA stay until the process ends. And after a kernel that waited too long, the process uses no
+    cluster kernel any more (csrc/cuda/kernel_choice.cpp).
+    """
+    if WAITED in error:
+        return False
     try:
         _synchronize()
     except RuntimeError:
