@@ -39,8 +39,9 @@ format: .venv/built-dev
 cuda-check: .venv-cuda/torch
 	.venv-cuda/bin/python tests/check_cuda_build.py $(ARGS)
 
-gpu-check: .venv/built-dev
-	$(BIN)/python -m benchmarks.gpu_check $(ARGS)
+# With the system's torch and the library that is there, built or carried; no environment, as there may be no network.
+gpu-check:
+	$(PYTHON) -m benchmarks.gpu_check --out out/gpu_check $(ARGS)
 
 clean:
 	rm -rf .venv .venv-cuda build dist gru_ext/*.so *.egg-info

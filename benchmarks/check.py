@@ -1,16 +1,16 @@
 """Whether a contender's answer is right, before it is timed.
 
-The judge is ``torch.nn.GRU`` in float64 on the CPU, from the same weights and inputs. The measure is the largest
-absolute error, in multiples of that of ``torch.nn.GRU`` in the dtype that is timed, plus a floor of a few units in the
-last place of the largest magnitude. We are held to the policy of the tests, twice the error; peers to a looser one, so
-that an approximation of their own does not cost them their place.
+The judge is ``torch.nn.GRU`` in float64, on the CPU unless told otherwise, from the same weights and inputs. The
+measure is the largest absolute error, in multiples of that of ``torch.nn.GRU`` in the dtype that is timed, plus a floor
+of a few units in the last place of the largest magnitude. We are held to the policy of the tests, twice the error;
+peers to a looser one, so that an approximation of their own does not cost them their place.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -60,16 +60,34 @@ class Verdict:
         return f"wrong answer: error of {self.name} {self.error:.2e}, allowed {self.allowed:.2e}"
 
 
-def exact_module(module: nn.GRU) -> nn.GRU:
-    """The same GRU in float64 on the CPU."""
-    return copy.deepcopy(module).to("cpu", torch.float64)
+def module_in(module: nn.GRU, dtype: torch.dtype, device: torch.device | str) -> nn.GRU:
+    """The same GRU elsewhere."""
+    return copy.deepcopy(module).to(device, dtype)
 
 
-def answer(problem: Problem, x: Tensor, dy: Tensor) -> Answer:
-    """Right results, and those of ``torch.nn.GRU``, of one input x (T, B, I) and gradient dy (T, B, D*H)."""
+def answer(
+    problem: Problem,
+    x: Tensor,
+    dy: Tensor,
+    judge_on: torch.device | str = "cpu",
+    framework_dtype: torch.dtype | None = None,
+) -> Answer:
+    """Right results, and those of ``torch.nn.GRU``, of one input x (T, B, I) and gradient dy (T, B, D*H).
+
+    Args:
+        problem: weights, dtype and device of what is judged.
+        x: the input, any dtype and device.
+        dy: likewise.
+        judge_on: where float64 is computed.
+        framework_dtype: in which ``torch.nn.GRU`` is asked, default that of the problem.
+    """
+
+    def solve_in(dtype: torch.dtype, device: torch.device | str) -> dict[str, Tensor]:
+        return solve(replace(problem, module=module_in(problem.module, dtype, device)), x, dy)
+
+    framework = solve_in(framework_dtype or problem.dtype, problem.device)
     return Answer(
-        solve(Problem(problem.size, problem.kind, exact_module(problem.module), problem.threads), x, dy),
-        solve(problem, x, dy),
+        solve_in(torch.float64, judge_on), {name: result.to(problem.dtype) for name, result in framework.items()}
     )
 
 
@@ -92,7 +110,7 @@ def _judge_one(name: str, result: Tensor, truth: Answer, policy: Policy) -> Verd
     exact, framework = truth.exact[name], truth.framework[name]
     if result.shape != exact.shape:
         raise ValueError(f"expected {name} of shape {tuple(exact.shape)}, got {tuple(result.shape)}")
-    error, framework_error = (_largest(t.detach().double().cpu() - exact) for t in (result, framework))
+    error, framework_error = (_largest(t.detach().to(exact) - exact) for t in (result, framework))
     ulp = torch.finfo(framework.dtype).eps * _largest(exact)
     if framework.dtype == torch.float64:  # torch.nn.GRU is then its own judge
         allowed = FLOAT64_TOLERANCE * max(1.0, _largest(exact))

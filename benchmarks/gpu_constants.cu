@@ -1,15 +1,22 @@
-// Measures what the time model of docs/kernels.md is made of, with the primitives that the kernels use: one JSON
-// object, on standard output. benchmarks/gpu_check.py builds and runs it; it needs clusters, so a GPU from sm_90 on.
+// Measures what the time model of docs/kernels.md is made of, with the primitives that the kernels use. It needs
+// clusters, so a GPU from sm_90 on.
+//
+//     gpu_constants          prints the names of the measurements
+//     gpu_constants NAME     makes one, and prints what it found as a JSON object
 //
 // Cycles are those of the multiprocessors' clock, medians over launches; the first launch of each is not counted. What
-// is measured once, between two blocks, runs alone on the GPU; rates run on every multiprocessor at a time.
+// is measured once, between two blocks, runs alone on the GPU; rates run on every multiprocessor at a time. Where the
+// device refuses a launch, as it may a cluster size, the reason stands in the place of the number. Any other error ends
+// the program, with exit status 1.
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
+#include <functional>
+#include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../csrc/cuda/primitives.cuh"
@@ -22,9 +29,7 @@ constexpr int kThreads = 256, kWarps = kThreads / kWarpSize, kRounds = 500, kLau
 constexpr int kOneBlockBytes = 120 << 10;  // of shared memory: no second block fits on the multiprocessor
 
 void check(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return;
-  std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(error));
-  std::exit(1);
+  if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
 }
 
 // ---- Kernels. Each writes the cycles of its rounds to cycles[block]; -1 where a wait took too long.
@@ -237,11 +242,65 @@ GRU_KERNEL(1, 1) clock_kernel(long long* cycles) {  // cycles[0]: cycles; cycles
 
 // ---- Host side
 
+// Values on the device.
+template <typename T>
+class DeviceArray {
+ public:
+  explicit DeviceArray(int64_t count) : bytes_(count * sizeof(T)) { check(cudaMalloc(&data_, bytes_), "cudaMalloc"); }
+  ~DeviceArray() { cudaFree(data_); }
+  DeviceArray(const DeviceArray&) = delete;
+  DeviceArray& operator=(const DeviceArray&) = delete;
+
+  T* data() const { return data_; }
+  void clear() const { check(cudaMemset(data_, 0, bytes_), "cudaMemset"); }
+  std::vector<T> values() const {
+    std::vector<T> found(bytes_ / sizeof(T));
+    check(cudaMemcpy(found.data(), data_, bytes_, cudaMemcpyDeviceToHost), "kernel");
+    return found;
+  }
+
+ private:
+  T* data_ = nullptr;
+  size_t bytes_;
+};
+
+std::string number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4g", value);
+  return text;
+}
+
+// A JSON object, of names and values that are JSON.
+class Object {
+ public:
+  Object& add(const std::string& name, const std::string& value) {
+    text_ += (text_.empty() ? "\"" : ", \"") + name + "\": " + value;
+    return *this;
+  }
+  std::string text() const { return "{" + text_ + "}"; }
+
+ private:
+  std::string text_;
+};
+
+// The number that was found; or, where the device refuses the launch, why.
+template <typename Measure>
+std::string attempt(const Measure& measure) {
+  try {
+    return number(measure());
+  } catch (const std::runtime_error& error) {
+    cudaGetLastError();
+    check(cudaDeviceSynchronize(), error.what());  // an error that stays ends the program
+    return "\"" + std::string(error.what()) + "\"";
+  }
+}
+
 int attribute(cudaDeviceAttr name) {
   int value = 0;
   check(cudaDeviceGetAttribute(&value, name, 0), "cudaDeviceGetAttribute");
   return value;
 }
+int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
 
 struct Grid {
   int blocks, threads, shared_bytes, cluster;
@@ -271,30 +330,48 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// Cycles of a round: median over launches of the slowest of the blocks that counted.
+// Cycles of a round: median over launches of the slowest block. `prepare` is called before each launch.
 template <typename... Parameters, typename... Arguments>
-double cycles_of(void (*kernel)(long long*, Parameters...), const Grid& grid, Arguments... arguments) {
+double cycles_of(const std::function<void()>& prepare, void (*kernel)(long long*, Parameters...), const Grid& grid,
+                 Arguments... arguments) {
   cudaLaunchAttribute cluster;
   const cudaLaunchConfig_t config = configure(kernel, grid, cluster);
-  long long* cycles = nullptr;
-  check(cudaMallocManaged(&cycles, grid.blocks * sizeof(long long)), "cudaMallocManaged");
+  const DeviceArray<long long> cycles(grid.blocks);
   std::vector<double> rounds;
   for (int launch = 0; launch <= kLaunches; ++launch) {
-    std::fill_n(cycles, grid.blocks, 0);
-    check(cudaLaunchKernelEx(&config, kernel, cycles, static_cast<Parameters>(arguments)...), "launch");
-    check(cudaDeviceSynchronize(), "kernel");
-    if (*std::min_element(cycles, cycles + grid.blocks) < 0) {
-      std::fprintf(stderr, "a wait took too long\n");
-      std::exit(1);
-    }
-    const double slowest = static_cast<double>(*std::max_element(cycles, cycles + grid.blocks));
-    if (launch > 0) rounds.push_back(slowest / kRounds);
+    cycles.clear();  // for blocks that write none
+    prepare();
+    check(cudaLaunchKernelEx(&config, kernel, cycles.data(), static_cast<Parameters>(arguments)...), "launch");
+    const std::vector<long long> found = cycles.values();
+    if (*std::min_element(found.begin(), found.end()) < 0) throw std::runtime_error("a wait took too long");
+    if (launch > 0) rounds.push_back(static_cast<double>(*std::max_element(found.begin(), found.end())) / kRounds);
   }
-  check(cudaFree(cycles), "cudaFree");
   return median(rounds);
 }
+template <typename... Parameters, typename... Arguments>
+double cycles_of(void (*kernel)(long long*, Parameters...), const Grid& grid, Arguments... arguments) {
+  return cycles_of([] {}, kernel, grid, arguments...);
+}
 
-int resident_clusters(int blocks) {
+// ---- The measurements
+
+std::string measure_clock() {
+  const DeviceArray<long long> clock(2);
+  for (int i = 0; i < 2; ++i) clock_kernel<<<1, 1>>>(clock.data());
+  const std::vector<long long> found = clock.values();
+  return Object()
+      .add("ghz", number(static_cast<double>(found[0]) / found[1]))
+      .add("multiprocessors", number(multiprocessors()))
+      .text();
+}
+
+std::string measure_block_barrier() {
+  return Object()
+      .add("cycles", attempt([] { return cycles_of(block_barrier_kernel, {multiprocessors(), kThreads, 0, 1}); }))
+      .text();
+}
+
+double resident_clusters(int blocks) {
   const Grid grid{blocks, kThreads, kOneBlockBytes, blocks};
   cudaLaunchAttribute cluster;
   const cudaLaunchConfig_t config = configure(cluster_barrier_kernel, grid, cluster);
@@ -304,8 +381,93 @@ int resident_clusters(int blocks) {
   return count;
 }
 
+template <int kBlocks>
+std::string measure_cluster() {
+  int resident = 0;
+  Object found;
+  found.add("blocks", number(kBlocks)).add("resident", attempt([&] {
+                                             return resident = static_cast<int>(resident_clusters(kBlocks));
+                                           }));
+  if (resident == 0) return found.text();
+  const int all = resident * kBlocks;
+  found
+      .add("barrier_cycles",
+           attempt([&] { return cycles_of(cluster_barrier_kernel, {all, kThreads, kOneBlockBytes, kBlocks}); }))
+      .add("dsmem_one_way_cycles",
+           attempt([&] { return cycles_of(dsmem_latency_kernel, {kBlocks, kWarpSize, 1024, kBlocks}, kBlocks) / 2; }));
+  // By bytes that a block sends to each: of one cluster, of as many as there is room for.
+  Object alone, full;
+  for (const int bytes : {256, 512, 1024, 2048, 4096}) {
+    const int shared = std::max(kOneBlockBytes, 128 + 2 * kBlocks * bytes);
+    const auto measure = [&](int blocks) {
+      return attempt(
+          [&] { return cycles_of(dsmem_exchange_kernel, {blocks, kThreads, shared, kBlocks}, kBlocks, bytes); });
+    };
+    alone.add(std::to_string(bytes), measure(kBlocks));
+    full.add(std::to_string(bytes), measure(all));
+  }
+  return found.add("exchange_cycles", full.text()).add("exchange_alone_cycles", alone.text()).text();
+}
+
+std::string measure_tagged() {
+  const DeviceArray<unsigned long long> slots(32);
+  const Grid grid{multiprocessors(), kWarpSize, kOneBlockBytes, 1};
+  // Each launch begins its tags anew.
+  return Object()
+      .add("one_way_cycles",
+           attempt([&] { return cycles_of([&] { slots.clear(); }, tagged_latency_kernel, grid, slots.data()) / 2; }))
+      .text();
+}
+
+std::string measure_flags() {
+  const int blocks = multiprocessors();
+  const DeviceArray<uint32_t> flags(blocks * 8), words(2 * blocks * 4);
+  const Grid grid{blocks, kThreads, kOneBlockBytes, 1};
+  return Object()
+      .add("exchange_cycles",
+           attempt([&] { return cycles_of([&] { flags.clear(); }, flags_kernel, grid, flags.data(), words.data()); }))
+      .text();
+}
+
+// Bytes a cycle and multiprocessor, from so many MB of memory, which are read again and again.
+std::string measure_copies() {
+  Object found;
+  for (const int64_t megabytes : {1, 8, 16, 32, 48, 64, 256}) {
+    found.add(std::to_string(megabytes), attempt([&] {
+                const DeviceArray<char> from(megabytes << 20);
+                from.clear();
+                const Grid grid{multiprocessors(), kThreads, kOneBlockBytes, 1};
+                const double cycles = kRounds * cycles_of(copy_rate_kernel, grid, from.data(), megabytes << 20);
+                return static_cast<double>(kCopies) * kThreads * 16 / cycles;
+              }));
+  }
+  return Object().add("bytes_a_cycle", found.text()).text();
+}
+
+template <typename Operand, int kColumns, bool kSharedWeights>
+std::string multiply_adds_a_cycle(int values_of_a_tile) {
+  return attempt([&] {
+    const DeviceArray<float> sink(multiprocessors() * kThreads);
+    const Grid grid{multiprocessors(), kThreads, kOneBlockBytes, 1};
+    const double cycles = cycles_of(mma_rate_kernel<Operand, kColumns, kSharedWeights>, grid, sink.data());
+    return kWarps * 3.0 * kTiles * kColumns * 16 * 8 * values_of_a_tile / cycles;
+  });
+}
+
+// By dtype and rows, with the weights in registers or in shared memory.
+std::string measure_multiply_adds() {
+  return Object()
+      .add("bf16, 8 rows", multiply_adds_a_cycle<bfloat16, 1, false>(16))
+      .add("bf16, 16 rows", multiply_adds_a_cycle<bfloat16, 2, false>(16))
+      .add("bf16, 8 rows, shared", multiply_adds_a_cycle<bfloat16, 1, true>(16))
+      .add("bf16, 16 rows, shared", multiply_adds_a_cycle<bfloat16, 2, true>(16))
+      .add("tf32, 8 rows", multiply_adds_a_cycle<tf32, 1, false>(8))
+      .add("tf32, 16 rows", multiply_adds_a_cycle<tf32, 2, false>(8))
+      .text();
+}
+
 // Microseconds of an empty launch: in a stream, the host's time included, and inside a graph.
-void launch_costs(double& in_stream, double& in_graph) {
+std::string measure_launches() {
   constexpr int kCount = 1000;
   cudaStream_t stream;
   check(cudaStreamCreate(&stream), "cudaStreamCreate");
@@ -320,142 +482,49 @@ void launch_costs(double& in_stream, double& in_graph) {
   const auto launches = [&] {
     for (int i = 0; i < kCount; ++i) empty_kernel<<<1, kWarpSize, 0, stream>>>();
   };
-  in_stream = microseconds(launches);
+  const double in_stream = microseconds(launches);
   cudaGraph_t graph;
   cudaGraphExec_t executable;
   check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), "cudaStreamBeginCapture");
   launches();
   check(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
   check(cudaGraphInstantiate(&executable, graph, 0), "cudaGraphInstantiate");
-  in_graph = microseconds([&] { check(cudaGraphLaunch(executable, stream), "cudaGraphLaunch"); });
+  const double in_graph = microseconds([&] { check(cudaGraphLaunch(executable, stream), "cudaGraphLaunch"); });
+  return Object().add("us", number(in_stream)).add("us_in_graph", number(in_graph)).text();
 }
 
-template <typename Operand, int kColumns, bool kSharedWeights>
-double multiply_adds_a_cycle(int values_of_a_tile) {
-  const int multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
-  float* sink = nullptr;
-  check(cudaMalloc(&sink, multiprocessors * kThreads * sizeof(float)), "cudaMalloc");
-  const Grid grid{multiprocessors, kThreads, kOneBlockBytes, 1};
-  const double cycles = cycles_of(mma_rate_kernel<Operand, kColumns, kSharedWeights>, grid, sink);
-  check(cudaFree(sink), "cudaFree");
-  return kWarps * 3.0 * kTiles * kColumns * 16 * 8 * values_of_a_tile / cycles;
-}
+const std::pair<const char*, std::string (*)()> kMeasurements[] = {
+    {"clock", measure_clock},
+    {"block_barrier", measure_block_barrier},
+    {"cluster_2", measure_cluster<2>},
+    {"cluster_4", measure_cluster<4>},
+    {"cluster_8", measure_cluster<8>},
+    {"cluster_12", measure_cluster<12>},
+    {"cluster_16", measure_cluster<16>},
+    {"tagged", measure_tagged},
+    {"flags", measure_flags},
+    {"copies", measure_copies},
+    {"multiply_adds", measure_multiply_adds},
+    {"launches", measure_launches},
+};
 
-// Bytes a cycle and multiprocessor, from so many bytes of memory, which are read again and again.
-double copied_a_cycle(int64_t bytes) {
-  char* from = nullptr;
-  check(cudaMalloc(&from, bytes), "cudaMalloc");
-  check(cudaMemset(from, 0, bytes), "cudaMemset");
-  const Grid grid{attribute(cudaDevAttrMultiProcessorCount), kThreads, kOneBlockBytes, 1};
-  const double cycles_a_round = cycles_of(copy_rate_kernel, grid, static_cast<const char*>(from), bytes);
-  check(cudaFree(from), "cudaFree");
-  return static_cast<double>(kCopies) * kThreads * 16 / (cycles_a_round * kRounds);
-}
-
-void measure() {
-  const int multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
-  long long* clock = nullptr;
-  check(cudaMallocManaged(&clock, 2 * sizeof(long long)), "cudaMallocManaged");
-  for (int i = 0; i < 2; ++i) {
-    clock_kernel<<<1, 1>>>(clock);
-    check(cudaDeviceSynchronize(), "clock_kernel");
-  }
-  std::printf("{\"clock_ghz\": %.3f, \"multiprocessors\": %d", static_cast<double>(clock[0]) / clock[1],
-              multiprocessors);
-  std::printf(", \"block_barrier_cycles\": %.1f", cycles_of(block_barrier_kernel, {multiprocessors, kThreads, 0, 1}));
-
-  std::printf(", \"clusters\": [");
-  const char* comma = "";
-  for (const int blocks : {2, 4, 8, 12, 16}) {
-    const int resident = resident_clusters(blocks);
-    std::printf("%s{\"blocks\": %d, \"resident\": %d", comma, blocks, resident);
-    comma = ", ";
-    if (resident > 0) {
-      const int all = resident * blocks;
-      std::printf(", \"barrier_cycles\": %.1f",
-                  cycles_of(cluster_barrier_kernel, {all, kThreads, kOneBlockBytes, blocks}));
-      std::printf(", \"dsmem_one_way_cycles\": %.1f",
-                  cycles_of(dsmem_latency_kernel, {blocks, kWarpSize, 1024, blocks}, blocks) / 2);
-      std::printf(", \"exchange_cycles\": {");
-      const char* inner = "";
-      for (const int bytes : {256, 512, 1024, 2048, 4096}) {  // that a block sends to each
-        const int shared = std::max(kOneBlockBytes, 128 + 2 * blocks * bytes);
-        const double alone = cycles_of(dsmem_exchange_kernel, {blocks, kThreads, shared, blocks}, blocks, bytes);
-        const double full = cycles_of(dsmem_exchange_kernel, {all, kThreads, shared, blocks}, blocks, bytes);
-        std::printf("%s\"%d\": [%.1f, %.1f]", inner, bytes, alone, full);
-        inner = ", ";
-      }
-      std::printf("}");
+int run(const std::string& name) {
+  for (const auto& [known, measure] : kMeasurements) {
+    if (name.empty()) std::printf("%s\n", known);
+    if (name != known) continue;
+    try {
+      std::printf("%s\n", measure().c_str());
+      return 0;
+    } catch (const std::runtime_error& error) {
+      std::fprintf(stderr, "%s: %s\n", known, error.what());
+      return 1;
     }
-    std::printf("}");
   }
-
-  unsigned long long* slots = nullptr;
-  check(cudaMalloc(&slots, 32 * sizeof(unsigned long long)), "cudaMalloc");
-  std::vector<double> one_way;
-  for (int launch = 0; launch < 3; ++launch) {
-    // Each launch begins its tags anew.
-    cudaLaunchAttribute cluster;
-    const Grid grid{multiprocessors, kWarpSize, kOneBlockBytes, 1};
-    const cudaLaunchConfig_t config = configure(tagged_latency_kernel, grid, cluster);
-    check(cudaMemset(slots, 0, 32 * sizeof(unsigned long long)), "cudaMemset");
-    std::vector<long long> cycles(multiprocessors);
-    long long* on_device = nullptr;
-    check(cudaMalloc(&on_device, multiprocessors * sizeof(long long)), "cudaMalloc");
-    check(
-        cudaLaunchKernelEx(&config, tagged_latency_kernel, on_device, static_cast<volatile unsigned long long*>(slots)),
-        "tagged_latency_kernel");
-    check(cudaMemcpy(cycles.data(), on_device, cycles.size() * sizeof(long long), cudaMemcpyDeviceToHost), "copy");
-    check(cudaFree(on_device), "cudaFree");
-    if (cycles[0] < 0) check(cudaErrorLaunchTimeout, "tagged_latency_kernel");
-    one_way.push_back(static_cast<double>(cycles[0]) / kRounds / 2);
-  }
-  std::printf("], \"tagged_one_way_cycles\": %.1f", median(one_way));
-
-  const size_t flag_bytes = multiprocessors * 32, word_bytes = 2 * multiprocessors * 16;
-  char* exchanged = nullptr;
-  check(cudaMalloc(&exchanged, flag_bytes + word_bytes), "cudaMalloc");
-  std::vector<double> exchanges;
-  for (int launch = 0; launch < 3; ++launch) {
-    cudaLaunchAttribute cluster;
-    const Grid grid{multiprocessors, kThreads, kOneBlockBytes, 1};
-    const cudaLaunchConfig_t config = configure(flags_kernel, grid, cluster);
-    check(cudaMemset(exchanged, 0, flag_bytes), "cudaMemset");
-    std::vector<long long> cycles(multiprocessors);
-    long long* on_device = nullptr;
-    check(cudaMalloc(&on_device, multiprocessors * sizeof(long long)), "cudaMalloc");
-    check(cudaLaunchKernelEx(&config, flags_kernel, on_device, reinterpret_cast<uint32_t*>(exchanged),
-                             reinterpret_cast<uint32_t*>(exchanged + flag_bytes)),
-          "flags_kernel");
-    check(cudaMemcpy(cycles.data(), on_device, cycles.size() * sizeof(long long), cudaMemcpyDeviceToHost), "copy");
-    check(cudaFree(on_device), "cudaFree");
-    if (*std::min_element(cycles.begin(), cycles.end()) < 0) check(cudaErrorLaunchTimeout, "flags_kernel");
-    exchanges.push_back(static_cast<double>(*std::max_element(cycles.begin(), cycles.end())) / kRounds);
-  }
-  check(cudaFree(exchanged), "cudaFree");
-  std::printf(", \"exchange_by_flags_cycles\": %.1f", median(exchanges));
-
-  std::printf(", \"bytes_copied_a_cycle\": {");
-  for (const int64_t megabytes : {1, 8, 16, 32, 48, 64, 256}) {
-    std::printf("%s\"%d MB\": %.1f", megabytes > 1 ? ", " : "", static_cast<int>(megabytes),
-                copied_a_cycle(megabytes << 20));
-  }
-  std::printf("}");
-
-  std::printf(", \"multiply_adds_a_cycle\": {\"bf16, 8 rows\": %.0f, \"bf16, 16 rows\": %.0f",
-              multiply_adds_a_cycle<bfloat16, 1, false>(16), multiply_adds_a_cycle<bfloat16, 2, false>(16));
-  std::printf(", \"bf16, 8 rows, weights in shared memory\": %.0f, \"bf16, 16 rows, weights in shared memory\": %.0f",
-              multiply_adds_a_cycle<bfloat16, 1, true>(16), multiply_adds_a_cycle<bfloat16, 2, true>(16));
-  std::printf(", \"tf32, 8 rows\": %.0f, \"tf32, 16 rows\": %.0f}", multiply_adds_a_cycle<tf32, 1, false>(8),
-              multiply_adds_a_cycle<tf32, 2, false>(8));
-
-  double in_stream = 0, in_graph = 0;
-  launch_costs(in_stream, in_graph);
-  std::printf(", \"launch_us\": %.2f, \"launch_in_graph_us\": %.2f}\n", in_stream, in_graph);
+  return name.empty() ? 0 : 2;
 }
 
 }  // namespace
 }  // namespace device
 }  // namespace gru_ext
 
-int main() { gru_ext::device::measure(); }
+int main(int count, char** words) { return gru_ext::device::run(count > 1 ? words[1] : ""); }

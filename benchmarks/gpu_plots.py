@@ -1,49 +1,40 @@
-"""The plots of a ``make gpu-check``: time of a step against H for each family of kernels, and speed over cuDNN.
+"""The plots of a check on a GPU: time of a step against H for each family of kernels, and speed over cuDNN.
 
-python -m benchmarks.gpu_plots benchmarks/results/gpu_nvidia_h200.json --folder docs
+python -m benchmarks.gpu_plots benchmarks/results/gpu_nvidia_h100.json --folder docs
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import OURS
+from benchmarks.gpu_check.journal import Row
+from benchmarks.gpu_check.results import Results, ResultsError, measured, read
 from benchmarks.plots import PlotError, colour, require_matplotlib, save
 
 FAMILY_COLOURS = {"cluster": "#4c72b0", "group": "#55a868", "streamed": "#dd8452", "stepwise": "#8c8c8c"}
 MARKERS = {8: "o", 16: "s", 32: "^", 64: "D"}  # by rows of a tile
 
 
-def draw(results: dict[str, Any], folder: Path) -> list[Path]:
+def draw(results: Results, folder: Path) -> list[Path]:
     """Write the plots that these results have the rows for, as PNG; returns their paths.
 
     Raises:
-        PlotError: matplotlib is not installed, or these are not the results of a check.
+        PlotError: matplotlib is not installed, or the times are those of a rehearsal.
     """
     require_matplotlib()
-    if not isinstance(results, dict) or not {"gpu", "commit"} <= set(results.get("device") or {}):
-        raise PlotError("expected the JSON of `make gpu-check`, got one that names no GPU and commit")
+    if results["rehearsal"]:
+        raise PlotError("these are the results of a rehearsal, which times no GPU")
     title = f"{results['device']['gpu']}, {results['device']['commit'][:12]}"
-    figures = {"gpu_steps": _steps(results.get("kernels"), title), "gpu_speed": _speed(results.get("speed"), title)}
+    figures = {
+        "gpu_steps": _steps(measured(results, "steps"), title),
+        "gpu_speed": _speed(measured(results, "speed", "decoding"), title),
+    }
     return [save(figure, folder / f"{name}.png") for name, figure in figures.items() if figure is not None]
-
-
-def hidden_of(kernel: str) -> int:
-    """H of a row of the kernels' times.
-
-    Raises:
-        PlotError: the name does not say it.
-    """
-    found = re.search(r"H(\d+)", kernel)
-    if found is None:
-        raise PlotError(f"expected a kernel whose name says H, got {kernel!r}")
-    return int(found[1])
 
 
 def _figure(columns: int, title: str) -> tuple[Any, Any]:
@@ -54,7 +45,7 @@ def _figure(columns: int, title: str) -> tuple[Any, Any]:
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def _steps(rows: list[dict[str, Any]] | None, title: str) -> Any:
+def _steps(rows: list[Row], title: str) -> Any:
     """A panel for each dtype and pass, a line for each family and number of rows: microseconds of a step against H."""
     if not rows:
         return None
@@ -64,8 +55,7 @@ def _steps(rows: list[dict[str, Any]] | None, title: str) -> Any:
         lines: dict[tuple[str, int], list[tuple[int, float]]] = defaultdict(list)
         for row in rows:
             if (row["dtype"], row["backward"]) == (dtype, backward):
-                family = re.split(r"[_ ]", row["kernel"])[0]
-                lines[family, row["B"]].append((hidden_of(row["kernel"]), row["us_a_step"]))
+                lines[row["kernel"].split("_")[0], row["B"]].append((row["H"], row["us_a_step"]))
         for (family, batch), points in sorted(lines.items()):
             xs, ys = zip(*sorted(points), strict=True)
             marker = MARKERS.get(batch, "x")
@@ -77,7 +67,7 @@ def _steps(rows: list[dict[str, Any]] | None, title: str) -> Any:
     return figure
 
 
-def _speed(rows: list[dict[str, Any]] | None, title: str) -> Any:
+def _speed(rows: list[Row], title: str) -> Any:
     """A panel for each kind of call, a bar for each size: times faster than cuDNN, also where that is below 1."""
     if not rows:
         return None
@@ -101,13 +91,13 @@ def _speed(rows: list[dict[str, Any]] | None, title: str) -> Any:
 def main() -> None:
     """Draw the plots of one file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="what `make gpu-check` wrote")
+    parser.add_argument("results", type=Path, help="gpu_check.json of a check")
     parser.add_argument("--folder", type=Path, default=Path("docs"), help="where to write (default: docs)")
     arguments = parser.parse_args()
     try:
-        for path in draw(json.loads(arguments.results.read_text()), arguments.folder):
+        for path in draw(read(arguments.results), arguments.folder):
             print(f"wrote {path}")
-    except (OSError, json.JSONDecodeError, PlotError) as error:
+    except (OSError, ResultsError, PlotError) as error:
         sys.exit(f"gpu-plots: {arguments.results}: {error}")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 
-import numpy
 from torch import Tensor
 
 from benchmarks.contenders.base import Problem
@@ -17,6 +16,7 @@ def build(problem: Problem, reset_after: bool = True) -> bytes:
 
     With ``reset_after``, its ``linear_before_reset``, it has the recurrence of ``nn.GRU``.
     """
+    import numpy
     import onnx
     from onnx import helper, numpy_helper
 

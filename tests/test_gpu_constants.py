@@ -1,0 +1,165 @@
+"""The time model's constants from a check on a GPU: found again where the check is made up from known ones."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from process import ROOT
+
+sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
+
+from benchmarks import gpu_constants
+from benchmarks.gpu_check.journal import PASSED
+
+# Nobody measured these.
+MADE_UP = {
+    "kAssumedClockRate": 1.5e9,
+    "kMultiplyAdds": 1000.0,
+    "kSharedBytes": 100.0,
+    "kForwardStep": 900.0,
+    "kBackwardStep": 1400.0,
+    "kFmaMultiplyAdds": 80.0,
+    "kExchangeLatency": 700.0,
+    "kExchangeBytes": 8.0,
+    "kPacketLatency": 1500.0,
+    "kPacketBytes": 16.0,
+    "kFlagLatency": 4000.0,
+    "kCopyBytes": 30.0,
+    "kCachedBytes": 32e6,
+    "kMemoryBytes": 3e12,
+    "kLoadBytes": 2e12,
+    "kClusterSeconds": 20e-6,
+    "kStepwiseStepSeconds": 12e-6,
+    "kOneStepSeconds": 6e-6,
+    "kWeightBytes": 2e12,
+}
+MULTIPROCESSORS, BARRIER = 132, 50.0
+
+
+@pytest.fixture(scope="module")
+def program() -> Path:
+    return gpu_constants.build()
+
+
+def steps(kernels: list[gpu_constants.Kernel]) -> list[dict[str, Any]]:
+    """What each kernel takes, if the model is right with these constants."""
+    c, rows = MADE_UP, []
+    for kernel in kernels:
+        ieee = kernel.dtype == "fp32"
+        rate = c["kFmaMultiplyAdds"] if ieee else c["kMultiplyAdds"] / (2 if kernel.dtype == "tf32" else 1)
+        cycles = c["kBackwardStep" if kernel.backward else "kForwardStep"]
+        cycles += 3 * kernel.hidden**2 * kernel.rows / kernel.blocks / rate
+        cycles += kernel.overflow_bytes * math.ceil(kernel.rows / 16) / c["kSharedBytes"]
+        if kernel.packet_bytes:
+            cycles += c["kPacketLatency"] + kernel.packet_bytes / 2 / c["kPacketBytes"]
+        times = {"us_a_step": 1e6 * cycles / c["kAssumedClockRate"], "launch_us": 1e6 * c["kClusterSeconds"]}
+        of = {"kernel": kernel.name, "dtype": kernel.dtype, "backward": kernel.backward}
+        rows.append({**of, "H": kernel.hidden, "B": kernel.rows, **times})
+    plain = {"dtype": "bf16", "backward": False, "B": 8, "us_a_step": 20.0, "launch_us": 0.0}
+    for hidden in (2048, 4096):
+        launch = 1e6 * (30e-6 + 6 * hidden**2 / c["kLoadBytes"])
+        rows.append({**plain, "kernel": "streamed_U32_rows8", "H": hidden, "launch_us": launch})
+    us = 1e6 * (c["kStepwiseStepSeconds"] + 6 * 512**2 / c["kWeightBytes"])
+    return [*rows, {**plain, "kernel": "stepwise", "H": 512, "us_a_step": us}]
+
+
+def check_of(kernels: list[gpu_constants.Kernel]) -> dict[str, Any]:
+    """The JSON of such a check."""
+    c = MADE_UP
+    memory = c["kMemoryBytes"] / MULTIPROCESSORS / c["kAssumedClockRate"]
+    exchange = {
+        f"cluster_{blocks}": {
+            "resident": MULTIPROCESSORS // blocks - 1,
+            "exchange_cycles": {
+                **{
+                    str(n): BARRIER + c["kExchangeLatency"] + blocks * n / c["kExchangeBytes"]
+                    for n in (256, 1024, 4096)
+                },
+                "512": "launch: refused",
+            },
+        }
+        for blocks in (4, 8)
+    }
+    found: dict[str, Any] = {
+        "clock": {"ghz": c["kAssumedClockRate"] / 1e9},
+        "block_barrier": {"cycles": BARRIER},
+        **exchange,
+        "cluster_16": {"resident": "large clusters: refused"},
+        "tagged": {"one_way_cycles": c["kPacketLatency"] - BARRIER},
+        "flags": {"exchange_cycles": c["kFlagLatency"]},
+        "copies": {"bytes_a_cycle": {"1": 30.0, "8": 30.0, "32": 28.0, "64": 18.0, "256": memory}},
+        "multiply_adds": {f"bf16, {rows} rows": c["kMultiplyAdds"] for rows in (8, 16)}
+        | {"bf16, 8 rows, shared": 1 / (1 / c["kMultiplyAdds"] + 0.25 / c["kSharedBytes"])},
+    }
+    decoding = [
+        {
+            "H": hidden,
+            "B": 1,
+            "dtype": "bf16",
+            "kind": "graph",
+            "kernels": "one_step, stepwise",
+            "ours_ms": 1e3 * (c["kOneStepSeconds"] + 12 * hidden**2 / c["kWeightBytes"]),
+        }
+        for hidden in (256, 1024, 4096)
+    ]
+    rows = {
+        "constants": [{"key": name, "found": value} for name, value in found.items()],
+        "steps": steps(kernels),
+        "decoding": decoding,
+    }
+    return {
+        "device": {"gpu": "made up", "commit": "0123456789abcdef", "multiprocessors": MULTIPROCESSORS},
+        "rehearsal": False,
+        "rows": {stage: [{"key": "", "outcome": PASSED, **row} for row in of] for stage, of in rows.items()},
+    }
+
+
+def test_every_constant_is_found_again(program: Path) -> None:
+    kernels = gpu_constants.kernels_of(program)
+    found = gpu_constants.Measured(check_of(list(kernels.values())), gpu_constants.present(), kernels)
+    values = gpu_constants.values_of(found)
+    assert values == pytest.approx(MADE_UP, rel=1e-6)
+    assert values.keys() == gpu_constants.SOURCES_OF.keys()
+
+
+def test_lines_and_choices_change_together(program: Path, tmp_path: Path) -> None:
+    """The lines as git takes them; a choice as the model makes it with these."""
+    kernels = gpu_constants.kernels_of(program)
+    printed = gpu_constants.report(check_of(list(kernels.values())))
+    for path in gpu_constants.SOURCES:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text((ROOT / path).read_text())
+    subprocess.run(
+        ["git", "apply", "--unidiff-zero"], cwd=tmp_path, input=printed, text=True, check=True, capture_output=True
+    )
+    after: dict[str, float] = {}
+    for path in gpu_constants.SOURCES:
+        after |= gpu_constants.constants_of((tmp_path / path).read_text())
+    assert after == pytest.approx({**gpu_constants.present(), **MADE_UP}, rel=6e-3)
+    assert "not measured: kOneStepMultiplyAdds, kProductRate16Bit, kProductRateFloat\n" in printed
+    assert " choices change, on this GPU, by the model before and after:\n  bf16 forward T=" in printed
+
+
+def test_what_a_check_has_not_reached_stays_as_it_is(program: Path) -> None:
+    kernels = gpu_constants.kernels_of(program)
+    results = {**check_of([]), "rows": {}}
+    assert gpu_constants.values_of(gpu_constants.Measured(results, gpu_constants.present(), kernels)) == {}
+
+
+def test_a_rehearsal_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({**check_of([]), "rehearsal": True}))
+    monkeypatch.setattr(sys, "argv", ["", str(path)])
+    with pytest.raises(SystemExit, match="the results of a rehearsal, which measures no GPU"):
+        gpu_constants.main()
+
+
+@pytest.mark.parametrize(("value", "text"), [(300.4, "300"), (1.98e9, "1.98e9"), (1e-5, "1e-5"), (12.04, "12")])
+def test_numbers_are_written_as_in_the_source(value: float, text: str) -> None:
+    assert gpu_constants.literal(value) == text
