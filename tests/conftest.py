@@ -17,6 +17,9 @@ with warnings.catch_warnings():
 # The problems are tiny, and the machine may be shared: the tests of several threads ask for them.
 torch.set_num_threads(1)
 
+# What is drawn while tests are collected is the same in every process, so that they can be shared out.
+torch.manual_seed(0)
+
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:

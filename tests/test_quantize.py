@@ -276,7 +276,7 @@ def weights_with(index: int, tensor: Tensor) -> list[Tensor]:
         ),
         ({"hx": torch.zeros(1, 2, 5)}, RuntimeError, "expected hx of shape (D, B, H) = (1, 3, 5), got (1, 2, 5)"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_wrong_arguments_of_the_operator(changes: Mapping[str, Any], error: type[Exception], text: str) -> None:
     arguments = arguments_of(make_problem(Size(4, 3, 2, 5), Options(), FLOAT32))
