@@ -21,8 +21,8 @@ OLDEST_CUDA = (12, 4)  # has clusters and st.async
 ARCHITECTURES = ("7.5", "8.0", "9.0", "10.0", "12.0")
 OLDEST_GPU = (7, 5)
 GIGABYTES_PER_JOB = 4  # what one nvcc may need
-# Minutes of one core of a server, for all files: what is compiled once, and for each architecture.
-CORE_MINUTES, CORE_MINUTES_OF_ARCHITECTURE = 4, 4
+# Minutes of one core of a server: for what is compiled once, and for each architecture.
+CORE_MINUTES, CORE_MINUTES_OF_ARCHITECTURE = 4, 6
 
 
 def give_up(sentence: str) -> NoReturn:

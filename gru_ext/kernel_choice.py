@@ -201,7 +201,10 @@ def set_cuda_wait_limit(seconds: float) -> float:
 
 _wait_limit = os.environ.get("GRU_EXT_CUDA_WAIT_LIMIT")
 if _wait_limit and library.has_cuda_kernels:
-    set_cuda_wait_limit(float(_wait_limit))
+    try:
+        set_cuda_wait_limit(float(_wait_limit))
+    except ValueError:
+        raise ValueError(f"GRU_EXT_CUDA_WAIT_LIMIT: expected seconds from 0.001 to 3600, got {_wait_limit!r}") from None
 _asked = os.environ.get("GRU_EXT_CUDA_KERNELS")
 if _asked and library.has_cuda_kernels:
     torch.ops.gru_ext.use_cuda_kernels(*of_both_passes(_asked, None))
