@@ -1,17 +1,18 @@
 # `make train` trains a character model on real text; `make test` runs every check; `make bench` measures this machine.
 # `make publish MACHINE=cpu_zen4_2cores MINUTES=40` measures what docs/ shows, and rewrites its tables and plots.
 # All do their own set-up in .venv: with the torch of the system's python3 when it has one, else with the pinned one.
-# `make cuda-check` builds with CUDA against a CUDA torch in .venv-cuda, which needs nvcc and no GPU; `make gpu-check`
-# runs on a GPU.
+# `make cuda-check` builds with CUDA against a CUDA torch in .venv-cuda, and for one architecture against an older one in
+# .venv-cuda-older (`make cuda-check-older` alone); it needs nvcc and no GPU. `make gpu-check` runs on a GPU.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 CUDA_TORCH ?= torch==2.14.1
+OLDER_CUDA_TORCH ?= torch==2.11.0
 BIN := .venv/bin
 
 SOURCES := setup.py pyproject.toml gru_ext/version.py $(shell find csrc -name '*.c*' -o -name '*.h')
 
-.PHONY: train test bench publish lint format cuda-check gpu-check clean
+.PHONY: train test bench publish lint format cuda-check cuda-check-older gpu-check clean
 
 train: .venv/built-examples
 	$(BIN)/python examples/train_text.py $(ARGS)
@@ -36,15 +37,18 @@ format: .venv/built-dev
 	$(BIN)/ruff format .
 	git ls-files 'csrc/*' 'tests/*.cpp' 'tests/*.h' | xargs $(BIN)/clang-format -i
 
-cuda-check: .venv-cuda/torch
+cuda-check: .venv-cuda/torch cuda-check-older
 	.venv-cuda/bin/python tests/check_cuda_build.py $(ARGS)
+
+cuda-check-older: .venv-cuda-older/torch
+	.venv-cuda-older/bin/python tests/check_cuda_build.py --import-for 9.0
 
 # With the system's torch and the library that is there, built or carried; no environment, as there may be no network.
 gpu-check:
 	$(PYTHON) -m benchmarks.gpu_check --out out/gpu_check $(ARGS)
 
 clean:
-	rm -rf .venv .venv-cuda build dist gru_ext/*.so *.egg-info
+	rm -rf .venv .venv-cuda .venv-cuda-older build dist gru_ext/*.so *.egg-info
 
 .venv/torch:
 	@$(PYTHON) -m venv --system-site-packages .venv; \
@@ -57,9 +61,11 @@ clean:
 	$(BIN)/python -m pip install --quiet 'setuptools>=77' wheel ninja
 	@touch $@
 
-.venv-cuda/torch:
-	$(PYTHON) -m venv .venv-cuda
-	.venv-cuda/bin/python -m pip install --quiet '$(CUDA_TORCH)' numpy 'setuptools>=77' wheel ninja
+.venv-cuda/torch: WANTED = $(CUDA_TORCH)
+.venv-cuda-older/torch: WANTED = $(OLDER_CUDA_TORCH)
+.venv-cuda/torch .venv-cuda-older/torch:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet '$(WANTED)' numpy 'setuptools>=77' wheel ninja
 	@touch $@
 
 # One rule for each set of extras: the examples need less than the tests.

@@ -27,6 +27,8 @@ double measure_seconds(Stream, const std::function<void()>& work) {
 
 double clock_rate() { return 1e9; }
 
+bool multiplies_bfloat16() { return emulator::device.architecture >= 80; }
+
 bool is_capturing(Stream) { return emulator::device.capturing; }
 
 SharedWord new_shared_word() {
