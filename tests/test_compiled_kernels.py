@@ -1,4 +1,4 @@
-"""The kernels as nvcc has compiled them, run on the CPU by the interpreter of tests/ptx, started by their own launchers.
+"""The kernels as nvcc has compiled them, run on the CPU by the interpreter of tests/ptx and started by their launchers.
 
 Accuracy of a few, chosen by what they branch on; and of each rule of the machine a planted fault that breaks it, which
 must be found. ``make cuda-check`` runs every instantiation: tests/check_compiled_kernels.py.
@@ -7,14 +7,13 @@ must be found. ``make cuda-check`` runs every instantiation: tests/check_compile
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
 import torch
 from cases import Options, Problem, Size, exact, framework, make_problem, reference_with, solve, variants_of
+from check_compiled_kernels import check_one_step, check_steps
 from cluster_kernels import (
     Backward,
     ClusterConfig,
@@ -51,7 +50,8 @@ CONFIGS: list[Config] = [
     TF32,
     ClusterConfig(torch.float32, 64, 1, 8, ieee=True),
 ]
-KERNELS = tuple(config.kernel(way) for config in CONFIGS for way in ("fwd", "bwd"))
+STEPWISE = ("gru_step_fwd_float16", "gru_one_step_fwd_bfloat16")
+KERNELS = (*(config.kernel(way) for config in CONFIGS for way in ("fwd", "bwd")), *STEPWISE)
 LIBRARY = functools.partial(compiled, KERNELS)
 
 
@@ -86,6 +86,11 @@ def test_accuracy(config: Config) -> None:
     check_accuracy(config, make_problem(ragged, Options(bidirectional=True, packed=True), config.dtype))
     for seed, options in ((2, Options()), (3, Options(bias=False, hx=False))):
         check_accuracy(config, make_problem(Size(3, 3, 5, largest(config)), options, config.dtype), seed)
+
+
+def test_accuracy_of_stepwise_kernels() -> None:
+    check_steps(torch.float16, Schedule(library=LIBRARY))
+    check_one_step(torch.bfloat16, Schedule(library=LIBRARY))
 
 
 def test_accuracy_of_weights_that_are_streamed() -> None:
@@ -205,7 +210,9 @@ FAULTS = {
     "a flag of the block's scope": Fault(STREAMED, "fwd", r"st\.release\.gpu", "st.release.cta", UNORDERED),
     "a flag acquired at the block's scope": Fault(STREAMED, "fwd", r"ld\.acquire\.gpu", "ld.acquire.cta", UNORDERED),
     "a flag that releases nothing": Fault(STREAMED, "fwd", r"st\.release\.gpu", "st.relaxed.gpu", UNORDERED),
-    "a flag that acquires nothing": Fault(STREAMED, "bwd", r"ld\.acquire\.gpu", "ld.relaxed.gpu", "race: |no fence between"),
+    "a flag that acquires nothing": Fault(
+        STREAMED, "bwd", r"ld\.acquire\.gpu", "ld.relaxed.gpu", "race: |no fence between"
+    ),
     "a flag that is never raised": Fault(STREAMED, "fwd", r"st\.release\.gpu.*;", "", "deadlock"),
     # Tensor cores
     "operands not rounded to TF32": Fault(TF32, "fwd", r"cvt\.rna\.tf32\.f32", "mov.b32", "not rounded to TF32"),
@@ -248,7 +255,8 @@ def test_a_planted_fault_is_found(name: str) -> None:
     if fault.report == WRONG:
         results = run_way(fault, problem, schedule)
         right = run_way(fault, problem, replace(schedule, fault="none"))
-        assert isinstance(results, Forward) and isinstance(right, Forward)
+        assert isinstance(results, Forward)
+        assert isinstance(right, Forward)
         assert not torch.equal(results.y, right.y)
         return
     with pytest.raises(EmulationError, match=fault.report):

@@ -1,5 +1,6 @@
 // The compiled kernels as Python runs them, see tests/emulator/runner.h: every entry of the tables that the linked
 // instantiations have, by the project's own launchers.
+#include <algorithm>
 #include <exception>
 
 #include "cudart.h"
@@ -102,3 +103,27 @@ const bool known = [] {
 
 }  // namespace emulator
 }  // namespace gru_ext
+
+extern "C" {
+
+// The compiled kernels of this library, a line each, as nvcc names them: whether it was run (1 or 0), then the name.
+const char* gru_ptx_kernels() {
+  static std::string lines;
+  lines.clear();
+  const std::vector<std::string> run = ptx::kernels_run();
+  for (const std::string& name : cudart::kernels()) {
+    lines += std::string(std::count(run.begin(), run.end(), name) > 0 ? "1 " : "0 ") + name + "\n";
+  }
+  return lines.c_str();
+}
+
+// Of the kernels that were run, a line for each opcode: how many instructions there are, how many were executed.
+const char* gru_ptx_coverage() {
+  static std::string lines;
+  lines.clear();
+  for (const auto& [opcode, c] : ptx::coverage()) {
+    lines += opcode + " " + std::to_string(c.instructions) + " " + std::to_string(c.executed) + "\n";
+  }
+  return lines.c_str();
+}
+}
