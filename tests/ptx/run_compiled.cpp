@@ -32,10 +32,16 @@ __attribute__((weak)) const std::vector<GruClusterKernel<GruClusterFwdParams<flo
 __attribute__((weak)) const std::vector<GruClusterKernel<GruClusterBwdParams<float>>>& gru_cluster_bwd_ieee_kernels();
 
 namespace emulator {
+namespace {
+
+int architecture = cudart::Device().architecture;
+
+}  // namespace
 
 void begin(const Schedule& schedule) {
   ptx::options = {schedule.seed, schedule.races, schedule.time_out, schedule.lost_store};
   cudart::device = {};
+  cudart::device.architecture = architecture;
   const std::string fault = schedule.fault, arrow = " -> ";
   if (fault == "none") return ptx::plant("", "");
   const size_t at = fault.find(arrow);
@@ -105,6 +111,9 @@ const bool known = [] {
 }  // namespace gru_ext
 
 extern "C" {
+
+// From now on launches run what was compiled for this architecture, or the newest before it: 90 for sm_90.
+void gru_ptx_use_architecture(int number) { gru_ext::emulator::architecture = number; }
 
 // The compiled kernels of this library, a line each, as nvcc names them: whether it was run (1 or 0), then the name.
 const char* gru_ptx_kernels() {
