@@ -209,10 +209,8 @@ def main() -> None:
     for seconds, name in sorted(slow for outcome in outcomes for slow in outcome.slowest)[-5:]:
         print(f"{seconds:6.1f} s {name}")
     share = executed.total() / max(1, instructions.total())
-    print(
-        f"sm_{arguments.architecture}: {len(run)} compiled kernels ran in {time.monotonic() - start:.0f} s on {cores} cores;",
-        end=" ",
-    )
+    seconds = time.monotonic() - start
+    print(f"sm_{arguments.architecture}: {len(run)} compiled kernels ran in {seconds:.0f} s on {cores} cores;", end=" ")
     print(f"{100 * share:.1f}% of their {instructions.total()} PTX instructions were executed")
     if failures:
         sys.exit("\n".join(failures))

@@ -38,6 +38,42 @@ def unchanged(name: str, text: str) -> str:
     return text
 
 
+FAULT_NUMBERS = 1000000  # from here on, in the PTX
+
+
+def fault_names() -> list[str]:
+    """The faults that the kernels' source has a place for."""
+    return re.findall(r"^GRU_NAME_FAULT\((\w+)\)", (RUNNER / "faults.h").read_text(), re.MULTILINE)
+
+
+def with_faults(name: str, text: str) -> str:
+    """Every GRU_FAULT as a branch on a number of its own, by which an edit of the PTX finds it: ``plant``."""
+    if name != "cuda/primitives.cuh":
+        return text
+    as_it_is = "#define GRU_FAULT(name, right, faulty) right\n"
+    assert as_it_is in text
+    branch = f"""
+#define GRU_FAULT(name, right, faulty) (gru_ext::device::planted<gru_ext::device::Fault::name>() ? (faulty) : (right))
+namespace gru_ext {{
+namespace device {{
+enum class Fault {{ {", ".join(fault_names())} }};
+template <Fault kFault>
+GRU_DEVICE bool planted() {{
+  uint32_t number;
+  asm volatile("mov.u32 %0, %1;" : "=r"(number) : "n"({FAULT_NUMBERS} + static_cast<int>(kFault)));
+  return number == 1;
+}}
+}}  // namespace device
+}}  // namespace gru_ext
+"""
+    return text.replace(as_it_is, branch)
+
+
+def plant(fault: str) -> str:
+    """The edit of PTX compiled ``with_faults`` that plants one of them."""
+    return rf"mov\.u32 (%r\d+), {FAULT_NUMBERS + fault_names().index(fault)}; -> mov.u32 $1, 1;"
+
+
 @functools.cache
 def find_nvcc() -> Path | None:
     """The compiler, or None."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
+import test_emulator
 import torch
 from cases import Options, Problem, Size, exact, framework, make_problem, reference_with, solve, variants_of
 from check_compiled_kernels import check_one_step, check_steps
@@ -25,7 +26,7 @@ from cluster_kernels import (
     solve_cluster,
 )
 from compare import assert_all_accurate, assert_same_bits
-from compiled_kernels import compiled, missing
+from compiled_kernels import compiled, missing, plant, with_faults
 from emulation import EmulationError, Schedule
 
 from gru_ext.variant import PLAIN
@@ -261,3 +262,43 @@ def test_a_planted_fault_is_found(name: str) -> None:
         return
     with pytest.raises(EmulationError, match=fault.report):
         run_way(fault, problem, schedule)
+
+
+# ---- The faults that the kernels' source has a place for, in what nvcc makes of them
+
+SOURCE_FAULTS: dict[tuple[Config, str], set[str]] = {
+    (ALONE, "fwd"): set(test_emulator.FWD_FAULTS_ALONE),
+    (CLUSTER, "fwd"): set(test_emulator.FWD_FAULTS_CLUSTER),
+    (GROUP, "fwd"): set(test_emulator.FWD_FAULTS_GROUP),
+    (CLUSTER, "bwd"): set(test_emulator.BWD_FAULTS),
+    (GROUP, "bwd"): set(test_emulator.BWD_FAULTS_GROUP),
+    (STREAMED, "fwd"): set(test_emulator.FAULTS_STREAMED),
+    (STREAMED, "bwd"): set(test_emulator.FAULTS_STREAMED) - {"no_slice_barrier"},  # a warp to a slice
+}
+FAULTY = tuple(config.kernel(way) for config in (ALONE, CLUSTER, GROUP, STREAMED) for way in ("fwd", "bwd"))
+WITH_FAULTS = functools.partial(compiled, FAULTY, with_faults)
+
+
+@pytest.mark.parametrize(
+    ("config", "way", "fault"),
+    [(config, way, fault) for (config, way), faults in SOURCE_FAULTS.items() for fault in sorted(faults)],
+    ids=str,
+)
+def test_a_fault_of_the_source_is_found(config: Config, way: str, fault: str) -> None:
+    """By one of three schedules."""
+    hidden = 64 if config in (ALONE, CLUSTER) else 130
+    if fault in ("no_global_fence", "no_last_copy_wait"):
+        hidden = STREAMING
+    if fault == "stores_beyond_h":
+        hidden -= 3
+    problem = make_problem(Size(4, 3, 3, hidden), Options(), config.dtype)
+    planted = Fault(config, way, "", "", "")
+    reports = []
+    for seed in (1, 2, 3):
+        try:
+            run_way(planted, problem, Schedule(seed=seed, fault=plant(fault), library=WITH_FAULTS))
+        except EmulationError as error:
+            reports.append(str(error))
+            break
+    assert reports
+    assert "matches" not in reports[0]  # then nothing would have been planted
