@@ -371,18 +371,20 @@ weights = [torch.randn(3 * hidden, inputs), torch.randn(3 * hidden, hidden)]
 x, dy = torch.randn(50, 32, inputs), torch.randn(50, 32, hidden)
 quantized = gru_ext.quantize_dynamic(gru_ext.GRU(inputs, hidden))
 of_members = [torch.randn(3, *w.shape) for w in weights]
+half = x.bfloat16(), None, [w.bfloat16() for w in weights]
+transposed = x.mT.contiguous().mT, None, [w.t().contiguous().t() for w in weights]
 
 
 def grads(**options):
-    leaves = [w.clone().requires_grad_() for w in weights]
+    leaves = [w.detach().requires_grad_() for w in weights]
     return torch.autograd.grad(gru(x, None, leaves, **options)[0], leaves, dy)
 
 
 cases = {
     "forward": lambda: gru(x, None, weights),
     "masks": lambda: gru(x, None, weights, training=True, **rates),
-    "bfloat16": lambda: gru(x.bfloat16(), None, [w.bfloat16() for w in weights]),
-    "transposed": lambda: gru(x.mT.contiguous().mT, None, [w.t().contiguous().t() for w in weights]),
+    "bfloat16": lambda: gru(*half),
+    "transposed": lambda: gru(*transposed),
     "int8": lambda: quantized(x),
     "gradients": grads,
     "gradients of one output": lambda: grads(save="output", reset_after=False),
