@@ -54,8 +54,25 @@ def check_torch(library: Path) -> None:
         )
 
 
+def refuse_another_copy(library: Path) -> None:
+    """Refuse a second copy of the library: a process can have the operators once.
+
+    Raises:
+        ImportError: the operators that are loaded are those of another file.
+    """
+    if not hasattr(torch.ops.gru_ext, "build_facts"):
+        return
+    loaded = Path(torch.ops.gru_ext.build_facts().get("loaded_from", "an unknown file"))
+    if not (loaded.exists() and loaded.samefile(library)):
+        raise ImportError(
+            f"gru_ext: expected one copy of the compiled library in a process, {library}, got another that is loaded"
+            f" already, {loaded}. Remove one of the installations, or load only one of the files"
+        )
+
+
 path = Path(__file__).with_name("libgru_ext.so")
 check_torch(path)
+refuse_another_copy(path)
 try:
     torch.ops.load_library(path)
 except OSError as error:
@@ -82,6 +99,19 @@ def cpu_isa() -> str:
     """
     isa: str = _ops.cpu_isa()
     return isa
+
+
+def empty_cache() -> int:
+    """Give the memory that the CPU kernels keep for their next calls back to the system.
+
+    They keep freed buffers of 1 MiB and more, 512 MiB at most, and give them back by themselves only where a call of
+    their own finds no memory. Memory of CUDA is torch's own (``torch.cuda.empty_cache``).
+
+    Returns:
+        The bytes that were kept.
+    """
+    kept: int = _ops.empty_cache()
+    return kept
 
 
 def philox(counter: list[int], key: list[int]) -> list[int]:

@@ -78,10 +78,15 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p, int64_t begin, int6
   alignas(64) acc_t product[tile_rows * width];
   const auto dgates = [&](int64_t row) { return p.dgates + (begin + row) * p.dgates_stride + first; };
   int64_t packed_tile = -1;
+  // So many panels as stay in the cache meet all tiles before the next ones do.
+  constexpr int64_t at_once = kCacheOfCore / 2 / static_cast<int64_t>(kLongestSum * width * sizeof(acc_t));
   for (int64_t item = share(tiles * panel_count, thread, threads);
        item < share(tiles * panel_count, thread + 1, threads); ++item) {
-    const int64_t row = item / panel_count * tile_rows;
-    const int64_t panel = item % panel_count;
+    const int64_t first_panel = item / (tiles * at_once) * at_once;
+    const int64_t panels_together = std::min(at_once, panel_count - first_panel);
+    const int64_t place = item - first_panel * tiles;
+    const int64_t row = place / panels_together * tile_rows;
+    const int64_t panel = first_panel + place % panels_together;
     const int64_t rows = std::min<int64_t>(tile_rows, count - row);
     if (row != packed_tile) {
       pack_panel<operand_t, tile_rows, values>(dgates, end - begin, row, rows, tile);
@@ -125,7 +130,7 @@ void input_gradient(const BwdChunk<scalar_t, operand_t>& p, int thread, int thre
 
 template <typename scalar_t, typename operand_t>
 void gradients(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads) {
-  if (p.dweight_ih != nullptr) {
+  if (p.need_dweights) {
     const ChunkPanels<scalar_t, operand_t> panels(p);
     for (int64_t begin = 0; begin < p.rows; begin += kLongestSum) {
       const int64_t end = std::min(p.rows, begin + kLongestSum);
@@ -146,7 +151,7 @@ void gradients(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads) 
       }
     }
   }
-  if (p.weight_ih != nullptr) input_gradient(p, thread, threads);
+  if (p.need_dx) input_gradient(p, thread, threads);
 }
 
 }  // namespace

@@ -72,7 +72,8 @@ inline __attribute__((always_inline)) CellMasks<typename VectorMath<acc_t>::Vect
   using Vector = typename VectorMath<acc_t>::Vector;
   return {masks.zoneout == nullptr ? Vector{} + masks.kept : load_mask<acc_t>(masks.zoneout + place, count),
           masks.candidate == nullptr ? Vector{} + 1
-                                     : load_mask<acc_t>(masks.candidate + place, count) * masks.candidate_scale};
+                                     : load_mask<acc_t>(masks.candidate + place, count) * masks.candidate_scale,
+          masks.zoneout != nullptr || masks.kept != acc_t(0)};
 }
 
 // The factor of h in the recurrent product for `count` units, which begin at element `place` of (B, H).
@@ -102,7 +103,7 @@ inline __attribute__((always_inline)) void advance(const FwdChunk<scalar_t, oper
   }
   store<acc_t>(state, h, lanes);
   store<acc_t>(h_next + row * p.h_stride + unit, operand, lanes);
-  if (p.y != nullptr) store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
+  if (p.saves_y) store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
 }
 
 // Rows, and steps, whose gate gradients are summed in one chain of additions for the gradients of the biases: sums of
