@@ -1,11 +1,12 @@
 """The fastest exact GRU for PyTorch: hand-written kernels behind a drop-in ``nn.Module``."""
 
 from gru_ext import convert as convert
+from gru_ext import flops as flops
 from gru_ext import functional as functional
 from gru_ext.kernel_choice import autotune, kernels, use_cuda_kernels
 from gru_ext.modules import GRU, GRUCell
 from gru_ext.quantize import QuantizedGRU, QuantizedGRUCell, quantize_dynamic
-from gru_ext.replace import replace_gru
+from gru_ext.replace import replace_gru, to_torch
 from gru_ext.training import truncated
 from gru_ext.version import __version__
 
@@ -21,6 +22,7 @@ __all__ = [
     "kernels",
     "quantize_dynamic",
     "replace_gru",
+    "to_torch",
     "truncated",
     "use_cuda_kernels",
 ]
