@@ -153,7 +153,7 @@ def test_results_can_be_detached_and_changed(call: Callable[[], tuple[Tensor, ..
     with torch.set_grad_enabled(grad):
         found = call()
     if found[0].requires_grad:
-        sum(result.sum() for result in found).backward()
+        torch.stack([result.sum() for result in found]).sum().backward()
     assert len({result.untyped_storage().data_ptr() for result in found}) == len(found)
     for result in found:
         assert not result._is_view()
@@ -210,7 +210,7 @@ def test_packed_input_and_lengths_on_meta() -> None:
             assert (y.shape, h_n.shape, y.device.type) == ((5, 2, 8), (4, 2, 4), "meta")
     for name, value in (("lengths", torch.ones(2).long()), ("resets", torch.ones(5, 2).bool())):
         with pytest.raises(RuntimeError, match=f"^gru: expected {name} with values, for input on cpu, got {name} on"):
-            gru_ext.GRU(3, 4)(torch.ones(5, 2, 3), **{name: value.to("meta")})  # type: ignore[arg-type]
+            gru_ext.GRU(3, 4)(torch.ones(5, 2, 3), **{name: value.to("meta")})
 
 
 # ---- Other forms of arguments
