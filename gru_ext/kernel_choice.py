@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 
 from gru_ext import library
-from gru_ext.functional import check_save
-
-_FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+from gru_ext.layout import FLOATING
+from gru_ext.recurrence import check_flag, check_save, check_size
 
 
 @dataclass(frozen=True)
@@ -68,16 +67,19 @@ def kernels(
     ``layer_norm`` and ``reset_after=False`` are computed by the stepwise kernels.
 
     Raises:
+        TypeError: a size is no int, or a flag no bool.
         ValueError: a size is below 1, ``dtype`` none that a GRU can have, or ``save`` neither of the two.
         RuntimeError: ``device`` is no CPU and no CUDA device, or there are no kernels for it in this build; or what
             ``use_cuda_kernels`` asks for cannot serve such a layer.
     """
-    for name, size in (("steps", steps), ("batch", batch), ("hidden_size", hidden_size)):
-        if size < 1:
-            raise ValueError(f"kernels: expected {name} of at least 1, got {size}")
-    check_save("kernels", save)
+    steps = check_size("kernels", "steps", steps)
+    batch = check_size("kernels", "batch", batch)
+    hidden_size = check_size("kernels", "hidden_size", hidden_size)
+    for name, flag in (("bidirectional", bidirectional), ("packed", packed), ("masked", masked)):
+        check_flag("kernels", name, flag)
+    check_save("kernels", "save", save)
     dtype = torch.get_default_dtype() if dtype is None else dtype
-    if dtype not in _FLOATING:
+    if not isinstance(dtype, torch.dtype) or dtype not in FLOATING:
         raise ValueError(f"kernels: expected dtype float32, float64, bfloat16 or float16, got {dtype}")
     device = torch.get_default_device() if device is None else torch.device(device)
     if device.type == "cpu":

@@ -24,6 +24,7 @@ from benchmarks import __main__ as command
 from benchmarks import (
     check,
     contenders,
+    files,
     kernels,
     machine,
     measure,
@@ -942,3 +943,21 @@ def test_seeded_problems_are_the_same_for_everyone() -> None:
     case = SUITES["quick"].cases(1)[0]
     first, second = (run.problem_of(case, "forward", settings) for _ in range(2))
     assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_file_that_cannot_be_written_is_one_sentence_and_the_others_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, kept = tmp_path / "report.md", tmp_path / "run.json"
+    page.write_text("the last report")
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    (tmp_path / "report.md.7.tmp").symlink_to("/dev/full")
+    make_run().save(kept)
+    arguments = ["--load", str(kept), "--json", str(tmp_path / "again.json"), "--report", str(page)]
+    assert command.main(arguments) == 1
+    assert capsys.readouterr().err == f"cannot write {page}: No space left on device\n"
+    assert page.read_text() == "the last report"
+    assert (tmp_path / "again.json").read_text() == kept.read_text()
+    with pytest.raises(files.WriteError, match=r"^cannot write /dev/null/x: "):
+        files.write(Path("/dev/null/x"), "x")

@@ -26,13 +26,15 @@ from gru_ext.convert.directions import (
 )
 from gru_ext.convert.reversed import Reversed
 from gru_ext.modules import GRU
-from gru_ext.padded import NoCounterpartError
+from gru_ext.padded import NoCounterpartError, by_to_onnx
 
 if TYPE_CHECKING:
     import onnx
 
 _WEIGHT_INPUTS = ("W", "R", "B")  # inputs 1 to 3 of the node
-_INITIAL_H = 5
+# Inputs 4 and 5 of the node, which are no weights: what a GRU's forward calls them.
+_GIVEN = {4: ("sequence_lens", "lengths"), 5: ("initial_h", "hx")}
+_NEWER_OPSET = 19  # which onnx's reference evaluator has DequantizeLinear of
 _ONNX_INT32 = 6  # TensorProto.INT32
 # Arguments of the operator, after the first five, that the node can do: without save_y, nothing uses its Y, and
 # what save_gates keeps is for a backward.
@@ -88,14 +90,19 @@ def to_onnx(
     """
     _import("onnx", "to_onnx")
     _import("onnxscript", "to_onnx")
+    if not isinstance(model, nn.Module | torch.export.ExportedProgram):
+        kinds = "torch.nn.Module or torch.export.ExportedProgram"
+        raise TypeError(f"to_onnx: expected model of type {kinds}, got {type(model).__name__}")
     if taken := {"f", "dynamo"} & arguments.keys():
         raise TypeError(f"to_onnx: expected no argument {taken.pop()}; save what is returned with program.save(file)")
     table = {
         torch.ops.gru_ext.gru.default: _translate,
         torch.ops.gru_ext.gru_padded.default: _node,
         torch.ops.gru_ext.segments.default: _translate_segments,
+        torch.ops.gru_ext.gru_int8.default: _translate_int8,
         **arguments.pop("custom_translation_table", {}),
     }
+    token = by_to_onnx.set(True)
     try:
         program = torch.onnx.export(
             model, args, kwargs=kwargs, dynamo=True, custom_translation_table=table, **arguments
@@ -107,6 +114,8 @@ def to_onnx(
                 raise NoCounterpartError(str(cause)) from error
             cause = cause.__cause__
         raise
+    finally:
+        by_to_onnx.reset(token)
     assert program is not None
     _fold_weights(program)
     return program
@@ -131,24 +140,20 @@ def from_onnx(
     Raises:
         ValueError: there is no such node, or several; its weights do not follow from constants, or are of a wrong
             shape; or an attribute (``activations``, ``clip``, ``layout``) asks for what a ``GRU`` does not compute.
+        TypeError: ``model`` is something else.
         ImportError: onnx is not installed.
     """
-    onnx = _import("onnx", "from_onnx")
-    if isinstance(model, bytes):
-        model = onnx.load_from_string(model)
-    elif not isinstance(model, onnx.ModelProto):
-        model = onnx.load(model)
+    onnx, message = _import("onnx", "from_onnx"), _import("google.protobuf.message", "from_onnx")
+    if isinstance(model, bytes | str | os.PathLike):
+        try:
+            model = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
+        except message.DecodeError as error:
+            raise ValueError("from_onnx: expected model to be an ONNX model, got bytes that are none") from error
+    if not isinstance(model, onnx.ModelProto):
+        raise TypeError(f"from_onnx: expected model of type ModelProto, bytes or a path, got {type(model).__name__}")
     nodes = _find(model, node)
-    inputs = [name for found in nodes for i in (1, 2, 3, _INITIAL_H) if (name := _input(found, i))]
-    constants = _evaluate(model, inputs)
-    for found in nodes:
-        initial = constants.get(_input(found, _INITIAL_H))
-        if initial is not None and initial.any():
-            raise ValueError(
-                f"from_onnx: expected initial_h of {_label(found)} to be an input of the model or zero, got a constant"
-                " that is not zero: pass it to the GRU as hx, and remove it from the node"
-            )
-    return _from_nodes("from_onnx", nodes, constants)
+    inputs = [name for found in nodes for i in (1, 2, 3, *_GIVEN) if (name := _input(found, i))]
+    return _from_nodes("from_onnx", nodes, _evaluate(model, inputs))
 
 
 def from_onnx_node(node: onnx.NodeProto, weights: Mapping[str, Any]) -> GRU | Reversed:
@@ -177,6 +182,10 @@ def _translate_segments(*args: Any) -> Any:
         "to_onnx: ONNX's GRU has no resets; and lengths convert where the module itself is exported, not an"
         " ExportedProgram of it"
     )
+
+
+def _translate_int8(*args: Any) -> Any:
+    raise NoCounterpartError("to_onnx: expected GRUs with floating weights, got int8, which ONNX's GRU has not")
 
 
 def _node(
@@ -278,6 +287,14 @@ def _from_nodes(function: str, nodes: Sequence[onnx.NodeProto], weights: Mapping
         if len({given[name] for given in attributes}) > 1:
             found = ", ".join(str(given[name]) for given in attributes)
             raise ValueError(f"{function}: expected one {name} for all nodes, got {found}")
+    for node in nodes:
+        for i, (kind, argument) in _GIVEN.items():
+            constant = weights.get(_input(node, i))
+            if constant is not None and (kind != "initial_h" or constant.any()):
+                raise ValueError(
+                    f"{function}: expected {kind} of {_label(node)} to be an input of the model, or to be left out, got"
+                    f" a constant: pass it to the GRU as {argument}, and remove it from the node"
+                )
     layers = [_directions(function, node, given, weights) for node, given in zip(nodes, attributes, strict=True)]
     check_layers(function, layers)
     gru = make_gru(layers, reset_after=attributes[0]["linear_before_reset"] != 0)
@@ -350,6 +367,7 @@ def _directions(
 
 def _evaluate(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, Any]:
     """The arrays of those of the names that follow from constants: initializers, and what is computed from them."""
+    import onnx.version_converter
     from onnx import ValueInfoProto, helper, numpy_helper
     from onnx.reference import ReferenceEvaluator
 
@@ -362,7 +380,11 @@ def _evaluate(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, Any]:
             used = [initializers[i] for i in {i for node in nodes for i in node.input} if i in initializers]
             graph = helper.make_graph(nodes, "constants", [], [ValueInfoProto(name=name)], used)
             part = helper.make_model(graph, opset_imports=model.opset_import, functions=model.functions)
-            (arrays[name],) = ReferenceEvaluator(part).run(None, {})
+            try:
+                evaluator = ReferenceEvaluator(part)
+            except RuntimeError:  # it has some operators in their newer versions only
+                evaluator = ReferenceEvaluator(onnx.version_converter.convert_version(part, _NEWER_OPSET))
+            (arrays[name],) = evaluator.run(None, {})
     return arrays
 
 
