@@ -322,6 +322,7 @@ void deliver(Machine& machine, size_t store);
 
 // synchronisation.cpp
 void leave(Warp& warp, uint32_t mask);
+// Null: by nobody's thread, else by one that must know of it.
 Mbarrier& mbarrier_at(const Warp* w, const Instruction& i, int lane, Block& block, uint64_t offset);
 void end_phase(Machine& machine, Mbarrier& b);
 

@@ -335,7 +335,7 @@ void deliver(Machine& machine, size_t store) {
       s.block->writers[unit] = s.epoch;
     }
   }
-  Mbarrier& b = mbarrier_at(&any, *s.at, 0, *s.block, s.mbarrier);
+  Mbarrier& b = mbarrier_at(nullptr, *s.at, 0, *s.block, s.mbarrier);
   join(b.pending_clock, *s.clock);
   if (s.from != s.block) b.remote = s.from;
   b.bytes -= s.size;

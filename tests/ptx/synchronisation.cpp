@@ -215,6 +215,13 @@ void trap(Warp& w, const Instruction& i, uint32_t mask) { fail(&w, &i, __builtin
 Mbarrier& mbarrier_at(const Warp* w, const Instruction& i, int lane, Block& block, uint64_t offset) {
   const auto found = block.mbarriers.find(offset);
   if (found == block.mbarriers.end()) fail(w, &i, lane, "no mbarrier at shared offset " + std::to_string(offset));
+  const Epoch& made = found->second.made;
+  if (w != nullptr && options.races &&
+      (made.warp == w->self ? made.at > w->synced && made.lane != lane : made.at > w->clock[made.warp])) {
+    fail(w, &i, lane,
+         "race: uses the mbarrier at shared offset " + std::to_string(offset) +
+             ", and nothing has made known to it that there is one");
+  }
   return found->second;
 }
 
