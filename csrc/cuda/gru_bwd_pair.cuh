@@ -19,7 +19,7 @@ struct BwdPair {
   int steps;        // of the row's sequence
   float d[2];       // dL/dh without the parts that are yet to come
   float dbias[4][2];
-  Pair<T> gates[4], dy, h;  // of the step to come
+  LoadedPair<T> gates[4], dy, h;  // of the step to come
 
   // row, unit: see above. `rows`: of the tile.
   GRU_DEVICE void begin(const GruClusterBwdParams<T>& p, const BlockWork& work, int rows, int row_of_tile,
@@ -30,9 +30,9 @@ struct BwdPair {
     const bool exists = row < rows && row_of_batch < p.B;
     count = exists ? clamp(p.H - work.unit0 - unit, 0, 2) : 0;
     steps = !exists ? 0 : p.lengths ? load_global(p.lengths + row_of_batch) : p.T;
-    const Pair<T> dh_n = load_pair(at_offset(p.dh_n, of_state(p, work)), p.dh_n ? count : 0, p.paired);
-    d[0] = to_acc(dh_n.first);
-    d[1] = to_acc(dh_n.second);
+    const LoadedPair<T> dh_n = load_pair(at_offset(p.dh_n, of_state(p, work)), p.dh_n ? count : 0, p.paired);
+    d[0] = to_acc(dh_n.first());
+    d[1] = to_acc(dh_n.second());
     GRU_UNROLL
     for (int j = 0; j < 4; ++j) dbias[j][0] = dbias[j][1] = 0.0f;
   }
@@ -62,10 +62,10 @@ struct BwdPair {
   GRU_DEVICE void differentiate(int t, GateGrads<float> (&grads)[2], const MasksOf& masks_of) {
     const int existing = t < steps ? count : 0;
     if (existing == 0) return;
-    const float dy_of[2] = {to_acc(dy.first), to_acc(dy.second)}, h_of[2] = {to_acc(h.first), to_acc(h.second)};
+    const float dy_of[2] = {to_acc(dy.first()), to_acc(dy.second())}, h_of[2] = {to_acc(h.first()), to_acc(h.second())};
     const Gates<float> gates_of[2] = {
-        {to_acc(gates[0].first), to_acc(gates[1].first), to_acc(gates[2].first), to_acc(gates[3].first)},
-        {to_acc(gates[0].second), to_acc(gates[1].second), to_acc(gates[2].second), to_acc(gates[3].second)}};
+        {to_acc(gates[0].first()), to_acc(gates[1].first()), to_acc(gates[2].first()), to_acc(gates[3].first())},
+        {to_acc(gates[0].second()), to_acc(gates[1].second()), to_acc(gates[2].second()), to_acc(gates[3].second())}};
     GRU_UNROLL
     for (int i = 0; i < 2; ++i) {
       if (i < existing) d[i] = cell_bwd(gates_of[i], h_of[i], d[i] + dy_of[i], grads[i], masks_of(i));
@@ -93,7 +93,7 @@ struct BwdPair {
     store_pair(to + 3 * p.H, grads[0].q, grads[1].q, existing, p.paired);
     if (h_prev) {
       store_pair(h_prev + row_of_batch * p.h_prev[work.direction].row_stride + work.unit0 + unit,
-                 to_acc(h.first) * factor[0], to_acc(h.second) * factor[1], existing, p.paired);
+                 to_acc(h.first()) * factor[0], to_acc(h.second()) * factor[1], existing, p.paired);
     }
   }
 

@@ -53,8 +53,8 @@ gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
       if constexpr (kValuesPerWord<T> == 1) {
         words[i] = operand_word<typename Traits::Operand>(count > 0 ? load_global(first) : T{}, T{}, count);
       } else {
-        const Pair<T> pair = load_pair(first, count, p.paired);
-        words[i] = operand_word<typename Traits::Operand>(pair.first, pair.second, count);
+        const LoadedPair<T> pair = load_pair(first, count, p.paired);
+        words[i] = operand_word<typename Traits::Operand>(pair.first(), pair.second(), count);
       }
     }
     return u32x4{words[0], words[1], words[2], words[3]};
@@ -69,15 +69,15 @@ gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
   GRU_UNROLL
   for (int gate = 0; gate < 3; ++gate) {
     const T* const bias_hh = at_offset(p.bias_hh[direction], gate * H + unit);
-    const Pair<T> values = load_pair(bias_hh, p.bias_hh[direction] ? units : 0, p.paired);
-    bias[gate][0] = to_acc(values.first);
-    bias[gate][1] = to_acc(values.second);
+    const LoadedPair<T> values = load_pair(bias_hh, p.bias_hh[direction] ? units : 0, p.paired);
+    bias[gate][0] = to_acc(values.first());
+    bias[gate][1] = to_acc(values.second());
   }
   const auto row_of = [&](int pass) { return row0 + pass * kPassRows + row_of_pass; };
   struct {
     int steps;  // of the row's sequence; 0 beyond B, and where the thread has none
     float h[2];
-    Pair<T> a_x[3];  // of the step to come
+    LoadedPair<T> a_x[3];  // of the step to come
   } own[kPasses];
 
   const DirectionMasks<float>& masks = p.masks[direction];
@@ -105,9 +105,9 @@ gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
     const bool exists = works && row_of(pass) < p.B;
     of_pass.steps = !exists ? 0 : p.lengths ? load_global(p.lengths + row_of(pass)) : p.T;
     const int64_t place = (static_cast<int64_t>(direction) * p.B + row_of(pass)) * H + unit;
-    const Pair<T> h = load_pair(at_offset(p.h0, place), p.h0 && exists ? units : 0, p.paired);
-    of_pass.h[0] = to_acc(h.first);
-    of_pass.h[1] = to_acc(h.second);
+    const LoadedPair<T> h = load_pair(at_offset(p.h0, place), p.h0 && exists ? units : 0, p.paired);
+    of_pass.h[0] = to_acc(h.first());
+    of_pass.h[1] = to_acc(h.second());
     if (works) store_operand(of_pass.h, pass, 0);
   }
   block_barrier();
@@ -150,12 +150,12 @@ gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
         const Pair<float> r = sum_of_slices<Traits>(sums, row_of_pass, pair),
                           z = sum_of_slices<Traits>(sums, row_of_pass, kUnits + pair),
                           q = sum_of_slices<Traits>(sums, row_of_pass, 2 * kUnits + pair);
-        const Pair<T>(&a_x)[3] = of_pass.a_x;
+        const LoadedPair<T>(&a_x)[3] = of_pass.a_x;
         const float a[2][4] = {
-            {to_acc(a_x[0].first) + bias[0][0] + r.first, to_acc(a_x[1].first) + bias[1][0] + z.first,
-             to_acc(a_x[2].first), bias[2][0] + q.first},
-            {to_acc(a_x[0].second) + bias[0][1] + r.second, to_acc(a_x[1].second) + bias[1][1] + z.second,
-             to_acc(a_x[2].second), bias[2][1] + q.second}};
+            {to_acc(a_x[0].first()) + bias[0][0] + r.first, to_acc(a_x[1].first()) + bias[1][0] + z.first,
+             to_acc(a_x[2].first()), bias[2][0] + q.first},
+            {to_acc(a_x[0].second()) + bias[0][1] + r.second, to_acc(a_x[1].second()) + bias[1][1] + z.second,
+             to_acc(a_x[2].second()), bias[2][1] + q.second}};
         const auto next = [&](int i) {
           if constexpr (kMasks) {
             const int64_t place = (row_of_step(p.offsets, p.B, t) + row_of(pass)) * H + unit + i;
