@@ -58,7 +58,7 @@ clean:
 
 .venv-cuda/torch:
 	$(PYTHON) -m venv .venv-cuda
-	.venv-cuda/bin/python -m pip install --quiet '$(CUDA_TORCH)' numpy 'setuptools>=77' wheel ninja
+	.venv-cuda/bin/python -m pip install --quiet '$(CUDA_TORCH)' numpy 'setuptools>=77' wheel ninja nvidia-cuda-cuobjdump
 	@touch $@
 
 # One rule for each set of extras: the examples need less than the tests.

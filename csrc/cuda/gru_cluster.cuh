@@ -106,14 +106,27 @@ struct LoadedPair {
   }
 };
 
-// A pair at p, of which the first `count` exist; the others are zero. `paired`: every pair of the tensor is
-// aligned to its size and whole.
+// Pairs at `from`, of each of which the first `counts` exist; the others are zero. `paired`: every pair of the tensor
+// is aligned to its size and whole. All loads are under way before the first value is touched.
+template <int N, typename T>
+GRU_DEVICE void load_pairs(LoadedPair<T> (&pairs)[N], const T* const (&from)[N], const int (&counts)[N], bool paired) {
+  if (paired) {
+    GRU_UNROLL
+    for (int i = 0; i < N; ++i) pairs[i] = counts[i] > 0 ? LoadedPair<T>::at(from[i]) : LoadedPair<T>{};
+  } else {
+    T halves[N][2];
+    GRU_UNROLL
+    for (int i = 0; i < 2 * N; ++i)
+      halves[i / 2][i % 2] = counts[i / 2] > i % 2 ? load_global(from[i / 2] + i % 2) : T{};
+    GRU_UNROLL
+    for (int i = 0; i < N; ++i) pairs[i] = LoadedPair<T>::of(halves[i][0], halves[i][1]);
+  }
+}
 template <typename T>
-GRU_DEVICE LoadedPair<T> load_pair(const T* p, int count, bool paired) {
-  if (count <= 0) return LoadedPair<T>{};
-  if (paired) return LoadedPair<T>::at(p);
-  const T first = load_global(p);
-  return LoadedPair<T>::of(first, count > 1 ? load_global(p + 1) : T{});
+GRU_DEVICE LoadedPair<T> load_pair(const T* from, int count, bool paired) {
+  LoadedPair<T> pair[1];
+  load_pairs(pair, {from}, {count}, paired);
+  return pair[0];
 }
 template <typename T>
 GRU_DEVICE void store_pair(T* p, float first, float second, int count, bool paired) {

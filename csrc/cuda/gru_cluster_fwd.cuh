@@ -206,10 +206,8 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
   const auto load_a_x = [&](auto& pair, int t) {
     const T* const a_x = rows_of_step(p.a_x[direction], p.offsets, t) +
                          static_cast<int64_t>(row0 + pair.row) * p.a_x[direction].row_stride + pair.unit;
-    GRU_UNROLL
-    for (int gate = 0; gate < 3; ++gate) {
-      pair.a_x[gate] = load_pair(a_x + gate * H, t < pair.steps ? pair.count : 0, p.paired);
-    }
+    const int count = t < pair.steps ? pair.count : 0;
+    load_pairs(pair.a_x, {a_x, a_x + H, a_x + 2 * H}, {count, count, count}, p.paired);
   };
   GRU_UNROLL
   for (int e = 0; e < kPairs; ++e) {

@@ -119,10 +119,8 @@ gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
     auto& of_pass = own[pass];
     const T* const a_x = rows_of_step(p.a_x[direction], p.offsets, t) +
                          static_cast<int64_t>(row_of(pass)) * p.a_x[direction].row_stride + unit;
-    GRU_UNROLL
-    for (int gate = 0; gate < 3; ++gate) {
-      of_pass.a_x[gate] = load_pair(a_x + gate * H, t < of_pass.steps ? units : 0, p.paired);
-    }
+    const int count = t < of_pass.steps ? units : 0;
+    load_pairs(of_pass.a_x, {a_x, a_x + H, a_x + 2 * H}, {count, count, count}, p.paired);
   };
 
   bool failed = false;
