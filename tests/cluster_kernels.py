@@ -1,4 +1,4 @@
-"""The persistent kernels as layers: an emulated launch, and in plain PyTorch what the host does around it."""
+"""The persistent kernels as layers: a launch on the CPU, and in plain PyTorch what the host does around it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from emulation import SOME_SCHEDULE, Schedule, run
 from torch import Tensor
 
 from gru_ext import reference
+from gru_ext.variant import PLAIN, Variant
 
 DTYPE_NAMES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float"}
 
@@ -39,7 +40,7 @@ class ClusterConfig:
         return f"{family}_H{self.hidden}_C{self.blocks}_rows{self.rows}{'_ieee' if self.ieee else ''}"
 
     def kernel(self, name: str) -> str:
-        """Name of the emulated forward ("fwd") or backward ("bwd") kernel."""
+        """Name of the forward ("fwd") or backward ("bwd") kernel."""
         dtype = "ieee" if self.ieee else DTYPE_NAMES[self.dtype]
         family = "group" if self.group else "cluster"
         return f"gru_{family}_{name}_{dtype}_H{self.hidden}_C{self.blocks}_rows{self.rows}"
@@ -65,11 +66,12 @@ class StreamedConfig:
     units: int  # of a block
     rows: int  # of a tile of the batch
     shared_slabs: int = -1  # of the weights of a slice, kept in shared memory, the others being streamed; -1 for all
+    masked: bool = False  # the one for layers with zoneout or dropouts
 
     @property
     def name(self) -> str:
         """As the operators name it."""
-        return f"streamed_U{self.units}_rows{self.rows}"
+        return f"streamed_U{self.units}_rows{self.rows}{'_masked' if self.masked else ''}"
 
     @property
     def peer_dtype(self) -> torch.dtype:
@@ -77,8 +79,9 @@ class StreamedConfig:
         return torch.float16 if self.dtype == torch.float32 else self.dtype
 
     def kernel(self, name: str) -> str:
-        """Name of the emulated forward ("fwd") or backward ("bwd") kernel."""
-        return f"gru_streamed_{name}_{DTYPE_NAMES[self.dtype]}_U{self.units}_rows{self.rows}"
+        """Name of the forward ("fwd") or backward ("bwd") kernel."""
+        masked = "_masked" if self.masked else ""
+        return f"gru_streamed_{name}_{DTYPE_NAMES[self.dtype]}_U{self.units}_rows{self.rows}{masked}"
 
     def memory(self, hidden: int, batch: int, directions: int, gates: int) -> dict[str, Tensor | None]:
         """Flags and operand, zero, and the weights that are streamed: room for all of them, by up to 15 slices."""
@@ -152,6 +155,18 @@ def _packed(problem: Problem) -> dict[str, Tensor | None]:
     return {"lengths": lengths.to(torch.int32), "offsets": sizes.cumsum(0) - sizes}
 
 
+def _masks(variant: Variant, directions: int) -> dict[str, Tensor | None]:
+    """Of each direction, and the part of a state that is kept, and the scales of what dropouts let through."""
+    if variant == PLAIN:
+        return {}
+    factors = [variant.zoneout, 1 / (1 - variant.candidate_dropout), 1 / (1 - variant.recurrent_dropout)]
+    masks: dict[str, Tensor | None] = {"mask_factors": torch.tensor(factors, dtype=torch.float32)}
+    for name in ("zoneout", "candidate", "recurrent"):
+        mask = getattr(variant, f"{name}_mask")
+        masks |= {f"{name}_{d}": None if mask is None else mask[d] for d in range(directions)}
+    return masks
+
+
 def _empty_like_rows(problem: Problem, features: int, batch_first: bool) -> Tensor:
     """NaN, (T, B, features) or (N, features); in memory (B, T, features) if batch_first."""
     if problem.batch_sizes is None and batch_first:
@@ -166,8 +181,9 @@ def cluster_fwd(
     save_gates: bool = True,
     batch_first: bool = False,
     schedule: Schedule = SOME_SCHEDULE,
+    variant: Variant = PLAIN,
 ) -> Forward:
-    """Results of the emulated forward kernel; the input's product is PyTorch's."""
+    """Results of the forward kernel; the input's product is PyTorch's."""
     sizes = _sizes(problem)
     hidden, directions = sizes["H"], sizes["D"]
     weights = reference.split_weights(problem.weights, problem.bidirectional)
@@ -188,7 +204,7 @@ def cluster_fwd(
     }
     for name, tensor in (("a_x", a_x[0]), ("y", y)):
         numbers[f"{name}_step_stride"], numbers[f"{name}_row_stride"] = _strides(tensor)
-    inputs: dict[str, Tensor | None] = {"h0": problem.hx, **_packed(problem)}
+    inputs: dict[str, Tensor | None] = {"h0": problem.hx, **_packed(problem), **_masks(variant, directions)}
     for d, w in enumerate(weights):
         inputs |= {f"a_x_{d}": a_x[d], f"weight_hh_{d}": w.hh, f"bias_hh_{d}": w.bias_hh}
     outputs: dict[str, Tensor | None] = {"y": y, "h_n": h_n, "gates": gates, "error": error}
@@ -215,8 +231,9 @@ def cluster_bwd(
     gates: Tensor,
     batch_first: bool = False,
     schedule: Schedule = SOME_SCHEDULE,
+    variant: Variant = PLAIN,
 ) -> Backward:
-    """Results of the emulated backward kernel for what the forward left."""
+    """Results of the backward kernel for what the forward left."""
     sizes = _sizes(problem)
     hidden, directions = sizes["H"], sizes["D"]
     weights = reference.split_weights(problem.weights, problem.bidirectional)
@@ -240,7 +257,7 @@ def cluster_bwd(
     for name, tensor in (("dy", y if dy is None else dy), ("y", y), ("dgates", dgates[0]), ("h_prev", h_prev[0])):
         numbers[f"{name}_step_stride"], numbers[f"{name}_row_stride"] = _strides(tensor)
     inputs: dict[str, Tensor | None] = {"dy": dy, "dh_n": problem.dh_n, "y": y, "h0": problem.hx, "gates": gates}
-    inputs |= {f"weight_hh_{d}": w.hh for d, w in enumerate(weights)} | _packed(problem)
+    inputs |= {f"weight_hh_{d}": w.hh for d, w in enumerate(weights)} | _packed(problem) | _masks(variant, directions)
     outputs: dict[str, Tensor | None] = {"dh0": dh0, "dbias": dbias, "error": error}
     outputs |= config.memory(hidden, sizes["B"], directions, gates=3)
     outputs |= {f"dgates_{d}": t for d, t in enumerate(dgates)} | {f"h_prev_{d}": t for d, t in enumerate(h_prev)}
@@ -249,12 +266,16 @@ def cluster_bwd(
 
 
 def solve_cluster(
-    config: Config, problem: Problem, batch_first: bool = False, schedule: Schedule = SOME_SCHEDULE
+    config: Config,
+    problem: Problem,
+    batch_first: bool = False,
+    schedule: Schedule = SOME_SCHEDULE,
+    variant: Variant = PLAIN,
 ) -> dict[str, Tensor]:
-    """As ``cases.solve``, by the emulated kernels; products over all steps are PyTorch's, summed in float32."""
-    forward = cluster_fwd(config, problem, batch_first=batch_first, schedule=schedule)
+    """As ``cases.solve``, by the kernels; products over all steps are PyTorch's, summed in float32."""
+    forward = cluster_fwd(config, problem, batch_first=batch_first, schedule=schedule, variant=variant)
     assert forward.gates is not None
-    backward = cluster_bwd(config, problem, forward.y, forward.gates, batch_first, schedule)
+    backward = cluster_bwd(config, problem, forward.y, forward.gates, batch_first, schedule, variant)
     assert not forward.error.any()
     assert not backward.error.any()
     dtype, hidden = config.dtype, problem.weights[1].shape[1]

@@ -11,7 +11,7 @@ import hashlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +29,29 @@ class EmulationError(Exception):
     """What a kernel did that the machine does not allow, with kernel, block, warp, lane, step and source line."""
 
 
+Library = Callable[[], ctypes.CDLL]
+
+
+@functools.cache
+def emulator() -> ctypes.CDLL:
+    """The emulator, built on first use."""
+    library = _library_or_failure()
+    if isinstance(library, subprocess.CalledProcessError):
+        raise library
+    return library
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """How a launch runs."""
+    """How a launch runs, and what runs it."""
 
     seed: int = 1  # of the order in which warps run and asynchronous stores arrive
     races: bool = True  # whether accesses to shared memory are checked for races, and for reads of what was not written
     time_out: bool = False  # whether waits that would last forever end in vain, instead of failing the launch
     lost_store: int = -1  # number of the asynchronous store that never arrives
-    fault: str = "none"  # the planted fault, of tests/emulator/faults.h
+    # The planted fault: of the emulator a name in faults.h, of tests/ptx an edit of the PTX, "EXPRESSION -> REPLACEMENT".
+    fault: str = "none"
+    library: Library = emulator
 
 
 SOME_SCHEDULE = Schedule()
@@ -74,13 +88,16 @@ def build() -> Path:
 def _library_or_failure() -> ctypes.CDLL | subprocess.CalledProcessError:
     """The failure is kept too: to compile again would take as long, and fail again."""
     try:
-        return _load()
+        return open_library(build())
     except subprocess.CalledProcessError as failure:
         return failure
 
 
-def _load() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(build()))
+def open_library(path: Path) -> ctypes.CDLL:
+    """A library with the interface of tests/emulator/runner.cpp."""
+    library = ctypes.CDLL(str(path))
+    library.gru_emulator_kernels.argtypes = []
+    library.gru_emulator_kernels.restype = ctypes.c_char_p
     library.gru_emulator_number.argtypes = [ctypes.c_char_p, ctypes.c_int64]
     library.gru_emulator_number.restype = None
     library.gru_emulator_buffer.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
@@ -104,10 +121,10 @@ def run(
     outputs: Mapping[str, Tensor | None],
     schedule: Schedule = SOME_SCHEDULE,
 ) -> None:
-    """Launch a kernel of tests/emulator/run_*.cpp.
+    """Launch a kernel that the library of the schedule has.
 
     Args:
-        kernel: its name there.
+        kernel: its name, as in tests/emulator/run_*.cpp.
         numbers: its sizes, by the names that it asks for.
         inputs: its tensors, likewise; None for null. A kernel that writes to one of them, or touches anything else,
             fails. From the first element to the last must be one piece of memory that the tensor's storage holds.
@@ -117,9 +134,7 @@ def run(
     Raises:
         EmulationError: if the kernel breaks a rule of the machine.
     """
-    library = _library_or_failure()
-    if isinstance(library, subprocess.CalledProcessError):
-        raise library
+    library = schedule.library()
     for name, value in numbers.items():
         library.gru_emulator_number(name.encode(), value)
     for tensors, writable in ((inputs, 0), (outputs, 1)):

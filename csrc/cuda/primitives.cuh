@@ -348,13 +348,15 @@ GRU_DEVICE void mbarrier_arrive_expect(uint64_t* barrier, int bytes) {
                : "memory");
 }
 // mbarrier.try_wait.parity: whether the phase of this parity (the first is 0) has ended. May suspend the thread until
-// it does, for a time that the machine sets.
+// it does, for a time that the machine sets. Acquires at the cluster's scope, where st.async releases.
 GRU_DEVICE bool mbarrier_try_wait(uint64_t* barrier, int parity) {
   uint32_t ended;
-  asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
-               : "=r"(ended)
-               : "r"(shared_address(barrier)), "r"(parity)
-               : "memory");
+  asm volatile(
+      "{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, p;\n}"
+      : "=r"(ended)
+      : "r"(shared_address(barrier)), "r"(parity)
+      : "memory");
   return ended != 0;
 }
 // Waits for the phase of this parity; false if it has not ended after kWaitLimit.

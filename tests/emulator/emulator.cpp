@@ -15,6 +15,7 @@
 #include "arithmetic.h"
 #include "fiber.h"
 #include "race.h"
+#include "runner.h"
 
 namespace gru_ext {
 namespace emulator {
@@ -702,6 +703,10 @@ Fault fault_named(const std::string& name) {
 #include "faults.h"
 #undef GRU_NAME_FAULT
   throw Failure{"no fault is called " + name};
+}
+
+void begin(const Schedule& schedule) {
+  options = {schedule.seed, schedule.races, schedule.time_out, schedule.lost_store, fault_named(schedule.fault)};
 }
 
 void name_buffer(const std::string& name, const void* p, size_t bytes, bool writable) {

@@ -7,8 +7,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <functional>
 #include <string>
+#include <utility>
 
 #define GRU_KERNEL(threads, blocks) void
 #define GRU_DEVICE inline
@@ -20,8 +22,11 @@
 namespace gru_ext {
 namespace emulator {
 
-struct Failure {
+struct Failure : std::exception {
   std::string text;
+
+  explicit Failure(std::string words) : text(std::move(words)) {}
+  const char* what() const noexcept override { return text.c_str(); }
 };
 
 // The faults that kernels have a place for.

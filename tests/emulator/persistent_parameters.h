@@ -1,9 +1,7 @@
 // The parameters of the persistent kernels, as Python names them.
 #pragma once
 
-#include "primitives.cuh"
-
-#include "gru_cluster.cuh"
+#include "launchers.h"
 #include "runner.h"
 
 namespace gru_ext {
@@ -31,7 +29,30 @@ Parameters common_parameters() {
   p.lengths = buffer<const int>("lengths");
   p.offsets = buffer<const int64_t>("offsets");
   p.error = buffer<int>("error");
+  if (const float* const factors = buffer<const float>("mask_factors")) {
+    for (int d = 0; d < p.D; ++d) {
+      const std::string suffix = "_" + std::to_string(d);
+      p.masks[d] = {true,
+                    buffer<const bool>("zoneout" + suffix),
+                    buffer<const bool>("candidate" + suffix),
+                    buffer<const bool>("recurrent" + suffix),
+                    factors[0],
+                    factors[1],
+                    factors[2]};
+    }
+  }
   return p;
+}
+
+// Of one launch of all groups.
+inline StreamedShare streamed_share(const StreamedShape& shape, int groups) {
+  return {groups,
+          shape.blocks,
+          shape.slabs,
+          shape.shared_slabs,
+          buffer<uint32_t>("flags"),
+          buffer<device::u32x4>("operand"),
+          buffer<device::u32x4>("weights")};
 }
 
 template <typename T>
@@ -47,6 +68,7 @@ GruClusterFwdParams<T> fwd_parameters() {
   p.y = step_rows<T>("y");
   p.h_n = buffer<T>("h_n");
   p.gates = buffer<T>("gates");
+  p.packets = buffer<uint64_t>("packets");
   return p;
 }
 
@@ -65,6 +87,7 @@ GruClusterBwdParams<T> bwd_parameters() {
   p.gates = buffer<const T>("gates");
   p.dh0 = buffer<T>("dh0");
   p.dbias = buffer<float>("dbias");
+  p.packets = buffer<device::u32x4>("packets");
   return p;
 }
 

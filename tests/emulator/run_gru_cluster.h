@@ -28,8 +28,7 @@ void run_fwd() {
 
 template <typename Traits>
 void run_group_fwd() {
-  auto p = fwd_parameters<typename Traits::T>();
-  p.packets = buffer<uint64_t>("packets");
+  const auto p = fwd_parameters<typename Traits::T>();
   launch(shape_of<Traits>("gru_group_fwd", p.B, p.D, /*cluster=*/1), [&] {
     if (p.gates) {
       device::gru_group_fwd_kernel<Traits, true>(p);
@@ -47,8 +46,7 @@ void run_bwd() {
 
 template <typename Traits>
 void run_group_bwd() {
-  auto p = bwd_parameters<typename Traits::T>();
-  p.packets = buffer<device::u32x4>("packets");
+  const auto p = bwd_parameters<typename Traits::T>();
   launch(shape_of<Traits>("gru_group_bwd", p.B, p.D, /*cluster=*/1), [&] { device::gru_group_bwd_kernel<Traits>(p); });
 }
 

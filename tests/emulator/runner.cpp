@@ -1,8 +1,8 @@
-#include "primitives.cuh"
 #include "runner.h"
 
 #include <exception>
 #include <map>
+#include <stdexcept>
 
 namespace gru_ext {
 namespace emulator {
@@ -22,7 +22,7 @@ std::map<std::string, std::function<void()>>& kernels() {
 
 int64_t number(const std::string& name) {
   const auto it = numbers.find(name);
-  if (it == numbers.end()) throw Failure{"the number " + name + " is missing"};
+  if (it == numbers.end()) throw std::runtime_error("the number " + name + " is missing");
   return it->second;
 }
 
@@ -47,17 +47,23 @@ void gru_emulator_buffer(const char* name, void* p, int64_t bytes, int writable)
   name_buffer(name, p, static_cast<size_t>(bytes), writable != 0);
 }
 
+// The names of all kernels, one a line.
+const char* gru_emulator_kernels() {
+  static std::string names;
+  names.clear();
+  for (const auto& kernel : kernels()) names += kernel.first + "\n";
+  return names.c_str();
+}
+
 // Runs a kernel with the arguments named since the last run, which are forgotten. Null, or what went wrong.
 const char* gru_emulator_run(const char* kernel, uint64_t seed, int races, int time_out, int lost_store,
                              const char* fault) {
   error.clear();
   try {
-    options = {seed, races != 0, time_out != 0, lost_store, fault_named(fault)};
+    begin({seed, races != 0, time_out != 0, lost_store, fault});
     const auto it = kernels().find(kernel);
-    if (it == kernels().end()) throw Failure{std::string("no kernel is called ") + kernel};
+    if (it == kernels().end()) throw std::runtime_error(std::string("no kernel is called ") + kernel);
     it->second();
-  } catch (const Failure& failure) {
-    error = failure.text;
   } catch (const std::exception& exception) {
     error = exception.what();
   }

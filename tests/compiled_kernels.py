@@ -1,0 +1,202 @@
+"""What nvcc makes of the CUDA kernels, run on the CPU: builds tests/ptx with instantiations of csrc/cuda, and loads it.
+
+Needs an nvcc, of ``$CUDA_HOME`` where that is set, of the path, or of /usr/local/cuda; it compiles to PTX alone. Objects
+and libraries are kept under build/ptx, by what they are made of.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from emulation import open_library
+from process import ROOT
+
+BUILD = ROOT / "build" / "ptx"
+MACHINE = ROOT / "tests" / "ptx"
+RUNNER = ROOT / "tests" / "emulator"
+CSRC = ROOT / "csrc"
+CXX_FLAGS = ["-std=c++17", "-O2", "-g1", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
+NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "--no-compress", "-Xcompiler=-fPIC"]
+ARCHITECTURE = 90
+
+Edit = Callable[[str, str], str]  # of a file of csrc, by its name, and its text
+
+
+def unchanged(name: str, text: str) -> str:
+    """Every file as it is."""
+    return text
+
+
+@functools.cache
+def find_nvcc() -> Path | None:
+    """The compiler, or None."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    found = shutil.which("nvcc", path=f"{home}/bin" if home else None) or shutil.which(
+        "nvcc", path="/usr/local/cuda/bin"
+    )
+    return Path(found) if found else None
+
+
+def missing() -> str:
+    """Why nothing can be compiled here; empty where it can."""
+    return "" if find_nvcc() else "no nvcc: not in $CUDA_HOME, nor on the path, nor in /usr/local/cuda"
+
+
+def include_directory() -> Path:
+    """The CUDA headers that belong to nvcc, which may be a script that starts another."""
+    nvcc = find_nvcc()
+    assert nvcc is not None
+    printed = subprocess.run([nvcc, "--dryrun", "-c", "x.cu"], capture_output=True, text=True).stderr
+    top = re.search(r"^#\$ TOP=(.*)$", printed, re.MULTILINE)
+    home = Path(top[1]) if top else nvcc.resolve().parent.parent
+    return next(path.parent for path in home.glob("**/cuda_runtime_api.h"))
+
+
+# ---- Which instantiations a unit has
+
+UNITS = {"bfloat16": "bf16", "float16": "fp16", "float": "tf32", "ieee": "fp32"}
+TABLES = {"bfloat16": "16BIT", "float16": "16BIT", "float": "TF32", "ieee": "IEEE"}
+
+
+def unit_of(kernel: str) -> tuple[str, str, str]:
+    """The file of csrc/cuda/instantiations that has a kernel, and its table and the begin of its row there."""
+    found = re.fullmatch(
+        r"gru_(cluster|group|streamed)_(fwd|bwd)_(bfloat16|float16|float|ieee)_"
+        r"(?:H(\d+)_C(\d+)|U(\d+))_rows(\d+)(_masked)?",
+        kernel,
+    )
+    assert found is not None, kernel
+    family, way, dtype, *numbers, masked = found.groups()
+    unit = "gru_streamed" if family == "streamed" else f"gru_cluster_{way}"
+    table = f"GRU_{family}_{'masked_' if masked else ''}{way}_{TABLES[dtype]}".upper()
+    return f"{unit}_{UNITS[dtype]}", table, ",".join(number for number in numbers if number)
+
+
+def keep_rows(text: str, rows: set[tuple[str, str]]) -> str:
+    """The tables of a gru_*_configs.h with these rows alone."""
+
+    def kept(table: re.Match[str]) -> str:
+        entries = [
+            f"X({entry})"
+            for entry in re.findall(r"X\(([\d, ]+)\)", table[2])
+            if any(table[1] == name and f"{re.sub(' ', '', entry)},".startswith(f"{row},") for name, row in rows)
+        ]
+        return f"#define {table[1]}(X) {' '.join(entries)}"
+
+    return re.sub(r"#define (GRU_\w+)\(X\)((?:.*\\\n)*.*)", kept, text)
+
+
+# ---- Building
+
+
+def digest_of(*parts: str | bytes) -> str:
+    """Of the parts and where each ends."""
+    digest = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode() if isinstance(part, str) else part
+        digest.update(f"{len(encoded)} ".encode() + encoded)
+    return digest.hexdigest()[:16]
+
+
+def make_once(path: Path, make: Callable[[Path], None]) -> Path:
+    """The file, made beside its place unless it is there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+            made = Path(directory) / path.name
+            make(made)
+            made.rename(path)
+    return path
+
+
+def sources() -> dict[str, str]:
+    """What instantiations are compiled from, by name."""
+    paths = [*CSRC.glob("*.h"), *(CSRC / "cuda").glob("*.h"), *(CSRC / "cuda").rglob("*.cu*")]
+    return {str(path.relative_to(CSRC)): path.read_text() for path in sorted(paths)}
+
+
+def compile_unit(unit: str, edit: Edit) -> Path:
+    """The object of a file of csrc/cuda/instantiations, from sources that were edited; PTX and host code."""
+    nvcc = find_nvcc()
+    assert nvcc is not None
+    texts = {name: edit(name, text) for name, text in sources().items()}
+    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    flags = [*NVCC_FLAGS, f"-gencode=arch=compute_{ARCHITECTURE},code=compute_{ARCHITECTURE}"]
+    used = (text for name, text in texts.items() if "instantiations" not in name or unit in name)
+    command = os.environ.get("PYTORCH_NVCC", str(nvcc)).split()
+
+    def make(path: Path) -> None:
+        for name, text in texts.items():
+            place = path.parent / "csrc" / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text)
+        source = path.parent / "csrc" / "cuda" / "instantiations" / f"{unit}.cu"
+        subprocess.run([*command, *flags, "-c", source, "-o", path], check=True)
+
+    return make_once(BUILD / f"{unit}-{digest_of(version, *flags, *used)}.o", make)
+
+
+def compile_machine(source: Path) -> Path:
+    """An object of the interpreter or the runner."""
+    compiler = os.environ.get("CXX", "c++").split()
+    headers = [*MACHINE.glob("*.h"), *RUNNER.glob("*.h"), *CSRC.glob("*.h"), *(CSRC / "cuda").glob("*.h")]
+    includes = [f"-I{path}" for path in (RUNNER, CSRC / "cuda")] + ["-isystem", str(include_directory())]
+    digest = digest_of(" ".join([*compiler, *CXX_FLAGS]), *(path.read_bytes() for path in [source, *sorted(headers)]))
+
+    def make(path: Path) -> None:
+        subprocess.run([*compiler, *CXX_FLAGS, *includes, "-c", source, "-o", path], check=True)
+
+    return make_once(BUILD / f"{source.stem}-{digest}.o", make)
+
+
+def link(objects: Iterable[Callable[[], Path]]) -> Path:
+    """A library of the interpreter, the runner and objects that are still to be made."""
+    machine = [
+        functools.partial(compile_machine, path) for path in [*sorted(MACHINE.glob("*.cpp")), RUNNER / "runner.cpp"]
+    ]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        paths = list(pool.map(lambda make: make(), [*objects, *machine]))
+    compiler = os.environ.get("CXX", "c++").split()
+
+    def make(path: Path) -> None:
+        subprocess.run([*compiler, "-shared", *paths, "-o", path], check=True)
+
+    return make_once(BUILD / f"kernels-{digest_of(*(str(path) for path in paths))}.so", make)
+
+
+@functools.cache
+def compiled(kernels: tuple[str, ...], edit: Edit = unchanged) -> ctypes.CDLL:
+    """The library of some kernels, by the names of ``Config.kernel``."""
+    rows: Mapping[str, set[tuple[str, str]]] = defaultdict(set)
+    for kernel in kernels:
+        unit, table, row = unit_of(kernel)
+        rows[unit].add((table, row))
+
+    def edit_of(unit: str) -> Edit:
+        return lambda name, text: (
+            keep_rows(edit(name, text), rows[unit]) if name.endswith("_configs.h") else edit(name, text)
+        )
+
+    return open_library(link(functools.partial(compile_unit, unit, edit_of(unit)) for unit in rows))
+
+
+def linked(objects: Sequence[Path]) -> ctypes.CDLL:
+    """The library of the kernels of objects that were compiled elsewhere."""
+    return open_library(link(functools.partial(Path, path) for path in objects))
+
+
+def kernels_of(library: ctypes.CDLL) -> list[str]:
+    """The names of all kernels that a library runs."""
+    names: bytes = library.gru_emulator_kernels()
+    return names.decode().splitlines()

@@ -1,0 +1,345 @@
+// Integers, floating point, logic, comparison and selection, moves between registers.
+#include <cmath>
+#include <type_traits>
+
+#include "machine.h"
+
+namespace ptx {
+namespace {
+
+template <typename T>
+using Unsigned = std::make_unsigned_t<T>;
+
+#define PTX_OP1(name, expression)             \
+  template <typename T>                       \
+  struct name {                               \
+    static auto f(T a) { return expression; } \
+  };
+#define PTX_OP2(name, expression)                  \
+  template <typename T>                            \
+  struct name {                                    \
+    static auto f(T a, T b) { return expression; } \
+  };
+#define PTX_OP3(name, expression)                       \
+  template <typename T>                                 \
+  struct name {                                         \
+    static auto f(T a, T b, T c) { return expression; } \
+  };
+PTX_OP2(AddI, static_cast<T>(Unsigned<T>(a) + Unsigned<T>(b)))
+PTX_OP2(SubI, static_cast<T>(Unsigned<T>(a) - Unsigned<T>(b)))
+PTX_OP2(MulLo, static_cast<T>(uint64_t(Unsigned<T>(a)) * uint64_t(Unsigned<T>(b))))
+PTX_OP3(MadLo, static_cast<T>(uint64_t(Unsigned<T>(a)) * uint64_t(Unsigned<T>(b)) + uint64_t(Unsigned<T>(c))))
+PTX_OP2(MulHi, static_cast<T>((static_cast<__int128>(a) * static_cast<__int128>(b)) >> (8 * sizeof(T))))
+PTX_OP2(MinI, a < b ? a : b)
+PTX_OP2(MaxI, a < b ? b : a)
+PTX_OP2(And, static_cast<T>(a& b))
+PTX_OP2(Or, static_cast<T>(a | b))
+PTX_OP2(Xor, static_cast<T>(a ^ b))
+PTX_OP1(Not, static_cast<T>(~a))
+PTX_OP1(NegI, static_cast<T>(0 - Unsigned<T>(a)))
+PTX_OP1(AbsI, a < 0 ? static_cast<T>(0 - Unsigned<T>(a)) : a)
+PTX_OP2(Add, a + b)
+PTX_OP2(Sub, a - b)
+PTX_OP2(Mul, a* b)
+PTX_OP2(Div, a / b)
+PTX_OP3(Fma, std::fma(a, b, c))
+PTX_OP2(MinF, std::fmin(a, b))
+PTX_OP2(MaxF, std::fmax(a, b))
+PTX_OP1(NegF, -a)
+PTX_OP1(AbsF, std::fabs(a))
+PTX_OP1(Rcp, T(1) / a)
+PTX_OP1(Sqrt, std::sqrt(a))
+PTX_OP2(CopySign, std::copysign(b, a))  // the sign of a, the magnitude of b
+
+// Of integers half as wide as the product.
+template <typename T>
+struct MulWide {
+  using Wide = std::conditional_t<sizeof(T) == 2, std::conditional_t<std::is_signed_v<T>, int32_t, uint32_t>,
+                                  std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>>;
+  static Wide f(T a, T b) { return static_cast<Wide>(Wide{a} * Wide{b}); }
+};
+
+template <typename T>
+void mad_wide(Warp& w, const Instruction& i, uint32_t mask) {
+  const uint64_t *a = w.in(i.s[0]), *b = w.in(i.s[1]), *c = w.in(i.s[2]);
+  uint64_t* d = w.out(i.d[0]);
+  each(mask, [&](int l) { d[l] = static_cast<uint64_t>(MulWide<T>::f(get<T>(a, l), get<T>(b, l))) + c[l]; });
+}
+
+template <typename T, bool kRemainder>
+void divide(Warp& w, const Instruction& i, uint32_t mask) {
+  const uint64_t *a = w.in(i.s[0]), *b = w.in(i.s[1]);
+  uint64_t* d = w.out(i.d[0]);
+  each(mask, [&](int l) {
+    const T x = get<T>(a, l), y = get<T>(b, l);
+    if (y == 0) fail(&w, &i, l, "division by zero");
+    if (std::is_signed_v<T> && y == static_cast<T>(-1)) {
+      set(d, l, static_cast<T>(kRemainder ? 0 : 0 - Unsigned<T>(x)));
+    } else {
+      set(d, l, static_cast<T>(kRemainder ? x % y : x / y));
+    }
+  });
+}
+
+// Of the 64 bits b:a, by c modulo 32.
+struct FunnelLeft {
+  static uint32_t f(uint32_t a, uint32_t b, uint32_t c) {
+    return static_cast<uint32_t>((uint64_t{b} << 32 | a) << (c & 31) >> 32);
+  }
+};
+struct FunnelRight {
+  static uint32_t f(uint32_t a, uint32_t b, uint32_t c) {
+    return static_cast<uint32_t>((uint64_t{b} << 32 | a) >> (c & 31));
+  }
+};
+
+// Amounts beyond the width shift everything out.
+template <typename T, bool kLeft>
+void shift(Warp& w, const Instruction& i, uint32_t mask) {
+  const uint64_t *a = w.in(i.s[0]), *b = w.in(i.s[1]);
+  uint64_t* d = w.out(i.d[0]);
+  constexpr uint32_t kBits = 8 * sizeof(T);
+  each(mask, [&](int l) {
+    const T x = get<T>(a, l);
+    const uint32_t n = get<uint32_t>(b, l);
+    if (kLeft) {
+      set(d, l, n >= kBits ? T(0) : static_cast<T>(Unsigned<T>(x) << n));
+    } else {
+      set(d, l, n >= kBits ? static_cast<T>(x < 0 ? -1 : 0) : static_cast<T>(x >> n));
+    }
+  });
+}
+
+void bit_field_insert_64(Warp& w, const Instruction& i, uint32_t mask) {
+  const uint64_t *a = w.in(i.s[0]), *b = w.in(i.s[1]), *c = w.in(i.s[2]), *e = w.in(i.s[3]);
+  uint64_t* d = w.out(i.d[0]);
+  each(mask, [&](int l) {
+    const uint32_t begin = c[l] & 0xff, length = e[l] & 0xff;
+    uint64_t result = b[l];
+    for (uint32_t n = 0; n < length && begin + n < 64; ++n) {
+      const uint64_t bit = uint64_t{1} << (begin + n);
+      result = (a[l] >> n & 1) != 0 ? result | bit : result & ~bit;
+    }
+    d[l] = result;
+  });
+}
+
+// ---- Floating point
+
+// Towards minus infinity.
+struct FmaDown {
+  static float f(float a, float b, float c) {
+    const __float128 exact = static_cast<__float128>(a) * b + c;
+    float nearest = static_cast<float>(exact);
+    if (static_cast<__float128>(nearest) > exact) nearest = std::nextafterf(nearest, -INFINITY);
+    return nearest;
+  }
+};
+
+template <typename T>
+T flushed(T x) {
+  return std::fpclassify(x) == FP_SUBNORMAL ? std::copysign(T(0), x) : x;
+}
+
+// Off by up to `units` of the last place, as many as the ISA allows, by a rule that looks like none. Exact where the
+// argument is an integer, and so at powers of two: there the machine is, and libdevice's tanh of a double relies on it.
+float approximate(float x, float argument, int units) {
+  if (!std::isfinite(x) || x == 0 || argument == std::nearbyint(argument)) return x;
+  const auto bits = bits_to<uint32_t>(argument);
+  const uint32_t hash = (bits ^ bits >> 15) * 0x9E3779B1u >> 16;
+  const int off = static_cast<int>(hash % static_cast<uint32_t>(2 * units + 1)) - units;
+  return bits_to<float>(static_cast<uint32_t>(bits_to<int32_t>(x) + off));
+}
+struct Ex2Approx {
+  static float f(float a) {
+    return flushed(approximate(static_cast<float>(std::exp2(static_cast<double>(flushed(a)))), a, 2));
+  }
+};
+struct RcpApprox {
+  static float f(float a) {
+    return flushed(approximate(static_cast<float>(1 / static_cast<double>(flushed(a))), a, 1));
+  }
+};
+// The upper 32 bits of the argument give the upper 32 of the result; the lower are zero.
+struct RcpApprox64 {
+  static double upper(double x) { return bits_to<double>(bits_to<uint64_t>(x) & 0xffffffff00000000u); }
+  static double f(double a) { return flushed(upper(1 / (std::fpclassify(a) == FP_SUBNORMAL ? flushed(a) : upper(a)))); }
+};
+
+// Two float32 in 64 bits.
+template <typename F>
+struct Pairs {
+  static float half(uint64_t x, int upper) { return bits_to<float>(static_cast<uint32_t>(x >> (32 * upper))); }
+  static uint64_t joined(float low, float high) {
+    return uint64_t{bits_to<uint32_t>(high)} << 32 | bits_to<uint32_t>(low);
+  }
+  static uint64_t f(uint64_t a, uint64_t b) {
+    return joined(F::f(half(a, 0), half(b, 0)), F::f(half(a, 1), half(b, 1)));
+  }
+  static uint64_t f(uint64_t a, uint64_t b, uint64_t c) {
+    return joined(F::f(half(a, 0), half(b, 0), half(c, 0)), F::f(half(a, 1), half(b, 1), half(c, 1)));
+  }
+};
+
+// ---- Comparison and selection
+
+void select_lanes(Warp& w, const Instruction& i, uint32_t mask) {
+  const uint64_t *a = w.in(i.s[0]), *b = w.in(i.s[1]);
+  uint64_t* d = w.out(i.d[0]);
+  const uint32_t c = w.pred(i.s[2]);
+  each(mask, [&](int l) { d[l] = (c >> l & 1) != 0 ? a[l] : b[l]; });
+}
+
+enum Logic { logic_and, logic_or, logic_xor, logic_not, logic_move };
+
+template <Logic kOp>
+void predicate_logic(Warp& w, const Instruction& i, uint32_t mask) {
+  const uint32_t a = w.pred(i.s[0]), b = kOp <= logic_xor ? w.pred(i.s[1]) : 0;
+  w.set_pred(i.d[0], mask,
+             kOp == logic_and   ? a & b
+             : kOp == logic_or  ? a | b
+             : kOp == logic_xor ? a ^ b
+             : kOp == logic_not ? ~a
+                                : a);
+}
+
+void move(Warp& w, const Instruction& i, uint32_t mask) {
+  const uint64_t* a = w.in(i.s[0]);
+  uint64_t* d = w.out(i.d[0]);
+  each(mask, [&](int l) { d[l] = a[l]; });
+}
+
+void global_timer(Warp& w, const Instruction& i, uint32_t mask) {
+  uint64_t* d = w.out(i.d[0]);
+  each(mask, [&](int l) { d[l] = w.machine->time; });
+}
+
+using Table = std::map<std::string, Handler>;
+
+template <template <typename> class F>
+void add_integers(Table& t, const std::string& name) {
+  t[name + ".u16"] = binary<uint16_t, F<uint16_t>>;
+  t[name + ".s16"] = binary<int16_t, F<int16_t>>;
+  t[name + ".u32"] = binary<uint32_t, F<uint32_t>>;
+  t[name + ".s32"] = binary<int32_t, F<int32_t>>;
+  t[name + ".u64"] = binary<uint64_t, F<uint64_t>>;
+  t[name + ".s64"] = binary<int64_t, F<int64_t>>;
+}
+template <template <typename> class F>
+void add_bits(Table& t, const std::string& name) {
+  t[name + ".b16"] = binary<uint16_t, F<uint16_t>>;
+  t[name + ".b32"] = binary<uint32_t, F<uint32_t>>;
+  t[name + ".b64"] = binary<uint64_t, F<uint64_t>>;
+}
+
+}  // namespace
+
+void add_arithmetic(Opcodes& opcodes) {
+  Table& t = opcodes.alone;
+  // "Integer Arithmetic Instructions"
+  add_integers<AddI>(t, "add");
+  add_integers<SubI>(t, "sub");
+  add_integers<MulLo>(t, "mul.lo");
+  add_integers<MulHi>(t, "mul.hi");
+  t["mul.wide.s16"] = binary<int16_t, MulWide<int16_t>>;
+  t["mul.wide.u16"] = binary<uint16_t, MulWide<uint16_t>>;
+  t["mul.wide.s32"] = binary<int32_t, MulWide<int32_t>>;
+  t["mul.wide.u32"] = binary<uint32_t, MulWide<uint32_t>>;
+  t["mad.lo.s16"] = ternary<int16_t, MadLo<int16_t>>;
+  t["mad.lo.u16"] = ternary<uint16_t, MadLo<uint16_t>>;
+  t["mad.lo.s32"] = ternary<int32_t, MadLo<int32_t>>;
+  t["mad.lo.u32"] = ternary<uint32_t, MadLo<uint32_t>>;
+  t["mad.lo.s64"] = ternary<int64_t, MadLo<int64_t>>;
+  t["mad.lo.u64"] = ternary<uint64_t, MadLo<uint64_t>>;
+  t["mad.wide.s32"] = mad_wide<int32_t>;
+  t["mad.wide.u32"] = mad_wide<uint32_t>;
+  t["div.s32"] = divide<int32_t, false>;
+  t["div.u32"] = divide<uint32_t, false>;
+  t["div.s64"] = divide<int64_t, false>;
+  t["div.u64"] = divide<uint64_t, false>;
+  t["rem.s32"] = divide<int32_t, true>;
+  t["rem.u32"] = divide<uint32_t, true>;
+  t["rem.s64"] = divide<int64_t, true>;
+  t["rem.u64"] = divide<uint64_t, true>;
+  t["abs.s32"] = unary<int32_t, AbsI<int32_t>>;
+  t["abs.s64"] = unary<int64_t, AbsI<int64_t>>;
+  t["neg.s32"] = unary<int32_t, NegI<int32_t>>;
+  t["neg.s64"] = unary<int64_t, NegI<int64_t>>;
+  add_integers<MinI>(t, "min");
+  add_integers<MaxI>(t, "max");
+  t["bfi.b64"] = bit_field_insert_64;
+
+  // "Floating Point Instructions": .rn where no rounding is named, "add", "sub", "mul".
+  for (const std::string rn : {"", ".rn"}) {
+    t["add" + rn + ".f32"] = binary<float, Add<float>>;
+    t["add" + rn + ".f64"] = binary<double, Add<double>>;
+    t["add" + rn + ".f32x2"] = binary<uint64_t, Pairs<Add<float>>>;
+    t["sub" + rn + ".f32"] = binary<float, Sub<float>>;
+    t["sub" + rn + ".f64"] = binary<double, Sub<double>>;
+    t["mul" + rn + ".f32"] = binary<float, Mul<float>>;
+    t["mul" + rn + ".f64"] = binary<double, Mul<double>>;
+    t["mul" + rn + ".f32x2"] = binary<uint64_t, Pairs<Mul<float>>>;
+  }
+  t["fma.rn.f32"] = ternary<float, Fma<float>>;
+  t["fma.rn.f64"] = ternary<double, Fma<double>>;
+  t["fma.rn.f32x2"] = ternary<uint64_t, Pairs<Fma<float>>>;
+  t["fma.rm.f32"] = ternary<float, FmaDown>;
+  t["div.rn.f32"] = binary<float, Div<float>>;
+  t["div.rn.f64"] = binary<double, Div<double>>;
+  t["abs.f32"] = unary<float, AbsF<float>>;
+  t["abs.f64"] = unary<double, AbsF<double>>;
+  t["neg.f32"] = unary<float, NegF<float>>;
+  t["neg.f64"] = unary<double, NegF<double>>;
+  t["min.f32"] = binary<float, MinF<float>>;
+  t["min.f64"] = binary<double, MinF<double>>;
+  t["max.f32"] = binary<float, MaxF<float>>;
+  t["max.f64"] = binary<double, MaxF<double>>;
+  t["copysign.f32"] = binary<float, CopySign<float>>;
+  t["copysign.f64"] = binary<double, CopySign<double>>;
+  t["rcp.rn.f32"] = unary<float, Rcp<float>>;
+  t["rcp.rn.f64"] = unary<double, Rcp<double>>;
+  t["rcp.approx.ftz.f32"] = unary<float, RcpApprox>;
+  t["rcp.approx.ftz.f64"] = unary<double, RcpApprox64>;
+  t["sqrt.rn.f32"] = unary<float, Sqrt<float>>;
+  t["sqrt.rn.f64"] = unary<double, Sqrt<double>>;
+  t["ex2.approx.ftz.f32"] = unary<float, Ex2Approx>;
+
+  // "Logic and Shift Instructions"
+  add_bits<And>(t, "and");
+  add_bits<Or>(t, "or");
+  add_bits<Xor>(t, "xor");
+  t["not.b16"] = unary<uint16_t, Not<uint16_t>>;
+  t["not.b32"] = unary<uint32_t, Not<uint32_t>>;
+  t["not.b64"] = unary<uint64_t, Not<uint64_t>>;
+  t["and.pred"] = predicate_logic<logic_and>;
+  t["or.pred"] = predicate_logic<logic_or>;
+  t["xor.pred"] = predicate_logic<logic_xor>;
+  t["not.pred"] = predicate_logic<logic_not>;
+  t["shl.b16"] = shift<uint16_t, true>;
+  t["shl.b32"] = shift<uint32_t, true>;
+  t["shl.b64"] = shift<uint64_t, true>;
+  for (const std::string type : {"u", "b"}) {
+    t["shr." + type + "16"] = shift<uint16_t, false>;
+    t["shr." + type + "32"] = shift<uint32_t, false>;
+    t["shr." + type + "64"] = shift<uint64_t, false>;
+  }
+  t["shr.s16"] = shift<int16_t, false>;
+  t["shr.s32"] = shift<int32_t, false>;
+  t["shr.s64"] = shift<int64_t, false>;
+  t["shf.l.wrap.b32"] = ternary<uint32_t, FunnelLeft>;
+  t["shf.r.wrap.b32"] = ternary<uint32_t, FunnelRight>;
+
+  // "Comparison and Selection Instructions": selp; setp is in decode.cpp.
+  for (const std::string type : {"b", "u", "s", "f"}) {
+    for (const std::string bits : {"16", "32", "64"}) t["selp." + type + bits] = select_lanes;
+  }
+
+  // "Data Movement and Conversion Instructions": mov of a register or a constant; "Special Registers: %globaltimer".
+  for (const std::string type : {"b", "u", "s", "f"}) {
+    for (const std::string bits : {"16", "32", "64"}) t["mov." + type + bits] = move;
+  }
+  t["mov.pred"] = predicate_logic<logic_move>;
+  t["globaltimer"] = global_timer;
+}
+
+}  // namespace ptx

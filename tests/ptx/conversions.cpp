@@ -1,0 +1,127 @@
+// "Data Movement and Conversion Instructions: cvt".
+#include <cmath>
+#include <limits>
+
+#include "machine.h"
+
+namespace ptx {
+namespace {
+
+uint16_t bfloat16_of(float x) {
+  const auto bits = bits_to<uint32_t>(x);
+  if (std::isnan(x)) return 0x7fff;
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+uint16_t float16_of(float x) {
+  if (std::isnan(x)) return 0x7fff;
+  return bits_to<uint16_t>(static_cast<_Float16>(x));
+}
+struct ToBf16 {
+  static uint16_t f(float a) { return bfloat16_of(a); }
+};
+struct ToF16 {
+  static uint16_t f(float a) { return float16_of(a); }
+};
+struct OfF16 {
+  static float f(uint16_t a) { return static_cast<float>(bits_to<_Float16>(a)); }
+};
+struct ToBf16x2 {  // a to the upper half
+  static uint32_t f(float a, float b) { return uint32_t{bfloat16_of(a)} << 16 | bfloat16_of(b); }
+};
+struct ToBf16x2Zero {  // towards zero
+  static uint32_t f(float a, float b) { return (bits_to<uint32_t>(a) & 0xffff0000u) | bits_to<uint32_t>(b) >> 16; }
+};
+struct ToF16x2 {
+  static uint32_t f(float a, float b) { return uint32_t{float16_of(a)} << 16 | float16_of(b); }
+};
+struct ToTf32 {  // to the nearest, ties away from zero
+  static uint32_t f(float a) {
+    const auto bits = bits_to<uint32_t>(a);
+    return std::isfinite(a) ? (bits + 0x1000) & ~0x1fffu : bits & ~0x1fffu;
+  }
+};
+struct Saturate {
+  static float f(float a) { return std::isnan(a) || a < 0 ? 0.0f : a > 1 ? 1.0f : a; }
+};
+struct RoundToInteger {
+  static float f(float a) { return std::nearbyint(a); }
+};
+
+template <typename To, typename From>
+struct Convert {
+  static auto f(From a) {
+    if constexpr (std::is_integral_v<To>) {
+      return static_cast<int64_t>(static_cast<To>(a));  // registers may be wider than To: sign or zeros
+    } else {
+      return static_cast<To>(a);
+    }
+  }
+};
+// Floating point to integer: what is out of range becomes the nearest that is not, NaN becomes zero.
+template <typename To, typename From>
+struct RoundZero {
+  static int64_t f(From a) {
+    using Limits = std::numeric_limits<To>;
+    if (std::isnan(a)) return 0;
+    if (a <= static_cast<From>(Limits::min())) return static_cast<int64_t>(Limits::min());
+    if (a >= static_cast<From>(Limits::max())) return static_cast<int64_t>(Limits::max());
+    return static_cast<int64_t>(static_cast<To>(a));
+  }
+};
+template <typename To, typename From>
+struct RoundNearest {
+  static int64_t f(From a) { return RoundZero<To, From>::f(std::nearbyint(a)); }
+};
+
+using Table = std::map<std::string, Handler>;
+
+template <typename To>
+void add_to_integer(Table& t, const std::string& to) {
+  t["cvt." + to + ".u8"] = unary<uint8_t, Convert<To, uint8_t>>;
+  t["cvt." + to + ".s8"] = unary<int8_t, Convert<To, int8_t>>;
+  t["cvt." + to + ".u16"] = unary<uint16_t, Convert<To, uint16_t>>;
+  t["cvt." + to + ".s16"] = unary<int16_t, Convert<To, int16_t>>;
+  t["cvt." + to + ".u32"] = unary<uint32_t, Convert<To, uint32_t>>;
+  t["cvt." + to + ".s32"] = unary<int32_t, Convert<To, int32_t>>;
+  t["cvt." + to + ".u64"] = unary<uint64_t, Convert<To, uint64_t>>;
+  t["cvt." + to + ".s64"] = unary<int64_t, Convert<To, int64_t>>;
+  t["cvt.rzi." + to + ".f32"] = unary<float, RoundZero<To, float>>;
+  t["cvt.rzi." + to + ".f64"] = unary<double, RoundZero<To, double>>;
+  t["cvt.rni." + to + ".f32"] = unary<float, RoundNearest<To, float>>;
+  t["cvt.rni." + to + ".f64"] = unary<double, RoundNearest<To, double>>;
+}
+
+}  // namespace
+
+void add_conversions(Opcodes& opcodes) {
+  Table& t = opcodes.alone;
+  add_to_integer<uint8_t>(t, "u8");
+  add_to_integer<int8_t>(t, "s8");
+  add_to_integer<uint16_t>(t, "u16");
+  add_to_integer<int16_t>(t, "s16");
+  add_to_integer<uint32_t>(t, "u32");
+  add_to_integer<int32_t>(t, "s32");
+  add_to_integer<uint64_t>(t, "u64");
+  add_to_integer<int64_t>(t, "s64");
+  t["cvt.rn.f32.s32"] = unary<int32_t, Convert<float, int32_t>>;
+  t["cvt.rn.f32.u32"] = unary<uint32_t, Convert<float, uint32_t>>;
+  t["cvt.rn.f32.s64"] = unary<int64_t, Convert<float, int64_t>>;
+  t["cvt.rn.f32.u64"] = unary<uint64_t, Convert<float, uint64_t>>;
+  t["cvt.rn.f64.s32"] = unary<int32_t, Convert<double, int32_t>>;
+  t["cvt.rn.f64.u32"] = unary<uint32_t, Convert<double, uint32_t>>;
+  t["cvt.rn.f64.s64"] = unary<int64_t, Convert<double, int64_t>>;
+  t["cvt.rn.f64.u64"] = unary<uint64_t, Convert<double, uint64_t>>;
+  t["cvt.f64.f32"] = unary<float, Convert<double, float>>;
+  t["cvt.rn.f32.f64"] = unary<double, Convert<float, double>>;
+  t["cvt.sat.f32.f32"] = unary<float, Saturate>;
+  t["cvt.rni.f32.f32"] = unary<float, RoundToInteger>;
+  t["cvt.f32.f16"] = unary<uint16_t, OfF16>;
+  t["cvt.rn.f16.f32"] = unary<float, ToF16>;
+  t["cvt.rn.bf16.f32"] = unary<float, ToBf16>;
+  t["cvt.rn.f16x2.f32"] = binary<float, ToF16x2>;
+  t["cvt.rn.bf16x2.f32"] = binary<float, ToBf16x2>;
+  t["cvt.rz.bf16x2.f32"] = binary<float, ToBf16x2Zero>;
+  t["cvt.rna.tf32.f32"] = unary<float, ToTf32>;
+}
+
+}  // namespace ptx

@@ -1,0 +1,33 @@
+// What tests may ask, and set, of the device that stands in the place of a GPU.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace cudart {
+
+// As an H100's.
+struct Device {
+  int architecture = 90;  // of which the PTX is run: the newest text that is not newer than this
+  int multiprocessors = 132;
+  int shared_of_multiprocessor = 228 * 1024;
+  int shared_of_block = 227 * 1024;  // with the attribute; else 48 KB
+  int threads_of_multiprocessor = 2048;
+  int registers_of_multiprocessor = 65536;
+  int largest_cluster = 16;  // with the attribute; else 8
+};
+extern Device device;
+
+// Launches so far, and the last one.
+struct Launched {
+  std::string kernel;
+  int grid, block, shared, cluster;
+  bool cooperative;
+};
+extern int launches;
+extern Launched last_launch;
+
+// Of all objects of this library, as nvcc names them.
+std::vector<std::string> kernels();
+
+}  // namespace cudart

@@ -1,0 +1,85 @@
+// An interpreter of the PTX that nvcc emits. Written from NVIDIA's "Parallel Thread Execution ISA" alone, whose
+// sections are cited by title, so that it and tests/emulator, which runs the kernels' source, judge each other.
+//
+// What the ISA leaves undefined is an error wherever it can be seen: see docs/kernels.md, "How they are proven".
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace ptx {
+
+// What is wrong with a kernel, or what the interpreter does not know; says where.
+struct Error : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// ---- Global memory: what was not adopted may be neither read nor written.
+
+void adopt(const void* p, size_t bytes, bool writable);
+void forget(const void* p);  // what was adopted last at p
+void forget_all();
+
+// ---- Modules
+
+struct Kernel;
+struct Module;
+
+std::shared_ptr<Module> load(const std::string& text);
+std::vector<std::string> entries(const Module& module);
+
+// The entry, decoded when it is first asked for; null if the module has none of this name. An opcode that the
+// interpreter does not know is an Error that names it and its line of source.
+const Kernel* find(Module& module, const std::string& name);
+
+// Plants a fault: from now on entries are decoded from their text with every match of the regular expression, within a
+// line, replaced. An entry without a match is an Error. Empty: none.
+void plant(const std::string& expression, const std::string& replacement);
+
+// What an entry says of itself.
+struct Requirements {
+  size_t parameter_bytes;
+  int most_threads;              // .maxntid, or what .reqntid says; 0: any
+  int blocks_of_multiprocessor;  // .minnctapersm; 0: it does not say
+  int registers;                 // .maxnreg; 0: as many as there are
+  int static_shared;             // bytes
+  size_t local_bytes;            // of a thread: its stack
+};
+Requirements requirements_of(const Kernel& kernel);
+// Offset and size of each parameter.
+std::vector<std::pair<size_t, size_t>> parameters_of(const Kernel& kernel);
+
+// ---- Runs
+
+struct Launch {
+  int grid, block;
+  int shared_bytes = 0;  // dynamic
+  int cluster = 1;
+  bool cooperative = false;  // all blocks at the same time
+  const void* parameters;
+};
+
+struct Options {
+  uint64_t seed = 1;      // of the order in which warps run, lanes part, stores arrive, and copies are done
+  bool races = true;      // whether accesses to memory are checked for their order, and shared memory for what is there
+  bool time_out = false;  // whether waits that would last forever end in vain, as on a GPU, or the launch fails
+  int64_t lost_store = -1;  // number, in a launch, of the store for other blocks that never arrives
+};
+extern Options options;
+
+void run(const Kernel& kernel, const Launch& launch);
+
+// Of the entries that have been run: instructions of the text, and how many were ever executed; by opcode.
+struct Coverage {
+  size_t instructions = 0, executed = 0;
+};
+std::map<std::string, Coverage> coverage();
+std::vector<std::string> kernels_run();
+uint64_t warp_instructions();  // executed so far
+
+}  // namespace ptx

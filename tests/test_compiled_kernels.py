@@ -1,0 +1,232 @@
+"""The kernels as nvcc has compiled them, run on the CPU by the interpreter of tests/ptx, started by their own launchers.
+
+Accuracy of a few, chosen by what they branch on; and of each rule of the machine a planted fault that breaks it, which
+must be found. ``make cuda-check`` runs every instantiation: tests/check_compiled_kernels.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+import torch
+from cases import Options, Problem, Size, exact, framework, make_problem, reference_with, solve, variants_of
+from cluster_kernels import Backward, ClusterConfig, Config, Forward, StreamedConfig, cluster_bwd, cluster_fwd, solve_cluster
+from compare import assert_all_accurate, assert_same_bits
+from compiled_kernels import compiled, missing
+from emulation import EmulationError, Schedule
+
+from gru_ext.variant import PLAIN
+
+pytestmark = pytest.mark.skipif(missing() != "", reason=missing())
+
+ALONE = ClusterConfig(torch.bfloat16, 64, 1, 8)  # one block, one warp to a group
+CLUSTER = ClusterConfig(torch.bfloat16, 128, 2, 32)  # several passes, two warps to a group
+GROUP = ClusterConfig(torch.bfloat16, 512, 8, 8, group=True)  # packets, and weights in shared memory
+STREAMED = StreamedConfig(torch.bfloat16, 32, 8, shared_slabs=0)  # flags, and weights that are streamed
+MASKED = StreamedConfig(torch.bfloat16, 32, 16, masked=True)
+TF32 = ClusterConfig(torch.float32, 128, 2, 8)
+STREAMED_TF32 = StreamedConfig(torch.float32, 16, 8)  # three warps to a slice
+CONFIGS: list[Config] = [
+    ALONE,
+    CLUSTER,
+    ClusterConfig(torch.float16, 256, 4, 16),
+    GROUP,
+    STREAMED,
+    MASKED,
+    TF32,
+    STREAMED_TF32,
+    ClusterConfig(torch.float32, 64, 1, 8, ieee=True),
+]
+KERNELS = tuple(config.kernel(way) for config in CONFIGS for way in ("fwd", "bwd"))
+LIBRARY = functools.partial(compiled, KERNELS)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def check_accuracy(config: Config, problem: Problem, seed: int = 1) -> None:
+    """Every result and gradient within the policy."""
+    masked = isinstance(config, StreamedConfig) and config.masked
+    variant = variants_of(problem)["all"] if masked else PLAIN
+    layer = reference_with(variant) if masked else framework
+    ours = solve_cluster(config, problem, schedule=Schedule(seed=seed, library=LIBRARY), variant=variant)
+    peer = solve(layer, problem.to(config.peer_dtype))
+    theirs = {name: result.to(config.dtype) for name, result in peer.items()}
+    assert_all_accurate(ours, theirs, solve(reference_with(variant) if masked else exact, problem.to(torch.float64)))
+
+
+def largest(config: Config) -> int:
+    """All of H of a cluster; of a streamed kernel one of which registers do not hold all."""
+    return min(config.hidden, 256) if isinstance(config, ClusterConfig) else 250
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_accuracy(config: Config) -> None:
+    """Rows that are not aligned, two tiles, both directions, packed; then rows that are, with others' seeds."""
+    ragged = Size(4, config.rows + 1, 5, largest(config) - 31)
+    check_accuracy(config, make_problem(ragged, Options(bidirectional=True, packed=True), config.dtype))
+    for seed, options in ((2, Options()), (3, Options(bias=False, hx=False))):
+        check_accuracy(config, make_problem(Size(3, 3, 5, largest(config)), options, config.dtype), seed)
+
+
+@pytest.mark.parametrize("config", [ALONE, CLUSTER, STREAMED], ids=str)
+def test_every_schedule_gives_the_same_bits(config: Config) -> None:
+    """Of training, and y and h_n of inference, which is another kernel."""
+    problem = make_problem(Size(4, 9, 3, 50), Options(packed=True), config.dtype)
+    expected = cluster_fwd(config, problem, schedule=Schedule(library=LIBRARY))
+    for seed in range(2, 8):
+        results = cluster_fwd(config, problem, save_gates=seed % 2 == 0, schedule=Schedule(seed=seed, library=LIBRARY))
+        assert_same_bits(results.y, expected.y)
+        assert_same_bits(results.h_n, expected.h_n)
+
+
+@pytest.mark.parametrize("config", [CLUSTER, GROUP, STREAMED], ids=str)
+@pytest.mark.parametrize("lost", [0, 7])
+def test_a_kernel_that_waits_too_long_says_so(config: Config, lost: int) -> None:
+    problem = make_problem(Size(4, 3, 2, 100), Options(), config.dtype)
+    schedule = Schedule(races=False, time_out=True, lost_store=lost, library=LIBRARY)
+    assert cluster_fwd(config, problem, schedule=schedule).error.item() == 1
+
+
+# ---- Planted faults: edits of the PTX, each breaking one rule
+
+
+class Fault(NamedTuple):
+    """An edit of the PTX of a kernel, and what must be reported."""
+
+    config: Config
+    way: str  # "fwd" or "bwd"
+    expression: str
+    replacement: str
+    report: str
+    hidden: int = 64
+
+
+WRONG = "wrong results"  # nothing is reported, but the results are not accurate
+UNORDERED = "race: "
+FAULTS = {
+    # Memory
+    "global memory beyond an array": Fault(ALONE, "fwd", r"(st\.global\S* \[%rd\d+)", "$1+1048576", "outside global"),
+    "global memory misaligned": Fault(ALONE, "bwd", r"(cp\.async\.cg\.\S+ \[%r\d+\], \[%rd\d+)", "$1+8", "misaligned"),
+    "shared memory beyond its end": Fault(ALONE, "fwd", r"(st\.shared\S* \[%r\d+)", "$1+262144", "outside shared"),
+    "shared memory misaligned": Fault(ALONE, "fwd", r"(ldmatrix.*\[%r\d+)", "$1+8", "misaligned"),
+    "shared memory never written": Fault(ALONE, "fwd", r"^\s*st\.shared\.v2\S* .*;", "", "never written"),
+    "parameters beyond their end": Fault(
+        ALONE, "fwd", r"(ld\.param\.u64.*\[\w+)(\+\d+)?\]", "$1+4096]", "outside of the parameters"
+    ),
+    # Asynchronous copies
+    "copies not waited for": Fault(ALONE, "bwd", r"cp\.async\.wait_all;", "", "asynchronous copy or store is under way"),
+    "one group of copies too few waited for": Fault(
+        STREAMED, "fwd", r"cp\.async\.wait_group\s+1;", "cp.async.wait_group 2;", "under way", 250
+    ),
+    "copies of what was stored, without a fence": Fault(
+        STREAMED, "fwd", r"fence\.acq_rel\.gpu;", "", "no fence between", 250
+    ),
+    # Barriers
+    "a block barrier left out": Fault(ALONE, "bwd", r"bar\.sync\s+0;", "", UNORDERED),
+    "a barrier of a group left out": Fault(CLUSTER, "fwd", r"barrier\.cta\.red\S* .*;", "", "race: |deadlock|unknown"),
+    "a warp barrier left out": Fault(ALONE, "fwd", r"bar\.warp\.sync.*;", "", "another lane of its warp"),
+    "a barrier for other threads": Fault(
+        STREAMED, "fwd", r"(barrier\.cta\.sync\.aligned %r\d+), %r\d+", "$1, 32", "race: |too many|differ"
+    ),
+    "a lane that leaves": Fault(ALONE, "fwd", r"(ldmatrix\S*)", "@%lane exit; $1", "divergence|has left"),
+    "a shuffle of half a warp": Fault(
+        ALONE, "bwd", r"(shfl\.sync\.bfly.*), -1;", "$1, 65535;", "is not among the members"
+    ),
+    # Clusters
+    "a wait at the cluster's barrier left out": Fault(
+        CLUSTER, "fwd", r"barrier\.cluster\.wait\S*;", "", "a second time, without a wait"
+    ),
+    "mbarriers not made known": Fault(CLUSTER, "fwd", r"fence\.mbarrier_init\S*;", "", "no fence.mbarrier_init"),
+    "the cluster's barriers left out": Fault(
+        CLUSTER, "fwd", r"barrier\.cluster\.\S+;", "", "no mbarrier at|cannot know|race: |no fence"
+    ),
+    "an mbarrier of too many arrivals": Fault(
+        CLUSTER, "fwd", r"(mbarrier\.init\S+ \[%r\d+\]), \S+;", "$1, 2;", "deadlock"
+    ),
+    "two arrivals at an mbarrier": Fault(
+        CLUSTER, "fwd", r"(mbarrier\.arrive\.expect_tx[^;]*;)", "$1 $1", "one arrival too many|deadlock"
+    ),
+    "an mbarrier that expects too few bytes": Fault(
+        CLUSTER, "fwd", r"(mbarrier\.arrive\.expect_tx\S+ _, \[%r\d+\]), \S+;", "$1, 16;", "race: |under way|deadlock"
+    ),
+    "another phase": Fault(
+        CLUSTER, "fwd", r"(mbarrier\.try_wait\S+ \S+ \[%r\d+\]), \S+;", "$1, 1;", "race: |under way|arrival too many"
+    ),
+    "a wait of the block's scope": Fault(
+        CLUSTER, "fwd", r"try_wait\.parity\.acquire\.cluster", "try_wait.parity.acquire.cta", "a scope that does not"
+    ),
+    "a wait that acquires nothing": Fault(
+        CLUSTER, "fwd", r"try_wait\.parity\.acquire", "try_wait.parity.relaxed", UNORDERED
+    ),
+    "a block beyond the cluster": Fault(
+        CLUSTER, "fwd", r"(mapa\.\S+ %r\d+, %r\d+), %r\d+;", "$1, 7;", "there is no block 7"
+    ),
+    "everything sent to one block": Fault(CLUSTER, "fwd", r"(mapa\.\S+ %r\d+, %r\d+), %r\d+;", "$1, 0;", "deadlock|race"),
+    # Packets and flags
+    "packets stored weakly": Fault(GROUP, "fwd", r"st\.relaxed\.gpu\.global\.b64", "st.global.b64", UNORDERED),
+    "packets loaded at the block's scope": Fault(
+        GROUP, "fwd", r"ld\.relaxed\.gpu\.global\.v2", "ld.relaxed.cta.global.v2", UNORDERED
+    ),
+    "packets loaded in halves": Fault(
+        GROUP, "fwd", r"ld\.relaxed\.gpu\.global\.v2\.b64 \{(%rd\d+), (%rd\d+)\}", "ld.relaxed.gpu.global.v4.b32 {%q0, %q1, %q2, %q3}", UNORDERED
+    ),
+    "a flag of the block's scope": Fault(STREAMED, "fwd", r"st\.release\.gpu", "st.release.cta", "scope of one of them"),
+    "a flag acquired at the block's scope": Fault(
+        STREAMED, "fwd", r"ld\.acquire\.gpu", "ld.acquire.cta", "scope of one of them"
+    ),
+    "a flag that releases nothing": Fault(STREAMED, "fwd", r"st\.release\.gpu", "st.relaxed.gpu", UNORDERED),
+    "a flag that acquires nothing": Fault(STREAMED, "bwd", r"ld\.acquire\.gpu", "ld.relaxed.gpu", UNORDERED),
+    "a flag that is never raised": Fault(STREAMED, "fwd", r"st\.release\.gpu.*;", "", "deadlock"),
+    # Tensor cores
+    "operands not rounded to TF32": Fault(TF32, "fwd", r"cvt\.rna\.tf32\.f32", "mov.b32", "not rounded to TF32"),
+    "a matrix transposed": Fault(ALONE, "fwd", r"x4\.shared\.b16", "x4.trans.shared.b16", WRONG),
+    "words of an operand swapped": Fault(
+        ALONE, "fwd", r"(mma\.\S+ \{[^}]*\}), \{(%r\d+), (%r\d+), (%r\d+), (%r\d+)\}", "$1, {$2, $4, $3, $5}", WRONG
+    ),
+    "the other half precision": Fault(ALONE, "fwd", r"f32\.bf16\.bf16\.f32", "f32.f16.f16.f32", WRONG),
+    "rounding towards zero": Fault(ALONE, "fwd", r"cvt\.rn\.bf16x2", "cvt.rz.bf16x2", WRONG),
+    # Launches
+    "more threads than .maxntid": Fault(ALONE, "fwd", r"\.maxntid \d+", ".maxntid 64", "too many resources"),
+    "registers for more threads than there are": Fault(
+        STREAMED_TF32, "fwd", r"\.maxntid [\d, ]+", "", "too many resources"
+    ),
+    "a stack beyond what a thread can have": Fault(
+        ALONE, "fwd", r"(\.reg \.pred.*)", "$1 .local .align 8 .b8 stack[600000];", "too many resources"
+    ),
+    # What the interpreter does not know
+    "an opcode that it does not know": Fault(
+        ALONE, "fwd", r"ex2\.approx\.ftz\.f32", "lg2.approx.ftz.f32",
+        r"unknown opcode lg2\.approx\.ftz\.f32\n  PTX line \d+: lg2.*\n  csrc/cuda/.*primitives\.cuh:\d+",
+    ),
+}
+
+
+def run_way(fault: Fault, problem: Problem, schedule: Schedule) -> Forward | Backward:
+    if fault.way == "fwd":
+        return cluster_fwd(fault.config, problem, schedule=schedule)
+    forward = cluster_fwd(fault.config, problem, schedule=Schedule(library=LIBRARY))
+    assert forward.gates is not None
+    return cluster_bwd(fault.config, problem, forward.y, forward.gates, schedule=schedule)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_found(name: str) -> None:
+    fault = FAULTS[name]
+    problem = make_problem(Size(4, fault.config.rows + 1, 3, fault.hidden), Options(), fault.config.dtype)
+    schedule = Schedule(seed=1, fault=f"{fault.expression} -> {fault.replacement}", library=LIBRARY)
+    if fault.report == WRONG:
+        results = run_way(fault, problem, schedule)
+        right = run_way(fault, problem, replace(schedule, fault="none"))
+        assert isinstance(results, Forward) and isinstance(right, Forward)
+        assert not torch.equal(results.y, right.y)
+        return
+    with pytest.raises(EmulationError, match=fault.report):
+        run_way(fault, problem, schedule)
