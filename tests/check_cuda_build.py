@@ -2,11 +2,11 @@
 
 ``make cuda-check`` runs it in an environment of its own, with a CUDA torch. It compiles the whole extension for the
 default architectures, imports it, checks that the CUDA operators are registered and what ``gru_ext.info`` says, and
-prints registers and static shared memory of every kernel. It fails if a kernel spills, has a stack frame, needs
-registers beyond the committed table, or waits in its loop over time steps for a load that the instruction before has
-begun (machine_code.py). ``make cuda-check ARGS=--write`` writes the table anew, and those of docs/kernels.md.
+prints registers, static shared memory and serial loads (machine_code.py) of every kernel. It fails if a kernel spills,
+has a stack frame, or needs more than the committed table says. ``make cuda-check ARGS=--write`` writes the table anew,
+and those of docs/kernels.md.
 
-Register allocation belongs to a release of nvcc: under another one than the table's, registers are not compared.
+What the table says belongs to a release of nvcc: under another one it is not compared.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Resources(NamedTuple):
 
     registers: int  # of a thread
     shared: int  # static, bytes of a block
+    serial: int = 0  # loads of its loop over time steps that the next instruction waits for
     spilled: int = 0  # bytes stored and loaded, of a thread
     stack: int = 0  # bytes, of a thread
 
@@ -157,12 +158,12 @@ def parse(output: str) -> Table:
 
 
 def show(table: Table) -> None:
-    """Print registers and shared bytes of each kernel and architecture."""
+    """Print registers, shared bytes and serial loads of each kernel and architecture."""
     architectures = sorted({arch for by_arch in table.values() for arch in by_arch}, key=lambda arch: int(arch[3:]))
     width = max(map(len, table))
-    print(f"\n{'registers/static shared bytes':{width}}", *(f"{arch:>12}" for arch in architectures))
+    print(f"\n{'registers/static shared bytes/serial loads':{width}}", *(f"{arch:>12}" for arch in architectures))
     for name, by_arch in table.items():
-        cells = ["{}/{}".format(*by_arch[arch]) if arch in by_arch else "-" for arch in architectures]
+        cells = ["{}/{}/{}".format(*by_arch[arch]) if arch in by_arch else "-" for arch in architectures]
         print(f"{name:{width}}", *(f"{cell:>12}" for cell in cells))
 
 
@@ -189,23 +190,23 @@ def cuobjdump() -> str:
     return found
 
 
-def serial_loads(objects: list[Path]) -> list[str]:
-    """Sentences about the kernels in object files that have any, see machine_code.py."""
-    found: dict[tuple[str, str], list[str]] = {}
+def with_serial_loads(table: Table, objects: list[Path]) -> Table:
+    """The table with those of each kernel, which are counted in object files."""
+    found: dict[tuple[str, str], int] = {}
     program = cuobjdump()
     for path in objects:
         with subprocess.Popen([program, "-sass", str(path)], stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             for kernel in machine_code.read(process.stdout):
-                if loads := machine_code.serial_loads(kernel.code):
-                    found[kernel.kernel, kernel.architecture] = loads
+                found[kernel.kernel, kernel.architecture] = len(machine_code.serial_loads(kernel.code))
         if process.returncode != 0:
             fail(f"cuobjdump cannot read {path}")
     names = demangled([kernel for kernel, _ in found])
-    return [
-        f"{name} on {arch} waits for {len(loads)} loads of its loop over time steps at once: {'; '.join(loads)}"
-        for name, ((_, arch), loads) in zip(names, found.items(), strict=True)
-    ]
+    serial = {(name, arch): count for name, ((_, arch), count) in zip(names, found.items(), strict=True)}
+    return {
+        name: {arch: r._replace(serial=serial[name, arch]) for arch, r in by_arch.items()}
+        for name, by_arch in table.items()
+    }
 
 
 def compare(table: Table, committed: Table, same_nvcc: bool) -> list[str]:
@@ -224,6 +225,8 @@ def compare(table: Table, committed: Table, same_nvcc: bool) -> list[str]:
                     continue
                 if same_nvcc and now.registers > then.registers:
                     faults.append(f"{name} needs {now.registers} registers on {arch}, {then.registers} in the table")
+                if same_nvcc and now.serial > then.serial:
+                    faults.append(f"{name} has {now.serial} serial loads on {arch}, {then.serial} in the table")
                 if same_nvcc and now.shared > then.shared:
                     faults.append(f"{name} needs {now.shared} shared bytes on {arch}, {then.shared} in the table")
     return faults
@@ -247,13 +250,16 @@ def main() -> None:
     check_import()
     check_constants()
     table, release = parse(output), nvcc_release(output)
+    table = with_serial_loads(table, sorted(BUILD.glob("temp*/csrc/cuda/instantiations/*.o")))
     show(table)
-    faults = in_memory(table) + serial_loads(sorted(BUILD.glob("temp*/csrc/cuda/**/*.o")))
+    faults = in_memory(table)
     if faults:
         fail("; ".join(faults))
     if write:
         kernels = {
-            name: {arch: {"registers": r.registers, "shared": r.shared} for arch, r in by_arch.items()}
+            name: {
+                arch: {"registers": r.registers, "shared": r.shared, "serial": r.serial} for arch, r in by_arch.items()
+            }
             for name, by_arch in table.items()
         }
         TABLE.write_text(json.dumps({"nvcc": release, "kernels": kernels}, indent=1) + "\n")
@@ -265,13 +271,11 @@ def main() -> None:
         name: {arch: Resources(**r) for arch, r in by_arch.items()} for name, by_arch in stored["kernels"].items()
     }
     if stored["nvcc"] != release:
-        print(
-            f"\nthe table is of nvcc {stored['nvcc']}, this is {release}: registers and shared memory are not compared"
-        )
+        print(f"\nthe table is of nvcc {stored['nvcc']}, this is {release}: not compared")
     faults = compare(table, committed, stored["nvcc"] == release)
     if faults:
         fail("; ".join(faults) + "; if that is meant, run: make cuda-check ARGS=--write")
-    print("\nno kernel spills, has a stack frame, loads serially or needs more than the table allows")
+    print("\nno kernel spills, has a stack frame or needs more than the table allows")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ NAME = "kernel<float16>"
 
 @pytest.mark.skipif(shutil.which("c++filt") is None, reason="no c++filt on this machine")
 def test_the_output_of_ptxas() -> None:
-    assert parse(OUTPUT) == {NAME: {"sm_80": Resources(255, 1024, 20, 8), "sm_100": Resources(31, 0)}}
+    assert parse(OUTPUT) == {NAME: {"sm_80": Resources(255, 1024, spilled=20, stack=8), "sm_100": Resources(31, 0)}}
 
 
 @pytest.mark.parametrize(
@@ -33,11 +33,12 @@ def test_the_output_of_ptxas() -> None:
         (Resources(40, 64), None),
         (Resources(32, 0), None),
         (Resources(41, 64), "kernel<float16> needs 41 registers on sm_80, 40 in the table"),
+        (Resources(40, 64, serial=2), "kernel<float16> has 2 serial loads on sm_80, 1 in the table"),
         (Resources(40, 65), "kernel<float16> needs 65 shared bytes on sm_80, 64 in the table"),
     ],
 )
 def test_what_grows_is_named(now: Resources, sentence: str | None) -> None:
-    committed: Table = {NAME: {"sm_80": Resources(40, 64)}}
+    committed: Table = {NAME: {"sm_80": Resources(40, 64, serial=1)}}
     assert compare({NAME: {"sm_80": now}}, committed, same_nvcc=True) == ([] if sentence is None else [sentence])
 
 
@@ -48,7 +49,7 @@ def test_under_another_nvcc_nothing_that_grows_is_named() -> None:
 
 def test_registers_in_memory_are_named() -> None:
     table: Table = {
-        NAME: {"sm_80": Resources(40, 64), "sm_90": Resources(40, 64, 8), "sm_100": Resources(40, 64, 0, 16)}
+        NAME: {"sm_80": Resources(40, 64), "sm_90": Resources(40, 64, spilled=8), "sm_100": Resources(40, 64, stack=16)}
     }
     assert in_memory(table) == [
         "kernel<float16> spills 8 bytes on sm_90",

@@ -432,7 +432,7 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
         store_pair(to + 2 * H, gates[0].n, gates[1].n, count, p.paired);
         store_pair(to + 3 * H, gates[0].q, gates[1].q, count, p.paired);
       }
-      if (s + 1 < steps) load_a_x(pair, reverse ? t - 1 : t + 1);
+      if (s + 1 < steps) load_a_x(pair, reverse ? steps - 2 - s : s + 1);  // from s: t would take a register till here
     }
   }
 
