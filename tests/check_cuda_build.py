@@ -1,10 +1,10 @@
 """Build with CUDA where there is no GPU, and hold what the kernels need against tests/cuda_resources.json.
 
 ``make cuda-check`` runs it in an environment of its own, with a CUDA torch. It compiles the whole extension for the
-default architectures, imports it, checks that the CUDA operators are registered and what ``gru_ext.info`` says, and
-prints registers, static shared memory and serial loads (machine_code.py) of every kernel. It fails if a kernel spills,
-has a stack frame, or needs more than the committed table says. ``make cuda-check ARGS=--write`` writes the table anew,
-and those of docs/kernels.md.
+default architectures, imports it, checks that the CUDA operators are registered and what ``gru_ext.info`` says, runs
+every kernel on the CPU, and prints registers, static shared memory and serial loads (machine_code.py) of every kernel.
+It fails if a kernel spills, has a stack frame, or needs more than the committed table says. ``make cuda-check
+ARGS=--write`` writes the table anew, and those of docs/kernels.md.
 
 What the table says belongs to a release of nvcc: under another one it is not compared.
 """
@@ -29,6 +29,8 @@ import machine_code
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "tests" / "cuda_resources.json"
 BUILD = ROOT / "build" / "cuda-check"
+# Readable PTX of every architecture in the objects, for check_compiled_kernels.py: nvcc has it in any case.
+KEEP_PTX = "--no-compress -gencode=arch=compute_80,code=compute_80 -gencode=arch=compute_90,code=compute_90"
 
 IMPORT = """
 import json, torch
@@ -65,7 +67,7 @@ def fail(sentence: str) -> None:
 
 def build() -> str:
     """Build all of the package under BUILD and return what the compilers printed."""
-    environment = {**os.environ, "GRU_EXT_CUDA": "1", "NVCC_APPEND_FLAGS": "-Xptxas=-v"}
+    environment = {**os.environ, "GRU_EXT_CUDA": "1", "NVCC_APPEND_FLAGS": f"-Xptxas=-v {KEEP_PTX}"}
     environment.pop("TORCH_CUDA_ARCH_LIST", None)
     start = time.monotonic()
     result = subprocess.run(
@@ -113,6 +115,17 @@ def check_constants() -> None:
     command = [nvcc(), "-std=c++17", "-O3", "-arch=sm_90", "-Werror=all-warnings", "-cubin", str(source)]
     if subprocess.run([*command, "-o", str(BUILD / "gpu_constants.cubin")]).returncode != 0:
         fail(f"{source.name} does not compile")
+
+
+def check_execution() -> None:
+    """Run every kernel on the CPU, from the PTX in the objects, by the library that was built with them."""
+    (library,) = BUILD.glob("lib*")
+    objects = sorted(BUILD.glob("temp*/csrc/cuda/instantiations/*.o"))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(library), str(ROOT / "tests")])}
+    check = [sys.executable, str(ROOT / "tests" / "check_compiled_kernels.py"), *map(str, objects)]
+    for architecture in ("80", "90", "100"):
+        if subprocess.run([*check, "--architecture", architecture], env=environment).returncode != 0:
+            fail(f"not every compiled kernel of sm_{architecture} computes what it should")
 
 
 def short_name(demangled: str) -> str:
@@ -249,6 +262,7 @@ def main() -> None:
     output = build()
     check_import()
     check_constants()
+    check_execution()
     table, release = parse(output), nvcc_release(output)
     table = with_serial_loads(table, sorted(BUILD.glob("temp*/csrc/cuda/instantiations/*.o")))
     show(table)

@@ -1,7 +1,7 @@
-"""What nvcc makes of the CUDA kernels, run on the CPU: builds tests/ptx with instantiations of csrc/cuda, and loads it.
+"""What nvcc makes of the CUDA kernels, run on the CPU: tests/ptx, linked with instantiations of csrc/cuda.
 
-Needs an nvcc, of ``$CUDA_HOME`` where that is set, of the path, or of /usr/local/cuda; it compiles to PTX alone. Objects
-and libraries are kept under build/ptx, by what they are made of.
+Needs an nvcc, of ``$CUDA_HOME`` where that is set, of the path, or of /usr/local/cuda; it compiles to PTX alone.
+Objects and libraries are kept under build/ptx, by what they are made of.
 """
 
 from __future__ import annotations
@@ -66,11 +66,15 @@ def include_directory() -> Path:
 # ---- Which instantiations a unit has
 
 UNITS = {"bfloat16": "bf16", "float16": "fp16", "float": "tf32", "ieee": "fp32"}
+UNITS_OF_STEPS = UNITS | {"float": "fp32", "double": "fp64"}
 TABLES = {"bfloat16": "16BIT", "float16": "16BIT", "float": "TF32", "ieee": "IEEE"}
 
 
 def unit_of(kernel: str) -> tuple[str, str, str]:
-    """The file of csrc/cuda/instantiations that has a kernel, and its table and the begin of its row there."""
+    """The file of csrc/cuda/instantiations that has a kernel; and its table, and the begin of its row there."""
+    stepwise = re.fullmatch(r"(gru_step|gru_one_step)_\w+_([a-z0-9]+)", kernel)
+    if stepwise is not None:
+        return f"{stepwise[1]}_{UNITS_OF_STEPS[stepwise[2]]}", "", ""
     found = re.fullmatch(
         r"gru_(cluster|group|streamed)_(fwd|bwd)_(bfloat16|float16|float|ieee)_"
         r"(?:H(\d+)_C(\d+)|U(\d+))_rows(\d+)(_masked)?",
@@ -162,11 +166,10 @@ def compile_machine(source: Path) -> Path:
 
 def link(objects: Iterable[Callable[[], Path]]) -> Path:
     """A library of the interpreter, the runner and objects that are still to be made."""
-    machine = [
-        functools.partial(compile_machine, path) for path in [*sorted(MACHINE.glob("*.cpp")), RUNNER / "runner.cpp"]
-    ]
+    sources = [*sorted(MACHINE.glob("*.cpp")), RUNNER / "runner.cpp"]
+    to_make = [*objects, *(functools.partial(compile_machine, source) for source in sources)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        paths = list(pool.map(lambda make: make(), [*objects, *machine]))
+        paths = list(pool.map(lambda make: make(), to_make))
     compiler = os.environ.get("CXX", "c++").split()
 
     def make(path: Path) -> None:
@@ -184,9 +187,11 @@ def compiled(kernels: tuple[str, ...], edit: Edit = unchanged) -> ctypes.CDLL:
         rows[unit].add((table, row))
 
     def edit_of(unit: str) -> Edit:
-        return lambda name, text: (
-            keep_rows(edit(name, text), rows[unit]) if name.endswith("_configs.h") else edit(name, text)
-        )
+        def edited(name: str, text: str) -> str:
+            text = edit(name, text)
+            return keep_rows(text, rows[unit]) if name.endswith("_configs.h") else text
+
+        return edited
 
     return open_library(link(functools.partial(compile_unit, unit, edit_of(unit)) for unit in rows))
 

@@ -49,7 +49,7 @@ class Schedule:
     races: bool = True  # whether accesses to shared memory are checked for races, and for reads of what was not written
     time_out: bool = False  # whether waits that would last forever end in vain, instead of failing the launch
     lost_store: int = -1  # number of the asynchronous store that never arrives
-    # The planted fault: of the emulator a name in faults.h, of tests/ptx an edit of the PTX, "EXPRESSION -> REPLACEMENT".
+    # The planted fault: of the emulator a name in faults.h; of tests/ptx an edit of the PTX, "EXPRESSION -> TEXT".
     fault: str = "none"
     library: Library = emulator
 

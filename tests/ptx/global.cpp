@@ -40,7 +40,7 @@ struct Order {
   Warp& w;
   const Instruction& i;
   int lane;
-  bool write;
+  bool write, changes;  // changes: whether a write stores other bytes than are there
   uint8_t strength;
 
   bool known(const Epoch& e, uint32_t cluster) const {
@@ -69,21 +69,48 @@ struct Order {
              ", which " + by + " has " + what + ", and nothing orders them");
   }
 
+  // Warps may write the same bytes without an order, and each may then read them as its own.
+  void check_writers(uint64_t unit, Epoch& writer, uint32_t cluster) const {
+    std::vector<Epoch> several;
+    if (writer.at != 0 && writer.strength == kAgreed) several = w.machine->agreed[unit];
+    const Epoch* const begin = several.empty() ? &writer : several.data();
+    const Epoch* const end = begin + std::max<size_t>(1, several.size());
+    if (write && changes) {
+      for (const Epoch* e = begin; e != end; ++e) require(*e, cluster, unit, "written");
+    } else if (!write) {
+      if (std::none_of(begin, end, [&](const Epoch& e) { return known(e, cluster); })) {
+        require(*begin, cluster, unit, "written");
+      }
+      const auto unfenced = [&](const Epoch& e) {
+        return e.at != 0 && e.warp == w.self && e.at >= w.fenced && e.at > w.acquired[static_cast<size_t>(w.self)];
+      };
+      if (i.is_async && std::any_of(begin, end, unfenced)) {
+        fail(&w, &i, lane, "copies asynchronously what it has stored itself, with no fence between");
+      }
+    }
+  }
+
   void check(uint64_t unit) const {
     Machine& m = *w.machine;
     GlobalPage& page = page_of(m, unit);
     const size_t u = unit % GlobalPage::kUnits;
     Epoch& writer = page.writer[u];
     Epoch& reader = page.reader[u];
-    const uint32_t now = w.clock[w.self];
-    require(writer, page.writing_cluster[u], unit, "written");
-    if (i.is_async && !write && writer.at != 0 && writer.warp == w.self && writer.at >= w.fenced &&
-        writer.at > w.acquired[w.self]) {
-      fail(&w, &i, lane, "copies asynchronously what it has stored itself, with no fence between");
-    }
+    const uint32_t now = w.clock[static_cast<size_t>(w.self)];
+    check_writers(unit, writer, page.writing_cluster[u]);
     const Epoch self{now, static_cast<uint16_t>(w.self), static_cast<uint8_t>(lane), strength};
     const auto cluster = static_cast<uint32_t>(w.block->cluster->index);
-    if (write) {
+    if (write && !changes) {
+      if (writer.at == 0 || known(writer, page.writing_cluster[u])) {
+        writer = self;
+      } else {
+        std::vector<Epoch>& all = m.agreed[unit];
+        if (writer.strength != kAgreed) all = {writer};
+        all.push_back(self);
+        writer.strength = kAgreed;
+      }
+      page.writing_cluster[u] = cluster;
+    } else if (write) {
       if (reader.at != 0 && reader.warp == kManyWarps) {
         const auto several = m.readers.find(unit);
         for (const Epoch& e : several->second) require(e, page.reading_cluster[u], unit, "read");
@@ -186,7 +213,9 @@ char* global_memory(Warp& w, const Instruction& i, int lane, uint64_t address, i
   if (!extents[i.extent].writable) return reinterpret_cast<char*>(address);
   if (options.races) {
     const auto strength = static_cast<uint8_t>(i.order.strong ? static_cast<int>(i.order.scope) << 5 | i.size : 0);
-    const Order order{w, i, lane, write, strength};
+    const bool changes = w.storing == nullptr ||
+                         std::memcmp(w.storing, reinterpret_cast<const void*>(address), static_cast<size_t>(size)) != 0;
+    const Order order{w, i, lane, write, changes, strength};
     for (uint64_t unit = address / 2; unit < (address + size + 1) / 2; ++unit) order.check(unit);
   }
   if (write) {

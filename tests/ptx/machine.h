@@ -115,6 +115,7 @@ struct Epoch {
   uint8_t strength = 0;  // scope << 5 | bytes of an element, where the access was strong
 };
 constexpr uint8_t kSeveral = 0xff;
+constexpr uint8_t kAgreed = 0xff;        // in the place of a strength: see Machine::agreed
 constexpr uint16_t kManyWarps = 0xffff;  // in the place of a warp: see Machine::readers
 
 // What a release, or a fence and a strong store after it, has made known to whoever acquires it.
@@ -162,6 +163,7 @@ struct Warp {
   uint64_t cluster_phase = 0;       // that it arrived in
   bool cluster_arrived = false;
   bool yield = false;
+  const char* storing = nullptr;  // the bytes that the present store has for the present lane
   Lane lanes[kLanes];
 
   const uint64_t* in(const Operand& o) const {
@@ -257,6 +259,7 @@ struct Machine {
   GlobalPage* last_page = nullptr;
   uint64_t last_page_number = ~uint64_t{0};
   std::unordered_map<uint64_t, std::vector<Epoch>> readers;  // of a unit, where there are several
+  std::unordered_map<uint64_t, std::vector<Epoch>> agreed;   // writers of a unit, in no order, of the same bytes
   std::unordered_map<uint64_t, Release> released;            // by address: of the release that stored what is there
   const Kernel* kernel;
   Launch launch;

@@ -149,11 +149,14 @@ void store(Warp& w, const Instruction& i, uint32_t mask) {
   const bool is_waited_for = i.order.release || (i.order.strong && size * n >= 8);  // a flag, or a packet
   each(mask, [&](int l) {
     if (is_waited_for && w.machine->loses_store()) return;
-    char* p = memory<space>(w, i, l, base[l] + offset, size * n, true);
-    for (int e = 0; e < n; ++e, p += size) {
-      std::memcpy(p, s[e] + l, size == 16 ? 8 : static_cast<size_t>(size));
-      if (size == 16) std::memcpy(p + 8, s[e] + kLanes + l, 8);
+    char bytes[32];
+    for (int e = 0; e < n; ++e) {
+      std::memcpy(bytes + e * size, s[e] + l, size == 16 ? 8 : static_cast<size_t>(size));
+      if (size == 16) std::memcpy(bytes + 8, s[e] + kLanes + l, 8);
     }
+    w.storing = bytes;
+    std::memcpy(memory<space>(w, i, l, base[l] + offset, size * n, true), bytes, static_cast<size_t>(size * n));
+    w.storing = nullptr;
   });
 }
 

@@ -1,5 +1,6 @@
 // The compiled kernels as Python runs them, see tests/emulator/runner.h: every entry of the tables that the linked
 // instantiations have, by the project's own launchers.
+#include <algorithm>
 #include <exception>
 
 #include "cudart.h"
@@ -31,10 +32,16 @@ __attribute__((weak)) const std::vector<GruClusterKernel<GruClusterFwdParams<flo
 __attribute__((weak)) const std::vector<GruClusterKernel<GruClusterBwdParams<float>>>& gru_cluster_bwd_ieee_kernels();
 
 namespace emulator {
+namespace {
+
+int architecture = cudart::Device().architecture;
+
+}  // namespace
 
 void begin(const Schedule& schedule) {
   ptx::options = {schedule.seed, schedule.races, schedule.time_out, schedule.lost_store};
   cudart::device = {};
+  cudart::device.architecture = architecture;
   const std::string fault = schedule.fault, arrow = " -> ";
   if (fault == "none") return ptx::plant("", "");
   const size_t at = fault.find(arrow);
@@ -102,3 +109,30 @@ const bool known = [] {
 
 }  // namespace emulator
 }  // namespace gru_ext
+
+extern "C" {
+
+// From now on launches run what was compiled for this architecture, or the newest before it: 90 for sm_90.
+void gru_ptx_use_architecture(int number) { gru_ext::emulator::architecture = number; }
+
+// The compiled kernels of this library, a line each, as nvcc names them: whether it was run (1 or 0), then the name.
+const char* gru_ptx_kernels() {
+  static std::string lines;
+  lines.clear();
+  const std::vector<std::string> run = ptx::kernels_run();
+  for (const std::string& name : cudart::kernels()) {
+    lines += std::string(std::count(run.begin(), run.end(), name) > 0 ? "1 " : "0 ") + name + "\n";
+  }
+  return lines.c_str();
+}
+
+// Of the kernels that were run, a line for each opcode: how many instructions there are, how many were executed.
+const char* gru_ptx_coverage() {
+  static std::string lines;
+  lines.clear();
+  for (const auto& [opcode, c] : ptx::coverage()) {
+    lines += opcode + " " + std::to_string(c.instructions) + " " + std::to_string(c.executed) + "\n";
+  }
+  return lines.c_str();
+}
+}
