@@ -65,7 +65,7 @@ clean:
 .venv-cuda-older/torch: WANTED = $(OLDER_CUDA_TORCH)
 .venv-cuda/torch .venv-cuda-older/torch:
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet '$(WANTED)' numpy 'setuptools>=77' wheel ninja
+	$(@D)/bin/python -m pip install --quiet '$(WANTED)' numpy 'setuptools>=77' wheel ninja nvidia-cuda-cuobjdump
 	@touch $@
 
 # One rule for each set of extras: the examples need less than the tests.

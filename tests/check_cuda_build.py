@@ -2,12 +2,12 @@
 
 ``make cuda-check`` runs it in an environment of its own, with a CUDA torch. It compiles the whole extension for the
 default architectures, imports it, checks that the CUDA operators are registered and what ``gru_ext.info`` says, runs
-every kernel on the CPU, and prints registers, spilled bytes and static shared memory of every kernel. It fails if a
-kernel spills or needs registers beyond the committed table. ``make cuda-check ARGS=--write`` writes the table anew, and
-those of docs/kernels.md.
+every kernel on the CPU, and prints registers, static shared memory and serial loads (machine_code.py) of every kernel.
+It fails if a kernel spills, has a stack frame, or needs more than the committed table says. ``make cuda-check
+ARGS=--write`` writes the table anew, and those of docs/kernels.md.
 ``--import-for 9.0`` builds for that architecture alone, and imports: with another torch the kernels are the same.
 
-Register allocation belongs to a release of nvcc: under another one than the table's, only spills can fail.
+What the table says belongs to a release of nvcc: under another one it is not compared.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import kernel_tables
+import machine_code
 import torch
 
 ROOT = Path(__file__).parent.parent
@@ -50,8 +53,10 @@ class Resources(NamedTuple):
     """What ptxas gives a kernel."""
 
     registers: int  # of a thread
-    spilled: int  # bytes stored and loaded, of a thread
     shared: int  # static, bytes of a block
+    serial: int = 0  # loads of its loop over time steps that the next instruction waits for
+    spilled: int = 0  # bytes stored and loaded, of a thread
+    stack: int = 0  # bytes, of a thread
 
 
 Table = dict[str, dict[str, Resources]]  # by kernel, then architecture
@@ -142,38 +147,86 @@ def short_name(demangled: str) -> str:
     return re.sub(r"\b(gru_ext|device)::", "", name)
 
 
+def demangled(names: list[str]) -> list[str]:
+    """Short names of the kernels."""
+    output = subprocess.run(["c++filt"], input="\n".join(names), stdout=subprocess.PIPE, text=True, check=True).stdout
+    return [short_name(name) for name in output.splitlines()]
+
+
 def parse(output: str) -> Table:
     """The tables of ``ptxas -v`` in the output of a build."""
     pattern = re.compile(
         r"Compiling entry function '(?P<name>\w+)' for '(?P<arch>sm_\w+)'"
         r"(?:(?!Compiling entry).)*?"
-        r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads"
+        r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads"
         r"(?:(?!Compiling entry).)*?Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
         re.DOTALL,
     )
     found = list(pattern.finditer(output))
     if len(found) != output.count("Compiling entry function"):
         fail(f"read {len(found)} of {output.count('Compiling entry function')} kernels in the output of ptxas")
-    mangled = "\n".join(match["name"] for match in found)
-    demangled = subprocess.run(["c++filt"], input=mangled, stdout=subprocess.PIPE, text=True, check=True).stdout
     table: Table = {}
-    for match, name in zip(found, demangled.splitlines(), strict=True):
+    for match, name in zip(found, demangled([match["name"] for match in found]), strict=True):
         shared = re.search(r"(\d+) bytes smem", match["rest"])
-        resources = Resources(
-            int(match["registers"]), int(match["stores"]) + int(match["loads"]), int(shared[1]) if shared else 0
+        table.setdefault(name, {})[match["arch"]] = Resources(
+            registers=int(match["registers"]),
+            shared=int(shared[1]) if shared else 0,
+            spilled=int(match["stores"]) + int(match["loads"]),
+            stack=int(match["stack"]),
         )
-        table.setdefault(short_name(name), {})[match["arch"]] = resources
     return dict(sorted(table.items()))
 
 
 def show(table: Table) -> None:
-    """Print registers, spilled bytes, shared bytes of each kernel and architecture."""
+    """Print registers, shared bytes and serial loads of each kernel and architecture."""
     architectures = sorted({arch for by_arch in table.values() for arch in by_arch}, key=lambda arch: int(arch[3:]))
     width = max(map(len, table))
-    print(f"\n{'registers/spilled bytes/static shared bytes':{width}}", *(f"{arch:>12}" for arch in architectures))
+    print(f"\n{'registers/static shared bytes/serial loads':{width}}", *(f"{arch:>12}" for arch in architectures))
     for name, by_arch in table.items():
-        cells = ["/".join(map(str, by_arch[arch])) if arch in by_arch else "-" for arch in architectures]
+        cells = ["{}/{}/{}".format(*by_arch[arch]) if arch in by_arch else "-" for arch in architectures]
         print(f"{name:{width}}", *(f"{cell:>12}" for cell in cells))
+
+
+def in_memory(table: Table) -> list[str]:
+    """Sentences about registers of a thread that are in memory."""
+    faults = []
+    for name, by_arch in table.items():
+        for arch, resources in by_arch.items():
+            if resources.spilled:
+                faults.append(f"{name} spills {resources.spilled} bytes on {arch}")
+            if resources.stack:
+                faults.append(f"{name} has a stack frame of {resources.stack} bytes on {arch}")
+    return faults
+
+
+def cuobjdump() -> str:
+    """NVIDIA's, of this environment, else of the toolkit."""
+    packages = Path(sysconfig.get_path("purelib")) / "nvidia"
+    places = [*packages.glob("*/bin"), Path(nvcc()).parent]
+    found = shutil.which("cuobjdump", path=os.pathsep.join(map(str, places)))
+    if found is None:
+        fail("no cuobjdump was found; run: .venv-cuda/bin/python -m pip install nvidia-cuda-cuobjdump")
+    assert found is not None
+    return found
+
+
+def with_serial_loads(table: Table, objects: list[Path]) -> Table:
+    """The table with those of each kernel, which are counted in object files."""
+    found: dict[tuple[str, str], int] = {}
+    program = cuobjdump()
+    for path in objects:
+        with subprocess.Popen([program, "-sass", str(path)], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for kernel in machine_code.read(process.stdout):
+                found[kernel.kernel, kernel.architecture] = len(machine_code.serial_loads(kernel.code))
+        if process.returncode != 0:
+            fail(f"cuobjdump cannot read {path}")
+    names = demangled([kernel for kernel, _ in found])
+    serial = {(name, arch): count for name, ((_, arch), count) in zip(names, found.items(), strict=True)}
+    return {
+        name: {arch: r._replace(serial=serial[name, arch]) for arch, r in by_arch.items()}
+        for name, by_arch in table.items()
+    }
 
 
 def compare(table: Table, committed: Table, same_nvcc: bool) -> list[str]:
@@ -190,10 +243,10 @@ def compare(table: Table, committed: Table, same_nvcc: bool) -> list[str]:
                 if then is None:
                     faults.append(f"{name} is not in the table for {arch}")
                     continue
-                if now.spilled > then.spilled:
-                    faults.append(f"{name} spills {now.spilled} bytes on {arch}, {then.spilled} in the table")
                 if same_nvcc and now.registers > then.registers:
                     faults.append(f"{name} needs {now.registers} registers on {arch}, {then.registers} in the table")
+                if same_nvcc and now.serial > then.serial:
+                    faults.append(f"{name} has {now.serial} serial loads on {arch}, {then.serial} in the table")
                 if same_nvcc and now.shared > then.shared:
                     faults.append(f"{name} needs {now.shared} shared bytes on {arch}, {then.shared} in the table")
     return faults
@@ -222,9 +275,18 @@ def main() -> None:
     check_constants()
     check_execution()
     table, release = parse(output), nvcc_release(output)
+    table = with_serial_loads(table, sorted(BUILD.glob("temp*/csrc/cuda/instantiations/*.o")))
     show(table)
+    faults = in_memory(table)
+    if faults:
+        fail("; ".join(faults))
     if write:
-        kernels = {name: {arch: r._asdict() for arch, r in by_arch.items()} for name, by_arch in table.items()}
+        kernels = {
+            name: {
+                arch: {"registers": r.registers, "shared": r.shared, "serial": r.serial} for arch, r in by_arch.items()
+            }
+            for name, by_arch in table.items()
+        }
         TABLE.write_text(json.dumps({"nvcc": release, "kernels": kernels}, indent=1) + "\n")
         print(f"\nwrote {TABLE.relative_to(ROOT)}")
         kernel_tables.write()
@@ -234,11 +296,11 @@ def main() -> None:
         name: {arch: Resources(**r) for arch, r in by_arch.items()} for name, by_arch in stored["kernels"].items()
     }
     if stored["nvcc"] != release:
-        print(f"\nthe table is of nvcc {stored['nvcc']}, this is {release}: only spills are compared")
+        print(f"\nthe table is of nvcc {stored['nvcc']}, this is {release}: not compared")
     faults = compare(table, committed, stored["nvcc"] == release)
     if faults:
         fail("; ".join(faults) + "; if that is meant, run: make cuda-check ARGS=--write")
-    print("\nno kernel needs more than the table allows")
+    print("\nno kernel spills, has a stack frame or needs more than the table allows")
 
 
 if __name__ == "__main__":

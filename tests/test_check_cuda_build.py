@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from check_cuda_build import Resources, Table, compare, parse
+from check_cuda_build import Resources, Table, compare, in_memory, parse
 
 OUTPUT = """\
 ptxas info    : 0 bytes gmem
@@ -24,32 +24,41 @@ NAME = "kernel<float16>"
 
 @pytest.mark.skipif(shutil.which("c++filt") is None, reason="no c++filt on this machine")
 def test_the_output_of_ptxas() -> None:
-    assert parse(OUTPUT) == {NAME: {"sm_80": Resources(255, 20, 1024), "sm_100": Resources(31, 0, 0)}}
+    assert parse(OUTPUT) == {NAME: {"sm_80": Resources(255, 1024, spilled=20, stack=8), "sm_100": Resources(31, 0)}}
 
 
 @pytest.mark.parametrize(
     ("now", "sentence"),
     [
-        (Resources(40, 0, 64), None),
-        (Resources(32, 0, 0), None),
-        (Resources(41, 0, 64), "kernel<float16> needs 41 registers on sm_80, 40 in the table"),
-        (Resources(40, 4, 64), "kernel<float16> spills 4 bytes on sm_80, 0 in the table"),
-        (Resources(40, 0, 65), "kernel<float16> needs 65 shared bytes on sm_80, 64 in the table"),
+        (Resources(40, 64), None),
+        (Resources(32, 0), None),
+        (Resources(41, 64), "kernel<float16> needs 41 registers on sm_80, 40 in the table"),
+        (Resources(40, 64, serial=2), "kernel<float16> has 2 serial loads on sm_80, 1 in the table"),
+        (Resources(40, 65), "kernel<float16> needs 65 shared bytes on sm_80, 64 in the table"),
     ],
 )
 def test_what_grows_is_named(now: Resources, sentence: str | None) -> None:
-    committed: Table = {NAME: {"sm_80": Resources(40, 0, 64)}}
+    committed: Table = {NAME: {"sm_80": Resources(40, 64, serial=1)}}
     assert compare({NAME: {"sm_80": now}}, committed, same_nvcc=True) == ([] if sentence is None else [sentence])
 
 
-def test_under_another_nvcc_only_spills_are_named() -> None:
-    committed: Table = {NAME: {"sm_80": Resources(40, 0, 64)}}
-    assert compare({NAME: {"sm_80": Resources(99, 0, 99)}}, committed, same_nvcc=False) == []
-    assert len(compare({NAME: {"sm_80": Resources(40, 1, 64)}}, committed, same_nvcc=False)) == 1
+def test_under_another_nvcc_nothing_that_grows_is_named() -> None:
+    committed: Table = {NAME: {"sm_80": Resources(40, 64)}}
+    assert compare({NAME: {"sm_80": Resources(99, 99)}}, committed, same_nvcc=False) == []
+
+
+def test_registers_in_memory_are_named() -> None:
+    table: Table = {
+        NAME: {"sm_80": Resources(40, 64), "sm_90": Resources(40, 64, spilled=8), "sm_100": Resources(40, 64, stack=16)}
+    }
+    assert in_memory(table) == [
+        "kernel<float16> spills 8 bytes on sm_90",
+        "kernel<float16> has a stack frame of 16 bytes on sm_100",
+    ]
 
 
 def test_kernels_must_be_the_same() -> None:
-    one: Table = {"one": {"sm_80": Resources(40, 0, 0)}}
-    two: Table = {"two": {"sm_80": Resources(40, 0, 0)}}
+    one: Table = {"one": {"sm_80": Resources(40, 0)}}
+    two: Table = {"two": {"sm_80": Resources(40, 0)}}
     assert compare(one, two, same_nvcc=True) == ["one is not in the table", "two is in the table but was not built"]
-    assert compare({"one": {"sm_90": Resources(1, 0, 0)}}, one, True) == ["one is not in the table for sm_90"]
+    assert compare({"one": {"sm_90": Resources(1, 0)}}, one, True) == ["one is not in the table for sm_90"]

@@ -19,7 +19,7 @@ struct BwdPair {
   int steps;        // of the row's sequence
   float d[2];       // dL/dh without the parts that are yet to come
   float dbias[4][2];
-  Pair<T> gates[4], dy, h;  // of the step to come
+  LoadedPair<T> loaded[6];  // of the step to come: r, z, n, q, dy, the state before
 
   // row, unit: see above. `rows`: of the tile.
   GRU_DEVICE void begin(const GruClusterBwdParams<T>& p, const BlockWork& work, int rows, int row_of_tile,
@@ -30,9 +30,9 @@ struct BwdPair {
     const bool exists = row < rows && row_of_batch < p.B;
     count = exists ? clamp(p.H - work.unit0 - unit, 0, 2) : 0;
     steps = !exists ? 0 : p.lengths ? load_global(p.lengths + row_of_batch) : p.T;
-    const Pair<T> dh_n = load_pair(at_offset(p.dh_n, of_state(p, work)), p.dh_n ? count : 0, p.paired);
-    d[0] = to_acc(dh_n.first);
-    d[1] = to_acc(dh_n.second);
+    const LoadedPair<T> dh_n = load_pair(at_offset(p.dh_n, of_state(p, work)), p.dh_n ? count : 0, p.paired);
+    d[0] = to_acc(dh_n.first());
+    d[1] = to_acc(dh_n.second());
     GRU_UNROLL
     for (int j = 0; j < 4; ++j) dbias[j][0] = dbias[j][1] = 0.0f;
   }
@@ -43,17 +43,18 @@ struct BwdPair {
     const int64_t row_of_batch = work.row0 + row;
     const T* const from =
         p.gates + (direction * p.N + row_of_step(p.offsets, p.B, t) + row_of_batch) * 4 * p.H + work.unit0 + unit;
-    GRU_UNROLL
-    for (int i = 0; i < 4; ++i) gates[i] = load_pair(from + i * p.H, existing, p.paired);
     const T* const dy_of_row =
         p.dy.data ? rows_of_step(p.dy, p.offsets, t) + row_of_batch * p.dy.row_stride + direction * p.H : nullptr;
-    dy = load_pair(at_offset(dy_of_row, work.unit0 + unit), p.dy.data ? existing : 0, p.paired);
     const int t_prev = reverse ? t + 1 : t - 1;
     const bool has_prev = reverse ? t_prev < steps : t_prev >= 0;
     const T* const h_of_row =
         has_prev ? rows_of_step(p.y, p.offsets, t_prev) + row_of_batch * p.y.row_stride + direction * p.H
                  : at_offset(p.h0, (static_cast<int64_t>(direction) * p.B + row_of_batch) * p.H);
-    h = load_pair(at_offset(h_of_row, work.unit0 + unit), has_prev || p.h0 ? existing : 0, p.paired);
+    load_pairs(loaded,
+               {from, from + p.H, from + 2 * p.H, from + 3 * p.H, at_offset(dy_of_row, work.unit0 + unit),
+                at_offset(h_of_row, work.unit0 + unit)},
+               {existing, existing, existing, existing, p.dy.data ? existing : 0, has_prev || p.h0 ? existing : 0},
+               p.paired);
   }
 
   // The gate gradients of the step that was loaded, zero where the sequence does not have it; d is then of the step
@@ -62,13 +63,15 @@ struct BwdPair {
   GRU_DEVICE void differentiate(int t, GateGrads<float> (&grads)[2], const MasksOf& masks_of) {
     const int existing = t < steps ? count : 0;
     if (existing == 0) return;
-    const float dy_of[2] = {to_acc(dy.first), to_acc(dy.second)}, h_of[2] = {to_acc(h.first), to_acc(h.second)};
-    const Gates<float> gates_of[2] = {
-        {to_acc(gates[0].first), to_acc(gates[1].first), to_acc(gates[2].first), to_acc(gates[3].first)},
-        {to_acc(gates[0].second), to_acc(gates[1].second), to_acc(gates[2].second), to_acc(gates[3].second)}};
+    const Gates<float> gates[2] = {
+        {to_acc(loaded[0].first()), to_acc(loaded[1].first()), to_acc(loaded[2].first()), to_acc(loaded[3].first())},
+        {to_acc(loaded[0].second()), to_acc(loaded[1].second()), to_acc(loaded[2].second()),
+         to_acc(loaded[3].second())}};
+    const float dy[2] = {to_acc(loaded[4].first()), to_acc(loaded[4].second())};
+    const float h[2] = {to_acc(loaded[5].first()), to_acc(loaded[5].second())};
     GRU_UNROLL
     for (int i = 0; i < 2; ++i) {
-      if (i < existing) d[i] = cell_bwd(gates_of[i], h_of[i], d[i] + dy_of[i], grads[i], masks_of(i));
+      if (i < existing) d[i] = cell_bwd(gates[i], h[i], d[i] + dy[i], grads[i], masks_of(i));
       dbias[0][i] += grads[i].n;
       dbias[1][i] += grads[i].r;
       dbias[2][i] += grads[i].z;
@@ -93,7 +96,7 @@ struct BwdPair {
     store_pair(to + 3 * p.H, grads[0].q, grads[1].q, existing, p.paired);
     if (h_prev) {
       store_pair(h_prev + row_of_batch * p.h_prev[work.direction].row_stride + work.unit0 + unit,
-                 to_acc(h.first) * factor[0], to_acc(h.second) * factor[1], existing, p.paired);
+                 to_acc(loaded[5].first()) * factor[0], to_acc(loaded[5].second()) * factor[1], existing, p.paired);
     }
   }
 

@@ -1,6 +1,8 @@
 // What the cluster-persistent kernels, forward and backward, have in common.
 #pragma once
 
+#include <type_traits>
+
 #include "../cell.h"
 #include "../params.h"
 #include "primitives.cuh"
@@ -71,16 +73,60 @@ struct PairWords {
   }
 };
 
-// A pair at p, of which the first `count` exist; the others are zero. `paired`: every pair of the tensor is
-// aligned to its size and whole.
+// A pair as it came from memory: halves in one word until they are used. Were they two registers, the compiler would
+// take the word apart where the paths of load_pair meet, right behind the load, and every load would wait for the one
+// before.
 template <typename T>
-GRU_DEVICE Pair<T> load_pair(const T* p, int count, bool paired) {
-  Pair<T> pair{};
-  if (count <= 0) return pair;
-  if (paired) return load_global(reinterpret_cast<const Pair<T>*>(p));
-  pair.first = load_global(p);
-  if (count > 1) pair.second = load_global(p + 1);
-  return pair;
+struct LoadedPair {
+  static constexpr bool kHalves = kValuesPerWord<T> == 2;
+  using Memory = std::conditional_t<kHalves, uint32_t, Pair<T>>;
+  Memory memory;
+
+  GRU_DEVICE static LoadedPair at(const T* p) { return {load_global(reinterpret_cast<const Memory*>(p))}; }
+  GRU_DEVICE static LoadedPair of(T first, T second) {
+    if constexpr (kHalves) {
+      return {static_cast<uint32_t>(second.bits) << 16 | first.bits};
+    } else {
+      return {{first, second}};
+    }
+  }
+  GRU_DEVICE T first() const {
+    if constexpr (kHalves) {
+      return {static_cast<uint16_t>(memory)};
+    } else {
+      return memory.first;
+    }
+  }
+  GRU_DEVICE T second() const {
+    if constexpr (kHalves) {
+      return {static_cast<uint16_t>(memory >> 16)};
+    } else {
+      return memory.second;
+    }
+  }
+};
+
+// Pairs at `from`, of each of which the first `counts` exist; the others are zero. `paired`: every pair of the tensor
+// is aligned to its size and whole. All loads are under way before the first value is touched.
+template <int N, typename T>
+GRU_DEVICE void load_pairs(LoadedPair<T> (&pairs)[N], const T* const (&from)[N], const int (&counts)[N], bool paired) {
+  if (paired) {
+    GRU_UNROLL
+    for (int i = 0; i < N; ++i) pairs[i] = counts[i] > 0 ? LoadedPair<T>::at(from[i]) : LoadedPair<T>{};
+  } else {
+    T halves[N][2];
+    GRU_UNROLL
+    for (int i = 0; i < 2 * N; ++i)
+      halves[i / 2][i % 2] = counts[i / 2] > i % 2 ? load_global(from[i / 2] + i % 2) : T{};
+    GRU_UNROLL
+    for (int i = 0; i < N; ++i) pairs[i] = LoadedPair<T>::of(halves[i][0], halves[i][1]);
+  }
+}
+template <typename T>
+GRU_DEVICE LoadedPair<T> load_pair(const T* from, int count, bool paired) {
+  LoadedPair<T> pair[1];
+  load_pairs(pair, {from}, {count}, paired);
+  return pair[0];
 }
 template <typename T>
 GRU_DEVICE void store_pair(T* p, float first, float second, int count, bool paired) {

@@ -186,9 +186,9 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
   for (int i = thread; i < kRows * Traits::kHidden / 2; i += Traits::kThreads) {
     const int row = i / (Traits::kHidden / 2), unit = i % (Traits::kHidden / 2) * 2;
     const int count = p.h0 && row0 + row < p.B ? clamp(H - unit, 0, 2) : 0;
-    const Pair<T> h =
+    const LoadedPair<T> h =
         load_pair(at_offset(p.h0, (static_cast<int64_t>(direction) * p.B + row0 + row) * H + unit), count, p.paired);
-    const Words words = Words::of(to_acc(h.first), to_acc(h.second));
+    const Words words = Words::of(to_acc(h.first()), to_acc(h.second()));
     GRU_UNROLL
     for (int w = 0; w < Words::count; ++w) {
       store_shared(state + row * kPitch + unit / kValuesPerWord<T> + w, words.word[w]);
@@ -201,15 +201,13 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
     int unit, count;  // the first unit, and how many of the two there are (0 beyond B)
     int steps;        // of the row's sequence
     float h[2];
-    Pair<T> a_x[3];  // of the next step
+    LoadedPair<T> a_x[3];  // of the next step
   } own[kPairs];
   const auto load_a_x = [&](auto& pair, int t) {
     const T* const a_x = rows_of_step(p.a_x[direction], p.offsets, t) +
                          static_cast<int64_t>(row0 + pair.row) * p.a_x[direction].row_stride + pair.unit;
-    GRU_UNROLL
-    for (int gate = 0; gate < 3; ++gate) {
-      pair.a_x[gate] = load_pair(a_x + gate * H, t < pair.steps ? pair.count : 0, p.paired);
-    }
+    const int count = t < pair.steps ? pair.count : 0;
+    load_pairs(pair.a_x, {a_x, a_x + H, a_x + 2 * H}, {count, count, count}, p.paired);
   };
   GRU_UNROLL
   for (int e = 0; e < kPairs; ++e) {
@@ -221,10 +219,10 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
     const bool exists = pair.row < kRows && row < p.B;
     pair.count = exists ? clamp(H - pair.unit, 0, 2) : 0;
     pair.steps = !exists ? 0 : p.lengths ? load_global(p.lengths + row) : p.T;
-    const Pair<T> h = load_pair(at_offset(p.h0, (static_cast<int64_t>(direction) * p.B + row) * H + pair.unit),
-                                p.h0 ? pair.count : 0, p.paired);
-    pair.h[0] = to_acc(h.first);
-    pair.h[1] = to_acc(h.second);
+    const LoadedPair<T> h = load_pair(at_offset(p.h0, (static_cast<int64_t>(direction) * p.B + row) * H + pair.unit),
+                                      p.h0 ? pair.count : 0, p.paired);
+    pair.h[0] = to_acc(h.first());
+    pair.h[1] = to_acc(h.second());
     load_a_x(pair, reverse ? steps - 1 : 0);
   }
 
@@ -372,10 +370,11 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
             a[gate][1] += sum.second;
           }
         }
-        pair.h[0] = cell_fwd<Math>(to_acc(pair.a_x[0].first) + a[0][0], to_acc(pair.a_x[1].first) + a[1][0],
-                                   to_acc(pair.a_x[2].first), a[2][0], pair.h[0], gates[0]);
-        const float second = cell_fwd<Math>(to_acc(pair.a_x[0].second) + a[0][1], to_acc(pair.a_x[1].second) + a[1][1],
-                                            to_acc(pair.a_x[2].second), a[2][1], pair.h[1], gates[1]);
+        pair.h[0] = cell_fwd<Math>(to_acc(pair.a_x[0].first()) + a[0][0], to_acc(pair.a_x[1].first()) + a[1][0],
+                                   to_acc(pair.a_x[2].first()), a[2][0], pair.h[0], gates[0]);
+        const float second =
+            cell_fwd<Math>(to_acc(pair.a_x[0].second()) + a[0][1], to_acc(pair.a_x[1].second()) + a[1][1],
+                           to_acc(pair.a_x[2].second()), a[2][1], pair.h[1], gates[1]);
         if (count == 2) pair.h[1] = second;
       }
 
@@ -433,7 +432,7 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
         store_pair(to + 2 * H, gates[0].n, gates[1].n, count, p.paired);
         store_pair(to + 3 * H, gates[0].q, gates[1].q, count, p.paired);
       }
-      if (s + 1 < steps) load_a_x(pair, reverse ? t - 1 : t + 1);
+      if (s + 1 < steps) load_a_x(pair, reverse ? steps - 2 - s : s + 1);  // from s: t would take a register till here
     }
   }
 

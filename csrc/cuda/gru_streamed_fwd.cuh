@@ -52,8 +52,8 @@ GRU_DEVICE void gru_streamed_fwd(const GruClusterFwdParams<typename Traits::T>& 
       if constexpr (kValuesPerWord<T> == 1) {
         words[i] = operand_word<typename Traits::Operand>(count > 0 ? load_global(first) : T{}, T{}, count);
       } else {
-        const Pair<T> pair = load_pair(first, count, p.paired);
-        words[i] = operand_word<typename Traits::Operand>(pair.first, pair.second, count);
+        const LoadedPair<T> pair = load_pair(first, count, p.paired);
+        words[i] = operand_word<typename Traits::Operand>(pair.first(), pair.second(), count);
       }
     }
     return u32x4{words[0], words[1], words[2], words[3]};
@@ -68,15 +68,15 @@ GRU_DEVICE void gru_streamed_fwd(const GruClusterFwdParams<typename Traits::T>& 
   GRU_UNROLL
   for (int gate = 0; gate < 3; ++gate) {
     const T* const bias_hh = at_offset(p.bias_hh[direction], gate * H + unit);
-    const Pair<T> values = load_pair(bias_hh, p.bias_hh[direction] ? units : 0, p.paired);
-    bias[gate][0] = to_acc(values.first);
-    bias[gate][1] = to_acc(values.second);
+    const LoadedPair<T> values = load_pair(bias_hh, p.bias_hh[direction] ? units : 0, p.paired);
+    bias[gate][0] = to_acc(values.first());
+    bias[gate][1] = to_acc(values.second());
   }
   const auto row_of = [&](int pass) { return row0 + pass * kPassRows + row_of_pass; };
   struct {
     int steps;  // of the row's sequence; 0 beyond B, and where the thread has none
     float h[2];
-    Pair<T> a_x[3];  // of the step to come
+    LoadedPair<T> a_x[3];  // of the step to come
   } own[kPasses];
 
   const DirectionMasks<float>& masks = p.masks[direction];
@@ -104,9 +104,9 @@ GRU_DEVICE void gru_streamed_fwd(const GruClusterFwdParams<typename Traits::T>& 
     const bool exists = works && row_of(pass) < p.B;
     of_pass.steps = !exists ? 0 : p.lengths ? load_global(p.lengths + row_of(pass)) : p.T;
     const int64_t place = (static_cast<int64_t>(direction) * p.B + row_of(pass)) * H + unit;
-    const Pair<T> h = load_pair(at_offset(p.h0, place), p.h0 && exists ? units : 0, p.paired);
-    of_pass.h[0] = to_acc(h.first);
-    of_pass.h[1] = to_acc(h.second);
+    const LoadedPair<T> h = load_pair(at_offset(p.h0, place), p.h0 && exists ? units : 0, p.paired);
+    of_pass.h[0] = to_acc(h.first());
+    of_pass.h[1] = to_acc(h.second());
     if (works) store_operand(of_pass.h, pass, 0);
   }
   block_barrier();
@@ -118,10 +118,8 @@ GRU_DEVICE void gru_streamed_fwd(const GruClusterFwdParams<typename Traits::T>& 
     auto& of_pass = own[pass];
     const T* const a_x = rows_of_step(p.a_x[direction], p.offsets, t) +
                          static_cast<int64_t>(row_of(pass)) * p.a_x[direction].row_stride + unit;
-    GRU_UNROLL
-    for (int gate = 0; gate < 3; ++gate) {
-      of_pass.a_x[gate] = load_pair(a_x + gate * H, t < of_pass.steps ? units : 0, p.paired);
-    }
+    const int count = t < of_pass.steps ? units : 0;
+    load_pairs(of_pass.a_x, {a_x, a_x + H, a_x + 2 * H}, {count, count, count}, p.paired);
   };
 
   bool failed = false;
@@ -149,12 +147,12 @@ GRU_DEVICE void gru_streamed_fwd(const GruClusterFwdParams<typename Traits::T>& 
         const Pair<float> r = sum_of_slices<Traits>(sums, row_of_pass, pair),
                           z = sum_of_slices<Traits>(sums, row_of_pass, kUnits + pair),
                           q = sum_of_slices<Traits>(sums, row_of_pass, 2 * kUnits + pair);
-        const Pair<T>(&a_x)[3] = of_pass.a_x;
+        const LoadedPair<T>(&a_x)[3] = of_pass.a_x;
         const float a[2][4] = {
-            {to_acc(a_x[0].first) + bias[0][0] + r.first, to_acc(a_x[1].first) + bias[1][0] + z.first,
-             to_acc(a_x[2].first), bias[2][0] + q.first},
-            {to_acc(a_x[0].second) + bias[0][1] + r.second, to_acc(a_x[1].second) + bias[1][1] + z.second,
-             to_acc(a_x[2].second), bias[2][1] + q.second}};
+            {to_acc(a_x[0].first()) + bias[0][0] + r.first, to_acc(a_x[1].first()) + bias[1][0] + z.first,
+             to_acc(a_x[2].first()), bias[2][0] + q.first},
+            {to_acc(a_x[0].second()) + bias[0][1] + r.second, to_acc(a_x[1].second()) + bias[1][1] + z.second,
+             to_acc(a_x[2].second()), bias[2][1] + q.second}};
         const auto next = [&](int i) {
           if constexpr (kMasks) {
             const int64_t place = (row_of_step(p.offsets, p.B, t) + row_of(pass)) * H + unit + i;

@@ -267,16 +267,17 @@ GRU_DEVICE bool load_until(u32x4 (&values)[N], const Packet* const (&packets)[N]
   GRU_UNROLL
   for (int i = 0; i < N; ++i) values[i] = load(packets[i]);
   uint64_t start = 0;
+  bool in_time = true;
   GRU_UNROLL
   for (int i = 0; i < N; ++i) {
-    while (!has_come(values[i])) {
+    while (in_time && !has_come(values[i])) {
       values[i] = load(packets[i]);
       const uint64_t now = nanoseconds();
       if (start == 0) start = now;
-      if (now - start > limit) return false;
+      in_time = now - start <= limit;
     }
   }
-  return true;
+  return in_time;
 }
 // Waits for N times two packets of this tag.
 template <int N>

@@ -1,9 +1,19 @@
 // csrc/cuda/device.cu for the emulated device.
 #include "device.h"
 
+#include <c10/cuda/CUDAFunctions.h>
+
 #include <chrono>
 
 #include "launchers.h"
+
+namespace c10 {
+namespace cuda {
+
+int current_device() { return gru_ext::emulator::device.index; }
+
+}  // namespace cuda
+}  // namespace c10
 
 namespace gru_ext {
 

@@ -5,13 +5,11 @@
 #include <string>
 #include <vector>
 
-#include "autotune.h"
 #include "device.h"
 #include "gru_one_step.cuh"
 #include "gru_step_layer_norm.cuh"
 #include "gru_step_reset_before.cuh"
-#include "kernel_choice.h"
-#include "operators.h"
+#include "host_side.h"
 
 namespace gru_ext {
 namespace {
@@ -278,17 +276,7 @@ template const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<device:
 }  // namespace gru_ext
 
 TORCH_LIBRARY(gru_ext_emulated, m) {
-  m.def(GRU_FWD_SCHEMA);
-  m.def(GRU_BWD_SCHEMA);
-  m.def(
-      "cuda_kernel(ScalarType dtype, int T, int B, int H, bool bidirectional, bool packed, bool keeps_gates, bool "
-      "backward, bool masked=False)"
-      " -> (str name, str reason)",
-      &gru_ext::cuda_kernel);
-  m.def("cuda_kernel_names(ScalarType dtype, bool backward) -> str[]", &gru_ext::cuda_kernel_names);
-  m.def("use_cuda_kernels(str forward, str backward) -> (str, str)", &gru_ext::use_cuda_kernels);
-  m.def("set_cuda_wait_limit(float seconds) -> float", &gru_ext::set_cuda_wait_limit);
-  m.def("autotune(bool enable, str path) -> ()", &gru_ext::autotune);
+  gru_ext::define_host_side(m);
   m.def("emulate_seconds(float[] seconds) -> ()", &gru_ext::emulate_seconds);
   m.def("measurements() -> int", &gru_ext::measurements);
   m.def("emulate(int multiprocessors, int refusals, int spoiled, bool capturing) -> ()", &gru_ext::emulate);
@@ -302,7 +290,4 @@ TORCH_LIBRARY(gru_ext_emulated, m) {
   m.def("block_launches() -> int", &gru_ext::block_launches);
 }
 
-TORCH_LIBRARY_IMPL(gru_ext_emulated, CPU, m) {
-  m.impl("gru_fwd", gru_ext::gru_fwd_operator<gru_ext::gru_fwd_cuda>);
-  m.impl("gru_bwd", gru_ext::gru_bwd_operator<gru_ext::gru_bwd_cuda>);
-}
+TORCH_LIBRARY_IMPL(gru_ext_emulated, CPU, m) { gru_ext::implement_host_side(m); }

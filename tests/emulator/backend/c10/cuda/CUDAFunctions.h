@@ -1,12 +1,10 @@
-// In place of torch's: the device that the test has chosen, see ../../device.h.
+// In place of torch's: the device that the test has chosen.
 #pragma once
-
-#include "device.h"
 
 namespace c10 {
 namespace cuda {
 
-inline int current_device() { return gru_ext::emulator::device.index; }
+int current_device();
 
 }  // namespace cuda
 }  // namespace c10

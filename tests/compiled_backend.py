@@ -1,0 +1,173 @@
+"""The CUDA backend on CPU tensors: its host side as it is, the kernels and launchers of nvcc in the interpreter.
+
+Built on first use, of the objects that compiled_kernels.py makes and a few rows of each table of instantiations.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import warnings
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from compiled_kernels import (
+    BUILD,
+    CSRC,
+    MACHINE,
+    RUNNER,
+    UNITS,
+    compile_machine,
+    compile_unit,
+    digest_of,
+    include_directory,
+    keep_rows,
+    make_once,
+    unit_of,
+)
+
+BACKEND = MACHINE / "backend"
+# The kernels that the host side finds: of every family, as small as they come.
+KERNELS = (
+    *(f"gru_cluster_{way}_bfloat16_{shape}" for way in ("fwd", "bwd") for shape in ("H64_C1_rows8", "H256_C4_rows8")),
+    "gru_cluster_fwd_float_H64_C1_rows8",
+    "gru_cluster_bwd_float_H64_C1_rows8",
+    "gru_group_fwd_bfloat16_H512_C8_rows8",
+    "gru_group_bwd_bfloat16_H512_C8_rows8",
+    "gru_streamed_fwd_bfloat16_U32_rows8",
+    "gru_streamed_bwd_bfloat16_U32_rows8",
+    "gru_streamed_fwd_bfloat16_U32_rows8_masked",
+    "gru_streamed_bwd_bfloat16_U32_rows8_masked",
+)
+PERSISTENT = [
+    *(f"gru_cluster_{way}_{name}" for way in ("fwd", "bwd") for name in UNITS.values()),
+    *(f"gru_streamed_{name}" for name in ("bf16", "fp16", "tf32")),
+]
+STEPWISE = [f"gru_{family}_{name}" for family in ("step", "one_step") for name in ("bf16", "fp16", "fp32", "fp64")]
+# The functions of CUDA's runtime that backend/driver.cpp counts and can have fail.
+WRAPPED = (
+    "cudaDeviceGetAttribute",
+    "cudaEventCreate",
+    "cudaEventElapsedTime",
+    "cudaEventRecord",
+    "cudaEventSynchronize",
+    "cudaFuncSetAttribute",
+    "cudaGetDevice",
+    "cudaGetDeviceProperties",
+    "cudaGetLastError",
+    "cudaHostAlloc",
+    "cudaHostGetDevicePointer",
+    "cudaLaunchKernel",
+    "__cudaLaunchKernel",
+    "cudaLaunchKernelExC",
+    "cudaOccupancyMaxActiveBlocksPerMultiprocessor",
+    "cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags",
+    "cudaOccupancyMaxActiveClusters",
+    "cudaStreamIsCapturing",
+)
+
+
+def host_sources() -> list[Path]:
+    """The host side of the backend, as emulated_backend.py has it, and the runtime's part of it, device.cu."""
+    return [
+        *(CSRC / f"{name}.cpp" for name in ("check", "recompute")),
+        *sorted((CSRC / "cuda").glob("*.cpp")),
+        CSRC / "cuda" / "device.cu",
+    ]
+
+
+def compile_host(source: Path) -> Path:
+    """The object of a source that includes torch or, device.cu, CUDA's runtime."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what torch.utils.cpp_extension imports
+        from torch.utils import cpp_extension
+    compiler = os.environ.get("CXX", "c++").split()
+    flags = ["-std=c++20", "-O1", "-fPIC", "-w", "-x", "c++"]
+    flags += [
+        "-DGRU_EXT_WITH_CUDA",
+        "-DGRU_EXT_CHUNK_BYTES=1024",
+        "-DGRU_EXT_WINDOW_BYTES=8192",
+        "-DGRU_EXT_SELF_TEST_UNITS=160",
+        '-DGRU_EXT_CUDA_BUILD="interpreter"',
+        '-DGRU_EXT_VERSION="0"',
+        '-DGRU_EXT_TORCH_VERSION="any"',
+    ]
+    # Before torch's own: the emulated backend has stand-ins for three headers of c10/cuda.
+    includes = [RUNNER / "backend", MACHINE, CSRC, CSRC / "cuda"]
+    torchs = ["-isystem", *" -isystem ".join([*cpp_extension.include_paths(), str(include_directory())]).split()]
+    headers = [
+        *CSRC.glob("*.h"),
+        *(CSRC / "cuda").glob("*.h"),
+        *MACHINE.glob("**/*.h"),
+        *(RUNNER / "backend").rglob("*.h"),
+    ]
+    headers += [CSRC / "members.cpp"]
+    digest = digest_of(
+        torch.__version__, *compiler, *flags, *(path.read_bytes() for path in [source, *sorted(headers)])
+    )
+
+    def make(path: Path) -> None:
+        command = [
+            *compiler,
+            *flags,
+            *(f"-I{include}" for include in includes),
+            *torchs,
+            "-c",
+            str(source),
+            "-o",
+            str(path),
+        ]
+        subprocess.run(command, check=True)
+
+    return make_once(BUILD / f"host-{source.parent.name}-{source.stem}-{digest}.o", make)
+
+
+def kernel_objects() -> list[partial[Path]]:
+    """What makes the objects of nvcc."""
+    rows: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for kernel in KERNELS:
+        unit, table, row = unit_of(kernel)
+        rows[unit].add((table, row))
+
+    def edit(unit: str, name: str, text: str) -> str:
+        return keep_rows(text, rows[unit]) if name.endswith("_configs.h") else text
+
+    persistent = [partial(compile_unit, unit, partial(edit, unit)) for unit in PERSISTENT]
+    return [*persistent, *(partial(compile_unit, unit, lambda _, text: text) for unit in STEPWISE)]
+
+
+def build() -> Path:
+    """The library."""
+    makers = [
+        *kernel_objects(),
+        *(partial(compile_host, path) for path in [*sorted(BACKEND.glob("*.cpp")), *host_sources()]),
+        *(partial(compile_machine, path) for path in sorted(MACHINE.glob("*.cpp")) if path.stem != "run_compiled"),
+    ]
+    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", len(os.sched_getaffinity(0))))) as pool:
+        objects = list(pool.map(lambda make: make(), makers))
+    libraries = Path(torch.__file__).parent / "lib"
+
+    def make(path: Path) -> None:
+        compiler = os.environ.get("CXX", "c++").split()
+        command = [
+            *compiler,
+            "-shared",
+            "-Wl,-Bsymbolic",
+            *(f"-Wl,--wrap={name}" for name in WRAPPED),
+            *map(str, objects),
+        ]
+        command += [f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-lc10", "-ltorch_cpu", "-ltorch", "-o", str(path)]
+        subprocess.run(command, check=True)
+
+    return make_once(BUILD / f"backend-{digest_of(*map(str, objects), *WRAPPED)}.so", make)
+
+
+@cache
+def compiled_operators() -> Any:
+    """``gru_fwd`` and ``gru_bwd``, as in ``torch.ops.gru_ext``, and what ptx/backend/operators.cpp adds."""
+    torch.ops.load_library(str(build()))
+    return torch.ops.gru_ext_compiled

@@ -1,0 +1,176 @@
+// See driver.h. The linker leads every call of a function of WRAPPED (--wrap) to the one here that bears its name
+// behind
+// __wrap_; the one that would have been called bears it behind __real_. Sections are of NVIDIA's "CUDA Runtime API".
+#include "driver.h"
+
+#include <cuda_runtime_api.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "cudart.h"
+#include "ptx.h"
+
+namespace cudart {
+Driver driver;
+}
+
+namespace {
+
+using cudart::driver;
+
+cudaError_t left_behind = cudaSuccess;
+
+cudaError_t noted(cudaError_t error) {
+  if (error != cudaSuccess) left_behind = error;
+  return error;
+}
+
+// "Stream Management": what may wait for a stream, or ask what others have done, must not be called during a capture
+// of mode global, and invalidates it; a thread may ask for a relaxed mode around calls that a graph has no part in.
+cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
+
+cudaError_t forbidden_by_capture(bool unsafe_in_relaxed_mode) {
+  if (!driver.capturing || (mode == cudaStreamCaptureModeRelaxed && !unsafe_in_relaxed_mode)) return cudaSuccess;
+  driver.invalidated = true;
+  return noted(cudaErrorStreamCaptureUnsupported);
+}
+
+// Makes the call, unless it is the one that is to fail.
+template <typename Call>
+cudaError_t counted(const Call& call) {
+  if (++driver.calls == driver.fails_at) {
+    ++driver.left;
+    return noted(cudaErrorUnknown);
+  }
+  const cudaError_t error = call();
+  driver.left += error != cudaSuccess;
+  return error;
+}
+
+}  // namespace
+
+struct CUevent_st {
+  std::chrono::steady_clock::time_point recorded;
+  bool is_recorded = false;
+};
+
+extern "C" {
+
+// ---- "Event Management"
+
+cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  *event = new CUevent_st;
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  event->recorded = std::chrono::steady_clock::now();
+  event->is_recorded = true;
+  return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return forbidden_by_capture(/*unsafe_in_relaxed_mode=*/true); }
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
+  if (!begin->is_recorded || !end->is_recorded) return noted(cudaErrorInvalidResourceHandle);
+  double seconds = std::chrono::duration<double>(end->recorded - begin->recorded).count();
+  if (!driver.seconds.empty()) {
+    seconds = driver.seconds.front();
+    driver.seconds.pop_front();
+  }
+  *milliseconds = static_cast<float>(1e3 * seconds);
+  return cudaSuccess;
+}
+
+// ---- "Stream Management", "Memory Management", "Unified Addressing"
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
+  *status = driver.capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* other) {
+  std::swap(mode, *other);
+  return cudaSuccess;
+}
+cudaError_t cudaHostAlloc(void** host, size_t bytes, unsigned) {
+  const cudaError_t error = forbidden_by_capture(/*unsafe_in_relaxed_mode=*/false);
+  if (error != cudaSuccess) return error;
+  *host = std::malloc(bytes);
+  ptx::adopt(*host, bytes, /*writable=*/true);
+  return cudaSuccess;
+}
+cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned) {
+  *device = host;
+  return cudaSuccess;
+}
+cudaError_t cudaFreeHost(void* host) {
+  ptx::forget(host);
+  std::free(host);
+  return cudaSuccess;
+}
+
+// ---- "Device Management"
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  std::memset(properties, 0, sizeof *properties);
+  std::strcpy(properties->name, "interpreter");
+  properties->multiProcessorCount = cudart::device.multiprocessors;
+  return cudaSuccess;
+}
+
+// ---- Calls that fail
+
+cudaError_t __real_cudaGetLastError();
+cudaError_t __real_cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int index);
+
+cudaError_t __wrap_cudaGetLastError() {
+  const cudaError_t of_launches = __real_cudaGetLastError(), ours = std::exchange(left_behind, cudaSuccess);
+  driver.left = 0;
+  return of_launches != cudaSuccess ? of_launches : ours;
+}
+
+#define GRU_WRAPPED(name, parameters, arguments)             \
+  cudaError_t __real_##name parameters;                      \
+  cudaError_t __wrap_##name parameters {                     \
+    return counted([&] { return __real_##name arguments; }); \
+  }
+
+GRU_WRAPPED(cudaEventCreate, (cudaEvent_t * event), (event))
+GRU_WRAPPED(cudaEventRecord, (cudaEvent_t event, cudaStream_t stream), (event, stream))
+GRU_WRAPPED(cudaEventSynchronize, (cudaEvent_t event), (event))
+GRU_WRAPPED(cudaEventElapsedTime, (float* milliseconds, cudaEvent_t begin, cudaEvent_t end), (milliseconds, begin, end))
+GRU_WRAPPED(cudaStreamIsCapturing, (cudaStream_t stream, cudaStreamCaptureStatus* status), (stream, status))
+GRU_WRAPPED(cudaHostAlloc, (void** host, size_t bytes, unsigned flags), (host, bytes, flags))
+GRU_WRAPPED(cudaHostGetDevicePointer, (void** device, void* host, unsigned flags), (device, host, flags))
+GRU_WRAPPED(cudaGetDeviceProperties, (cudaDeviceProp * properties, int index), (properties, index))
+GRU_WRAPPED(cudaGetDevice, (int* index), (index))
+GRU_WRAPPED(cudaFuncSetAttribute, (const void* host, cudaFuncAttribute attribute, int value), (host, attribute, value))
+GRU_WRAPPED(cudaLaunchKernelExC, (const cudaLaunchConfig_t* config, const void* host, void** arguments),
+            (config, host, arguments))
+GRU_WRAPPED(cudaLaunchKernel,
+            (const void* host, dim3 grid, dim3 block, void** arguments, size_t shared, cudaStream_t stream),
+            (host, grid, block, arguments, shared, stream))
+GRU_WRAPPED(__cudaLaunchKernel,
+            (cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments, size_t shared, cudaStream_t stream),
+            (kernel, grid, block, arguments, shared, stream))
+GRU_WRAPPED(cudaOccupancyMaxActiveBlocksPerMultiprocessor, (int* blocks, const void* host, int threads, size_t shared),
+            (blocks, host, threads, shared))
+GRU_WRAPPED(cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags,
+            (int* blocks, const void* host, int threads, size_t shared, unsigned flags),
+            (blocks, host, threads, shared, flags))
+GRU_WRAPPED(cudaOccupancyMaxActiveClusters, (int* clusters, const void* host, const cudaLaunchConfig_t* config),
+            (clusters, host, config))
+
+cudaError_t __wrap_cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int index) {
+  return counted([&] {
+    if (attribute != cudaDevAttrClockRate) return __real_cudaDeviceGetAttribute(value, attribute, index);
+    *value = 1980000;  // kilohertz
+    return cudaSuccess;
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,21 @@
+// What the stand-in for CUDA's runtime has beyond launches: events, captures, memory, and calls that fail when a test
+// says so.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+
+namespace cudart {
+
+struct Driver {
+  int64_t calls = 0;         // of the runtime's functions, but for those that read and name errors
+  int64_t fails_at = 0;      // the number of the call that fails; 0: none
+  int64_t left = 0;          // errors that a call has left behind and that nobody has taken
+  bool capturing = false;    // the only stream
+  bool invalidated = false;  // whether a call has been made that a capture forbids
+  std::deque<double>
+      seconds;  // that the next pairs of events are apart; where there are none left, by the host's clock
+};
+extern Driver driver;
+
+}  // namespace cudart

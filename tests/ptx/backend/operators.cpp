@@ -1,0 +1,132 @@
+// The operators of the CUDA backend on CPU tensors, as gru_ext_compiled::gru_fwd and so on: its host side as it is,
+// products by torch on the CPU, and what nvcc has made of the kernels and launchers, with the interpreter behind them.
+// Memory of torch's that a kernel touches must have been allocated after this library was loaded.
+#include <c10/core/CPUAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
+
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "../cudart.h"
+#include "../ptx.h"
+#include "driver.h"
+#include "host_side.h"
+
+// members.cpp
+void define_members(torch::Library& m);
+void implement_members(torch::Library& m);
+
+namespace {
+
+int index_of_device = 0;
+
+// Torch's memory on the CPU, each piece of which is known to the interpreter as long as it lives.
+class KnownMemory : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    void* const p = torchs()->raw_allocate(bytes);
+    if (bytes > 0) {
+      const std::lock_guard<std::mutex> lock(mutex());
+      ptx::adopt(p, bytes, /*writable=*/true);
+    }
+    return {p, p, &release, c10::Device(c10::kCPU)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }
+  void copy_data(void* to, const void* from, size_t bytes) const override { default_copy_data(to, from, bytes); }
+
+  static c10::Allocator* torchs() {
+    static c10::Allocator* const allocator = c10::GetDefaultCPUAllocator();
+    return allocator;
+  }
+
+ private:
+  static std::mutex& mutex() {
+    static std::mutex one;
+    return one;
+  }
+  static void release(void* p) {
+    if (p == nullptr) return;
+    {
+      const std::lock_guard<std::mutex> lock(mutex());
+      ptx::forget(p);
+    }
+    torchs()->raw_deallocate(p);
+  }
+};
+
+const bool installed = [] {
+  static KnownMemory memory;
+  c10::SetCPUAllocator(&memory, /*priority=*/255);
+  return true;
+}();
+
+// From now on there is a new device, of which nothing is known yet.
+void new_device(int64_t multiprocessors) {
+  ++index_of_device;
+  cudart::device = {};
+  cudart::device.multiprocessors = static_cast<int>(multiprocessors);
+  cudart::driver = {};
+  ptx::options = {};
+}
+
+// The call of CUDA's runtime that fails, counted from now on; 0: none.
+void fail_call(int64_t number) {
+  cudart::driver.calls = 0;
+  cudart::driver.fails_at = number;
+}
+
+// From now on the asynchronous store of this number, counted in every launch, is lost, and waits end; -1: none.
+void lose_store(int64_t number) {
+  ptx::options.lost_store = number;
+  ptx::options.time_out = number >= 0;
+  ptx::options.races = number < 0;  // those that do not wait long enough race
+}
+
+void capture(bool capturing) { cudart::driver.capturing = capturing; }
+
+void set_seconds(const std::vector<double>& seconds) { cudart::driver.seconds = {seconds.begin(), seconds.end()}; }
+
+void limit_shared_memory(int64_t bytes) { cudart::device.shared_of_block = static_cast<int>(bytes); }
+
+// By opcode: its name, instructions of the kernels that have run, and how many of them were ever executed.
+std::vector<std::string> instructions() {
+  std::vector<std::string> counts;
+  for (const auto& [opcode, coverage] : ptx::coverage()) {
+    counts.push_back(opcode + " " + std::to_string(coverage.instructions) + " " + std::to_string(coverage.executed));
+  }
+  return counts;
+}
+
+}  // namespace
+
+namespace c10 {
+namespace cuda {
+
+int current_device() { return index_of_device; }
+
+}  // namespace cuda
+}  // namespace c10
+
+TORCH_LIBRARY(gru_ext_compiled, m) {
+  gru_ext::define_host_side(m);
+  define_members(m);
+  m.def("new_device(int multiprocessors) -> ()", &new_device);
+  m.def("fail_call(int number) -> ()", &fail_call);
+  m.def("calls() -> int", [] { return cudart::driver.calls; });
+  m.def("errors_left() -> int", [] { return cudart::driver.left; });
+  m.def("lose_store(int number) -> ()", &lose_store);
+  m.def("capture(bool capturing) -> ()", &capture);
+  m.def("capture_was_invalidated() -> bool", [] { return cudart::driver.invalidated; });
+  m.def("set_seconds(float[] seconds) -> ()", &set_seconds);
+  m.def("limit_shared_memory(int bytes) -> ()", &limit_shared_memory);
+  m.def("launches() -> int", [] { return int64_t{cudart::launches}; });
+  m.def("last_kernel() -> str", [] { return cudart::last_launch.kernel; });
+  m.def("kernels_run() -> str[]", [] { return ptx::kernels_run(); });
+  m.def("instructions() -> str[]", &instructions);
+}
+
+TORCH_LIBRARY_IMPL(gru_ext_compiled, CPU, m) {
+  gru_ext::implement_host_side(m);
+  implement_members(m);
+}
