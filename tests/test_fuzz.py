@@ -1,0 +1,35 @@
+"""A few seconds of the fuzz in tests/fuzz, the same cases every time; ``make fuzz`` looks at others for as long as asked.
+
+Hypothesis makes a case that fails as small as it can, and prints it.
+"""
+
+from __future__ import annotations
+
+from fuzz import layers, modules
+from hypothesis import HealthCheck, given, settings
+
+# Nothing depends on the machine, and nothing is left on its disk.
+SOME = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@settings(SOME, max_examples=40)
+@given(layers.cases("cpu"))
+def test_layers(case: layers.Case) -> None:
+    layers.check(case)
+
+
+@settings(SOME, max_examples=15)
+@given(layers.cases("cuda"))
+def test_layers_of_the_emulated_backend(case: layers.Case) -> None:
+    layers.check(case)
+
+
+@settings(SOME, max_examples=60)
+@given(modules.calls())
+def test_modules(call: modules.Call) -> None:
+    modules.check(call)
