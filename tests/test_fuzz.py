@@ -1,4 +1,4 @@
-"""A few seconds of the fuzz in tests/fuzz, the same cases every time; ``make fuzz`` looks at others for as long as asked.
+"""A few seconds of the fuzz in tests/fuzz, the same cases every time; ``make fuzz`` looks at others, as long as asked.
 
 Hypothesis makes a case that fails as small as it can, and prints it.
 """

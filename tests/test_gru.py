@@ -159,11 +159,11 @@ def test_each_gradient_of_several_chunks_is_the_same_alone(need: tuple[bool, boo
     ops = torch.ops.gru_ext
     y, _, gates = ops.gru_fwd(*arguments, True)
     alone, together = (ops.gru_bwd(p.dy, p.dh_n, *arguments, y, gates, *of) for of in (need, (True, True, True)))
-    for name, is_needed, ours, expected in zip(("dx", "dhx"), need, alone, together, strict=False):
+    for name, is_needed, gradient, expected in zip(("dx", "dhx"), need, alone, together, strict=False):
         if is_needed:
-            assert_same_bits(ours, expected, name)
-    for ours, expected in zip(alone[2], together[2], strict=False):
-        assert_same_bits(ours, expected, "dweights")
+            assert_same_bits(gradient, expected, name)
+    for gradient, expected in zip(alone[2], together[2], strict=False):
+        assert_same_bits(gradient, expected, "dweights")
 
 
 def test_a_state_of_bfloat16_is_rounded_to_the_nearest() -> None:

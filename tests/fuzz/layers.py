@@ -79,7 +79,7 @@ def _sprinkled(tensor: Tensor) -> Tensor:
 
 def _root_of_largest(tensor: Tensor) -> Tensor:
     """So large that products of two overflow, or nearly."""
-    return tensor * torch.finfo(tensor.dtype).max ** 0.5
+    return tensor.mul(torch.finfo(tensor.dtype).max ** 0.5)
 
 
 def _denormal(tensor: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class Case:
         for name, layout in zip(TENSORS, self.layouts, strict=True):
             problem = _changed(problem, name, LAYOUTS[layout])
         if self.given != "both":
-            problem = replace(problem, **{"dh_n" if self.given == "dy" else "dy": None})
+            problem = replace(problem, dh_n=None) if self.given == "dy" else replace(problem, dy=None)
         return problem, variant._replace(layer_norm=self.norms)
 
 
@@ -135,7 +135,8 @@ def _changed(problem: Problem, name: str, change: Callable[[Tensor], Tensor]) ->
     if name == "weights":
         return replace(problem, weights=[change(weight) for weight in problem.weights])
     tensor = getattr(problem, name)
-    return problem if tensor is None else replace(problem, **{name: change(tensor)})
+    changed: dict[str, Any] = {} if tensor is None else {name: change(tensor)}
+    return replace(problem, **changed)
 
 
 @st.composite

@@ -90,7 +90,7 @@ def _judge(call: Call, draws: int) -> None:
 
 
 def _solve(call: Call, number: int, way: str) -> dict[str, Tensor]:
-    """y (T, B, D*H) or (B, D*H), h_n (L*D, B, H) and gradients: by ours, or part by part in the same dtype or float64."""
+    """Results y (T, B, D*H) or (B, D*H) and h_n, and gradients: by ours, or part by part in this dtype or float64."""
     torch.manual_seed(call.seed + number)
     module = gru_ext.GRU(*call.sizes, **dict(call.options), dtype=call.dtype).eval()
     states, batch = len(module.all_weights), len(call.lengths)
@@ -121,9 +121,10 @@ def _solve(call: Call, number: int, way: str) -> dict[str, Tensor]:
             + (result * torch.randn(result.shape, generator=torch.Generator().manual_seed(call.seed)).to(dtype)).sum()
         )
     wanted = [name for name, leaf in leaves.items() if leaf.requires_grad]
-    if not loss.requires_grad:  # nothing is asked for, or nothing of it was used: there is no step
-        return {"y": y, "h_n": h_n}
-    gradients = torch.autograd.grad(loss, [leaves[n] for n in wanted], allow_unused=True, materialize_grads=True)
+    if wanted and loss.requires_grad:
+        gradients = torch.autograd.grad(loss, [leaves[n] for n in wanted], allow_unused=True, materialize_grads=True)
+    else:  # of no steps, none depends on anything
+        gradients = tuple(torch.zeros_like(leaves[n]) for n in wanted)
     return {"y": y.detach(), "h_n": h_n.detach(), **{f"d{n}": g for n, g in zip(wanted, gradients, strict=True)}}
 
 
@@ -182,7 +183,7 @@ def _call_parts(
     per_layer = len(weights) // options["num_layers"]
 
     def stack(x: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """x (T, 1, I); the states (L, 1, H) of each direction, before and after."""
+        """X (T, 1, I); the states (L, 1, H) of each direction, before and after."""
         last = []
         for layer in range(options["num_layers"]):
             hx = torch.stack([state[layer] for state in states])

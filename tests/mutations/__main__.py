@@ -3,8 +3,8 @@
     make mutate                        # all of them
     make mutate ARGS="gru_ext csrc/cpu/gru_fwd_cpu.cpp"    # those of files whose path begins so
 
-The copy is build/mutants. What a fault touches is compiled again, for the CPU's kernels the portable ones alone, and one
-test is run. A fault that does not compile, or a test that fails without it, is an error of the list.
+The copy is build/mutants. What a fault touches is compiled again, of the CPU's kernels the portable ones alone, and
+one test is run. A fault that does not compile, or a test that fails without it, is an error of the list.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from mutations.faults import FAULTS, Fault
 from process import ROOT
 from torch.utils import cpp_extension
+
+from mutations.faults import FAULTS, Fault
 
 COPY = ROOT / "build" / "mutants"
 OBJECTS = COPY / "build" / "objects"
@@ -33,7 +34,7 @@ def run(*command: str | Path, timeout: float | None = None) -> subprocess.Comple
     environment = {
         **os.environ,
         "GRU_EXT_CPU_ISA": "portable",
-        "GRU_EXT_CXXFLAGS": "-O1",
+        "GRU_EXT_CXXFLAGS": "-O0",
         "PYTHONPATH": os.pathsep.join([str(COPY), str(COPY / "tests")]),
     }
     environment.setdefault("MAX_JOBS", str(len(os.sched_getaffinity(0))))
@@ -66,7 +67,7 @@ def must(done: subprocess.CompletedProcess[str]) -> None:
 
 
 def rebuild(fault: Fault) -> str:
-    """Compile what this fault touches, and the one before it has touched; returns what the compiler says if it cannot."""
+    """Compile what this fault touches, and what the one before it did; returns the words of a compiler that cannot."""
     objects = [path for path in sorted(OBJECTS.rglob("*.o")) if not path.name.startswith(OTHER_KERNELS)]
     commands: list[list[str | Path]] = [["ninja", "-C", OBJECTS, *objects]]
     linked = COPY / "gru_ext" / "libgru_ext.so"
@@ -83,7 +84,7 @@ def rebuild(fault: Fault) -> str:
 
 
 def outcome_of(test: str) -> str:
-    """ "passed", "failed", "hung" or, where pytest ran nothing, what it said."""
+    """That it passed, failed or hung; where pytest ran nothing, what it said."""
     try:
         tested = run(sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", test, timeout=SECONDS)
     except subprocess.TimeoutExpired:
