@@ -48,7 +48,7 @@ FAULTS = [
         "gru_ext/regularizers.py",
         "mask(rates.recurrent_dropout, 1 - rates.recurrent_dropout,",
         "mask(rates.recurrent_dropout, rates.recurrent_dropout,",
-        "tests/test_regularizers.py",
+        "tests/test_regularizers.py::test_each_layer_of_each_call_draws_its_masks",
     ),
     Fault(
         "gru_ext/regularizers.py",
@@ -60,7 +60,7 @@ FAULTS = [
         "gru_ext/regularizers.py",
         "if i % per_direction == 1 else w",
         "if i % per_direction == 0 else w",
-        "tests/test_regularizers.py",
+        "tests/test_regularizers.py::test_weight_dropout_is_torch_s_dropout_of_weight_hh_once_a_call",
     ),
     Fault(
         "gru_ext/layout.py",
@@ -80,7 +80,12 @@ FAULTS = [
         "directions, rows, 9 * hidden",
         "tests/test_layer_norm.py::test_opcheck",
     ),
-    Fault("gru_ext/training.py", "return state.detach()", "return state", "tests/test_training.py"),
+    Fault(
+        "gru_ext/training.py",
+        "return state.detach()",
+        "return state",
+        "tests/test_training.py::test_results_and_gradients_are_those_of_the_loop",
+    ),
     Fault(
         "gru_ext/autograd.py",
         "y, gates = y.contiguous(), gates.contiguous()",
@@ -116,13 +121,13 @@ FAULTS = [
         "csrc/cpu/bernoulli.cpp",
         "(words[w][i] >> 16) < threshold",
         "(words[w][i] & 0xffff) < threshold",
-        "tests/test_regularizers.py",
+        "tests/test_regularizers.py::test_a_mask_is_made_of_the_generator_s_words",
     ),
     Fault(
         "csrc/cpu/bernoulli.cpp",
         "const uint64_t block = group * kLanes + i;",
         "const uint64_t block = group + i;",
-        "tests/test_regularizers.py",
+        "tests/test_regularizers.py::test_a_mask_is_made_of_the_generator_s_words",
     ),
     Fault("csrc/cpu/gru_fwd_cpu.cpp", "|| !rows_of_x_.uniform(s)", "", "tests/test_gru.py::test_strides_do_not_matter"),
     Fault(
@@ -147,7 +152,7 @@ FAULTS = [
         "csrc/recompute.cpp",
         "result.zoneout = result.candidate_dropout = 0;",
         "result.zoneout = 0;",
-        "tests/test_saving.py",
+        "tests/test_saving.py::test_variants",
     ),
     Fault(
         "csrc/autograd.cpp",
@@ -178,7 +183,7 @@ FAULTS = [
         "csrc/cell.h",
         "(h - masks.candidate(gates.n)) * gates.z",
         "(h - gates.n) * gates.z",
-        "tests/test_regularizers.py",
+        "tests/test_regularizers.py::test_accuracy_of_results_and_gradients",
     ),
     Fault(
         "csrc/cpu/recurrence_body.h",
@@ -196,7 +201,7 @@ FAULTS = [
         "csrc/cpu/steps_body.h",
         "operand = p.masks.recurrent == nullptr ? h : h * recurrent_factor",
         "operand = p.masks.recurrent == nullptr ? h : h + 0 * recurrent_factor",
-        "tests/test_regularizers.py",
+        "tests/test_regularizers.py::test_accuracy_of_results_and_gradients",
     ),
     Fault(
         "csrc/cpu/lanes_body.h",
@@ -323,7 +328,12 @@ FAULTS = [
         "p.rows : 0;",
         f"{STEP}::test_accuracy_of_results_and_gradients",
     ),
-    Fault("csrc/cuda/autotune.cpp", "return has_stepwise;", "return true;", "tests/test_autotune.py"),
+    Fault(
+        "csrc/cuda/autotune.cpp",
+        "return has_stepwise;",
+        "return true;",
+        "tests/test_autotune.py::test_a_damaged_file_is_measured_again",
+    ),
     # ---- The kernels of the CUDA backend
     Fault(
         "csrc/cuda/gru_cluster.cuh",
