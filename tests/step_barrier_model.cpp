@@ -3,6 +3,8 @@
 // are fibers; the futex is one that this file has. As CHESS does (Musuvathi and Qadeer 2007), whose authors found that
 // few preemptions show nearly every fault.
 //
+// The test that compiles this has made its spins few: each is an access.
+//
 //   step_barrier_model THREADS STEPS PREEMPTIONS
 //
 // prints the number of orders, or the fault: threads that all sleep, or one that reads what another has not written
@@ -101,7 +103,6 @@ class ModelAtomic {
 
 }  // namespace std
 
-#define GRU_EXT_BARRIER_SPINS 1
 #define atomic ModelAtomic
 #define syscall model::syscall
 #include "step_barrier.cpp"

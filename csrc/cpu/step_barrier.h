@@ -41,11 +41,7 @@ class StepBarrier {
   }
 
  private:
-#if defined(GRU_EXT_BARRIER_SPINS)
-  static constexpr int kSpins = GRU_EXT_BARRIER_SPINS;  // few, where a test goes through every order of accesses
-#else
   static constexpr int kSpins = 1000;
-#endif
 
   struct alignas(64) Flag {
     std::atomic<uint32_t> steps{0};     // modulo 2^32: a futex has 32 bits
