@@ -6,7 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "cpu/buffers.h"
 #include "cpu/isa.h"
+#include "registration.h"
 
 namespace gru_ext {
 namespace {
@@ -16,6 +18,7 @@ c10::Dict<std::string, std::string> build_facts() {
   facts.insert("version", GRU_EXT_VERSION);
   facts.insert("built_for_torch", GRU_EXT_TORCH_VERSION);
   facts.insert("cuda_build", GRU_EXT_CUDA_BUILD);
+  facts.insert("loaded_from", loaded_from());
   return facts;
 }
 
@@ -31,8 +34,10 @@ bool has_cuda_kernels() {
 }  // namespace gru_ext
 
 TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
+  if (!gru_ext::is_first_copy()) return;
   m.def("build_facts() -> Dict(str, str)", gru_ext::build_facts);
   m.def("has_cuda_kernels() -> bool", gru_ext::has_cuda_kernels);
+  m.def("empty_cache() -> int", gru_ext::empty_pool);
   m.def("cpu_isa() -> str", [] { return std::string(gru_ext::isa_name(gru_ext::cpu_isa())); });
   m.def("available_cpu_isas() -> str[]", gru_ext::available_isa_names);
 }

@@ -61,12 +61,13 @@ struct NoMasks {
 // Zoneout (Krueger et al. 2017) and dropout of the candidate (Semeniuta et al. 2016).
 template <typename V>
 struct CellMasks {
-  V kept;    // the part of its state that the unit keeps: 0 or 1 in training
-  V factor;  // of n: 0 where it is dropped
+  V kept;      // the part of its state that the unit keeps: 0 or 1 in training
+  V factor;    // of n: 0 where it is dropped
+  bool zones;  // whether there is zoneout; without, an infinite state must not meet a `kept` of 0
 
   GRU_CELL_FUNCTION V candidate(V n) const { return factor * n; }
   GRU_CELL_FUNCTION V renewed(V d) const { return (V{} + 1 - kept) * d; }
-  GRU_CELL_FUNCTION V blend(V h, V next) const { return kept * h + renewed(next); }
+  GRU_CELL_FUNCTION V blend(V h, V next) const { return zones ? kept * h + renewed(next) : next; }
 };
 
 // The new state, of the old one, z and n; and its derivative, which both recurrences share. `d` is dL/dh'. Returns the

@@ -5,6 +5,7 @@
 #include <torch/library.h>
 
 #include "operators.h"
+#include "registration.h"
 #if defined(GRU_EXT_WITH_CUDA)
 #include "cuda/autotune.h"
 #include "cuda/kernel_choice.h"
@@ -55,7 +56,8 @@ void no_cuda_kernels(const c10::OperatorHandle&, torch::jit::Stack*) {
 }  // namespace
 }  // namespace gru_ext
 
-TORCH_LIBRARY(gru_ext, m) {
+TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
+  if (!gru_ext::is_first_copy()) return;
   m.set_python_module("gru_ext.autograd");
   m.def(GRU_SCHEMA);
   m.def(GRU_FWD_SCHEMA);
@@ -72,14 +74,19 @@ TORCH_LIBRARY(gru_ext, m) {
 #endif
 }
 
-TORCH_LIBRARY_IMPL(gru_ext, CompositeImplicitAutograd, m) { m.impl("gru", gru_ext::gru_operator<gru_ext::gru>); }
+TORCH_LIBRARY_IMPL(gru_ext, CompositeImplicitAutograd, m) {
+  if (!gru_ext::is_first_copy()) return;
+  m.impl("gru", gru_ext::gru_operator<gru_ext::gru>);
+}
 
 TORCH_LIBRARY_IMPL(gru_ext, CPU, m) {
+  if (!gru_ext::is_first_copy()) return;
   m.impl("gru_fwd", gru_ext::gru_fwd_operator<gru_ext::gru_fwd_cpu>);
   m.impl("gru_bwd", gru_ext::gru_bwd_operator<gru_ext::gru_bwd_cpu>);
 }
 
 TORCH_LIBRARY_IMPL(gru_ext, CUDA, m) {
+  if (!gru_ext::is_first_copy()) return;
 #if defined(GRU_EXT_WITH_CUDA)
   m.impl("gru_fwd", gru_ext::gru_fwd_operator<gru_ext::gru_fwd_cuda>);
   m.impl("gru_bwd", gru_ext::gru_bwd_operator<gru_ext::gru_bwd_cuda>);

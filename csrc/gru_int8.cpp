@@ -3,14 +3,23 @@
 
 #include <torch/library.h>
 
+#include "registration.h"
+
 TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
+  if (!gru_ext::is_first_copy()) return;
   m.set_python_module("gru_ext.quantize");
   m.def(
       "gru_int8(Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes, bool bidirectional)"
       " -> (Tensor y, Tensor h_n)");
 }
 
-TORCH_LIBRARY_IMPL(gru_ext, CPU, m) { m.impl("gru_int8", gru_ext::gru_int8_cpu); }
+TORCH_LIBRARY_IMPL(gru_ext, CPU, m) {
+  if (!gru_ext::is_first_copy()) return;
+  m.impl("gru_int8", gru_ext::gru_int8_cpu);
+}
 
 // For inference: its results have no gradient.
-TORCH_LIBRARY_IMPL(gru_ext, Autograd, m) { m.impl("gru_int8", torch::CppFunction::makeFallthrough()); }
+TORCH_LIBRARY_IMPL(gru_ext, Autograd, m) {
+  if (!gru_ext::is_first_copy()) return;
+  m.impl("gru_int8", torch::CppFunction::makeFallthrough());
+}

@@ -9,11 +9,12 @@
 
 #include "check.h"
 #include "cpu/buffers.h"
+#include "cpu/call.h"
 #include "cpu/results.h"
 #include "cpu/threads.h"
-#include "dispatch.h"
 #include "gru.h"
 #include "operators.h"
+#include "registration.h"
 
 namespace gru_ext {
 namespace {
@@ -81,42 +82,44 @@ void for_each_member(int64_t E, const Sequence& s, double flops, const Body& bod
 }
 
 FwdResult gru_fwd_members_cpu(const Layer& layer, bool save_gates) {
-  const BelowAutogradAndAutocast guard;
-  const int64_t E = check_members(layer, {});
-  const Sequence s = check_fwd(*Member(layer, 0).layer);
-  const auto options = layer.x.options();
-  std::vector<int64_t> y_shape = layer.x.sizes().vec();
-  y_shape.back() = s.D * s.H;
-  std::vector<int64_t> gates_shape = {0};
-  if (save_gates) gates_shape = layer.variant.gates_shape(s.D, s.N, s.H);
-  gates_shape.insert(gates_shape.begin(), E);
-  const FwdResult results{pooled_empty(y_shape, options), at::empty({E, s.D, s.B, s.H}, options),
-                          pooled_empty(gates_shape, options)};
-  for_each_member(E, s, fwd_flops(s), [&](int64_t e) {
-    const auto& [y, h_n, gates] = results;
-    gru_fwd_cpu_into(s, *Member(layer, e).layer, {y.select(0, e), h_n.select(0, e), gates.select(0, e)});
+  return call_on_cpu([&] {
+    const int64_t E = check_members(layer, {});
+    const Sequence s = check_fwd(*Member(layer, 0).layer);
+    const auto options = layer.x.options();
+    std::vector<int64_t> y_shape = layer.x.sizes().vec();
+    y_shape.back() = s.D * s.H;
+    std::vector<int64_t> gates_shape = {0};
+    if (save_gates) gates_shape = layer.variant.gates_shape(s.D, s.N, s.H);
+    gates_shape.insert(gates_shape.begin(), E);
+    const FwdResult results{pooled_empty(y_shape, options), at::empty({E, s.D, s.B, s.H}, options),
+                            pooled_empty(gates_shape, options)};
+    for_each_member(E, s, fwd_flops(s), [&](int64_t e) {
+      const auto& [y, h_n, gates] = results;
+      gru_fwd_cpu_into(s, *Member(layer, e).layer, {y.select(0, e), h_n.select(0, e), gates.select(0, e)});
+    });
+    return results;
   });
-  return results;
 }
 
 BwdResult gru_bwd_members_cpu(const OptionalTensor& dy, const OptionalTensor& dh_n, const Layer& layer, const Tensor& y,
                               const Tensor& gates, Need need) {
-  const BelowAutogradAndAutocast guard;
-  const int64_t E = check_members(layer, {dy.value_or(Tensor()), dh_n.value_or(Tensor()), y, gates});
-  const Sequence s =
-      check_bwd(of_member(dy, 0), of_member(dh_n, 0), *Member(layer, 0).layer, y.select(0, 0), gates.select(0, 0));
-  const auto options = layer.x.options();
-  const Tensor dx = pooled_empty(need.dx ? layer.x.sizes() : at::IntArrayRef{E, 0}, options);
-  const Tensor dhx = at::empty(need.dhx ? at::IntArrayRef{E, s.D, s.B, s.H} : at::IntArrayRef{E, 0}, options);
-  std::vector<Tensor> dweights;
-  if (need.dweights) {
-    for (const Tensor& weight : layer.weights) dweights.push_back(pooled_empty(weight.sizes(), options));
-  }
-  for_each_member(E, s, bwd_flops(s), [&](int64_t e) {
-    gru_bwd_cpu_into(s, of_member(dy, e), of_member(dh_n, e), *Member(layer, e).layer, y.select(0, e),
-                     gates.select(0, e), need, {dx.select(0, e), dhx.select(0, e), of_member(dweights, e)});
+  return call_on_cpu([&] {
+    const int64_t E = check_members(layer, {dy.value_or(Tensor()), dh_n.value_or(Tensor()), y, gates});
+    const Sequence s =
+        check_bwd(of_member(dy, 0), of_member(dh_n, 0), *Member(layer, 0).layer, y.select(0, 0), gates.select(0, 0));
+    const auto options = layer.x.options();
+    const Tensor dx = pooled_empty(need.dx ? layer.x.sizes() : at::IntArrayRef{E, 0}, options);
+    const Tensor dhx = at::empty(need.dhx ? at::IntArrayRef{E, s.D, s.B, s.H} : at::IntArrayRef{E, 0}, options);
+    std::vector<Tensor> dweights;
+    if (need.dweights) {
+      for (const Tensor& weight : layer.weights) dweights.push_back(pooled_empty(weight.sizes(), options));
+    }
+    for_each_member(E, s, bwd_flops(s), [&](int64_t e) {
+      gru_bwd_cpu_into(s, of_member(dy, e), of_member(dh_n, e), *Member(layer, e).layer, y.select(0, e),
+                       gates.select(0, e), need, {dx.select(0, e), dhx.select(0, e), of_member(dweights, e)});
+    });
+    return BwdResult(dx, dhx, dweights);
   });
-  return {dx, dhx, dweights};
 }
 
 #if defined(GRU_EXT_WITH_CUDA)
@@ -154,17 +157,20 @@ BwdResult gru_bwd_members_cuda(const OptionalTensor& dy, const OptionalTensor& d
 }  // namespace gru_ext
 
 TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
+  if (!gru_ext::is_first_copy()) return;
   m.def(GRU_FWD_MEMBERS_SCHEMA);
   m.def(GRU_BWD_MEMBERS_SCHEMA);
 }
 
 TORCH_LIBRARY_IMPL(gru_ext, CPU, m) {
+  if (!gru_ext::is_first_copy()) return;
   m.impl("gru_fwd_members", gru_ext::gru_fwd_members_operator<gru_ext::gru_fwd_members_cpu>);
   m.impl("gru_bwd_members", gru_ext::gru_bwd_operator<gru_ext::gru_bwd_members_cpu>);
 }
 
 #if defined(GRU_EXT_WITH_CUDA)
 TORCH_LIBRARY_IMPL(gru_ext, CUDA, m) {
+  if (!gru_ext::is_first_copy()) return;
   m.impl("gru_fwd_members", gru_ext::gru_fwd_members_operator<gru_ext::gru_fwd_members_cuda>);
   m.impl("gru_bwd_members", gru_ext::gru_bwd_operator<gru_ext::gru_bwd_members_cuda>);
 }

@@ -25,6 +25,9 @@
 #include <tuple>
 #include <vector>
 
+#include "cpu/threads.h"
+#include "registration.h"
+
 namespace gru_ext {
 namespace {
 
@@ -90,6 +93,7 @@ std::vector<Segment> cut(const std::vector<int64_t>& lengths, const Resets& rese
 std::tuple<Tensor, Tensor, Tensor, Tensor> segments(const std::optional<Tensor>& lengths,
                                                     const std::optional<Tensor>& resets, int64_t T, int64_t B,
                                                     bool batch_first, at::Device device) {
+  const OneThreadInForkedChild one_thread;
   const std::vector<int64_t> row_lengths = read_lengths(lengths, T, B);
   const Resets reset(resets, T, B, batch_first);
   const std::vector<Segment> found = cut(row_lengths, reset);
@@ -134,10 +138,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> segments(const std::optional<Tensor>&
 }  // namespace gru_ext
 
 TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
+  if (!gru_ext::is_first_copy()) return;
   m.set_python_module("gru_ext.segments");
   m.def(
       "segments(Tensor? lengths, Tensor? resets, SymInt steps, SymInt batch, bool batch_first, Device device)"
       " -> (Tensor rows, Tensor batch_sizes, Tensor starts, Tensor ends)");
 }
 
-TORCH_LIBRARY_IMPL(gru_ext, CompositeExplicitAutograd, m) { m.impl("segments", gru_ext::segments); }
+TORCH_LIBRARY_IMPL(gru_ext, CompositeExplicitAutograd, m) {
+  if (!gru_ext::is_first_copy()) return;
+  m.impl("segments", gru_ext::segments);
+}

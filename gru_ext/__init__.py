@@ -3,6 +3,7 @@
 from gru_ext import convert as convert
 from gru_ext import functional as functional
 from gru_ext.kernel_choice import autotune, kernels, use_cuda_kernels
+from gru_ext.library import empty_cache
 from gru_ext.modules import GRU, GRUCell
 from gru_ext.quantize import QuantizedGRU, QuantizedGRUCell, quantize_dynamic
 from gru_ext.replace import replace_gru
@@ -17,6 +18,7 @@ __all__ = [
     "__version__",
     "autotune",
     "convert",
+    "empty_cache",
     "functional",
     "kernels",
     "quantize_dynamic",

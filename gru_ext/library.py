@@ -10,6 +10,21 @@ from pathlib import Path
 import torch
 
 path = Path(__file__).with_name("libgru_ext.so")
+
+
+def _refuse_another_copy() -> None:
+    """Raise an ImportError where the operators are those of another file: a process can have them once."""
+    if not hasattr(torch.ops.gru_ext, "build_facts"):
+        return
+    loaded = Path(torch.ops.gru_ext.build_facts().get("loaded_from", "an unknown file"))
+    if not (loaded.exists() and loaded.samefile(path)):
+        raise ImportError(
+            f"gru_ext: expected one copy of the compiled library in a process, {path}, got another that is loaded"
+            f" already, {loaded}. Remove one of the installations, or load only one of the files"
+        )
+
+
+_refuse_another_copy()
 try:
     torch.ops.load_library(path)
 except OSError as error:
@@ -36,6 +51,19 @@ def cpu_isa() -> str:
     """
     isa: str = _ops.cpu_isa()
     return isa
+
+
+def empty_cache() -> int:
+    """Give the memory that the CPU kernels keep for their next calls back to the system.
+
+    They keep freed buffers of 1 MiB and more, 512 MiB at most, and give them back by themselves only where a call of
+    their own finds no memory. Memory of CUDA is torch's own (``torch.cuda.empty_cache``).
+
+    Returns:
+        The bytes that were kept.
+    """
+    kept: int = _ops.empty_cache()
+    return kept
 
 
 def philox(counter: list[int], key: list[int]) -> list[int]:

@@ -18,16 +18,19 @@ from cases import (
     Size,
     exact,
     framework,
+    layer_with,
     make_problem,
     ours,
     solve,
     solve_all,
+    variants_of,
 )
 from compare import assert_all_accurate, assert_near, assert_same_bits
 from process import output_of, run_python
 from torch import Tensor
 
 from gru_ext import functional
+from gru_ext.variant import Variant
 
 SIZES = [
     Size(1, 1, 1, 1),
@@ -228,6 +231,23 @@ def test_empty_batch(options: Options, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
+@pytest.mark.parametrize("gates", ["reset after", "reset before", "layer_norm"])
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True, bias=False)], ids=str)
+def test_an_input_without_features_is_one_of_zeros(options: Options, gates: str, dtype: torch.dtype) -> None:
+    norms = 2 if gates == "layer_norm" else 0
+    one = make_problem(Size(5, 3, 1, 17), replace(options, gains=norms > 0), dtype)
+    one = replace(one, x=torch.zeros_like(one.x))
+    none = replace(one, x=one.x[..., :0], weights=[w[:, :0] if w.shape[-1] == 1 else w for w in one.weights])
+    for variant in (Variant(), *variants_of(one).values()):
+        layer = layer_with(variant._replace(reset_after=gates != "reset before", layer_norm=norms))
+        expected = solve(layer, one)
+        dirty = [torch.full_like(w, torch.nan) for w in expected.values()]
+        del dirty  # whose memory the results may get
+        for name, result in solve(layer, none).items():
+            assert_same_bits(result, expected[name][..., : result.shape[-1]], name)
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_a_bad_row_touches_itself_only_from_its_step_on(value: float, packed: bool, dtype: torch.dtype) -> None:
@@ -374,6 +394,58 @@ print("same")
 def test_a_forked_child_computes_the_same(threads: str, threads_set_by_child: str) -> None:
     result = run_python("-c", AFTER_FORK, threads, threads_set_by_child, timeout=90)
     assert output_of(result) == "same\n"
+
+
+# The parent has used torch's threads, but never ours.
+FIRST_CALL_AFTER_FORK = """
+import os
+import signal
+
+import torch
+
+import gru_ext
+from gru_ext.functional import gru
+
+torch.set_num_threads(2)
+inputs, hidden = 64, 256
+rates = {"zoneout": 0.1, "recurrent_dropout": 0.1, "candidate_dropout": 0.1}
+weights = [torch.randn(3 * hidden, inputs), torch.randn(3 * hidden, hidden)]
+x, dy = torch.randn(50, 32, inputs), torch.randn(50, 32, hidden)
+quantized = gru_ext.quantize_dynamic(gru_ext.GRU(inputs, hidden))
+of_members = [torch.randn(3, *w.shape) for w in weights]
+half = x.bfloat16(), None, [w.bfloat16() for w in weights]
+transposed = x.mT.contiguous().mT, None, [w.t().contiguous().t() for w in weights]
+
+
+def grads(**options):
+    leaves = [w.detach().requires_grad_() for w in weights]
+    return torch.autograd.grad(gru(x, None, leaves, **options)[0], leaves, dy)
+
+
+cases = {
+    "forward": lambda: gru(x, None, weights),
+    "masks": lambda: gru(x, None, weights, training=True, **rates),
+    "bfloat16": lambda: gru(*half),
+    "transposed": lambda: gru(*transposed),
+    "int8": lambda: quantized(x),
+    "gradients": grads,
+    "gradients of one output": lambda: grads(save="output", reset_after=False),
+    "members": lambda: torch.func.vmap(lambda *w: gru(x, None, w)[0])(*of_members),
+}
+(torch.randn(1 << 20) + 1).sum()  # starts torch's threads
+for name, case in cases.items():
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        case()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, name
+print("done")
+"""
+
+
+def test_the_first_call_may_be_in_a_forked_child() -> None:
+    assert output_of(run_python("-c", FIRST_CALL_AFTER_FORK)) == "done\n"
 
 
 # ---- Inputs and memory

@@ -46,6 +46,7 @@ def test_public_names_are_there() -> None:
         "__version__",
         "autotune",
         "convert",
+        "empty_cache",
         "functional",
         "kernels",
         "quantize_dynamic",
@@ -72,3 +73,35 @@ except ImportError as error:
     assert text.startswith("gru_ext's compiled library could not be loaded (")
     assert "Build it against the torch that is installed" in text
     assert "pip install --no-build-isolation" in text
+
+
+ANOTHER_COPY = """
+import sys
+
+import torch
+
+if sys.argv[2] == "library":
+    torch.ops.load_library(sys.argv[1])
+import gru_ext
+
+torch.ops.load_library(sys.argv[1])
+print(gru_ext.GRU(3, 4)(torch.zeros(5, 2, 3))[0].shape)
+"""
+
+
+def test_another_copy_of_the_library_does_not_end_the_process(tmp_path: Path) -> None:
+    copy = tmp_path / "libgru_ext.so"
+    shutil.copy(library.path, copy)
+    result = run_python("-c", ANOTHER_COPY, copy, "package")
+    assert output_of(result) == "torch.Size([5, 2, 4])\n"
+    assert f"another copy of the library is loaded in this process, whose operators stay in use; that of {copy}" in (
+        result.stderr
+    )
+    result = run_python("-c", ANOTHER_COPY, copy, "library")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
+        f"ImportError: gru_ext: expected one copy of the compiled library in a process, {library.path}, got another"
+        f" that is loaded already, {copy}. Remove one of the installations, or load only one of the files"
+    )
+    result = run_python("-c", ANOTHER_COPY, library.path, "library")
+    assert output_of(result) == "torch.Size([5, 2, 4])\n"

@@ -16,6 +16,8 @@
 #include <vector>
 
 #include "../philox.h"
+#include "../registration.h"
+#include "call.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define GRU_FOR_EACH_MACHINE __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
@@ -53,23 +55,25 @@ at::Tensor bernoulli(const at::Tensor& seed, at::IntArrayRef shape, double p) {
   TORCH_CHECK_VALUE(p >= 0 && p <= 1, "bernoulli: expected p in [0, 1], got ", p);
   const auto key = static_cast<uint64_t>(*seed.const_data_ptr<int64_t>());
   const auto threshold = static_cast<uint32_t>(std::lround(p * 65536));
-  const at::Tensor result = at::empty(shape, at::TensorOptions(at::kBool));
-  bool* const data = result.mutable_data_ptr<bool>();
-  const int64_t count = result.numel();
-  constexpr int64_t groups_of_a_thread = 128;  // some microseconds
-  at::parallel_for(0, (count + kElements - 1) / kElements, groups_of_a_thread, [&](int64_t begin, int64_t end) {
-    for (int64_t group = begin; group < end; ++group) {
-      const int64_t first = group * kElements;
-      if (first + kElements <= count) {
-        fill_group(key, group, threshold, data + first);
-      } else {
-        bool part[kElements];
-        fill_group(key, group, threshold, part);
-        std::copy_n(part, count - first, data + first);
+  return call_on_cpu([&] {
+    const at::Tensor result = at::empty(shape, at::TensorOptions(at::kBool));
+    bool* const data = result.mutable_data_ptr<bool>();
+    const int64_t count = result.numel();
+    constexpr int64_t groups_of_a_thread = 128;  // some microseconds
+    at::parallel_for(0, (count + kElements - 1) / kElements, groups_of_a_thread, [&](int64_t begin, int64_t end) {
+      for (int64_t group = begin; group < end; ++group) {
+        const int64_t first = group * kElements;
+        if (first + kElements <= count) {
+          fill_group(key, group, threshold, data + first);
+        } else {
+          bool part[kElements];
+          fill_group(key, group, threshold, part);
+          std::copy_n(part, count - first, data + first);
+        }
       }
-    }
+    });
+    return result;
   });
-  return result;
 }
 
 // Of one counter (4) and a key (2), for tests of the generator.
@@ -86,9 +90,13 @@ std::vector<int64_t> philox_words(at::IntArrayRef counter, at::IntArrayRef key) 
 }  // namespace gru_ext
 
 TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
+  if (!gru_ext::is_first_copy()) return;
   m.set_python_module("gru_ext.regularizers");
   m.def("bernoulli(Tensor seed, SymInt[] shape, float p) -> Tensor");
   m.def("philox(int[4] counter, int[2] key) -> int[]", gru_ext::philox_words);
 }
 
-TORCH_LIBRARY_IMPL(gru_ext, CPU, m) { m.impl("bernoulli", gru_ext::bernoulli); }
+TORCH_LIBRARY_IMPL(gru_ext, CPU, m) {
+  if (!gru_ext::is_first_copy()) return;
+  m.impl("bernoulli", gru_ext::bernoulli);
+}

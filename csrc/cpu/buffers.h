@@ -21,6 +21,9 @@ namespace gru_ext {
 // ones, 512 MiB at most.
 at::Tensor pooled_empty(at::IntArrayRef shape, const at::TensorOptions& options);
 
+// Gives the kept buffers back to the system. Returns their bytes.
+int64_t empty_pool();
+
 // Arrays in one buffer: first all are reserved, then the buffer is allocated, then they have addresses.
 // AddressSanitizer sees an access between two of them: there is a gap after each, which nobody may touch.
 class Workspace {

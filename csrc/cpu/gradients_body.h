@@ -78,10 +78,9 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p, int64_t begin, int6
   alignas(64) acc_t product[tile_rows * width];
   const auto dgates = [&](int64_t row) { return p.dgates + (begin + row) * p.dgates_stride + first; };
   int64_t packed_tile = -1;
-  for (int64_t item = share(tiles * panel_count, thread, threads);
-       item < share(tiles * panel_count, thread + 1, threads); ++item) {
-    const int64_t row = item / panel_count * tile_rows;
-    const int64_t panel = item % panel_count;
+  constexpr int64_t panels_at_once = kCacheOfCore / 2 / static_cast<int64_t>(kLongestSum * width * sizeof(acc_t));
+  for_each_pair(tiles, panel_count, panels_at_once, thread, threads, [&](int64_t tile_of_rows, int64_t panel) {
+    const int64_t row = tile_of_rows * tile_rows;
     const int64_t rows = std::min<int64_t>(tile_rows, count - row);
     if (row != packed_tile) {
       pack_panel<operand_t, tile_rows, values>(dgates, end - begin, row, rows, tile);
@@ -94,7 +93,7 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p, int64_t begin, int6
       put_row(product + m * width, std::min<int64_t>(width, columns - panel * width), add,
               target + (row + m) * columns + panel * width);
     }
-  }
+  });
 }
 
 // The thread's share of dx (rows, I) = dgates (rows, 3H) times W (3H, I).
@@ -108,11 +107,11 @@ void input_gradient(const BwdChunk<scalar_t, operand_t>& p, int thread, int thre
   const int64_t panels = (p.I + width - 1) / width;
   const int64_t tiles = (p.rows + tile_rows - 1) / tile_rows;
   alignas(64) acc_t product[tile_rows * width];
-  for (int64_t item = share(tiles * panels, thread, threads); item < share(tiles * panels, thread + 1, threads);
-       ++item) {
-    const int64_t row = p.rows * (item / panels) / tiles;
-    const int64_t rows = p.rows * (item / panels + 1) / tiles - row;
-    const int64_t panel = item % panels;
+  // Where x is wide, a panel of W is used for several tiles before the next one takes its place in the cache.
+  const int64_t tiles_at_once = is_wide(p.I, p.H) ? 16 : 1;
+  for_each_pair(panels, tiles, tiles_at_once, thread, threads, [&](int64_t panel, int64_t tile) {
+    const int64_t row = p.rows * tile / tiles;
+    const int64_t rows = p.rows * (tile + 1) / tiles - row;
     product_rows<kPanelVectors, Start::zero>(rows, p.dgates + row * p.dgates_stride, p.dgates_stride,
                                              static_cast<const acc_t*>(p.weight_ih) + panel * panel_size, 3 * p.H,
                                              static_cast<const acc_t*>(nullptr), 0, product, width);
@@ -120,12 +119,12 @@ void input_gradient(const BwdChunk<scalar_t, operand_t>& p, int thread, int thre
       put_row(product + m * width, std::min<int64_t>(width, p.I - panel * width), p.add_to_dx,
               p.dx[row + m] + panel * width);
     }
-  }
+  });
 }
 
 template <typename scalar_t, typename operand_t>
 void gradients(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads) {
-  if (p.dweight_ih != nullptr) {
+  if (p.need_dweights) {
     const ChunkPanels<scalar_t, operand_t> panels(p);
     for (int64_t begin = 0; begin < p.rows; begin += kLongestSum) {
       const int64_t end = std::min(p.rows, begin + kLongestSum);
@@ -146,7 +145,7 @@ void gradients(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads) 
       }
     }
   }
-  if (p.weight_ih != nullptr) input_gradient(p, thread, threads);
+  if (p.need_dx) input_gradient(p, thread, threads);
 }
 
 }  // namespace

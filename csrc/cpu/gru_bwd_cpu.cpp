@@ -10,6 +10,7 @@
 #include "../gru.h"
 #include "../recompute.h"
 #include "buffers.h"
+#include "call.h"
 #include "kernels.h"
 #include "layer.h"
 #include "results.h"
@@ -24,7 +25,7 @@ using at::TensorList;
 // cache. More where their gates are computed again, which packs the weights for each chunk.
 constexpr int64_t kChunkRows = 512, kComputedChunkRows = 1024;
 
-// Tensors of a layer's call that all directions share; undefined or null where not given or not needed.
+// Tensors of a layer's call that all directions share; undefined or null where not given.
 template <typename scalar_t>
 struct BwdTensors {
   Tensor x;   // contiguous rows
@@ -35,8 +36,9 @@ struct BwdTensors {
   Tensor gates;                  // of Variant::gates_shape; undefined where they were not saved
   Tensor dy;                     // contiguous rows
   const scalar_t* dh_n;          // (D, B, H)
+  Need need;                     // of what follows
   std::vector<Tensor> dx;        // (D)  (N, I): one for each direction, the same one unless they run side by side
-  scalar_t* dhx;                 // (D, B, H)
+  Tensor dhx;                    // (D, B, H)
   std::vector<Tensor> dweights;  // as weights
   const LayerMasks& masks;
 };
@@ -59,8 +61,7 @@ class BwdPass {
     weight_ih_ = tensors.weights[first_weight].contiguous();
     weight_hh_ = tensors.weights[first_weight + 1].contiguous();
 
-    const bool need_dweights = !tensors.dweights.empty();
-    const bool need_dx = !tensors.dx.empty();
+    const bool need_dx = tensors.need.dx, need_dweights = tensors.need.dweights;
     const int64_t rows = most_rows(chunks_);
     const int64_t padded_H = (s.H + kernel_.panel_columns - 1) / kernel_.panel_columns * kernel_.panel_columns;
     p_.I = s.I;
@@ -72,6 +73,8 @@ class BwdPass {
     p_.dgates_of_h = s.has_gains ? 3 * s.H : s.H;
     p_.dgates_stride = (s.has_gains ? 6 : tensors.variant.saved_gates()) * s.H + 2 * kSkew;
     p_.sums = s.has_gains ? 10 : 4;
+    p_.need_dx = need_dx;
+    p_.need_dweights = need_dweights;
     const size_t dh = workspace_.reserve<acc_t>(s.B * p_.dh_stride);
     const size_t dbias = workspace_.reserve<acc_t>(2 * p_.sums * p_.dh_stride);
     const size_t gains = workspace_.reserve<acc_t>(s.has_gains ? 7 * p_.dh_stride : 0);
@@ -112,8 +115,7 @@ class BwdPass {
     packed_ih_ = workspace_.at<acc_t>(packed_ih);
     p_.weight_hh = packed_hh_;
     p_.weight_hn = packed_hn_;
-    p_.weight_ih = need_dx ? packed_ih_ : nullptr;
-    p_.dweight_ih = p_.dweight_hh = nullptr;
+    p_.weight_ih = packed_ih_;
     if (need_dweights) {
       if constexpr (sums) {
         p_.dweight_ih = workspace_.at<acc_t>(dweight_ih);
@@ -135,7 +137,7 @@ class BwdPass {
     dx_.reserve(need_dx ? rows : 0);
   }
 
-  bool packs() const { return uses_weight_hh() || !p_.reset_after || p_.weight_ih != nullptr; }
+  bool packs() const { return uses_weight_hh() || !p_.reset_after || p_.need_dx; }
   size_t chunks() const { return chunks_.size(); }
   // Whether the bits of the results depend on the number of threads, which then stays what it is.
   bool sums_across_threads() const { return p_.norms > 0; }
@@ -150,7 +152,7 @@ class BwdPass {
     const auto* weight_hh = weight_hh_.const_data_ptr<scalar_t>();
     if (uses_weight_hh()) pack(weight_hh, gates_of_h(), s_.H, /*first_row=*/0, packed_hh_);
     if (!p_.reset_after) pack(weight_hh + 2 * s_.H * s_.H, /*gates=*/1, s_.H, /*first_row=*/0, packed_hn_);
-    if (p_.weight_ih != nullptr) {
+    if (p_.need_dx) {
       pack(weight_ih_.const_data_ptr<scalar_t>(), /*gates=*/3, s_.I, /*first_row=*/2 * s_.H, packed_ih_);
     }
   }
@@ -162,7 +164,7 @@ class BwdPass {
     if (i > 0) p_.first_step += p_.step_count + 1;
     p_.step_count = chunk.t_end - chunk.t_begin;
     p_.rows = chunk.rows;
-    p_.last_product = tensors_.dhx != nullptr || i + 1 < chunks_.size();
+    p_.last_product = tensors_.need.dhx || i + 1 < chunks_.size();
     steps_.clear();
     for (int64_t step = 0; step < p_.step_count; ++step) {
       const int64_t t = reverse ? chunk.t_begin + step : chunk.t_end - 1 - step;
@@ -192,7 +194,7 @@ class BwdPass {
     }
     p_.x = x_.data();
     p_.h_prev = h_prev_.data();
-    if (p_.weight_ih == nullptr) return;
+    if (!p_.need_dx) return;
     scalar_t* dx = tensors_.dx[direction_].template data_ptr<scalar_t>() + chunk.offset * s_.I;
     for (int64_t row = 0; row < chunk.rows; ++row) dx_.push_back(dx + row * s_.I);
     p_.dx = dx_.data();
@@ -202,10 +204,11 @@ class BwdPass {
   void run(int thread, int team) { (p_.masks.any ? kernel_.bwd_masked : kernel_.bwd)(p_, thread, team, barrier_); }
 
   void finish() {
-    if (tensors_.dhx != nullptr) {
-      copy_rows(p_.dh, p_.dh_stride, tensors_.dhx + direction_ * s_.B * s_.H, s_.H, s_.B, s_.H);
+    if (tensors_.need.dhx) {
+      scalar_t* dhx = tensors_.dhx.template data_ptr<scalar_t>() + direction_ * s_.B * s_.H;
+      copy_rows(p_.dh, p_.dh_stride, dhx, s_.H, s_.B, s_.H);
     }
-    if (tensors_.dweights.empty()) return;
+    if (!tensors_.need.dweights) return;
     const Tensor* dweights = &tensors_.dweights[direction_ * s_.weights_per_direction()];
     if constexpr (!std::is_same_v<scalar_t, acc_t>) {
       std::copy_n(p_.dweight_ih, 3 * s_.H * s_.I, dweights[0].data_ptr<scalar_t>());
@@ -228,7 +231,7 @@ class BwdPass {
   }
 
  private:
-  bool uses_weight_hh() const { return s_.T > 1 || tensors_.dhx != nullptr; }
+  bool uses_weight_hh() const { return s_.T > 1 || tensors_.need.dhx; }
   // p_.gains and, after them, p_.bias_hn.
   void fill_gains_and_bias(acc_t* gains) {
     const Tensor* weights = &tensors_.weights[direction_ * s_.weights_per_direction()];
@@ -286,18 +289,19 @@ class BwdPass {
 
 BwdResult gru_bwd_cpu(const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n, const Layer& layer,
                       const Tensor& y, const Tensor& gates, Need need) {
-  const BelowAutogradAndAutocast guard;
-  const Sequence s = check_bwd(dy, dh_n, layer, y, gates);
-  const auto options = layer.x.options();
-  const Tensor dx = need.dx ? pooled_empty(layer.x.sizes(), options) : at::empty({0}, options);
-  const Tensor dhx = need.dhx ? at::empty({s.D, s.B, s.H}, options) : at::empty({0}, options);
-  std::vector<Tensor> dweights;
-  if (need.dweights) {
-    for (const Tensor& weight : layer.weights) dweights.push_back(pooled_empty(weight.sizes(), options));
-  }
-  const BwdResult results{dx, dhx, dweights};
-  gru_bwd_cpu_into(s, dy, dh_n, layer, y, gates, need, results);
-  return results;
+  return call_on_cpu([&] {
+    const Sequence s = check_bwd(dy, dh_n, layer, y, gates);
+    const auto options = layer.x.options();
+    const Tensor dx = need.dx ? pooled_empty(layer.x.sizes(), options) : at::empty({0}, options);
+    const Tensor dhx = need.dhx ? at::empty({s.D, s.B, s.H}, options) : at::empty({0}, options);
+    std::vector<Tensor> dweights;
+    if (need.dweights) {
+      for (const Tensor& weight : layer.weights) dweights.push_back(pooled_empty(weight.sizes(), options));
+    }
+    const BwdResult results{dx, dhx, dweights};
+    gru_bwd_cpu_into(s, dy, dh_n, layer, y, gates, need, results);
+    return results;
+  });
 }
 
 void gru_bwd_cpu_into(const Sequence& s, const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n,
@@ -333,8 +337,9 @@ void gru_bwd_cpu_into(const Sequence& s, const std::optional<Tensor>& dy, const 
                                        were_saved(gates) ? gates : Tensor(),
                                        dy.has_value() ? with_contiguous_rows(*dy) : Tensor(),
                                        data(last),
+                                       need,
                                        dx_of_directions,
-                                       need.dhx ? dhx.data_ptr<scalar_t>() : nullptr,
+                                       dhx,
                                        dweights,
                                        masks};
     run_layer<BwdPass<scalar_t, decltype(operand)>>(s, tensors, flops);

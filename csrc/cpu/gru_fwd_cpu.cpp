@@ -7,6 +7,7 @@
 #include "../check.h"
 #include "../gru.h"
 #include "buffers.h"
+#include "call.h"
 #include "kernels.h"
 #include "layer.h"
 #include "results.h"
@@ -34,10 +35,9 @@ struct FwdTensors {
   const scalar_t* hx;  // (D, B, H); null for zero
   TensorList weights;
   const Variant& variant;
-  Tensor y;            // undefined where it is not saved
-  scalar_t* h_n;       // (D, B, H)
-  scalar_t* gates;     // of Variant::gates_shape; null where none are saved
-  int64_t gates_size;  // of a direction
+  Tensor y;       // undefined where it is not saved
+  scalar_t* h_n;  // (D, B, H)
+  Tensor gates;   // of Variant::gates_shape; undefined where none are saved
   const LayerMasks& masks;
 };
 
@@ -108,9 +108,11 @@ class FwdPass {
     p_.weight_ih = p_.packed ? workspace_.at<void>(packed_ih) : weight_ih_.const_data_ptr();
     p_.weight_hh = p_.packed ? workspace_.at<void>(packed_hh) : weight_hh_.const_data_ptr();
     p_.weight_hn = p_.packed ? workspace_.at<void>(packed_hn) : weight_hn();
-    p_.y = tensors.y.defined() ? tensors.y.template data_ptr<scalar_t>() + direction * s.H : nullptr;
+    p_.saves_y = tensors.y.defined();
+    p_.y = p_.saves_y ? tensors.y.template data_ptr<scalar_t>() + direction * s.H : nullptr;
     p_.y_stride = rows_of_y_.stride_b;
-    p_.gates = tensors.gates == nullptr ? nullptr : tensors.gates + direction * tensors.gates_size;
+    p_.saves_gates = tensors.gates.defined();
+    p_.gates = p_.saves_gates ? tensors.gates.select(0, direction).template data_ptr<scalar_t>() : nullptr;
     p_.first_step = p_.step_count = 0;
   }
 
@@ -221,18 +223,19 @@ class FwdPass {
 }  // namespace
 
 FwdResult gru_fwd_cpu(const Layer& layer, bool save_gates, bool save_y) {
-  const BelowAutogradAndAutocast guard;
-  const Sequence s = check_fwd(layer);
-  const Tensor& x = layer.x;
-  const auto options = x.options();
-  const Tensor y = !save_y        ? at::empty({0}, options)
-                   : x.dim() == 2 ? pooled_empty({s.N, s.D * s.H}, options)
-                                  : pooled_empty({s.T, s.B, s.D * s.H}, options);
-  const Tensor gates =
-      save_gates ? pooled_empty(layer.variant.gates_shape(s.D, s.N, s.H), options) : at::empty({0}, options);
-  const FwdResult results{y, at::empty({s.D, s.B, s.H}, options), gates};
-  gru_fwd_cpu_into(s, layer, results);
-  return results;
+  return call_on_cpu([&] {
+    const Sequence s = check_fwd(layer);
+    const Tensor& x = layer.x;
+    const auto options = x.options();
+    const Tensor y = !save_y        ? at::empty({0}, options)
+                     : x.dim() == 2 ? pooled_empty({s.N, s.D * s.H}, options)
+                                    : pooled_empty({s.T, s.B, s.D * s.H}, options);
+    const Tensor gates =
+        save_gates ? pooled_empty(layer.variant.gates_shape(s.D, s.N, s.H), options) : at::empty({0}, options);
+    const FwdResult results{y, at::empty({s.D, s.B, s.H}, options), gates};
+    gru_fwd_cpu_into(s, layer, results);
+    return results;
+  });
 }
 
 void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& results) {
@@ -254,8 +257,7 @@ void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& re
                                        layer.variant,
                                        y.dim() > 1 ? y : Tensor(),
                                        h_n.data_ptr<scalar_t>(),
-                                       gates.dim() > 1 ? gates.data_ptr<scalar_t>() : nullptr,
-                                       gates.numel() / s.D,
+                                       were_saved(gates) ? gates : Tensor(),
                                        masks};
     run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, fwd_flops(s));
   });

@@ -7,6 +7,7 @@
 #include "../check.h"
 #include "../chunks.h"
 #include "../gru_int8.h"
+#include "call.h"
 #include "int8_kernels.h"
 #include "layer.h"
 #include "step_barrier.h"
@@ -87,21 +88,24 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
 
 std::tuple<Tensor, Tensor> gru_int8_cpu(const Tensor& x, const std::optional<Tensor>& hx, TensorList weights,
                                         const std::optional<Tensor>& batch_sizes, bool bidirectional) {
-  const Sequence s = check_int8(x, hx, weights, batch_sizes, bidirectional);
-  const Tensor y = batch_sizes.has_value() ? at::empty({s.N, s.D * s.H}, x.options())
-                                           : at::empty({s.T, s.B, s.D * s.H}, x.options());
-  const Tensor h_n = at::empty({s.D, s.B, s.H}, x.options());
-  if (s.N == 0) return {y, h_n};
-  const Tensor rows_of_x = s.I == 1 || x.stride(-1) == 1 ? x : x.contiguous();
-  const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
-  std::vector<Tensor> contiguous;
-  for (const Tensor& tensor : weights) contiguous.push_back(tensor.contiguous());
-  const int64_t per_direction = static_cast<int64_t>(weights.size()) / s.D;
-  for (int64_t d = 0; d < s.D; ++d) {
-    run_direction(s, rows_of_x, h0.defined() ? h0.const_data_ptr<float>() + d * s.B * s.H : nullptr,
-                  contiguous.data() + d * per_direction, y, /*reverse=*/d == 1, h_n.data_ptr<float>() + d * s.B * s.H);
-  }
-  return {y, h_n};
+  return call_on_cpu([&] {
+    const Sequence s = check_int8(x, hx, weights, batch_sizes, bidirectional);
+    const Tensor y = batch_sizes.has_value() ? at::empty({s.N, s.D * s.H}, x.options())
+                                             : at::empty({s.T, s.B, s.D * s.H}, x.options());
+    const Tensor h_n = at::empty({s.D, s.B, s.H}, x.options());
+    if (s.N == 0) return std::make_tuple(y, h_n);
+    const Tensor rows_of_x = s.I == 1 || x.stride(-1) == 1 ? x : x.contiguous();
+    const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
+    std::vector<Tensor> contiguous;
+    for (const Tensor& tensor : weights) contiguous.push_back(tensor.contiguous());
+    const int64_t per_direction = static_cast<int64_t>(weights.size()) / s.D;
+    for (int64_t d = 0; d < s.D; ++d) {
+      run_direction(s, rows_of_x, h0.defined() ? h0.const_data_ptr<float>() + d * s.B * s.H : nullptr,
+                    contiguous.data() + d * per_direction, y, /*reverse=*/d == 1,
+                    h_n.data_ptr<float>() + d * s.B * s.H);
+    }
+    return std::make_tuple(y, h_n);
+  });
 }
 
 }  // namespace gru_ext

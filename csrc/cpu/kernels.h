@@ -14,6 +14,9 @@ namespace gru_ext {
 
 class StepBarrier;
 
+// Bytes that a core keeps in its own cache: a usual size of the second level.
+constexpr int64_t kCacheOfCore = int64_t{1} << 20;
+
 // The type a kernel computes and carries the state in, for tensors that hold scalar_t.
 template <typename scalar_t>
 struct Accumulate {
@@ -78,10 +81,11 @@ struct FwdChunk {
                      //                h[0]
   int64_t h_stride;  // at least padded H
   acc_t* state;      // (B, h_stride)  in, out: the state of each row, each unit read and written by one thread
-  scalar_t* y;       // out: the states; null where they are not saved
+  bool saves_y, saves_gates;
+  scalar_t* y;       // out: the states, where saves_y
   int64_t y_stride;  // between rows of y
-  scalar_t* gates;   // (N, 4, H)      out: r, z, n, q; null where no gradient will be asked for; reset gate
-                     //                before: (N, 3, H), r, z, n; with norms: (N, 9 H + 16), see ../gru.h
+  scalar_t* gates;   // (N, 4, H)      out: r, z, n, q, where saves_gates; reset gate before: (N, 3, H), r, z, n; with
+                     //                norms: (N, 9 H + 16), see ../gru.h
   DirectionMasks<acc_t> masks;
 };
 
@@ -100,9 +104,10 @@ struct BwdChunk {
   bool last_product;              // whether to multiply the last step's gradients with R: false where none asks for dhx
   bool reset_after;               // as in FwdChunk
   int norms;                      // likewise
+  bool need_dx, need_dweights;    // whether they are asked for
   const void* weight_hh;          // (3H, H) packed by `pack_columns`; reset gate before: (2H, H)
   const void* weight_hn;          // (H, H) likewise, of the candidate: reset gate before
-  const void* weight_ih;          // (3H, I) likewise, in the order n, r, z; null where dx is not asked for
+  const void* weight_ih;          // (3H, I) likewise, in the order n, r, z, where need_dx
   const scalar_t* const* x;       // (rows)  the rows of x, I values each
   const scalar_t* const* h_prev;  // (rows)  the state before each step, H values; null for zero
   scalar_t* operand;              // (rows, H) scratch: what of the states entered the recurrent product, with a mask
@@ -125,13 +130,13 @@ struct BwdChunk {
                          //                     d * hat, as in `norm_bwd`, of W x and of R h
   acc_t* panels;         // scratch: x, the previous states and, reset gate before, r times them; packed as by
                          // `pack_columns`
-  acc_t* dweight_ih;     // (3H, I)  out; null where the gradients of the parameters are not asked for
-  acc_t* dweight_hh;     // (3H, H)  out; likewise
+  acc_t* dweight_ih;     // (3H, I)  out, where need_dweights
+  acc_t* dweight_hh;     // (3H, H)  out, likewise
   int sums;              // of a unit: 4, or 10 with norms
   acc_t* dbias;          // (sums, dh_stride)  in, out: sums of the gate gradients, order n, r, z, q; then those
                          // of the gains
   acc_t* dbias_partial;  // (sums, dh_stride)  scratch, zero: sums of the latest steps
-  scalar_t* const* dx;   // (rows)  out: the rows of dx; null where dx is not asked for
+  scalar_t* const* dx;   // (rows)  out: the rows of dx, where need_dx
   bool add_to_dx;        // whether dx holds the other direction's part
   DirectionMasks<acc_t> masks;
 };

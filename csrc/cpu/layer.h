@@ -25,9 +25,6 @@ namespace gru_ext {
 // Columns added to buffers that are read by column, so that rows do not fall into the same sets of the cache.
 constexpr int64_t kSkew = 16;
 
-// Bytes of weights that a core keeps in its own cache: a usual size of the second level.
-constexpr int64_t kCacheOfCore = int64_t{1} << 20;
-
 // `tensor`, or a copy of it whose rows are contiguous.
 inline at::Tensor with_contiguous_rows(const at::Tensor& tensor) {
   return tensor.stride(-1) == 1 ? tensor : tensor.contiguous();

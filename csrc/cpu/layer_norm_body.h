@@ -197,12 +197,12 @@ void normalize_input(const FwdChunk<scalar_t, operand_t>& p, int64_t begin, int6
                        load<acc_t>(p.gains + place, lanes) * hat[gate] + load<acc_t>(p.input_bias + place, lanes),
                        lanes);
         }
-        if (p.gates == nullptr) continue;
+        if (!p.saves_gates) continue;
         scalar_t* saved = p.gates + (first_row + first + row) * saved_norm_values(p.H);
         store_gates<acc_t>(saved + kSavedInput * p.H + unit, p.H, hat, count);
       }
     }
-    for (int64_t row = 0; row < rows && thread == 0 && p.gates != nullptr; ++row) {
+    for (int64_t row = 0; row < rows && thread == 0 && p.saves_gates; ++row) {
       save_inverse(p.gates + (first_row + first + row) * saved_norm_values(p.H), p.H, 0, p.norms, norms[row]);
     }
   }
@@ -231,7 +231,7 @@ inline __attribute__((always_inline)) void normalized_gates_fwd(const FwdChunk<s
   advance<masked>(p, step, row, unit, count, p.h[0], [&](Vector h, auto... masks) __attribute__((always_inline)) {
     return cell_fwd<Math>(a_r, a_z, a_n, q, h, gates, masks...);
   });
-  if (p.gates != nullptr) {
+  if (p.saves_gates) {
     scalar_t* saved = p.gates + (step.packed_row + row) * saved_norm_values(p.H) + unit;
     store_gates<acc_t>(saved, p.H, {gates.r, gates.z, gates.n}, count);
     store_gates<acc_t>(saved + kSavedHidden * p.H, p.H, hat, count);
@@ -276,7 +276,7 @@ void layer_norm_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int thre
           normalized_gates_fwd<masked>(p, step, first + row, group, norms[row]);
         }
       }
-      for (int64_t row = 0; row < rows && thread == 0 && p.gates != nullptr; ++row) {
+      for (int64_t row = 0; row < rows && thread == 0 && p.saves_gates; ++row) {
         save_inverse(p.gates + (step.packed_row + first + row) * saved_norm_values(p.H), p.H, 2, p.norms, norms[row]);
       }
     }
@@ -309,7 +309,7 @@ inline __attribute__((always_inline)) void normalized_gates_bwd(const BwdChunk<s
                                  gain(5) * hidden_n + load<acc_t>(p.bias_hn + unit, lanes)};
     const Vector h = h_prev == nullptr ? Vector{} : load<acc_t>(h_prev + unit, count);
     acc_t* dh = p.dh + row * p.dh_stride + unit;
-    Vector d = load<acc_t>(dh, lanes);
+    Vector d = load<acc_t>(dh, count);  // beyond H there may be NaN, of an infinity times a weight of zero
     if (p.dy != nullptr) d += load<acc_t>(p.dy + step.offset + row * p.dy_stride + unit, count);
     GateGrads<Vector> grads;
     Vector past_product;
@@ -422,7 +422,7 @@ void layer_norm_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int thre
   const UnitRange units(p.H, panels, columns, thread, threads);
   const int64_t panel_size = (3 * p.H + values - 1) / values * columns;
   const acc_t* weight_hh = static_cast<const acc_t*>(p.weight_hh);
-  if (p.dweight_ih != nullptr) {
+  if (p.need_dweights) {
     const bool masks_states = masked && p.masks.recurrent != nullptr;
     if (masks_states) mask_previous_states(p, units.first, units.last);
     pack_rows_of_chunk(p, masks_states, thread, threads);

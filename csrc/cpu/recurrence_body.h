@@ -43,7 +43,7 @@ inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t, op
     advance<masked>(p, step, row, unit, count, h_next, [&](Vector h, auto... masks) __attribute__((always_inline)) {
       return cell_fwd<Math>(a_r, a_z, a_n, q, h, gates, masks...);
     });
-    if (p.gates != nullptr) {
+    if (p.saves_gates) {
       scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
       store<acc_t>(saved, gates.r, count);
       store<acc_t>(saved + p.H, gates.z, count);
@@ -59,8 +59,8 @@ template <typename scalar_t, typename operand_t>
 inline __attribute__((always_inline)) void prefetch_targets(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
                                                             int64_t first_row, int64_t rows, int64_t unit) {
   for (int64_t row = first_row; row < first_row + rows; ++row) {
-    if (p.y != nullptr) __builtin_prefetch(p.y + step.offset + row * p.y_stride + unit, 1);
-    if (p.gates == nullptr) continue;
+    if (p.saves_y) __builtin_prefetch(p.y + step.offset + row * p.y_stride + unit, 1);
+    if (!p.saves_gates) continue;
     const scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
     for (int gate = 0; gate < 4; ++gate) __builtin_prefetch(saved + gate * p.H, 1);
   }
@@ -157,7 +157,7 @@ void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
   const int64_t end = share(panels, thread + 1, threads);
   const int64_t panel_size = (3 * p.H + values - 1) / values * columns;
   const acc_t* weight_hh = static_cast<const acc_t*>(p.weight_hh);
-  if (p.dweight_ih != nullptr) {
+  if (p.need_dweights) {
     const bool masks_states = masked && p.masks.recurrent != nullptr;
     if (masks_states) mask_previous_states(p, begin * columns, std::min(p.H, end * columns));
     pack_rows_of_chunk(p, masks_states, thread, threads);

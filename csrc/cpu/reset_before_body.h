@@ -42,7 +42,7 @@ inline __attribute__((always_inline)) void reset_gates_fwd(const FwdChunk<scalar
     const Vector reset = reset_fwd<Math>(a_r, a_z, h, gates);
     store<acc_t>(p.h[1] + row * p.h_stride + unit, reset, lanes);
     store<acc_t>(input + lanes, gates.z, lanes);
-    if (p.gates != nullptr) {
+    if (p.saves_gates) {
       scalar_t* saved = p.gates + (step.packed_row + row) * 3 * p.H + unit;
       store<acc_t>(saved, gates.r, count);
       store<acc_t>(saved + p.H, gates.z, count);
@@ -72,7 +72,7 @@ inline __attribute__((always_inline)) void candidate_gates_fwd(const FwdChunk<sc
     advance<masked>(p, step, row, unit, count, p.h[0], [&](Vector h, auto... masks) __attribute__((always_inline)) {
       return candidate_fwd<Math>(a_n, h, gates, masks...);
     });
-    if (p.gates != nullptr) {
+    if (p.saves_gates) {
       store<acc_t>(p.gates + (step.packed_row + row) * 3 * p.H + 2 * p.H + unit, gates.n, count);
     }
   }
@@ -82,7 +82,7 @@ inline __attribute__((always_inline)) void candidate_gates_fwd(const FwdChunk<sc
 template <typename scalar_t, typename operand_t>
 inline __attribute__((always_inline)) void prefetch_gate(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
                                                          int64_t first_row, int64_t rows, int64_t unit, int saved) {
-  if (p.gates == nullptr) return;
+  if (!p.saves_gates) return;
   for (int64_t row = first_row; row < first_row + rows; ++row) {
     __builtin_prefetch(p.gates + ((step.packed_row + row) * 3 + saved) * p.H + unit, 1);
   }
@@ -125,7 +125,7 @@ void reset_before_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int th
         [&](int64_t pair, int64_t row, int64_t rows, acc_t* product) __attribute__((always_inline)) {
           for (int64_t group = 2 * pair; group < std::min(groups, 2 * pair + 2); ++group) {
             prefetch_gate(p, step, row, rows, group * lanes, 2);
-            for (int64_t m = row; m < row + rows && p.y != nullptr; ++m) {
+            for (int64_t m = row; m < row + rows && p.saves_y; ++m) {
               __builtin_prefetch(p.y + step.offset + m * p.y_stride + group * lanes, 1);
             }
           }
@@ -237,7 +237,7 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
     return static_cast<const acc_t*>(weights) + panel * ((K + values - 1) / values * columns);
   };
   alignas(64) acc_t dreset[tile_rows * columns];
-  if (p.dweight_ih != nullptr) {
+  if (p.need_dweights) {
     const bool masks_states = masked && p.masks.recurrent != nullptr;
     if (masks_states) mask_previous_states(p, begin * columns, std::min(p.H, end * columns));
     pack_rows_of_chunk(p, masks_states, thread, threads);

@@ -4,7 +4,8 @@
 // the nearest integer and leaves k in the low bits; exp(r) - 1 by its Taylor series, whose remainder is below half
 // a unit in the last place at the degrees used. Cody and Waite, "Software Manual for the Elementary Functions",
 // 1980, chapter 6. Keeping exp(r) - 1 and 2^k apart makes exp(x) - 1, and so tanh, accurate near 0.
-// NaN stays NaN: clamping selects x when the comparison is false.
+// NaN stays NaN: clamping selects x when the comparison is false. sigmoid is 0 from where exp(-x) is no finite number
+// on, as in torch: 0 times an infinity has to be NaN.
 #pragma once
 
 #include <cstdint>
@@ -19,13 +20,14 @@ template <>
 struct FloatFormat<float> {
   using Bits = uint32_t;
   static constexpr int mantissa_bits = 23;
-  static constexpr Bits one_bits = 0x3f800000u;
+  static constexpr Bits half_bits = 0x3f000000u;
   static constexpr float round_magic = 0x1.8p23f;
   static constexpr float log2_e = 0x1.715476p0f;
   static constexpr float ln2_high = 0x1.62ep-1f;  // few bits, so that k * ln2_high is exact
   static constexpr float ln2_low = 0x1.0bfbe8p-15f;
-  static constexpr float exp_limit = 87.0f;
-  static constexpr float tanh_limit = 9.5f;  // tanh rounds to 1 beyond it
+  static constexpr float most_exp = 0x1.62e42ep6f;  // exp of it is finite, that of the next number is not
+  static constexpr float least_exp = -87.0f;        // half of exp of it is as good as 0
+  static constexpr float tanh_limit = 9.5f;         // tanh rounds to 1 beyond it
   static constexpr int exp_degree = 7;
 };
 
@@ -33,12 +35,13 @@ template <>
 struct FloatFormat<double> {
   using Bits = uint64_t;
   static constexpr int mantissa_bits = 52;
-  static constexpr Bits one_bits = 0x3ff0000000000000u;
+  static constexpr Bits half_bits = 0x3fe0000000000000u;
   static constexpr double round_magic = 0x1.8p52;
   static constexpr double log2_e = 0x1.71547652b82fep0;
   static constexpr double ln2_high = 0x1.62e42feep-1;
   static constexpr double ln2_low = 0x1.a39ef35793c76p-33;
-  static constexpr double exp_limit = 700.0;
+  static constexpr double most_exp = 0x1.62e42fefa39efp9;
+  static constexpr double least_exp = -700.0;
   static constexpr double tanh_limit = 20.0;
   static constexpr int exp_degree = 13;
 };
@@ -51,14 +54,13 @@ struct VectorMath {
   typedef typename Format::Bits BitVector __attribute__((vector_size(GRU_VECTOR_BYTES)));
   static constexpr int lanes = GRU_VECTOR_BYTES / sizeof(T);
 
-  static inline __attribute__((always_inline)) Vector clamp(Vector x, T limit) {
+  static inline __attribute__((always_inline)) Vector at_most(Vector x, T limit) {
     const Vector high = Vector{} + limit;
-    x = high < x ? high : x;
-    return -high > x ? -high : x;
+    return high < x ? high : x;
   }
 
-  // exp(x) = scale * (1 + expm1)
-  static inline __attribute__((always_inline)) void exp_parts(Vector x, Vector& expm1, Vector& scale) {
+  // exp(x) = 2 * half_scale * (1 + expm1): 2^k itself may be no finite number where exp(x) is one.
+  static inline __attribute__((always_inline)) void exp_parts(Vector x, Vector& expm1, Vector& half_scale) {
     const Vector shifted = x * Format::log2_e + Format::round_magic;
     const Vector k = shifted - Format::round_magic;
     const Vector r = (x - k * Format::ln2_high) - k * Format::ln2_low;
@@ -70,22 +72,25 @@ struct VectorMath {
     expm1 = series * (r * r) + r;
     BitVector bits;
     std::memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits << Format::mantissa_bits) + Format::one_bits;
-    std::memcpy(&scale, &bits, sizeof bits);
+    bits = (bits << Format::mantissa_bits) + Format::half_bits;
+    std::memcpy(&half_scale, &bits, sizeof bits);
   }
 
   static inline __attribute__((always_inline)) Vector sigmoid(Vector x) {
-    Vector expm1, scale;
-    exp_parts(-clamp(x, Format::exp_limit), expm1, scale);
-    return T(1) / (scale * expm1 + scale + T(1));
+    const Vector lowest = Vector{} - Format::most_exp;
+    Vector expm1, half_scale;
+    exp_parts(-at_most(lowest > x ? lowest : x, -Format::least_exp), expm1, half_scale);
+    const Vector result = T(0.5) / (half_scale * expm1 + half_scale + T(0.5));
+    return lowest > x ? Vector{} : result;
   }
 
   // With e = exp(2 |x|): (e - 1) / (e + 1) near 0, where e - 1 is accurate; 1 - 2 / (e + 1) beyond, where that is, so
   // that 1 - tanh(x)^2, which the derivative needs, keeps its accuracy too.
   static inline __attribute__((always_inline)) Vector tanh(Vector x) {
-    const Vector magnitude = clamp(x < 0 ? -x : x, Format::tanh_limit);
-    Vector expm1, scale;
-    exp_parts(magnitude + magnitude, expm1, scale);
+    const Vector magnitude = at_most(x < 0 ? -x : x, Format::tanh_limit);
+    Vector expm1, half_scale;
+    exp_parts(magnitude + magnitude, expm1, half_scale);
+    const Vector scale = half_scale + half_scale;
     const Vector e_minus_1 = scale * expm1 + (scale - T(1));
     const Vector inverse = T(1) / (e_minus_1 + T(2));
     const Vector result = magnitude < T(0.5) ? e_minus_1 * inverse : T(1) - (inverse + inverse);

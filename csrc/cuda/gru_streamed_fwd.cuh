@@ -159,7 +159,7 @@ gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
         const auto next = [&](int i) {
           if constexpr (kMasks) {
             const int64_t place = (row_of_step(p.offsets, p.B, t) + row_of(pass)) * H + unit + i;
-            const CellMasks<float> cell = i < count ? cell_masks(masks, place) : CellMasks<float>{0.0f, 1.0f};
+            const CellMasks<float> cell = i < count ? cell_masks(masks, place) : CellMasks<float>{0.0f, 1.0f, false};
             return cell_fwd<Math>(a[i][0], a[i][1], a[i][2], a[i][3], of_pass.h[i], gates[i], cell);
           } else {
             return cell_fwd<Math>(a[i][0], a[i][1], a[i][2], a[i][3], of_pass.h[i], gates[i]);

@@ -1,0 +1,158 @@
+"""Memory of the CPU kernels: what they keep, and what happens where there is none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import torch
+from process import output_of, run_python
+
+import gru_ext
+
+# Makes allocations of a process fail: the n-th after `fail_nth(n)`, once.
+FAILING_ALLOCATIONS = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stddef.h>
+
+void* __libc_malloc(size_t);
+void* __libc_calloc(size_t, size_t);
+void* __libc_realloc(void*, size_t);
+void* __libc_memalign(size_t, size_t);
+
+static _Atomic long left = 0;
+
+void fail_nth(long n) { left = n; }
+long allocations_left(void) { return left; }
+static int fails(void) { return left > 0 && --left == 0; }
+
+void* malloc(size_t size) { return fails() ? NULL : __libc_malloc(size); }
+void* calloc(size_t count, size_t size) { return fails() ? NULL : __libc_calloc(count, size); }
+void* realloc(void* old, size_t size) { return fails() ? NULL : __libc_realloc(old, size); }
+void* memalign(size_t alignment, size_t size) { return fails() ? NULL : __libc_memalign(alignment, size); }
+void* aligned_alloc(size_t alignment, size_t size) { return memalign(alignment, size); }
+int posix_memalign(void** target, size_t alignment, size_t size) {
+  void* data = memalign(alignment, size);
+  if (data == NULL) return ENOMEM;
+  *target = data;
+  return 0;
+}
+"""
+
+EVERY_ALLOCATION = """
+import ctypes
+import functools
+
+import torch
+
+import gru_ext
+
+torch.set_num_threads(1)  # OpenMP's own runtime ends the process where it finds no memory
+fault = ctypes.CDLL(None)
+ops = torch.ops.gru_ext
+
+
+def solve(x, hx, weights, members, save_gates):
+    forward, backward = (ops.gru_fwd_members, ops.gru_bwd_members) if members else (ops.gru_fwd, ops.gru_bwd)
+    y, h_n, gates = forward(x, hx, weights, None, False, save_gates=save_gates)
+    dx, dhx, dweights = backward(y, h_n, x, hx, weights, None, False, y, gates, True, True, True)
+    return [y, h_n, gates, dx, dhx, *dweights]
+
+
+def problem(dtype, members):  # small, with gates of 2 MiB
+    first = (1,) if members else ()
+    weights = [torch.randn(*first, *shape, dtype=dtype) for shape in ((48, 16), (48, 16), (48,), (48,))]
+    return torch.randn(*first, 2, 4096, 16, dtype=dtype), torch.randn(*first, 1, 4096, 16, dtype=dtype), weights
+
+
+def attempts(call, pool_is_empty):
+    # Fails each allocation of a call in turn. Returns how many calls failed.
+    call()
+    failed = n = 0
+    while True:
+        n += 1
+        if pool_is_empty:
+            gru_ext.empty_cache()
+        fault.fail_nth(n)
+        try:
+            call()
+        except (RuntimeError, MemoryError):
+            failed += 1
+        reached = fault.allocations_left() == 0
+        fault.fail_nth(0)
+        if not reached:
+            return failed
+
+
+for name, dtype, members, save_gates, pool_is_empty in (
+    ("a full pool", torch.float32, False, True, False),
+    ("an empty pool", torch.float32, False, True, True),
+    ("bfloat16, gates computed again", torch.bfloat16, False, False, False),
+    ("members", torch.float32, True, True, False),
+):
+    call = functools.partial(solve, *problem(dtype, members), members, save_gates)
+    expected = call()
+    failed = attempts(call, pool_is_empty)
+    assert failed > 10, f"{name}: {failed}"
+    assert all(torch.equal(a, b) for a, b in zip(call(), expected)), name
+seed = torch.tensor(5)
+expected = ops.bernoulli(seed, (1000, 3000), 0.5)
+attempts(lambda: ops.bernoulli(seed, (1000, 3000), 0.5), False)
+assert torch.equal(ops.bernoulli(seed, (1000, 3000), 0.5), expected)
+print("alive")
+"""
+
+
+def test_a_call_of_which_any_allocation_fails_raises_and_the_next_is_right(tmp_path: Path) -> None:
+    source, library = tmp_path / "fault.c", tmp_path / "fault.so"
+    source.write_text(FAILING_ALLOCATIONS)
+    subprocess.run([os.environ.get("CC", "cc"), "-O1", "-fPIC", "-shared", source, "-o", library], check=True)
+    result = run_python("-c", EVERY_ALLOCATION, environment={"LD_PRELOAD": str(library)})
+    assert output_of(result) == "alive\n"
+
+
+# A call that needs what the pool keeps: buffers of other sizes than its own, too large to lie in the heap.
+LITTLE_MEMORY = """
+import resource
+
+import torch
+
+import gru_ext
+
+torch.set_num_threads(1)
+weights = [torch.randn(48, size) for size in (1, 16)]
+
+
+def last_state(rows):
+    torch.manual_seed(0)
+    x = torch.randn(1, 1, 1).expand(1, rows, 1)
+    return torch.ops.gru_ext.gru_fwd(x, None, weights, None, False, True)[1][0, -1]
+
+
+expected = last_state(1)
+for rows in (160_000, 190_000, 220_000):
+    last_state(rows)
+in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (in_use + (100 << 20), resource.getrlimit(resource.RLIMIT_AS)[1]))
+torch.testing.assert_close(last_state(400_000), expected)
+assert gru_ext.empty_cache() < 400 << 20  # of the last call alone
+print("done")
+"""
+
+
+def test_a_call_without_memory_takes_back_what_is_kept() -> None:
+    assert output_of(run_python("-c", LITTLE_MEMORY)) == "done\n"
+
+
+def test_empty_cache_gives_back_what_is_kept() -> None:
+    gru_ext.empty_cache()
+    assert gru_ext.empty_cache() == 0
+    module = gru_ext.GRU(4, 64)
+    with torch.no_grad():
+        module(torch.zeros(100, 100, 4))
+    kept = gru_ext.empty_cache()
+    assert kept >= 100 * 100 * 64 * 4
+    assert gru_ext.empty_cache() == 0
