@@ -70,6 +70,7 @@ TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
       &gru_ext::cuda_kernel);
   m.def("cuda_kernel_names(ScalarType dtype, bool backward) -> str[]", &gru_ext::cuda_kernel_names);
   m.def("use_cuda_kernels(str forward, str backward) -> (str, str)", &gru_ext::use_cuda_kernels);
+  m.def("set_cuda_wait_limit(float seconds) -> float", &gru_ext::set_cuda_wait_limit);
   m.def("autotune(bool enable, str path) -> ()", &gru_ext::autotune);
 #endif
 }

@@ -61,6 +61,7 @@ struct GruClusterFwdParams {
   StreamedShare streamed;           // for streamed kernels
   DirectionMasks<float> masks[2];   // each direction; for streamed kernels alone
   int first_group;                  // of this launch
+  uint64_t wait_limit;              // nanoseconds that a wait for other blocks may take
   int* error;                       // set to 1 if a wait took too long: the results are then undefined
 };
 
@@ -86,6 +87,7 @@ struct GruClusterBwdParams {
   StreamedShare streamed;
   DirectionMasks<float> masks[2];
   int first_group;
+  uint64_t wait_limit;
   int* error;
 };
 

@@ -5,6 +5,7 @@ Candidates are measured in the order of the time model, the stepwise kernels las
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,31 @@ def test_a_damaged_file_is_measured_again(damage: Any, tmp_path: Path) -> None:
     call()
     assert ops.measurements() == 0
     assert choice()[0] == CLUSTERS[0]
+
+
+def test_a_file_that_names_the_one_step_kernel_for_several_steps(tmp_path: Path) -> None:
+    path = tmp_path / "autotune.tsv"
+    start([2e-3, 1e-3, 3e-3, 4e-3], path)
+    call()
+    path.write_text(path.read_text().replace(CLUSTERS[1], "one_step"))
+    start([], path)
+    assert choice()[0] == CLUSTERS[0]
+    p = make_problem(SMALL, PLAIN, torch.bfloat16)
+    y = emulated_operators().gru_fwd(p.x, p.hx, p.weights, None, False, True)[0]
+    assert y.shape == (4, 3, 34)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_file_that_is_none_is_not_read_for_ever(kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Neither read nor written to; what is measured stays in memory."""
+    path = tmp_path / "pipe" if kind == "pipe" else Path("/dev/zero")
+    if kind == "pipe":
+        os.mkfifo(path)
+    ops = start([2e-3, 1e-3, 3e-3, 4e-3], path)
+    call()
+    assert ops.measurements() == 4
+    assert choice()[0] == CLUSTERS[1]
+    assert capfd.readouterr().err.count("cannot be written to") == 1
 
 
 def test_a_kernel_of_the_file_that_does_not_exist_is_passed_over(tmp_path: Path) -> None:

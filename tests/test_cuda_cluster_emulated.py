@@ -6,10 +6,12 @@ multiprocessors it has, whether it refuses a launch, leaves a wrong value, loses
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -300,6 +302,68 @@ def test_tf32_only_where_the_switch_for_rnns_allows_it(
     assert ops.cluster_launches() > 0
 
 
+OLD_SWITCHES: list[Callable[[], None]] = [
+    lambda: None,
+    lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+    lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", False),
+    lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+    lambda: torch.set_float32_matmul_precision("medium"),
+]
+NEW_SWITCHES = [("", ""), ("cuda.matmul", "tf32"), ("cuda.matmul", "ieee"), ("cudnn.rnn", "ieee"), ("", "tf32")]
+
+
+@pytest.fixture
+def _switches_stay() -> Iterator[None]:
+    """Those for TF32 are afterwards as they were."""
+    owners = [getattr(torch.backends.cudnn, name) for name in ("rnn", "conv") if hasattr(torch.backends.cudnn, name)]
+    owners += [torch.backends.cuda.matmul, torch.backends.cudnn, torch.backends]
+    before = [(owner, owner.fp32_precision) for owner in owners if hasattr(owner, "fp32_precision")]
+    yield
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True
+    for owner, precision in before:
+        owner.fp32_precision = precision
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "rnn"), reason="torch before 2.9 has the old switches alone")
+@pytest.mark.usefixtures("_switches_stay")
+@pytest.mark.parametrize("old_first", [True, False])
+def test_every_combination_of_the_switches_for_tf32(old_first: bool, tmp_path: Path) -> None:
+    """Old and new ones mixed, which torch's old getters refuse: gru_ext does as torch's products and RNNs do.
+
+    It tells apart by them what was measured.
+    """
+    path = tmp_path / "autotune.tsv"
+    kinds = {" tf32": 1, " tf32 of R h": 2, "": 3}
+    path.write_text(
+        "".join(
+            f"gru_ext 0 for torch any by emulator, emulated, forward Float{kind} T<=4 B<=3 H=34 D=1"
+            f"\tstepwise={time}e-3\n"
+            for kind, time in kinds.items()
+        )
+    )
+    ops = emulate()
+    ops.autotune(True, str(path))
+    found = set()
+    try:
+        for old, (place, precision) in product(OLD_SWITCHES, NEW_SWITCHES):
+
+            def new(place: str = place, precision: str = precision) -> None:
+                if precision:
+                    operator.attrgetter(f"backends.{place}".rstrip("."))(torch).fp32_precision = precision
+
+            for switch in (old, new) if old_first else (new, old):
+                switch()
+            of_products = torch.backends.cuda.matmul.fp32_precision == "tf32"
+            of_rnns = torch.backends.cudnn.rnn.fp32_precision == "tf32"
+            kind = "" if not of_rnns else " tf32" if of_products else " tf32 of R h"
+            assert choice(torch.float32) == ("stepwise", f"measured stepwise {kinds[kind]} ms")
+            found.add(kind)
+    finally:
+        ops.autotune(False, "")
+    assert found == set(kinds)
+
+
 def test_stepwise_can_be_asked_for() -> None:
     ops = emulate()
     ops.use_cuda_kernels("stepwise", "stepwise")
@@ -311,9 +375,9 @@ def test_stepwise_can_be_asked_for() -> None:
 @pytest.mark.parametrize(
     ("name", "hidden", "reason"),
     [
-        ("cluster", 129, "of those for such a call none is that one"),
-        ("cluster", 65, "of those for such a call none is that one"),
-        ("cluster_H64_C1_rows8", 65, "of those for such a call none is that one"),
+        ("cluster", 65, "the forward kernels hold R up to H = 64"),
+        ("cluster_H64_C1_rows8", 65, "the forward kernels hold R up to H = 64"),
+        ("cluster_H64_C4_rows16_ieee", 64, "of those for such a call none is that one"),
     ],
 )
 def test_what_is_asked_for_but_cannot_serve_is_an_error(name: str, hidden: int, reason: str) -> None:
@@ -468,6 +532,91 @@ def test_a_kernel_that_is_asked_for_and_fails_is_an_error() -> None:
         solve(make_problem(SMALL, Options(), torch.bfloat16))
 
 
+def test_of_several_kernels_that_failed_each_has_its_own_reason(capfd: pytest.CaptureFixture[str]) -> None:
+    ops = emulate(refusals=1, spoiled=1)
+    first, second = ops.cuda_kernel_names(torch.bfloat16, False)[:2]
+    solve(make_problem(SMALL, Options(), torch.bfloat16))
+    for name, reason in (
+        (first, "refused by the test"),
+        (second, "h_n differs by"),
+        ("cluster", "refused by the test"),
+    ):
+        ops.use_cuda_kernels(name, "auto")
+        with pytest.raises(RuntimeError, match=f"asks for {name}, which cannot serve .*{reason}"):
+            choice()
+
+
+@pytest.mark.parametrize("throws", [True, False])
+def test_a_kernel_without_the_memory_for_its_self_test_is_tested_later(
+    throws: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The others serve, at last the stepwise ones, and nobody is told."""
+    ops = emulate()
+    name = choice()[0]
+    problem = make_problem(SMALL, Options(), torch.bfloat16)
+    ops.emulate_no_memory(1000, throws)
+    check_accuracy(problem)
+    assert capfd.readouterr().err == ""
+    assert choice()[0] == name
+    launches = ops.cluster_launches()
+    ops.emulate_no_memory(0, throws)
+    check_accuracy(problem)
+    assert ops.cluster_launches() == launches + 4
+    ops = emulate()
+    ops.use_cuda_kernels("cluster", "auto")
+    ops.emulate_no_memory(1000, throws)
+    with pytest.raises(torch.OutOfMemoryError, match="there is not the memory on cpu to test and launch the kernel"):
+        solve(problem)
+
+
+# What a device is compiled for, shared memory of a block, and the forward kernels in bfloat16 that can serve there.
+EVERY = {"cluster_H64_C1_rows8", "cluster_H64_C4_rows16", "group_H128_C4_rows16", "streamed_U32_rows16"}
+LIMITS = [
+    (75, 64 << 10, set()),
+    (80, 163 << 10, EVERY - {"cluster_H64_C4_rows16"}),
+    (86, 99 << 10, EVERY - {"cluster_H64_C4_rows16"}),
+    (120, 99 << 10, EVERY),
+    (120, 1 << 10, set()),
+]
+
+
+@pytest.mark.parametrize(("architecture", "shared_bytes", "serve"), LIMITS)
+def test_what_serves_within_the_limits_of_a_device(architecture: int, shared_bytes: int, serve: set[str]) -> None:
+    ops = emulate()
+    ops.emulate_limits(architecture, shared_bytes)
+    for name in EVERY:
+        ops.use_cuda_kernels(name, "auto")
+        if name in serve:
+            assert choice()[0] == name
+            continue
+        reason = "compiled for this device" if architecture < 90 else "fits on this device|more shared memory"
+        with pytest.raises(RuntimeError, match=reason):
+            choice()
+    ops.use_cuda_kernels("auto", "auto")
+    assert (choice()[0] == "stepwise") == (not serve)
+    assert choice(size=SMALL._replace(steps=1))[0] == "one_step"
+    check_accuracy(make_problem(SMALL, Options(), torch.bfloat16))
+
+
+def test_the_limit_of_a_wait_is_the_callers() -> None:
+    ops = emulate()
+    assert ops.set_cuda_wait_limit(0.25) == 4
+    ops.use_cuda_kernels("cluster_H64_C4_rows16", "auto")
+    p = make_problem(SMALL, Options(), torch.bfloat16)
+    arguments = (p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional, True)
+    try:
+        ops.gru_fwd(*arguments)
+        ops.lose_store(0)
+        ops.gru_fwd(*arguments)
+        ops.lose_store(-1)
+        with pytest.raises(RuntimeError, match=r"waited more than 0\.25 seconds"):
+            ops.gru_fwd(*arguments)
+    finally:
+        assert ops.set_cuda_wait_limit(4) == 0.25
+    with pytest.raises(ValueError, match=r"expected seconds from 0\.001 to 3600, got 0"):
+        ops.set_cuda_wait_limit(0)
+
+
 def test_a_wait_that_takes_too_long_is_an_error_at_the_next_call() -> None:
     """And no cluster kernel is used from then on."""
     ops = emulate()
@@ -506,6 +655,7 @@ def test_capture_takes_only_kernels_that_were_tested_before() -> None:
     problem = make_problem(SMALL, Options(), torch.bfloat16)
     solve(problem)
     assert ops.cluster_launches() == 0
+    assert ops.residency_queries() == 0  # which load kernels, as a capture does not allow
     ops.emulate_capture(False)
     solve(problem)
     assert ops.cluster_launches() == 4

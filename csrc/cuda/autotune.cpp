@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <mutex>
@@ -44,7 +45,15 @@ void sort(Timings& timings) {
                    [](const Timing& a, const Timing& b) { return a.seconds < b.seconds; });
 }
 
+// A pipe or a device would be waited for, or read for ever.
+bool is_file_or_absent() {
+  std::error_code error;
+  const auto status = std::filesystem::status(file, error);
+  return std::filesystem::is_regular_file(status) || status.type() == std::filesystem::file_type::not_found;
+}
+
 void read_file() {
+  if (!is_file_or_absent()) return;
   std::ifstream stream(file);
   for (std::string line; std::getline(stream, line);) {
     std::string kind;
@@ -61,9 +70,10 @@ void append_to_file(const std::string& kind, const Timings& timings) {
   record << '\n' << kind << '\t';  // the last line may be half of one
   for (const Timing& timing : timings) record << timing.kernel << '=' << timing.seconds << ' ';
   record << '\n';
-  std::ofstream stream(file, std::ios::app);
+  std::ofstream stream;
+  if (is_file_or_absent()) stream.open(file, std::ios::app);
   stream << record.str() << std::flush;  // in one piece, as other processes may write
-  if (stream.good() || warned) return;
+  if ((stream.is_open() && stream.good()) || warned) return;
   warned = true;
   TORCH_WARN("gru: what gru_ext.autotune measures cannot be written to ", file, ", and is kept in memory alone");
 }

@@ -44,17 +44,24 @@ struct PackedIndex {
 
   PackedIndex(const Sequence& s, const at::Device& device) {
     if (s.packed_sizes.empty()) return;
-    const auto on_host = at::TensorOptions().device(at::kCPU);
-    const Tensor host_lengths = at::empty({s.B}, on_host.dtype(at::kInt));
-    const Tensor host_offsets = at::empty({s.T}, on_host.dtype(at::kLong));
+    const Tensor host_lengths = on_host(s.B, at::kInt, device);
+    const Tensor host_offsets = on_host(s.T, at::kLong, device);
     int* length = host_lengths.data_ptr<int>();
     for (int64_t t = s.T, row = 0; t > 0; --t) {
       for (; row < s.packed_sizes[t - 1]; ++row) length[row] = static_cast<int>(t);
     }
     std::copy(s.packed_offsets.begin(), s.packed_offsets.end(), host_offsets.data_ptr<int64_t>());
-    // From pageable memory: the copy has left it when the call returns, without having waited for the device.
     lengths = host_lengths.to(device, /*non_blocking=*/true);
     offsets = host_offsets.to(device, /*non_blocking=*/true);
+  }
+
+ private:
+  // Memory that a copy to the device has left when the call returns, without having waited for the device: pageable for
+  // so few bytes that CUDA has room for them, else pinned, which torch keeps until it is copied.
+  static Tensor on_host(int64_t count, at::ScalarType dtype, const at::Device& device) {
+    constexpr int64_t kMostPageableBytes = 64 << 10;
+    const bool pinned = device.is_cuda() && count * static_cast<int64_t>(c10::elementSize(dtype)) > kMostPageableBytes;
+    return at::empty({count}, at::TensorOptions().device(at::kCPU).dtype(dtype).pinned_memory(pinned));
   }
 };
 
@@ -89,6 +96,7 @@ Parameters common_parameters(const Sequence& s, const PackedIndex& index, const 
     p.offsets = index.offsets.const_data_ptr<int64_t>();
   }
   std::copy_n(masks.of, 2, p.masks);
+  p.wait_limit = wait_limit();
   p.error = error_word();
   return p;
 }
@@ -160,7 +168,7 @@ const char* forward(const ClusterKernel& kernel, const Sequence& s, const Tensor
     p.a_x[d] = step_rows(readable<at_t>(a_x[d]), a_x[d]);
     p.weight_hh[d] = readable<at_t>(weight_hh[d]);
     p.bias_hh[d] = readable<at_t>(bias_hh[d]);
-    p.paired = p.paired && all_paired({a_x[d], weight_hh[d]});
+    p.paired = p.paired && all_paired({a_x[d], weight_hh[d], bias_hh[d]});
     p.aligned = p.aligned && rows_are_aligned(weight_hh[d], 16);
   }
   p.h0 = readable<at_t>(h0);

@@ -189,7 +189,7 @@ GRU_DEVICE void gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>& p
     }
     if (s > 0) {
       if constexpr (C > 1) {
-        failed |= !mbarrier_wait(mbarriers + buffer, (s - 1) / 2 % 2);
+        failed |= !mbarrier_wait(mbarriers + buffer, (s - 1) / 2 % 2, p.wait_limit);
         if (!failed && thread == 0) mbarrier_arrive_expect(mbarriers + buffer, Traits::kExchangeBytes);
       } else {
         block_barrier();
@@ -309,7 +309,8 @@ GRU_DEVICE void gru_cluster_bwd(const GruClusterBwdParams<typename Traits::T>& p
 template <typename Traits>
 GRU_KERNEL(Traits::kThreads, 1)
 gru_cluster_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
-  if constexpr (Traits::kC == 1 || kHasClusters) gru_cluster_bwd<Traits>(p);
+  constexpr bool kServes = Traits::kC == 1 ? kHasAsyncCopies : kHasClusters;
+  if constexpr (kServes) gru_cluster_bwd<Traits>(p);
 }
 
 }  // namespace device

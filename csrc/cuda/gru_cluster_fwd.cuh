@@ -254,8 +254,8 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
             const int two = first + i * Traits::kThreads;
             fetched[i] = from + (two < kTwos ? two : first) * 2;
           }
-          failed |=
-              !wait_for_packets(values, fetched, static_cast<uint32_t>(GRU_FAULT(wrong_tag, s, s < 2 ? s : s - 2)));
+          failed |= !wait_for_packets(values, fetched,
+                                      static_cast<uint32_t>(GRU_FAULT(wrong_tag, s, s < 2 ? s : s - 2)), p.wait_limit);
           GRU_UNROLL
           for (int i = 0; i < kAtOnce; ++i) {
             const int two = first + i * Traits::kThreads;
@@ -268,7 +268,7 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
         failed = GRU_FAULT(no_barrier_after_packets, block_barrier_or(failed), failed);
       } else if constexpr (kExchange == Exchange::cluster) {
         const int parity = GRU_FAULT(wrong_parity, (s - 1) / 2 % 2, s / 2 % 2);
-        failed |= !mbarrier_wait(mbarriers + buffer, parity);
+        failed |= !mbarrier_wait(mbarriers + buffer, parity, p.wait_limit);
         if (!failed && (thread == 0 || GRU_FAULT(two_arrivals, false, thread == kWarpSize))) {
           mbarrier_arrive_expect(mbarriers + buffer, Traits::kExchangeBytes + GRU_FAULT(too_few_bytes, 0, -16) +
                                                          GRU_FAULT(too_many_bytes, 0, 16));
@@ -450,13 +450,14 @@ GRU_DEVICE void gru_cluster_fwd(const GruClusterFwdParams<typename Traits::T>& p
 template <typename Traits, bool kSaveGates>
 GRU_KERNEL(Traits::kThreads, 1)
 gru_cluster_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
-  if constexpr (Traits::kExchange == Exchange::none || kHasClusters) gru_cluster_fwd<Traits, kSaveGates>(p);
+  constexpr bool kServes = Traits::kExchange == Exchange::none ? kHasAsyncCopies : kHasClusters;
+  if constexpr (kServes) gru_cluster_fwd<Traits, kSaveGates>(p);
 }
 
 template <typename Traits, bool kSaveGates>
 GRU_KERNEL(Traits::kThreads, 1)
 gru_group_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
-  gru_cluster_fwd<Traits, kSaveGates>(p);
+  if constexpr (kHasAsyncCopies) gru_cluster_fwd<Traits, kSaveGates>(p);
 }
 
 }  // namespace device

@@ -48,6 +48,7 @@ struct ClusterLaunch {
 inline const char* words_of(cudaError_t error) {
   if (error == cudaSuccess) return nullptr;
   cudaGetLastError();
+  if (error == cudaErrorMemoryAllocation) return kOutOfMemory;
   return cudaGetErrorString(error);
 }
 
@@ -59,11 +60,30 @@ const char* launch_clusters(void (*kernel)(Parameters), const Parameters& p, Str
   return words_of(launch.error);
 }
 
+// `count`, or what an error means for it.
+inline int resident_unless(cudaError_t error, int count) {
+  const char* const words = words_of(error);
+  return words == nullptr ? count : is_out_of_memory(words) ? kNoMemoryNow : 0;
+}
+
+// Whether the code of a kernel that the current device runs was compiled for sm_80 or later, or whatever `least` is.
+// That need not be the device's own: PTX serves later ones.
+inline cudaError_t is_compiled_for(int least, const void* kernel, bool& is) {
+  cudaFuncAttributes attributes{};
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+  is = error == cudaSuccess && attributes.ptxVersion >= least;
+  return error;
+}
+
 template <typename Traits>
 int resident_clusters(const void* kernel) {
+  constexpr bool kClusters = Traits::kExchange == device::Exchange::cluster;
+  bool is_compiled = false;
+  const cudaError_t error = is_compiled_for(kClusters ? 90 : 80, kernel, is_compiled);
+  if (error != cudaSuccess || !is_compiled) return resident_unless(error, kNotCompiled);
   ClusterLaunch<Traits> launch(kernel, 1, nullptr);
   int count = 0;
-  if (launch.error == cudaSuccess && Traits::kExchange == device::Exchange::cluster) {
+  if (launch.error == cudaSuccess && kClusters) {
     launch.error = cudaOccupancyMaxActiveClusters(&count, kernel, &launch.config);
   } else if (launch.error == cudaSuccess) {
     int device = 0, multiprocessors = 0, blocks = 0;
@@ -77,7 +97,7 @@ int resident_clusters(const void* kernel) {
     }
     count = blocks * multiprocessors / Traits::kC;
   }
-  return words_of(launch.error) ? 0 : count;
+  return resident_unless(launch.error, count);
 }
 
 template <typename Traits>
@@ -92,7 +112,8 @@ template <typename Traits, typename Parameters>
 const char* launch_groups(void (*kernel)(Parameters), const Parameters& p, Stream stream) {
   const void* const pointer = reinterpret_cast<const void*>(kernel);
   const int groups = p.D * ((p.B + Traits::kRows - 1) / Traits::kRows), resident = resident_clusters<Traits>(pointer);
-  if (resident == 0) return "no group of so many blocks fits on the device";
+  if (resident == kNoMemoryNow) return kOutOfMemory;
+  if (resident <= 0) return "no group of so many blocks fits on the device";
   auto part = p;
   for (part.first_group = 0; part.first_group < groups; part.first_group += resident) {
     ClusterLaunch<Traits> launch(pointer, std::min(resident, groups - part.first_group), stream);
@@ -122,7 +143,10 @@ template <typename Traits>
 GruClusterKernel<GruClusterFwdParams<typename Traits::T>> gru_cluster_fwd_entry() {
   return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kHidden, Traits::kC, Traits::kRows,
            Traits::kOverflowBytes, /*packet_bytes=*/0,
-           [] { return resident_clusters<Traits>((const void*)device::gru_cluster_fwd_kernel<Traits, true>); }},
+           [] {
+             return std::min(resident_clusters<Traits>((const void*)device::gru_cluster_fwd_kernel<Traits, true>),
+                             resident_clusters<Traits>((const void*)device::gru_cluster_fwd_kernel<Traits, false>));
+           }},
           launch_gru_cluster_fwd<Traits>};
 }
 
@@ -130,7 +154,10 @@ template <typename Traits>
 GruClusterKernel<GruClusterFwdParams<typename Traits::T>> gru_group_fwd_entry() {
   return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kHidden, Traits::kC, Traits::kRows,
            Traits::kOverflowBytes, Traits::kPacketBytes,
-           [] { return resident_clusters<Traits>((const void*)device::gru_group_fwd_kernel<Traits, true>); }},
+           [] {
+             return std::min(resident_clusters<Traits>((const void*)device::gru_group_fwd_kernel<Traits, true>),
+                             resident_clusters<Traits>((const void*)device::gru_group_fwd_kernel<Traits, false>));
+           }},
           launch_gru_group_fwd<Traits>};
 }
 

@@ -64,18 +64,23 @@ class Runner {
   }
 
   // None where the kernel fails its self-test, which it has at its first call, or its launch. It does not serve on this
-  // device any more then.
+  // device any more then; but where there is not the memory to know, the next call tries again.
   auto by_cluster(Candidate& candidate, bool forced) const {
     const Tensor& x = layer_.x;
     const char* error = nullptr;
     std::string fault;
     if (!candidate.tested) {
-      fault = self_test(*candidate.kernel, pass_, x.scalar_type(), x.device(), stream_);
+      try {
+        fault = self_test(*candidate.kernel, pass_, x.scalar_type(), x.device(), stream_);
+      } catch (const c10::OutOfMemoryError&) {
+        return no_memory(candidate, forced);
+      }
       if (fault.empty()) mark_tested(*candidate.kernel);
       candidate.tested = true;
     }
     if (fault.empty()) {
       if (auto results = run_({candidate.kernel, /*one_step=*/false}, error)) return results;
+      if (is_out_of_memory(error)) return no_memory(candidate, forced);
       fault = std::string("it could not be launched: ") + error;
     }
     const std::string name = (pass_ == Pass::forward ? "forward " : "backward ") + name_of(*candidate.kernel);
@@ -83,6 +88,14 @@ class Runner {
     TORCH_CHECK(!forced, "gru: the kernel ", name, ", which gru_ext.use_cuda_kernels asks for, failed: ", fault);
     TORCH_WARN("gru: the kernel ", name, " is not used on ", x.device(), ", others take its place: ", fault,
                " (gru_ext was built by " GRU_EXT_CUDA_BUILD ")");
+    return decltype(run_({}, error))();
+  }
+
+  auto no_memory(const Candidate& candidate, bool forced) const {
+    TORCH_CHECK_WITH(OutOfMemoryError, !forced, "gru: there is not the memory on ", layer_.x.device(),
+                     " to test and launch the kernel ", name_of(*candidate.kernel),
+                     ", which gru_ext.use_cuda_kernels asks for");
+    const char* error = nullptr;
     return decltype(run_({}, error))();
   }
 

@@ -92,8 +92,7 @@ struct GruGroupBwdTraits {
 };
 
 template <typename Traits>
-GRU_KERNEL(Traits::kThreads, 1)
-gru_group_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
+GRU_DEVICE void gru_group_bwd(const GruClusterBwdParams<typename Traits::T>& p) {
   using T = typename Traits::T;
   using Operand = typename Traits::Operand;
   using Words = PairWords<Operand>;
@@ -182,7 +181,8 @@ gru_group_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
           const int packet = first + i * Traits::kThreads;
           fetched[i] = from + (packet < kCount ? packet : first);
         }
-        failed |= !wait_for_triples(values, fetched, static_cast<uint32_t>(GRU_FAULT(wrong_tag, s, s < 2 ? s : s - 2)));
+        failed |= !wait_for_triples(values, fetched, static_cast<uint32_t>(GRU_FAULT(wrong_tag, s, s < 2 ? s : s - 2)),
+                                    p.wait_limit);
         GRU_UNROLL
         for (int i = 0; i < kAtOnce; ++i) {
           const int packet = first + i * Traits::kThreads;
@@ -293,6 +293,12 @@ gru_group_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
   failed = block_barrier_or(failed);
   store_bwd_results<kRows, Traits::kUnits, Traits::kThreads>(p, work, block_group, failed, own,
                                                              reinterpret_cast<float*>(dgates));
+}
+
+template <typename Traits>
+GRU_KERNEL(Traits::kThreads, 1)
+gru_group_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
+  if constexpr (kHasAsyncCopies) gru_group_bwd<Traits>(p);
 }
 
 }  // namespace device

@@ -195,12 +195,12 @@ class Slabs {
   }
 
   // Waits until all that the slice needs of step s has been stored; all its threads call it, and one of its warps
-  // looks. False if that took too long.
-  GRU_DEVICE bool wait(int s) const {
+  // looks. False if that took more than `limit` nanoseconds.
+  GRU_DEVICE bool wait(int s, uint64_t limit) const {
     bool failed = false;
     const int end = part_ == 0 ? end_block_ : 0;
     for (int block = first_block_ + thread_index() % kWarpSize; block < end; block += kWarpSize) {
-      failed |= !wait_for_flag(flags_ + block, static_cast<uint32_t>(GRU_FAULT(early_flag, s + 1, s)));
+      failed |= !wait_for_flag(flags_ + block, static_cast<uint32_t>(GRU_FAULT(early_flag, s + 1, s)), limit);
     }
     return !GRU_FAULT(no_barrier_after_flags, slice_barrier_or(failed), failed);
   }

@@ -25,8 +25,7 @@ using GruStreamedBwdTraits =
 
 // kMasks: whether there may be any.
 template <typename Traits, bool kMasks>
-GRU_KERNEL(Traits::kThreads, 1)
-gru_streamed_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
+GRU_DEVICE void gru_streamed_bwd(const GruClusterBwdParams<typename Traits::T>& p) {
   using T = typename Traits::T;
   using Words = PairWords<typename Traits::Operand>;
   constexpr int kRows = Traits::kRows, kPassRows = Traits::kPassRows, kPasses = Traits::kPasses;
@@ -89,7 +88,7 @@ gru_streamed_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
       for (int pass = 0; pass < kPasses; ++pass) own[pass].load_step(p, work, t);
     }
     if (s > 0) {
-      failed = !slabs.wait(s - 1);
+      failed = !slabs.wait(s - 1, p.wait_limit);
       float d[Traits::kWeightTiles][Traits::kColumns][4] = {};
       if (!failed) slabs.multiply(d, s - 1);
       GRU_UNROLL
@@ -147,6 +146,12 @@ gru_streamed_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
 
   failed = block_barrier_or(failed);
   store_bwd_results<kRows, Traits::kUnits, Traits::kThreads>(p, work, group, failed, own, sums);
+}
+
+template <typename Traits, bool kMasks>
+GRU_KERNEL(Traits::kThreads, 1)
+gru_streamed_bwd_kernel(const GruClusterBwdParams<typename Traits::T> p) {
+  if constexpr (kHasAsyncCopies) gru_streamed_bwd<Traits, kMasks>(p);
 }
 
 }  // namespace device

@@ -24,8 +24,7 @@ using GruStreamedFwdTraits = StreamedTraits<Name, Units, 3 * Units, /*Gates=*/1,
 
 // kMasks: whether there may be any.
 template <typename Traits, bool kMasks>
-GRU_KERNEL(Traits::kThreads, 1)
-gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
+GRU_DEVICE void gru_streamed_fwd(const GruClusterFwdParams<typename Traits::T>& p) {
   using T = typename Traits::T;
   using Math = typename Traits::Math;
   using Words = PairWords<typename Traits::Operand>;
@@ -132,7 +131,7 @@ gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
     const int t = reverse ? steps - 1 - s : s;
     GRU_UNROLL
     for (int pass = 0; pass < kPasses && pass < kPassesAhead; ++pass) load_a_x(pass, t);
-    failed = !slabs.wait(s);
+    failed = !slabs.wait(s, p.wait_limit);
     float d[Traits::kWeightTiles][Traits::kColumns][4] = {};
     if (!failed) slabs.multiply(d, s);
 
@@ -199,6 +198,12 @@ gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
     store_pair(p.h_n + (static_cast<int64_t>(direction) * p.B + row_of(pass)) * H + unit, of_pass.h[0], of_pass.h[1],
                of_pass.steps > 0 ? units : 0, p.paired);
   }
+}
+
+template <typename Traits, bool kMasks>
+GRU_KERNEL(Traits::kThreads, 1)
+gru_streamed_fwd_kernel(const GruClusterFwdParams<typename Traits::T> p) {
+  if constexpr (kHasAsyncCopies) gru_streamed_fwd<Traits, kMasks>(p);
 }
 
 }  // namespace device

@@ -43,11 +43,14 @@ struct StreamedLaunch {
 // How many blocks with all the shared memory that there is the device runs at a time.
 template <typename Traits>
 int resident_blocks(const void* kernel) {
+  bool is_compiled = false;
+  cudaError_t error = is_compiled_for(80, kernel, is_compiled);
+  if (error != cudaSuccess || !is_compiled) return resident_unless(error, kNotCompiled);
   const int shared_bytes = most_shared_bytes();
   if (shared_bytes < Traits::kWeightOffset + Traits::kSlabBytes) return 0;
   const StreamedLaunch launch(kernel, 1, Traits::kThreads, shared_bytes, nullptr);
   int device = 0, multiprocessors = 0, of_multiprocessor = 0;
-  cudaError_t error = launch.error;
+  error = launch.error;
   if (error == cudaSuccess) error = cudaGetDevice(&device);
   if (error == cudaSuccess) {
     error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
@@ -55,7 +58,7 @@ int resident_blocks(const void* kernel) {
   if (error == cudaSuccess) {
     error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&of_multiprocessor, kernel, Traits::kThreads, shared_bytes);
   }
-  return words_of(error) ? 0 : of_multiprocessor * multiprocessors;
+  return resident_unless(error, of_multiprocessor * multiprocessors);
 }
 
 // As many groups at a time as the device runs.

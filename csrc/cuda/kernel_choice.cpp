@@ -5,6 +5,7 @@
 #include <c10/util/StringUtil.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdarg>
 #include <cstdio>
@@ -69,8 +70,8 @@ std::string words(const char* format, ...) {
 // ---- What is known of each device, and what use_cuda_kernels has said; all of it behind one lock
 
 struct KernelRecord {
-  int resident;  // clusters at a time, or blocks of a streamed kernel
-  bool tested;
+  int resident = 0;  // clusters at a time, or blocks of a streamed kernel, or kNotCompiled
+  bool tested = false;
   std::string fault;  // why it is not used any more; empty while it is
 };
 
@@ -84,6 +85,7 @@ struct DeviceRecord {
 std::mutex mutex;
 std::map<int, DeviceRecord> devices;
 std::string forced_forward = "auto", forced_backward = "auto";
+std::atomic<uint64_t> wait_nanoseconds{4000000000};
 
 DeviceRecord& record_of_device() {
   const int device = c10::cuda::current_device();
@@ -91,9 +93,12 @@ DeviceRecord& record_of_device() {
   return it != devices.end() ? it->second : devices[device] = {device_name(), clock_rate(), new_shared_word(), {}};
 }
 
-KernelRecord& record_of(DeviceRecord& device, const ClusterKernel& kernel) {
+// Null where it cannot be had now: while a CUDA graph is captured no kernel is loaded, and loading takes memory.
+const KernelRecord* record_of(DeviceRecord& device, const ClusterKernel& kernel, bool capturing) {
   const auto it = device.kernels.find(&kernel);
-  return it != device.kernels.end() ? it->second : device.kernels[&kernel] = {kernel.resident(), false, {}};
+  if (it != device.kernels.end()) return &it->second;
+  const int resident = capturing ? kNoMemoryNow : kernel.resident();
+  return resident == kNoMemoryNow ? nullptr : &(device.kernels[&kernel] = {resident, false, {}});
 }
 
 // ---- The time of a call: time_model.h, and what is around the steps; assumed until measured
@@ -164,8 +169,18 @@ bool one_step_can_serve(const KernelQuery& query) {
 
 // ---- The choice
 
-// Those that can serve a call, the fastest first; `why_not` tells why there are none.
-std::vector<Candidate> candidates(const KernelQuery& query, std::string& why_not) {
+std::string family_of(const ClusterKernel& kernel) {
+  const std::string name = name_of(kernel);
+  return name.substr(0, name.find('_'));
+}
+
+bool is_asked_for(const ClusterKernel& kernel, const std::string& asked) {
+  return asked == "auto" || name_of(kernel) == asked || family_of(kernel) == asked;
+}
+
+// Those of the kernels that are asked for that can serve a call, the fastest first; `why_not` tells why there are none:
+// of several reasons, what went wrong with one of them.
+std::vector<Candidate> candidates(const KernelQuery& query, const std::string& asked, std::string& why_not) {
   std::vector<const ClusterKernel*> all = all_kernels(query.pass, query.dtype);
   const bool is_ieee = query.dtype == at::kFloat && !rnn_allows_tf32();
   const auto is_for_others = [&](const ClusterKernel* kernel) {
@@ -175,6 +190,12 @@ std::vector<Candidate> candidates(const KernelQuery& query, std::string& why_not
   if (all.empty()) {
     why_not = query.dtype == at::kDouble ? "the cluster kernels have no float64"
                                          : "the cluster kernels have no zoneout and dropouts in IEEE float32";
+    return {};
+  }
+  const auto is_other = [&](const ClusterKernel* kernel) { return !is_asked_for(*kernel, asked); };
+  all.erase(std::remove_if(all.begin(), all.end(), is_other), all.end());
+  if (all.empty()) {
+    why_not = "of those for such a call none is that one";
     return {};
   }
   if (query.packed && query.capturing) {
@@ -191,6 +212,7 @@ std::vector<Candidate> candidates(const KernelQuery& query, std::string& why_not
     return {};
   }
   std::vector<Candidate> found;
+  std::string fault;
   for (const ClusterKernel* kernel : all) {
     if (query.H > kernel->hidden) continue;
     constexpr int64_t kMost = std::numeric_limits<int>::max();
@@ -199,34 +221,40 @@ std::vector<Candidate> candidates(const KernelQuery& query, std::string& why_not
       why_not = "the cluster kernels count steps and blocks in 32 bits";
       continue;
     }
-    const KernelRecord& record = record_of(device, *kernel);
-    const int resident = kernel->shape ? static_cast<int>(record.resident / blocks) : record.resident;
+    const KernelRecord* const record = record_of(device, *kernel, query.capturing);
+    if (record != nullptr && !record->fault.empty()) {
+      if (fault.empty()) fault = record->fault;
+      continue;
+    }
+    if (query.capturing && (record == nullptr || !record->tested)) {
+      why_not = "a CUDA graph is captured, and the cluster kernel has not been tested by a call before";
+      continue;
+    }
+    if (record == nullptr) {
+      why_not = "there is no memory left on this device to load the cluster kernel";
+      continue;
+    }
+    const int resident = kernel->shape ? static_cast<int>(record->resident / blocks) : record->resident;
     const StreamedShape shape = kernel->shape ? kernel->shape(static_cast<int>(query.H)) : StreamedShape{};
-    if (resident == 0) {
+    if (record->resident == kNotCompiled) {
+      why_not = "no kernel of these was compiled for this device: they need sm_80, in clusters sm_90";
+    } else if (resident == 0) {
       why_not = words("no cluster of the %lld blocks that H = %lld needs fits on this device",
                       static_cast<long long>(blocks), static_cast<long long>(query.H));
     } else if (kernel->shape && shape.shared_bytes == 0) {
       why_not = words("H = %lld needs more shared memory than this device has", static_cast<long long>(query.H));
-    } else if (!record.fault.empty()) {
-      why_not = record.fault;
-    } else if (query.capturing && !record.tested) {
-      why_not = "a CUDA graph is captured, and the cluster kernel has not been tested by a call before";
     } else {
       const double seconds = cluster_seconds(query, *kernel, shape, resident, device.clock_rate);
-      found.push_back({kernel, resident, record.tested, seconds});
+      found.push_back({kernel, resident, record->tested, seconds});
     }
   }
+  if (!fault.empty()) why_not = fault;
   std::stable_sort(found.begin(), found.end(),
                    [](const Candidate& a, const Candidate& b) { return a.seconds < b.seconds; });
   return found;
 }
 
 // ---- What was measured
-
-std::string family_of(const ClusterKernel& kernel) {
-  const std::string name = name_of(kernel);
-  return name.substr(0, name.find('_'));
-}
 
 // Of the candidates, those that are measured: so many of each family that the time model likes best, as it may be wrong
 // about a family, but hardly about which of its kernels is far from the fastest.
@@ -263,9 +291,9 @@ std::string kind_of(const KernelQuery& query) {
   return kind.str();
 }
 
-// Of the candidates those that were measured to be faster than the stepwise kernels; or the one-step kernel, where none
-// that still serves was faster.
-void choose_measured(const Timings& timings, KernelChoice& choice) {
+// Of the candidates those that were measured to be faster than the stepwise kernels; or the one-step kernel, where it
+// can serve and none that still serves was faster.
+void choose_measured(const Timings& timings, bool one_step, KernelChoice& choice) {
   std::vector<Candidate> faster;
   for (const Timing& timing : timings) {
     choice.measured += words("%s%s %.3g ms", choice.measured.empty() ? "measured " : ", ", timing.kernel.c_str(),
@@ -273,7 +301,7 @@ void choose_measured(const Timings& timings, KernelChoice& choice) {
   }
   for (const Timing& timing : timings) {
     if (timing.kernel == "stepwise" || !std::isfinite(timing.seconds)) break;
-    if (timing.kernel == "one_step") choice.one_step = faster.empty();
+    if (timing.kernel == "one_step") choice.one_step = one_step && faster.empty();
     const auto it = std::find_if(choice.clusters.begin(), choice.clusters.end(),
                                  [&](const Candidate& c) { return name_of(*c.kernel) == timing.kernel; });
     if (it != choice.clusters.end()) faster.push_back(*it);
@@ -323,12 +351,9 @@ KernelChoice choose_kernels(const KernelQuery& query) {
     return choice;
   }
   choice.forced = asked != "auto";
-  choice.clusters = candidates(query, choice.why_stepwise);
+  choice.clusters = candidates(query, asked, choice.why_stepwise);
   auto& clusters = choice.clusters;
   if (choice.forced) {
-    const auto other = [&](const Candidate& c) { return name_of(*c.kernel) != asked && family_of(*c.kernel) != asked; };
-    if (!clusters.empty()) choice.why_stepwise = "of those for such a call none is that one";
-    clusters.erase(std::remove_if(clusters.begin(), clusters.end(), other), clusters.end());
     TORCH_CHECK(!clusters.empty(), "gru: gru_ext.use_cuda_kernels asks for ", asked,
                 ", which cannot serve this call with H = ", query.H, ": ", choice.why_stepwise);
   } else if (!clusters.empty() || one_step) {
@@ -346,7 +371,7 @@ KernelChoice choose_kernels(const KernelQuery& query) {
       choice.one_step = one_step_by_model;
       choose_modelled(query, choice);
     } else {
-      choose_measured(timings, choice);
+      choose_measured(timings, one_step, choice);
     }
   }
   return choice;
@@ -367,12 +392,12 @@ std::string name_of(const ClusterKernel& kernel) {
 
 void mark_tested(const ClusterKernel& kernel) {
   const std::lock_guard<std::mutex> lock(mutex);
-  record_of(record_of_device(), kernel).tested = true;
+  record_of_device().kernels[&kernel].tested = true;
 }
 
 void rule_out(const ClusterKernel& kernel, const std::string& why) {
   const std::lock_guard<std::mutex> lock(mutex);
-  record_of(record_of_device(), kernel).fault = why;
+  record_of_device().kernels[&kernel].fault = why;
 }
 
 int* error_word() {
@@ -397,10 +422,18 @@ void check_earlier_calls() {
       }
     }
   }
-  TORCH_CHECK(false,
-              "gru: a cluster kernel of an earlier call waited more than 4 seconds for other blocks of its cluster, so"
-              " that the results of the calls since then are wrong. The stepwise kernels serve on this device from now"
-              " on");
+  TORCH_CHECK(false, "gru: a cluster kernel of an earlier call waited more than ",
+              1e-9 * static_cast<double>(wait_limit()),
+              " seconds for other blocks of its cluster, so that the results of the calls since then are wrong. The"
+              " stepwise kernels serve on this device from now on");
+}
+
+uint64_t wait_limit() { return wait_nanoseconds; }
+
+double set_cuda_wait_limit(double seconds) {
+  TORCH_CHECK_VALUE(seconds >= 1e-3 && seconds <= 3600,
+                    "set_cuda_wait_limit: expected seconds from 0.001 to 3600, got ", seconds);
+  return 1e-9 * static_cast<double>(wait_nanoseconds.exchange(static_cast<uint64_t>(1e9 * seconds)));
 }
 
 std::tuple<std::string, std::string> cuda_kernel(at::ScalarType dtype, int64_t T, int64_t B, int64_t H,

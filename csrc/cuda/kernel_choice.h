@@ -65,12 +65,16 @@ bool take_error();
 // Throws if one of an earlier call on the current device has. No cluster kernel serves there from then on.
 void check_earlier_calls();
 
+// How long a wait inside a cluster kernel may take, in nanoseconds.
+uint64_t wait_limit();
+
 // The operators of gru_ext/kernel_choice.py: `cuda_kernel` returns name and reason, `cuda_kernel_names` those of all
-// cluster kernels, `use_cuda_kernels` what it was told before.
+// cluster kernels, `use_cuda_kernels` and `set_cuda_wait_limit` what they were told before.
 std::tuple<std::string, std::string> cuda_kernel(at::ScalarType dtype, int64_t T, int64_t B, int64_t H,
                                                  bool bidirectional, bool packed, bool keeps_gates, bool backward,
                                                  bool masked);
 std::vector<std::string> cuda_kernel_names(at::ScalarType dtype, bool backward);
 std::tuple<std::string, std::string> use_cuda_kernels(std::string forward, std::string backward);
+double set_cuda_wait_limit(double seconds);
 
 }  // namespace gru_ext

@@ -2,6 +2,7 @@
 // headers of CUDA or torch, so that the host side compiles, and runs under emulation, without CUDA.
 #pragma once
 
+#include <cstring>
 #include <functional>
 #include <string>
 #include <vector>
@@ -45,6 +46,14 @@ struct StreamedShape {
   int64_t operand_bytes, weight_bytes;  // in global memory: both buffers; weights that are read again every step
 };
 
+// What `resident` is where it is no number of clusters: the kernel is not in the code that the device runs; or there is
+// no memory left to load it, which may be different later.
+constexpr int kNotCompiled = -1, kNoMemoryNow = -2;
+
+// What went wrong with a launch for which there was no memory left.
+constexpr char kOutOfMemory[] = "out of memory";
+inline bool is_out_of_memory(const char* error) { return std::strcmp(error, kOutOfMemory) == 0; }
+
 // An instantiation of a cluster-persistent, group-persistent or streamed kernel, see gru_cluster_configs.h and
 // gru_streamed_configs.h. A group is as many blocks of the grid as a launch has the device run at the same time; here
 // "cluster" means either.
@@ -55,7 +64,8 @@ struct ClusterKernel {
   int rows;            // of a tile of the batch
   int overflow_bytes;  // of its weights in shared memory, which a block reads for every 16 rows of a step (ieee: 8)
   int packet_bytes;    // in global memory, by which a group exchanges; 0 for a cluster
-  int (*resident)();   // how many clusters, or blocks of a streamed kernel, the current device runs at a time
+  int (*resident)();   // how many clusters, or blocks of a streamed kernel, the current device runs at a time. Asking
+                       // loads all that a launch needs.
   int units = 0;       // of a block of a streamed kernel; 0 for the others
   StreamedShape (*shape)(int H) = nullptr;  // of a streamed kernel, on the current device
   bool masks = false;                       // whether it is for layers with masks, and for no others
@@ -85,6 +95,8 @@ const std::vector<GruClusterKernel<GruClusterBwdParams<float>>>& gru_cluster_bwd
 std::string device_name();
 // Cycles of its multiprocessors a second; 0 if it does not tell.
 double clock_rate();
+// Whether it has products in bfloat16: sm_80 and later.
+bool multiplies_bfloat16();
 // Whether launches on the stream are recorded into a CUDA graph.
 bool is_capturing(Stream stream);
 // Time that the stream takes for `work`, which the host gives it at every call: the least of five, after a first one

@@ -116,6 +116,13 @@ GRU_DEVICE void store_shared(T* p, T value) {
 // The 32-bit address within the block's shared memory that PTX instructions take.
 GRU_DEVICE uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
+// Whether there are cp.async, ldmatrix and the mma below: sm_80 and later. Persistent kernels are made of them.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+constexpr bool kHasAsyncCopies = true;
+#else
+constexpr bool kHasAsyncCopies = false;
+#endif
+
 // cp.async.cg: copies 16 bytes from global to shared memory, past the registers; zeros, and no load, unless `exists`.
 GRU_DEVICE void copy_async(void* shared, const void* global, bool exists) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
@@ -216,7 +223,6 @@ GRU_DEVICE void ldmatrix_x4_transposed(uint32_t (&words)[4], const void* row) {
 // A packet is 8 or 16 bytes that are written and read at once: 4 or, in a triple, 12 of payload, and a tag by which the
 // reader knows what it has. All blocks must run at the same time. Nothing but the payload is handed over.
 
-constexpr uint64_t kWaitLimit = 4000000000;  // nanoseconds
 GRU_DEVICE uint64_t nanoseconds() {
   uint64_t now;
   asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
@@ -253,10 +259,10 @@ GRU_DEVICE u32x4 load_triple(const u32x4* packet) {
           static_cast<uint32_t>(high >> 32)};
 }
 
-// Loads values, each by `load` from its place, again and again until each `has_come`; false if after kWaitLimit they
-// have not.
+// Loads values, each by `load` from its place, again and again until each `has_come`; false if after `limit`
+// nanoseconds they have not.
 template <int N, typename Packet, typename Load, typename HasCome>
-GRU_DEVICE bool load_until(u32x4 (&values)[N], const Packet* const (&packets)[N], const Load& load,
+GRU_DEVICE bool load_until(u32x4 (&values)[N], const Packet* const (&packets)[N], const Load& load, uint64_t limit,
                            const HasCome& has_come) {
   GRU_UNROLL
   for (int i = 0; i < N; ++i) values[i] = load(packets[i]);
@@ -267,23 +273,24 @@ GRU_DEVICE bool load_until(u32x4 (&values)[N], const Packet* const (&packets)[N]
       values[i] = load(packets[i]);
       const uint64_t now = nanoseconds();
       if (start == 0) start = now;
-      if (now - start > kWaitLimit) return false;
+      if (now - start > limit) return false;
     }
   }
   return true;
 }
 // Waits for N times two packets of this tag.
 template <int N>
-GRU_DEVICE bool wait_for_packets(u32x4 (&values)[N], const uint64_t* const (&packets)[N], uint32_t tag) {
+GRU_DEVICE bool wait_for_packets(u32x4 (&values)[N], const uint64_t* const (&packets)[N], uint32_t tag,
+                                 uint64_t limit) {
   return load_until(
-      values, packets, [](const uint64_t* p) { return load_packets(p); },
+      values, packets, [](const uint64_t* p) { return load_packets(p); }, limit,
       [&](const u32x4& value) { return value.y == tag && value.w == tag; });
 }
 // Waits for N triples of this tag, which is the last word of a value.
 template <int N>
-GRU_DEVICE bool wait_for_triples(u32x4 (&values)[N], const u32x4* const (&packets)[N], uint32_t tag) {
+GRU_DEVICE bool wait_for_triples(u32x4 (&values)[N], const u32x4* const (&packets)[N], uint32_t tag, uint64_t limit) {
   return load_until(
-      values, packets, [](const u32x4* p) { return load_triple(p); },
+      values, packets, [](const u32x4* p) { return load_triple(p); }, limit,
       [&](const u32x4& value) { return value.w == tag; });
 }
 
@@ -301,8 +308,8 @@ GRU_DEVICE void copy_exchanged_async(void* shared, const void* exchanged) { copy
 GRU_DEVICE void raise_flag(uint32_t* flag, uint32_t value) {
   asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
 }
-// ld.acquire.gpu, until the flag has this value or a higher one; false if it has not after kWaitLimit.
-GRU_DEVICE bool wait_for_flag(const uint32_t* flag, uint32_t value) {
+// ld.acquire.gpu, until the flag has this value or a higher one; false if it has not after `limit` nanoseconds.
+GRU_DEVICE bool wait_for_flag(const uint32_t* flag, uint32_t value, uint64_t limit) {
   uint64_t start = 0;
   while (true) {
     uint32_t now;
@@ -310,7 +317,7 @@ GRU_DEVICE bool wait_for_flag(const uint32_t* flag, uint32_t value) {
     if (now >= value) return true;
     const uint64_t time = nanoseconds();
     if (start == 0) start = time;
-    if (time - start > kWaitLimit) return false;
+    if (time - start > limit) return false;
   }
 }
 
@@ -347,22 +354,24 @@ GRU_DEVICE void mbarrier_arrive_expect(uint64_t* barrier, int bytes) {
                : "memory");
 }
 // mbarrier.try_wait.parity: whether the phase of this parity (the first is 0) has ended. May suspend the thread until
-// it does, for a time that the machine sets.
+// it does, for a time that the machine sets. Acquires at the cluster's scope, where st.async releases.
 GRU_DEVICE bool mbarrier_try_wait(uint64_t* barrier, int parity) {
   uint32_t ended;
-  asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
-               : "=r"(ended)
-               : "r"(shared_address(barrier)), "r"(parity)
-               : "memory");
+  asm volatile(
+      "{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, p;\n}"
+      : "=r"(ended)
+      : "r"(shared_address(barrier)), "r"(parity)
+      : "memory");
   return ended != 0;
 }
-// Waits for the phase of this parity; false if it has not ended after kWaitLimit.
-GRU_DEVICE bool mbarrier_wait(uint64_t* barrier, int parity) {
+// Waits for the phase of this parity; false if it has not ended after `limit` nanoseconds.
+GRU_DEVICE bool mbarrier_wait(uint64_t* barrier, int parity, uint64_t limit) {
   if (mbarrier_try_wait(barrier, parity)) return true;
   const uint64_t start = nanoseconds();
   do {
     if (mbarrier_try_wait(barrier, parity)) return true;
-  } while (nanoseconds() - start < kWaitLimit);
+  } while (nanoseconds() - start < limit);
   return false;
 }
 
@@ -386,7 +395,7 @@ GRU_DEVICE void cluster_barrier() { __trap(); }
 GRU_DEVICE void mbarrier_init(uint64_t*, int) { __trap(); }
 GRU_DEVICE void mbarrier_init_fence() { __trap(); }
 GRU_DEVICE void mbarrier_arrive_expect(uint64_t*, int) { __trap(); }
-GRU_DEVICE bool mbarrier_wait(uint64_t*, int) { __trap(); }
+GRU_DEVICE bool mbarrier_wait(uint64_t*, int, uint64_t) { __trap(); }
 GRU_DEVICE void store_async(void*, uint64_t*, int, u32x4) { __trap(); }
 #endif
 
@@ -410,7 +419,13 @@ GRU_DEVICE T from_acc(acc_type<T> x);
 template <>
 GRU_DEVICE bfloat16 from_acc<bfloat16>(float x) {
   bfloat16 y;
+#if __CUDA_ARCH__ >= 800
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+#else
+  const uint32_t bits = __float_as_uint(x);
+  y.bits =
+      static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+#endif
   return y;
 }
 template <>

@@ -4,6 +4,8 @@
 
 #include <type_traits>
 
+#include "launchers.h"
+
 namespace gru_ext {
 namespace {
 
@@ -24,6 +26,27 @@ bool asks(const at::Context& context, bool (at::Context::*switch_)(Name) const) 
   }
 }
 
+// Whether the switch for matrix products allows TF32. Since 2.9 a precision has a name, with a default that further
+// switches set, and allowTF32CuBLAS throws where it was set by name; products follow the name.
+template <typename Context, typename = void>
+struct ProductPrecision {
+  static bool is_tf32(const Context& context) { return context.allowTF32CuBLAS(); }
+};
+template <typename Context>
+struct ProductPrecision<Context, std::void_t<decltype(&Context::float32Precision)>> {
+  static bool is_tf32(const Context& context) { return is_tf32(context, &Context::float32Precision); }
+
+ private:
+  template <typename Precision, typename Backend, typename Op>  // strings at first, then enumerations
+  static bool is_tf32(const Context& context, Precision (Context::*precision)(Backend, Op) const) {
+    if constexpr (std::is_convertible_v<const char*, std::decay_t<Backend>>) {
+      return (context.*precision)("cuda", "matmul") == "tf32";
+    } else {
+      return (context.*precision)(Backend::CUDA, Op::MATMUL) == Precision::TF32;
+    }
+  }
+};
+
 // Whether this torch multiplies half precisions into float: since 2.8.
 template <typename T, typename = void>
 struct MixedProducts : std::false_type {};
@@ -31,10 +54,13 @@ template <typename T>
 struct MixedProducts<T, std::void_t<decltype(at::mm_out(std::declval<T&>(), std::declval<const T&>(),
                                                         std::declval<const T&>(), at::kFloat))>> : std::true_type {};
 
+// bfloat16 has no products, or slow ones, before sm_80.
+bool multiplies(at::ScalarType dtype) { return dtype != at::kBFloat16 || multiplies_bfloat16(); }
+
 template <typename T>
 void mixed_product_out(T& out, const T& a, const T& b) {
   if constexpr (MixedProducts<T>::value) {
-    if (a.is_cuda()) {  // torch has it for no other device
+    if (a.is_cuda() && multiplies(a.scalar_type())) {  // torch has it for no other device
       at::mm_out(out, a, b, out.scalar_type());
       return;
     }
@@ -57,14 +83,15 @@ void add_product(Tensor target, const Tensor& a, const Tensor& b, bool first) {
 }  // namespace
 
 bool rnn_allows_tf32() { return asks(at::globalContext(), &at::Context::allowTF32CuDNN); }
-bool products_allow_tf32() { return at::globalContext().allowTF32CuBLAS(); }
+bool products_allow_tf32() { return ProductPrecision<at::Context>::is_tf32(at::globalContext()); }
 
 RnnPrecisionGuard::RnnPrecisionGuard() {
   if (!rnn_allows_tf32()) no_tf32_.emplace();
 }
 
 Tensor product_operand(const Tensor& weight) {
-  const bool in_float = at::isReducedFloatingType(weight.scalar_type()) && !MixedProducts<Tensor>::value;
+  const at::ScalarType dtype = weight.scalar_type();
+  const bool in_float = at::isReducedFloatingType(dtype) && (!MixedProducts<Tensor>::value || !multiplies(dtype));
   return weight.to(in_float ? at::kFloat : weight.scalar_type()).contiguous();
 }
 

@@ -57,7 +57,9 @@ std::string self_test(const ClusterKernel& kernel, Pass pass, at::ScalarType dty
   // Two tiles, of which the second has one row; an H of which the last pair of units is beyond; both directions.
   int64_t most = kernel.hidden;
   if (kernel.shape) {
-    most = std::min(kMostUnits, int64_t{kernel.resident()} * kernel.units);
+    const int resident = kernel.resident();
+    TORCH_CHECK_WITH(OutOfMemoryError, resident != kNoMemoryNow, "gru: no memory is left to load the kernel");
+    most = std::min(kMostUnits, int64_t{resident} * kernel.units);
     while (most > kernel.units && kernel.shape(static_cast<int>(most)).shared_bytes == 0) most -= kernel.units;
   }
   const int64_t T = 5, B = kernel.rows + 1, I = 4, H = most - 2, D = 2;
@@ -86,7 +88,10 @@ std::string self_test(const ClusterKernel& kernel, Pass pass, at::ScalarType dty
   const Sequence s = check_fwd(layer);
 
   const char* error = nullptr;
-  const auto not_launched = [&] { return std::string("it could not be launched: ") + error; };
+  const auto not_launched = [&] {
+    TORCH_CHECK_WITH(OutOfMemoryError, !is_out_of_memory(error), "gru: no memory is left to launch the kernel");
+    return std::string("it could not be launched: ") + error;
+  };
   const auto fwd = [&](const ClusterKernel* by) {
     return layer_fwd(by, s, layer, /*save_gates=*/true, /*save_y=*/true, stream, error);
   };

@@ -968,9 +968,15 @@ void mbarrier_arrive_expect(uint64_t* address, int bytes, int line) {
   end_phase_if_complete(b);
 }
 
-bool mbarrier_wait(uint64_t* address, int parity, int line) {
+// How long a wait may take is not emulated, only that there is a limit.
+static void check_limit(uint64_t limit) {
+  if (limit == 0) fail_here("a wait that may take no time");
+}
+
+bool mbarrier_wait(uint64_t* address, int parity, uint64_t limit, int line) {
   Thread* t = self();
   t->line = line;
+  check_limit(limit);
   Mbarrier& b = mbarrier_at(*t->home, address, t->now(), place_of(*t));
   if (parity != 0 && parity != 1) fail_here(format("mbarrier: parity %d", parity));
   if (static_cast<int>(b.phase & 1) == parity) {
@@ -1013,10 +1019,11 @@ void store_packet(void* packet, const void* value, size_t bytes, int line) {
   m.packets.push_back(store);
 }
 
-bool wait_for_packet(const void* packet, uint32_t tag, void* value, size_t bytes, int line) {
+bool wait_for_packet(const void* packet, uint32_t tag, void* value, size_t bytes, uint64_t limit, int line) {
   check_global(packet, bytes, false, line);
   Thread* t = self();
   t->line = line;
+  check_limit(limit);
   const auto found = [&] {
     uint32_t last;
     std::memcpy(&last, static_cast<const char*>(packet) + bytes - sizeof last, sizeof last);
@@ -1049,10 +1056,11 @@ void raise_flag(uint32_t* flag, uint32_t value, int line) {
   m.packets.push_back(store);
 }
 
-bool wait_for_flag(const uint32_t* flag, uint32_t value, int line) {
+bool wait_for_flag(const uint32_t* flag, uint32_t value, uint64_t limit, int line) {
   check_global(flag, sizeof *flag, false, line);
   Thread* t = self();
   t->line = line;
+  check_limit(limit);
   while (*static_cast<const volatile uint32_t*>(flag) < value) {
     machine->packet_waiters[flag].push_back(t);
     pause(Doing::flag_wait);

@@ -30,6 +30,7 @@ Parameters common_parameters() {
   p.aligned = number("aligned") != 0;
   p.lengths = buffer<const int>("lengths");
   p.offsets = buffer<const int64_t>("offsets");
+  p.wait_limit = 1;
   p.error = buffer<int>("error");
   return p;
 }

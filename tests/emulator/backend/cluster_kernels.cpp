@@ -22,6 +22,10 @@ using device::float16;
 
 template <typename Traits>
 int resident() {
+  constexpr int kLeast = Traits::kExchange == device::Exchange::cluster ? 90 : 80;
+  ++emulator::device.residency_queries;
+  if (emulator::device.architecture < kLeast) return kNotCompiled;
+  if (emulator::device.shared_bytes < Traits::kSharedBytes) return 0;
   return emulator::device.multiprocessors / Traits::kC;
 }
 
@@ -71,6 +75,12 @@ template <typename Parameters, typename Kernel>
 const char* run(const emulator::Shape& shape, const Parameters& p, Stream stream, const Kernel& kernel) {
   emulator::check_stream(stream);
   emulator::EmulatedDevice& device = emulator::device;
+  if (device.no_memory > 0) {
+    --device.no_memory;
+    emulator::forget_buffers();
+    TORCH_CHECK_WITH(OutOfMemoryError, !device.throws_no_memory, "no memory by the test");
+    return kOutOfMemory;
+  }
   if (device.refusals > 0) {
     --device.refusals;
     emulator::forget_buffers();
@@ -183,7 +193,8 @@ const char* run_group_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stre
 template <typename Traits>
 StreamedShape shape_of_group(int H) {
   const int bytes = Traits::kWeightOffset + (Traits::kWeightStages + 1) * Traits::kSlabBytes;
-  return device::streamed_shape<Traits>(H, emulator::device.has_shared_memory ? bytes : 0);
+  const bool has_enough = emulator::device.has_shared_memory && emulator::device.shared_bytes >= bytes;
+  return device::streamed_shape<Traits>(H, has_enough ? bytes : 0);
 }
 
 template <typename Traits, typename Parameters, typename NameBuffers, typename Kernel>
@@ -231,7 +242,7 @@ ClusterKernel streamed_entry() {
           Traits::kRows,
           /*overflow_bytes=*/0,
           /*packet_bytes=*/0,
-          [] { return emulator::device.multiprocessors; },
+          [] { return emulator::device.architecture < 80 ? kNotCompiled : emulator::device.multiprocessors; },
           Traits::kUnits,
           shape_of_group<Traits>,
           kMasks};

@@ -37,6 +37,8 @@ double measure_seconds(Stream stream, const std::function<void()>& work) {
 
 double clock_rate() { return 1e9; }
 
+bool multiplies_bfloat16() { return emulator::device.architecture >= 80; }
+
 bool is_capturing(Stream stream) {
   emulator::check_stream(stream);
   return emulator::device.capturing;

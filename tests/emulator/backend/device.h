@@ -18,6 +18,11 @@ struct EmulatedDevice {
   int block_launches = 0;   // of all others
   bool capturing = false;
   bool has_shared_memory = true;  // enough for streamed kernels
+  int architecture = 90;          // that the kernels were compiled for
+  int shared_bytes = 227 << 10;   // that a block may have
+  int residency_queries = 0;      // how often the host side asked how many clusters of a kernel run at a time
+  int no_memory = 0;              // times that there is no memory left for a launch of a cluster kernel
+  bool throws_no_memory = false;  // whether torch finds out, or the launch
   std::deque<double> seconds;  // that the next measurements find; where there are none left, what the host's clock says
   int measurements = 0;        // so far
 };

@@ -81,6 +81,18 @@ void lose_store(int64_t number) {
 // Whether there is enough for streamed kernels.
 void emulate_shared_memory(bool enough) { emulator::device.has_shared_memory = enough; }
 
+// What the device was built like, and for; see device.h.
+void emulate_limits(int64_t architecture, int64_t shared_bytes) {
+  emulator::device.architecture = static_cast<int>(architecture);
+  emulator::device.shared_bytes = static_cast<int>(shared_bytes);
+}
+
+// So many launches find no memory left; `throws`: as torch finds out, else as the launch does.
+void emulate_no_memory(int64_t launches, bool throws) {
+  emulator::device.no_memory = static_cast<int>(launches);
+  emulator::device.throws_no_memory = throws;
+}
+
 void emulate_capture(bool capturing) { emulator::device.capturing = capturing; }
 
 // What measurements will find, one after the other.
@@ -91,6 +103,8 @@ void emulate_seconds(const std::vector<double>& seconds) {
 int64_t measurements() { return emulator::device.measurements; }
 
 int64_t cluster_launches() { return emulator::device.launches; }
+
+int64_t residency_queries() { return emulator::device.residency_queries; }
 
 int64_t block_launches() { return emulator::device.block_launches; }
 
@@ -288,6 +302,7 @@ TORCH_LIBRARY(gru_ext_emulated, m) {
       &gru_ext::cuda_kernel);
   m.def("cuda_kernel_names(ScalarType dtype, bool backward) -> str[]", &gru_ext::cuda_kernel_names);
   m.def("use_cuda_kernels(str forward, str backward) -> (str, str)", &gru_ext::use_cuda_kernels);
+  m.def("set_cuda_wait_limit(float seconds) -> float", &gru_ext::set_cuda_wait_limit);
   m.def("autotune(bool enable, str path) -> ()", &gru_ext::autotune);
   m.def("emulate_seconds(float[] seconds) -> ()", &gru_ext::emulate_seconds);
   m.def("measurements() -> int", &gru_ext::measurements);
@@ -295,8 +310,11 @@ TORCH_LIBRARY(gru_ext_emulated, m) {
   m.def("emulate_spoil(float value, int result) -> ()", &gru_ext::emulate_spoil);
   m.def("lose_store(int number) -> ()", &gru_ext::lose_store);
   m.def("emulate_shared_memory(bool enough) -> ()", &gru_ext::emulate_shared_memory);
+  m.def("emulate_limits(int architecture, int shared_bytes) -> ()", &gru_ext::emulate_limits);
+  m.def("emulate_no_memory(int launches, bool throws) -> ()", &gru_ext::emulate_no_memory);
   m.def("emulate_capture(bool capturing) -> ()", &gru_ext::emulate_capture);
   m.def("cluster_launches() -> int", &gru_ext::cluster_launches);
+  m.def("residency_queries() -> int", &gru_ext::residency_queries);
   m.def("block_launches() -> int", &gru_ext::block_launches);
 }
 
