@@ -14,6 +14,7 @@ import torch
 
 from benchmarks import display, plots, report, results, switches
 from benchmarks.contenders import ON_REQUEST, OURS, PEERS
+from benchmarks.files import WriteError
 from benchmarks.results import Run
 from benchmarks.run import Settings, measure_suite, rows_of
 from benchmarks.suites import PASSES, SUITES
@@ -169,33 +170,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in run.rows:
             print(report.line(row))
     print("\n".join(["", *report.summary(run)]))
-    _keep(run, args)
+    kept = _keep(run, args)
     worse = _print_changes(old, run, args.worse) if old is not None else False
     if run.interrupted:
         return INTERRUPTED
     wrong = any(row.left_out.get(OURS, "").startswith("wrong") for row in run.rows)
     slow = _print_slow(run, args.at_least) if args.at_least else False
-    return 1 if worse or wrong or slow else 0
+    return 1 if worse or wrong or slow or not kept else 0
 
 
-def _keep(run: Run, args: argparse.Namespace) -> None:
-    """Write what was asked for; a run without rows leaves nothing worth keeping."""
-    if not run.rows:
-        return
-    if args.json:
-        run.save(args.json)
-        print(f"kept in {args.json}")
+def _keep(run: Run, args: argparse.Namespace) -> bool:
+    """Write what was asked for, a run without rows leaving nothing worth keeping; whether each file could be written.
+
+    Where one cannot, the others still are.
+    """
     drawn: list[Path] = []
     folder = args.plot or (args.report.with_suffix("") if args.report else None)
-    if folder is not None:
+
+    def keep() -> None:
+        run.save(args.json)
+        print(f"kept in {args.json}")
+
+    def draw() -> None:
         try:
-            drawn = plots.draw(run, folder)
+            drawn.extend(plots.draw(run, folder))
             print("\n".join(f"plot: {path}" for path in drawn))
         except plots.PlotError as error:
             print(error)
-    if args.report:
+
+    def write_report() -> None:
         report.write(run, args.report, drawn)
         print(f"report: {args.report}")
+
+    written = True
+    for asked, write in ((args.json, keep), (folder, draw), (args.report, write_report)):
+        try:
+            if asked and run.rows:
+                write()
+        except WriteError as error:
+            print(error, file=sys.stderr)
+            written = False
+    return written
 
 
 def _print_slow(run: Run, least: float) -> bool:

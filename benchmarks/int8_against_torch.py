@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import gru_ext
+from benchmarks import files
 from benchmarks.contenders import Step
 from benchmarks.machine import facts
 from benchmarks.measure import Spread, alternate, cpu_clock, ratio
@@ -132,9 +134,11 @@ def main() -> None:
             flush=True,
         )
     if args.json:
-        args.json.write_text(
-            json.dumps({"environment": environment, "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
-        )
+        try:
+            content = {"environment": environment, "rows": [asdict(row) for row in rows]}
+            files.write(args.json, json.dumps(content, indent=1) + "\n")
+        except files.WriteError as error:
+            sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import textwrap
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import kernels, machine, report
+from benchmarks import files, kernels, machine, report
 from benchmarks.contenders import OURS
 from benchmarks.results import Row, Run
 
@@ -60,10 +61,11 @@ def require_matplotlib() -> None:
 
 
 def save(figure: Any, path: Path) -> Path:
-    """Write a figure, and free its memory."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    """Write a figure, and free its memory; ``WriteError`` where that fails."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=120, format=path.suffix.removeprefix("."))
     figure.clear()
+    files.write(path, drawn.getvalue())
     return path
 
 

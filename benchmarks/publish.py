@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots, report, results
+from benchmarks import files, plots, report, results
 from benchmarks.contenders import OURS
 from benchmarks.report import Table, milliseconds
 from benchmarks.results import Row, Run
@@ -209,8 +209,7 @@ def measure(measurement: Measurement, path: Path, options: str = "") -> bool:
         print(f"{measurement.name}: python {' '.join(command[1:-2])}", flush=True)
         if subprocess.run(command, cwd=ROOT, check=False).returncode or not kept.exists():
             return False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(kept.read_text())
+        files.write(path, kept.read_text())
     return True
 
 
@@ -224,7 +223,7 @@ def publish(measurement: Measurement, path: Path, docs: Path) -> list[Path]:
         with tempfile.TemporaryDirectory() as folder:
             drawn = {plot.stem: plot for plot in plots.draw(results.load(path), Path(folder))}
             for name, target in measurement.plots.items():
-                (docs / target).write_bytes(drawn[name].read_bytes())
+                files.write(docs / target, drawn[name].read_bytes())
                 written.append(docs / target)
     return written
 
@@ -239,7 +238,7 @@ def fill(page: Path, name: str, content: str) -> None:
     old, end, after = rest.partition(END)
     if not mark or not end or f"<!-- {name} -->" in rest or "<!--" in old:
         raise ValueError(f"{page} lacks <!-- {name} --> and {END} after it")
-    page.write_text(f"{before}{mark}\n{content}\n\n{end}{after}")
+    files.write(page, f"{before}{mark}\n{content}\n\n{end}{after}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

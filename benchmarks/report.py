@@ -7,7 +7,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import kernels
+from benchmarks import files, kernels
 from benchmarks.contenders import OURS
 from benchmarks.measure import geometric_mean
 from benchmarks.results import Row, Run
@@ -182,9 +182,12 @@ def environment(run: Run) -> list[str]:
 
 
 def write(run: Run, path: Path, plots: Sequence[Path]) -> None:
-    """Write a report: .html with the plots inside, or Markdown that names them by relative path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_html(run, plots) if path.suffix == ".html" else _markdown(run, plots, path.parent))
+    """Write a report: .html with the plots inside, or Markdown that names them by relative path.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    files.write(path, _html(run, plots) if path.suffix == ".html" else _markdown(run, plots, path.parent))
 
 
 def _markdown(run: Run, plots: Sequence[Path], folder: Path) -> str:

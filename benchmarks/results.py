@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks import files
 from benchmarks.contenders import OURS
 from benchmarks.measure import Spread, ratio
 from benchmarks.roofline import Bound
@@ -98,10 +99,9 @@ class Run:
         return off[int(0.9 * (len(off) - 1))] if off else None
 
     def save(self, path: Path) -> None:
-        """Write as JSON."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Write as JSON; ``WriteError`` where that fails."""
         content = {**dataclasses.asdict(self), "noise": self.noise()}
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        files.write(path, json.dumps(content, indent=1) + "\n")
 
 
 class ResultError(ValueError):

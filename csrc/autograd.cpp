@@ -74,9 +74,10 @@ class GruFunction : public torch::autograd::Function<GruFunction> {
     for (size_t i = 0; i < weights.size(); ++i) need_dweights |= ctx->needs_input_grad(first_weight + i);
     const Need need{ctx->needs_input_grad(0), hx.has_value() && ctx->needs_input_grad(1), need_dweights};
 
+    // As gru_fwd returned them, also where a hook on saved tensors gave them other strides.
+    const Tensor y = saved[3].contiguous(), gates = saved[4].contiguous();
     const auto call = [&] {
-      return gru_bwd(optional(grad_outputs[0]), optional(grad_outputs[1]), layer, /*y=*/saved[3], /*gates=*/saved[4],
-                     need);
+      return gru_bwd(optional(grad_outputs[0]), optional(grad_outputs[1]), layer, y, gates, need);
     };
     const auto [dx, dhx, dweights] = [&] {
       if (at::GradMode::is_enabled()) return call();  // create_graph: record the backward itself

@@ -134,6 +134,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> segments(const std::optional<Tensor>&
   return {rows.to(device), batch_sizes, starts.to(device), ends.to(device)};
 }
 
+std::tuple<Tensor, Tensor, Tensor, Tensor> segments_like(const std::optional<Tensor>& lengths,
+                                                         const std::optional<Tensor>& resets, int64_t T, int64_t B,
+                                                         bool batch_first, const Tensor& like) {
+  return segments(lengths, resets, T, B, batch_first, like.device());
+}
+
 }  // namespace
 }  // namespace gru_ext
 
@@ -143,9 +149,14 @@ TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
   m.def(
       "segments(Tensor? lengths, Tensor? resets, SymInt steps, SymInt batch, bool batch_first, Device device)"
       " -> (Tensor rows, Tensor batch_sizes, Tensor starts, Tensor ends)");
+  // On the device of a tensor: torch.jit.trace records no devices.
+  m.def(
+      "segments.like(Tensor? lengths, Tensor? resets, SymInt steps, SymInt batch, bool batch_first, Tensor like)"
+      " -> (Tensor rows, Tensor batch_sizes, Tensor starts, Tensor ends)");
 }
 
 TORCH_LIBRARY_IMPL(gru_ext, CompositeExplicitAutograd, m) {
   if (!gru_ext::is_first_copy()) return;
   m.impl("segments", gru_ext::segments);
+  m.impl("segments.like", gru_ext::segments_like);
 }

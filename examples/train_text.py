@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import itertools
 import math
 import os
@@ -32,10 +33,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from many_processes import ALONE, Processes, ProcessLostError, join_processes
@@ -55,6 +56,22 @@ BLOCK_STEPS = 5
 TOLERANCE = {"fp32": 1e-4, "bf16": 1e-2}
 
 FORMAT = "gru_ext/examples/train_text 1"
+# The parts of a checkpoint, besides its settings, and their types.
+PARTS: dict[str, Any] = {
+    "settings": dict,
+    "text": str,
+    "vocabulary": str,
+    "step": int,
+    "losses": list,
+    "validation": list,
+    "model": dict,
+    "optimizer": dict,
+    "state": Tensor,
+    "rng": Tensor,
+    "rng_cuda": Tensor | None,
+}
+MISSING = "missing"
+SENTENCE = 300  # characters of a message, at most
 # What a checkpoint was trained with, and cannot be continued without.
 FIXED = ("hidden", "layers", "embedding", "batch", "steps_per_sequence", "learning_rate", "dtype", "seed")
 
@@ -300,11 +317,14 @@ def generate(model: CharModel, vocabulary: str, prompt: str, length: int, seed: 
 def save_checkpoint(trainer: Trainer, progress: Progress, vocabulary: str, text: str, settings: Settings) -> None:
     """Write all that training goes on from, in the first process; every process must call this.
 
-    The file is replaced at once: whenever this is killed, it is whole.
+    The file is replaced at once: whenever this is killed or fails, it is whole.
+
+    Raises:
+        OSError: it cannot be written, as where the disk is full.
     """
     state = trainer.processes.gather(trainer.state)
-    progress.saved = progress.step
     if not trainer.processes.first:
+        progress.saved = progress.step
         return
     checkpoint = {
         "format": FORMAT,
@@ -320,16 +340,36 @@ def save_checkpoint(trainer: Trainer, progress: Progress, vocabulary: str, text:
         "rng": torch.get_rng_state(),
         "rng_cuda": torch.cuda.get_rng_state(trainer.device) if trainer.device.type == "cuda" else None,
     }
-    temporary = settings.checkpoint.with_suffix(".tmp")
-    torch.save(checkpoint, temporary)
-    os.replace(temporary, settings.checkpoint)
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    write(settings.checkpoint, content.getbuffer())
+    progress.saved = progress.step
+
+
+def write(path: Path, content: bytes | memoryview) -> None:
+    """Replace a file at once.
+
+    Raises:
+        OSError: it cannot be written; what stood there is as it was.
+    """
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def load_checkpoint(path: str) -> dict[str, Any]:
     """The contents of a checkpoint, its tensors on the CPU.
 
     Raises:
-        UsageError: there is no such file, or it is none of this program's.
+        UsageError: there is no such file, it is none of this program's, or a part of it is missing or of a wrong type.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -339,17 +379,46 @@ def load_checkpoint(path: str) -> dict[str, Any]:
         raise UsageError(f"{path} is not a checkpoint of this program") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise UsageError(f"{path} is not a checkpoint of this program")
+    for place, kinds in ((checkpoint, PARTS), (checkpoint.get("settings"), get_type_hints(Settings))):
+        for name, kind in kinds.items():
+            found = place[name] if isinstance(place, dict) and name in place else MISSING
+            if not isinstance(found, int | float if kind is float else kind):
+                raise UsageError(f"the checkpoint {path} is damaged: its {name} is {found!r}"[:SENTENCE])
+    if checkpoint["settings"]["dtype"] not in TOLERANCE:
+        raise UsageError(f"the checkpoint {path} is damaged: its dtype is {checkpoint['settings']['dtype']!r}")
+    steps, losses, validation = checkpoint["step"], checkpoint["losses"], checkpoint["validation"]
+    curve = [value for pair in validation if isinstance(pair, tuple) and len(pair) == 2 for value in pair]
+    numbers = all(isinstance(value, int | float) for value in [*losses, *curve])
+    if steps < 0 or len(losses) != steps or len(curve) != 2 * len(validation) or not numbers:
+        raise UsageError(f"the checkpoint {path} is damaged: its loss curves are not those of {steps} steps")
     return checkpoint
 
 
 def restore(checkpoint: dict[str, Any], trainer: Trainer) -> Progress:
-    """Put a trainer, and the random numbers, where a checkpoint left them."""
-    trainer.model.load_state_dict(checkpoint["model"])
-    trainer.optimizer.load_state_dict(checkpoint["optimizer"])
-    trainer.state = trainer.processes.share(checkpoint["state"].to(trainer.device)).contiguous()
-    torch.set_rng_state(checkpoint["rng"])
-    if trainer.device.type == "cuda" and checkpoint["rng_cuda"] is not None:
-        torch.cuda.set_rng_state(checkpoint["rng_cuda"], trainer.device)
+    """Put a trainer, and the random numbers, where a checkpoint left them.
+
+    Raises:
+        UsageError: the weights, the state or the random numbers are not those of such a model.
+    """
+    fresh = trainer.state.shape
+    try:
+        trainer.model.load_state_dict(checkpoint["model"])
+        trainer.optimizer.load_state_dict(checkpoint["optimizer"])
+        moments = trainer.optimizer.state.values() if checkpoint["step"] else ()
+        if len(moments) != (len(list(trainer.model.parameters())) if checkpoint["step"] else 0):
+            raise ValueError("the optimizer's state is not that of every parameter")
+        for parameter, moment in trainer.optimizer.state.items():
+            if not {"step", "exp_avg", "exp_avg_sq"} <= moment.keys() or moment["exp_avg"].shape != parameter.shape:
+                raise ValueError("the optimizer's state is not that of the parameters")
+        trainer.state = trainer.processes.share(checkpoint["state"].to(trainer.device)).contiguous()
+        if trainer.state.shape != fresh:
+            raise ValueError(f"expected a state of shape {tuple(fresh)}, got {tuple(trainer.state.shape)}")
+        torch.set_rng_state(checkpoint["rng"])
+        if trainer.device.type == "cuda" and checkpoint["rng_cuda"] is not None:
+            torch.cuda.set_rng_state(checkpoint["rng_cuda"], trainer.device)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:SENTENCE]
+        raise UsageError(f"the checkpoint is damaged: {reason or type(error).__name__}") from error
     return Progress(checkpoint["step"], checkpoint["losses"], checkpoint["validation"])
 
 
@@ -445,7 +514,11 @@ def count_steps(training: list[Batch], settings: Settings) -> int:
 
 
 def plot(progress: Progress, path: Path) -> bool:
-    """Draw the training and validation curves, in bits per character; False where matplotlib is not installed."""
+    """Draw the training and validation curves, in bits per character; False where matplotlib is not installed.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -458,7 +531,9 @@ def plot(progress: Progress, path: Path) -> bool:
     axes.set(xlabel="step", ylabel="bits per character", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=150)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=150, format="png")
+    write(path, drawn.getvalue())
     return True
 
 
@@ -489,7 +564,7 @@ def compare(vocabulary: int, training: list[Batch], settings: Settings, processe
 
 
 def report(progress: Progress, comparison: Comparison | None, settings: Settings) -> bool:
-    """Print what training came to; False where the two loss curves differ by more than the tolerance."""
+    """Print what training came to; False where the two loss curves differ too much, or a file could not be written."""
     before, after = progress.validation[0][1], progress.validation[-1][1]
     print(f"validation: {before:.3f} bits per character before training, {after:.3f} after {progress.step} steps")
     if progress.characters_per_second is not None:
@@ -508,11 +583,17 @@ def report(progress: Progress, comparison: Comparison | None, settings: Settings
             f"loss curves: the two {'agree' if agree else 'do NOT agree'} over {len(comparison.ours)} steps; the"
             f" largest relative difference is {difference:.1e} (tolerance for {settings.dtype}: {tolerance:g})"
         )
-    if plot(progress, settings.plot):
-        print(f"written: {settings.checkpoint}, {settings.plot}")
-    else:
-        print(f"written: {settings.checkpoint}; no loss curve, as matplotlib is not installed")
-    return agree
+    if progress.saved == progress.step:
+        print(f"written: {settings.checkpoint}")
+    try:
+        if plot(progress, settings.plot):
+            print(f"written: {settings.plot}")
+        else:
+            print("no loss curve, as matplotlib is not installed")
+    except OSError as error:
+        print(f"cannot write {settings.plot}: {error.strerror}", file=sys.stderr)
+        return False
+    return agree and progress.saved == progress.step
 
 
 def run(settings: Settings, checkpoint: dict[str, Any] | None, processes: Processes) -> int:
@@ -530,6 +611,8 @@ def run(settings: Settings, checkpoint: dict[str, Any] | None, processes: Proces
     if checkpoint is not None and checkpoint["text"] != fingerprint(text):
         raise UsageError("the text is not the one the checkpoint was trained on: give that with --text FILE")
     vocabulary = "".join(sorted(set(text))) if checkpoint is None else checkpoint["vocabulary"]
+    if set(vocabulary) != set(text):
+        raise UsageError("the checkpoint is damaged: its vocabulary is not that of the text")
     training, validation = split_text(text, vocabulary, settings)
     try:
         Path(settings.out).mkdir(parents=True, exist_ok=True)
@@ -545,7 +628,10 @@ def run(settings: Settings, checkpoint: dict[str, Any] | None, processes: Proces
             print(f"--- a sample {when} training ---\n{sample}\n---", flush=True)
 
     def save() -> None:
-        save_checkpoint(trainer, progress, vocabulary, text, settings)
+        try:
+            save_checkpoint(trainer, progress, vocabulary, text, settings)
+        except OSError as error:  # training goes on: there may be room at the next
+            tqdm.write(f"cannot write the checkpoint {settings.checkpoint}: {error.strerror}", file=sys.stderr)
 
     if not settings.quiet:
         parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
@@ -609,8 +695,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         description="Train a character model with gru_ext.GRU on real text, and compare it with torch.nn.GRU.",
-        epilog="Exit codes: 0, 1 where the two loss curves do not agree, 2 for a bad argument, 130 after Ctrl-C; 1 too"
-        " where another process of torchrun's is lost.",
+        epilog="Exit codes: 0, 1 where the two loss curves do not agree or a file could not be written, 2 for a bad"
+        " argument, 130 after Ctrl-C; 1 too where another process of torchrun's is lost.",
         usage="%(prog)s [options]",
     )
     parser.add_argument("--text", metavar="FILE", help="UTF-8 text to learn; without, the Python language reference")
@@ -670,7 +756,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[Settings, dict[str
     resume: str | None = parser.parse_args(arguments).resume
     checkpoint = None if resume is None else load_checkpoint(resume)
     if checkpoint is not None:
-        parser.set_defaults(**checkpoint["settings"])
+        # Numbers as text, which the parser checks as it does those of the command line.
+        kept = checkpoint["settings"].items()
+        numbers = {name: str(value) for name, value in kept if type(value) in (int, float)}
+        parser.set_defaults(**{**checkpoint["settings"], **numbers})
     options = parser.parse_args(arguments)
     settings = Settings(**{f.name: getattr(options, f.name) for f in fields(Settings)})
     if checkpoint is not None:

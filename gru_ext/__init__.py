@@ -1,12 +1,13 @@
 """The fastest exact GRU for PyTorch: hand-written kernels behind a drop-in ``nn.Module``."""
 
 from gru_ext import convert as convert
+from gru_ext import flops as flops
 from gru_ext import functional as functional
 from gru_ext.kernel_choice import autotune, kernels, use_cuda_kernels
 from gru_ext.library import empty_cache
 from gru_ext.modules import GRU, GRUCell
 from gru_ext.quantize import QuantizedGRU, QuantizedGRUCell, quantize_dynamic
-from gru_ext.replace import replace_gru
+from gru_ext.replace import replace_gru, to_torch
 from gru_ext.training import truncated
 from gru_ext.version import __version__
 
@@ -23,6 +24,7 @@ __all__ = [
     "kernels",
     "quantize_dynamic",
     "replace_gru",
+    "to_torch",
     "truncated",
     "use_cuda_kernels",
 ]

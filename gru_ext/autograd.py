@@ -57,6 +57,15 @@ def gru_layer(
 # ---- Shapes and dtypes for tracing
 
 
+def batch_of_fake(x: Tensor, batch_sizes: Tensor | None) -> int | torch.SymInt:
+    """B of x (T, B, I), or of a packed batch: its first size, which is not known while tracing."""
+    if batch_sizes is None:
+        return x.shape[1]
+    if type(batch_sizes) is Tensor and not batch_sizes.is_meta:  # with data on the meta device
+        return int(batch_sizes[0]) if batch_sizes.numel() else 0
+    return torch.library.get_ctx().new_dynamic_size()
+
+
 @torch.library.register_fake("gru_ext::gru_fwd")
 def _gru_fwd_fake(
     x: Tensor,
@@ -71,12 +80,7 @@ def _gru_fwd_fake(
     directions = 2 if bidirectional else 1
     hidden = weights[1].shape[1]
     rows = x.shape[0] if batch_sizes is not None else x.shape[0] * x.shape[1]
-    if batch_sizes is None:
-        batch: int | torch.SymInt = x.shape[1]
-    elif hx is not None:
-        batch = hx.shape[1]
-    else:
-        batch = torch.library.get_ctx().new_dynamic_size()
+    batch = hx.shape[1] if hx is not None else batch_of_fake(x, batch_sizes)
     y = x.new_empty((*x.shape[:-1], directions * hidden) if save_y else (0,))
     h_n = x.new_empty((directions, batch, hidden))
     gates = x.new_empty(Variant(*variant).saved_shape(directions, rows, hidden) if save_gates else (0,))
@@ -106,8 +110,7 @@ def _gru_bwd_fake(
         assert state is not None
         dhx_shape = state.shape
     else:
-        batch = x.shape[1] if batch_sizes is None else torch.library.get_ctx().new_dynamic_size()
-        dhx_shape = (2 if bidirectional else 1, batch, weights[1].shape[1])
+        dhx_shape = (2 if bidirectional else 1, batch_of_fake(x, batch_sizes), weights[1].shape[1])
     dx = x.new_empty(x.shape if need_dx else (0,))
     return dx, x.new_empty(dhx_shape), [w.new_empty(w.shape) for w in weights] if need_dweights else []
 

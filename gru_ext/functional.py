@@ -5,32 +5,49 @@ Letters: T steps, B batch, I input, H hidden, L layers, D directions (1 or 2), N
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from gru_ext import overlap
+from gru_ext.autocast import autocast
 from gru_ext.autograd import gru_layer
-from gru_ext.layout import check_cell_rank, check_cell_sizes, check_rank, check_sizes, run_cell, run_layers
+from gru_ext.layout import (
+    FLOATING,
+    check_cell_rank,
+    check_cell_sizes,
+    check_rank,
+    check_sizes,
+    check_tensor,
+    run_cell,
+    run_layers,
+)
 from gru_ext.padded import gru_padded
-from gru_ext.regularizers import NO_RATES, Rates, check_rates, drop_weights, regularize
+from gru_ext.recurrence import as_flag, check_dropout, check_outputs, check_rate, check_save, check_size, normalizations
+from gru_ext.regularizers import NO_RATES, Rates, drop_weights, regularize
 from gru_ext.segments import run_segments
 from gru_ext.variant import PLAIN, Variant
 
 __all__ = ["gru", "gru_cell"]
 
+# The names of a cell's weights, by whether it has gains, and then biases.
+_CELL_WEIGHTS = (
+    (("weight_ih", "weight_hh"), ("weight_ih", "weight_hh", "bias_ih", "bias_hh")),
+    (
+        ("weight_ih", "weight_hh", "gain_ih", "gain_hh"),
+        ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "gain_ih", "gain_hh"),
+    ),
+)
 _RESET_BEFORE = Variant(reset_after=False)
 _LAYER_NORM = {1: Variant(layer_norm=1), 2: Variant(layer_norm=2)}
-_FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def gru(
     input: Tensor,
     hx: Tensor | None,
-    weights: Sequence[Tensor],
+    weights: Iterable[Tensor | None],
     *,
     num_layers: int = 1,
     bidirectional: bool = False,
@@ -62,8 +79,9 @@ def gru(
             float64, bfloat16 or float16; T at least 1, B may be 0. The halves compute and carry the state in float32.
         hx: (L*D, B, H) initial state, or (L*D, H) unbatched; None for zero.
         weights: for each layer, for each direction: weight_ih (3H, I or, after the first layer, D*H),
-            weight_hh (3H, H) and, with biases, bias_ih (3H) and bias_hh (3H); with ``layer_norm``, last, gain_ih (3H)
-            and gain_hh (3H). Gate order is r, z, n.
+            weight_hh (3H, H) and, with biases, bias_ih (3H) and bias_hh (3H), both None or left out without. With
+            ``layer_norm``, six: bias_ih and bias_hh, None without biases, then gain_ih (3H) and gain_hh (3H). Gate
+            order is r, z, n.
         num_layers: L.
         bidirectional: D = 2; the second direction runs from the last step to the first.
         batch_first: the batch is the first dimension of input and output; no effect unbatched or packed.
@@ -127,26 +145,29 @@ def gru(
         NotImplementedError: ``lengths`` or ``resets`` differ between the samples of ``torch.vmap``.
     """
     if outputs != "all":
-        check_outputs("gru", outputs)
+        check_outputs("gru", "outputs", outputs)
     if save != "gates":
-        check_save("gru", save)
+        check_save("gru", "save", save)
     if batch_sizes is not None and (lengths is not None or resets is not None):
         raise ValueError("gru: expected lengths and resets of padded input, got them with batch_sizes")
-    if reset_state is not None and resets is None:
-        raise ValueError("gru: expected reset_state together with resets, got it without")
-    if num_layers < 1:
-        raise ValueError(f"gru: expected num_layers of at least 1, got {num_layers}")
+    if not (type(bidirectional) is type(batch_first) is type(training) is type(reset_after) is bool):
+        bidirectional = as_flag("gru", "bidirectional", bidirectional)
+        batch_first = as_flag("gru", "batch_first", batch_first)
+        training = as_flag("gru", "training", training)
+        reset_after = as_flag("gru", "reset_after", reset_after)
+    if type(num_layers) is not int or num_layers < 1:
+        num_layers = check_size("gru", "num_layers", num_layers)
+    if dropout != 0:
+        dropout = check_dropout("gru", "dropout", dropout)
     directions = 2 if bidirectional else 1
     layers = num_layers * directions
     norms = 0 if layer_norm is False else normalizations("gru", layer_norm, reset_after)
-    fewest = 4 * layers if norms else 2 * layers
-    if len(weights) not in (fewest, fewest + 2 * layers):
-        raise RuntimeError(
-            f"gru: expected {fewest} weights, or {fewest + 2 * layers} with biases, for L*D = {layers}"
-            f"{' with layer_norm' if norms else ''}, got {len(weights)}"
-        )
+    weights = _present_weights(weights, layers, norms > 0)
+    check_tensor("gru", "input", input)
+    if hx is not None:
+        check_tensor("gru", "hx", hx)
     if torch._C._is_any_autocast_enabled():
-        input, hx, reset_state, *weights = _autocast(input, hx, reset_state, *weights)
+        input, hx, reset_state, *weights = autocast(input, hx, reset_state, *weights)
     check_rank(input, batch_first, batch_sizes)
     _check_dtypes_and_devices("gru", input, hx, weights, ValueError)
     size, hidden = weights[0].shape[-1], weights[1].shape[-1]
@@ -155,8 +176,8 @@ def gru(
     regularized = zoneout != 0 or recurrent_dropout != 0 or candidate_dropout != 0 or weight_dropout != 0
     rates = NO_RATES
     if regularized:
-        rates = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
-        check_rates("gru", rates)
+        given = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
+        rates = Rates(*(check_rate("gru", name, rate) for name, rate in given._asdict().items()))
         weights = drop_weights(weights, per_layer // directions, weight_dropout, training)
     recurrence = _LAYER_NORM[norms] if norms else PLAIN if reset_after else _RESET_BEFORE
 
@@ -200,7 +221,7 @@ def gru(
 
     # ONNX's GRU takes lengths as they are; the packed segments have no counterpart.
     padded = lengths if lengths is not None and resets is None and torch.onnx.is_in_onnx_export() else None
-    if padded is not None or (lengths is None and resets is None):
+    if padded is not None or (lengths is None and resets is None and reset_state is None):
         return run(input, hx, batch_sizes)
     return run_segments(run, input, hx, layers, directions, hidden, batch_first, lengths, resets, reset_state, outputs)
 
@@ -249,23 +270,30 @@ def gru_cell(
     check_cell_rank(input, hx)
     if (bias_ih is None) != (bias_hh is None):
         raise ValueError("gru_cell: expected both bias_ih and bias_hh or neither, got one")
-    biases = [] if bias_ih is None or bias_hh is None else [bias_ih, bias_hh]
+    if not (type(training) is type(reset_after) is bool):
+        training = as_flag("gru_cell", "training", training)
+        reset_after = as_flag("gru_cell", "reset_after", reset_after)
     norms = 0 if layer_norm is False else normalizations("gru_cell", layer_norm, reset_after)
     gains = [gain for gain in (gain_ih, gain_hh) if gain is not None]
     if len(gains) != (2 if norms else 0):
         raise ValueError(
             f"gru_cell: expected gain_ih and gain_hh with layer_norm and only then, got {len(gains)} gains"
         )
-    weights: Sequence[Tensor] = [weight_ih, weight_hh, *biases, *gains]
+    weights = [weight_ih, weight_hh] if bias_ih is None or bias_hh is None else [weight_ih, weight_hh, bias_ih, bias_hh]
+    weights += gains
+    for name, weight in zip(_CELL_WEIGHTS[norms > 0][bias_ih is not None], weights, strict=True):
+        check_tensor("gru_cell", name, weight)
     if torch._C._is_any_autocast_enabled():
-        input, hx, *weights = _autocast(input, hx, *weights)
+        input, hx, *weights = autocast(input, hx, *weights)
     _check_dtypes_and_devices("gru_cell", input, hx, weights, RuntimeError)
     check_cell_sizes(input, hx, weight_ih.shape[-1], weight_hh.shape[-1])
     recurrence = _LAYER_NORM[norms] if norms else PLAIN if reset_after else _RESET_BEFORE
     if zoneout == 0 and candidate_dropout == 0:
         return run_cell(lambda x, h: gru_layer(x, h, weights, None, False, recurrence), input, hx)
-    rates = Rates(zoneout, candidate_dropout=candidate_dropout)
-    check_rates("gru_cell", rates)
+    rates = Rates(
+        check_rate("gru_cell", "zoneout", zoneout),
+        candidate_dropout=check_rate("gru_cell", "candidate_dropout", candidate_dropout),
+    )
 
     def run_layer(x: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor]:
         variant = regularize(recurrence, rates, training, x, h, None, None, 1, weight_hh.shape[-1])
@@ -274,39 +302,34 @@ def gru_cell(
     return run_cell(run_layer, input, hx)
 
 
-def check_outputs(op: str, outputs: str) -> None:
-    """Raise the error that an unknown ``outputs`` deserves."""
-    if outputs not in ("all", "last"):
-        raise ValueError(f'{op}: expected outputs to be "all" or "last", got {outputs!r}')
-
-
-def check_save(op: str, save: str) -> None:
-    """Raise the error that an unknown ``save`` deserves."""
-    if save not in ("gates", "output"):
-        raise ValueError(f'{op}: expected save to be "gates" or "output", got {save!r}')
-
-
-def normalizations(op: str, layer_norm: Any, reset_after: bool) -> int:
-    """``Variant.layer_norm`` for the argument of this name; or raise the error that it deserves."""
-    if not isinstance(layer_norm, bool) and layer_norm != "joint":
-        raise ValueError(f'{op}: expected layer_norm to be False, True or "joint", got {layer_norm!r}')
-    if layer_norm is not False and not reset_after:
-        raise ValueError(
-            f"{op}: expected reset_after=True with layer_norm, which normalises the product that the reset gate is"
-            " applied to, got reset_after=False"
+def _present_weights(weights: Iterable[Tensor | None], layers: int, normalized: bool) -> list[Tensor]:
+    """The weights of L*D directions without the biases that are None; or the error that their number deserves."""
+    if isinstance(weights, Tensor) or not isinstance(weights, Iterable):
+        raise TypeError(f"gru: expected weights to be a sequence of tensors, got {type(weights).__name__}")
+    given = list(weights)
+    # With layer_norm, of two vectors alone nothing would say whether they are biases or gains.
+    numbers = [6 * layers] if normalized else [2 * layers, 4 * layers]
+    if len(given) not in numbers:
+        expected = (
+            f"{numbers[0]} weights, with gains and with biases that may be None,"
+            if normalized
+            else (f"{numbers[0]} weights, or {numbers[1]} with biases,")
         )
-    return 0 if layer_norm is False else 2 if layer_norm is True else 1
-
-
-def _autocast(input: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
-    """The arguments, cast to autocast's dtype where that is on for their device; float64 is left as it is."""
-    if input.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return input, *others
-    device_type = input.device.type
-    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
-        return input, *others
-    dtype = torch.get_autocast_dtype(device_type)
-    return input.to(dtype), *(None if tensor is None else tensor.to(dtype) for tensor in others)
+        raise RuntimeError(
+            f"gru: expected {expected} for L*D = {layers}{' with layer_norm' if normalized else ''}, got {len(given)}"
+        )
+    present: list[Tensor] = []
+    for i, weight in enumerate(given):
+        if weight is not None:
+            check_tensor("gru", f"weights[{i}]", weight)
+            present.append(weight)
+    if len(present) == len(given):
+        return present
+    per_direction = len(given) // layers
+    absent = [i % per_direction for i, weight in enumerate(given) if weight is None]
+    if absent != [2, 3] * layers:
+        raise TypeError("gru: expected all biases of all directions to be tensors, or all None, got some of each")
+    return present
 
 
 def _check_dtypes_and_devices(
@@ -314,7 +337,7 @@ def _check_dtypes_and_devices(
 ) -> None:
     """``wrong_dtype`` is what torch's own function raises where the dtype of the input is not that of the weights."""
     dtype, device = weights[0].dtype, weights[0].device
-    if dtype not in _FLOATING:
+    if dtype not in FLOATING:
         raise ValueError(f"{op}: expected weights of dtype float32, float64, bfloat16 or float16, got {dtype}")
     if input.dtype != dtype:
         raise wrong_dtype(f"{op}: expected input of dtype {dtype}, as the weights have, got {input.dtype}")

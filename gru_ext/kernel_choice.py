@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 
 from gru_ext import library
-from gru_ext.functional import check_save
-
-_FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+from gru_ext.layout import FLOATING
+from gru_ext.recurrence import check_save
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,9 @@ def kernels(
     for name, size in (("steps", steps), ("batch", batch), ("hidden_size", hidden_size)):
         if size < 1:
             raise ValueError(f"kernels: expected {name} of at least 1, got {size}")
-    check_save("kernels", save)
+    check_save("kernels", "save", save)
     dtype = torch.get_default_dtype() if dtype is None else dtype
-    if dtype not in _FLOATING:
+    if dtype not in FLOATING:
         raise ValueError(f"kernels: expected dtype float32, float64, bfloat16 or float16, got {dtype}")
     device = torch.get_default_device() if device is None else torch.device(device)
     if device.type == "cpu":

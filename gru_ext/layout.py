@@ -6,13 +6,37 @@ Letters: T steps, B batch, I input, H hidden, L layers, D directions (1 or 2), N
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.nn.utils.rnn import PackedSequence
 
 Outputs = tuple[Tensor, Tensor]
 RunLayer = Callable[[int, Tensor, Tensor | None], Outputs]
+
+
+FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def check_tensor(op: str, name: str, value: Any) -> None:
+    """Raise the error that anything but a dense tensor deserves."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: expected {name} to be a tensor, got {type(value).__name__}")
+    if value.layout is not torch.strided or value.is_nested:
+        layout = "a nested tensor" if value.is_nested else str(value.layout)
+        raise TypeError(f"{op}: expected {name} to be a dense tensor, of layout torch.strided, got {layout}")
+
+
+def check_no_padding(lengths: Any, resets: Any, reset_state: Any) -> None:
+    """Raise the error that arguments for padded input deserve where it is packed."""
+    if lengths is not None or resets is not None or reset_state is not None:
+        raise ValueError(
+            "gru: expected lengths and resets of padded input, got them with a PackedSequence;"
+            " torch.nn.utils.rnn.pad_packed_sequence gives padded input and its lengths"
+        )
 
 
 def check_rank(input: Tensor, batch_first: bool, batch_sizes: Tensor | None) -> None:
@@ -105,17 +129,51 @@ def run_layers(
         h_n = torch.cat(states)
 
     if not batched:
-        h_n = h_n.squeeze(1)
+        h_n = squeeze_own(h_n, 1)
     if outputs == "last":
         return last_output(h_n, directions), h_n
     if not batched:
-        return x.squeeze(1), h_n
-    return (x.transpose(0, 1) if transposed else x), h_n
+        return squeeze_own(x, 1), h_n
+    return (transpose_own(x) if transposed else x), h_n
 
 
 def last_output(h_n: Tensor, directions: int) -> Tensor:
     """The last layer's part of h_n, (L*D, B, H) or (L*D, H), the directions side by side: (B, D*H) or (D*H)."""
-    return h_n[-1] if directions == 1 else h_n[-directions:].movedim(0, -2).flatten(-2)
+    return torch.cat(h_n[-directions:].unbind(0), dim=-1)
+
+
+# ---- Results in the caller's layout, which are no views: the caller may detach or change them in place
+
+
+def _is_plain() -> bool:
+    """Whether an operation in place on a tensor that no one else has yet is what it seems."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
+
+
+def transpose_own(y: Tensor) -> Tensor:
+    """The output of a layer, (T, B, F), to (B, T, F)."""
+    if not _is_plain():
+        return y.transpose(0, 1)
+    if not y.requires_grad:
+        return y.transpose_(0, 1)
+    # Its derivative has saved y. That the layout changes here is no change of the values.
+    with _unsafe_preserve_version_counter(y):
+        return y.transpose_(0, 1)
+
+
+def squeeze_own(tensor: Tensor, dim: int) -> Tensor:
+    """The output of a layer, or its last state, without a dimension of size 1."""
+    if not _is_plain():
+        return tensor.squeeze(dim)
+    if not tensor.requires_grad:
+        return tensor.squeeze_(dim)
+    with _unsafe_preserve_version_counter(tensor):
+        return tensor.squeeze_(dim)
 
 
 def run_packed(
@@ -146,7 +204,10 @@ def run_packed(
 
 
 def check_cell_rank(input: Tensor, hx: Tensor | None) -> None:
-    """Raise the error that arguments of a wrong rank of a cell deserve."""
+    """Raise the error that arguments of a wrong kind or rank of a cell deserve."""
+    check_tensor("gru_cell", "input", input)
+    if hx is not None:
+        check_tensor("gru_cell", "hx", hx)
     if input.dim() not in (1, 2):
         raise ValueError(f"gru_cell: expected input of shape (B, I) or (I), got {tuple(input.shape)}")
     if hx is not None and hx.dim() not in (1, 2):
@@ -169,9 +230,14 @@ def check_cell_sizes(input: Tensor, hx: Tensor | None, size: int, hidden: int) -
 
 def run_cell(run_layer: Callable[[Tensor, Tensor | None], Outputs], input: Tensor, hx: Tensor | None) -> Tensor:
     """One step of one row or of a batch of rows: (T, B, I) = (1, B, I), and h_n is (1, B, H)."""
-    if input.dim() == 2:
-        return run_layer(input.unsqueeze(0), None if hx is None else hx.unsqueeze(0))[1].squeeze(0)
-    return run_layer(input.view(1, 1, -1), None if hx is None else hx.view(1, 1, -1))[1].view(-1)
+    batched = input.dim() == 2
+    x = input.unsqueeze(0) if batched else input.view(1, 1, -1)
+    if hx is not None:
+        hx = hx.unsqueeze(0) if batched else hx.view(1, 1, -1)
+    h_n = run_layer(x, hx)[1]
+    if not _is_plain():
+        return h_n.squeeze(0) if batched else h_n.view(-1)
+    return h_n.squeeze_(0) if batched else h_n.squeeze_(0).squeeze_(0)  # the derivative saves y, and not h_n
 
 
 def _letters(batch_first: bool) -> str:

@@ -6,9 +6,9 @@ They are not subclasses of these: ``torch.compile`` breaks its graph at every ``
 from __future__ import annotations
 
 import math
-import numbers
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, NoReturn, overload
 
 import torch
@@ -16,31 +16,20 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gru_ext import functional
-from gru_ext.layout import run_packed
+from gru_ext.attributes import ModuleWithOptions, option, parameter_or_attribute
+from gru_ext.fx import Proxy, record_call
+from gru_ext.layout import check_no_padding, run_packed
 from gru_ext.overlap import check_overlap
-from gru_ext.regularizers import Rates, check_rates
-from gru_ext.sharing import check_recurrence, share
+from gru_ext.recurrence import OPTIONS, as_flag, check_dropout, check_flag, check_size
+from gru_ext.sharing import check_recurrence, converted
 
 __all__ = ["GRU", "GRUCell"]
 
 
-def check_size(module: str, name: str, value: Any) -> None:
-    """Raise the error that a size deserves which is no int of at least 1."""
-    if not isinstance(value, int):
-        raise TypeError(f"{module}: expected {name} of type int, got {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{module}: expected {name} of at least 1, got {value}")
-
-
-def check_flag(module: str, name: str, value: Any) -> None:
-    """Raise the error that a flag deserves which is no bool."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{module}: expected {name} of type bool, got {type(value).__name__}")
-
-
-def describe(module: nn.Module, **defaults: Any) -> str:
-    """The sizes of a module, and those of its arguments that differ from their defaults."""
-    given = {name: getattr(module, name) for name in defaults}
+def describe(module: nn.Module, options: dict[str, Any], **defaults: Any) -> str:
+    """The sizes of a module, and those of its arguments and options that differ from their defaults."""
+    given = {name: getattr(module, name) for name in defaults} | options
+    defaults |= {name: OPTIONS[name].default for name in options}
     parts = [f"{name}={value}" for name, value in given.items() if value != defaults[name]]
     return ", ".join([f"{module.input_size}, {module.hidden_size}", *parts])
 
@@ -52,25 +41,21 @@ def refuse_script(module: nn.Module) -> NoReturn:
     )
 
 
+_CELL_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+_GAINS = ("gain_ih", "gain_hh")
+
+
 def _reset_parameters(module: GRU | GRUCell) -> None:
     bound = 1.0 / math.sqrt(module.hidden_size)
+    normalized = module._gru_ext_options["layer_norm"] is not False
     for name, parameter in module.named_parameters():
-        if module.layer_norm is False or "weight" in name:  # also of a parametrized one
+        if not normalized or "weight" in name:  # also of a parametrized one
             nn.init.uniform_(parameter, -bound, bound)
         else:
             nn.init.constant_(parameter, 1.0 if "gain" in name else 0.0)
 
 
-def _parameter(module: nn.Module, name: str) -> Any:
-    """The module's attribute ``name``: from where parameters are kept, unless a parametrization took it from there.
-
-    A fifth of a microsecond instead of half of one, for each parameter of each call.
-    """
-    parameters = module._parameters
-    return parameters[name] if name in parameters else getattr(module, name)
-
-
-class GRU(nn.Module):
+class GRU(ModuleWithOptions):
     r"""A GRU of L layers over whole sequences; takes and does what ``torch.nn.GRU`` does.
 
     Letters: T steps, B batch, I input_size, H hidden_size, L num_layers, D directions (1 or 2). The parameters have
@@ -114,6 +99,10 @@ class GRU(nn.Module):
     The four probabilities apply in training, zoneout in ``eval()`` too, to every layer and direction, and go together
     in any way; the papers are named in ``functional.gru``, the equations in docs/variants.md.
 
+    The options, those from ``outputs`` on, are attributes too: ``gru.zoneout = 0.2`` sets one, checked. In a subclass
+    the names of the options that it does not give to ``__init__`` are its own: what it keeps in ``self.layer_norm``
+    does not change the recurrence.
+
     Raises:
         TypeError: a size or ``overlap_layers`` is not an int, a flag not a bool, or ``dropout`` None or complex.
         ValueError: a size is below 1, ``dropout`` not a number in [0, 1], another probability not one in [0, 1),
@@ -122,7 +111,9 @@ class GRU(nn.Module):
             ``bidirectional`` or ``recurrent_dropout``.
     """
 
-    __constants__ = (
+    # As of torch.nn.GRU, whose subclasses add to the list and read the rest.
+    __constants__: ClassVar[list[str]] = [
+        "mode",
         "input_size",
         "hidden_size",
         "num_layers",
@@ -130,8 +121,10 @@ class GRU(nn.Module):
         "batch_first",
         "dropout",
         "bidirectional",
-    )
-    # Arguments that torch.nn.GRU does not have, with the values for which it does the same.
+        "proj_size",
+    ]
+    mode: str = "GRU"
+    proj_size: int = 0
     input_size: int
     hidden_size: int
     num_layers: int
@@ -139,27 +132,18 @@ class GRU(nn.Module):
     batch_first: bool
     dropout: float
     bidirectional: bool
-    # The arguments that torch.nn.GRU does not have, and their defaults; also of modules pickled without them.
-    beyond_torch: ClassVar[dict[str, Any]] = {
-        "outputs": "all",
-        "save": "gates",
-        "overlap_layers": 0,
-        "zoneout": 0.0,
-        "recurrent_dropout": 0.0,
-        "candidate_dropout": 0.0,
-        "weight_dropout": 0.0,
-        "reset_after": True,
-        "layer_norm": False,
-    }
-    outputs: str = "all"
-    save: str = "gates"
-    overlap_layers: int = 0
-    zoneout: float = 0.0
-    recurrent_dropout: float = 0.0
-    candidate_dropout: float = 0.0
-    weight_dropout: float = 0.0
-    reset_after: bool = True
-    layer_norm: bool | str = False
+    outputs: str = option()
+    save: str = option()
+    overlap_layers: int = option()
+    zoneout: float = option()
+    recurrent_dropout: float = option()
+    candidate_dropout: float = option()
+    weight_dropout: float = option()
+    reset_after: bool = option()
+    layer_norm: bool | str = option()
+    _gru_ext_weight_names: list[str]
+    # Weights that were given by `_flat_weights`, after the parameters that were there then.
+    _gru_ext_flat_weights: tuple[list[Tensor], list[Tensor]] | None
 
     def __init__(
         self,
@@ -184,50 +168,33 @@ class GRU(nn.Module):
         layer_norm: bool | str = False,
     ) -> None:
         super().__init__()
-        functional.check_outputs("GRU", outputs)
-        functional.check_save("GRU", save)
-        rates = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
-        check_rates("GRU", rates)
-        for name, size in (
-            ("input_size", input_size),
-            ("hidden_size", hidden_size),
-            ("num_layers", num_layers),
-        ):
-            check_size("GRU", name, size)
-        for name, flag in (
-            ("bias", bias),
-            ("batch_first", batch_first),
-            ("bidirectional", bidirectional),
-            ("reset_after", reset_after),
-        ):
-            check_flag("GRU", name, flag)
-        functional.normalizations("GRU", layer_norm, reset_after)
+        self.input_size = check_size("GRU", "input_size", input_size)
+        self.hidden_size = check_size("GRU", "hidden_size", hidden_size)
+        self.num_layers = check_size("GRU", "num_layers", num_layers)
+        self.bias = check_flag("GRU", "bias", bias)
+        self.batch_first = check_flag("GRU", "batch_first", batch_first)
+        self.dropout = check_dropout("GRU", "dropout", dropout)
+        self.bidirectional = as_flag("GRU", "bidirectional", bidirectional)
+        self._keep_options(
+            outputs=outputs,
+            save=save,
+            overlap_layers=overlap_layers,
+            zoneout=zoneout,
+            recurrent_dropout=recurrent_dropout,
+            candidate_dropout=candidate_dropout,
+            weight_dropout=weight_dropout,
+            reset_after=reset_after,
+            layer_norm=layer_norm,
+        )
         if overlap_layers != 0:
             check_overlap("GRU", overlap_layers, num_layers, bidirectional, recurrent_dropout)
-        if dropout is None or isinstance(dropout, complex):
-            raise TypeError(f"GRU: expected dropout to be a number in [0, 1], got {dropout!r}")
-        if not isinstance(dropout, numbers.Real) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
-            raise ValueError(f"GRU: expected dropout to be a number in [0, 1], got {dropout!r}")
         if dropout > 0 and num_layers == 1:
             warnings.warn(
                 f"GRU: dropout = {dropout} has no effect with num_layers = 1: it applies between layers",
                 stacklevel=2,
             )
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.bias = bias
-        self.batch_first = batch_first
-        self.dropout = float(dropout)
-        self.bidirectional = bidirectional
-        self.outputs = outputs
-        self.save = save
-        self.overlap_layers = overlap_layers
-        for name, rate in rates._asdict().items():
-            setattr(self, name, float(rate) or 0)  # of an int torch.compile knows that it does not vary
-        self.reset_after = reset_after
-        self.layer_norm = layer_norm
-        self._weight_names: list[str] = []
+        self._gru_ext_weight_names = []
+        self._gru_ext_flat_weights = None
         directions = 2 if bidirectional else 1
         for layer in range(num_layers):
             layer_input = input_size if layer == 0 else directions * hidden_size
@@ -243,7 +210,7 @@ class GRU(nn.Module):
                 for kind, shape in shapes.items():
                     name = f"{kind}_l{layer}{suffix}"
                     self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
-                    self._weight_names.append(name)
+                    self._gru_ext_weight_names.append(name)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -256,12 +223,46 @@ class GRU(nn.Module):
     @property
     def all_weights(self) -> list[list[Tensor]]:
         """The parameters, a list for each direction of each layer, in the order of the class's description."""
-        weights = self._weights()
-        per_direction = 2 + (2 if self.bias else 0) + (2 if self.layer_norm else 0)
-        return [weights[i : i + per_direction] for i in range(0, len(weights), per_direction)]
+        return [[parameter_or_attribute(self, name) for name in names] for names in self._all_weights]
 
-    def _weights(self) -> list[Tensor]:
-        return [_parameter(self, name) for name in self._weight_names]
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_gru_ext_weight_names" not in state:  # a file from before options were kept apart
+            state = {**state, "_gru_ext_weight_names": state["_weight_names"], "_gru_ext_flat_weights": None}
+        super().__setstate__(state)
+
+    # The attributes of torch.nn.GRU that code written for it uses, as it has them.
+
+    @property
+    def _flat_weights_names(self) -> list[str]:
+        return list(self._gru_ext_weight_names)
+
+    @property
+    def _all_weights(self) -> list[list[str]]:
+        names, directions = self._gru_ext_weight_names, self.num_layers * (2 if self.bidirectional else 1)
+        count = len(names) // directions
+        return [names[i : i + count] for i in range(0, len(names), count)]
+
+    @property
+    def _flat_weights(self) -> tuple[Tensor, ...]:
+        """The weights that ``forward`` uses. A tuple: to give others, assign all of them."""
+        return tuple(_weights(self))
+
+    @_flat_weights.setter
+    def _flat_weights(self, weights: Sequence[Tensor]) -> None:
+        """Have ``forward`` use these, until a parameter is replaced or the module is moved."""
+        weights = list(weights)
+        if len(weights) != len(self._gru_ext_weight_names) or not all(isinstance(w, Tensor) for w in weights):
+            raise ValueError(
+                f"GRU: expected _flat_weights of {len(self._gru_ext_weight_names)} tensors, got {len(weights)}:"
+                f" {', '.join(type(weight).__name__ for weight in weights)}"
+            )
+        self._gru_ext_flat_weights = None
+        self._gru_ext_flat_weights = (_weights(self), weights)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> GRU:
+        self._gru_ext_flat_weights = None
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     @overload
     def forward(
@@ -310,82 +311,78 @@ class GRU(nn.Module):
             RuntimeError: a size, a shape, a device, one of the lengths, or the dtype of a tensor but ``input`` is
                 wrong, or T is 0.
         """
-        if not isinstance(input, PackedSequence):
-            return self._run(input, hx, None, lengths, resets, reset_state)
-        if lengths is not None or resets is not None or reset_state is not None:
-            raise ValueError(
-                "gru: expected lengths and resets of padded input, got them with a PackedSequence;"
-                " torch.nn.utils.rnn.pad_packed_sequence gives padded input and its lengths"
-            )
-        layers = self.num_layers * (2 if self.bidirectional else 1)
-        return run_packed(self._run, input, hx, layers, self.hidden_size, self.outputs)
-
-    def _run(
-        self,
-        input: Tensor,
-        hx: Tensor | None,
-        batch_sizes: Tensor | None,
-        lengths: Tensor | Sequence[int] | int | None = None,
-        resets: Tensor | None = None,
-        reset_state: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        return functional.gru(
-            input,
-            hx,
-            self._weights(),
-            num_layers=self.num_layers,
-            bidirectional=self.bidirectional,
-            batch_first=self.batch_first,
-            dropout=self.dropout,
-            training=self.training,
-            batch_sizes=batch_sizes,
-            lengths=lengths,
-            resets=resets,
-            reset_state=reset_state,
-            outputs=self.outputs,
-            save=self.save,
-            overlap_layers=self.overlap_layers,
-            zoneout=self.zoneout,
-            recurrent_dropout=self.recurrent_dropout,
-            candidate_dropout=self.candidate_dropout,
-            weight_dropout=self.weight_dropout,
-            reset_after=self.reset_after,
-            layer_norm=self.layer_norm,
-        )
+        if isinstance(input, PackedSequence):
+            check_no_padding(lengths, resets, reset_state)
+            layers = self.num_layers * (2 if self.bidirectional else 1)
+            outputs = self._gru_ext_options["outputs"]
+            return run_packed(partial(_run, self), input, hx, layers, self.hidden_size, outputs)
+        if isinstance(input, Proxy) or isinstance(hx, Proxy):
+            return record_call(self, GRU, input, hx, lengths=lengths, resets=resets, reset_state=reset_state)
+        return _run(self, input, hx, lengths=lengths, resets=resets, reset_state=reset_state)
 
     __prepare_scriptable__ = refuse_script
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults, as ``torch.nn.GRU`` prints them."""
         defaults: dict[str, Any] = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0}
-        return describe(self, **defaults, bidirectional=False, **self.beyond_torch)
+        return describe(self, self._gru_ext_options, **defaults, bidirectional=False)
 
     @classmethod
     def from_torch(cls, module: nn.GRU) -> GRU:
-        """A GRU with the very parameters, hooks and mode of a ``torch.nn.GRU``.
+        """A GRU with the very parameters, buffers, hooks, mode and further attributes of a ``torch.nn.GRU``.
 
         The parameters are shared, not copied: an optimizer that holds them stays valid.
 
         Raises:
-            TypeError: ``module`` is not exactly a ``torch.nn.GRU``, or its parameters are parametrized or pruned.
+            TypeError: ``module`` is not exactly a ``torch.nn.GRU``, its parameters are parametrized, pruned or sharded,
+                or it has a method of its own, as by ``module.forward = f``.
         """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of dropout with one layer: given when `module` was made
-            return share(module, nn.GRU, cls, GRU.__constants__)
+        return converted("from_torch", module, nn.GRU, cls)
 
     def to_torch(self) -> nn.GRU:
-        """The ``torch.nn.GRU`` with this module's very parameters, hooks and mode.
+        """The ``torch.nn.GRU`` with this module's very parameters and all else that ``from_torch`` takes.
 
         Raises:
+            TypeError: as in ``from_torch``.
             ValueError: ``torch.nn.GRU`` has no such recurrence or output.
         """
         check_recurrence("to_torch", self, allowed=("save", "overlap_layers"))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of dropout with one layer: given when this module was made
-            return share(self, GRU, nn.GRU, GRU.__constants__)
+        return converted("to_torch", self, GRU, nn.GRU)
 
 
-class GRUCell(nn.Module):
+def _weights(module: GRU) -> list[Tensor]:
+    weights = [parameter_or_attribute(module, name) for name in module._gru_ext_weight_names]
+    if module._gru_ext_flat_weights is not None:
+        before, given = module._gru_ext_flat_weights
+        if all(weight is parameter for weight, parameter in zip(weights, before, strict=True)):
+            return given
+    return weights
+
+
+def _run(
+    module: GRU, input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None = None, **of_padded: Any
+) -> tuple[Tensor, Tensor]:
+    """``functional.gru`` with a module's weights and arguments. No method, as a subclass may have one of this name."""
+    weights: list[Tensor | None] = [*_weights(module)]
+    if module._gru_ext_options["layer_norm"] is not False and not module.bias:
+        for i in range(len(weights) - 2, 0, -4):  # before the gains of each direction: no biases
+            weights[i:i] = [None, None]
+    return functional.gru(
+        input,
+        hx,
+        weights,
+        num_layers=module.num_layers,
+        bidirectional=module.bidirectional,
+        batch_first=module.batch_first,
+        dropout=module.dropout,
+        training=module.training,
+        batch_sizes=batch_sizes,
+        **of_padded,
+        **module._gru_ext_options,
+    )
+
+
+class GRUCell(ModuleWithOptions):
     """One step of a GRU; takes and does what ``torch.nn.GRUCell`` does.
 
     Parameters: ``weight_ih`` (3H, I), ``weight_hh`` (3H, H) and, with ``bias``, ``bias_ih`` (3H), ``bias_hh`` (3H);
@@ -409,21 +406,14 @@ class GRUCell(nn.Module):
             ``reset_after=False``.
     """
 
-    __constants__ = ("input_size", "hidden_size", "bias")
+    __constants__: ClassVar[list[str]] = ["input_size", "hidden_size", "bias"]
     input_size: int
     hidden_size: int
     bias: bool
-    # As in GRU.
-    beyond_torch: ClassVar[dict[str, Any]] = {
-        "zoneout": 0.0,
-        "candidate_dropout": 0.0,
-        "reset_after": True,
-        "layer_norm": False,
-    }
-    zoneout: float = 0.0
-    candidate_dropout: float = 0.0
-    reset_after: bool = True
-    layer_norm: bool | str = False
+    zoneout: float = option()
+    candidate_dropout: float = option()
+    reset_after: bool = option()
+    layer_norm: bool | str = option()
 
     def __init__(
         self,
@@ -439,29 +429,22 @@ class GRUCell(nn.Module):
         layer_norm: bool | str = False,
     ) -> None:
         super().__init__()
-        check_rates("GRUCell", Rates(zoneout, candidate_dropout=candidate_dropout))
-        check_size("GRUCell", "input_size", input_size)
-        check_size("GRUCell", "hidden_size", hidden_size)
-        check_flag("GRUCell", "bias", bias)
-        check_flag("GRUCell", "reset_after", reset_after)
-        functional.normalizations("GRUCell", layer_norm, reset_after)
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.bias = bias
-        self.zoneout = float(zoneout) or 0  # as in GRU
-        self.candidate_dropout = float(candidate_dropout) or 0
-        self.reset_after = reset_after
-        self.layer_norm = layer_norm
+        self.input_size = check_size("GRUCell", "input_size", input_size, smallest=0)
+        self.hidden_size = check_size("GRUCell", "hidden_size", hidden_size)
+        self.bias = as_flag("GRUCell", "bias", bias)
+        self._keep_options(
+            zoneout=zoneout, candidate_dropout=candidate_dropout, reset_after=reset_after, layer_norm=layer_norm
+        )
 
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
 
-        self.weight_ih = parameter(3 * hidden_size, input_size)
-        self.weight_hh = parameter(3 * hidden_size, hidden_size)
-        self.bias_ih = parameter(3 * hidden_size) if bias else None
-        self.bias_hh = parameter(3 * hidden_size) if bias else None
+        self.weight_ih = parameter(3 * self.hidden_size, self.input_size)
+        self.weight_hh = parameter(3 * self.hidden_size, self.hidden_size)
+        for name in ("bias_ih", "bias_hh"):
+            self.register_parameter(name, parameter(3 * self.hidden_size) if self.bias else None)
         if layer_norm is not False:
-            self.gain_ih, self.gain_hh = parameter(3 * hidden_size), parameter(3 * hidden_size)
+            self.gain_ih, self.gain_hh = parameter(3 * self.hidden_size), parameter(3 * self.hidden_size)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -482,36 +465,26 @@ class GRUCell(nn.Module):
             ValueError: the rank of ``input`` or ``hx`` is wrong.
             RuntimeError: a size, a shape, a dtype or a device is wrong.
         """
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        return functional.gru_cell(
-            input,
-            hx,
-            *(_parameter(self, name) for name in names),
-            zoneout=self.zoneout,
-            candidate_dropout=self.candidate_dropout,
-            training=self.training,
-            reset_after=self.reset_after,
-            **self._normalization(),
-        )
-
-    def _normalization(self) -> dict[str, Any]:
-        if self.layer_norm is False:
-            return {}
-        gains = {name: _parameter(self, name) for name in ("gain_ih", "gain_hh")}
-        return {"layer_norm": self.layer_norm, **gains}
+        if isinstance(input, Proxy) or isinstance(hx, Proxy):
+            recorded: Tensor = record_call(self, GRUCell, input, hx)
+            return recorded
+        options = self._gru_ext_options
+        names = _CELL_WEIGHTS if options["layer_norm"] is False else _CELL_WEIGHTS + _GAINS
+        weights: dict[str, Any] = {name: parameter_or_attribute(self, name) for name in names}
+        return functional.gru_cell(input, hx, **weights, training=self.training, **options)
 
     __prepare_scriptable__ = refuse_script
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults, as ``torch.nn.GRUCell`` prints them."""
-        return describe(self, bias=True, **self.beyond_torch)
+        return describe(self, self._gru_ext_options, bias=True)
 
     @classmethod
     def from_torch(cls, module: nn.GRUCell) -> GRUCell:
-        """A GRUCell with the very parameters, hooks and mode of a ``torch.nn.GRUCell``; see ``GRU.from_torch``."""
-        return share(module, nn.GRUCell, cls, GRUCell.__constants__)
+        """A GRUCell that shares all of a ``torch.nn.GRUCell``; see ``GRU.from_torch``."""
+        return converted("from_torch", module, nn.GRUCell, cls)
 
     def to_torch(self) -> nn.GRUCell:
-        """The ``torch.nn.GRUCell`` with this module's very parameters, hooks and mode; see ``GRU.to_torch``."""
+        """The ``torch.nn.GRUCell`` that shares all of this module; see ``GRU.to_torch``."""
         check_recurrence("to_torch", self)
-        return share(self, GRUCell, nn.GRUCell, self.__constants__)
+        return converted("to_torch", self, GRUCell, nn.GRUCell)

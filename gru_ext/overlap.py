@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from gru_ext.layout import Outputs, RunLayer
+from gru_ext.recurrence import check_overlap_steps
 
 
 class Streams(Protocol):
@@ -73,12 +74,7 @@ class CudaStreams:
 
 def check_overlap(op: str, steps: Any, num_layers: int, bidirectional: bool, recurrent_dropout: float) -> None:
     """Raise the error that an ``overlap_layers`` of ``steps`` deserves which cannot mean anything."""
-    if not isinstance(steps, int) or isinstance(steps, bool):
-        raise TypeError(
-            f"{op}: expected overlap_layers of type int, the time steps of a chunk, got {type(steps).__name__}"
-        )
-    if steps < 0:
-        raise ValueError(f"{op}: expected overlap_layers of at least 0, got {steps}")
+    check_overlap_steps(op, "overlap_layers", steps)
     if num_layers < 2:
         raise ValueError(f"{op}: expected num_layers of at least 2 with overlap_layers, got {num_layers}")
     if bidirectional:

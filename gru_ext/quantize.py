@@ -7,7 +7,8 @@ hidden units. What is quantised, and how far the results are from those of float
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, TypeVar, overload
 
 import torch
@@ -15,15 +16,40 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gru_ext import library as library  # registers the operator
-from gru_ext.layout import check_cell_rank, check_cell_sizes, check_rank, check_sizes, run_cell, run_layers, run_packed
-from gru_ext.modules import GRU, GRUCell, check_flag, check_size, describe, refuse_script
+from gru_ext.autograd import batch_of_fake
+from gru_ext.fx import Proxy, record_call
+from gru_ext.layout import (
+    FLOATING,
+    Outputs,
+    check_cell_rank,
+    check_cell_sizes,
+    check_no_padding,
+    check_rank,
+    check_sizes,
+    check_tensor,
+    run_cell,
+    run_layers,
+    run_packed,
+)
+from gru_ext.modules import GRU, GRUCell, describe, refuse_script
+from gru_ext.recurrence import as_flag, check_flag, check_size
 from gru_ext.reference import LARGEST_INT8, quantize_rows
-from gru_ext.replace import replace_modules
-from gru_ext.sharing import check_plain, check_recurrence, share_mode_and_hooks
+from gru_ext.segments import run_segments
+from gru_ext.sharing import (
+    carry,
+    check_module,
+    check_recurrence,
+    check_type,
+    check_weights,
+    make,
+    rebind,
+    replace_modules,
+)
 
 __all__ = ["QuantizedGRU", "QuantizedGRUCell", "quantize_dynamic"]
 
 Model = TypeVar("Model", bound=nn.Module)
+Quantized = TypeVar("Quantized", bound="_QuantizedModule")
 
 _ops = torch.ops.gru_ext
 
@@ -34,33 +60,38 @@ MOST_COLUMNS = (2**31 - 1) // (255 * LARGEST_INT8)  # an int32 surely holds thei
 
 
 def quantize_dynamic(module: Model, inplace: bool = False) -> Model | QuantizedGRU | QuantizedGRUCell:
-    """Replace every GRU of a model by one with int8 weights, for inference.
+    """Make every GRU of a model one with int8 weights, for inference.
 
     These are ``gru_ext.GRU``, ``gru_ext.GRUCell``, ``torch.nn.GRU`` and ``torch.nn.GRUCell``; subclasses and all other
-    modules are left alone. Hooks and mode are kept; a module used in several places stays one module. The weights are
-    rounded once, here; input and state are rounded as they are multiplied, hence "dynamic". See ``QuantizedGRU``.
+    modules are left alone. What else the GRUs have, buffers, hooks, attributes and modes, they keep; see
+    ``replace_gru``. The weights are rounded once, here; input and state are rounded as they are multiplied, hence
+    "dynamic". See ``QuantizedGRU``.
 
     Args:
         module: any module; its GRUs float32, on the CPU.
         inplace: replace the GRUs in ``module`` itself; by default in a copy of it, which leaves it as it was.
 
     Returns:
-        The model with its GRUs replaced; or, where it is itself a GRU, its replacement.
+        The model with its GRUs replaced.
 
     Raises:
-        TypeError: a GRU in it is parametrized, pruned or weight-normed.
+        TypeError: ``inplace`` is no bool; or as in ``replace_gru``.
         ValueError: a GRU in it has another recurrence or output in ``eval()`` than ``torch.nn.GRU``, is not float32,
             not on the CPU, or has a weight that is not finite, or more than 66,311 columns. Whatever is raised, nothing
             has been replaced.
     """
+    if not isinstance(inplace, bool):
+        raise TypeError(
+            f"quantize_dynamic: expected inplace of type bool, got {type(inplace).__name__}; it quantizes GRUs alone,"
+            " for which there is nothing to specify"
+        )
+    check_module("quantize_dynamic", "module", module)
     model = module if inplace else copy.deepcopy(module)
-    makers: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
-        GRU: QuantizedGRU.from_float,
-        nn.GRU: QuantizedGRU.from_float,
-        GRUCell: QuantizedGRUCell.from_float,
-        nn.GRUCell: QuantizedGRUCell.from_float,
-    }
-    quantized: Model | QuantizedGRU | QuantizedGRUCell = replace_modules("quantize_dynamic", model, makers)
+    layer = partial(_quantized, QuantizedGRU)
+    cell = partial(_quantized, QuantizedGRUCell)
+    quantized: Model | QuantizedGRU | QuantizedGRUCell = replace_modules(
+        "quantize_dynamic", model, {GRU: layer, nn.GRU: layer, GRUCell: cell, nn.GRUCell: cell}
+    )
     return quantized
 
 
@@ -87,15 +118,40 @@ def unpack(packed: Tensor, hidden: int, columns: int) -> Tensor:
     return rows.reshape(3, -(-hidden // UNITS) * UNITS, -1)[:, :hidden, :columns].reshape(3 * hidden, columns)
 
 
-def _check_float(module: nn.Module, name: str, weight: Tensor) -> None:
+def _check_float(operation: str, module: nn.Module, name: str, weight: Tensor) -> None:
     """Raise the error that a parameter deserves which cannot be quantised."""
     kind = type(module).__name__
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         raise ValueError(
-            f"quantize_dynamic: expected {name} of {kind} in float32 on the CPU, got {weight.dtype} on {weight.device}"
+            f"{operation}: expected {name} of {kind} in float32 on the CPU, got {weight.dtype} on {weight.device}"
         )
     if not bool(weight.isfinite().all()):
-        raise ValueError(f"quantize_dynamic: expected {name} of {kind} to be finite, got NaN or infinity")
+        raise ValueError(f"{operation}: expected {name} of {kind} to be finite, got NaN or infinity")
+
+
+def _quantized(kind: type[Quantized], operation: str, source: nn.Module) -> Quantized:
+    """The quantised form of a float module, with its weights rounded, and copies of its biases; see ``carry``."""
+    check_recurrence(operation, source, allowed=_WITHOUT_EFFECT)
+    target = make(kind, source, "dropout")
+    names = target._float_names
+    check_weights(operation, source, names)
+    buffers = dict(target._buffers)
+    for name in names:
+        weight = source._parameters[name]
+        assert weight is not None
+        _check_float(operation, source, name, weight)
+        value = weight.detach()
+        if name in target._columns:
+            rounded, scale = quantize_rows(value)
+            buffers[f"packed_{name}"] = pack(rounded)
+            buffers[name.replace("weight", "scale")] = scale
+        else:
+            buffers[name] = value.clone()
+    others = {name: parameter for name, parameter in source._parameters.items() if name not in names}
+    if taken := buffers.keys() & {*source._buffers, *others}:
+        raise TypeError(f"{operation}: expected {type(source).__name__} without a {taken.pop()!r} of its own")
+    carry(operation, source, target, others, {**buffers, **source._buffers})
+    return target
 
 
 class _QuantizedModule(nn.Module):
@@ -105,17 +161,16 @@ class _QuantizedModule(nn.Module):
     hidden_size: int
     bias: bool
     __prepare_scriptable__ = refuse_script
+    _smallest_input = 1
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool) -> None:
         super().__init__()
         module = type(self).__name__
-        check_size(module, "input_size", input_size)
-        check_size(module, "hidden_size", hidden_size)
-        check_flag(module, "bias", bias)
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.bias = bias
+        self.input_size = check_size(module, "input_size", input_size, smallest=self._smallest_input)
+        self.hidden_size = check_size(module, "hidden_size", hidden_size)
+        self.bias = check_flag(module, "bias", bias)
         self._columns: dict[str, int] = {}  # K of each weight
+        self._own_buffers: list[str] = []
         self._float_names: list[str] = []  # the parameters of a float module of these sizes
 
     def _add_direction(self, inputs: int, suffix: str, device: torch.device | str | None) -> list[str]:
@@ -134,23 +189,20 @@ class _QuantizedModule(nn.Module):
             self._columns[kind + suffix] = columns
         for kind in vectors:
             self.register_buffer(kind + suffix, torch.zeros(rows, dtype=torch.float32, device=device))
+        self._own_buffers += [kind + suffix for kind in ("packed_weight_ih", "packed_weight_hh", *vectors)]
         self._float_names += [kind + suffix for kind in ("weight_ih", "weight_hh", *biases)]
-        return [kind + suffix for kind in ("packed_weight_ih", "packed_weight_hh", *vectors)]
+        return self._own_buffers[-2 - len(vectors) :]
 
-    def _take(self, source: nn.Module) -> None:
-        """Round the weights of a float module of the same sizes; copy its biases, share its mode and hooks."""
-        check_recurrence("quantize_dynamic", source, allowed=_WITHOUT_EFFECT)
-        check_plain(source, self._float_names)
-        for name, parameter in source.named_parameters():
-            _check_float(source, name, parameter)
-            value = parameter.detach()
-            if name in self._columns:
-                rounded, scale = quantize_rows(value)
-                self._buffers[f"packed_{name}"] = pack(rounded)
-                self._buffers[name.replace("weight", "scale")] = scale
-            else:
-                self._buffers[name] = value.clone()
-        share_mode_and_hooks(source, self)
+    def _apply(self, fn: Any, recurse: bool = True) -> nn.Module:
+        # Scales and biases stay float32 in a model that is moved to another dtype.
+        own = {id(self._buffers[name]) for name in self._own_buffers}
+
+        def move(tensor: Tensor) -> Tensor:
+            moved: Tensor = fn(tensor)
+            return tensor.to(moved.device) if id(tensor) in own and moved.dtype != tensor.dtype else moved
+
+        super()._apply(move, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         for name, columns in self._columns.items():
@@ -188,26 +240,31 @@ class _QuantizedModule(nn.Module):
                 getattr(self, f"packed_{name}").copy_(pack(weight))
 
 
-def _check_input(op: str, input: Tensor, hx: Tensor | None, device: torch.device) -> None:
-    """Raise the error that a wrong dtype or device deserves."""
+def _check_input(op: str, input: Tensor, hx: Tensor | None, device: torch.device) -> torch.dtype:
+    """The dtype of the input, which is that of the results; or the error that a wrong argument deserves."""
+    check_tensor(op, "input", input)
+    if input.dtype not in FLOATING:
+        raise ValueError(f"{op}: expected input of dtype float32, float64, bfloat16 or float16, got {input.dtype}")
+    if hx is not None:
+        check_tensor(op, "hx", hx)
+        if hx.dtype != input.dtype:
+            raise RuntimeError(f"{op}: expected hx of the dtype of input, {input.dtype}, got {hx.dtype}")
     for name, tensor in (("input", input), ("hx", hx)):
-        if tensor is None:
-            continue
-        if tensor.dtype != torch.float32:
-            error = ValueError if name == "input" else RuntimeError
-            raise error(f"{op}: expected {name} of dtype float32, for weights of int8, got {tensor.dtype}")
-        if tensor.device != device:
+        if tensor is not None and tensor.device != device:
             raise RuntimeError(f"{op}: expected {name} on the device of the weights, {device}, got {tensor.device}")
+    return input.dtype
 
 
 class QuantizedGRU(_QuantizedModule):
     r"""A GRU of L layers with int8 weights, for inference: ``quantize_dynamic`` makes it of ``torch.nn.GRU`` or ours.
 
-    Its input and results are float32, laid out as those of ``torch.nn.GRU``. For each layer k it holds, and its
-    ``state_dict`` names, ``weight_ih_l{k}`` (3H, I or D*H) and ``weight_hh_l{k}`` (3H, H) int8, ``scale_ih_l{k}`` and
-    ``scale_hh_l{k}`` (3H), and with ``bias`` ``bias_ih_l{k}`` and ``bias_hh_l{k}`` (3H), float32; those of the reverse
-    direction end in ``_reverse``. A row of a weight is about int8 * scale. None of it depends on the machine; in memory
-    the weights are kept once, in another order.
+    Its input and results are laid out as those of ``torch.nn.GRU``. They have one floating dtype, whichever it is. All
+    is computed in float32, and scales and biases stay float32 in a model that is moved to another dtype.
+
+    For each layer k it holds, and its ``state_dict`` names, ``weight_ih_l{k}`` (3H, I or D*H) and ``weight_hh_l{k}``
+    (3H, H) int8, ``scale_ih_l{k}`` and ``scale_hh_l{k}`` (3H), and with ``bias`` ``bias_ih_l{k}`` and ``bias_hh_l{k}``
+    (3H), float32; those of the reverse direction end in ``_reverse``. A row of a weight is about int8 * scale. None of
+    it depends on the machine; in memory the weights are kept once, in another order.
 
     The products are of int8 with int8, summed exactly: each row of the input and each row of the state is rounded to
     int8 with a scale of its own, its largest magnitude / 127, when it is multiplied. The sums, the gates and the state
@@ -254,13 +311,10 @@ class QuantizedGRU(_QuantizedModule):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size, bias)
-        check_size("QuantizedGRU", "num_layers", num_layers)
-        check_flag("QuantizedGRU", "batch_first", batch_first)
-        check_flag("QuantizedGRU", "bidirectional", bidirectional)
-        self.num_layers = num_layers
-        self.batch_first = batch_first
-        self.bidirectional = bidirectional
-        self._directions = 2 if bidirectional else 1
+        self.num_layers = check_size("QuantizedGRU", "num_layers", num_layers)
+        self.batch_first = check_flag("QuantizedGRU", "batch_first", batch_first)
+        self.bidirectional = as_flag("QuantizedGRU", "bidirectional", bidirectional)
+        self._directions = 2 if self.bidirectional else 1
         self._names_of_layers: list[list[str]] = []
         for layer in range(num_layers):
             inputs = input_size if layer == 0 else self._directions * hidden_size
@@ -271,63 +325,99 @@ class QuantizedGRU(_QuantizedModule):
 
     @classmethod
     def from_float(cls, module: GRU | nn.GRU) -> QuantizedGRU:
-        """The quantised form of a GRU, with its hooks and mode; errors as in ``quantize_dynamic``."""
-        quantized = cls(
-            module.input_size,
-            module.hidden_size,
-            module.num_layers,
-            module.bias,
-            module.batch_first,
-            module.bidirectional,
-            device="meta",
-        )
-        quantized._take(module)
+        """The quantised form of a GRU, with all else that it has; errors as in ``quantize_dynamic``."""
+        check_type("from_float", module, GRU, nn.GRU)
+        quantized = _quantized(cls, "from_float", module)
+        rebind(module, quantized)
         return quantized
 
+    def flatten_parameters(self) -> None:
+        """Do nothing: accepted for code written for ``torch.nn.GRU``."""
+
     @overload
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+    def forward(
+        self,
+        input: Tensor,
+        hx: Tensor | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | int | None = None,
+        resets: Tensor | None = None,
+        reset_state: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
 
     @overload
     def forward(self, input: PackedSequence, hx: Tensor | None = None) -> tuple[PackedSequence, Tensor]: ...
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | int | None = None,
+        resets: Tensor | None = None,
+        reset_state: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Run the layers.
 
         Args:
-            input: float32: (T, B, I); (B, T, I) with ``batch_first``; (T, I) unbatched; or a ``PackedSequence``, sorted
-                or not.
+            input: (T, B, I); (B, T, I) with ``batch_first``; (T, I) unbatched; or a ``PackedSequence``, sorted or not.
             hx: (L*D, B, H) initial state, or (L*D, H) unbatched; None for zero.
+            lengths: as of ``GRU.forward``, and the other two.
+            resets: likewise.
+            reset_state: likewise.
 
         Returns:
             The output, (T, B, D*H) or as the input was laid out (a ``PackedSequence`` for one), and h_n (L*D, B, H) or
-            (L*D, H); without gradient.
+            (L*D, H); without gradient, in the dtype of the input.
 
         Raises:
-            ValueError: the rank of ``input`` or its dtype is wrong.
-            RuntimeError: a size, a shape, a device or the dtype of ``hx`` is wrong, or T is 0.
+            TypeError: an argument is no tensor.
+            ValueError: the rank of ``input`` or its dtype is wrong, or as in ``GRU.forward``.
+            RuntimeError: a size, a shape, a device, one of the lengths or the dtype of ``hx`` is wrong, or T is 0.
         """
+        if isinstance(input, Proxy) or isinstance(hx, Proxy):
+            return record_call(self, QuantizedGRU, input, hx, lengths=lengths, resets=resets, reset_state=reset_state)
         if isinstance(input, PackedSequence):
+            check_no_padding(lengths, resets, reset_state)
             return run_packed(self._run, input, hx, self.num_layers * self._directions, self.hidden_size)
-        return self._run(input, hx, None)
+        return self._run(input, hx, None, lengths, resets, reset_state)
 
-    def _run(self, input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _run(
+        self,
+        input: Tensor,
+        hx: Tensor | None,
+        batch_sizes: Tensor | None,
+        lengths: Tensor | Sequence[int] | int | None = None,
+        resets: Tensor | None = None,
+        reset_state: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        dtype = _check_input("gru", input, hx, self.scale_ih_l0.device)
         check_rank(input, self.batch_first, batch_sizes)
-        _check_input("gru", input, hx, self.scale_ih_l0.device)
         layers = self.num_layers * self._directions
         check_sizes(input, hx, self.input_size, self.hidden_size, layers, self.batch_first, batch_sizes)
 
-        def run_layer(layer: int, x: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor]:
-            weights = [self._buffers[name] for name in self._names_of_layers[layer]]
-            outputs: tuple[Tensor, Tensor] = _ops.gru_int8(x, hx, weights, batch_sizes, self.bidirectional)
-            return outputs
+        def run(input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None, batch: int | None) -> Outputs:
+            def run_layer(layer: int, x: Tensor, hx: Tensor | None) -> Outputs:
+                weights = [self._buffers[name] for name in self._names_of_layers[layer]]
+                outputs: Outputs = _ops.gru_int8(x, hx, weights, batch_sizes, self.bidirectional)
+                return outputs
 
-        return run_layers(run_layer, input, hx, self.num_layers, self._directions, self.batch_first, batch_sizes)
+            return run_layers(run_layer, input, hx, self.num_layers, self._directions, self.batch_first, batch_sizes)
+
+        given = (input.float(), None if hx is None else hx.float())
+        if lengths is None and resets is None and reset_state is None:
+            y, h_n = run(*given, batch_sizes, None)
+        else:
+            directions, hidden = self._directions, self.hidden_size
+            state = reset_state if reset_state is None else reset_state.float()
+            y, h_n = run_segments(
+                run, *given, layers, directions, hidden, self.batch_first, lengths, resets, state, outputs="all"
+            )
+        return y.to(dtype), h_n.to(dtype)
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults."""
-        return describe(self, num_layers=1, bias=True, batch_first=False, bidirectional=False)
+        return describe(self, {}, num_layers=1, bias=True, batch_first=False, bidirectional=False)
 
 
 class QuantizedGRUCell(_QuantizedModule):
@@ -348,6 +438,7 @@ class QuantizedGRUCell(_QuantizedModule):
     """
 
     scale_ih: Tensor
+    _smallest_input = 0
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, device: torch.device | str | None = None
@@ -357,34 +448,44 @@ class QuantizedGRUCell(_QuantizedModule):
 
     @classmethod
     def from_float(cls, module: GRUCell | nn.GRUCell) -> QuantizedGRUCell:
-        """The quantised form of a cell, with its hooks and mode; errors as in ``quantize_dynamic``."""
-        quantized = cls(module.input_size, module.hidden_size, bool(module.bias), device="meta")
-        quantized._take(module)
+        """The quantised form of a cell, with all else that it has; errors as in ``quantize_dynamic``."""
+        check_type("from_float", module, GRUCell, nn.GRUCell)
+        quantized = _quantized(cls, "from_float", module)
+        rebind(module, quantized)
         return quantized
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Run one step.
 
         Args:
-            input: (B, I), or (I) unbatched; float32.
+            input: (B, I), or (I) unbatched.
             hx: (B, H), or (H) unbatched; None for zero.
 
         Returns:
-            The next state, (B, H) or (H); without gradient.
+            The next state, (B, H) or (H); without gradient, in the dtype of the input.
 
         Raises:
+            TypeError: an argument is no tensor.
             ValueError: the rank of ``input`` or ``hx`` or the dtype of ``input`` is wrong.
             RuntimeError: a size, a shape, a device or the dtype of ``hx`` is wrong.
         """
+        if isinstance(input, Proxy) or isinstance(hx, Proxy):
+            recorded: Tensor = record_call(self, QuantizedGRUCell, input, hx)
+            return recorded
+        dtype = _check_input("gru_cell", input, hx, self.scale_ih.device)
         check_cell_rank(input, hx)
-        _check_input("gru_cell", input, hx, self.scale_ih.device)
         check_cell_sizes(input, hx, self.input_size, self.hidden_size)
         weights = [self._buffers[name] for name in self._weight_names]
-        return run_cell(lambda x, h: _ops.gru_int8(x, h, weights, None, False), input, hx)
+        h = run_cell(
+            lambda x, h: _ops.gru_int8(x, h, weights, None, False),
+            input.float(),
+            None if hx is None else hx.float(),
+        )
+        return h.to(dtype)
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults."""
-        return describe(self, bias=True)
+        return describe(self, {}, bias=True)
 
 
 # ---- Shapes and dtypes for tracing
@@ -396,10 +497,5 @@ def _gru_int8_fake(
 ) -> tuple[Tensor, Tensor]:
     directions = 2 if bidirectional else 1
     hidden = weights[3].shape[0] // 3
-    if batch_sizes is None:
-        batch: int | torch.SymInt = x.shape[1]
-    elif hx is not None:
-        batch = hx.shape[1]
-    else:
-        batch = torch.library.get_ctx().new_dynamic_size()
+    batch = hx.shape[1] if hx is not None else batch_of_fake(x, batch_sizes)
     return x.new_empty((*x.shape[:-1], directions * hidden)), x.new_empty((directions, batch, hidden))

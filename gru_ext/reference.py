@@ -371,7 +371,7 @@ def gru_bwd(
     """
     h0 = _initial_state(x, hx, weights, batch_sizes, bidirectional)
     dy_directions = None if dy is None else dy.chunk(2, dim=-1) if bidirectional else [dy]
-    x_rows = x.reshape(-1, x.shape[-1])
+    x_rows = x.flatten(0, -2)
     dx: Tensor | None = None
     dhx: list[Tensor] = []
     dweights: list[Tensor] = []
@@ -451,7 +451,8 @@ def quantize_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
         The rounded matrix, int8 (rows, K), from -127 to 127; and the scales (rows): each row's largest magnitude / 127,
         NaN where an element is not finite.
     """
-    magnitude = matrix.abs().amax(1, keepdim=True)
+    # amax alone has no value for a row of no columns.
+    magnitude = torch.nn.functional.pad(matrix.abs(), (0, 1)).amax(1, keepdim=True)
     inverse = torch.where(magnitude < SMALLEST_ROW, 0.0, LARGEST_INT8 / magnitude)
     scale = torch.where(magnitude < SMALLEST_ROW, 0.0, magnitude / LARGEST_INT8)
     finite = magnitude.isfinite()

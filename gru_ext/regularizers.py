@@ -9,7 +9,6 @@ Letters: T steps, B batch, H hidden, D directions (1 or 2), N rows of all steps.
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -32,13 +31,6 @@ class Rates(NamedTuple):
 
 
 NO_RATES = Rates()
-
-
-def check_rates(op: str, rates: Rates) -> None:
-    """Raise the error that probabilities deserve which are no numbers in [0, 1)."""
-    for name, value in zip(Rates._fields, rates, strict=True):
-        if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 <= float(value) < 1:
-            raise ValueError(f"{op}: expected {name} to be a number in [0, 1), got {value!r}")
 
 
 def regularize(

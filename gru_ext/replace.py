@@ -1,57 +1,78 @@
-"""``replace_gru``: swap the GRUs of a model for ours."""
+"""``replace_gru`` and ``to_torch``: swap the GRUs of a model for ours, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from torch import nn
-from torch.nn.utils.parametrize import is_parametrized
 
 from gru_ext.modules import GRU, GRUCell
+from gru_ext.quantize import QuantizedGRU, QuantizedGRUCell
+from gru_ext.sharing import check_recurrence, converted, replace_modules
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def replace_gru(model: Model) -> Model | GRU | GRUCell:
-    """Swap every ``torch.nn.GRU`` and ``torch.nn.GRUCell`` in a model, in place, parameters shared.
+    """Make every ``torch.nn.GRU`` and ``torch.nn.GRUCell`` in a model one of ``gru_ext``, in place.
 
-    The parameters, hooks and mode are the very ones, so optimizers and ``state_dict`` files stay valid. Subclasses are
-    left alone: their ``forward`` may be another. A module used in several places stays one module.
+    They stay the same objects with the very same parameters, buffers, hooks, attributes and modes, so that optimizers,
+    ``state_dict`` files and whatever else knows them stay valid. Subclasses are left alone: their ``forward`` may be
+    another.
 
     Args:
         model: any module.
 
     Returns:
-        The model; or, where it is itself a GRU or GRUCell, its replacement.
+        The model.
 
     Raises:
-        TypeError: a GRU in it is parametrized, pruned or weight-normed; nothing has been replaced then.
+        TypeError: ``model`` is no module; or a GRU in it is parametrized, pruned, weight-normed or sharded by itself,
+            was compiled in place, or has a method of its own, as by ``gru.forward = f``, which accelerate's hooks do
+            too. Nothing has been replaced then.
     """
-    makers: dict[type[nn.Module], Callable[[Any], nn.Module]] = {nn.GRU: GRU.from_torch, nn.GRUCell: GRUCell.from_torch}
-    replaced: Model | GRU | GRUCell = replace_modules("replace_gru", model, makers)
+    replaced: Model | GRU | GRUCell = replace_modules(
+        "replace_gru", model, {nn.GRU: _converter(nn.GRU, GRU), nn.GRUCell: _converter(nn.GRUCell, GRUCell)}
+    )
     return replaced
 
 
-def replace_modules(
-    function: str, model: nn.Module, makers: Mapping[type[nn.Module], Callable[[Any], nn.Module]]
-) -> Any:
-    """Swap every module of exactly a type in ``makers`` for what that makes of it, in place.
+def to_torch(model: Model) -> Model | nn.GRU | nn.GRUCell:
+    """Make every ``gru_ext.GRU`` and ``gru_ext.GRUCell`` in a model one of ``torch.nn``, in place.
+
+    The inverse of ``replace_gru``, to which the same applies: for a place where gru_ext is not installed.
+
+    Args:
+        model: any module.
+
+    Returns:
+        The model.
 
     Raises:
-        TypeError: a module of such a type is parametrized; nothing has been replaced then, nor where a maker raises.
+        TypeError: as in ``replace_gru``, or a GRU in the model has int8 weights.
+        ValueError: ``torch.nn`` has no such recurrence or output. Nothing has been replaced then.
     """
-    replacements: dict[nn.Module, nn.Module] = {}
-    for module in model.modules():
-        if isinstance(module, tuple(makers)) and is_parametrized(module):
-            raise TypeError(
-                f"{function}: expected modules with plain parameters, got {type(module).__name__};"
-                " remove parametrizations, pruning and weight norm first"
-            )
-        if type(module) in makers:
-            replacements[module] = makers[type(module)](module)
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):
-            if child in replacements:
-                setattr(parent, name, replacements[child])
-    return replacements.get(model, model)
+    replaced: Model | nn.GRU | nn.GRUCell = replace_modules(
+        "to_torch",
+        model,
+        {
+            GRU: _converter(GRU, nn.GRU),
+            GRUCell: _converter(GRUCell, nn.GRUCell),
+            QuantizedGRU: _refuse_int8,
+            QuantizedGRUCell: _refuse_int8,
+        },
+    )
+    return replaced
+
+
+def _converter(source_type: type[nn.Module], target_type: type[nn.Module]) -> Callable[[str, Any], nn.Module]:
+    def convert(operation: str, module: nn.Module) -> nn.Module:
+        check_recurrence(operation, module, allowed=("save", "overlap_layers"))
+        return converted(operation, module, source_type, target_type, bind=False)
+
+    return convert
+
+
+def _refuse_int8(operation: str, module: nn.Module) -> nn.Module:
+    raise TypeError(f"{operation}: expected GRUs with floating weights, got {type(module).__name__}")

@@ -10,13 +10,13 @@ Letters: T steps, B batch, H hidden, L layers, D directions (1 or 2), N rows of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gru_ext import library as library  # registers the operator
-from gru_ext.layout import Outputs, last_output
+from gru_ext.layout import Outputs, check_tensor, last_output, squeeze_own
 
 _ops = torch.ops.gru_ext
 
@@ -36,9 +36,10 @@ class Segments(NamedTuple):
 
     def unpack(self, packed: Tensor, steps: Sequence[int]) -> Tensor:
         """(N, F) to (T, B, F), or (B, T, F): ``steps`` is its first two sizes. Zero where there is no step."""
-        shape = (steps[0] * steps[1], packed.shape[1])
+        shape = (*steps, packed.shape[1])
         padded = packed.new_empty(shape) if self.complete else packed.new_zeros(shape)
-        return padded.index_put_((self.rows,), packed).reshape(*steps, packed.shape[1])
+        # Not into a view of (T * B, F): the caller may change the result in place.
+        return padded.index_put_((self.rows.div(steps[1], rounding_mode="floor"), self.rows % steps[1]), packed)
 
     def first_states(self, hx: Tensor | None, reset_state: Tensor | None, directions: int) -> Tensor | None:
         """The state (L*D, S, H) in which each segment starts; None for zero.
@@ -62,8 +63,7 @@ def _select(states: Tensor, rows: Tensor, directions: int) -> Tensor:
     """(L*D, R, H) to (L*D, R', H): the rows (2, R') of each direction."""
     if directions == 1:
         return states.index_select(1, rows[0])
-    layers = states.unflatten(0, (-1, directions))
-    return torch.stack([layers[:, d].index_select(1, rows[d]) for d in range(directions)], dim=1).flatten(0, 1)
+    return torch.cat([state.index_select(1, rows[i % directions]) for i, state in enumerate(states.split(1))])
 
 
 def run_segments(
@@ -84,12 +84,13 @@ def run_segments(
     ``run`` takes the segments (N, I), their initial states (L*D, S, H), batch_sizes and S to the output (N, D*H) and
     the states (L*D, S, H) after their last steps; ``layers`` is L*D.
     """
+    if reset_state is not None and resets is None:
+        raise ValueError("gru: expected reset_state together with resets, got it without")
     batched = input.dim() == 3
-    if lengths is not None and not isinstance(lengths, Tensor):
-        lengths = torch.as_tensor(lengths)
-        lengths = lengths if lengths.numel() else lengths.to(torch.int64)  # of [] torch makes floats
-    if not (resets is None or isinstance(resets, Tensor)):
-        raise TypeError(f"gru: expected resets to be a tensor, got {type(resets).__name__}")
+    lengths = None if lengths is None else as_lengths(lengths)
+    for name, value in (("resets", resets), ("reset_state", reset_state)):
+        if value is not None:
+            check_tensor("gru", name, value)
     for name, value in (("lengths", lengths), ("resets", resets)):
         if value is not None and torch._C._functorch.is_batchedtensor(value):
             raise NotImplementedError(
@@ -106,20 +107,42 @@ def run_segments(
     if reset_state is not None and reset_state.dim() == 2:
         reset_state = reset_state.unsqueeze(1).expand(-1, batch, -1)
 
-    rows, batch_sizes, starts, ends = _ops.segments(
-        lengths, resets, input.shape[1 if batch_first else 0], batch, batch_first, input.device
-    )
+    for name, value in (("lengths", lengths), ("resets", resets)):
+        if value is not None and value.is_meta and not input.is_meta:
+            raise RuntimeError(f"gru: expected {name} with values, for input on {input.device}, got {name} on meta")
+    if input.is_meta:  # of which only shapes count, and these are those of whole sequences
+        whole = torch.full((batch,), input.shape[1 if batch_first else 0], device="cpu")
+        lengths, resets = whole, None
+    layout = (input.shape[1 if batch_first else 0], batch, batch_first)
+    if torch._C._get_tracing_state() is None:
+        rows, batch_sizes, starts, ends = _ops.segments(lengths, resets, *layout, input.device)
+    else:  # torch.jit.trace records no devices
+        rows, batch_sizes, starts, ends = _ops.segments.like(lengths, resets, *layout, input)
     segments = Segments(rows, batch_sizes, starts, ends, complete=lengths is None)
     packed, states = run(
         segments.pack(input), segments.first_states(hx, reset_state, directions), batch_sizes, starts.shape[1]
     )
     h_n = segments.last_states(states, hx, directions)
     if not batched:
-        h_n = h_n.squeeze(1)
+        h_n = squeeze_own(h_n, 1)
     if outputs == "last":
         return last_output(h_n, directions), h_n
     output = segments.unpack(packed, input.shape[:2])
-    return (output if batched else output.squeeze(1)), h_n
+    return (output if batched else squeeze_own(output, 1)), h_n
+
+
+def as_lengths(lengths: Any) -> Tensor:
+    """Lengths, given as a tensor or as what torch makes one of, as a tensor; or the error that they deserve."""
+    if isinstance(lengths, Tensor):
+        check_tensor("gru", "lengths", lengths)
+        return lengths
+    try:
+        tensor = torch.as_tensor(lengths)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"gru: expected lengths to be a tensor, a sequence of integers or an integer, got {lengths!r}"
+        ) from None
+    return tensor if tensor.numel() else tensor.to(torch.int64)  # of [] torch makes floats
 
 
 def _check(

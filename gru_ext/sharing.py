@@ -1,40 +1,120 @@
-"""Modules that share the parameters, hooks and mode of others: between those of torch.nn and of gru_ext."""
+"""Modules made of others that share all of them, between those of torch.nn and of gru_ext; alone, and in models."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from types import MethodType
 from typing import Any, TypeVar
 
 from torch import nn
+from torch.nn.modules.module import _WrappedHook
+
+from gru_ext.recurrence import OPTIONS
 
 Target = TypeVar("Target", bound=nn.Module)
 
+# The arguments of a module, and what each is, as attributes may have been set since to what only compares the same.
+_ARGUMENTS: dict[str, type] = {
+    "input_size": int,
+    "hidden_size": int,
+    "num_layers": int,
+    "bias": bool,
+    "batch_first": bool,
+    "dropout": float,
+    "bidirectional": bool,
+}
 
-def share(
-    source: nn.Module, source_type: type[nn.Module], target_type: type[Target], arguments: Iterable[str]
+
+def converted(
+    operation: str, source: nn.Module, source_type: type[nn.Module], target_type: type[Target], bind: bool = True
 ) -> Target:
-    """A ``target_type`` made with the named attributes of ``source``, and its very parameters, hooks and mode.
+    """A ``target_type`` with the arguments of ``source``, and its very parameters and all that ``carry`` takes.
 
     Raises:
-        TypeError: ``source`` is not exactly a ``source_type``, whose ``forward`` may then be another, or its
-            parameters are not plain ones of its own (parametrized, pruned or weight-normed modules).
+        TypeError: ``source`` is not exactly a ``source_type``, whose ``forward`` may then be another; or as in
+            ``carry``.
     """
-    if type(source) is not source_type:
-        raise TypeError(f"expected module of type {source_type.__name__}, got {type(source).__name__}")
-    keywords: dict[str, Any] = {name: getattr(source, name) for name in arguments}
-    target = target_type(**keywords, device="meta")
-    names = [name for name, _ in target.named_parameters()]
-    check_plain(source, names)
-    for name in names:
-        setattr(target, name, getattr(source, name))
-    share_mode_and_hooks(source, target)
+    check_type(operation, source, source_type)
+    target = make(target_type, source)
+    weights = [name for name, parameter in target._parameters.items() if parameter is not None]
+    check_weights(operation, source, weights)
+    for name in weights:
+        setattr(target, name, source._parameters[name])  # torch.nn.GRU keeps a list of them too
+    carry(operation, source, target, dict(source._parameters), dict(source._buffers))
+    if bind:
+        rebind(source, target)
     return target
 
 
+def replace_modules(
+    function: str, model: nn.Module, makers: Mapping[type[nn.Module], Callable[[str, Any], nn.Module]]
+) -> Any:
+    """Have every module of exactly a type in ``makers`` become what that makes of it.
+
+    It stays the same object, so that whatever knows it goes on to do so: parents, lists, hooks, sharding. ``makers``
+    take the words that begin a message, and the module; what they return is used once, by this function.
+
+    Raises:
+        TypeError: ``model`` is no module, or a module of such a type is parametrized or sharded itself; nothing has
+            been replaced then, nor where a maker raises.
+    """
+    check_module(function, "model", model)
+    replacements: list[tuple[nn.Module, nn.Module]] = []
+    for name, module in model.named_modules():
+        kind = type_as_written(module)
+        if kind in makers:
+            operation = f"{function} of {name!r}" if name else function
+            check_type(operation, module, kind)
+            replacements.append((module, makers[kind](operation, module)))
+    for module, replacement in replacements:
+        object.__setattr__(module, "__class__", type(replacement))
+        vars(module).clear()
+        vars(module).update(vars(replacement))
+    return model
+
+
+def check_module(function: str, name: str, value: Any) -> None:
+    """Raise TypeError unless an argument is a module."""
+    if not isinstance(value, nn.Module):
+        raise TypeError(f"{function}: expected {name} of type torch.nn.Module, got {type(value).__name__}")
+
+
+def make(target_type: type[Target], source: nn.Module, *without: str) -> Target:
+    """A ``target_type`` on the meta device with the arguments of ``source``, those left out that it does not take."""
+    given = {n: kind(vars(source)[n]) for n, kind in _ARGUMENTS.items() if n in vars(source) and n not in without}
+    if "bias_ih" in source._parameters:  # a cell may have got its biases later
+        given["bias"] = None not in (source._parameters["bias_ih"], source._parameters["bias_hh"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dropout with one layer: given when `source` was made
+        return target_type(**given, device="meta")
+
+
+def check_type(operation: str, source: Any, *types: type[nn.Module]) -> None:
+    """Raise TypeError unless a module is of exactly one of the types."""
+    if type(source) in types:
+        return
+    names = " or ".join(f"{kind.__module__.partition('.')[0]}'s {kind.__name__}" for kind in types)
+    advice = ""
+    if isinstance(source, nn.Module) and type_as_written(source) in types:
+        advice = "; remove parametrizations, pruning and weight norm first, and convert before sharding"
+    raise TypeError(f"{operation}: expected module of type {names}, got {type(source).__name__}{advice}")
+
+
+def type_as_written(module: nn.Module) -> type[nn.Module]:
+    """The class of a module before torch made a subclass of it, for parametrizations or FSDP."""
+    kind: Any = type(module)
+    while kind.__module__ == "torch.nn.utils.parametrize" or kind.__module__.startswith("torch.distributed."):
+        if len(kind.__mro__) < 3:
+            break
+        kind = kind.__bases__[-1]
+    return kind  # type: ignore[no-any-return]
+
+
 def check_recurrence(operation: str, source: nn.Module, allowed: Collection[str] = ()) -> None:
-    """Raise ValueError if the module has what ``torch.nn``'s does not: see ``beyond_torch`` of GRU and GRUCell."""
-    for name, default in getattr(type(source), "beyond_torch", {}).items():
-        value = getattr(source, name)
+    """Raise ValueError if the module has options of the recurrence other than ``torch.nn``'s."""
+    for name, value in options_of(source).items():
+        default = OPTIONS[name].default
         if value != default and name not in allowed:
             raise ValueError(
                 f"{operation}: expected {type(source).__name__} with {name}={default!r}, as torch.nn has it,"
@@ -42,19 +122,65 @@ def check_recurrence(operation: str, source: nn.Module, allowed: Collection[str]
             )
 
 
-def check_plain(source: nn.Module, names: list[str]) -> None:
-    """Raise TypeError unless the module's parameters are those of the names, in their order."""
-    found = [name for name, _ in source.named_parameters()]
-    if found != names:
+def options_of(module: nn.Module) -> dict[str, Any]:
+    """The options of the recurrence of a module; none for ``torch.nn``'s."""
+    options: dict[str, Any] = vars(module).get("_gru_ext_options", {})
+    return options
+
+
+def check_weights(operation: str, source: nn.Module, names: Collection[str]) -> None:
+    """Raise TypeError unless the names are parameters of the module's own."""
+    missing = [name for name in names if source._parameters.get(name) is None]
+    if missing:
+        found = ", ".join(name for name, _ in source.named_parameters()) or "none"
         raise TypeError(
-            f"expected module with the parameters {', '.join(names)}, got {', '.join(found)};"
-            " remove parametrizations, pruning and weight norm first"
+            f"{operation}: expected module with the parameters {', '.join(names)}, got {found};"
+            " remove parametrizations, pruning and weight norm first, and convert before sharding"
         )
 
 
-def share_mode_and_hooks(source: nn.Module, target: nn.Module) -> None:
-    """Give ``target`` the mode and the very hooks of ``source``."""
-    target.training = source.training
+def carry(
+    operation: str, source: nn.Module, target: nn.Module, parameters: dict[str, Any], buffers: dict[str, Any]
+) -> None:
+    """Give ``target`` these, and of ``source`` its mode, submodules, very hooks and what a user has set on it.
+
+    Raises:
+        TypeError: ``source`` has something of its own in the place of a method, as by ``source.forward = f``, or was
+            compiled in place: that would go on calling the old module.
+    """
+    module_state, source_state = vars(nn.Module()), vars(_bare(type(source)))
+    not_saved = {*target._non_persistent_buffers_set, *source._non_persistent_buffers_set} & buffers.keys()
     for name, value in vars(source).items():
-        if "hook" in name and name in vars(target):
-            setattr(target, name, value)
+        if callable(getattr(type(source), name, None)) or (name == "_compiled_call_impl" and value is not None):
+            raise TypeError(
+                f"{operation}: expected {type(source).__name__} with the methods of its class, got one with"
+                f" {name!r} set on the instance: convert first, then set it, or remove what set it"
+            )
+        if name in source_state and name not in module_state:
+            continue  # an argument, which `target` has, or a part of how `source` works
+        if name in vars(target) and name not in module_state:
+            raise TypeError(
+                f"{operation}: expected {type(source).__name__} without the attribute {name!r}, which"
+                f" {type(target).__name__} has for itself"
+            )
+        vars(target)[name] = value
+    vars(target).update(_parameters=parameters, _buffers=buffers, _modules=dict(source._modules))
+    vars(target)["_non_persistent_buffers_set"] = not_saved
+
+
+def _bare(kind: type[nn.Module]) -> nn.Module:
+    """The smallest module of a type."""
+    return kind(1, 1, device="meta")
+
+
+def rebind(source: nn.Module, target: nn.Module) -> None:
+    """Have what ``carry`` took, bound to ``source``, call ``target``: methods, and hooks that are given a module."""
+    for name, value in vars(target).items():
+        if isinstance(value, MethodType) and value.__self__ is source:
+            vars(target)[name] = MethodType(value.__func__, target)
+    hooks: dict[int, Any] = target._load_state_dict_pre_hooks
+    if any(getattr(hook, "with_module", False) for hook in hooks.values()):
+        target._load_state_dict_pre_hooks = type(hooks)(
+            (i, _WrappedHook(hook.hook, target) if getattr(hook, "with_module", False) else hook)
+            for i, hook in hooks.items()
+        )

@@ -444,14 +444,16 @@ def test_the_reset_gate_before_the_product_is_refused_when_the_module_is_made() 
 
 def test_wrong_gains() -> None:
     p = make_problem(SMALL, Options(gains=True))
-    with pytest.raises(RuntimeError, match=r"^gru: expected 4 weights, or 6 with biases, for L\*D = 1 with layer_norm"):
-        functional.gru(p.x, p.hx, p.weights[:2], layer_norm=True)
+    # Four are the weights of a layer without normalisation, and no gains.
+    text = r"^gru: expected 6 weights, with gains and with biases that may be None, for L\*D = 1 with layer_norm, got 4"
+    with pytest.raises(RuntimeError, match=text):
+        functional.gru(p.x, p.hx, p.weights[:4], layer_norm=True)
     with pytest.raises(RuntimeError, match=r"^gru: expected 2 weights, or 4 with biases, for L\*D = 1, got 6"):
         functional.gru(p.x, p.hx, p.weights)
     with pytest.raises(RuntimeError, match=r"^gru: expected gain_hh of shape \(3H\) = \(15\), got \(14\)"):
         functional.gru(p.x, p.hx, [*p.weights[:5], p.weights[5][:14]], layer_norm=True)
     with pytest.raises(RuntimeError, match=r"^gru: expected gain_ih of shape \(3H\) = \(15\), got \(3, 5\)"):
-        functional.gru(p.x, p.hx, [*p.weights[:2], p.weights[4].view(3, 5), p.weights[5]], layer_norm=True)
+        functional.gru(p.x, p.hx, [*p.weights[:2], None, None, p.weights[4].view(3, 5), p.weights[5]], layer_norm=True)
     for gains in ({"layer_norm": True}, {"gain_ih": p.weights[4]}):
         keywords: dict[str, Any] = gains
         with pytest.raises(ValueError, match=r"^gru_cell: expected gain_ih and gain_hh with layer_norm and only then"):

@@ -447,7 +447,7 @@ def test_a_packed_sequence_takes_no_lengths_and_no_resets() -> None:
         with pytest.raises(ValueError, match="padded input, got them with a Packed"):
             partial(module, **keywords)(packed)
     with pytest.raises(ValueError, match="padded input, got them with batch_sizes"):
-        functional.gru(packed.data, None, module._weights(), batch_sizes=packed.batch_sizes, lengths=[3, 2])
+        functional.gru(packed.data, None, module._flat_weights, batch_sizes=packed.batch_sizes, lengths=[3, 2])
 
 
 def test_opcheck_of_segments() -> None:

@@ -99,7 +99,7 @@ def test_unbatched_and_an_empty_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_dropout_between_layers_is_drawn_for_each_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     gru, x, _ = problem({"dropout": 0.5})
-    weights = gru._weights()
+    weights = list(gru._flat_weights)
     torch.manual_seed(1)
     states: list[Tensor | None] = [None] * LAYERS
     outputs = []

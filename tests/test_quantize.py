@@ -510,29 +510,30 @@ def set_nan(module: nn.GRU) -> nn.GRU:
         (
             nn.GRU(3, 4).double(),
             ValueError,
-            "quantize_dynamic: expected weight_ih_l0 of GRU in float32 on the CPU, got torch.float64 on cpu",
+            "quantize_dynamic of '1': expected weight_ih_l0 of GRU in float32 on the CPU, got torch.float64 on cpu",
         ),
         (
             nn.GRUCell(3, 4, device="meta"),
             ValueError,
-            "quantize_dynamic: expected weight_ih of GRUCell in float32 on the CPU, got torch.float32 on meta",
+            "quantize_dynamic of '1': expected weight_ih of GRUCell in float32 on the CPU, got torch.float32 on meta",
         ),
         (
             set_nan(nn.GRU(3, 4)),
             ValueError,
-            "quantize_dynamic: expected weight_hh_l0 of GRU to be finite, got NaN or infinity",
+            "quantize_dynamic of '1': expected weight_hh_l0 of GRU to be finite, got NaN or infinity",
         ),
         (
             parametrizations.weight_norm(nn.GRU(3, 4), "weight_hh_l0"),
             TypeError,
-            "quantize_dynamic: expected modules with plain parameters, got ParametrizedGRU;"
-            " remove parametrizations, pruning and weight norm first",
+            "quantize_dynamic of '1': expected module of type torch's GRU, got ParametrizedGRU;"
+            " remove parametrizations, pruning and weight norm first, and convert before sharding",
         ),
         (
             prune.l1_unstructured(nn.GRUCell(3, 4), "weight_hh", amount=2),
             TypeError,
-            "expected module with the parameters weight_ih, weight_hh, bias_ih, bias_hh,"
-            " got weight_ih, bias_ih, bias_hh, weight_hh_orig; remove parametrizations, pruning and weight norm first",
+            "quantize_dynamic of '1': expected module with the parameters weight_ih, weight_hh, bias_ih, bias_hh,"
+            " got weight_ih, bias_ih, bias_hh, weight_hh_orig; remove parametrizations, pruning and weight norm first,"
+            " and convert before sharding",
         ),
     ],
     ids=["float64", "meta", "nan", "parametrized", "pruned"],
@@ -620,11 +621,20 @@ def test_there_is_no_dropout_and_no_gradient() -> None:
     assert_same_bits(y, result.eval()(X)[0])
 
 
-NOT_FLOAT32 = "of dtype float32, for weights of int8, got torch"
+NO_RESETS = "gru: expected reset_state together with resets, got it without"
 ERRORS: list[tuple[Callable[[Any, Any], object], type[Exception], str]] = [
-    (lambda m, _: m(X.double()), ValueError, f"gru: expected input {NOT_FLOAT32}.float64"),
-    (lambda m, _: m(X.bfloat16()), ValueError, f"gru: expected input {NOT_FLOAT32}.bfloat16"),
-    (lambda m, _: m(X, torch.zeros(1, 2, 4).double()), RuntimeError, f"gru: expected hx {NOT_FLOAT32}.float64"),
+    (
+        lambda m, _: m(X.long()),
+        ValueError,
+        "gru: expected input of dtype float32, float64, bfloat16 or float16, got torch.int64",
+    ),
+    (
+        lambda m, _: m(X, torch.zeros(1, 2, 4).double()),
+        RuntimeError,
+        "gru: expected hx of the dtype of input, torch.float32, got torch.float64",
+    ),
+    (lambda m, _: m(X.numpy()), TypeError, "gru: expected input to be a tensor, got ndarray"),
+    (lambda m, _: m(X, reset_state=torch.zeros(1, 4)), ValueError, NO_RESETS),
     (lambda m, _: m(X[..., :2]), RuntimeError, "gru: expected input of shape (T, B, I) with I = 3, got (5, 2, 2)"),
     (
         lambda m, _: m(X[0, 0]),
@@ -638,7 +648,12 @@ ERRORS: list[tuple[Callable[[Any, Any], object], type[Exception], str]] = [
         "gru: expected hx of shape (L*D, B, H) = (1, 2, 4), got (2, 4)",
     ),
     (lambda m, _: m(X.to("meta")), RuntimeError, "gru: expected input on the device of the weights, cpu, got meta"),
-    (lambda _, c: c(X[0].half()), ValueError, f"gru_cell: expected input {NOT_FLOAT32}.float16"),
+    (
+        lambda m, _: quantize_dynamic(nn.Sequential(m), {nn.GRU, nn.Linear}),  # type: ignore[arg-type]
+        TypeError,
+        "quantize_dynamic: expected inplace of type bool, got set; it quantizes GRUs alone, for which there is nothing"
+        " to specify",
+    ),
     (lambda _, c: c(X), ValueError, "gru_cell: expected input of shape (B, I) or (I), got (5, 2, 3)"),
     (
         lambda _, c: c(X[0], torch.zeros(2, 5)),

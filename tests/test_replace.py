@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from compare import assert_near
@@ -114,11 +115,15 @@ class CellSubclass(nn.GRUCell):
 @pytest.mark.parametrize(
     ("convert", "module", "text"),
     [
-        (gru_ext.GRU.from_torch, Subclass(3, 4), "expected module of type GRU, got Subclass"),
-        (gru_ext.GRU.from_torch, nn.LSTM(3, 4), "expected module of type GRU, got LSTM"),
-        (gru_ext.GRU.from_torch, nn.GRUCell(3, 4), "expected module of type GRU, got GRUCell"),
-        (gru_ext.GRUCell.from_torch, CellSubclass(3, 4), "expected module of type GRUCell, got CellSubclass"),
-        (gru_ext.GRUCell.from_torch, nn.GRU(3, 4), "expected module of type GRUCell, got GRU"),
+        (gru_ext.GRU.from_torch, Subclass(3, 4), "from_torch: expected module of type torch's GRU, got Subclass"),
+        (gru_ext.GRU.from_torch, nn.LSTM(3, 4), "from_torch: expected module of type torch's GRU, got LSTM"),
+        (gru_ext.GRU.from_torch, nn.GRUCell(3, 4), "from_torch: expected module of type torch's GRU, got GRUCell"),
+        (
+            gru_ext.GRUCell.from_torch,
+            CellSubclass(3, 4),
+            "from_torch: expected module of type torch's GRUCell, got CellSubclass",
+        ),
+        (gru_ext.GRUCell.from_torch, nn.GRU(3, 4), "from_torch: expected module of type torch's GRUCell, got GRU"),
     ],
 )
 def test_another_type_is_refused(convert: Any, module: nn.Module, text: str) -> None:
@@ -146,7 +151,7 @@ def test_a_module_with_other_parameters_is_refused(change: Callable[[nn.Module, 
     change(peer, "weight_hh_l0")
     change(cell, "weight_hh")
     # torch makes a parametrized module a subclass of its own.
-    text = r"expected module (with the parameters weight_ih.*, got .*weight_hh|of type GRU(Cell)?, got Parametrized)"
+    text = r"expected module (with the parameters weight_ih.*, got .*hh|of type torch's GRU(Cell)?, got Parametrized)"
     with pytest.raises(TypeError, match=text):
         gru_ext.GRU.from_torch(peer)
     with pytest.raises(TypeError, match=text):
@@ -249,3 +254,167 @@ def test_a_deeply_nested_gru_is_replaced() -> None:
     replace_gru(model)
     assert type(list(model.modules())[-1]) is gru_ext.GRU
     assert_near(model(X)[0].detach(), expected.detach(), "y")
+
+
+# ---- What an instance has besides
+
+
+CELL_AND_LAYER = pytest.mark.parametrize("make", [nn.GRU, nn.GRUCell])
+CONVERTERS: list[Callable[[nn.Module], nn.Module]] = [replace_gru, lambda m: gru_ext.to_torch(replace_gru(m))]
+
+
+@CELL_AND_LAYER
+@pytest.mark.parametrize("convert", [*CONVERTERS, lambda m: gru_ext.quantize_dynamic(m, inplace=True)])
+def test_all_that_an_instance_has_stays(make: Any, convert: Callable[[nn.Module], nn.Module]) -> None:
+    peer, calls = make(3, 4), []
+    peer.register_buffer("h0", torch.ones(4))
+    peer.register_buffer("scratch", torch.ones(4), persistent=False)
+    peer.register_parameter("learned", nn.Parameter(torch.ones(4)))
+    peer.post = nn.ReLU()
+    peer.zoneout = "own"
+    peer.encode = peer.named_parameters  # a method that is bound to it
+    handle = peer.register_load_state_dict_pre_hook(lambda module, *_: calls.append(type(module).__name__))
+    peer.register_state_dict_pre_hook(lambda *_: calls.append("save"))
+    model, listed = nn.Sequential(peer), [peer]
+    extra = {"0.h0", "0.learned"}
+    convert(model)
+    converted: Any = model[0]
+    assert converted is listed[0]
+    assert extra <= model.state_dict().keys()
+    assert not any("scratch" in name for name in model.state_dict())
+    assert (converted.zoneout, type(converted.post), converted.scratch.sum()) == ("own", nn.ReLU, 4)
+    assert converted.encode.__self__ is converted
+    calls.clear()
+    model.load_state_dict(model.state_dict())
+    assert calls == ["save", type(converted).__name__]
+    handle.remove()
+    model.load_state_dict(model.state_dict())
+    assert calls[2:] == ["save"]
+
+
+def test_what_is_bound_to_a_single_module_is_bound_to_the_new_one() -> None:
+    peer, calls = nn.GRU(3, 4), []
+    peer.register_load_state_dict_pre_hook(lambda module, *_: calls.append(module))
+    peer.names = peer.named_parameters  # type: ignore[assignment]
+    state = peer.state_dict()
+    module: Any = gru_ext.GRU.from_torch(peer)
+    del peer
+    module.load_state_dict(state)
+    assert calls == [module]
+    assert module.names.__self__ is module
+
+
+@CELL_AND_LAYER
+@pytest.mark.parametrize("name", ["forward", "extra_repr", "state_dict"])
+def test_a_method_of_the_instance_is_named_and_nothing_is_replaced(make: Any, name: str) -> None:
+    model = nn.Sequential(make(3, 4), make(3, 4))
+    setattr(model[1], name, getattr(model[1], name))
+    kind = make.__name__
+    text = rf"^{{}} of '1': expected {kind} with the methods of its class, got one with '{name}' set on the instance"
+    for function in (replace_gru, gru_ext.quantize_dynamic):
+        with pytest.raises(TypeError, match=text.format(function.__name__)):
+            function(model)  # type: ignore[operator]
+    assert type(model[0]) is make
+
+
+# ---- The same parameters in another form
+
+
+def removed(change: Callable[[nn.Module, str], object], remove: Callable[..., object]) -> Callable[[nn.Module], object]:
+    def changed(module: nn.Module) -> None:
+        change(module, "weight_hh_l0")
+        remove(module, "weight_hh_l0")
+
+    return changed
+
+
+def tie_directions(module: Any) -> None:
+    module.weight_ih_l0_reverse = module.weight_ih_l0
+
+
+def tie_biases(module: Any) -> None:
+    module.bias_hh_l0 = module.bias_ih_l0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        removed(weight_norm, nn.utils.remove_weight_norm),
+        removed(pruned, prune.remove),
+        removed(parametrizations.spectral_norm, nn.utils.parametrize.remove_parametrizations),
+        tie_directions,
+        tie_biases,
+    ],
+)
+def test_parameters_in_another_order_or_tied_are_kept_so(change: Callable[[nn.Module], object]) -> None:
+    peer = nn.GRU(3, 4, bidirectional=True, dtype=FLOAT64)
+    change(peer)
+    names, expected = list(peer.state_dict()), peer(X)[0].detach()
+    for module in (gru_ext.GRU.from_torch(peer), gru_ext.GRU.from_torch(peer).to_torch()):
+        assert_same_parameters(module, peer)
+        assert list(module.state_dict()) == names
+        assert_near(module(X)[0].detach(), expected, "y")
+    assert type(gru_ext.quantize_dynamic(peer.float())) is gru_ext.QuantizedGRU
+    for convert in (gru_ext.convert.to_keras_weights, gru_ext.convert.to_onnx_weights):
+        assert convert(replace_gru(peer))
+
+
+def test_a_parametrized_subclass_is_left_alone() -> None:
+    model = nn.Sequential(Subclass(3, 4), nn.GRU(3, 4))
+    pruned(model[0], "weight_hh_l0")
+    parametrizations.weight_norm(model[0], "weight_ih_l0")
+    replace_gru(model)
+    assert isinstance(model[0], Subclass)
+    assert type(model[1]) is gru_ext.GRU
+
+
+def test_what_nn_takes_for_an_int_or_a_bool_is_taken() -> None:
+    two: Any = numpy.int64(2)
+    for make in (nn.GRU, gru_ext.GRU):
+        assert str(replace_gru(make(3, 4, two, bidirectional=1))) == "GRU(3, 4, num_layers=2, bidirectional=True)"
+    for make in (nn.GRUCell, gru_ext.GRUCell):
+        assert str(replace_gru(make(two, two, bias=1))) == "GRUCell(2, 2)"
+        cell = replace_gru(quietly(make, 0, 4))
+        assert gru_ext.quantize_dynamic(cell)(torch.zeros(2, 0)).shape == cell(torch.zeros(2, 0)).shape == (2, 4)
+    layer: Any = nn.GRU(3, 4)
+    layer.batch_first = numpy.True_
+    assert replace_gru(layer).batch_first is True
+
+
+def test_biases_that_a_cell_got_later_are_kept() -> None:
+    peer = nn.GRUCell(3, 4, bias=False)
+    for name in ("bias_ih", "bias_hh"):
+        peer.register_parameter(name, nn.Parameter(torch.ones(12)))
+    expected = peer(X[0].float()).detach()
+    quantized = gru_ext.quantize_dynamic(peer)
+    assert (quantized(X[0].float()) - expected).abs().max() < 0.1
+    assert_near(replace_gru(peer)(X[0].float()).detach(), expected, "h", 1e-6)
+    ours = gru_ext.GRUCell(3, 4, bias=False)
+    for name in ("bias_ih", "bias_hh"):
+        ours.register_parameter(name, nn.Parameter(torch.ones(12)))
+    assert ours(X[0].float()).shape == (2, 4)
+
+
+# ---- Back
+
+
+def test_a_model_and_back() -> None:
+    model = Model()
+    state, expected = list(model.state_dict()), model(X).detach()
+    gru_ext.to_torch(replace_gru(model))
+    assert {type(module).__module__.partition(".")[0] for module in model.modules()} <= {"torch", __name__}
+    assert list(model.state_dict()) == state
+    assert_near(model(X).detach(), expected, "y")
+    assert_near(copy.deepcopy(model)(X).detach(), expected, "y")
+
+
+def test_what_torch_has_not_stays() -> None:
+    model = nn.Sequential(gru_ext.GRU(3, 4), gru_ext.GRU(3, 4, zoneout=0.1))
+    with pytest.raises(ValueError, match=r"^to_torch of '1': expected GRU with zoneout=0, as torch.nn has it, got"):
+        gru_ext.to_torch(model)
+    assert type(model[0]) is gru_ext.GRU
+    with pytest.raises(TypeError, match=r"^to_torch of '0': expected GRUs with floating weights, got QuantizedGRU"):
+        gru_ext.to_torch(gru_ext.quantize_dynamic(nn.Sequential(nn.GRU(3, 4))))
+    for function, name in ((gru_ext.to_torch, "model"), (replace_gru, "model"), (gru_ext.quantize_dynamic, "module")):
+        with pytest.raises(TypeError, match=f"expected {name} of type torch.nn.Module, got NoneType"):
+            function(None)  # type: ignore[type-var]

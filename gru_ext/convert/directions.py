@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from gru_ext.modules import GRU
-from gru_ext.sharing import check_plain
+from gru_ext.recurrence import OPTIONS
+from gru_ext.sharing import check_type, check_weights, options_of
 
 if TYPE_CHECKING:
     import numpy
@@ -49,24 +50,23 @@ def swap_r_and_z(weight: Tensor) -> Tensor:
 
 
 def layers_of(function: str, gru: GRU | nn.GRU, converted: Collection[str] = ()) -> list[list[Direction]]:
-    """The directions of each layer; detached, not copied. ``converted``: what the caller takes of ``beyond_torch``.
+    """The directions of each layer; detached, not copied. ``converted``: the options that the caller takes.
 
     Raises:
         TypeError: not exactly a ``gru_ext.GRU`` or ``torch.nn.GRU``, or its parameters are not plain ones of its own.
         ValueError: it computes what no other library does, as by ``zoneout``.
     """
-    if type(gru) not in (GRU, nn.GRU):
-        raise TypeError(f"{function}: expected gru of type gru_ext.GRU or torch.nn.GRU, got {type(gru).__name__}")
-    for name, default in GRU.beyond_torch.items():
-        value = getattr(gru, name, default)
+    check_type(function, gru, GRU, nn.GRU)
+    for name, value in options_of(gru).items():
+        default = OPTIONS[name].default
         if name not in (*_CONVERTED, *converted) and value != default:
             raise ValueError(f"{function}: expected gru with {name}={default!r}, got {name}={value!r}")
     directions = 2 if gru.bidirectional else 1
     kinds = Direction._fields[: 4 if gru.bias else 2]
-    if getattr(gru, "layer_norm", False) is not False:
+    if options_of(gru).get("layer_norm", False) is not False:
         kinds += Direction._fields[4:]
     suffixes = _suffixes(gru.num_layers, directions)
-    check_plain(gru, [kind + suffix for suffix in suffixes for kind in kinds])
+    check_weights(function, gru, [kind + suffix for suffix in suffixes for kind in kinds])
     found = [Direction(**{kind: getattr(gru, kind + suffix).detach() for kind in kinds}) for suffix in suffixes]
     return [found[i : i + directions] for i in range(0, len(found), directions)]
 

@@ -25,6 +25,7 @@ from gru_ext.convert.directions import (
 )
 from gru_ext.convert.reversed import Reversed
 from gru_ext.modules import GRU
+from gru_ext.sharing import options_of
 
 if TYPE_CHECKING:
     import numpy
@@ -239,7 +240,8 @@ def _arrays(function: str, gru: GRU | nn.GRU | Reversed) -> list[list[numpy.ndar
 
 
 def _is_reset_after(gru: GRU | nn.GRU) -> bool:
-    return gru.reset_after if isinstance(gru, GRU) else True
+    reset_after: bool = options_of(gru).get("reset_after", True)
+    return reset_after
 
 
 def _import_keras(function: str) -> Any:

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     import onnx
 
 _WEIGHT_INPUTS = ("W", "R", "B")  # inputs 1 to 3 of the node
-_INITIAL_H = 5
+# Inputs 4 and 5 of the node, which are no weights: what a GRU's forward calls them.
+_GIVEN = {4: ("sequence_lens", "lengths"), 5: ("initial_h", "hx")}
+_NEWER_OPSET = 19  # which onnx's reference evaluator has DequantizeLinear of
 _ONNX_INT32 = 6  # TensorProto.INT32
 # Arguments of the operator, after the first five, that the node can do: without save_y, nothing uses its Y, and
 # what save_gates keeps is for a backward.
@@ -139,16 +141,8 @@ def from_onnx(
     elif not isinstance(model, onnx.ModelProto):
         model = onnx.load(model)
     nodes = _find(model, node)
-    inputs = [name for found in nodes for i in (1, 2, 3, _INITIAL_H) if (name := _input(found, i))]
-    constants = _evaluate(model, inputs)
-    for found in nodes:
-        initial = constants.get(_input(found, _INITIAL_H))
-        if initial is not None and initial.any():
-            raise ValueError(
-                f"from_onnx: expected initial_h of {_label(found)} to be an input of the model or zero, got a constant"
-                " that is not zero: pass it to the GRU as hx, and remove it from the node"
-            )
-    return _from_nodes("from_onnx", nodes, constants)
+    inputs = [name for found in nodes for i in (1, 2, 3, *_GIVEN) if (name := _input(found, i))]
+    return _from_nodes("from_onnx", nodes, _evaluate(model, inputs))
 
 
 def from_onnx_node(node: onnx.NodeProto, weights: Mapping[str, Any]) -> GRU | Reversed:
@@ -278,6 +272,14 @@ def _from_nodes(function: str, nodes: Sequence[onnx.NodeProto], weights: Mapping
         if len({given[name] for given in attributes}) > 1:
             found = ", ".join(str(given[name]) for given in attributes)
             raise ValueError(f"{function}: expected one {name} for all nodes, got {found}")
+    for node in nodes:
+        for i, (kind, argument) in _GIVEN.items():
+            constant = weights.get(_input(node, i))
+            if constant is not None and (kind != "initial_h" or constant.any()):
+                raise ValueError(
+                    f"{function}: expected {kind} of {_label(node)} to be an input of the model, or to be left out, got"
+                    f" a constant: pass it to the GRU as {argument}, and remove it from the node"
+                )
     layers = [_directions(function, node, given, weights) for node, given in zip(nodes, attributes, strict=True)]
     check_layers(function, layers)
     gru = make_gru(layers, reset_after=attributes[0]["linear_before_reset"] != 0)
@@ -350,6 +352,7 @@ def _directions(
 
 def _evaluate(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, Any]:
     """The arrays of those of the names that follow from constants: initializers, and what is computed from them."""
+    import onnx.version_converter
     from onnx import ValueInfoProto, helper, numpy_helper
     from onnx.reference import ReferenceEvaluator
 
@@ -362,7 +365,11 @@ def _evaluate(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, Any]:
             used = [initializers[i] for i in {i for node in nodes for i in node.input} if i in initializers]
             graph = helper.make_graph(nodes, "constants", [], [ValueInfoProto(name=name)], used)
             part = helper.make_model(graph, opset_imports=model.opset_import, functions=model.functions)
-            (arrays[name],) = ReferenceEvaluator(part).run(None, {})
+            try:
+                evaluator = ReferenceEvaluator(part)
+            except RuntimeError:  # it has some operators in their newer versions only
+                evaluator = ReferenceEvaluator(onnx.version_converter.convert_version(part, _NEWER_OPSET))
+            (arrays[name],) = evaluator.run(None, {})
     return arrays
 
 

@@ -1,0 +1,121 @@
+"""Options as attributes: set by name on our modules, and free for a subclass that has the name for something else."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from cases import pair_of_grus
+from compare import assert_near
+from torch import Tensor, nn
+
+import gru_ext
+from gru_ext import functional
+from gru_ext.recurrence import OPTIONS
+
+X = torch.linspace(-2, 2, 30).view(5, 2, 3)
+STRANGE: list[Any] = [True, 0.3, "text", [], nn.LayerNorm(4), nn.Parameter(torch.ones(4)), None]
+
+
+class Own(gru_ext.GRU):
+    """Code for torch.nn.GRU whose base class was exchanged: it sets an attribute before and after ``__init__``."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        if not isinstance(value, (nn.Module, Tensor)):
+            setattr(self, name, value)
+        super().__init__(3, 4)
+        if value is not None:
+            setattr(self, name, value)
+
+
+@pytest.mark.parametrize("name", [*OPTIONS, "_run", "_weights", "_weight_names", "_normalization"])
+@pytest.mark.parametrize("value", STRANGE, ids=lambda value: type(value).__name__)
+def test_what_a_subclass_sets_for_itself_is_its_own(name: str, value: Any) -> None:
+    module, peer = Own(name, value), gru_ext.GRU(3, 4)
+    for made in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        state = {key: tensor for key, tensor in made.state_dict().items() if key in peer.state_dict()}
+        peer.load_state_dict(state)
+        assert torch.equal(made(X)[0], peer(X)[0])
+        kept = getattr(made, name)
+        assert type(kept) is type(value)
+        assert isinstance(value, (nn.Module, Tensor)) or kept == value
+
+
+class Methods(gru_ext.GRUCell):
+    """Whose methods and class attributes have names of options."""
+
+    layer_norm = None  # type: ignore[assignment]
+    zoneout = 0.5
+
+    def reset_after(self) -> str:  # type: ignore[override]
+        """Not the option."""
+        return "own"
+
+
+def test_names_in_the_class_and_registered_ones_are_a_subclass_s_own() -> None:
+    cell = Methods(3, 4)
+    cell.register_buffer("candidate_dropout", torch.ones(1))
+    peer = nn.GRUCell(3, 4)
+    peer.load_state_dict({name: value for name, value in cell.state_dict().items() if name != "candidate_dropout"})
+    assert_near(cell(X[0]).detach(), peer(X[0]).detach(), "h", 1e-6)
+    assert (cell.layer_norm, cell.zoneout, cell.reset_after()) == (None, 0.5, "own")
+    assert torch.equal(cell.candidate_dropout, torch.ones(1))  # type: ignore[arg-type]
+    layer = Own("save", None)
+    layer.add_module("outputs", nn.ReLU())
+    layer.register_parameter("zoneout", nn.Parameter(torch.ones(2)))
+    assert isinstance(layer.outputs, nn.ReLU)
+    del layer.outputs
+    assert layer.outputs == "all"
+    with pytest.raises(KeyError, match="attribute 'forward' already exists"):
+        layer.register_buffer("forward", None)
+
+
+def test_an_option_is_set_by_its_name_and_checked() -> None:
+    class Annealed(gru_ext.GRU):
+        """It gives the option to ``__init__``, and so sets it later."""
+
+    plain, annealed = gru_ext.GRU(3, 4), Annealed(3, 4, zoneout=0.5)
+    weights = [*plain.parameters()]
+    annealed.load_state_dict(plain.state_dict())
+    parametrized = nn.utils.parametrizations.weight_norm(copy.deepcopy(plain), "weight_hh_l0")
+    expected = functional.gru(X, None, weights, zoneout=0.2)[0].detach()
+    for module in (plain, annealed, parametrized):
+        module.zoneout = 0.2
+        assert module.zoneout == 0.2
+        assert_near(module.eval()(X)[0].detach(), expected, "y", 1e-6)
+    assert str(plain) == "GRU(3, 4, zoneout=0.2)"
+    for name, value, error, text in (
+        ("zoneout", 1, ValueError, r"GRU: expected zoneout to be a number in \[0, 1\), got 1"),
+        ("reset_after", "no", TypeError, "GRU: expected reset_after of type bool, got str"),
+        ("layer_norm", True, ValueError, "GRU: expected layer_norm when the module is made, as it has gains, got True"),
+        ("overlap_layers", 2, ValueError, "GRU: expected num_layers of at least 2 with overlap_layers, got 1"),
+    ):
+        with pytest.raises(error, match=f"^{text}"):
+            setattr(plain, name, value)
+    assert (plain.zoneout, plain.reset_after) == (0.2, True)
+
+
+def test_attributes_of_torch_nn_gru_are_there() -> None:
+    module, peer = pair_of_grus(3, 4, num_layers=2, bidirectional=True)
+    for name in ("mode", "proj_size", "_flat_weights_names", "_all_weights", "__constants__"):
+        assert getattr(module, name) == getattr(peer, name)
+    assert [*module._flat_weights] == [*module.parameters()]
+
+
+def test_assigned_flat_weights_are_used_until_a_parameter_is_replaced() -> None:
+    module, peer = pair_of_grus(3, 4)
+    changes: list[Callable[[Any], object]] = [
+        lambda gru: setattr(gru, "_flat_weights", [2 * weight for weight in gru._flat_weights]),
+        lambda gru: setattr(gru, "weight_hh_l0", nn.Parameter(torch.ones(12, 4))),
+        lambda gru: gru.double().float(),
+    ]
+    for change in changes:
+        change(module)
+        change(peer)
+        assert_near(module(X)[0].detach(), peer(X)[0].detach(), "y", 1e-6)
+    with pytest.raises(ValueError, match="GRU: expected _flat_weights of 4 tensors, got 1: str"):
+        module._flat_weights = "x"  # type: ignore[assignment]
