@@ -166,11 +166,13 @@ def gru(
     check_tensor("gru", "input", input)
     if hx is not None:
         check_tensor("gru", "hx", hx)
+    if batch_sizes is not None:
+        check_tensor("gru", "batch_sizes", batch_sizes)
     if torch._C._is_any_autocast_enabled():
         input, hx, reset_state, *weights = autocast(input, hx, reset_state, *weights)
     check_rank(input, batch_first, batch_sizes)
     _check_dtypes_and_devices("gru", input, hx, weights, ValueError)
-    size, hidden = weights[0].shape[-1], weights[1].shape[-1]
+    size, hidden = _columns("gru", "weight_ih", weights[0]), _columns("gru", "weight_hh", weights[1])
     check_sizes(input, hx, size, hidden, layers, batch_first, batch_sizes)
     per_layer = len(weights) // num_layers
     regularized = zoneout != 0 or recurrent_dropout != 0 or candidate_dropout != 0 or weight_dropout != 0
@@ -286,7 +288,8 @@ def gru_cell(
     if torch._C._is_any_autocast_enabled():
         input, hx, *weights = autocast(input, hx, *weights)
     _check_dtypes_and_devices("gru_cell", input, hx, weights, RuntimeError)
-    check_cell_sizes(input, hx, weight_ih.shape[-1], weight_hh.shape[-1])
+    columns = _columns("gru_cell", "weight_ih", weight_ih), _columns("gru_cell", "weight_hh", weight_hh)
+    check_cell_sizes(input, hx, *columns)
     recurrence = _LAYER_NORM[norms] if norms else PLAIN if reset_after else _RESET_BEFORE
     if zoneout == 0 and candidate_dropout == 0:
         return run_cell(lambda x, h: gru_layer(x, h, weights, None, False, recurrence), input, hx)
@@ -330,6 +333,13 @@ def _present_weights(weights: Iterable[Tensor | None], layers: int, normalized: 
     if absent != [2, 3] * layers:
         raise TypeError("gru: expected all biases of all directions to be tensors, or all None, got some of each")
     return present
+
+
+def _columns(op: str, name: str, weight: Tensor) -> int:
+    """I of weight_ih, H of weight_hh; the operators check the rest of the shape."""
+    if weight.dim() == 0:
+        raise RuntimeError(f"{op}: expected {name} of shape (3H, {'I' if name == 'weight_ih' else 'H'}), got ()")
+    return weight.shape[-1]
 
 
 def _check_dtypes_and_devices(

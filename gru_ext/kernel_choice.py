@@ -12,7 +12,7 @@ import torch
 
 from gru_ext import library
 from gru_ext.layout import FLOATING
-from gru_ext.recurrence import check_save
+from gru_ext.recurrence import check_save, check_size
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,14 @@ def kernels(
     ``layer_norm`` and ``reset_after=False`` are computed by the stepwise kernels.
 
     Raises:
+        TypeError: a size is no int.
         ValueError: a size is below 1, ``dtype`` none that a GRU can have, or ``save`` neither of the two.
         RuntimeError: ``device`` is no CPU and no CUDA device, or there are no kernels for it in this build; or what
             ``use_cuda_kernels`` asks for cannot serve such a layer.
     """
-    for name, size in (("steps", steps), ("batch", batch), ("hidden_size", hidden_size)):
-        if size < 1:
-            raise ValueError(f"kernels: expected {name} of at least 1, got {size}")
+    steps = check_size("kernels", "steps", steps)
+    batch = check_size("kernels", "batch", batch)
+    hidden_size = check_size("kernels", "hidden_size", hidden_size)
     check_save("kernels", "save", save)
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if dtype not in FLOATING:

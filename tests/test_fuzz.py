@@ -5,7 +5,7 @@ Hypothesis makes a case that fails as small as it can, and prints it.
 
 from __future__ import annotations
 
-from fuzz import layers, modules
+from fuzz import layers, modules, wrong_calls
 from hypothesis import HealthCheck, given, settings
 
 # Nothing depends on the machine, and nothing is left on its disk.
@@ -33,3 +33,13 @@ def test_layers_of_the_emulated_backend(case: layers.Case) -> None:
 @given(modules.calls())
 def test_modules(call: modules.Call) -> None:
     modules.check(call)
+
+
+def test_wrong_calls_are_refused_in_three_parts() -> None:
+    """Every one of them: by an error that names the argument, what was expected and what came."""
+    faults = [
+        f"{call.function}({call.parameter}={call.value()!r}): {fault}"
+        for call in wrong_calls.every_call()
+        if (fault := wrong_calls.fault_of(call))
+    ]
+    assert not faults, "\n".join(faults)

@@ -19,7 +19,7 @@ import gru_ext
 
 DOCUMENTED = (TypeError, ValueError, RuntimeError, NotImplementedError)
 # Where two tensors do not fit each other, any of them may be named; the operators have names of their own.
-TENSORS = ("input", "x", "hx", "weights", "weight_ih", "weight_hh", "bias_ih", "bias_hh")
+TENSORS = ("input", "x", "hx", "weights", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "biases")
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,11 @@ def _wrong_gru() -> dict[str, tuple[Any, ...]]:
         "weights": (
             *(None, "weights", 3, [], weights[:1], weights[:3], [*weights, *weights], [None] * 4, [NoTensor()] * 4),
             *([*weights[:1], wrong, *weights[2:]] for wrong in _wrong_tensors(weights[1])),
-            [*weights[:2], None, None],
         ),
-        "num_layers": (0, 2, *WRONG_SIZES),
-        "bidirectional": (True, *WRONG_FLAGS),
+        "num_layers": (0, *WRONG_SIZES),
+        "bidirectional": WRONG_FLAGS,
         "batch_first": WRONG_FLAGS,
         "training": WRONG_FLAGS,
-        "batch_sizes": (*_wrong_tensors(torch.ones(3)), torch.tensor([3, 4])),
         "lengths": ("x", 1.5, [1], [1, 9], [1, -1], [1.5, 2.5], torch.tensor([1.0, 2.0]), NoTensor(), ["a", "b"]),
         "resets": ("x", 1.5, [[True]], torch.zeros(5, 2), torch.zeros(2, 5, dtype=torch.bool), NoTensor()),
         "reset_state": (torch.zeros(1, 4), "x", NoTensor()),
@@ -112,6 +110,15 @@ def _wrong_gru() -> dict[str, tuple[Any, ...]]:
             ("dropout", "zoneout", "recurrent_dropout", "candidate_dropout", "weight_dropout"), WRONG_RATES
         ),
     }
+
+
+def _packed() -> dict[str, Any]:
+    return _gru() | {"input": torch.randn(3, 3), "hx": None, "batch_sizes": torch.tensor([2, 1])}
+
+
+def _wrong_packed() -> dict[str, tuple[Any, ...]]:
+    sizes = (torch.tensor([3, 4]), torch.tensor([1, 2]), torch.tensor([3, 0]), torch.tensor([2.0, 1.0]))
+    return {"batch_sizes": ("x", 1.5, [2, 1], NoTensor(), *sizes), "lengths": ([2, 1],), "resets": (torch.ones(3) > 0,)}
 
 
 def _wrong_module() -> dict[str, tuple[Any, ...]]:
@@ -152,6 +159,7 @@ def functions() -> list[Function]:
     """What is public and takes arguments."""
     return [
         Function("functional.gru", gru_ext.functional.gru, _gru, _wrong_gru()),
+        Function("functional.gru of a packed batch", gru_ext.functional.gru, _packed, _wrong_packed()),
         Function("functional.gru_cell", gru_ext.functional.gru_cell, _cell, _wrong_cell()),
         Function("GRU", gru_ext.GRU, lambda: {"input_size": 3, "hidden_size": 4}, _wrong_module()),
         Function(
