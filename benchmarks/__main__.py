@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -185,7 +186,7 @@ def _keep(run: Run, args: argparse.Namespace) -> bool:
     Where one cannot, the others still are.
     """
     drawn: list[Path] = []
-    folder = args.plot or (args.report.with_suffix("") if args.report else None)
+    folder: Any = args.plot or (args.report.with_suffix("") if args.report else None)
 
     def keep() -> None:
         run.save(args.json)

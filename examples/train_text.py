@@ -70,7 +70,6 @@ PARTS: dict[str, Any] = {
     "rng": Tensor,
     "rng_cuda": Tensor | None,
 }
-MISSING = "missing"
 SENTENCE = 300  # characters of a message, at most
 # What a checkpoint was trained with, and cannot be continued without.
 FIXED = ("hidden", "layers", "embedding", "batch", "steps_per_sequence", "learning_rate", "dtype", "seed")
@@ -381,9 +380,10 @@ def load_checkpoint(path: str) -> dict[str, Any]:
         raise UsageError(f"{path} is not a checkpoint of this program")
     for place, kinds in ((checkpoint, PARTS), (checkpoint.get("settings"), get_type_hints(Settings))):
         for name, kind in kinds.items():
-            found = place[name] if isinstance(place, dict) and name in place else MISSING
-            if not isinstance(found, int | float if kind is float else kind):
-                raise UsageError(f"the checkpoint {path} is damaged: its {name} is {found!r}"[:SENTENCE])
+            if not isinstance(place, dict) or name not in place:
+                raise UsageError(f"the checkpoint {path} is damaged: it has no {name}")
+            if not isinstance(place[name], int | float if kind is float else kind):
+                raise UsageError(f"the checkpoint {path} is damaged: its {name} is {place[name]!r}"[:SENTENCE])
     if checkpoint["settings"]["dtype"] not in TOLERANCE:
         raise UsageError(f"the checkpoint {path} is damaged: its dtype is {checkpoint['settings']['dtype']!r}")
     steps, losses, validation = checkpoint["step"], checkpoint["losses"], checkpoint["validation"]

@@ -19,6 +19,7 @@ from torch.autograd import Function, forward_ad
 
 from gru_ext import library as library  # registers the operators
 from gru_ext import reference
+from gru_ext.padded import check_export
 from gru_ext.variant import MASKS, PLAIN, Variant
 
 _ops = torch.ops.gru_ext
@@ -77,6 +78,7 @@ def _gru_fwd_fake(
     save_y: bool = True,
     *variant: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    check_export()
     directions = 2 if bidirectional else 1
     hidden = weights[1].shape[1]
     rows = x.shape[0] if batch_sizes is not None else x.shape[0] * x.shape[1]

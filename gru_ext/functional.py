@@ -24,14 +24,25 @@ from gru_ext.layout import (
     run_cell,
     run_layers,
 )
-from gru_ext.padded import gru_padded
-from gru_ext.recurrence import as_flag, check_dropout, check_outputs, check_rate, check_save, check_size, normalizations
-from gru_ext.regularizers import NO_RATES, Rates, drop_weights, regularize
+from gru_ext.padded import check_export, gru_padded
+from gru_ext.recurrence import (
+    as_flag,
+    check_dropout,
+    check_outputs,
+    check_overlap_steps,
+    check_rate,
+    check_save,
+    check_size,
+    normalizations,
+)
+from gru_ext.regularizers import Rates, drop_weights, regularize
 from gru_ext.segments import run_segments
 from gru_ext.variant import PLAIN, Variant
 
 __all__ = ["gru", "gru_cell"]
 
+# What arguments are compared with by identity, which costs least, and is safe where a tensor came: their defaults.
+_ALL, _GATES, _NONE = "all", "gates", 0
 # The names of a cell's weights, by whether it has gains, and then biases.
 _CELL_WEIGHTS = (
     (("weight_ih", "weight_hh"), ("weight_ih", "weight_hh", "bias_ih", "bias_hh")),
@@ -144,9 +155,9 @@ def gru(
             T is 0.
         NotImplementedError: ``lengths`` or ``resets`` differ between the samples of ``torch.vmap``.
     """
-    if outputs != "all":
+    if outputs is not _ALL:
         check_outputs("gru", "outputs", outputs)
-    if save != "gates":
+    if save is not _GATES:
         check_save("gru", "save", save)
     if batch_sizes is not None and (lengths is not None or resets is not None):
         raise ValueError("gru: expected lengths and resets of padded input, got them with batch_sizes")
@@ -157,8 +168,16 @@ def gru(
         reset_after = as_flag("gru", "reset_after", reset_after)
     if type(num_layers) is not int or num_layers < 1:
         num_layers = check_size("gru", "num_layers", num_layers)
-    if dropout != 0:
+    if type(dropout) is not float or dropout != 0:
         dropout = check_dropout("gru", "dropout", dropout)
+    regularized = not (zoneout is recurrent_dropout is candidate_dropout is weight_dropout is _NONE)
+    if regularized:
+        zoneout = check_rate("gru", "zoneout", zoneout)
+        recurrent_dropout = check_rate("gru", "recurrent_dropout", recurrent_dropout)
+        candidate_dropout = check_rate("gru", "candidate_dropout", candidate_dropout)
+        weight_dropout = check_rate("gru", "weight_dropout", weight_dropout)
+    if overlap_layers is not _NONE:
+        check_overlap_steps("gru", "overlap_layers", overlap_layers)
     directions = 2 if bidirectional else 1
     layers = num_layers * directions
     norms = 0 if layer_norm is False else normalizations("gru", layer_norm, reset_after)
@@ -170,16 +189,15 @@ def gru(
         check_tensor("gru", "batch_sizes", batch_sizes)
     if torch._C._is_any_autocast_enabled():
         input, hx, reset_state, *weights = autocast(input, hx, reset_state, *weights)
+    if torch._C._get_tracing_state() is not None:
+        check_export()
     check_rank(input, batch_first, batch_sizes)
     _check_dtypes_and_devices("gru", input, hx, weights, ValueError)
     size, hidden = _columns("gru", "weight_ih", weights[0]), _columns("gru", "weight_hh", weights[1])
     check_sizes(input, hx, size, hidden, layers, batch_first, batch_sizes)
     per_layer = len(weights) // num_layers
-    regularized = zoneout != 0 or recurrent_dropout != 0 or candidate_dropout != 0 or weight_dropout != 0
-    rates = NO_RATES
+    rates = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
     if regularized:
-        given = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
-        rates = Rates(*(check_rate("gru", name, rate) for name, rate in given._asdict().items()))
         weights = drop_weights(weights, per_layer // directions, weight_dropout, training)
     recurrence = _LAYER_NORM[norms] if norms else PLAIN if reset_after else _RESET_BEFORE
 
@@ -287,11 +305,13 @@ def gru_cell(
         check_tensor("gru_cell", name, weight)
     if torch._C._is_any_autocast_enabled():
         input, hx, *weights = autocast(input, hx, *weights)
+    if torch._C._get_tracing_state() is not None:
+        check_export()
     _check_dtypes_and_devices("gru_cell", input, hx, weights, RuntimeError)
     columns = _columns("gru_cell", "weight_ih", weight_ih), _columns("gru_cell", "weight_hh", weight_hh)
     check_cell_sizes(input, hx, *columns)
     recurrence = _LAYER_NORM[norms] if norms else PLAIN if reset_after else _RESET_BEFORE
-    if zoneout == 0 and candidate_dropout == 0:
+    if zoneout is candidate_dropout is _NONE:
         return run_cell(lambda x, h: gru_layer(x, h, weights, None, False, recurrence), input, hx)
     rates = Rates(
         check_rate("gru_cell", "zoneout", zoneout),

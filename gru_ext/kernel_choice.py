@@ -12,7 +12,7 @@ import torch
 
 from gru_ext import library
 from gru_ext.layout import FLOATING
-from gru_ext.recurrence import check_save, check_size
+from gru_ext.recurrence import check_flag, check_save, check_size
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def kernels(
     ``layer_norm`` and ``reset_after=False`` are computed by the stepwise kernels.
 
     Raises:
-        TypeError: a size is no int.
+        TypeError: a size is no int, or a flag no bool.
         ValueError: a size is below 1, ``dtype`` none that a GRU can have, or ``save`` neither of the two.
         RuntimeError: ``device`` is no CPU and no CUDA device, or there are no kernels for it in this build; or what
             ``use_cuda_kernels`` asks for cannot serve such a layer.
@@ -75,9 +75,11 @@ def kernels(
     steps = check_size("kernels", "steps", steps)
     batch = check_size("kernels", "batch", batch)
     hidden_size = check_size("kernels", "hidden_size", hidden_size)
+    for name, flag in (("bidirectional", bidirectional), ("packed", packed), ("masked", masked)):
+        check_flag("kernels", name, flag)
     check_save("kernels", "save", save)
     dtype = torch.get_default_dtype() if dtype is None else dtype
-    if dtype not in FLOATING:
+    if not isinstance(dtype, torch.dtype) or dtype not in FLOATING:
         raise ValueError(f"kernels: expected dtype float32, float64, bfloat16 or float16, got {dtype}")
     device = torch.get_default_device() if device is None else torch.device(device)
     if device.type == "cpu":
@@ -180,28 +182,6 @@ def autotune(enable: bool = True, cache: str | os.PathLike[str] | None = None) -
     torch.ops.gru_ext.autotune(enable, path)
 
 
-def set_cuda_wait_limit(seconds: float) -> float:
-    """Set how long a block of a cluster kernel waits for others before it gives up, and return what it was before.
-
-    For the first run on a device of a new kind, where a wait that never ends is to end soon. The environment variable
-    ``GRU_EXT_CUDA_WAIT_LIMIT`` does the same for a whole process.
-
-    Args:
-        seconds: from 0.001 to 3600; at first 4.
-
-    Raises:
-        ValueError: ``seconds`` is out of this range.
-        RuntimeError: this build has no CUDA kernels.
-    """
-    if not library.has_cuda_kernels:
-        raise RuntimeError(f"set_cuda_wait_limit: this build of gru_ext has no CUDA kernels ({library.cuda_build})")
-    before: float = torch.ops.gru_ext.set_cuda_wait_limit(seconds)
-    return before
-
-
-_wait_limit = os.environ.get("GRU_EXT_CUDA_WAIT_LIMIT")
-if _wait_limit and library.has_cuda_kernels:
-    set_cuda_wait_limit(float(_wait_limit))
 _asked = os.environ.get("GRU_EXT_CUDA_KERNELS")
 if _asked and library.has_cuda_kernels:
     torch.ops.gru_ext.use_cuda_kernels(*of_both_passes(_asked, None))

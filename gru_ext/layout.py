@@ -190,6 +190,8 @@ def run_packed(
     ``outputs="last"``, and h_n. The result is in the order of the sequences before they were sorted.
     """
     data, batch_sizes, sorted_indices, unsorted_indices = input
+    if hx is not None:
+        check_tensor("gru", "hx", hx)
     if hx is not None and sorted_indices is not None:
         shape = (layers, sorted_indices.numel(), hidden)
         if hx.shape != shape:

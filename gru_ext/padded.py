@@ -6,6 +6,7 @@ Letters: T steps, B batch, I input, H hidden, D directions (1 or 2).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,18 @@ Outputs = tuple[Tensor, Tensor]
 
 class NoCounterpartError(NotImplementedError):
     """What a layer does and ONNX's GRU cannot."""
+
+
+by_to_onnx: ContextVar[bool] = ContextVar("by_to_onnx", default=False)  # whether an export is that of to_onnx
+
+
+def check_export() -> None:
+    """Raise NoCounterpartError in an export to ONNX that does not know our operators."""
+    if torch.onnx.is_in_onnx_export() and not by_to_onnx.get():
+        raise NoCounterpartError(
+            "torch.onnx.export: expected gru_ext.convert.to_onnx(model, args), which makes ONNX's GRU of gru_ext's, got"
+            " torch.onnx.export; or convert the model with gru_ext.to_torch first"
+        )
 
 
 torch.library.define(

@@ -32,6 +32,7 @@ from gru_ext.layout import (
     run_packed,
 )
 from gru_ext.modules import GRU, GRUCell, describe, refuse_script
+from gru_ext.padded import check_export
 from gru_ext.recurrence import as_flag, check_flag, check_size
 from gru_ext.reference import LARGEST_INT8, quantize_rows
 from gru_ext.segments import run_segments
@@ -392,6 +393,8 @@ class QuantizedGRU(_QuantizedModule):
         reset_state: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         dtype = _check_input("gru", input, hx, self.scale_ih_l0.device)
+        if batch_sizes is not None:
+            check_tensor("gru", "batch_sizes", batch_sizes)
         check_rank(input, self.batch_first, batch_sizes)
         layers = self.num_layers * self._directions
         check_sizes(input, hx, self.input_size, self.hidden_size, layers, self.batch_first, batch_sizes)
@@ -409,6 +412,12 @@ class QuantizedGRU(_QuantizedModule):
             y, h_n = run(*given, batch_sizes, None)
         else:
             directions, hidden = self._directions, self.hidden_size
+            if reset_state is not None:
+                check_tensor("gru", "reset_state", reset_state)
+                if reset_state.dtype != dtype:
+                    raise RuntimeError(
+                        f"gru: expected reset_state of the dtype of input, {dtype}, got {reset_state.dtype}"
+                    )
             state = reset_state if reset_state is None else reset_state.float()
             y, h_n = run_segments(
                 run, *given, layers, directions, hidden, self.batch_first, lengths, resets, state, outputs="all"
@@ -495,6 +504,7 @@ class QuantizedGRUCell(_QuantizedModule):
 def _gru_int8_fake(
     x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], batch_sizes: Tensor | None, bidirectional: bool
 ) -> tuple[Tensor, Tensor]:
+    check_export()
     directions = 2 if bidirectional else 1
     hidden = weights[3].shape[0] // 3
     batch = hx.shape[1] if hx is not None else batch_of_fake(x, batch_sizes)

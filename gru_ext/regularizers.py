@@ -30,9 +30,6 @@ class Rates(NamedTuple):
     weight_dropout: float = 0
 
 
-NO_RATES = Rates()
-
-
 def regularize(
     recurrence: Variant,
     rates: Rates,

@@ -124,7 +124,7 @@ def check_recurrence(operation: str, source: nn.Module, allowed: Collection[str]
 
 def options_of(module: nn.Module) -> dict[str, Any]:
     """The options of the recurrence of a module; none for ``torch.nn``'s."""
-    options: dict[str, Any] = vars(module).get("_gru_ext_options", {})
+    options: dict[str, Any] = getattr(module, "__dict__", {}).get("_gru_ext_options", {})
     return options
 
 

@@ -37,8 +37,13 @@ def truncated(
         while the next stretch runs.
 
     Raises:
-        TypeError: a state holds something else than tensors and None.
+        TypeError: ``module`` is not callable, ``stretches`` not iterable, or a state holds something else than tensors
+            and None.
     """
+    if not callable(module):
+        raise TypeError(f"truncated: expected module to be callable, got {type(module).__name__}")
+    if not isinstance(stretches, Iterable):
+        raise TypeError(f"truncated: expected stretches to be iterable, got {type(stretches).__name__}")
     for stretch in stretches:
         output, state = module(stretch, state)
         yield output, state

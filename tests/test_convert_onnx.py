@@ -324,7 +324,12 @@ def test_weights_that_the_graph_computes() -> None:
         ({"op_type": "LSTM"}, "expected the name of a node where there is not one GRU node alone, got no GRU node"),
         (
             {"inputs": ("x", "W", "R", "B", "", "h"), "extra": {"h": torch.ones(1, BATCH, HIDDEN, dtype=FLOAT64)}},
-            "expected initial_h of node to be an input of the model or zero, got a constant that is not zero",
+            "expected initial_h of node to be an input of the model, or to be left out, got a constant: pass it to the",
+        ),
+        (
+            {"inputs": ("x", "W", "R", "B", "n"), "extra": {"n": torch.full((BATCH,), STEPS, dtype=torch.int32)}},
+            "expected sequence_lens of node to be an input of the model, or to be left out, got a constant: pass it to"
+            " the GRU as lengths, and remove it from the node",
         ),
         ({"extra": {"B": torch.ones(1, 6 * HIDDEN)}}, "expected weights of one dtype, got torch.float32 and torch.flo"),
     ],
@@ -334,6 +339,50 @@ def test_nodes_that_do_not_convert(arguments: dict[str, Any], text: str) -> None
     with pytest.raises(ValueError) as caught:  # noqa: PT011  the text is compared below
         convert.from_onnx(make_model(**arguments))
     assert str(caught.value).startswith(f"from_onnx: {text}")
+
+
+@pytest.mark.parametrize("opset", [10, 13, 17, 21])
+def test_weights_that_are_stored_as_int8(opset: int) -> None:
+    rounded = torch.randint(-9, 9, (1, 12, INPUT), dtype=torch.int8)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["rounded", "scale"], ["W"]),
+        helper.make_node("GRU", ["x", "W", "R"], ["Y"], hidden_size=HIDDEN, name="node"),
+    ]
+    tensors = {"rounded": rounded, "scale": torch.tensor(0.1), "R": torch.randn(1, 12, HIDDEN)}
+    constants = [numpy_helper.from_array(tensor.numpy(), name) for name, tensor in tensors.items()]
+    x, y = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "Y")]
+    graph = helper.make_graph(nodes, "graph", [x], [y], constants)
+    gru = convert.from_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)]))
+    assert isinstance(gru, gru_ext.GRU)
+    expected = 0.1 * rounded[0].float().view(3, HIDDEN, INPUT)[[1, 0, 2]].flatten(0, 1)
+    assert_near(gru.state_dict()["weight_ih_l0"], expected, "weight_ih", 1e-6)
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+@pytest.mark.filterwarnings("ignore")
+def test_the_plain_export_names_ours(dynamo: bool, tmp_path: Path) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = gru_ext.GRU(INPUT, HIDDEN)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.gru(x)[0]
+            return y
+
+    x = torch.randn(STEPS, BATCH, INPUT)
+    with pytest.raises(
+        Exception, match=r"expected gru_ext\.convert\.to_onnx\(model, args\)"
+    ):  # torch's own, around ours
+        torch.onnx.export(Model(), (x,), str(tmp_path / "model.onnx"), dynamo=dynamo, verbose=False)
+    with pytest.raises(NotImplementedError, match="to_onnx: expected GRUs with floating weights, got int8"):
+        convert.to_onnx(gru_ext.quantize_dynamic(Model()), (x,))
+    with pytest.raises(TypeError, match=r"^to_onnx: expected model of type torch\.nn\.Module or .*, got NoneType"):
+        convert.to_onnx(None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^from_onnx: expected model of type ModelProto, bytes or a path, got int"):
+        convert.from_onnx(3)
+    with pytest.raises(ValueError, match=r"^from_onnx: expected model to be an ONNX model, got bytes that are none"):
+        convert.from_onnx(b"no model")
 
 
 def test_a_node_is_found_by_its_name() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy
 import pytest
 import torch
 from compare import assert_near
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import gru_ext
-from gru_ext import functional
+from gru_ext import convert, functional
 
 
 def zeros(*shape: int, dtype: torch.dtype | None = None, device: str | None = None) -> Tensor:
@@ -494,3 +497,65 @@ def test_a_good_call_after_a_bad_one_works(bad: Bad) -> None:
 def test_functional_gru_checks_the_number_of_layers() -> None:
     error = raised_by(lambda f: f.gru(zeros(5, 2, 3), None, [], num_layers=0), functional)
     assert (type(error), str(error)) == (ValueError, "gru: expected num_layers of at least 1, got 0")
+
+
+# ---- Every argument, given what it cannot be
+
+NOWHERE: list[Any] = [
+    object(),
+    {},
+    nn.Linear(3, 3),
+    nn.GRU,
+    zeros(5, 2, 3).to_sparse(),
+    zeros(5, 2, 3).to_mkldnn(),
+    torch.nested.nested_tensor([zeros(2, 3)], layout=torch.jagged),
+    zeros(5, 2, 3, dtype=torch.complex64),
+    zeros(5, 2, 7, 3),
+    numpy.zeros((5, 2, 7, 3)),
+]
+INPUTS: dict[str, Any] = {"input": zeros(5, 2, 3), "resets": zeros(5, 2, dtype=torch.bool)}
+WEIGHTS = [zeros(12, 3), zeros(12, 4), zeros(12), zeros(12)]
+CELL_INPUTS = dict(zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), WEIGHTS, strict=True))
+QUANTIZED = gru_ext.quantize_dynamic(nn.GRU(3, 4))
+GOOD_CALLS: dict[str, tuple[Callable[..., object], dict[str, Any]]] = {
+    "GRU": (gru_ext.GRU, {"input_size": 3, "hidden_size": 4}),
+    "GRUCell": (gru_ext.GRUCell, {"input_size": 3, "hidden_size": 4}),
+    "QuantizedGRU": (gru_ext.QuantizedGRU, {"input_size": 3, "hidden_size": 4}),
+    "QuantizedGRUCell": (gru_ext.QuantizedGRUCell, {"input_size": 3, "hidden_size": 4}),
+    "GRU.forward": (gru_ext.GRU(3, 4).forward, INPUTS),
+    "GRUCell.forward": (gru_ext.GRUCell(3, 4).forward, {"input": zeros(2, 3)}),
+    "QuantizedGRU.forward": (QUANTIZED.forward, INPUTS),
+    "gru": (functional.gru, {**INPUTS, "hx": None, "weights": WEIGHTS}),
+    "gru_cell": (functional.gru_cell, {"input": zeros(2, 3), "hx": None, **CELL_INPUTS}),
+    "kernels": (gru_ext.kernels, {"steps": 1, "batch": 1, "hidden_size": 1, "dtype": torch.float32, "device": "cpu"}),
+    "replace_gru": (gru_ext.replace_gru, {"model": nn.GRU(3, 4)}),
+    "to_torch": (gru_ext.to_torch, {"model": gru_ext.GRU(3, 4)}),
+    "quantize_dynamic": (gru_ext.quantize_dynamic, {"module": nn.GRU(3, 4)}),
+    "from_torch": (gru_ext.GRU.from_torch, {"module": nn.GRU(3, 4)}),
+    "from_float": (gru_ext.QuantizedGRU.from_float, {"module": nn.GRU(3, 4)}),
+    "to_haste": (convert.to_haste, {"gru": nn.GRU(3, 4)}),
+    "from_haste": (convert.from_haste, {"weights": convert.to_haste(nn.GRU(3, 4))}),
+    "to_keras_weights": (convert.to_keras_weights, {"gru": nn.GRU(3, 4)}),
+    "from_keras_weights": (convert.from_keras_weights, {"weights": convert.to_keras_weights(nn.GRU(3, 4))}),
+    "to_onnx_weights": (convert.to_onnx_weights, {"gru": nn.GRU(3, 4)}),
+    "Reversed": (convert.Reversed, {"gru": gru_ext.GRU(3, 4), "restore_order": True}),
+}
+
+
+@pytest.mark.parametrize("name", GOOD_CALLS)
+def test_what_an_argument_cannot_be_is_named(name: str) -> None:
+    call, good = GOOD_CALLS[name]
+    call(**good)
+    for argument in inspect.signature(call).parameters:
+        if argument in ("device", "dtype"):  # torch's own
+            continue
+        for value in NOWHERE:
+            if isinstance(value, nn.Linear) and argument in ("model", "module") and name in ALL_MODELS:
+                continue
+            with pytest.raises((TypeError, ValueError, RuntimeError), match=r"expected (?s:.)*, got") as caught:
+                call(**{**good, argument: value})
+            named = argument.removesuffix("s")  # of weights, one by its own name
+            assert re.search(rf"{named}|weight|gain|bias", str(caught.value)), (argument, value, str(caught.value))
+
+
+ALL_MODELS = ("replace_gru", "to_torch", "quantize_dynamic")

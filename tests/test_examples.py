@@ -211,16 +211,41 @@ def test_interrupt_before_the_first_step_says_that_nothing_is_saved(
     assert capsys.readouterr().out == "interrupted; nothing was saved\n"
 
 
-def test_checkpoint_survives_a_failed_write(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Any, path: Path) -> None:
-        path.write_bytes(b"half a checkpoint")
-        raise OSError("no space left on device")
+FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
 
+
+@FULL
+def test_a_full_disk_loses_neither_the_run_nor_the_last_checkpoint(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert train(tmp_path, "--max-steps=3") == 0
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="no space left"):
-        train(tmp_path, "--max-steps=5")
+    (tmp_path / "checkpoint.tmp").symlink_to("/dev/full")
+    capsys.readouterr()
+    assert train(tmp_path, "--max-steps=5", "--checkpoint-every=4") == 0
+    printed = capsys.readouterr()
+    assert printed.err == f"cannot write the checkpoint {tmp_path}/checkpoint.pt: No space left on device\n"
+    assert "after 5 steps" in printed.out
+    # What was half written is gone, and so is the link: there was room again at the last step.
+    assert len(saved(tmp_path)["losses"]) == 5
+    assert not (tmp_path / "checkpoint.tmp").exists()
+
+
+@FULL
+def test_a_full_disk_at_the_last_step_and_at_the_plot(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path, "--max-steps=3") == 0
+    for name in ("checkpoint.tmp", "loss.tmp"):
+        (tmp_path / name).symlink_to("/dev/full")
+    capsys.readouterr()
+    plot = (tmp_path / "loss.png").read_bytes()
+    assert train(tmp_path, "--max-steps=4") == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"cannot write the checkpoint {tmp_path}/checkpoint.pt: No space left on device",
+        f"cannot write {tmp_path}/loss.png: No space left on device",
+    ]
     assert len(saved(tmp_path)["losses"]) == 3
+    assert (tmp_path / "loss.png").read_bytes() == plot
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -287,6 +312,51 @@ def test_unusable_checkpoint_is_refused(
         else f"{path} is not a checkpoint of this program"
     )
     assert refusal([f"--resume={path}"], capsys) == expected
+
+
+def damages(checkpoint: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A checkpoint without each of its parts, and with each of a wrong kind; by what is damaged."""
+    for name in checkpoint:
+        if name == "format":
+            continue
+        yield f"no {name}", {key: value for key, value in checkpoint.items() if key != name}
+        wrong: list[Any] = ["x" if name not in ("text", "vocabulary") else 1, {}, [1.0], torch.zeros(2)]
+        for value in wrong:
+            if name == "rng_cuda" and isinstance(value, torch.Tensor):
+                continue  # of no use on a CPU
+            if type(value) is not type(checkpoint[name]) or name in ("model", "optimizer", "settings", "state", "rng"):
+                yield f"{name}: {value!r}", {**checkpoint, name: value}
+    for name in checkpoint["settings"]:
+        rest = {key: value for key, value in checkpoint["settings"].items() if key != name}
+        yield f"no setting {name}", {**checkpoint, "settings": rest}
+        yield f"setting {name}", {**checkpoint, "settings": {**rest, name: [1]}}
+    for name in ("hidden", "batch", "learning_rate", "dtype", "device"):
+        bad = "fp99" if name in ("dtype", "device") else -1
+        yield f"setting {name}: {bad}", {**checkpoint, "settings": {**checkpoint["settings"], name: bad}}
+    state = checkpoint["optimizer"]["state"]
+    moments = {
+        key: {name: value for name, value in moment.items() if name != "exp_avg"} for key, moment in state.items()
+    }
+    yield "no exp_avg", {**checkpoint, "optimizer": {**checkpoint["optimizer"], "state": moments}}
+    yield "no moments", {**checkpoint, "optimizer": {**checkpoint["optimizer"], "state": {}}}
+    yield "vocabulary", {**checkpoint, "vocabulary": checkpoint["vocabulary"][:-1] + "#"}
+
+
+def test_a_damaged_checkpoint_is_one_sentence(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path, "--max-steps=1") == 0
+    capsys.readouterr()
+    whole, path = saved(tmp_path), tmp_path / "damaged.pt"
+    for what, damaged in damages(whole):
+        torch.save(damaged, path)
+        with pytest.raises(SystemExit) as caught:
+            train(tmp_path, f"--resume={path}", "--max-steps=2")
+        printed = capsys.readouterr().err
+        assert caught.value.code == 2, what
+        assert re.search(r"error: .*(damaged|expected|trained with|this PyTorch cannot|not the one)", printed), (
+            what,
+            printed,
+        )
+        assert "Traceback" not in printed, what
 
 
 def test_checkpoint_of_other_options_or_text_is_refused(

@@ -295,7 +295,7 @@ def test_all_that_an_instance_has_stays(make: Any, convert: Callable[[nn.Module]
 def test_what_is_bound_to_a_single_module_is_bound_to_the_new_one() -> None:
     peer, calls = nn.GRU(3, 4), []
     peer.register_load_state_dict_pre_hook(lambda module, *_: calls.append(module))
-    peer.names = peer.named_parameters  # type: ignore[assignment]
+    peer.names = peer.named_parameters
     state = peer.state_dict()
     module: Any = gru_ext.GRU.from_torch(peer)
     del peer
@@ -313,7 +313,7 @@ def test_a_method_of_the_instance_is_named_and_nothing_is_replaced(make: Any, na
     text = rf"^{{}} of '1': expected {kind} with the methods of its class, got one with '{name}' set on the instance"
     for function in (replace_gru, gru_ext.quantize_dynamic):
         with pytest.raises(TypeError, match=text.format(function.__name__)):
-            function(model)  # type: ignore[operator]
+            function(model)
     assert type(model[0]) is make
 
 
@@ -355,8 +355,9 @@ def test_parameters_in_another_order_or_tied_are_kept_so(change: Callable[[nn.Mo
         assert list(module.state_dict()) == names
         assert_near(module(X)[0].detach(), expected, "y")
     assert type(gru_ext.quantize_dynamic(peer.float())) is gru_ext.QuantizedGRU
+    replaced: Any = replace_gru(peer)
     for convert in (gru_ext.convert.to_keras_weights, gru_ext.convert.to_onnx_weights):
-        assert convert(replace_gru(peer))
+        assert convert(replaced)
 
 
 def test_a_parametrized_subclass_is_left_alone() -> None:
@@ -370,6 +371,7 @@ def test_a_parametrized_subclass_is_left_alone() -> None:
 
 def test_what_nn_takes_for_an_int_or_a_bool_is_taken() -> None:
     two: Any = numpy.int64(2)
+    make: Any
     for make in (nn.GRU, gru_ext.GRU):
         assert str(replace_gru(make(3, 4, two, bidirectional=1))) == "GRU(3, 4, num_layers=2, bidirectional=True)"
     for make in (nn.GRUCell, gru_ext.GRUCell):

@@ -43,6 +43,12 @@ struct FwdTensors {
 
 template <typename scalar_t, typename operand_t>
 class FwdPass {
+  // From the pool, as a copy a call of this size, freed below what a caller keeps, leaves holes that malloc cannot use.
+  static Tensor as_operand(const Tensor& weight, at::ScalarType dtype) {
+    if (weight.scalar_type() == dtype) return weight.contiguous();
+    return pooled_empty(weight.sizes(), weight.options().dtype(dtype)).copy_(weight);
+  }
+
  public:
   using acc_t = acc_type<scalar_t>;
 
@@ -56,8 +62,8 @@ class FwdPass {
         barrier_(threads) {
     const Tensor* weights = &tensors.weights[direction * s.weights_per_direction()];
     constexpr auto operand_dtype = c10::CppTypeToScalarType<operand_t>::value;
-    weight_ih_ = weights[0].to(operand_dtype).contiguous();
-    weight_hh_ = weights[1].to(operand_dtype).contiguous();
+    weight_ih_ = as_operand(weights[0], operand_dtype);
+    weight_hh_ = as_operand(weights[1], operand_dtype);
 
     const int64_t groups = (s.H + kernel_.lanes - 1) / kernel_.lanes;
     const int64_t stride = groups * kernel_.lanes + kSkew;

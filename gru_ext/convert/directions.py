@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gru_ext.layout import check_tensor
 from gru_ext.modules import GRU
 from gru_ext.recurrence import OPTIONS
 from gru_ext.sharing import check_type, check_weights, options_of
@@ -124,6 +125,7 @@ def check_array(function: str, name: str, tensor: Tensor, letters: str, shape: t
 def as_tensor(function: str, name: str, array: Any) -> Tensor:
     """A copy of an array of weights (NumPy's, or what converts to one, bfloat16 too; or a tensor)."""
     if isinstance(array, Tensor):
+        check_tensor(function, name, array)
         tensor = array.detach().clone()
     else:
         import numpy

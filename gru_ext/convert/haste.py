@@ -30,6 +30,7 @@ from gru_ext.convert.directions import (
     swap_r_and_z,
 )
 from gru_ext.modules import GRU
+from gru_ext.recurrence import check_flag
 
 _NAMES = ("kernel", "recurrent_kernel", "bias", "recurrent_bias")
 _NORM_NAMES = (*_NAMES, "gamma")
@@ -48,12 +49,16 @@ def from_haste(weights: Mapping[str, Any], *, batch_first: bool = False) -> GRU:
         batch_first: as of ``GRU``.
 
     Raises:
-        ValueError: a name, a shape or a dtype is another.
+        TypeError: ``weights`` is no mapping, or ``batch_first`` no bool.
+        ValueError: a name, a shape or a dtype is not as listed above.
     """
+    if not isinstance(weights, Mapping):
+        raise TypeError(f"from_haste: expected weights of type Mapping, got {type(weights).__name__}")
+    batch_first = check_flag("from_haste", "batch_first", batch_first)
     if set(weights) not in (set(_NAMES), set(_NORM_NAMES)):
         raise ValueError(
             f"from_haste: expected weights with the names {', '.join(_NAMES)} and, of a LayerNormGRU, gamma, got"
-            f" {', '.join(weights)}"
+            f" {', '.join(map(str, weights))}"
         )
     kernel, recurrent, bias, recurrent_bias = (as_tensor("from_haste", name, weights[name]) for name in _NAMES)
     hidden = recurrent.shape[0]

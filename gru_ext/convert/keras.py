@@ -25,6 +25,7 @@ from gru_ext.convert.directions import (
 )
 from gru_ext.convert.reversed import Reversed
 from gru_ext.modules import GRU
+from gru_ext.recurrence import check_dropout, check_flag
 from gru_ext.sharing import options_of
 
 if TYPE_CHECKING:
@@ -63,9 +64,18 @@ def from_keras_weights(
         dropout: between the layers, as of ``GRU``.
 
     Raises:
-        ValueError: the number of arrays, a shape or a dtype is another than the arguments say.
+        TypeError: ``weights`` is no list, or a flag no bool.
+        ValueError: the number of arrays, a shape or a dtype is another than the arguments say, or ``dropout`` is not a
+            number in [0, 1].
     """
     function = "from_keras_weights"
+    if not isinstance(weights, Sequence) or isinstance(weights, str | bytes):
+        raise TypeError(f"{function}: expected weights of type list, got {type(weights).__name__}")
+    use_bias = check_flag(function, "use_bias", use_bias)
+    reset_after = check_flag(function, "reset_after", reset_after)
+    go_backwards = check_flag(function, "go_backwards", go_backwards)
+    bidirectional = check_flag(function, "bidirectional", bidirectional)
+    dropout = check_dropout(function, "dropout", dropout)
     directions, arrays = 2 if bidirectional else 1, 3 if use_bias else 2
     if not weights or len(weights) % (directions * arrays):
         raise ValueError(

@@ -26,7 +26,7 @@ from gru_ext.convert.directions import (
 )
 from gru_ext.convert.reversed import Reversed
 from gru_ext.modules import GRU
-from gru_ext.padded import NoCounterpartError
+from gru_ext.padded import NoCounterpartError, by_to_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -90,14 +90,19 @@ def to_onnx(
     """
     _import("onnx", "to_onnx")
     _import("onnxscript", "to_onnx")
+    if not isinstance(model, nn.Module | torch.export.ExportedProgram):
+        kinds = "torch.nn.Module or torch.export.ExportedProgram"
+        raise TypeError(f"to_onnx: expected model of type {kinds}, got {type(model).__name__}")
     if taken := {"f", "dynamo"} & arguments.keys():
         raise TypeError(f"to_onnx: expected no argument {taken.pop()}; save what is returned with program.save(file)")
     table = {
         torch.ops.gru_ext.gru.default: _translate,
         torch.ops.gru_ext.gru_padded.default: _node,
         torch.ops.gru_ext.segments.default: _translate_segments,
+        torch.ops.gru_ext.gru_int8.default: _translate_int8,
         **arguments.pop("custom_translation_table", {}),
     }
+    token = by_to_onnx.set(True)
     try:
         program = torch.onnx.export(
             model, args, kwargs=kwargs, dynamo=True, custom_translation_table=table, **arguments
@@ -109,6 +114,8 @@ def to_onnx(
                 raise NoCounterpartError(str(cause)) from error
             cause = cause.__cause__
         raise
+    finally:
+        by_to_onnx.reset(token)
     assert program is not None
     _fold_weights(program)
     return program
@@ -133,13 +140,17 @@ def from_onnx(
     Raises:
         ValueError: there is no such node, or several; its weights do not follow from constants, or are of a wrong
             shape; or an attribute (``activations``, ``clip``, ``layout``) asks for what a ``GRU`` does not compute.
+        TypeError: ``model`` is something else.
         ImportError: onnx is not installed.
     """
-    onnx = _import("onnx", "from_onnx")
-    if isinstance(model, bytes):
-        model = onnx.load_from_string(model)
-    elif not isinstance(model, onnx.ModelProto):
-        model = onnx.load(model)
+    onnx, message = _import("onnx", "from_onnx"), _import("google.protobuf.message", "from_onnx")
+    if isinstance(model, bytes | str | os.PathLike):
+        try:
+            model = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
+        except message.DecodeError as error:
+            raise ValueError("from_onnx: expected model to be an ONNX model, got bytes that are none") from error
+    if not isinstance(model, onnx.ModelProto):
+        raise TypeError(f"from_onnx: expected model of type ModelProto, bytes or a path, got {type(model).__name__}")
     nodes = _find(model, node)
     inputs = [name for found in nodes for i in (1, 2, 3, *_GIVEN) if (name := _input(found, i))]
     return _from_nodes("from_onnx", nodes, _evaluate(model, inputs))
@@ -171,6 +182,10 @@ def _translate_segments(*args: Any) -> Any:
         "to_onnx: ONNX's GRU has no resets; and lengths convert where the module itself is exported, not an"
         " ExportedProgram of it"
     )
+
+
+def _translate_int8(*args: Any) -> Any:
+    raise NoCounterpartError("to_onnx: expected GRUs with floating weights, got int8, which ONNX's GRU has not")
 
 
 def _node(

@@ -7,7 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from gru_ext.layout import check_tensor
 from gru_ext.modules import GRU
+from gru_ext.recurrence import check_flag
+from gru_ext.sharing import check_type
 
 
 class Reversed(nn.Module):
@@ -20,11 +23,14 @@ class Reversed(nn.Module):
             step of the input, as with Keras's ``go_backwards``.
 
     Raises:
+        TypeError: ``gru`` is no GRU, or ``restore_order`` no bool.
         ValueError: ``gru`` is bidirectional.
     """
 
     def __init__(self, gru: GRU, restore_order: bool) -> None:
         super().__init__()
+        check_type("Reversed", gru, GRU, nn.GRU)
+        restore_order = check_flag("Reversed", "restore_order", restore_order)
         if gru.bidirectional:
             raise ValueError("Reversed: expected gru of one direction, got a bidirectional one")
         self.gru = gru
@@ -34,11 +40,12 @@ class Reversed(nn.Module):
         """As ``GRU.forward``; h_n is the state after step 0 of the input.
 
         Raises:
-            TypeError: ``input`` is a ``PackedSequence``.
+            TypeError: ``input`` is a ``PackedSequence``, or no tensor.
         """
         given: Any = input
         if isinstance(given, PackedSequence):
             raise TypeError("Reversed: expected input of type Tensor, got PackedSequence")
+        check_tensor("Reversed", "input", given)
         steps = 1 if self.gru.batch_first and input.dim() == 3 else 0
         output, h_n = self.gru(input.flip(steps), hx)
         return (output.flip(steps) if self.restore_order else output), h_n
