@@ -3,17 +3,18 @@
 # All do their own set-up in .venv: with the torch of the system's python3 when it has one, else with the pinned one.
 # `make fuzz SECONDS=3600`, `make sanitize SECONDS=600` and `make mutate` look for faults that nobody has met yet
 # (docs/reliability.md).
-# `make cuda-check` builds with CUDA against a CUDA torch in .venv-cuda, which needs nvcc and no GPU; `make gpu-check`
-# runs on a GPU.
+# `make cuda-check` builds with CUDA against a CUDA torch in .venv-cuda, and for one architecture against an older one in
+# .venv-cuda-older (`make cuda-check-older` alone); it needs nvcc and no GPU. `make gpu-check` runs on a GPU.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 CUDA_TORCH ?= torch==2.14.1
+OLDER_CUDA_TORCH ?= torch==2.11.0
 BIN := .venv/bin
 
 SOURCES := setup.py pyproject.toml gru_ext/version.py $(shell find csrc -name '*.c*' -o -name '*.h')
 
-.PHONY: train test bench publish lint format fuzz sanitize mutate cuda-check gpu-check clean
+.PHONY: train test bench publish lint format fuzz sanitize mutate cuda-check cuda-check-older gpu-check clean
 
 train: .venv/built-examples
 	$(BIN)/python examples/train_text.py $(ARGS)
@@ -48,14 +49,17 @@ sanitize: .venv/built-dev
 mutate: .venv/built-dev
 	cd tests && PYTHONPATH=. ../$(BIN)/python -m mutations $(ARGS)
 
-cuda-check: .venv-cuda/torch
+cuda-check: .venv-cuda/torch cuda-check-older
 	.venv-cuda/bin/python tests/check_cuda_build.py $(ARGS)
+
+cuda-check-older: .venv-cuda-older/torch
+	.venv-cuda-older/bin/python tests/check_cuda_build.py --import-for 9.0
 
 gpu-check: .venv/built-dev
 	$(BIN)/python -m benchmarks.gpu_check $(ARGS)
 
 clean:
-	rm -rf .venv .venv-cuda build dist gru_ext/*.so *.egg-info
+	rm -rf .venv .venv-cuda .venv-cuda-older build dist gru_ext/*.so *.egg-info
 
 .venv/torch:
 	@$(PYTHON) -m venv --system-site-packages .venv; \
@@ -68,9 +72,11 @@ clean:
 	$(BIN)/python -m pip install --quiet 'setuptools>=77' wheel ninja
 	@touch $@
 
-.venv-cuda/torch:
-	$(PYTHON) -m venv .venv-cuda
-	.venv-cuda/bin/python -m pip install --quiet '$(CUDA_TORCH)' numpy 'setuptools>=77' wheel ninja
+.venv-cuda/torch: WANTED = $(CUDA_TORCH)
+.venv-cuda-older/torch: WANTED = $(OLDER_CUDA_TORCH)
+.venv-cuda/torch .venv-cuda-older/torch:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet '$(WANTED)' numpy 'setuptools>=77' wheel ninja
 	@touch $@
 
 # One rule for each set of extras: the examples need less than the tests.

@@ -17,8 +17,12 @@ from setuptools import Extension, setup
 ROOT = Path(__file__).parent
 OLDEST_TORCH = (2, 6)
 OLDEST_CUDA = (12, 4)  # has clusters and st.async
-ARCHITECTURES = ("8.0", "9.0", "10.0")  # of these, what nvcc knows; the newest as PTX too, for GPUs that come after it
+# Without a GPU to build for: of these, what nvcc knows; the newest as PTX too, for GPUs that come after it.
+ARCHITECTURES = ("7.5", "8.0", "9.0", "10.0", "12.0")
+OLDEST_GPU = (7, 5)
 GIGABYTES_PER_JOB = 4  # what one nvcc may need
+# Minutes of one core of a server: for what is compiled once, and for each architecture.
+CORE_MINUTES, CORE_MINUTES_OF_ARCHITECTURE = 4, 6
 
 
 def give_up(sentence: str) -> NoReturn:
@@ -77,6 +81,16 @@ class CudaBuild(NamedTuple):
     words: str
 
 
+def capabilities_here() -> list[tuple[int, int]]:
+    """Compute capabilities of the GPUs of this machine, each once."""
+    if not torch.cuda.is_available():
+        return []
+    try:
+        return sorted({torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())})
+    except RuntimeError:  # another process may have a GPU for itself
+        return []
+
+
 def missing_for_cuda() -> str:
     """Why the CUDA kernels cannot be built; empty where they can."""
     if torch.version.cuda is None:
@@ -88,6 +102,10 @@ def missing_for_cuda() -> str:
         return f"nvcc {version} cannot build for torch's CUDA {torch.version.cuda}"
     if TOOLKIT.version < OLDEST_CUDA:
         return f"nvcc {OLDEST_CUDA[0]}.{OLDEST_CUDA[1]} or later is needed, found {version}"
+    here = capabilities_here()
+    if here and here[-1] < OLDEST_GPU and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        found = ".".join(map(str, here[-1]))
+        return f"a GPU of compute capability {OLDEST_GPU[0]}.{OLDEST_GPU[1]} or later is needed, found {found}"
     return ""
 
 
@@ -105,10 +123,18 @@ def choose_cuda() -> CudaBuild:
 
 
 def architectures(toolkit: Toolkit) -> str:
-    """TORCH_CUDA_ARCH_LIST, or what is built without it, in its notation."""
-    known = toolkit.run_nvcc("--list-gpu-arch")
-    default = [arch for arch in ARCHITECTURES if re.search(rf"compute_{arch.replace('.', '')}\b", known)]
-    return os.environ.get("TORCH_CUDA_ARCH_LIST") or ";".join(default) + "+PTX"
+    """TORCH_CUDA_ARCH_LIST, or what is built without it, in its notation: for the GPUs here, else for all."""
+    if asked := os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        return asked
+    printed = toolkit.run_nvcc("--list-gpu-arch")
+
+    def known(names: list[str]) -> list[str]:
+        return [name for name in names if re.search(rf"compute_{name.replace('.', '')}\b", printed)]
+
+    here = [f"{major}.{minor}" for major, minor in capabilities_here() if (major, minor) >= OLDEST_GPU]
+    if here and known(here) == here:
+        return ";".join(here)
+    return ";".join(known(list(ARCHITECTURES))) + "+PTX"
 
 
 def gencode_flags(architectures: str) -> list[str]:
@@ -122,6 +148,48 @@ def gencode_flags(architectures: str) -> list[str]:
     return flags
 
 
+def cgroup_folders() -> list[Path]:
+    """The control groups that this process is in, of version 1 or 2, and those around them."""
+    folders = []
+    for line in read(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            root = Path("/sys/fs/cgroup") / controllers
+            inner = root / path.lstrip("/")
+            folders += [inner, *(parent for parent in inner.parents if parent.is_relative_to(root))]
+    return folders
+
+
+def read(path: Path) -> str:
+    """The text of a file; empty where it cannot be had."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: of the machine, and of its control groups."""
+    available = re.search(r"MemAvailable:\s+(\d+) kB", read(Path("/proc/meminfo")))
+    free = [int(available[1]) << 10] if available else [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for folder in cgroup_folders():
+        for most, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            limit, usage = read(folder / most).strip(), read(folder / used).strip()
+            # Of what is used, the kernel gives back the files that nobody has read for a while.
+            files = re.search(r"^(?:total_)?inactive_file (\d+)$", read(folder / "memory.stat"), re.MULTILINE)
+            if limit.isdigit() and usage.isdigit():
+                free.append(int(limit) - int(usage) + (int(files[1]) if files else 0))
+    return max(0, min(free))
+
+
+def compilers_at_once() -> int:
+    """MAX_JOBS, or one for each core for which there is the memory."""
+    asked = os.environ.get("MAX_JOBS", "")
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    return max(1, min(len(os.sched_getaffinity(0)), free_memory() // (GIGABYTES_PER_JOB << 30)))
+
+
 class BuildExtension(cpp_extension.BuildExtension):
     """Compiles with ninja; says in one sentence what is missing before anything is compiled."""
 
@@ -129,8 +197,18 @@ class BuildExtension(cpp_extension.BuildExtension):
         super().__init__(*arguments, no_python_abi_suffix=True, **options)
 
     def build_extensions(self) -> None:
-        """Say what is built for CUDA, check for a compiler, then build."""
+        """Say what is built for CUDA and how long that takes, check for a compiler, then build."""
         print(f"gru_ext: CUDA kernels: {CUDA.words}")
+        if CUDA.toolkit is not None:
+            jobs = compilers_at_once()
+            of_core = CORE_MINUTES + CORE_MINUTES_OF_ARCHITECTURE * len(architectures(CUDA.toolkit).split(";"))
+            print(
+                f"gru_ext: about {-(-of_core // jobs)} minutes with {jobs} compilers at once: MAX_JOBS, or one for a"
+                f" core with {GIGABYTES_PER_JOB} GB of free memory",
+                flush=True,
+            )
+            os.environ["MAX_JOBS"] = str(jobs)
+            os.environ.setdefault("NINJA_STATUS", "gru_ext: %f of %t files, %e seconds: ")
         compiler = os.environ.get("CXX", "c++")
         if shutil.which(compiler.split()[0]) is None:
             give_up(f"no C++ compiler '{compiler}' was found; on Debian or Ubuntu, run: apt-get install g++")
@@ -164,11 +242,11 @@ def extension(version: str, cuda: CudaBuild) -> Extension:
     }
     if cuda.toolkit is None:
         return without_python(cpp_extension.CppExtension(**arguments))
-    nvcc_flags = ["-O3", "-lineinfo", "-Xcompiler=-fvisibility=hidden"]
+    nvcc_flags = ["-O3", "-Xfatbin=-compress-all", "-Xcompiler=-fvisibility=hidden"]
+    if os.environ.get("GRU_EXT_LINEINFO", "0") not in ("", "0"):
+        nvcc_flags.append("-lineinfo")  # most of a kernel's bytes
     if not os.environ.get("TORCH_CUDA_ARCH_LIST"):  # which torch reads; without it, it builds for this machine's GPUs
         nvcc_flags += gencode_flags(architectures(cuda.toolkit))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (GIGABYTES_PER_JOB << 30)
-    os.environ.setdefault("MAX_JOBS", str(max(1, min(len(os.sched_getaffinity(0)), memory))))
     arguments["sources"] = files("*.cpp", "*.cu")
     arguments["depends"] = files("*.h", "*.cuh")
     arguments["define_macros"].append(("GRU_EXT_WITH_CUDA", "1"))

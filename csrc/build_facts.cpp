@@ -13,10 +13,13 @@
 namespace gru_ext {
 namespace {
 
+// gru_ext/library.py reads this section of the file before it loads it, which another torch may not survive.
+__attribute__((section("gru_ext_torch"), used)) const char built_for_torch[] = GRU_EXT_TORCH_VERSION;
+
 c10::Dict<std::string, std::string> build_facts() {
   c10::Dict<std::string, std::string> facts;
   facts.insert("version", GRU_EXT_VERSION);
-  facts.insert("built_for_torch", GRU_EXT_TORCH_VERSION);
+  facts.insert("built_for_torch", built_for_torch);
   facts.insert("cuda_build", GRU_EXT_CUDA_BUILD);
   facts.insert("loaded_from", loaded_from());
   return facts;

@@ -182,6 +182,31 @@ def autotune(enable: bool = True, cache: str | os.PathLike[str] | None = None) -
     torch.ops.gru_ext.autotune(enable, path)
 
 
+def set_cuda_wait_limit(seconds: float) -> float:
+    """Set how long a block of a cluster kernel waits for others before it gives up, and return what it was before.
+
+    For the first run on a device of a new kind, where a wait that never ends is to end soon. The environment variable
+    ``GRU_EXT_CUDA_WAIT_LIMIT`` does the same for a whole process.
+
+    Args:
+        seconds: from 0.001 to 3600; at first 4.
+
+    Raises:
+        ValueError: ``seconds`` is out of this range.
+        RuntimeError: this build has no CUDA kernels.
+    """
+    if not library.has_cuda_kernels:
+        raise RuntimeError(f"set_cuda_wait_limit: this build of gru_ext has no CUDA kernels ({library.cuda_build})")
+    before: float = torch.ops.gru_ext.set_cuda_wait_limit(seconds)
+    return before
+
+
+_wait_limit = os.environ.get("GRU_EXT_CUDA_WAIT_LIMIT")
+if _wait_limit and library.has_cuda_kernels:
+    try:
+        set_cuda_wait_limit(float(_wait_limit))
+    except ValueError:
+        raise ValueError(f"GRU_EXT_CUDA_WAIT_LIMIT: expected seconds from 0.001 to 3600, got {_wait_limit!r}") from None
 _asked = os.environ.get("GRU_EXT_CUDA_KERNELS")
 if _asked and library.has_cuda_kernels:
     torch.ops.gru_ext.use_cuda_kernels(*of_both_passes(_asked, None))

@@ -5,9 +5,54 @@ It needs torch and no Python, so that programs without Python load the same file
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import torch
+
+
+def torch_of(library: Path) -> str | None:
+    """The version of torch that a library was built for, read from the file; None where it does not tell.
+
+    It is the section ``gru_ext_torch`` of an ELF file of 64 bits, see csrc/build_facts.cpp.
+    """
+    with library.open("rb") as file:
+        header = file.read(64)
+        if len(header) < 64 or header[:6] != b"\x7fELF\x02\x01":
+            return None
+        (offset_of_table,) = struct.unpack_from("<Q", header, 40)
+        size, count, index_of_names = struct.unpack_from("<3H", header, 58)
+        file.seek(offset_of_table)
+        table = file.read(size * count)
+        # Of each section: where its name lies among the names, type, flags, address, offset in the file, bytes.
+        sections = [struct.unpack_from("<2I4Q", table, size * i) for i in range(len(table) // size if size else 0)]
+        if index_of_names >= len(sections):
+            return None
+
+        def content(section: tuple[int, ...]) -> bytes:
+            file.seek(section[4])
+            return file.read(section[5])
+
+        names = content(sections[index_of_names])
+        for section in sections:
+            if names[section[0] :].startswith(b"gru_ext_torch\0"):
+                return content(section).rstrip(b"\0").decode()
+    return None
+
+
+def check_torch(library: Path) -> None:
+    """Refuse a library of another torch, whose C++ interface changes with every minor version.
+
+    Raises:
+        ImportError: the library was built for another one than is installed.
+    """
+    built = torch_of(library) if library.exists() else None
+    if built is not None and built.split(".")[:2] != torch.__version__.split(".")[:2]:
+        raise ImportError(
+            f"gru_ext was built for torch {built}, found {torch.__version__}; rebuild with, in a checkout of the"
+            " source: pip install --no-build-isolation -e ."
+        )
+
 
 path = Path(__file__).with_name("libgru_ext.so")
 
@@ -25,6 +70,7 @@ def _refuse_another_copy() -> None:
 
 
 _refuse_another_copy()
+check_torch(path)
 try:
     torch.ops.load_library(path)
 except OSError as error:

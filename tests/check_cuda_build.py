@@ -4,6 +4,7 @@
 default architectures, imports it, checks that the CUDA operators are registered and what ``gru_ext.info`` says, and
 prints registers, spilled bytes and static shared memory of every kernel. It fails if a kernel spills or needs registers
 beyond the committed table. ``make cuda-check ARGS=--write`` writes the table anew, and those of docs/kernels.md.
+``--import-for 9.0`` builds for that architecture alone, and imports: with another torch the kernels are the same.
 
 Register allocation belongs to a release of nvcc: under another one than the table's, only spills can fail.
 """
@@ -21,10 +22,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import kernel_tables
+import torch
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "tests" / "cuda_resources.json"
-BUILD = ROOT / "build" / "cuda-check"
+BUILD = ROOT / "build" / f"cuda-check-{torch.__version__}"
 
 IMPORT = """
 import json, torch
@@ -57,10 +59,12 @@ def fail(sentence: str) -> None:
     sys.exit(f"\ncuda-check: {sentence}")
 
 
-def build() -> str:
-    """Build all of the package under BUILD and return what the compilers printed."""
+def build(architectures: str | None) -> str:
+    """Build all of the package under BUILD and return what the compilers printed; None: for all architectures."""
     environment = {**os.environ, "GRU_EXT_CUDA": "1", "NVCC_APPEND_FLAGS": "-Xptxas=-v"}
     environment.pop("TORCH_CUDA_ARCH_LIST", None)
+    if architectures is not None:
+        environment["TORCH_CUDA_ARCH_LIST"] = architectures
     start = time.monotonic()
     result = subprocess.run(
         [sys.executable, "setup.py", "build", "--build-base", str(BUILD), "--force"],
@@ -84,7 +88,8 @@ def check_import() -> None:
     if result.returncode != 0:
         fail("what was built cannot be imported")
     facts = json.loads(result.stdout.splitlines()[-1])
-    print(f"imports; CUDA kernels: {facts['info']}")
+    size = (library / "gru_ext" / "libgru_ext.so").stat().st_size
+    print(f"imports with torch {torch.__version__}, {size / 1e6:.1f} MB; CUDA kernels: {facts['info']}")
     if Path(facts["file"]).parent.parent != library:
         fail(f"imported {facts['file']}, expected what was built in {library}")
     for op, registered in facts["registered"].items():
@@ -191,9 +196,13 @@ def main() -> None:
     """Build, import, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help=f"write {TABLE.relative_to(ROOT)}")
-    write = parser.parse_args().write
-    output = build()
+    parser.add_argument("--import-for", metavar="ARCHITECTURES", help="build for these, as in 9.0, import, and no more")
+    arguments = parser.parse_args()
+    write: bool = arguments.write
+    output = build(arguments.import_for)
     check_import()
+    if arguments.import_for is not None:
+        return
     check_constants()
     table, release = parse(output), nvcc_release(output)
     show(table)

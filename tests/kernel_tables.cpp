@@ -2,7 +2,11 @@
 // whether it is a group, operand, H, C, rows, warps, tiles in registers, bytes of shared memory and of weights there,
 // and microseconds of a step by the time model. Of the streamed kernels: pass, "streamed", operand, the numbers of the
 // instantiation, and for some H of which an H200 runs the blocks, H, streamed bytes and microseconds of a step.
+//
+// Called with a device's multiprocessors and the shared memory that a block may have there, in bytes, it prints instead
+// a line for each streamed kernel: pass, operand, and the largest H that the device can serve, or 0.
 #include <cstdio>
+#include <cstdlib>
 
 #include "gru_cluster_bwd.cuh"
 #include "gru_cluster_configs.h"
@@ -18,8 +22,11 @@ namespace {
 using namespace gru_ext;
 using namespace gru_ext::device;
 
+int device_multiprocessors = 0, device_shared_bytes = 0;  // 0: not called with a device
+
 template <typename Traits>
 void print(Pass pass, const char* operand, int packet_bytes, int warps, int tiles) {
+  if (device_multiprocessors > 0) return;
   const bool ieee = kOnFmaUnits<typename Traits::Operand>, is_float = sizeof(typename Traits::T) == 4;
   const ClusterKernel kernel{ieee,         Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes,
                              packet_bytes, nullptr};
@@ -30,7 +37,15 @@ void print(Pass pass, const char* operand, int packet_bytes, int warps, int tile
 }
 
 template <typename Traits>
+void print_largest(Pass pass, const char* operand) {
+  int H = device_multiprocessors * Traits::kUnits;
+  while (H > 0 && streamed_shape<Traits>(H, device_shared_bytes).shared_bytes == 0) H -= Traits::kUnits;
+  std::printf("%s %s %d\n", pass == Pass::forward ? "fwd" : "bwd", operand, H);
+}
+
+template <typename Traits>
 void print_streamed(Pass pass, const char* operand) {
+  if (device_multiprocessors > 0) return print_largest<Traits>(pass, operand);
   constexpr int kMultiprocessors = 132, kMostSharedBytes = 227 * 1024;  // of an H200
   constexpr bool is_float = sizeof(typename Traits::T) == 4;
   std::printf("%s streamed %s %d %d %d %d %d %d %d %d", pass == Pass::forward ? "fwd" : "bwd", operand, Traits::kUnits,
@@ -65,7 +80,11 @@ void print_streamed(Pass pass, const char* operand) {
     print<Traits>(Pass::backward, name, Traits::kPacketBytes, warps, tiles); \
   }
 
-int main() {
+int main(int argc, char** argv) {
+  if (argc == 3) {
+    device_multiprocessors = std::atoi(argv[1]);
+    device_shared_bytes = std::atoi(argv[2]);
+  }
   {
     using Name = bfloat16;
     const char* const name = "bfloat16";

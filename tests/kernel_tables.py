@@ -1,4 +1,4 @@
-"""The tables of instantiations in docs/kernels.md: ``python tests/kernel_tables.py`` writes them anew.
+"""The tables of kernels in docs/kernels.md and docs/cuda.md: ``python tests/kernel_tables.py`` writes them anew.
 
 Registers are those of tests/cuda_resources.json, which ``make cuda-check ARGS=--write`` measures and which then calls
 this; the rest is what the source says, printed by a program that is compiled here. Needs a C++17 compiler, ``$CXX`` or
@@ -11,13 +11,15 @@ import json
 import os
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 RESOURCES = ROOT / "tests" / "cuda_resources.json"
-PAGE = ROOT / "docs" / "kernels.md"
-BEGIN, END = "<!-- instantiations -->\n", "<!-- end -->\n"
+INSTANTIATIONS_PAGE, DEVICES_PAGE = ROOT / "docs" / "kernels.md", ROOT / "docs" / "cuda.md"
+INSTANTIATIONS, DEVICES, END = "<!-- instantiations -->\n", "<!-- devices -->\n", "<!-- end -->\n"
 OPERANDS = {"bfloat16": "16-bit", "float": "TF32", "ieee": "IEEE"}
 FAMILIES = {
     ("fwd", "cluster"): "Forward:",
@@ -25,6 +27,29 @@ FAMILIES = {
     ("bwd", "cluster"): "Backward:",
     ("bwd", "group"): "Groups, backward:",
 }
+
+
+class Device(NamedTuple):
+    """What decides which kernels serve on a GPU."""
+
+    name: str
+    architecture: int  # 90 for sm_90
+    multiprocessors: int
+    shared: int  # KB that a block may have
+    cluster: int  # most blocks of a cluster; 0 where there are none
+
+
+GPUS = [
+    Device("T4", 75, 40, 64, 0),
+    Device("A100", 80, 108, 163, 0),
+    Device("A10", 86, 72, 99, 0),
+    Device("RTX 3090", 86, 82, 99, 0),
+    Device("L4", 89, 58, 99, 0),
+    Device("RTX 4090", 89, 128, 99, 0),
+    Device("H100, H200", 90, 132, 227, 16),
+    Device("B200", 100, 148, 227, 16),
+    Device("RTX 5090", 120, 170, 99, 8),
+]
 
 Registers = dict[str, dict[str, dict[str, int]]]  # of tests/cuda_resources.json: by kernel, architecture, resource
 
@@ -86,17 +111,27 @@ def registers(kernels: list[str], resources: Registers) -> str:
     return ", ".join(cells)
 
 
-def instantiations() -> tuple[list[Instantiation], list[Streamed]]:
-    """Compile and run tests/kernel_tables.cpp."""
+@contextmanager
+def compiled() -> Iterator[Callable[..., list[str]]]:
+    """Compile tests/kernel_tables.cpp, and have it called with arguments for the lines that it prints."""
     compiler = os.environ.get("CXX", "c++").split()
     includes = [f"-I{ROOT / path}" for path in ("csrc/cuda", "tests/emulator")]
     with tempfile.TemporaryDirectory() as directory:
         program = Path(directory) / "kernel_tables"
         source = ROOT / "tests" / "kernel_tables.cpp"
         subprocess.run([*compiler, "-std=c++17", *includes, str(source), "-o", str(program)], check=True)
-        output = subprocess.run([program], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+        def call(*arguments: int) -> list[str]:
+            command = [str(program), *map(str, arguments)]
+            return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+
+        yield call
+
+
+def instantiations(lines: list[str]) -> tuple[list[Instantiation], list[Streamed]]:
+    """What the program prints without arguments."""
     found, streamed = [], []
-    for line in output.splitlines():
+    for line in lines:
         if line.split()[1] == "streamed":
             direction, _, operand, *fields = line.split()
             *of_instantiation, gates = map(int, fields[:8])
@@ -149,10 +184,53 @@ def table(rows: list[Instantiation], resources: Registers) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def tables() -> str:
-    """What belongs between the marks of the page."""
+def largest_hidden(
+    device: Device, rows: list[Instantiation], lines: list[str]
+) -> dict[tuple[str, str], dict[str, int]]:
+    """Of each pass and operand the largest H of each family that serves on a device; 0 where none does.
+
+    Args:
+        device: the GPU.
+        rows: of clusters and groups. A block of a group has a multiprocessor for itself.
+        lines: of streamed kernels, what the program prints for the device.
+    """
+    largest: dict[tuple[str, str], dict[str, int]] = {}
+
+    def serves(direction: str, operand: str, family: str, hidden: int) -> None:
+        of_families = largest.setdefault((direction, operand), {"cluster": 0, "group": 0, "streamed": 0})
+        of_families[family] = max(of_families[family], hidden if device.architecture >= 80 else 0)
+
+    for row in rows:
+        blocks = device.multiprocessors if row.family == "group" else max(1, device.cluster)
+        fits = row.blocks <= blocks and row.shared <= device.shared << 10
+        serves(row.direction, row.operand, row.family, row.hidden if fits else 0)
+    for line in lines:
+        direction, operand, hidden = line.split()
+        serves(direction, operand, "streamed", int(hidden))
+    return largest
+
+
+def devices_table(call: Callable[..., list[str]]) -> str:
+    """A line for each GPU, pass and operand, with the largest H of each family."""
+    rows, _ = instantiations(call())
+    families = ("cluster", "group", "streamed")
+    heads = ["GPU", "sm", "shared KB", *(f"{OPERANDS[o]}, {d}" for o in OPERANDS for d in ("fwd", "bwd"))]
+    lines = [heads, ["---", "---:", "---:", *["---"] * (len(heads) - 3)]]
+    for device in GPUS:
+        largest = largest_hidden(device, rows, call(device.multiprocessors, device.shared << 10))
+        line = [device.name, str(device.architecture), str(device.shared)]
+        for operand in OPERANDS:
+            for direction in ("fwd", "bwd"):
+                of_families = largest[direction, operand]
+                line.append(" / ".join(str(of_families[family] or "-") for family in families))
+        lines.append(line)
+    return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
+
+
+def tables(call: Callable[..., list[str]]) -> str:
+    """What belongs between the marks of docs/kernels.md."""
     resources: Registers = json.loads(RESOURCES.read_text())["kernels"]
-    rows, streamed = instantiations()
+    rows, streamed = instantiations(call())
     text = ""
     for ieee in (False, True):
         text += "\nIn IEEE float32:\n" if ieee else ""
@@ -166,17 +244,25 @@ def tables() -> str:
     return text + "\n"
 
 
-def with_tables(page: str) -> str:
-    """The page with its tables made anew."""
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    return before + BEGIN + tables() + END + after
+def pages() -> dict[Path, str]:
+    """Both pages with their tables made anew."""
+    made = {}
+    with compiled() as call:
+        for page, begin, text in (
+            (INSTANTIATIONS_PAGE, INSTANTIATIONS, tables(call)),
+            (DEVICES_PAGE, DEVICES, devices_table(call)),
+        ):
+            before, rest = page.read_text().split(begin)
+            _, after = rest.split(END)
+            made[page] = before + begin + text + END + after
+    return made
 
 
 def write() -> None:
-    """Write them into docs/kernels.md."""
-    PAGE.write_text(with_tables(PAGE.read_text()))
-    print(f"wrote the tables of {PAGE.relative_to(ROOT)}")
+    """Write them into the pages."""
+    for page, text in pages().items():
+        page.write_text(text)
+        print(f"wrote the tables of {page.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

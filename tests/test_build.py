@@ -1,12 +1,21 @@
-"""setup.py says in one sentence what it lacks, before it compiles anything."""
+"""What setup.py says before it compiles anything, what it builds for, and what becomes of a build for another torch."""
 
 from __future__ import annotations
 
+import os
+import runpy
+import subprocess
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import setuptools
 import torch
 from process import ROOT, run_python
+
+import gru_ext
 
 
 def link_sources(path: Path) -> None:
@@ -63,13 +72,14 @@ torch.cuda.is_available = lambda: False
 """
 
 
-def toolkit(path: Path, release: str) -> dict[str, str]:
-    """The environment of a CUDA toolkit with an nvcc that tells its release, and no more."""
+def toolkit(path: Path, release: str, known: str = "75 80 86 90 100 120") -> dict[str, str]:
+    """The environment of a CUDA toolkit with an nvcc that tells its release and GPUs, and no more."""
     (path / "toolkit" / "bin").mkdir(parents=True)
     (path / "toolkit" / "include").mkdir()
     (path / "toolkit" / "include" / "cuda_runtime.h").touch()
     nvcc = path / "toolkit" / "bin" / "nvcc"
-    nvcc.write_text(f"#!/bin/sh\necho Cuda compilation tools, release {release}, V{release}.0\n")
+    architectures = " ".join(f"compute_{number}" for number in known.split())
+    nvcc.write_text(f"#!/bin/sh\necho Cuda compilation tools, release {release}, V{release}.0\necho {architectures}\n")
     nvcc.chmod(0o755)
     return {"CUDA_HOME": str(path / "toolkit")}
 
@@ -129,3 +139,169 @@ def test_the_choice_is_printed(tmp_path: Path, forced: str, release: str, words:
     result = run_python("setup.py", "build_ext", path=[tmp_path], directory=tmp_path, environment=environment)
     assert f"gru_ext: CUDA kernels: {words}" in result.stdout.splitlines()
     assert "no C++ compiler '/nonexistent/c++' was found" in result.stderr
+
+
+@pytest.fixture
+def load_setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """What setup.py defines with a CUDA torch that finds such GPUs, and with such a toolkit; it builds nothing."""
+    extension = setuptools.Extension
+
+    def load(*gpus: tuple[int, int], known: str = "75 80 86 90 100 120", **environment: str) -> dict[str, Any]:
+        found = {**toolkit(tmp_path, "13.0", known), "TORCH_CUDA_ARCH_LIST": "", "MAX_JOBS": "", **environment}
+        for name, value in found.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(gpus))
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: gpus[index])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what torch.utils.cpp_extension imports
+            from torch.utils import cpp_extension
+        for kind in ("CppExtension", "CUDAExtension"):
+            monkeypatch.setattr(
+                cpp_extension, kind, lambda **arguments: extension(libraries=["torch_python"], **arguments)
+            )
+        return runpy.run_path(str(ROOT / "setup.py"))
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("here", "asked", "known", "words"),
+    [
+        ((), "", "75 80 90 100 120", "nvcc 13.0 for 7.5;8.0;9.0;10.0;12.0+PTX"),
+        ((), "", "80 86 90", "nvcc 13.0 for 8.0;9.0+PTX"),
+        (((9, 0),), "", "75 80 90", "nvcc 13.0 for 9.0"),
+        (((12, 0), (8, 6), (12, 0)), "", "80 86 120", "nvcc 13.0 for 8.6;12.0"),
+        (((9, 0),), "8.0", "80 90", "nvcc 13.0 for 8.0"),
+        (((7, 0), (8, 0)), "", "70 80 90", "nvcc 13.0 for 8.0"),
+        (((13, 0),), "", "80 90", "nvcc 13.0 for 8.0;9.0+PTX"),
+        (((7, 0),), "", "70 80", "not built: a GPU of compute capability 7.5 or later is needed, found 7.0"),
+    ],
+)
+def test_it_builds_for_the_gpus_here_else_for_all(
+    here: tuple[tuple[int, int], ...], asked: str, known: str, words: str, load_setup: Callable[..., dict[str, Any]]
+) -> None:
+    assert load_setup(*here, known=known, TORCH_CUDA_ARCH_LIST=asked)["CUDA"].words == words
+
+
+GIGABYTE = 1 << 30
+MACHINE = {"/proc/meminfo": f"MemTotal: 1 kB\nMemAvailable: {64 << 20} kB\n", "/proc/self/cgroup": "0::/a/b\n"}
+
+
+def limited(folder: str, limit: object, usage: int, files: int = 0) -> dict[str, str]:
+    """A control group of version 2."""
+    root = f"/sys/fs/cgroup{folder}"
+    statistics = f"anon 1\ninactive_file {files}\nactive_file 7\n"
+    return {
+        f"{root}/memory.max": f"{limit}\n",
+        f"{root}/memory.current": f"{usage}\n",
+        f"{root}/memory.stat": statistics,
+    }
+
+
+OLD_CONTROL_GROUP = {
+    "/proc/self/cgroup": "5:cpu:/\n4:memory:/job\n",
+    "/sys/fs/cgroup/memory/job/memory.limit_in_bytes": str(10 * GIGABYTE),
+    "/sys/fs/cgroup/memory/job/memory.usage_in_bytes": str(GIGABYTE),
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "asked", "jobs"),
+    [
+        ({}, "", 16),
+        ({}, "3", 3),
+        ({}, "many", 16),
+        ({"/proc/meminfo": f"MemAvailable: {9 << 20} kB\n"}, "", 2),
+        ({"/proc/meminfo": "MemAvailable: 5 kB\n"}, "", 1),
+        (limited("/a/b", "max", GIGABYTE), "", 16),
+        (limited("/a/b", 20 * GIGABYTE, 10 * GIGABYTE), "", 2),
+        (limited("/a/b", 20 * GIGABYTE, 10 * GIGABYTE, files=3 * GIGABYTE), "", 3),
+        ({**limited("/a/b", 40 * GIGABYTE, 0), **limited("/a", 12 * GIGABYTE, 0)}, "", 3),
+        (OLD_CONTROL_GROUP, "", 2),
+    ],
+    ids=["cores", "asked", "no number", "machine", "little", "no limit", "limit", "files", "outer", "version 1"],
+)
+def test_as_many_compilers_as_there_is_memory_for(
+    files: dict[str, str],
+    asked: str,
+    jobs: int,
+    load_setup: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """4 GB each, of a machine of 64 cores: what is free of it, and of the control groups around the build."""
+    setup, fakes = load_setup(MAX_JOBS=asked), {**MACHINE, **files}
+
+    def read_text(path: Path) -> str:
+        if str(path) not in fakes:
+            raise FileNotFoundError(path)
+        return fakes[str(path)]
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert setup["compilers_at_once"]() == jobs
+
+
+@pytest.mark.parametrize("asked", ["", "1"])
+def test_lines_of_kernels_are_kept_on_request(asked: str, load_setup: Callable[..., dict[str, Any]]) -> None:
+    """They are most of a kernel's bytes. The rest is compressed."""
+    setup = load_setup(GRU_EXT_LINEINFO=asked)
+    flags = setup["extension"]("0", setup["CUDA"]).extra_compile_args["nvcc"]
+    assert ("-lineinfo" in flags) == bool(asked)
+    assert "-Xfatbin=-compress-all" in flags
+
+
+# ---- A library of another torch
+
+
+def library_for(path: Path, torch_version: str | None) -> Path:
+    """A package whose library does nothing, and says what it was built for."""
+    package = path / "gru_ext"
+    package.mkdir()
+    for source in (ROOT / "gru_ext").iterdir():
+        if source.suffix != ".so":
+            (package / source.name).symlink_to(source)
+    section = (
+        ""
+        if torch_version is None
+        else f'__attribute__((section("gru_ext_torch"), used)) char v[] = "{torch_version}";'
+    )
+    library = package / "libgru_ext.so"
+    command = [*os.environ.get("CXX", "c++").split(), "-shared", "-x", "c++", "-", "-o", str(library)]
+    subprocess.run(command, input=section, text=True, check=True)
+    return library
+
+
+def error_of_import(package: Path) -> str:
+    result = run_python("-c", "import gru_ext", path=[package.parent.parent], directory=package.parent.parent)
+    assert result.returncode == 1
+    return result.stderr.strip().splitlines()[-1]
+
+
+def test_the_library_says_which_torch_it_was_built_for() -> None:
+    assert gru_ext.library.torch_of(gru_ext.library.path) == gru_ext.library.built_for_torch
+
+
+def test_a_library_of_another_torch_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
+    library = library_for(tmp_path, "2.99.0+cu130")
+    assert error_of_import(library) == (
+        f"ImportError: gru_ext was built for torch 2.99.0+cu130, found {torch.__version__}; rebuild with, in a checkout"
+        " of the source: pip install --no-build-isolation -e ."
+    )
+
+
+def test_a_file_that_does_not_tell_is_not_refused(tmp_path: Path) -> None:
+    """A library without the section, half a one, and files that are none: loading them says what is wrong."""
+    library = library_for(tmp_path, None)
+    whole = library.read_bytes()
+    for content in (whole, whole[: len(whole) // 2], b"", b"\x7fELF", b"\x7fELF\x02\x01" + bytes(58), b"x" * 200):
+        library.write_bytes(content)
+        assert gru_ext.library.torch_of(library) is None
+        gru_ext.library.check_torch(library)
+
+
+def test_patches_of_one_minor_version_are_one_torch(tmp_path: Path) -> None:
+    major, minor = torch.__version__.split(".")[:2]
+    gru_ext.library.check_torch(library_for(tmp_path, f"{major}.{minor}.99+cpu"))

@@ -345,6 +345,7 @@ def test_every_combination_of_the_switches_for_tf32(old_first: bool, tmp_path: P
     ops = emulate()
     ops.autotune(True, str(path))
     found = set()
+    rnns: Any = torch.backends.cudnn.rnn
     try:
         for old, (place, precision) in product(OLD_SWITCHES, NEW_SWITCHES):
 
@@ -355,7 +356,7 @@ def test_every_combination_of_the_switches_for_tf32(old_first: bool, tmp_path: P
             for switch in (old, new) if old_first else (new, old):
                 switch()
             of_products = torch.backends.cuda.matmul.fp32_precision == "tf32"
-            of_rnns = torch.backends.cudnn.rnn.fp32_precision == "tf32"
+            of_rnns = rnns.fp32_precision == "tf32"
             kind = "" if not of_rnns else " tf32" if of_products else " tf32 of R h"
             assert choice(torch.float32) == ("stepwise", f"measured stepwise {kinds[kind]} ms")
             found.add(kind)

@@ -57,6 +57,8 @@ def test_a_kernel_without_a_backward_leaves_it_to_the_choice(
 @pytest.mark.skipif(library.has_cuda_kernels, reason="this build has CUDA kernels")
 def test_without_cuda_kernels_there_is_nothing_to_choose() -> None:
     with pytest.raises(RuntimeError, match="this build of gru_ext has no CUDA kernels"):
+        kernel_choice.set_cuda_wait_limit(0.2)
+    with pytest.raises(RuntimeError, match="this build of gru_ext has no CUDA kernels"):
         gru_ext.kernels(10, 4, 32, device="cuda")
     with pytest.raises(RuntimeError, match="this build of gru_ext has no CUDA kernels"), gru_ext.use_cuda_kernels():
         pass
