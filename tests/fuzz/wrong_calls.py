@@ -59,7 +59,7 @@ def _wrong_tensors(good: Tensor) -> tuple[Any, ...]:
 
 
 WRONG_SIZES = (-1, 1.5, "2", None, [2], 1j, torch.nan, NoTensor())
-WRONG_FLAGS = ("True", "no", 0.5, [], torch.nan, NoTensor())
+WRONG_FLAGS: tuple[Any, ...] = ("True", "no", 0.5, [], torch.nan, NoTensor())
 WRONG_RATES = (-0.1, 1.5, torch.nan, torch.inf, "0.5", None, [0.5], 1j, NoTensor())
 WRONG_WORDS = ("", "ALL", 3, None, ["all"], NoTensor())
 WRONG_MODULES = (None, "model", 3, torch.zeros(2), nn.GRU, [nn.GRU(2, 3)], NoTensor())
