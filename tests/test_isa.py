@@ -1,4 +1,4 @@
-"""GRU_EXT_CPU_ISA: every instruction set this machine has is accurate, and a wrong name is an error."""
+"""GRU_EXT_CPU_ISA: each instruction set is accurate and has NaN where it belongs; wrong names are errors."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import sys
 import torch
 from cases import FLOATING, Options, make_problem
 from test_gru import LARGE, SIZES, check_accuracy
+from test_nonfinite import check_every_place
 from test_regularizers import check_accuracy as check_accuracy_with_masks
 
 from gru_ext import library
@@ -31,6 +32,8 @@ for dtype in FLOATING:
     torch.manual_seed(0)
     check_accuracy(make_problem(*LARGE[0], dtype))
     check_accuracy_with_masks(SIZES[-1], Options(bidirectional=True, packed=True), dtype)
+for dtype in (torch.float32, torch.float64):
+    check_every_place("reset after", dtype)
 print("accurate")
 """
 

@@ -78,9 +78,15 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p, int64_t begin, int6
   alignas(64) acc_t product[tile_rows * width];
   const auto dgates = [&](int64_t row) { return p.dgates + (begin + row) * p.dgates_stride + first; };
   int64_t packed_tile = -1;
-  constexpr int64_t panels_at_once = kCacheOfCore / 2 / static_cast<int64_t>(kLongestSum * width * sizeof(acc_t));
-  for_each_pair(tiles, panel_count, panels_at_once, thread, threads, [&](int64_t tile_of_rows, int64_t panel) {
-    const int64_t row = tile_of_rows * tile_rows;
+  // So many panels as stay in the cache meet all tiles before the next ones do.
+  constexpr int64_t at_once = kCacheOfCore / 2 / static_cast<int64_t>(kLongestSum * width * sizeof(acc_t));
+  for (int64_t item = share(tiles * panel_count, thread, threads);
+       item < share(tiles * panel_count, thread + 1, threads); ++item) {
+    const int64_t first_panel = item / (tiles * at_once) * at_once;
+    const int64_t panels_together = std::min(at_once, panel_count - first_panel);
+    const int64_t place = item - first_panel * tiles;
+    const int64_t row = place / panels_together * tile_rows;
+    const int64_t panel = first_panel + place % panels_together;
     const int64_t rows = std::min<int64_t>(tile_rows, count - row);
     if (row != packed_tile) {
       pack_panel<operand_t, tile_rows, values>(dgates, end - begin, row, rows, tile);
@@ -93,7 +99,7 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p, int64_t begin, int6
       put_row(product + m * width, std::min<int64_t>(width, columns - panel * width), add,
               target + (row + m) * columns + panel * width);
     }
-  });
+  }
 }
 
 // The thread's share of dx (rows, I) = dgates (rows, 3H) times W (3H, I).
@@ -107,11 +113,11 @@ void input_gradient(const BwdChunk<scalar_t, operand_t>& p, int thread, int thre
   const int64_t panels = (p.I + width - 1) / width;
   const int64_t tiles = (p.rows + tile_rows - 1) / tile_rows;
   alignas(64) acc_t product[tile_rows * width];
-  // Where x is wide, a panel of W is used for several tiles before the next one takes its place in the cache.
-  const int64_t tiles_at_once = is_wide(p.I, p.H) ? 16 : 1;
-  for_each_pair(panels, tiles, tiles_at_once, thread, threads, [&](int64_t panel, int64_t tile) {
-    const int64_t row = p.rows * tile / tiles;
-    const int64_t rows = p.rows * (tile + 1) / tiles - row;
+  for (int64_t item = share(tiles * panels, thread, threads); item < share(tiles * panels, thread + 1, threads);
+       ++item) {
+    const int64_t row = p.rows * (item / panels) / tiles;
+    const int64_t rows = p.rows * (item / panels + 1) / tiles - row;
+    const int64_t panel = item % panels;
     product_rows<kPanelVectors, Start::zero>(rows, p.dgates + row * p.dgates_stride, p.dgates_stride,
                                              static_cast<const acc_t*>(p.weight_ih) + panel * panel_size, 3 * p.H,
                                              static_cast<const acc_t*>(nullptr), 0, product, width);
@@ -119,7 +125,7 @@ void input_gradient(const BwdChunk<scalar_t, operand_t>& p, int thread, int thre
       put_row(product + m * width, std::min<int64_t>(width, p.I - panel * width), p.add_to_dx,
               p.dx[row + m] + panel * width);
     }
-  });
+  }
 }
 
 template <typename scalar_t, typename operand_t>

@@ -145,22 +145,6 @@ inline __attribute__((always_inline)) void for_each_tile(int64_t rows, const Bod
   }
 }
 
-// Whether an input has so many more columns than a layer has units that no order suits both.
-inline bool is_wide(int64_t I, int64_t H) { return I > kLongestSum && I > 8 * H; }
-
-// Calls `body(i, j)` for the thread's share of all pairs of i < outer and j < inner: for `at_once` of the j after each
-// other, what belongs to them stays in the cache while all i meet it.
-template <typename Body>
-inline __attribute__((always_inline)) void for_each_pair(int64_t outer, int64_t inner, int64_t at_once, int thread,
-                                                         int threads, const Body& body) {
-  for (int64_t pair = share(outer * inner, thread, threads); pair < share(outer * inner, thread + 1, threads); ++pair) {
-    const int64_t first = pair / (outer * at_once) * at_once;  // the j that are taken together
-    const int64_t width = std::min(at_once, inner - first);
-    const int64_t within = pair - first * outer;
-    body(within / width, first + within % width);
-  }
-}
-
 // The sums of the lanes of each vector, in the order of the vectors. As in `transpose`, halves of the rows interleave.
 template <typename T>
 inline __attribute__((always_inline)) typename VectorMath<T>::Vector lane_sums(

@@ -10,12 +10,6 @@
 namespace gru_ext {
 namespace {
 
-// What a product starts with: the biases of the units from `unit` on, see `Start`.
-template <Start start, typename scalar_t, typename operand_t>
-const acc_type<scalar_t>* bias_of(const FwdChunk<scalar_t, operand_t>& p, int64_t unit) {
-  return start == Start::bias ? p.input_bias + unit : nullptr;
-}
-
 // out (rows, vectors, lanes) = a (rows, K) times the weights of a panel's units.
 template <int vectors, Start start, typename scalar_t, typename operand_t>
 inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_t, operand_t>& p, UnitVectors of,
@@ -26,7 +20,7 @@ inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_
   constexpr int lanes = VectorMath<acc_t>::lanes;
   constexpr int64_t values = packed_values<scalar_t, operand_t>;
   const int64_t unit = panel * of.groups() * lanes;
-  const acc_t* bias = bias_of<start>(p, unit);
+  const acc_t* bias = start == Start::bias ? p.input_bias + unit : nullptr;
   if (!p.packed) {
     unpacked_product_rows<acc_t, vectors>(rows, a, a_stride, static_cast<const operand_t*>(weights), of, p.H, K, unit,
                                           std::min<int64_t>(lanes, p.H - unit), bias, p.h_stride, out);
@@ -36,38 +30,10 @@ inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_
   product_rows<vectors, start>(rows, a, a_stride, packed, K, bias, p.h_stride, out, vectors * lanes);
 }
 
-// multiply_input where x is much wider than the gates: a part of its columns after another, for all groups, so that
-// part, and the weights that it meets, stay in the cache.
-template <Start start, typename scalar_t, typename operand_t>
-void multiply_wide_input(const FwdChunk<scalar_t, operand_t>& p, int64_t begin, int64_t end) {
-  using acc_t = acc_type<scalar_t>;
-  constexpr int lanes = VectorMath<acc_t>::lanes;
-  constexpr int64_t values = packed_values<scalar_t, operand_t>;
-  const int64_t words = (p.I + values - 1) / values;
-  const acc_t* no_bias = nullptr;
-  for (int64_t k = 0; k < p.I; k += kLongestSum) {
-    const int64_t columns = std::min(kLongestSum, p.I - k);
-    for (int64_t group = begin; group < end; ++group) {
-      const acc_t* packed = static_cast<const acc_t*>(p.weight_ih) + (group * words + k / values) * 3 * lanes;
-      for_each_tile<kTileRows<3>>(p.rows, [&](int64_t row, int64_t rows) {
-        const operand_t* x = p.x + row * p.x_stride + k;
-        acc_t* out = p.input_gates + (group * p.rows + row) * 3 * lanes;
-        if (k == 0) {
-          product_rows<3, start>(rows, x, p.x_stride, packed, columns, bias_of<start>(p, group * lanes), p.h_stride,
-                                 out, 3 * lanes);
-        } else {
-          product_rows<3, Start::accumulate>(rows, x, p.x_stride, packed, columns, no_bias, 0, out, 3 * lanes);
-        }
-      });
-    }
-  }
-}
-
 // W x of the chunk, for the groups [begin, end); and the biases, where it starts with them.
 template <Start start = Start::bias, typename scalar_t, typename operand_t>
 void multiply_input(const FwdChunk<scalar_t, operand_t>& p, int64_t begin, int64_t end) {
   constexpr int lanes = VectorMath<acc_type<scalar_t>>::lanes;
-  if (p.packed && is_wide(p.I, p.H)) return multiply_wide_input<start>(p, begin, end);
   for (int64_t group = begin; group < end; ++group) {
     for_each_tile<kTileRows<3>>(p.rows, [&](int64_t row, int64_t rows) {
       multiply_units<3, start>(p, kThreeGates, p.weight_ih, p.I, group, rows, p.x + row * p.x_stride, p.x_stride,
