@@ -164,7 +164,7 @@ def cases(draw: st.DrawFn, backend: str) -> Case:
             draw(st.integers(1, 7 if on_cpu else 5)),
             # A packed batch of no sequence has no step.
             draw(st.integers(1 if packed else 0, 20)),
-            draw(st.integers(1, 20 if on_cpu else 9)),
+            draw(st.integers(0, 20 if on_cpu else 9)),
             draw(hidden),
         ),
         options=Options(draw(st.booleans()), draw(st.booleans()), draw(st.booleans()), packed, gains=norms > 0),
