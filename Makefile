@@ -1,6 +1,8 @@
 # `make train` trains a character model on real text; `make test` runs every check; `make bench` measures this machine.
 # `make publish MACHINE=cpu_zen4_2cores MINUTES=40` measures what docs/ shows, and rewrites its tables and plots.
 # All do their own set-up in .venv: with the torch of the system's python3 when it has one, else with the pinned one.
+# `make fuzz SECONDS=3600`, `make sanitize SECONDS=600` and `make mutate` look for faults that nobody has met yet
+# (docs/reliability.md).
 # `make cuda-check` builds with CUDA against a CUDA torch in .venv-cuda, and for one architecture against an older one in
 # .venv-cuda-older (`make cuda-check-older` alone); it needs nvcc and no GPU. `make gpu-check` runs on a GPU.
 
@@ -12,7 +14,7 @@ BIN := .venv/bin
 
 SOURCES := setup.py pyproject.toml gru_ext/version.py $(shell find csrc -name '*.c*' -o -name '*.h')
 
-.PHONY: train test bench publish lint format cuda-check cuda-check-older gpu-check clean
+.PHONY: train test bench publish lint format fuzz sanitize mutate cuda-check cuda-check-older gpu-check clean
 
 train: .venv/built-examples
 	$(BIN)/python examples/train_text.py $(ARGS)
@@ -36,6 +38,16 @@ format: .venv/built-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	git ls-files 'csrc/*' 'tests/*.cpp' 'tests/*.h' | xargs $(BIN)/clang-format -i
+
+# Each runs in tests/, where their helpers are.
+fuzz: .venv/built-dev
+	cd tests && PYTHONPATH=. ../$(BIN)/python -m fuzz $(or $(SECONDS),60) $(ARGS)
+
+sanitize: .venv/built-dev
+	cd tests && PYTHONPATH=. ../$(BIN)/python -m sanitize $(or $(SECONDS),60) $(ARGS)
+
+mutate: .venv/built-dev
+	cd tests && PYTHONPATH=. ../$(BIN)/python -m mutations $(ARGS)
 
 cuda-check: .venv-cuda/torch cuda-check-older
 	.venv-cuda/bin/python tests/check_cuda_build.py $(ARGS)

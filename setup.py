@@ -221,6 +221,7 @@ def extension(version: str, cuda: CudaBuild) -> Extension:
     flags = ["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-g0", "-fvisibility=hidden", "-fopenmp"]
     if platform.machine() in ("x86_64", "AMD64"):
         flags.append("-Wno-psabi")  # vectors wider than the baseline never cross a function that is not inlined
+    flags += os.environ.get("GRU_EXT_CXXFLAGS", "").split()  # last, so that it can take away: sanitizers, -O1
 
     def files(*patterns: str) -> list[str]:
         found = {path.relative_to(ROOT) for pattern in patterns for path in (ROOT / "csrc").rglob(pattern)}

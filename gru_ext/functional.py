@@ -193,7 +193,7 @@ def gru(
         check_export()
     check_rank(input, batch_first, batch_sizes)
     _check_dtypes_and_devices("gru", input, hx, weights, ValueError)
-    size, hidden = weights[0].shape[-1], weights[1].shape[-1]
+    size, hidden = _columns("gru", "weight_ih", weights[0]), _columns("gru", "weight_hh", weights[1])
     check_sizes(input, hx, size, hidden, layers, batch_first, batch_sizes)
     per_layer = len(weights) // num_layers
     rates = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
@@ -308,7 +308,8 @@ def gru_cell(
     if torch._C._get_tracing_state() is not None:
         check_export()
     _check_dtypes_and_devices("gru_cell", input, hx, weights, RuntimeError)
-    check_cell_sizes(input, hx, weight_ih.shape[-1], weight_hh.shape[-1])
+    columns = _columns("gru_cell", "weight_ih", weight_ih), _columns("gru_cell", "weight_hh", weight_hh)
+    check_cell_sizes(input, hx, *columns)
     recurrence = _LAYER_NORM[norms] if norms else PLAIN if reset_after else _RESET_BEFORE
     if zoneout is candidate_dropout is _NONE:
         return run_cell(lambda x, h: gru_layer(x, h, weights, None, False, recurrence), input, hx)
@@ -352,6 +353,13 @@ def _present_weights(weights: Iterable[Tensor | None], layers: int, normalized: 
     if absent != [2, 3] * layers:
         raise TypeError("gru: expected all biases of all directions to be tensors, or all None, got some of each")
     return present
+
+
+def _columns(op: str, name: str, weight: Tensor) -> int:
+    """I of weight_ih, H of weight_hh; the operators check the rest of the shape."""
+    if weight.dim() == 0:
+        raise RuntimeError(f"{op}: expected {name} of shape (3H, {'I' if name == 'weight_ih' else 'H'}), got ()")
+    return weight.shape[-1]
 
 
 def _check_dtypes_and_devices(

@@ -71,8 +71,8 @@ def refuse_another_copy(library: Path) -> None:
 
 
 path = Path(__file__).with_name("libgru_ext.so")
-check_torch(path)
 refuse_another_copy(path)
+check_torch(path)
 try:
     torch.ops.load_library(path)
 except OSError as error:

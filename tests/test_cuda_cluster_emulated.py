@@ -92,11 +92,11 @@ def test_accuracy_by_groups(size: Size, options: Options, dtype: torch.dtype, mu
     assert launched == 2 * sum(-(-n // (multiprocessors // 4)) for n in (4, groups))
 
 
-@pytest.mark.parametrize(("multiprocessors", "hidden"), [(5, 160), (9, 129), (40, 100), (40, 3)])
+@pytest.mark.parametrize(("multiprocessors", "hidden"), [(5, 160), (9, 129), (40, 100), (40, 3), (40, 330)])
 @pytest.mark.parametrize("dtype", CLUSTER, ids=str)
 @pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
 def test_accuracy_by_streamed_kernels(options: Options, dtype: torch.dtype, multiprocessors: int, hidden: int) -> None:
-    """With one, two or all groups at a time; of the wider layers some weights are read again every step."""
+    """With one, two, three or all groups at a time; of the wider layers some weights are read again every step."""
     ops = emulate(multiprocessors)
     ops.use_cuda_kernels("streamed", "streamed")
     size = Size(3, 17, 5, hidden)
@@ -470,6 +470,48 @@ def test_a_kernel_that_fails_is_not_used_again(
     launches = ops.cluster_launches()
     check_accuracy(problem)
     assert ops.cluster_launches() == launches + 2
+
+
+RESULTS = {"forward": ("h_n", "y", "gates"), "backward": ("dhx", "weight_ih|dx", "bias_hh")}
+
+
+@pytest.mark.parametrize("result", range(3))
+@pytest.mark.parametrize("of", RESULTS)
+def test_the_self_test_tolerates_a_twentieth_of_the_largest_value(of: str, result: int) -> None:
+    """In every result a kernel may differ by less than that from the stepwise ones, which round elsewhere."""
+    problem = make_problem(SMALL, Options(), torch.float16)
+    name = "cluster_H64_C4_rows16"
+
+    def fault_of(spoil: float) -> str:
+        ops = emulate(spoiled=1)
+        ops.emulate_spoil(spoil, result)
+        ops.use_cuda_kernels(*((name, "stepwise") if of == "forward" else ("stepwise", name)))
+        try:
+            solve(problem)
+        except RuntimeError as error:
+            return str(error)
+        return ""
+
+    found = re.search(rf"({RESULTS[of][result]}) differs by \S+, where the largest value is (\S+) ?", fault_of(1000.0))
+    assert found
+    if of == "backward" and result > 0:
+        return  # of products of what was spoiled, which are larger or smaller than that
+    largest = float(found[2].strip("."))
+    assert "differs by" in fault_of(0.06 * largest)
+    assert "differs by" in fault_of(-0.06 * largest)
+    assert fault_of(0.04 * largest) == ""
+    assert "nan, where" in fault_of(torch.nan)
+
+
+@pytest.mark.parametrize("strides", [(2**30 + 2, 68, 1), (68, 2**30 + 2, 1)], ids=["steps", "rows"])
+@pytest.mark.parametrize("kernel", ["stepwise", "cluster", "group", "streamed"])
+def test_gradients_that_lie_further_apart_than_32_bits_count(kernel: str, strides: tuple[int, ...]) -> None:
+    """Of 4 GB that are reserved, the rows of the gradient alone are touched."""
+    emulate().use_cuda_kernels("stepwise", kernel)
+    problem = make_problem(Size(3, 3, 2, 34), Options(), torch.float16)
+    assert problem.dy is not None
+    dy = torch.empty(2 * max(strides) + 4096, dtype=torch.float16).as_strided(problem.dy.shape, strides)
+    check_accuracy(replace(problem, dy=dy.copy_(problem.dy)))
 
 
 def test_stepwise_when_every_kernel_fails(capfd: pytest.CaptureFixture[str]) -> None:

@@ -130,6 +130,18 @@ def test_one_of_the_arguments_not_aligned(what: str, dtype: torch.dtype) -> None
     check_accuracy(replace(problem, **{what: getattr(displaced, what)}))
 
 
+def test_rows_that_lie_further_apart_than_32_bits_count() -> None:
+    """Of 8 GB that are reserved, the rows of x and of the state alone are touched."""
+    problem = make_problem(Size(1, 9, 8, 34), Options(), torch.float16)  # a tile of eight rows, and one of another
+    assert problem.hx is not None
+
+    def apart(tensor: Tensor) -> Tensor:
+        memory = torch.empty(2**31 + 4096, dtype=tensor.dtype)
+        return memory.as_strided(tensor.shape, (0, 2**28 + 2, 1)).copy_(tensor)
+
+    check_accuracy(replace(problem, x=apart(problem.x), hx=apart(problem.hx)))
+
+
 def test_a_row_for_the_whole_batch() -> None:
     problem = make_problem(Size(1, 1, 8, 12), Options(), torch.float32)
     assert problem.hx is not None

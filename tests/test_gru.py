@@ -141,6 +141,48 @@ def test_strides_do_not_matter(restride: Callable[[Tensor], Tensor], options: Op
     check_accuracy(strided)
 
 
+@pytest.mark.parametrize("strides", [(2**30 + 2, 40, 1), (40, 2**30 + 2, 1)], ids=["steps", "rows"])
+def test_rows_that_lie_further_apart_than_32_bits_count(strides: tuple[int, ...]) -> None:
+    """Of 8 GB that are reserved, the rows of the input and of the gradient alone are touched."""
+    problem = make_problem(Size(3, 3, 20, 20), dtype=torch.float16)
+    assert problem.dy is not None
+
+    def apart(tensor: Tensor) -> Tensor:
+        memory = torch.empty(2 * max(strides) + 4096, dtype=tensor.dtype)
+        return memory.as_strided(tensor.shape, strides).copy_(tensor)
+
+    check_accuracy(replace(problem, x=apart(problem.x), dy=apart(problem.dy)))
+
+
+@pytest.mark.parametrize("need", [(True, False, False), (False, True, False), (False, False, True)], ids=str)
+def test_each_gradient_of_several_chunks_is_the_same_alone(need: tuple[bool, bool, bool]) -> None:
+    """What none of them asks for is still passed on from chunk to chunk."""
+    p = make_problem(Size(300, 5, 3, 6), Options(bidirectional=True), torch.float32)
+    arguments = (p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional)
+    ops = torch.ops.gru_ext
+    y, _, gates = ops.gru_fwd(*arguments, True)
+    alone, together = (ops.gru_bwd(p.dy, p.dh_n, *arguments, y, gates, *of) for of in (need, (True, True, True)))
+    for name, is_needed, gradient, expected in zip(("dx", "dhx"), need, alone, together, strict=False):
+        if is_needed:
+            assert_same_bits(gradient, expected, name)
+    for gradient, expected in zip(alone[2], together[2], strict=False):
+        assert_same_bits(gradient, expected, "dweights")
+
+
+def test_a_state_of_bfloat16_is_rounded_to_the_nearest() -> None:
+    """To the bit as torch rounds, ties to even: of gates that are all shut, the new state is the old one, exactly."""
+    hx = torch.randn(1, 4, 33).bfloat16()
+    shut = [torch.zeros(99, 2), torch.zeros(99, 33), torch.zeros(99), torch.zeros(99)]
+    shut[2][33:66] = 100.0
+    y, _ = functional.gru(torch.zeros(2, 4, 2).bfloat16(), hx, [w.bfloat16() for w in shut])
+    assert_same_bits(y, hx.expand(2, 4, 33).contiguous())
+    shut[2][33:66] = torch.arange(33) / 8  # half shut: products of many bits
+    y, _ = functional.gru(torch.zeros(1, 4, 2).bfloat16(), hx, [w.bfloat16() for w in shut])
+    expected = hx.float() * torch.sigmoid(shut[2][33:66].bfloat16().float())
+    # Some are so near to the middle of two that a last bit of the sigmoid decides.
+    assert (y != expected.bfloat16()).float().mean() < 0.02
+
+
 @pytest.mark.parametrize("dim", [0, 1, 2])
 def test_expanded_input_and_gradients(dim: int) -> None:
     problem = make_problem(SMALL, Options(bidirectional=True), torch.float32)

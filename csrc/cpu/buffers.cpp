@@ -118,6 +118,12 @@ int64_t empty_pool() { return static_cast<int64_t>(pool.empty()); }
 
 at::Tensor pooled_empty(at::IntArrayRef shape, const at::TensorOptions& options) {
   const size_t bytes = c10::multiply_integers(shape) * options.dtype().itemsize();
+#if defined(__SANITIZE_ADDRESS__)
+  // No pool, whose buffers are not freed and have no redzones; and NaN, so that what is read unwritten shows.
+  const at::Tensor unwritten = at::empty(shape, options);
+  std::memset(unwritten.data_ptr(), 0xff, bytes);
+  return unwritten;
+#endif
   if (bytes < kSmallest) return at::empty(shape, options);
   return at::detail::empty_generic(shape, &pool, c10::DispatchKeySet(c10::DispatchKey::CPU),
                                    options.dtype().toScalarType(), std::nullopt);

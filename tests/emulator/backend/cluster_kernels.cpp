@@ -55,9 +55,25 @@ void name_common(const Parameters& p) {
   for (int d = 0; d < p.D; ++d) name_values("weight_hh", p.weight_hh[d], int64_t{3} * p.H * p.H, false);
 }
 
-// As the test has it: refused; or run, and `result` then spoiled. What breaks a rule of the machine fails the call.
-template <typename T, typename Kernel>
-const char* run(const emulator::Shape& shape, T* result, const Kernel& kernel) {
+template <typename T>
+void spoil(T* value) {
+  *value = device::from_acc<T>(device::to_acc(*value) + static_cast<float>(emulator::device.spoil));
+}
+template <typename T>
+void spoil_result(const GruClusterFwdParams<T>& p) {
+  T* const results[] = {p.h_n, p.y.data, p.gates};
+  spoil(results[emulator::device.spoiled_result]);
+}
+template <typename T>
+void spoil_result(const GruClusterBwdParams<T>& p) {
+  if (emulator::device.spoiled_result == 2) return spoil(p.dbias);
+  spoil(emulator::device.spoiled_result == 1 ? p.dgates[0].data : p.dh0);
+}
+
+// As the test has it: refused; or run, and a result then spoiled. What breaks a rule of the machine fails the call.
+template <typename Parameters, typename Kernel>
+const char* run(const emulator::Shape& shape, const Parameters& p, Stream stream, const Kernel& kernel) {
+  emulator::check_stream(stream);
   emulator::EmulatedDevice& device = emulator::device;
   if (device.no_memory > 0) {
     --device.no_memory;
@@ -81,7 +97,7 @@ const char* run(const emulator::Shape& shape, T* result, const Kernel& kernel) {
   TORCH_CHECK(failure.empty(), failure);
   if (device.spoiled > 0) {
     --device.spoiled;
-    *result = device::from_acc<T>(100.0f);
+    spoil_result(p);
   }
   return nullptr;
 }
@@ -101,9 +117,9 @@ void name_fwd(const Parameters& p) {
 }
 
 template <typename Traits>
-const char* run_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream) {
+const char* run_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream stream) {
   name_fwd(p);
-  return run(emulator::shape_of<Traits>("gru_cluster_fwd_kernel", p.B, p.D), p.h_n, [&] {
+  return run(emulator::shape_of<Traits>("gru_cluster_fwd_kernel", p.B, p.D), p, stream, [&] {
     if (p.gates) {
       device::gru_cluster_fwd_kernel<Traits, true>(p);
     } else {
@@ -114,8 +130,8 @@ const char* run_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream) {
 
 // As many groups at a time as the device runs; name_buffers(p) names all but the packets.
 template <typename Traits, typename Parameters, typename NameBuffers, typename Kernel>
-const char* run_groups(const char* name, const Parameters& p, typename Traits::T* result,
-                       const NameBuffers& name_buffers, const Kernel& kernel) {
+const char* run_groups(const char* name, const Parameters& p, Stream stream, const NameBuffers& name_buffers,
+                       const Kernel& kernel) {
   const int groups = p.D * ((p.B + Traits::kRows - 1) / Traits::kRows);
   auto part = p;
   for (part.first_group = 0; part.first_group < groups; part.first_group += resident<Traits>()) {
@@ -123,16 +139,16 @@ const char* run_groups(const char* name, const Parameters& p, typename Traits::T
     name_values("packets", p.packets, groups * Traits::kPackets, true);
     const int count = std::min(resident<Traits>(), groups - part.first_group);
     const char* const error =
-        run({name, count * Traits::kC, 1, Traits::kThreads, Traits::kSharedBytes}, result, [&] { kernel(part); });
+        run({name, count * Traits::kC, 1, Traits::kThreads, Traits::kSharedBytes}, part, stream, [&] { kernel(part); });
     if (error != nullptr) return error;
   }
   return nullptr;
 }
 
 template <typename Traits>
-const char* run_group_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream) {
+const char* run_group_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream stream) {
   using Parameters = GruClusterFwdParams<typename Traits::T>;
-  return run_groups<Traits>("gru_group_fwd_kernel", p, p.h_n, name_fwd<Parameters>, [](const Parameters& part) {
+  return run_groups<Traits>("gru_group_fwd_kernel", p, stream, name_fwd<Parameters>, [](const Parameters& part) {
     if (part.gates) {
       device::gru_group_fwd_kernel<Traits, true>(part);
     } else {
@@ -160,16 +176,16 @@ void name_bwd(const Parameters& p) {
 }
 
 template <typename Traits>
-const char* run_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stream) {
+const char* run_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stream stream) {
   name_bwd<Traits>(p);
-  return run(emulator::shape_of<Traits>("gru_cluster_bwd_kernel", p.B, p.D), p.dh0,
+  return run(emulator::shape_of<Traits>("gru_cluster_bwd_kernel", p.B, p.D), p, stream,
              [&] { device::gru_cluster_bwd_kernel<Traits>(p); });
 }
 
 template <typename Traits>
-const char* run_group_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stream) {
+const char* run_group_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stream stream) {
   using Parameters = GruClusterBwdParams<typename Traits::T>;
-  return run_groups<Traits>("gru_group_bwd_kernel", p, p.dh0, name_bwd<Traits, Parameters>,
+  return run_groups<Traits>("gru_group_bwd_kernel", p, stream, name_bwd<Traits, Parameters>,
                             [](const Parameters& part) { device::gru_group_bwd_kernel<Traits>(part); });
 }
 
@@ -182,8 +198,8 @@ StreamedShape shape_of_group(int H) {
 }
 
 template <typename Traits, typename Parameters, typename NameBuffers, typename Kernel>
-const char* run_streamed(const char* name, const Parameters& p, typename Traits::T* result,
-                         const NameBuffers& name_buffers, const Kernel& kernel) {
+const char* run_streamed(const char* name, const Parameters& p, Stream stream, const NameBuffers& name_buffers,
+                         const Kernel& kernel) {
   const StreamedShape shape = shape_of_group<Traits>(p.H);
   const int groups = p.D * ((p.B + Traits::kRows - 1) / Traits::kRows);
   const int at_a_time = p.streamed.groups;
@@ -197,7 +213,7 @@ const char* run_streamed(const char* name, const Parameters& p, typename Traits:
     }
     const int blocks = std::min(at_a_time, groups - part.first_group) * shape.blocks;
     const char* const error =
-        run({name, blocks, shape.blocks, Traits::kThreads, static_cast<size_t>(shape.shared_bytes)}, result,
+        run({name, blocks, shape.blocks, Traits::kThreads, static_cast<size_t>(shape.shared_bytes)}, part, stream,
             [&] { kernel(part); });
     if (error != nullptr) return error;
   }
@@ -205,16 +221,16 @@ const char* run_streamed(const char* name, const Parameters& p, typename Traits:
 }
 
 template <typename Traits, bool kMasks>
-const char* run_streamed_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream) {
+const char* run_streamed_fwd(const GruClusterFwdParams<typename Traits::T>& p, Stream stream) {
   using Parameters = GruClusterFwdParams<typename Traits::T>;
-  return run_streamed<Traits>("gru_streamed_fwd_kernel", p, p.h_n, name_fwd<Parameters>,
+  return run_streamed<Traits>("gru_streamed_fwd_kernel", p, stream, name_fwd<Parameters>,
                               device::gru_streamed_fwd_kernel<Traits, kMasks>);
 }
 
 template <typename Traits, bool kMasks>
-const char* run_streamed_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stream) {
+const char* run_streamed_bwd(const GruClusterBwdParams<typename Traits::T>& p, Stream stream) {
   using Parameters = GruClusterBwdParams<typename Traits::T>;
-  return run_streamed<Traits>("gru_streamed_bwd_kernel", p, p.dh0, name_bwd<Traits, Parameters>,
+  return run_streamed<Traits>("gru_streamed_bwd_kernel", p, stream, name_bwd<Traits, Parameters>,
                               device::gru_streamed_bwd_kernel<Traits, kMasks>);
 }
 

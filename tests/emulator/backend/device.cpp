@@ -2,6 +2,7 @@
 #include "device.h"
 
 #include <c10/cuda/CUDAFunctions.h>
+#include <c10/util/Exception.h>
 
 #include <chrono>
 
@@ -19,11 +20,19 @@ namespace gru_ext {
 
 namespace emulator {
 EmulatedDevice device;
+bool guarded = false;
+
+void check_stream(void* stream) {
+  TORCH_CHECK(guarded, "emulated device: a launch without a guard for the device of the tensors");
+  TORCH_CHECK(stream == reinterpret_cast<void*>(kStream), "emulated device: a launch on another stream than the",
+              " current one of that device");
 }
+}  // namespace emulator
 
 std::string device_name() { return "emulated"; }
 
-double measure_seconds(Stream, const std::function<void()>& work) {
+double measure_seconds(Stream stream, const std::function<void()>& work) {
+  emulator::check_stream(stream);
   emulator::EmulatedDevice& device = emulator::device;
   ++device.measurements;
   const auto begin = std::chrono::steady_clock::now();
@@ -39,7 +48,10 @@ double clock_rate() { return 1e9; }
 
 bool multiplies_bfloat16() { return emulator::device.architecture >= 80; }
 
-bool is_capturing(Stream) { return emulator::device.capturing; }
+bool is_capturing(Stream stream) {
+  emulator::check_stream(stream);
+  return emulator::device.capturing;
+}
 
 SharedWord new_shared_word() {
   int* const word = new int(0);  // for as long as the process lives, as in device.cu

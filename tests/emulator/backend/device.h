@@ -1,6 +1,7 @@
 // The device that the host side finds under emulation. Tests set it, see emulate() in operators.cpp.
 #pragma once
 
+#include <cstdint>
 #include <deque>
 
 namespace gru_ext {
@@ -11,6 +12,8 @@ struct EmulatedDevice {
   int multiprocessors = 0;  // that clusters have to share; 0: none fits
   int refusals = 0;         // launches of cluster kernels still to be refused
   int spoiled = 0;          // launches of cluster kernels that still leave a wrong value
+  int spoiled_result = 0;   // which result that is in: forward h_n, y, gates; backward dh0, dgates, dbias
+  double spoil = 100;       // what is added to its first value
   int launches = 0;         // of cluster kernels, so far
   int block_launches = 0;   // of all others
   bool capturing = false;
@@ -24,6 +27,14 @@ struct EmulatedDevice {
   int measurements = 0;        // so far
 };
 extern EmulatedDevice device;
+
+// The stream that is current on the device of a call's tensors: what the host side finds under a guard for that device,
+// and where every kernel has to be launched. Without the guard it finds another device's.
+constexpr uintptr_t kStream = 0x57, kStreamOfOtherDevice = 0x0d;
+extern bool guarded;
+
+// Throws unless a launch is under a guard and on that stream.
+void check_stream(void* stream);
 
 }  // namespace emulator
 }  // namespace gru_ext

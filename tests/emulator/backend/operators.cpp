@@ -63,6 +63,12 @@ void emulate(int64_t multiprocessors, int64_t refusals, int64_t spoiled, bool ca
   emulator::device.capturing = capturing;
 }
 
+// What `spoiled` launches leave: `value` more in the first place of a result, see device.h.
+void emulate_spoil(double value, int64_t result) {
+  emulator::device.spoil = value;
+  emulator::device.spoiled_result = static_cast<int>(result);
+}
+
 // From now on the asynchronous store of this number, counted in every launch, is lost, and waits end; -1: none.
 void lose_store(int64_t number) {
   emulator::options.lost_store = static_cast<int>(number);
@@ -114,7 +120,8 @@ void name_product(const GruOneStepProduct<scalar_t>& product, int64_t D, int64_t
 }  // namespace
 
 template <typename scalar_t, typename acc_t>
-const char* launch_gru_step_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream) {
+const char* launch_gru_step_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
+  emulator::check_stream(stream);
   name_rows("a_x", p.a_x, p.rows, 3 * p.H, 3 * p.H, false);
   name_rows("a_h", p.a_h, p.rows, 3 * p.H, 3 * p.H, false);
   name_rows("bias_ih", p.bias_ih, 3, p.H, p.H, false);
@@ -128,7 +135,8 @@ const char* launch_gru_step_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stre
 }
 
 template <typename scalar_t, typename acc_t>
-const char* launch_gru_step_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream) {
+const char* launch_gru_step_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
+  emulator::check_stream(stream);
   const int64_t rows = std::max(p.rows, p.product_rows);
   name_rows("dy", p.dy, p.rows, p.dy_stride, p.H, false);
   name_rows("gates", p.gates, p.rows, 4 * p.H, 4 * p.H, false);
@@ -143,7 +151,8 @@ const char* launch_gru_step_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stre
 }
 
 template <typename scalar_t, typename acc_t>
-const char* launch_gru_step_reset_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream) {
+const char* launch_gru_step_reset_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
+  emulator::check_stream(stream);
   name_rows("a_x", p.a_x, p.rows, 3 * p.H, 3 * p.H, false);
   name_rows("a_h", p.a_h, p.rows, 2 * p.H, 2 * p.H, false);
   name_rows("bias_ih", p.bias_ih, 3, p.H, p.H, false);
@@ -157,7 +166,8 @@ const char* launch_gru_step_reset_fwd(const GruStepFwdParams<scalar_t, acc_t>& p
 }
 
 template <typename scalar_t, typename acc_t>
-const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream) {
+const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
+  emulator::check_stream(stream);
   name_rows("a_x", p.a_x, p.rows, 3 * p.H, 3 * p.H, false);
   name_rows("a_reset", p.a_reset, p.rows, p.H, p.H, false);
   name_rows("bias_ih", p.bias_ih, 3, p.H, p.H, false);
@@ -172,7 +182,8 @@ const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<scalar_t, acc_t
 }
 
 template <typename scalar_t, typename acc_t>
-const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream) {
+const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
+  emulator::check_stream(stream);
   const int64_t rows = std::max(p.rows, p.product_rows);
   name_rows("dy", p.dy, p.rows, p.dy_stride, p.H, false);
   name_rows("gates", p.gates, p.rows, 3 * p.H, 3 * p.H, false);
@@ -188,7 +199,8 @@ const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<scalar_t, acc_t
 }
 
 template <typename scalar_t, typename acc_t>
-const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream) {
+const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
+  emulator::check_stream(stream);
   name_rows("gates", p.gates, p.rows, 3 * p.H, 3 * p.H, false);
   name_rows("y_prev", p.y_prev, p.prev_rows, p.y_stride, p.H, false);
   name_rows("h0", p.h0, p.rows, p.H, p.H, false);
@@ -200,7 +212,8 @@ const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p
 }
 
 template <typename scalar_t, typename acc_t>
-const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<scalar_t, acc_t>& p, Stream) {
+const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<scalar_t, acc_t>& p, Stream stream) {
+  emulator::check_stream(stream);
   name_rows("values", p.values, p.rows, 3 * p.H, 3 * p.H, true);
   name_rows("gain", p.gain, 3, p.H, p.H, false);
   // Both places of a row lie in one tensor, and those of different rows between each other.
@@ -210,7 +223,8 @@ const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<scalar_t, acc_t>
 }
 
 template <typename scalar_t>
-const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<scalar_t>& p, Stream) {
+const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<scalar_t>& p, Stream stream) {
+  emulator::check_stream(stream);
   name_rows("d", p.d, p.rows, p.d_stride, 4 * p.H, false);
   name_rows("gain", p.gain, 3, p.H, p.H, false);
   name_rows("saved", p.hat, p.rows, p.saved_stride, p.inverse_std - p.hat + p.norms, false);
@@ -220,7 +234,8 @@ const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<scalar_t>& p, St
 }
 
 template <typename scalar_t>
-const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<scalar_t>& p, Stream) {
+const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<scalar_t>& p, Stream stream) {
+  emulator::check_stream(stream);
   name_product(p.of_x, p.D, p.B, p.H);
   name_product(p.of_h, p.D, p.B, p.H);
   for (int d = 0; d < p.D; ++d) {
@@ -280,6 +295,7 @@ TORCH_LIBRARY(gru_ext_emulated, m) {
   m.def("emulate_seconds(float[] seconds) -> ()", &gru_ext::emulate_seconds);
   m.def("measurements() -> int", &gru_ext::measurements);
   m.def("emulate(int multiprocessors, int refusals, int spoiled, bool capturing) -> ()", &gru_ext::emulate);
+  m.def("emulate_spoil(float value, int result) -> ()", &gru_ext::emulate_spoil);
   m.def("lose_store(int number) -> ()", &gru_ext::lose_store);
   m.def("emulate_shared_memory(bool enough) -> ()", &gru_ext::emulate_shared_memory);
   m.def("emulate_limits(int architecture, int shared_bytes) -> ()", &gru_ext::emulate_limits);

@@ -1,11 +1,16 @@
-// In place of torch's: under emulation a launch returns when the kernel has ended.
+// In place of torch's: the stream is that of the tensors' device under a guard for it, else another, see device.h.
 #pragma once
+
+#include "device.h"
 
 namespace c10 {
 namespace cuda {
 
 struct CUDAStream {
-  void* stream() const { return nullptr; }
+  void* stream() const {
+    using namespace gru_ext::emulator;
+    return reinterpret_cast<void*>(guarded ? kStream : kStreamOfOtherDevice);
+  }
 };
 
 inline CUDAStream getCurrentCUDAStream() { return {}; }

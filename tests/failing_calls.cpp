@@ -1,0 +1,132 @@
+// Preloaded: the n-th call of a function of the C library fails, as it may on any machine. `fail_nth(what, n)` arms it.
+//
+//   memory    posix_memalign of any library, which is what tensors take, and malloc and operator new of libgru_ext
+//   alone:
+//             what Python and torch do where a few bytes are missing is theirs
+//   files     open for writing, write, rename and mmap of a file, of the whole process
+//
+// All other calls are the real ones.
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+namespace {
+
+enum What { none, memory, write_, rename_, open_, mmap_ };
+std::atomic<int> armed{none};
+std::atomic<long> left{0}, seen{0};
+
+// Whether this call is the one that fails. The first after it is again a real one.
+bool fails(What what) {
+  if (armed.load(std::memory_order_relaxed) != what) return false;
+  ++seen;
+  return --left == 0;
+}
+
+template <typename Function>
+Function real(const char* name) {
+  return reinterpret_cast<Function>(dlsym(RTLD_NEXT, name));
+}
+
+// Whether the code that called is in the library that is tested.
+bool is_ours(void* caller) {
+  Dl_info info;
+  return dladdr(caller, &info) != 0 && info.dli_fname != nullptr &&
+         std::strstr(info.dli_fname, "libgru_ext") != nullptr;
+}
+
+}  // namespace
+
+#define PUBLIC extern "C" __attribute__((visibility("default")))
+
+PUBLIC void fail_nth(int what, long n) {
+  seen = 0;
+  left = n;
+  armed = what;
+}
+// Calls of the armed kind since then.
+PUBLIC long calls_seen() { return seen; }
+
+PUBLIC int posix_memalign(void** memory_, size_t alignment, size_t size) {
+  static const auto call = real<int (*)(void**, size_t, size_t)>("posix_memalign");
+  if (fails(memory)) return ENOMEM;
+  return call(memory_, alignment, size);
+}
+
+void* operator new(size_t size) {
+  const bool counts = armed.load(std::memory_order_relaxed) == memory && is_ours(__builtin_return_address(0));
+  void* const data = counts && fails(memory) ? nullptr : std::malloc(size > 0 ? size : 1);
+  if (data == nullptr) throw std::bad_alloc();
+  return data;
+}
+void operator delete(void* data) noexcept { std::free(data); }
+void operator delete(void* data, size_t) noexcept { std::free(data); }
+
+PUBLIC ssize_t write(int file, const void* data, size_t size) {
+  static const auto call = real<ssize_t (*)(int, const void*, size_t)>("write");
+  if (file > 2 && fails(write_)) {
+    errno = ENOSPC;
+    return -1;
+  }
+  return call(file, data, size);
+}
+
+// As the C++ library writes to a file.
+PUBLIC ssize_t writev(int file, const iovec* data, int count) {
+  static const auto call = real<ssize_t (*)(int, const iovec*, int)>("writev");
+  if (file > 2 && fails(write_)) {
+    errno = ENOSPC;
+    return -1;
+  }
+  return call(file, data, count);
+}
+
+PUBLIC int rename(const char* from, const char* to) {
+  static const auto call = real<int (*)(const char*, const char*)>("rename");
+  if (fails(rename_)) {
+    errno = EIO;
+    return -1;
+  }
+  return call(from, to);
+}
+
+PUBLIC int open(const char* path, int flags, ...) {
+  static const auto call = real<int (*)(const char*, int, ...)>("open");
+  va_list arguments;
+  va_start(arguments, flags);
+  const mode_t mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(arguments, mode_t) : 0;
+  va_end(arguments);
+  if ((flags & O_ACCMODE) != O_RDONLY && fails(open_)) {
+    errno = EACCES;
+    return -1;
+  }
+  return call(path, flags, mode);
+}
+
+PUBLIC int open64(const char* path, int flags, ...) {
+  va_list arguments;
+  va_start(arguments, flags);
+  const mode_t mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(arguments, mode_t) : 0;
+  va_end(arguments);
+  return open(path, flags, mode);
+}
+
+PUBLIC void* mmap(void* address, size_t size, int protection, int flags, int file, off_t offset) {
+  static const auto call = real<void* (*)(void*, size_t, int, int, int, off_t)>("mmap");
+  if (file >= 0 && fails(mmap_)) {
+    errno = ENOMEM;
+    return MAP_FAILED;
+  }
+  return call(address, size, protection, flags, file, offset);
+}

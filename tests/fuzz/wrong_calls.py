@@ -1,0 +1,255 @@
+"""Calls that are wrong in one argument, made from the signatures: each must raise what the documentation names.
+
+And say it: the argument, what was expected, and what came. Any other call of the function must still work after it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import gru_ext
+
+DOCUMENTED = (TypeError, ValueError, RuntimeError, NotImplementedError)
+# Where two tensors do not fit each other, any of them may be named; the operators have names of their own.
+TENSORS = ("input", "x", "hx", "weights", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "biases")
+
+
+@dataclass(frozen=True)
+class Function:
+    """A callable, arguments with which it works, and values that each of its parameters must refuse."""
+
+    name: str
+    call: Callable[..., Any]
+    good: Callable[[], dict[str, Any]]
+    # By the annotation of a parameter, or by its name.
+    wrong: dict[str, tuple[Any, ...]]
+
+
+class NoTensor:
+    """What no function takes for anything."""
+
+    def __repr__(self) -> str:
+        return "NoTensor()"
+
+
+def _wrong_tensors(good: Tensor) -> tuple[Any, ...]:
+    """Of a floating-point tensor: other things, layouts, dtypes, devices, ranks and sizes."""
+    return (
+        "x",
+        1.5,
+        NoTensor(),
+        good.detach().numpy(),
+        good.detach().tolist(),
+        good.to_sparse(),
+        good.to(torch.complex64),
+        good.to(torch.int64),
+        good.to(torch.bool),
+        good.new_zeros((2,) * 5),
+        good.new_zeros(()),
+        good[..., :-1],
+    )
+
+
+WRONG_SIZES = (-1, 1.5, "2", None, [2], 1j, torch.nan, NoTensor())
+WRONG_FLAGS: tuple[Any, ...] = ("True", "no", 0.5, [], torch.nan, NoTensor())
+WRONG_RATES = (-0.1, 1.5, torch.nan, torch.inf, "0.5", None, [0.5], 1j, NoTensor())
+WRONG_WORDS = ("", "ALL", 3, None, ["all"], NoTensor())
+WRONG_MODULES = (None, "model", 3, torch.zeros(2), nn.GRU, [nn.GRU(2, 3)], NoTensor())
+
+
+def _gru() -> dict[str, Any]:
+    gru = gru_ext.GRU(3, 4)
+    return {
+        "input": torch.randn(5, 2, 3),
+        "hx": torch.randn(1, 2, 4),
+        "weights": [w.detach() for w in gru.parameters()],
+    }
+
+
+def _cell() -> dict[str, Any]:
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    cell = gru_ext.GRUCell(3, 4)
+    return {
+        "input": torch.randn(2, 3),
+        "hx": torch.randn(2, 4),
+        **{name: getattr(cell, name).detach() for name in names},
+    }
+
+
+def _wrong_gru() -> dict[str, tuple[Any, ...]]:
+    good = _gru()
+    weights = good["weights"]
+    return {
+        "input": (None, *_wrong_tensors(good["input"])),
+        "hx": (*_wrong_tensors(good["hx"]), good["hx"].double(), good["hx"].to("meta")),
+        "weights": (
+            *(None, "weights", 3, [], weights[:1], weights[:3], [*weights, *weights], [None] * 4, [NoTensor()] * 4),
+            *([*weights[:1], wrong, *weights[2:]] for wrong in _wrong_tensors(weights[1])),
+        ),
+        "num_layers": (0, *WRONG_SIZES),
+        "bidirectional": WRONG_FLAGS,
+        "batch_first": WRONG_FLAGS,
+        "training": WRONG_FLAGS,
+        "lengths": ("x", 1.5, [1], [1, 9], [1, -1], [1.5, 2.5], torch.tensor([1.0, 2.0]), NoTensor(), ["a", "b"]),
+        "resets": ("x", 1.5, [[True]], torch.zeros(5, 2), torch.zeros(2, 5, dtype=torch.bool), NoTensor()),
+        "reset_state": (torch.zeros(1, 4), "x", NoTensor()),
+        "outputs": WRONG_WORDS,
+        "save": WRONG_WORDS,
+        "overlap_layers": (1, *WRONG_SIZES),
+        "layer_norm": (True, "joint", "yes", 2, None, [], NoTensor()),
+        "reset_after": WRONG_FLAGS,
+        **dict.fromkeys(
+            ("dropout", "zoneout", "recurrent_dropout", "candidate_dropout", "weight_dropout"), WRONG_RATES
+        ),
+    }
+
+
+def _packed() -> dict[str, Any]:
+    return _gru() | {"input": torch.randn(3, 3), "hx": None, "batch_sizes": torch.tensor([2, 1])}
+
+
+def _wrong_packed() -> dict[str, tuple[Any, ...]]:
+    sizes = (torch.tensor([3, 4]), torch.tensor([1, 2]), torch.tensor([3, 0]), torch.tensor([2.0, 1.0]))
+    return {"batch_sizes": ("x", 1.5, [2, 1], NoTensor(), *sizes), "lengths": ([2, 1],), "resets": (torch.ones(3) > 0,)}
+
+
+def _wrong_module() -> dict[str, tuple[Any, ...]]:
+    wrong = _wrong_gru()
+    names = inspect.signature(gru_ext.GRU).parameters
+    return {
+        **{name: values for name, values in wrong.items() if name in names},
+        **dict.fromkeys(("input_size", "hidden_size", "num_layers"), (0, *WRONG_SIZES)),
+        "bias": WRONG_FLAGS,
+        "bidirectional": WRONG_FLAGS,
+        "layer_norm": ("yes", 2, None, [], NoTensor()),
+    }
+
+
+def _forward() -> Callable[..., Any]:
+    def forward(**arguments: Any) -> Any:
+        return gru_ext.GRU(3, 4)(**arguments)
+
+    return forward
+
+
+def _wrong_forward() -> dict[str, tuple[Any, ...]]:
+    wrong = _wrong_gru()
+    return {name: wrong[name] for name in ("input", "hx", "lengths", "resets", "reset_state")}
+
+
+def _wrong_cell() -> dict[str, tuple[Any, ...]]:
+    good = _cell()
+    rest = _wrong_gru()
+    return {
+        **{name: (*(() if name == "hx" else (None,)), *_wrong_tensors(good[name])) for name in good},
+        **{name: rest[name] for name in ("zoneout", "candidate_dropout", "training", "reset_after", "layer_norm")},
+        "gain_ih": (torch.ones(12), "x", NoTensor()),
+    }
+
+
+def functions() -> list[Function]:
+    """What is public and takes arguments."""
+    return [
+        Function("functional.gru", gru_ext.functional.gru, _gru, _wrong_gru()),
+        Function("functional.gru of a packed batch", gru_ext.functional.gru, _packed, _wrong_packed()),
+        Function("functional.gru_cell", gru_ext.functional.gru_cell, _cell, _wrong_cell()),
+        Function("GRU", gru_ext.GRU, lambda: {"input_size": 3, "hidden_size": 4}, _wrong_module()),
+        Function(
+            "GRUCell",
+            gru_ext.GRUCell,
+            lambda: {"input_size": 3, "hidden_size": 4},
+            {
+                **dict.fromkeys(("input_size", "hidden_size"), WRONG_SIZES),
+                "bias": WRONG_FLAGS,
+            },
+        ),
+        Function("GRU.forward", _forward(), lambda: {"input": torch.randn(5, 2, 3)}, _wrong_forward()),
+        *(
+            Function(
+                name,
+                lambda module, convert=convert: convert(module),
+                lambda: {"module": nn.GRU(3, 4)},
+                {"module": WRONG_MODULES},
+            )
+            for name, convert in (("replace_gru", gru_ext.replace_gru), ("quantize_dynamic", gru_ext.quantize_dynamic))
+        ),
+        Function(
+            "kernels",
+            gru_ext.kernels,
+            lambda: {"steps": 5, "batch": 2, "hidden_size": 4, "dtype": torch.float32},
+            {
+                **dict.fromkeys(("steps", "batch", "hidden_size"), WRONG_SIZES),
+                "dtype": (torch.int64, "float32", 3, NoTensor()),
+            },
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class WrongCall:
+    """A function, the parameter that is wrong, and which of its wrong values it gets."""
+
+    function: str
+    parameter: str
+    place: int
+
+    def value(self) -> Any:
+        """What is wrong; made anew each time."""
+        return _function(self.function).wrong[self.parameter][self.place]
+
+
+def _function(name: str) -> Function:
+    return next(function for function in functions() if function.name == name)
+
+
+def every_call() -> Iterator[WrongCall]:
+    """All of them, function by function."""
+    for function in functions():
+        for parameter, values in function.wrong.items():
+            for place in range(len(values)):
+                yield WrongCall(function.name, parameter, place)
+
+
+def wrong_calls() -> st.SearchStrategy[WrongCall]:
+    """One of them."""
+    return st.sampled_from(list(every_call()))
+
+
+def fault_of(call: WrongCall) -> str:
+    """Empty where the call is refused as it should be, else what happened."""
+    function = _function(call.function)
+    arguments = function.good() | {call.parameter: call.value()}
+    try:
+        function.call(**arguments)
+    except DOCUMENTED as error:
+        words = str(error)
+        names = TENSORS if call.parameter in TENSORS else (call.parameter, call.parameter.replace("module", "model"))
+        missing = [
+            what
+            for what, found in (
+                ("the argument", any(re.search(rf"\b{name}\b", words) for name in names)),
+                ("what was expected", re.search(r"\bexpect", words)),
+                ("what came", re.search(r"\bgot\b|\bfound\b|, but ", words)),
+            )
+            if not found
+        ]
+        return f"{type(error).__name__} does not say {', '.join(missing)}: {words[:300]}" if missing else ""
+    except BaseException as error:
+        return f"{type(error).__name__} is not documented: {str(error)[:300]}"
+    return "it was accepted"
+
+
+def check(call: WrongCall) -> None:
+    """Fail unless the call is refused in three parts, and a good one works afterwards."""
+    fault = fault_of(call)
+    assert not fault, f"{call.function}({call.parameter}={call.value()!r}): {fault}"
+    function = _function(call.function)
+    function.call(**function.good())

@@ -1,0 +1,1 @@
+"""The library compiled by sanitizers, and fuzzed: ``make sanitize``."""

@@ -1,0 +1,81 @@
+"""Compiles csrc/*.cpp and csrc/cpu/*.cpp with a sanitizer, and fuzzes the CPU backend with what comes of it.
+
+    make sanitize SECONDS=600                   # AddressSanitizer and UndefinedBehaviorSanitizer
+    make sanitize SECONDS=600 ARGS=thread       # ThreadSanitizer
+
+Address: there is no pool of buffers, so that each is freed and has redzones; between the arrays of a buffer there are
+gaps that nobody may touch, and what was not written is NaN (csrc/cpu/buffers.h). Thread: threads come from openmp.cpp,
+which ThreadSanitizer understands, where libgomp's own synchronisation would be invisible to it. Both take every
+instruction set that this machine has. They need the sanitizers of g++, which come with it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from process import ROOT, TESTS
+
+# Optimised, the kernels take a sanitizer's compiler many minutes.
+FLAGS = ["-O0", "-g1", "-fno-omit-frame-pointer"]
+SANITIZERS = {
+    # Not vptr: torch's library has no type information for it.
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize=vptr", "-fno-sanitize-recover=undefined"],
+    "thread": ["-fsanitize=thread"],
+}
+RUNTIMES = {"address": ["libasan.so", "libstdc++.so"], "thread": ["libtsan.so", "libstdc++.so"]}
+COMPILER = os.environ.get("CXX", "c++").split()
+
+
+def build(sanitizer: str) -> Path:
+    """A folder to be on sys.path, with the package and its library, compiled again where sources have changed."""
+    directory = ROOT / "build" / "sanitize" / sanitizer
+    directory.mkdir(parents=True, exist_ok=True)
+    flags = [*FLAGS, *SANITIZERS[sanitizer]]
+    linked = list(SANITIZERS[sanitizer][:1])
+    if sanitizer == "thread":
+        threads = directory / "openmp.o"
+        source = TESTS / "sanitize" / "openmp.cpp"
+        subprocess.run([*COMPILER, "-std=c++20", "-fPIC", *flags, "-c", source, "-o", threads], check=True)
+        linked.insert(0, str(threads))
+    environment = {**os.environ, "GRU_EXT_CUDA": "0", "GRU_EXT_CXXFLAGS": " ".join(flags), "LDFLAGS": " ".join(linked)}
+    places = ["--build-lib", str(directory), "--build-temp", str(directory / "objects")]
+    subprocess.run([sys.executable, "setup.py", "-q", "build_ext", *places], cwd=ROOT, env=environment, check=True)
+    for source in (ROOT / "gru_ext").iterdir():
+        link = directory / "gru_ext" / source.name
+        if source.suffix != ".so" and not link.exists():
+            link.symlink_to(source)
+    return directory
+
+
+def environment_of(sanitizer: str, directory: Path) -> dict[str, str]:
+    """Of a Python that loads the runtime first, and ends at the first report."""
+    names = RUNTIMES[sanitizer]
+    found = [subprocess.check_output([*COMPILER, f"-print-file-name={name}"], text=True).strip() for name in names]
+    return {
+        **os.environ,
+        "LD_PRELOAD": " ".join(found),
+        "PYTHONPATH": os.pathsep.join([str(directory), str(TESTS)]),
+        "PYTHONSAFEPATH": "1",  # the folder it starts in does not come first
+        # Python and torch keep what they have; torch and libgomp are not compiled for the race detector.
+        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "TSAN_OPTIONS": "ignore_noninstrumented_modules=1:report_signal_unsafe=0:halt_on_error=1:exitcode=66",
+    }
+
+
+def main(seconds: str, sanitizer: str) -> None:
+    """Build, then fuzz; ends as the fuzz does."""
+    directory = build(sanitizer)
+    environment = environment_of(sanitizer, directory)
+    loaded = subprocess.check_output(
+        [sys.executable, "-c", "import gru_ext; print(gru_ext.library.path)"], env=environment, cwd=TESTS, text=True
+    )
+    assert Path(loaded.strip()).is_relative_to(directory), f"another library was loaded: {loaded}"
+    sys.exit(subprocess.call([sys.executable, "-m", "fuzz", seconds, "cpu"], env=environment, cwd=TESTS))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "address")
