@@ -19,7 +19,7 @@ MEMORY = """
 import sys
 
 import torch
-from cases import Options, Size, make_problem, ours, solve
+from cases import Options, Size, make_problem
 from compare import assert_same_bits
 from failing_calls import until_none_fails
 
@@ -34,6 +34,14 @@ x, lengths = torch.randn(4, 4, 8), torch.arange(4)
 stacked = torch.randn(2, 912, 304)
 
 
+# By the operators: an autograd node of torch's allocates while it is deleted, which ends the process there.
+def forward_and_backward():
+    arguments = (problem.x, problem.hx, problem.weights, None, False)
+    y, h_n, gates = torch.ops.gru_ext.gru_fwd(*arguments, True)
+    dx, dhx, dweights = torch.ops.gru_ext.gru_bwd(problem.dy, problem.dh_n, *arguments, y, gates, True, True, True)
+    return {"y": y, "h_n": h_n, "dx": dx, "dhx": dhx, "dweight_hh": dweights[1]}
+
+
 def members():
     weights = [w.detach() for w in plain.parameters()]
     call = lambda r: gru_ext.functional.gru(x, None, [weights[0], r, *weights[2:]])[0]
@@ -46,12 +54,13 @@ def masks():
 
 
 CALLS = {
-    "forward and backward": lambda: solve(ours, problem),
+    "forward and backward": forward_and_backward,
     "lengths": lambda: dict(zip(("y", "h_n"), plain(x, lengths=lengths))),
     "int8": lambda: dict(zip(("y", "h_n"), quantized(x))),
     "members": members,
     "masks": masks,
 }
+torch.set_grad_enabled(False)
 call = CALLS[sys.argv[1]]
 expected = call()
 
