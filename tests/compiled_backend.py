@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from building import make_once
 from compiled_kernels import (
     BUILD,
     CSRC,
@@ -26,7 +27,6 @@ from compiled_kernels import (
     digest_of,
     include_directory,
     keep_rows,
-    make_once,
     unit_of,
 )
 

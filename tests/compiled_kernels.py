@@ -13,12 +13,12 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from building import make_once
 from emulation import open_library
 from process import ROOT
 
@@ -147,17 +147,6 @@ def digest_of(*parts: str | bytes) -> str:
         encoded = part.encode() if isinstance(part, str) else part
         digest.update(f"{len(encoded)} ".encode() + encoded)
     return digest.hexdigest()[:16]
-
-
-def make_once(path: Path, make: Callable[[Path], None]) -> Path:
-    """The file, made beside its place unless it is there."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as directory:
-            made = Path(directory) / path.name
-            make(made)
-            made.rename(path)
-    return path
 
 
 def sources() -> dict[str, str]:

@@ -10,12 +10,12 @@ import functools
 import hashlib
 import os
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from building import make_once
 from process import ROOT
 from torch import Tensor
 
@@ -67,21 +67,19 @@ def build() -> Path:
     for path in sorted([*headers, *units]):
         digest.update(path.read_bytes())
     library = ROOT / "build" / "emulator" / f"emulator-{digest.hexdigest()[:16]}.so"
-    if library.exists():
-        return library
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as directory, ThreadPoolExecutor(os.cpu_count()) as pool:
 
+    def make(path: Path) -> None:
         def compile_unit(unit: Path) -> str:
-            target = str(Path(directory) / f"{unit.stem}.o")
+            target = str(path.with_name(f"{unit.stem}.o"))
             includes = [f"-I{path}" for path in INCLUDES]
             subprocess.run([*compiler, *flags, *includes, "-c", str(unit), "-o", target], check=True)
             return target
 
-        linked = Path(directory) / library.name
-        subprocess.run([*compiler, *flags, "-shared", *pool.map(compile_unit, units), "-o", str(linked)], check=True)
-        linked.rename(library)
-    return library
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(compile_unit, units))
+        subprocess.run([*compiler, *flags, "-shared", *objects, "-o", str(path)], check=True)
+
+    return make_once(library, make)
 
 
 @functools.cache

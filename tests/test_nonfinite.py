@@ -65,6 +65,15 @@ def check(problem: Problem, variant: Variant) -> None:
         assert torch.equal(tensor.isposinf(), expected[name].isposinf()), name
 
 
+def with_another(problem: Problem, old: Tensor, new: Tensor) -> Problem:
+    """The problem with one of its tensors replaced."""
+
+    def swap(tensor: Tensor) -> Tensor:
+        return new if tensor is old else tensor
+
+    return problem.map(swap)
+
+
 def check_every_place(gates: str, dtype: torch.dtype) -> None:
     """Each value at one element of each tensor of a problem."""
     for options in (Options(bidirectional=True), Options(packed=True, bias=False, hx=False)):
@@ -73,7 +82,7 @@ def check_every_place(gates: str, dtype: torch.dtype) -> None:
             for place, tensor in enumerate(tensors_of(problem).values()):
                 bad = tensor.clone()
                 bad.view(-1)[(place * 29 + 7) % bad.numel()] = VALUES[place % 3]
-                check(problem.map(lambda t, old=tensor, new=bad: new if t is old else t), variant)
+                check(with_another(problem, tensor, bad), variant)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -134,8 +143,7 @@ def test_int8_has_nan_where_its_reference_has(value: float) -> None:
             continue
         bad = tensor.clone()
         bad.view(-1)[(2 if name == "x" else 43) % bad.numel()] = value
-        bad_problem = problem.map(lambda t, old=tensor, new=bad: new if t is old else t)
-        check_every_step(bad_problem)
+        check_every_step(with_another(problem, tensor, bad))
     closed = make_problem(Size(3, 4, 5, 19), dtype=torch.float32)
     closed.weights[2][:19] = -torch.inf
     closed.weights[3][-1] = value
