@@ -19,8 +19,9 @@ SOURCES := setup.py pyproject.toml gru_ext/version.py $(shell find csrc -name '*
 train: .venv/built-examples
 	$(BIN)/python examples/train_text.py $(ARGS)
 
+# In a process for each of up to 8 cores, as most tests are of one thread; a file's tests stay together, and share what they build.
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 bench: .venv/built-bench
 	$(BIN)/python -m benchmarks $(or $(ARGS),quick --report out/quick.html)
