@@ -21,6 +21,7 @@ from gru_ext.layout import (
     check_rank,
     check_sizes,
     check_tensor,
+    is_dense,
     run_cell,
     run_layers,
 )
@@ -51,6 +52,7 @@ _CELL_WEIGHTS = (
         ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "gain_ih", "gain_hh"),
     ),
 )
+_NO_RATES = Rates()
 _RESET_BEFORE = Variant(reset_after=False)
 _LAYER_NORM = {1: Variant(layer_norm=1), 2: Variant(layer_norm=2)}
 
@@ -196,8 +198,9 @@ def gru(
     size, hidden = _columns("gru", "weight_ih", weights[0]), _columns("gru", "weight_hh", weights[1])
     check_sizes(input, hx, size, hidden, layers, batch_first, batch_sizes)
     per_layer = len(weights) // num_layers
-    rates = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
+    rates = _NO_RATES
     if regularized:
+        rates = Rates(zoneout, recurrent_dropout, candidate_dropout, weight_dropout)
         weights = drop_weights(weights, per_layer // directions, weight_dropout, training)
     recurrence = _LAYER_NORM[norms] if norms else PLAIN if reset_after else _RESET_BEFORE
 
@@ -327,7 +330,7 @@ def gru_cell(
 
 def _present_weights(weights: Iterable[Tensor | None], layers: int, normalized: bool) -> list[Tensor]:
     """The weights of L*D directions without the biases that are None; or the error that their number deserves."""
-    if isinstance(weights, Tensor) or not isinstance(weights, Iterable):
+    if type(weights) is not list and (isinstance(weights, Tensor) or not isinstance(weights, Iterable)):
         raise TypeError(f"gru: expected weights to be a sequence of tensors, got {type(weights).__name__}")
     given = list(weights)
     # With layer_norm, of two vectors alone nothing would say whether they are biases or gains.
@@ -343,9 +346,10 @@ def _present_weights(weights: Iterable[Tensor | None], layers: int, normalized: 
         )
     present: list[Tensor] = []
     for i, weight in enumerate(given):
-        if weight is not None:
-            check_tensor("gru", f"weights[{i}]", weight)
+        if is_dense(weight):
             present.append(weight)
+        elif weight is not None:
+            check_tensor("gru", f"weights[{i}]", weight)
     if len(present) == len(given):
         return present
     per_direction = len(given) // layers

@@ -6,7 +6,7 @@ Letters: T steps, B batch, I input, H hidden, L layers, D directions (1 or 2), N
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -21,13 +21,19 @@ RunLayer = Callable[[int, Tensor, Tensor | None], Outputs]
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
+def is_dense(value: Any) -> TypeGuard[Tensor]:
+    """Whether it is a tensor with strides."""
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested
+
+
 def check_tensor(op: str, name: str, value: Any) -> None:
     """Raise the error that anything but a dense tensor deserves."""
+    if is_dense(value):
+        return
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: expected {name} to be a tensor, got {type(value).__name__}")
-    if value.layout is not torch.strided or value.is_nested:
-        layout = "a nested tensor" if value.is_nested else str(value.layout)
-        raise TypeError(f"{op}: expected {name} to be a dense tensor, of layout torch.strided, got {layout}")
+    layout = "a nested tensor" if value.is_nested else str(value.layout)
+    raise TypeError(f"{op}: expected {name} to be a dense tensor, of layout torch.strided, got {layout}")
 
 
 def check_no_padding(lengths: Any, resets: Any, reset_state: Any) -> None:

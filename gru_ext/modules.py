@@ -363,8 +363,10 @@ def _run(
     module: GRU, input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None = None, **of_padded: Any
 ) -> tuple[Tensor, Tensor]:
     """``functional.gru`` with a module's weights and arguments. No method, as a subclass may have one of this name."""
-    weights: list[Tensor | None] = [*_weights(module)]
-    if module._gru_ext_options["layer_norm"] is not False and not module.bias:
+    options = module._gru_ext_options
+    weights: list[Any] = _weights(module)
+    if options["layer_norm"] is not False and not module.bias:
+        weights = [*weights]
         for i in range(len(weights) - 2, 0, -4):  # before the gains of each direction: no biases
             weights[i:i] = [None, None]
     return functional.gru(
@@ -378,7 +380,7 @@ def _run(
         training=module.training,
         batch_sizes=batch_sizes,
         **of_padded,
-        **module._gru_ext_options,
+        **options,
     )
 
 

@@ -1,9 +1,9 @@
 // Preloaded: the n-th call of a function of the C library fails, as it may on any machine. `fail_nth(what, n)` arms it.
 //
-//   memory    posix_memalign of any library, which is what tensors take, and malloc and operator new of libgru_ext
-//   alone:
-//             what Python and torch do where a few bytes are missing is theirs
-//   files     open for writing, write, rename and mmap of a file, of the whole process
+//   memory       posix_memalign of any library, which is what tensors take, and operator new of libgru_ext alone: what
+//                Python and torch do where a few bytes are missing is theirs
+//   allocation   every allocation of the whole process
+//   files        open for writing, write, rename and mmap of a file, of the whole process
 //
 // All other calls are the real ones.
 #include <dlfcn.h>
@@ -23,7 +23,7 @@
 
 namespace {
 
-enum What { none, memory, write_, rename_, open_, mmap_ };
+enum What { none, memory, write_, rename_, open_, mmap_, allocation };
 std::atomic<int> armed{none};
 std::atomic<long> left{0}, seen{0};
 
@@ -58,10 +58,29 @@ PUBLIC void fail_nth(int what, long n) {
 // Calls of the armed kind since then.
 PUBLIC long calls_seen() { return seen; }
 
-PUBLIC int posix_memalign(void** memory_, size_t alignment, size_t size) {
-  static const auto call = real<int (*)(void**, size_t, size_t)>("posix_memalign");
-  if (fails(memory)) return ENOMEM;
-  return call(memory_, alignment, size);
+// The real ones by the names that glibc has for them: to look for a symbol allocates.
+PUBLIC void* __libc_malloc(size_t size);
+PUBLIC void* __libc_calloc(size_t count, size_t size);
+PUBLIC void* __libc_realloc(void* old, size_t size);
+PUBLIC void* __libc_memalign(size_t alignment, size_t size);
+
+PUBLIC void* malloc(size_t size) noexcept { return fails(allocation) ? nullptr : __libc_malloc(size); }
+PUBLIC void* calloc(size_t count, size_t size) noexcept {
+  return fails(allocation) ? nullptr : __libc_calloc(count, size);
+}
+PUBLIC void* realloc(void* old, size_t size) noexcept {
+  return fails(allocation) ? nullptr : __libc_realloc(old, size);
+}
+PUBLIC void* memalign(size_t alignment, size_t size) noexcept {
+  return fails(allocation) ? nullptr : __libc_memalign(alignment, size);
+}
+PUBLIC void* aligned_alloc(size_t alignment, size_t size) noexcept { return memalign(alignment, size); }
+
+PUBLIC int posix_memalign(void** target, size_t alignment, size_t size) noexcept {
+  void* const data = fails(memory) ? nullptr : memalign(alignment, size);
+  if (data == nullptr) return ENOMEM;
+  *target = data;
+  return 0;
 }
 
 void* operator new(size_t size) {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from process import TESTS
 
-KINDS = {"memory": 1, "write": 2, "rename": 3, "open": 4, "mmap": 5}
+KINDS = {"memory": 1, "write": 2, "rename": 3, "open": 4, "mmap": 5, "allocation": 6}
 
 
 def build(directory: Path) -> dict[str, str]:

@@ -2,56 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
 import torch
+from failing_calls import build
 from process import output_of, run_python
 
 import gru_ext
 
-# Makes allocations of a process fail: the n-th after `fail_nth(n)`, once.
-FAILING_ALLOCATIONS = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <stddef.h>
-
-void* __libc_malloc(size_t);
-void* __libc_calloc(size_t, size_t);
-void* __libc_realloc(void*, size_t);
-void* __libc_memalign(size_t, size_t);
-
-static _Atomic long left = 0;
-
-void fail_nth(long n) { left = n; }
-long allocations_left(void) { return left; }
-static int fails(void) { return left > 0 && --left == 0; }
-
-void* malloc(size_t size) { return fails() ? NULL : __libc_malloc(size); }
-void* calloc(size_t count, size_t size) { return fails() ? NULL : __libc_calloc(count, size); }
-void* realloc(void* old, size_t size) { return fails() ? NULL : __libc_realloc(old, size); }
-void* memalign(size_t alignment, size_t size) { return fails() ? NULL : __libc_memalign(alignment, size); }
-void* aligned_alloc(size_t alignment, size_t size) { return memalign(alignment, size); }
-int posix_memalign(void** target, size_t alignment, size_t size) {
-  void* data = memalign(alignment, size);
-  if (data == NULL) return ENOMEM;
-  *target = data;
-  return 0;
-}
-"""
-
 EVERY_ALLOCATION = """
-import ctypes
 import functools
 
 import torch
+from failing_calls import until_none_fails
 
 import gru_ext
 
 torch.set_num_threads(1)  # OpenMP's own runtime ends the process where it finds no memory
-fault = ctypes.CDLL(None)
 ops = torch.ops.gru_ext
 
 
@@ -70,21 +37,18 @@ def problem(dtype, members):  # small, with gates of 2 MiB
 
 def attempts(call, pool_is_empty):
     # Fails each allocation of a call in turn. Returns how many calls failed.
-    call()
-    failed = n = 0
-    while True:
-        n += 1
+    failures = []
+
+    def after(error):
+        assert error is None or isinstance(error, (RuntimeError, MemoryError)), repr(error)
+        failures.extend([] if error is None else [str(error)])
         if pool_is_empty:
             gru_ext.empty_cache()
-        fault.fail_nth(n)
-        try:
-            call()
-        except (RuntimeError, MemoryError):
-            failed += 1
-        reached = fault.allocations_left() == 0
-        fault.fail_nth(0)
-        if not reached:
-            return failed
+
+    call()
+    after(None)
+    until_none_fails("allocation", call, after)
+    return len(failures)
 
 
 for name, dtype, members, save_gates, pool_is_empty in (
@@ -107,11 +71,7 @@ print("alive")
 
 
 def test_a_call_of_which_any_allocation_fails_raises_and_the_next_is_right(tmp_path: Path) -> None:
-    source, library = tmp_path / "fault.c", tmp_path / "fault.so"
-    source.write_text(FAILING_ALLOCATIONS)
-    subprocess.run([os.environ.get("CC", "cc"), "-O1", "-fPIC", "-shared", source, "-o", library], check=True)
-    result = run_python("-c", EVERY_ALLOCATION, environment={"LD_PRELOAD": str(library)})
-    assert output_of(result) == "alive\n"
+    assert output_of(run_python("-c", EVERY_ALLOCATION, environment=build(tmp_path))) == "alive\n"
 
 
 # A call that needs what the pool keeps: buffers of other sizes than its own, too large to lie in the heap.

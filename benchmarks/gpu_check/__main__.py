@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import benchmarks.gpu_check as package
+from benchmarks import files
 from benchmarks.gpu_check import facts, results, runner, table
 from benchmarks.gpu_check.journal import WRONG, Journal
 from benchmarks.gpu_check.stages import CHECK, ROOT, SANITIZE, SECONDS
@@ -69,7 +70,7 @@ def main() -> int:
         found = results.gather(journal, stages)
         results.write(found, arguments.out / f"{name}.json")
         text = "\n".join(table.lines(found, stages))
-        (arguments.out / f"{name}.txt").write_text(text + "\n")
+        files.write(arguments.out / f"{name}.txt", text + "\n")
         print(f"\n{text}", flush=True)
     return int(any(row["outcome"] in WRONG for rows in found["rows"].values() for row in rows))
 

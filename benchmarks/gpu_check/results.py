@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import files
 from benchmarks.gpu_check.facts import REHEARSED_GPU
 from benchmarks.gpu_check.journal import PASSED, Journal, Row
 from benchmarks.gpu_check.stages import Stage
@@ -29,10 +30,8 @@ def gather(journal: Journal, stages: Sequence[Stage]) -> Results:
 
 
 def write(results: Results, path: Path) -> None:
-    """Whole, or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(results, indent=1) + "\n")
-    part.replace(path)
+    """Write the JSON; ``WriteError`` where that fails."""
+    files.write(path, json.dumps(results, indent=1) + "\n")
 
 
 def read(path: Path) -> Results:
