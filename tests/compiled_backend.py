@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from compiled_kernels import (
     BUILD,
+    COVERAGE_FLAGS,
     CSRC,
     MACHINE,
     RUNNER,
@@ -55,6 +56,7 @@ WRAPPED = (
     "cudaEventElapsedTime",
     "cudaEventRecord",
     "cudaEventSynchronize",
+    "cudaFuncGetAttributes",
     "cudaFuncSetAttribute",
     "cudaGetDevice",
     "cudaGetDeviceProperties",
@@ -86,7 +88,7 @@ def compile_host(source: Path) -> Path:
         warnings.simplefilter("ignore")  # of what torch.utils.cpp_extension imports
         from torch.utils import cpp_extension
     compiler = os.environ.get("CXX", "c++").split()
-    flags = ["-std=c++20", "-O1", "-fPIC", "-w", "-x", "c++"]
+    flags = ["-std=c++20", "-O1", "-fPIC", "-w", "-x", "c++", *COVERAGE_FLAGS]
     flags += [
         "-DGRU_EXT_WITH_CUDA",
         "-DGRU_EXT_CHUNK_BYTES=1024",
@@ -145,7 +147,7 @@ def build() -> Path:
     makers = [
         *kernel_objects(),
         *(partial(compile_host, path) for path in [*sorted(BACKEND.glob("*.cpp")), *host_sources()]),
-        *(partial(compile_machine, path) for path in sorted(MACHINE.glob("*.cpp")) if path.stem != "run_compiled"),
+        *(partial(compile_machine, path) for path in sorted(MACHINE.glob("*.cpp")) if not path.stem.startswith("run_")),
     ]
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", len(os.sched_getaffinity(0))))) as pool:
         objects = list(pool.map(lambda make: make(), makers))
@@ -156,6 +158,7 @@ def build() -> Path:
         command = [
             *compiler,
             "-shared",
+            *COVERAGE_FLAGS,
             "-Wl,-Bsymbolic",
             *(f"-Wl,--wrap={name}" for name in WRAPPED),
             *map(str, objects),

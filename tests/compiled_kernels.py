@@ -1,7 +1,8 @@
 """What nvcc makes of the CUDA kernels, run on the CPU: tests/ptx, linked with instantiations of csrc/cuda.
 
 Needs an nvcc, of ``$CUDA_HOME`` where that is set, of the path, or of /usr/local/cuda; it compiles to PTX alone.
-Objects and libraries are kept under build/ptx, by what they are made of.
+Objects and libraries are kept under build/ptx, by what they are made of. Where ``$GRU_COVERAGE`` is set, host code
+counts for gcov what is executed: backend_coverage.py.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ CSRC = ROOT / "csrc"
 CXX_FLAGS = ["-std=c++17", "-O2", "-g1", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
 NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "--no-compress", "-Xcompiler=-fPIC"]
 ARCHITECTURE = 90
+COVERAGE_FLAGS = ["--coverage"] if os.environ.get("GRU_COVERAGE") else []
 
 Edit = Callable[[str, str], str]  # of a file of csrc, by its name, and its text
 
@@ -157,6 +159,8 @@ def make_once(path: Path, make: Callable[[Path], None]) -> Path:
             made = Path(directory) / path.name
             make(made)
             made.rename(path)
+            for notes in Path(directory).glob("*.gcno"):
+                notes.rename(path.parent / notes.name)
     return path
 
 
@@ -172,9 +176,12 @@ def compile_unit(unit: str, edit: Edit) -> Path:
     assert nvcc is not None
     texts = {name: edit(name, text) for name, text in sources().items()}
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
-    flags = [*NVCC_FLAGS, f"-gencode=arch=compute_{ARCHITECTURE},code=compute_{ARCHITECTURE}"]
+    flags = [*NVCC_FLAGS, *(f"-Xcompiler={flag}" for flag in COVERAGE_FLAGS)]
+    flags += [f"-gencode=arch=compute_{ARCHITECTURE},code=compute_{ARCHITECTURE}"]
     used = (text for name, text in texts.items() if "instantiations" not in name or unit in name)
     command = os.environ.get("PYTORCH_NVCC", str(nvcc)).split()
+    if COVERAGE_FLAGS:
+        command = [str(nvcc)]  # a cache of compilers does not keep what gcov needs
 
     def make(path: Path) -> None:
         for name, text in texts.items():
@@ -209,7 +216,7 @@ def link(objects: Iterable[Callable[[], Path]]) -> Path:
     compiler = os.environ.get("CXX", "c++").split()
 
     def make(path: Path) -> None:
-        subprocess.run([*compiler, "-shared", *paths, "-o", path], check=True)
+        subprocess.run([*compiler, "-shared", *COVERAGE_FLAGS, *paths, "-o", path], check=True)
 
     return make_once(BUILD / f"kernels-{digest_of(*(str(path) for path in paths))}.so", make)
 
