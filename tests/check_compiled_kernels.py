@@ -125,7 +125,7 @@ class Outcome(NamedTuple):
     failures: list[str]
     run: set[str]  # as nvcc names them
     all: set[str]
-    executed: Counter[str]  # instructions of the kernels that ran, by opcode
+    executed: Counter[str]  # instructions of the kernels that ran, by family
     instructions: Counter[str]
     slowest: list[tuple[float, str]]
 
@@ -141,6 +141,12 @@ def check_kernel(kernel: str, library: ctypes.CDLL) -> None:
         check_steps(dtype, schedule)
     else:
         check_persistent(config_of(kernel), kernel.replace("_fwd_", "_bwd_") in kernels_of(library), library)
+
+
+def family_of(kernel: str) -> str:
+    """``gru_cluster_fwd_kernel`` of a kernel as nvcc names it."""
+    found = re.search(r"\d(gru_[a-z_]+_kernel)", kernel)
+    return found[1] if found else kernel
 
 
 def has_cluster(kernel: str) -> bool:
@@ -167,9 +173,9 @@ def check_some(objects: Sequence[Path], architecture: int, kernels: Sequence[str
     instructions: Counter[str] = Counter()
     executed: Counter[str] = Counter()
     for line in library.gru_ptx_coverage().decode().splitlines():
-        opcode, count, times = line.split()
-        instructions[opcode] += int(count)
-        executed[opcode] += int(times)
+        count, times, _, kernel = line.split()
+        instructions[family_of(kernel)] += int(count)
+        executed[family_of(kernel)] += int(times)
     run = {name for was_run, name in lines if was_run == "1"}
     return Outcome(failures, run, {name for _, name in lines}, executed, instructions, sorted(slowest)[-3:])
 
@@ -212,7 +218,9 @@ def main() -> None:
     share = executed.total() / max(1, instructions.total())
     seconds = time.monotonic() - start
     print(f"sm_{arguments.architecture}: {len(run)} compiled kernels ran in {seconds:.0f} s on {cores} cores;", end=" ")
-    print(f"{100 * share:.1f}% of their {instructions.total()} PTX instructions were executed")
+    print(f"{100 * share:.1f}% of their {instructions.total()} PTX instructions were executed:")
+    for family, count in sorted(instructions.items()):
+        print(f"{100 * executed[family] / count:6.1f}% of {count} of {family}")
     if failures:
         sys.exit("\n".join(failures))
     if left and not arguments.only and arguments.every == 1:

@@ -55,6 +55,7 @@ WRAPPED = (
     "cudaEventElapsedTime",
     "cudaEventRecord",
     "cudaEventSynchronize",
+    "cudaFuncGetAttributes",
     "cudaFuncSetAttribute",
     "cudaGetDevice",
     "cudaGetDeviceProperties",
@@ -145,7 +146,7 @@ def build() -> Path:
     makers = [
         *kernel_objects(),
         *(partial(compile_host, path) for path in [*sorted(BACKEND.glob("*.cpp")), *host_sources()]),
-        *(partial(compile_machine, path) for path in sorted(MACHINE.glob("*.cpp")) if path.stem != "run_compiled"),
+        *(partial(compile_machine, path) for path in sorted(MACHINE.glob("*.cpp")) if not path.stem.startswith("run_")),
     ]
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", len(os.sched_getaffinity(0))))) as pool:
         objects = list(pool.map(lambda make: make(), makers))

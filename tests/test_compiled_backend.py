@@ -6,23 +6,30 @@ GPU can show is in docs/gpu-checklist.md.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cases
 import pytest
 import torch
-from cases import Options, Problem, Size, exact, framework, make_problem
-from compare import assert_all_accurate, assert_same_bits
+from cases import Options, Problem, Size, exact, framework, make_problem, reference_with, variants_of
+from compare import assert_all_accurate, assert_all_near, assert_same_bits
 from compiled_backend import compiled_operators
 from compiled_kernels import missing
+from simulated_streams import SimulatedStreams
 from torch import Tensor
+
+from gru_ext.overlap import lend_weights, run_wavefront
+from gru_ext.variant import PLAIN, Variant
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "none")
 
 MULTIPROCESSORS = 132
 SMALL = Size(3, 2, 4, 6)
+ODD = Size(3, 2, 3, 7)  # no row of H values is aligned to the next, so that none is loaded as pairs or words
+LONG = Size(20, 3, 4, 34)  # so long that without gates it is computed in windows
 CLUSTER = "cluster_H64_C1_rows8"
 
 
@@ -36,24 +43,29 @@ def ops() -> Iterator[Any]:
     operators.use_cuda_kernels("auto", "auto")
     operators.fail_call(0)
     operators.capture(False)
+    operators.forget_attributes(False)
     assert operators.errors_left() == 0, "a call has left an error behind for the next one to find"
     assert not operators.capture_was_invalidated()
 
 
-def solve(ops: Any, p: Problem, **variant: Any) -> dict[str, Tensor]:
+def solve(ops: Any, p: Problem, save_gates: bool = True, variant: Variant = PLAIN) -> dict[str, Tensor]:
     """Results and gradients, by the names of ``cases.solve``."""
     arguments = (p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional)
-    y, h_n, gates = ops.gru_fwd(*arguments, True, **variant)
-    dx, dhx, dweights = ops.gru_bwd(p.dy, p.dh_n, *arguments, y, gates, True, True, True, **variant)
+    y, h_n, gates = ops.gru_fwd(*arguments, save_gates, True, *variant)
+    dx, dhx, dweights = ops.gru_bwd(p.dy, p.dh_n, *arguments, y, gates, True, True, True, *variant)
     results = {"y": y, "h_n": h_n, "dx": dx, **({"dhx": dhx} if p.hx is not None else {})}
     return results | dict(zip([f"d{name}" for name in p.names], dweights, strict=True))
 
 
-def check_accuracy(ops: Any, problem: Problem, tf32: bool = False) -> None:
+def check_accuracy(
+    ops: Any, problem: Problem, tf32: bool = False, save_gates: bool = True, variant: Variant = PLAIN
+) -> None:
     """Within the policy; TF32 has the 10 bits of float16, and is judged by nn.GRU in that."""
     peer = problem.to(torch.float16) if tf32 else problem
-    theirs = {name: result.to(problem.x.dtype) for name, result in cases.solve(framework, peer).items()}
-    assert_all_accurate(solve(ops, problem), theirs, cases.solve(exact, problem.to(torch.float64)))
+    layer = framework if variant == PLAIN else reference_with(variant)
+    theirs = {name: result.to(problem.x.dtype) for name, result in cases.solve(layer, peer).items()}
+    expected = cases.solve(exact if variant == PLAIN else layer, problem.to(torch.float64))
+    assert_all_accurate(solve(ops, problem, save_gates, variant), theirs, expected)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +86,107 @@ def check_accuracy(ops: Any, problem: Problem, tf32: bool = False) -> None:
 def test_accuracy_of_every_family(ops: Any, kernel: str, dtype: torch.dtype, options: Options) -> None:
     """The first call tests the kernel against the stepwise ones, then it serves."""
     ops.use_cuda_kernels(kernel, kernel)
-    check_accuracy(ops, make_problem(SMALL, options, dtype), tf32=kernel != "stepwise" and dtype == torch.float32)
+    for size in (SMALL, ODD):
+        check_accuracy(ops, make_problem(size, options, dtype), tf32=kernel != "stepwise" and dtype == torch.float32)
+
+
+VARIANTS = {
+    "reset gate before": Variant(reset_after=False),
+    "layer norm": Variant(layer_norm=2),
+    "layer norm of all gates": Variant(layer_norm=1),
+}
+
+
+@pytest.mark.parametrize("save_gates", [True, False])
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_accuracy_of_what_only_stepwise_kernels_compute(ops: Any, name: str, save_gates: bool) -> None:
+    variant = VARIANTS[name]
+    problem = make_problem(ODD, Options(gains=variant.layer_norm > 0), torch.float32)
+    check_accuracy(ops, problem, save_gates=save_gates, variant=variant)
+
+
+@pytest.mark.parametrize("save_gates", [True, False])
+def test_accuracy_with_masks(ops: Any, save_gates: bool) -> None:
+    """By the kernel for them, and by the stepwise ones."""
+    problem = make_problem(SMALL, Options(packed=True), torch.bfloat16)
+    for kernel in ("streamed_U32_rows8_masked", "stepwise"):
+        ops.use_cuda_kernels(kernel, kernel)
+        check_accuracy(ops, problem, save_gates=save_gates, variant=variants_of(problem)["all"])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_accuracy_of_windows(ops: Any, packed: bool) -> None:
+    """Of a long sequence whose gates are not saved: in windows of steps, of which the backward has more."""
+    ops.use_cuda_kernels(CLUSTER, CLUSTER)
+    problem = make_problem(LONG, Options(packed=packed), torch.bfloat16)
+    check_accuracy(ops, problem, save_gates=False)
+    launches = ops.launches()
+    ops.gru_fwd(problem.x, problem.hx, problem.weights, problem.batch_sizes, False, False)
+    assert ops.launches() - launches == 2
+
+
+def test_layers_that_overlap(ops: Any) -> None:
+    """Chunks of a layer are calls of their own, of other sizes at the end: results and gradients of whole layers."""
+
+    class Layer(torch.autograd.Function):
+        """A layer by the compiled backend."""
+
+        @staticmethod
+        def forward(ctx: Any, x: Tensor, hx: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
+            y, h_n, gates = ops.gru_fwd(x, hx, weights, None, False, True)
+            ctx.save_for_backward(x, hx, y, gates, *weights)
+            return y, h_n
+
+        @staticmethod
+        def backward(ctx: Any, dy: Tensor, dh_n: Tensor) -> tuple[Tensor, ...]:
+            x, hx, y, gates, *weights = ctx.saved_tensors
+            dx, dhx, dweights = ops.gru_bwd(dy, dh_n, x, hx, weights, None, False, y, gates, True, True, True)
+            return dx, dhx, *dweights
+
+    run: Any = Layer.apply
+    problems = [make_problem(Size(7, 2, 6, 6), Options(), torch.float64) for _ in range(2)]
+    weights = [weight.requires_grad_() for p in problems for weight in p.weights]
+    x = problems[0].x.requires_grad_()
+    hx = torch.cat([p.hx for p in problems if p.hx is not None]).requires_grad_()
+
+    def gradients(y: Tensor, h_n: Tensor, of: Sequence[Tensor]) -> dict[str, Tensor]:
+        found = torch.autograd.grad(y.sin().sum() + h_n.cos().sum(), list(of))
+        return {"y": y.detach(), "h_n": h_n.detach()} | {str(i): gradient for i, gradient in enumerate(found)}
+
+    ops.use_cuda_kernels("stepwise", "stepwise")
+    inputs = [x, hx, *weights]
+    below, first = run(x, hx[:1], *weights[:4])
+    y, second = run(below, hx[1:], *weights[4:])
+    expected = gradients(y, torch.cat([first, second]), inputs)
+    streams = SimulatedStreams(2)
+    with streams.checked():
+        lent = lend_weights(streams, weights, num_layers=2)
+        y, h_n = run_wavefront(
+            lambda layer, x, hx: run(x, hx, *lent[4 * layer : 4 * layer + 4]),
+            x,
+            hx,
+            num_layers=2,
+            steps=3,
+            streams=streams,
+            between=None,
+            needs_y=True,
+        )
+    assert_all_near(gradients(y, h_n, inputs), expected)
+
+
+def test_one_gradient_without_the_others(ops: Any) -> None:
+    """Of each kind, and of one result: the bits that they have together."""
+    ops.use_cuda_kernels(CLUSTER, CLUSTER)
+    p = make_problem(SMALL, Options(), torch.bfloat16)
+    arguments = (p.x, p.hx, p.weights, None, False)
+    y, _, gates = ops.gru_fwd(*arguments, True)
+    for dy, dh_n in ((p.dy, p.dh_n), (None, p.dh_n), (p.dy, None)):
+        given = (dy, dh_n, *arguments, y, gates)
+        dx, dhx, dweights = ops.gru_bwd(*given, True, True, True)
+        assert_same_bits(ops.gru_bwd(*given, True, False, False)[0], dx)
+        assert_same_bits(ops.gru_bwd(*given, False, True, False)[1], dhx)
+        for alone, together in zip(ops.gru_bwd(*given, False, False, True)[2], dweights, strict=True):
+            assert_same_bits(alone, together)
 
 
 def test_one_step(ops: Any) -> None:
@@ -97,13 +209,15 @@ def test_the_device_chooses_and_is_tested_once(ops: Any) -> None:
 
 def test_every_runtime_call_may_fail(ops: Any, capfd: pytest.CaptureFixture[str]) -> None:
     """Of a first call, each in turn: right results by other kernels, or a clear error; and the next call is right."""
+    few = 1  # multiprocessor: kernels of several blocks, whose self-test takes long, are asked about and do not fit
     problem = make_problem(SMALL, Options(), torch.bfloat16)
+    ops.new_device(few)
     ops.fail_call(0)
     right = solve(ops, problem)
     calls = ops.calls()
     assert calls > 10
     for number in range(1, calls + 1):
-        ops.new_device(MULTIPROCESSORS)
+        ops.new_device(few)
         ops.fail_call(number)
         try:
             results = solve(ops, problem)
@@ -164,6 +278,66 @@ def test_too_little_shared_memory_rules_kernels_out(ops: Any) -> None:
     ops.limit_shared_memory(8 * 1024)
     check_accuracy(ops, make_problem(SMALL, Options(), torch.bfloat16))
     assert "gru_step" in ops.last_kernel()
+
+
+def test_groups_take_turns_where_not_all_are_resident(ops: Any) -> None:
+    """A cooperative launch of more blocks than the device runs at a time is refused: none is asked for."""
+    ops.new_device(16)  # two groups of eight blocks at a time
+    name = "group_H512_C8_rows8"
+    ops.use_cuda_kernels(name, "auto")
+    p = make_problem(Size(2, 17, 2, 6), Options(), torch.bfloat16)
+    ops.gru_fwd(p.x, p.hx, p.weights, None, False, True)
+    launches = ops.launches()
+    y, h_n, _ = ops.gru_fwd(p.x, p.hx, p.weights, None, False, True)
+    assert ops.launches() - launches == 2
+    ops.use_cuda_kernels("stepwise", "auto")
+    expected = ops.gru_fwd(p.x, p.hx, p.weights, None, False, True)
+    assert_close({"y": y, "h_n": h_n}, {"y": expected[0], "h_n": expected[1]}, 0)
+    ops.new_device(7)
+    ops.use_cuda_kernels(name, "auto")
+    with pytest.raises(RuntimeError, match="no cluster of the 8 blocks that H = 6 needs fits on this device"):
+        ops.gru_fwd(p.x, p.hx, p.weights, None, False, True)
+
+
+def test_a_launcher_that_forgets_the_attribute_for_shared_memory_is_refused(ops: Any) -> None:
+    name = "group_H512_C8_rows8"  # which has weights in shared memory
+    ops.use_cuda_kernels(name, name)
+    ops.forget_attributes(True)
+    p = make_problem(SMALL, Options(), torch.bfloat16)
+    with pytest.raises(RuntimeError, match=f"{name}, .* could not be launched: invalid argument"):
+        ops.gru_fwd(p.x, p.hx, p.weights, None, False, True)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "allowed", "refused"),
+    [
+        ("cluster target block not valid", {"cluster": 8}, {"cluster": 16}),
+        ("too many blocks in cooperative launch", {"cooperative": True}, {"cooperative": True, "grid": 16 * 132 + 16}),
+        ("invalid argument", {"shared_bytes": 48 << 10}, {"shared_bytes": (48 << 10) + 16}),
+        ("too many resources requested for launch", {}, {"threads": 1024}),
+        ("invalid configuration argument", {"cluster": 4}, {"cluster": 5}),
+    ],
+    ids=str,
+)
+def test_the_driver_refuses(ops: Any, refusal: str, allowed: dict[str, Any], refused: dict[str, Any]) -> None:
+    """The stand-in for it, what lies just beyond what it allows."""
+    p = make_problem(SMALL, Options(), torch.bfloat16)
+    ops.use_cuda_kernels(CLUSTER, "auto")
+    ops.gru_fwd(p.x, p.hx, p.weights, None, False, True)
+    kernel = ops.last_kernel()
+    ops.new_device(MULTIPROCESSORS)
+    plain = {"grid": 16, "threads": 128, "shared_bytes": 1024}
+    assert ops.launch(kernel, **plain | allowed) == "launched"
+    assert ops.launch(kernel, **plain | refused) == refusal
+
+
+def test_a_measurement_during_a_capture_would_invalidate_it(ops: Any) -> None:
+    """Which no other test does: each asks at its end."""
+    assert math.isfinite(ops.measure_nothing())
+    ops.capture(True)
+    assert math.isnan(ops.measure_nothing())
+    assert ops.capture_was_invalidated()
+    ops.new_device(MULTIPROCESSORS)
 
 
 def test_members_of_an_ensemble(ops: Any) -> None:

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 #include <map>
 #include <set>
 #include <utility>
@@ -34,12 +35,16 @@ struct Object {
   std::map<int, std::string> texts;
   std::map<int, std::shared_ptr<ptx::Module>> modules;
 
+  // Of the text that the device runs, 90 for sm_90; 0 where there is none for it.
+  int architecture() const {
+    const auto newer = texts.upper_bound(device.architecture);
+    return newer == texts.begin() ? 0 : std::prev(newer)->first;
+  }
   ptx::Module& module() {
-    auto text = texts.upper_bound(device.architecture);
-    if (text == texts.begin()) throw ptx::Error("no PTX for sm_" + std::to_string(device.architecture));
-    --text;
-    std::shared_ptr<ptx::Module>& module = modules[text->first];
-    if (!module) module = ptx::load(text->second);
+    const int chosen = architecture();
+    if (chosen == 0) throw ptx::Error("no PTX for sm_" + std::to_string(device.architecture));
+    std::shared_ptr<ptx::Module>& module = modules[chosen];
+    if (!module) module = ptx::load(texts.at(chosen));
     return *module;
   }
 };
@@ -151,6 +156,7 @@ cudaError_t launch(const void* host, const Configuration& c, void** arguments) {
 }
 
 Configuration pushed;  // of a <<<>>> launch
+cudaStream_t pushed_stream;
 
 }  // namespace
 
@@ -158,6 +164,21 @@ std::vector<std::string> cudart::kernels() {
   std::set<std::string> names;
   for (const auto& [host, function] : functions()) names.insert(function.name);
   return {names.begin(), names.end()};
+}
+
+const void* cudart::kernel_named(const std::string& name) {
+  for (const auto& [host, function] : functions()) {
+    if (function.name == name) return host;
+  }
+  return nullptr;
+}
+
+void cudart::new_device() {
+  device = {};
+  for (auto& [host, function] : functions()) {
+    function.shared_allowed = kSharedWithoutAttribute;
+    function.large_clusters = false;
+  }
 }
 
 extern "C" {
@@ -181,14 +202,16 @@ void __cudaRegisterFunction(void** handle, const char* host, char*, const char* 
                             int*) {
   functions()[host] = {name, reinterpret_cast<Object*>(handle)};
 }
-unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared, struct CUstream_st*) {
+unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared, struct CUstream_st* stream) {
   pushed = {grid, block, shared};
+  pushed_stream = stream;
   return 0;
 }
-cudaError_t __cudaPopCallConfiguration(dim3* grid, dim3* block, size_t* shared, void*) {
+cudaError_t __cudaPopCallConfiguration(dim3* grid, dim3* block, size_t* shared, void* stream) {
   *grid = pushed.grid;
   *block = pushed.block;
   *shared = pushed.shared;
+  *static_cast<cudaStream_t*>(stream) = pushed_stream;
   return cudaSuccess;
 }
 cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* host) {
@@ -234,6 +257,16 @@ cudaError_t cudaFuncSetAttribute(const void* host, cudaFuncAttribute attribute, 
   return cudaSuccess;
 }
 
+// The only attribute that is asked for: which PTX serves.
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* host) {
+  const Function* const f = function_at(host);
+  const int architecture = f == nullptr ? 0 : f->object->architecture();
+  if (architecture == 0) return noted(cudaErrorInvalidDeviceFunction);
+  *attributes = {};
+  attributes->ptxVersion = architecture;
+  return cudaSuccess;
+}
+
 // ---- "Occupancy"
 
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, const void* host, int threads,
@@ -271,6 +304,8 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     *value = device.multiprocessors;
   } else if (attribute == cudaDevAttrMaxSharedMemoryPerBlockOptin) {
     *value = device.shared_of_block;
+  } else if (attribute == cudaDevAttrComputeCapabilityMajor) {
+    *value = device.architecture / 10;
   } else {
     return noted(cudaErrorInvalidValue);
   }

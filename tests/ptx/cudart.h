@@ -29,5 +29,10 @@ extern Launched last_launch;
 
 // Of all objects of this library, as nvcc names them.
 std::vector<std::string> kernels();
+// What a launch names it by; null where there is none of this name.
+const void* kernel_named(const std::string& name);
+
+// From now on there is another device, as `device` says, on which no kernel was given any attribute.
+void new_device();
 
 }  // namespace cudart

@@ -301,16 +301,21 @@ void run(const Kernel& kernel, const Launch& launch) {
   }
 }
 
-std::map<std::string, Coverage> coverage() {
-  std::map<std::string, Coverage> of;
+std::string coverage() {
+  std::string text;
   for (const Kernel* kernel : kernels_that_ran) {
+    std::map<std::string, std::pair<size_t, size_t>> of_lines;
     for (const Instruction& i : kernel->code) {
-      Coverage& c = of[i.opcode];
-      ++c.instructions;
-      if (i.times != 0) ++c.executed;
+      auto& [instructions, executed] = of_lines[source_of(*kernel, i)];
+      ++instructions;
+      executed += i.times != 0;
+    }
+    for (const auto& [line, counts] : of_lines) {
+      text +=
+          std::to_string(counts.first) + " " + std::to_string(counts.second) + " " + line + " " + kernel->name + "\n";
     }
   }
-  return of;
+  return text;
 }
 
 std::vector<std::string> kernels_run() {

@@ -285,6 +285,8 @@ struct Machine {
 };
 
 [[noreturn]] void fail(const Warp* warp, const Instruction* at, int lane, const std::string& what);
+// The line of source that `at` comes from, below the folder of the sources; "-" where nvcc does not say.
+std::string source_of(const Kernel& kernel, const Instruction& at);
 // The kernel's error: it says where in the text and in the source `at` is.
 std::string place_of(const Kernel& kernel, const Instruction& at);
 

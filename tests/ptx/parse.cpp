@@ -454,14 +454,16 @@ class Parser {
 
 }  // namespace
 
-std::string place_of(const Kernel& kernel, const Instruction& at) {
-  std::string place = "\n  PTX line " + std::to_string(at.line) + ": " + at.text;
+std::string source_of(const Kernel& kernel, const Instruction& at) {
   const auto file = kernel.files.find(at.file);
-  if (file != kernel.files.end()) {
-    const size_t ours = file->second.rfind("csrc/");  // what is compiled may be a copy
-    place += "\n  " + file->second.substr(ours == std::string::npos ? 0 : ours) + ":" + std::to_string(at.file_line);
-  }
-  return place;
+  if (file == kernel.files.end()) return "-";
+  const size_t ours = file->second.rfind("csrc/");  // what is compiled may be a copy
+  return file->second.substr(ours == std::string::npos ? 0 : ours) + ":" + std::to_string(at.file_line);
+}
+
+std::string place_of(const Kernel& kernel, const Instruction& at) {
+  const std::string place = "\n  PTX line " + std::to_string(at.line) + ": " + at.text, source = source_of(kernel, at);
+  return source == "-" ? place : place + "\n  " + source;
 }
 
 std::shared_ptr<Module> load(const std::string& text) {

@@ -74,11 +74,10 @@ extern Options options;
 
 void run(const Kernel& kernel, const Launch& launch);
 
-// Of the entries that have been run: instructions of the text, and how many were ever executed; by opcode.
-struct Coverage {
-  size_t instructions = 0, executed = 0;
-};
-std::map<std::string, Coverage> coverage();
+// Of the entries that have been run, a line of words for each line of source: how many instructions of an entry come
+// from it, how many of these were ever executed, the line ("csrc/cuda/x.cuh:12", "-" where nvcc does not say), the
+// entry.
+std::string coverage();
 std::vector<std::string> kernels_run();
 uint64_t warp_instructions();  // executed so far
 

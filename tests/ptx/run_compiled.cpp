@@ -126,13 +126,10 @@ const char* gru_ptx_kernels() {
   return lines.c_str();
 }
 
-// Of the kernels that were run, a line for each opcode: how many instructions there are, how many were executed.
+// See ptx::coverage.
 const char* gru_ptx_coverage() {
   static std::string lines;
-  lines.clear();
-  for (const auto& [opcode, c] : ptx::coverage()) {
-    lines += opcode + " " + std::to_string(c.instructions) + " " + std::to_string(c.executed) + "\n";
-  }
+  lines = ptx::coverage();
   return lines.c_str();
 }
 }

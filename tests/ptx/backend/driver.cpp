@@ -1,6 +1,6 @@
 // See driver.h. The linker leads every call of a function of WRAPPED (--wrap) to the one here that bears its name
-// behind
-// __wrap_; the one that would have been called bears it behind __real_. Sections are of NVIDIA's "CUDA Runtime API".
+// behind __wrap_; the one that would have been called bears it behind __real_. Sections are of NVIDIA's "CUDA Runtime
+// API".
 #include "driver.h"
 
 #include <cuda_runtime_api.h>
@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "cudart.h"
+#include "device.h"
 #include "ptx.h"
 
 namespace cudart {
@@ -22,6 +23,15 @@ namespace {
 using cudart::driver;
 
 cudaError_t left_behind = cudaSuccess;
+
+// Work of a stream is for the current one of the tensors' device, under a guard for it.
+void check_stream(const void* stream) {
+  namespace emulator = gru_ext::emulator;
+  if (!emulator::guarded) throw ptx::Error("work without a guard for the device of the tensors");
+  if (stream != reinterpret_cast<const void*>(emulator::kStream)) {
+    throw ptx::Error("work on another stream than the current one of the tensors' device");
+  }
+}
 
 cudaError_t noted(cudaError_t error) {
   if (error != cudaSuccess) left_behind = error;
@@ -69,7 +79,8 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   delete event;
   return cudaSuccess;
 }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  check_stream(stream);
   event->recorded = std::chrono::steady_clock::now();
   event->is_recorded = true;
   return cudaSuccess;
@@ -88,7 +99,8 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
 
 // ---- "Stream Management", "Memory Management", "Unified Addressing"
 
-cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  check_stream(stream);
   *status = driver.capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
   return cudaSuccess;
 }
@@ -148,15 +160,7 @@ GRU_WRAPPED(cudaHostAlloc, (void** host, size_t bytes, unsigned flags), (host, b
 GRU_WRAPPED(cudaHostGetDevicePointer, (void** device, void* host, unsigned flags), (device, host, flags))
 GRU_WRAPPED(cudaGetDeviceProperties, (cudaDeviceProp * properties, int index), (properties, index))
 GRU_WRAPPED(cudaGetDevice, (int* index), (index))
-GRU_WRAPPED(cudaFuncSetAttribute, (const void* host, cudaFuncAttribute attribute, int value), (host, attribute, value))
-GRU_WRAPPED(cudaLaunchKernelExC, (const cudaLaunchConfig_t* config, const void* host, void** arguments),
-            (config, host, arguments))
-GRU_WRAPPED(cudaLaunchKernel,
-            (const void* host, dim3 grid, dim3 block, void** arguments, size_t shared, cudaStream_t stream),
-            (host, grid, block, arguments, shared, stream))
-GRU_WRAPPED(__cudaLaunchKernel,
-            (cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments, size_t shared, cudaStream_t stream),
-            (kernel, grid, block, arguments, shared, stream))
+GRU_WRAPPED(cudaFuncGetAttributes, (cudaFuncAttributes * attributes, const void* host), (attributes, host))
 GRU_WRAPPED(cudaOccupancyMaxActiveBlocksPerMultiprocessor, (int* blocks, const void* host, int threads, size_t shared),
             (blocks, host, threads, shared))
 GRU_WRAPPED(cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags,
@@ -164,6 +168,31 @@ GRU_WRAPPED(cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags,
             (blocks, host, threads, shared, flags))
 GRU_WRAPPED(cudaOccupancyMaxActiveClusters, (int* clusters, const void* host, const cudaLaunchConfig_t* config),
             (clusters, host, config))
+
+cudaError_t __real_cudaFuncSetAttribute(const void* host, cudaFuncAttribute attribute, int value);
+cudaError_t __wrap_cudaFuncSetAttribute(const void* host, cudaFuncAttribute attribute, int value) {
+  return counted([&] { return driver.forgets ? cudaSuccess : __real_cudaFuncSetAttribute(host, attribute, value); });
+}
+
+// ---- Launches
+
+cudaError_t __real_cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* host, void** arguments);
+cudaError_t __wrap_cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* host, void** arguments) {
+  check_stream(config->stream);
+  return counted([&] { return __real_cudaLaunchKernelExC(config, host, arguments); });
+}
+
+#define GRU_LAUNCH(name, Kernel)                                                                   \
+  cudaError_t __real_##name(Kernel kernel, dim3 grid, dim3 block, void** arguments, size_t shared, \
+                            cudaStream_t stream);                                                  \
+  cudaError_t __wrap_##name(Kernel kernel, dim3 grid, dim3 block, void** arguments, size_t shared, \
+                            cudaStream_t stream) {                                                 \
+    check_stream(stream);                                                                          \
+    return counted([&] { return __real_##name(kernel, grid, block, arguments, shared, stream); }); \
+  }
+
+GRU_LAUNCH(cudaLaunchKernel, const void*)
+GRU_LAUNCH(__cudaLaunchKernel, cudaKernel_t)
 
 cudaError_t __wrap_cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int index) {
   return counted([&] {

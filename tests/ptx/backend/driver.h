@@ -13,8 +13,9 @@ struct Driver {
   int64_t left = 0;          // errors that a call has left behind and that nobody has taken
   bool capturing = false;    // the only stream
   bool invalidated = false;  // whether a call has been made that a capture forbids
-  std::deque<double>
-      seconds;  // that the next pairs of events are apart; where there are none left, by the host's clock
+  bool forgets = false;      // attributes of kernels: as if nobody had set them
+  // That the next pairs of events are apart; where there are none left, by the host's clock.
+  std::deque<double> seconds;
 };
 extern Driver driver;
 

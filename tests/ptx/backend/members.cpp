@@ -8,5 +8,7 @@
 #define TORCH_LIBRARY_IMPL(name, key, m) [[maybe_unused]] static void implement_##key(torch::Library& m)
 #include "../../../csrc/members.cpp"
 
+bool gru_ext::is_first_copy() { return true; }
+
 void define_members(torch::Library& m) { define(m); }
 void implement_members(torch::Library& m) { implement_CUDA(m); }

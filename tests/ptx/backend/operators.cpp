@@ -3,6 +3,9 @@
 // Memory of torch's that a kernel touches must have been allocated after this library was loaded.
 #include <c10/core/CPUAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime_api.h>
 
 #include <mutex>
 #include <string>
@@ -12,6 +15,7 @@
 #include "../ptx.h"
 #include "driver.h"
 #include "host_side.h"
+#include "launchers.h"
 
 // members.cpp
 void define_members(torch::Library& m);
@@ -64,7 +68,7 @@ const bool installed = [] {
 // From now on there is a new device, of which nothing is known yet.
 void new_device(int64_t multiprocessors) {
   ++index_of_device;
-  cudart::device = {};
+  cudart::new_device();
   cudart::device.multiprocessors = static_cast<int>(multiprocessors);
   cudart::driver = {};
   ptx::options = {};
@@ -89,16 +93,50 @@ void set_seconds(const std::vector<double>& seconds) { cudart::driver.seconds = 
 
 void limit_shared_memory(int64_t bytes) { cudart::device.shared_of_block = static_cast<int>(bytes); }
 
-// By opcode: its name, instructions of the kernels that have run, and how many of them were ever executed.
-std::vector<std::string> instructions() {
-  std::vector<std::string> counts;
-  for (const auto& [opcode, coverage] : ptx::coverage()) {
-    counts.push_back(opcode + " " + std::to_string(coverage.instructions) + " " + std::to_string(coverage.executed));
+void forget_attributes(bool forgets) { cudart::driver.forgets = forgets; }
+
+// As the library has measurements made, of nothing.
+double measure_nothing() {
+  const c10::cuda::CUDAGuard guard(c10::Device(c10::kCPU));
+  return gru_ext::measure_seconds(c10::cuda::getCurrentCUDAStream().stream(), [] {});
+}
+
+// Launches a kernel with no parameters, as a launcher would that asks the driver for no more than this; returns what
+// the driver says. Where it is launched, it gets no further than its parameters.
+std::string launch(const std::string& name, int64_t grid, int64_t threads, int64_t shared_bytes, int64_t cluster,
+                   bool cooperative) {
+  const void* const kernel = cudart::kernel_named(name);
+  TORCH_CHECK(kernel != nullptr, "no kernel ", name);
+  const c10::cuda::CUDAGuard guard(c10::Device(c10::kCPU));
+  cudaLaunchAttribute attributes[2]{};
+  attributes[0].id = cudaLaunchAttributeClusterDimension;
+  attributes[0].val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+  attributes[1].id = cudaLaunchAttributeCooperative;
+  attributes[1].val.cooperative = cooperative;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(grid));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.stream = static_cast<cudaStream_t>(c10::cuda::getCurrentCUDAStream().stream());
+  config.attrs = attributes;
+  config.numAttrs = 2;
+  static const std::vector<char> zeros(4096);
+  std::vector<void*> parameters(16, const_cast<char*>(zeros.data()));
+  const int before = cudart::launches;
+  cudaError_t error = cudaSuccess;
+  try {
+    error = cudaLaunchKernelExC(&config, kernel, parameters.data());
+  } catch (const ptx::Error&) {
+    if (cudart::launches == before) throw;
   }
-  return counts;
+  cudaGetLastError();
+  return cudart::launches > before ? "launched" : cudaGetErrorString(error);
 }
 
 }  // namespace
+
+// The stand-ins for c10/cuda ask it.
+bool gru_ext::emulator::guarded = false;
 
 namespace c10 {
 namespace cuda {
@@ -123,7 +161,11 @@ TORCH_LIBRARY(gru_ext_compiled, m) {
   m.def("launches() -> int", [] { return int64_t{cudart::launches}; });
   m.def("last_kernel() -> str", [] { return cudart::last_launch.kernel; });
   m.def("kernels_run() -> str[]", [] { return ptx::kernels_run(); });
-  m.def("instructions() -> str[]", &instructions);
+  m.def("coverage() -> str", &ptx::coverage);
+  m.def("forget_attributes(bool forgets) -> ()", &forget_attributes);
+  m.def("measure_nothing() -> float", &measure_nothing);
+  m.def("launch(str name, int grid, int threads, int shared_bytes, int cluster=1, bool cooperative=False) -> str",
+        &launch);
 }
 
 TORCH_LIBRARY_IMPL(gru_ext_compiled, CPU, m) {
