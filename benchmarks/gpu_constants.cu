@@ -26,7 +26,8 @@ namespace device {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / kWarpSize, kRounds = 500, kLaunches = 5;
-constexpr int kOneBlockBytes = 120 << 10;  // of shared memory: no second block fits on the multiprocessor
+constexpr uint64_t kWaitLimit = 1000000000;  // nanoseconds that a block waits for another one
+constexpr int kOneBlockBytes = 120 << 10;    // of shared memory: no second block fits on the multiprocessor
 
 void check(cudaError_t error, const char* what) {
   if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
@@ -65,7 +66,7 @@ GRU_KERNEL(kWarpSize, 1) dsmem_latency_kernel(long long* cycles, int blocks) {
     const long long start = clock64();
     for (int i = 0; i < kRounds && in_time; ++i) {
       if (rank == 0) store_async(slot, mbarrier, last, u32x4{});
-      in_time = mbarrier_wait(mbarrier, i % 2);
+      in_time = mbarrier_wait(mbarrier, i % 2, kWaitLimit);
       mbarrier_arrive_expect(mbarrier, 16);
       if (rank == last) store_async(slot, mbarrier, 0, u32x4{});
     }
@@ -95,7 +96,7 @@ GRU_KERNEL(kThreads, 1) dsmem_exchange_kernel(long long* cycles, int blocks, int
       const int to = (rank + i / packets) % blocks;
       store_async(received + ((buffer * blocks + rank) * packets + i % packets) * 16, mbarriers + buffer, to, u32x4{});
     }
-    in_time = mbarrier_wait(mbarriers + buffer, round / 2 % 2);
+    in_time = mbarrier_wait(mbarriers + buffer, round / 2 % 2, kWaitLimit);
     if (thread_index() == 0) mbarrier_arrive_expect(mbarriers + buffer, blocks * bytes);
     in_time = !block_barrier_or(!in_time);
   }
@@ -133,7 +134,7 @@ GRU_KERNEL(kThreads, 1) flags_kernel(long long* cycles, uint32_t* flags, uint32_
     block_barrier();
     if (thread == 0) raise_flag(flags + block * 8, round);
     for (int other = thread; other < blocks && thread < kWarpSize; other += kWarpSize) {
-      in_time = in_time && wait_for_flag(flags + other * 8, round);
+      in_time = in_time && wait_for_flag(flags + other * 8, round, kWaitLimit);
     }
     in_time = !block_barrier_or(!in_time);
     if (thread == 0) copy_exchanged_async(shared_memory(), buffer + (block + 1) % blocks * 4);
