@@ -51,6 +51,7 @@ def test_public_names_are_there() -> None:
         "kernels",
         "quantize_dynamic",
         "replace_gru",
+        "to_torch",
         "truncated",
         "use_cuda_kernels",
     ]
