@@ -239,6 +239,14 @@ bool set(const std::string& setting) {
 }  // namespace
 }  // namespace gru_ext
 
+namespace c10 {
+namespace cuda {
+
+int current_device() { return 0; }
+
+}  // namespace cuda
+}  // namespace c10
+
 int main(int count, char** words) {
   const std::string what = count > 1 ? words[1] : "";
   for (int i = 2; i < count; ++i) {
