@@ -26,7 +26,7 @@ namespace device {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / kWarpSize, kRounds = 500, kLaunches = 5;
-constexpr uint64_t kWaitLimit = 1000000000;  // nanoseconds that a block waits for another one
+constexpr uint32_t kWaitLimit = 1000000000 / kWaitTick;  // that a block waits for another one
 constexpr int kOneBlockBytes = 120 << 10;    // of shared memory: no second block fits on the multiprocessor
 
 void check(cudaError_t error, const char* what) {
@@ -111,11 +111,11 @@ GRU_KERNEL(kWarpSize, 1) tagged_latency_kernel(long long* cycles, volatile unsig
   volatile unsigned long long* const mine = slots + (block == 0 ? 0 : 16);
   volatile unsigned long long* const theirs = slots + (block == 0 ? 16 : 0);
   bool in_time = true;
-  const uint64_t begin = nanoseconds();
+  const uint32_t begin = wait_ticks();
   const long long start = clock64();
   for (unsigned long long tag = 1; tag <= kRounds && in_time; ++tag) {
     if (block == 0) *theirs = tag << 32;
-    while (*mine >> 32 != tag && in_time) in_time = nanoseconds() - begin < kWaitLimit;
+    while (*mine >> 32 != tag && in_time) in_time = wait_ticks() - begin < kWaitLimit;
     if (block == last) *theirs = tag << 32;
   }
   cycles[block] = in_time ? clock64() - start : -1;

@@ -61,7 +61,7 @@ struct GruClusterFwdParams {
   StreamedShare streamed;           // for streamed kernels
   DirectionMasks<float> masks[2];   // each direction; for streamed kernels alone
   int first_group;                  // of this launch
-  uint64_t wait_limit;              // nanoseconds that a wait for other blocks may take
+  uint32_t wait_limit;              // of the clock of cuda/wait_clock.h: how long a wait may take
   int* error;                       // set to 1 if a wait took too long: the results are then undefined
 };
 
@@ -87,7 +87,7 @@ struct GruClusterBwdParams {
   StreamedShare streamed;
   DirectionMasks<float> masks[2];
   int first_group;
-  uint64_t wait_limit;
+  uint32_t wait_limit;
   int* error;
 };
 

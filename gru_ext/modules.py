@@ -376,7 +376,8 @@ def _run(
         num_layers=module.num_layers,
         bidirectional=module.bidirectional,
         batch_first=module.batch_first,
-        dropout=module.dropout,
+        # Only where it has an effect: torch.compile traces twice where it meets a float that may vary.
+        dropout=module.dropout if module.training and module.num_layers > 1 else 0.0,
         training=module.training,
         batch_sizes=batch_sizes,
         **of_padded,

@@ -327,7 +327,7 @@ class QuantizedGRU(_QuantizedModule):
     @classmethod
     def from_float(cls, module: GRU | nn.GRU) -> QuantizedGRU:
         """The quantised form of a GRU, with all else that it has; errors as in ``quantize_dynamic``."""
-        check_type("from_float", module, GRU, nn.GRU)
+        check_type("from_float", "module", module, GRU, nn.GRU)
         quantized = _quantized(cls, "from_float", module)
         rebind(module, quantized)
         return quantized
@@ -458,7 +458,7 @@ class QuantizedGRUCell(_QuantizedModule):
     @classmethod
     def from_float(cls, module: GRUCell | nn.GRUCell) -> QuantizedGRUCell:
         """The quantised form of a cell, with all else that it has; errors as in ``quantize_dynamic``."""
-        check_type("from_float", module, GRUCell, nn.GRUCell)
+        check_type("from_float", "module", module, GRUCell, nn.GRUCell)
         quantized = _quantized(cls, "from_float", module)
         rebind(module, quantized)
         return quantized

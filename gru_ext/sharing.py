@@ -35,7 +35,7 @@ def converted(
         TypeError: ``source`` is not exactly a ``source_type``, whose ``forward`` may then be another; or as in
             ``carry``.
     """
-    check_type(operation, source, source_type)
+    check_type(operation, "module", source, source_type)
     target = make(target_type, source)
     weights = [name for name, parameter in target._parameters.items() if parameter is not None]
     check_weights(operation, source, weights)
@@ -65,7 +65,7 @@ def replace_modules(
         kind = type_as_written(module)
         if kind in makers:
             operation = f"{function} of {name!r}" if name else function
-            check_type(operation, module, kind)
+            check_type(operation, "module", module, kind)
             replacements.append((module, makers[kind](operation, module)))
     for module, replacement in replacements:
         object.__setattr__(module, "__class__", type(replacement))
@@ -90,15 +90,16 @@ def make(target_type: type[Target], source: nn.Module, *without: str) -> Target:
         return target_type(**given, device="meta")
 
 
-def check_type(operation: str, source: Any, *types: type[nn.Module]) -> None:
-    """Raise TypeError unless a module is of exactly one of the types."""
+def check_type(operation: str, name: str, source: Any, *types: type[nn.Module]) -> None:
+    """Raise TypeError unless an argument is a module of exactly one of the types."""
     if type(source) in types:
         return
-    names = " or ".join(f"{kind.__module__.partition('.')[0]}'s {kind.__name__}" for kind in types)
+    packages = {"torch": "torch.nn", "gru_ext": "gru_ext"}
+    names = " or ".join(f"{packages[kind.__module__.partition('.')[0]]}.{kind.__name__}" for kind in types)
     advice = ""
     if isinstance(source, nn.Module) and type_as_written(source) in types:
         advice = "; remove parametrizations, pruning and weight norm first, and convert before sharding"
-    raise TypeError(f"{operation}: expected module of type {names}, got {type(source).__name__}{advice}")
+    raise TypeError(f"{operation}: expected {name} of type {names}, got {type(source).__name__}{advice}")
 
 
 def type_as_written(module: nn.Module) -> type[nn.Module]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,44 @@ torch.set_num_threads(1)
 
 # What is drawn while tests are collected is the same in every process, so that they can be shared out.
 torch.manual_seed(0)
+
+
+def switches() -> dict[str, Any]:
+    """What a test may set for the whole process; the names of torch's switches of TF32 depend on its release."""
+    backends: Any = torch.backends
+    owners = {
+        "backends": backends,
+        "backends.cuda.matmul": backends.cuda.matmul,
+        "backends.cudnn": backends.cudnn,
+        "backends.cudnn.conv": getattr(backends.cudnn, "conv", None),
+        "backends.cudnn.rnn": getattr(backends.cudnn, "rnn", None),
+    }
+    values = {
+        "get_num_threads()": torch.get_num_threads(),
+        "get_default_dtype()": torch.get_default_dtype(),
+        "is_grad_enabled()": torch.is_grad_enabled(),
+        "are_deterministic_algorithms_enabled()": torch.are_deterministic_algorithms_enabled(),
+    }
+    if hasattr(backends.cudnn, "rnn"):
+        return values | {f"{name}.fp32_precision": owner.fp32_precision for name, owner in owners.items()}
+    return values | {
+        f"{name}.allow_tf32": owners[name].allow_tf32 for name in ("backends.cuda.matmul", "backends.cudnn")
+    }
+
+
+@pytest.fixture(autouse=True)
+def _torch_stays_as_it_was() -> Iterator[None]:
+    """A test leaves torch as it found it, so that those after it in the same process mean what they say."""
+    before = switches()
+    # torch.library.opcheck loads a module that forbids the rest of the process to set them.
+    backends: Any = torch.backends
+    with backends.__allow_nonbracketed_mutation():
+        yield
+    after = switches()
+    changed = [
+        f"torch.{name}: {before[name]} before, {after[name]} after" for name in before if before[name] != after[name]
+    ]
+    assert not changed, f"the test changes {'; '.join(changed)}"
 
 
 @pytest.fixture(autouse=True)

@@ -200,7 +200,8 @@ def test_arrays_that_do_not_fit(arrays: list[Any], arguments: dict[str, Any], te
         (nn.LSTM(3, 4), "to_keras_weights: expected gru of type gru_ext.GRU or torch.nn.GRU, got LSTM"),
         (
             nn.utils.parametrizations.weight_norm(nn.GRU(3, 4), "weight_hh_l0"),
-            "to_keras_weights: expected gru of type gru_ext.GRU or torch.nn.GRU, got ParametrizedGRU",
+            "to_keras_weights: expected gru of type gru_ext.GRU or torch.nn.GRU, got ParametrizedGRU;"
+            " remove parametrizations, pruning and weight norm first, and convert before sharding",
         ),
     ],
 )

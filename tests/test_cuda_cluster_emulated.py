@@ -313,7 +313,7 @@ NEW_SWITCHES = [("", ""), ("cuda.matmul", "tf32"), ("cuda.matmul", "ieee"), ("cu
 
 
 @pytest.fixture
-def _switches_stay() -> Iterator[None]:
+def _tf32_switches_stay() -> Iterator[None]:
     """Those for TF32 are afterwards as they were."""
     owners = [getattr(torch.backends.cudnn, name) for name in ("rnn", "conv") if hasattr(torch.backends.cudnn, name)]
     owners += [torch.backends.cuda.matmul, torch.backends.cudnn, torch.backends]
@@ -326,7 +326,7 @@ def _switches_stay() -> Iterator[None]:
 
 
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "rnn"), reason="torch before 2.9 has the old switches alone")
-@pytest.mark.usefixtures("_switches_stay")
+@pytest.mark.usefixtures("_tf32_switches_stay")
 @pytest.mark.parametrize("old_first", [True, False])
 def test_every_combination_of_the_switches_for_tf32(old_first: bool, tmp_path: Path) -> None:
     """Old and new ones mixed, which torch's old getters refuse: gru_ext does as torch's products and RNNs do.
@@ -472,7 +472,7 @@ def test_a_kernel_that_fails_is_not_used_again(
     assert ops.cluster_launches() == launches + 2
 
 
-RESULTS = {"forward": ("h_n", "y", "gates"), "backward": ("dhx", "weight_ih|dx", "bias_hh")}
+RESULTS = {"forward": ("h_n", "y", "gates"), "backward": ("dhx", "weight_ih|dx", "bias_ih")}
 
 
 @pytest.mark.parametrize("result", range(3))

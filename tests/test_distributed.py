@@ -153,7 +153,7 @@ def test_two_processes_train_the_text_as_one(two: tuple[str, Path], text: Path, 
     assert_same_run(saved(out), saved(tmp_path), 1e-4)
     # The first process alone reports.
     assert printed.count("bits per character before training") == 1
-    assert printed.count("written:") == 1
+    assert printed.count(f"written: {out / 'checkpoint.pt'}") == 1
 
 
 def test_one_process_goes_on_from_the_checkpoint_of_two(two: tuple[str, Path], text: Path, tmp_path: Path) -> None:

@@ -525,7 +525,7 @@ def set_nan(module: nn.GRU) -> nn.GRU:
         (
             parametrizations.weight_norm(nn.GRU(3, 4), "weight_hh_l0"),
             TypeError,
-            "quantize_dynamic of '1': expected module of type torch's GRU, got ParametrizedGRU;"
+            "quantize_dynamic of '1': expected module of type torch.nn.GRU, got ParametrizedGRU;"
             " remove parametrizations, pruning and weight norm first, and convert before sharding",
         ),
         (

@@ -115,15 +115,15 @@ class CellSubclass(nn.GRUCell):
 @pytest.mark.parametrize(
     ("convert", "module", "text"),
     [
-        (gru_ext.GRU.from_torch, Subclass(3, 4), "from_torch: expected module of type torch's GRU, got Subclass"),
-        (gru_ext.GRU.from_torch, nn.LSTM(3, 4), "from_torch: expected module of type torch's GRU, got LSTM"),
-        (gru_ext.GRU.from_torch, nn.GRUCell(3, 4), "from_torch: expected module of type torch's GRU, got GRUCell"),
+        (gru_ext.GRU.from_torch, Subclass(3, 4), "from_torch: expected module of type torch.nn.GRU, got Subclass"),
+        (gru_ext.GRU.from_torch, nn.LSTM(3, 4), "from_torch: expected module of type torch.nn.GRU, got LSTM"),
+        (gru_ext.GRU.from_torch, nn.GRUCell(3, 4), "from_torch: expected module of type torch.nn.GRU, got GRUCell"),
         (
             gru_ext.GRUCell.from_torch,
             CellSubclass(3, 4),
-            "from_torch: expected module of type torch's GRUCell, got CellSubclass",
+            "from_torch: expected module of type torch.nn.GRUCell, got CellSubclass",
         ),
-        (gru_ext.GRUCell.from_torch, nn.GRU(3, 4), "from_torch: expected module of type torch's GRUCell, got GRU"),
+        (gru_ext.GRUCell.from_torch, nn.GRU(3, 4), "from_torch: expected module of type torch.nn.GRUCell, got GRU"),
     ],
 )
 def test_another_type_is_refused(convert: Any, module: nn.Module, text: str) -> None:
@@ -151,7 +151,7 @@ def test_a_module_with_other_parameters_is_refused(change: Callable[[nn.Module, 
     change(peer, "weight_hh_l0")
     change(cell, "weight_hh")
     # torch makes a parametrized module a subclass of its own.
-    text = r"expected module (with the parameters weight_ih.*, got .*hh|of type torch's GRU(Cell)?, got Parametrized)"
+    text = r"expected module (with the parameters weight_ih.*, got .*hh|of type torch.nn.GRU(Cell)?, got Parametrized)"
     with pytest.raises(TypeError, match=text):
         gru_ext.GRU.from_torch(peer)
     with pytest.raises(TypeError, match=text):

@@ -171,9 +171,10 @@ gru_one_step_fwd_kernel(const GruOneStepFwdParams<scalar_t> p) {
   acc_t* const others = of_warps + warps * kRows * 3;                         // (6 + kRows)
   constexpr int kLanesOfRow = device::kWarpSize / kRows;
   if (lane % kLanesOfRow == 0) {
+    acc_t* const to = of_warps + (device::anew(thread) / device::kWarpSize * kRows + lane / kLanesOfRow) * 3;
     GRU_UNROLL
     for (int gate = 0; gate < 3; ++gate) {
-      store_shared(of_warps + (warp * kRows + lane / kLanesOfRow) * 3 + gate, sums[0][gate]);
+      store_shared(to + gate, sums[0][gate]);
     }
   }
   if (thread < 6 + kRows) store_shared(others + thread, to_acc(other));

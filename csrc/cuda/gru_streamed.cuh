@@ -195,8 +195,8 @@ class Slabs {
   }
 
   // Waits until all that the slice needs of step s has been stored; all its threads call it, and one of its warps
-  // looks. False if that took more than `limit` nanoseconds.
-  GRU_DEVICE bool wait(int s, uint64_t limit) const {
+  // looks. False if that took more than `limit` ticks.
+  GRU_DEVICE bool wait(int s, uint32_t limit) const {
     bool failed = false;
     const int end = part_ == 0 ? end_block_ : 0;
     for (int block = first_block_ + thread_index() % kWarpSize; block < end; block += kWarpSize) {

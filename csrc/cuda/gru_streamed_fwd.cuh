@@ -113,7 +113,7 @@ GRU_DEVICE void gru_streamed_fwd(const GruClusterFwdParams<typename Traits::T>& 
   if (thread == 0) raise_flag(flag_of_block(p.streamed, group, block), 1);
 
   // Before the products where registers allow it, else pass by pass.
-  constexpr int kPassesAhead = kPasses < 4 ? 2 : 0;
+  constexpr int kPassesAhead = Traits::kRows < 64 ? 2 : kPasses < 4 ? 1 : 0;
   const auto load_a_x = [&](int pass, int t) {
     auto& of_pass = own[pass];
     const T* const a_x = rows_of_step(p.a_x[direction], p.offsets, t) +
@@ -190,11 +190,13 @@ GRU_DEVICE void gru_streamed_fwd(const GruClusterFwdParams<typename Traits::T>& 
   GRU_FAULT(no_last_copy_wait, copy_async_wait(), void());
 
   if (failed) store_global(p.error, 1);
+  const int own_unit = anew(unit);
   GRU_UNROLL
   for (int pass = 0; pass < kPasses; ++pass) {
     const auto& of_pass = own[pass];
-    store_pair(p.h_n + (static_cast<int64_t>(direction) * p.B + row_of(pass)) * H + unit, of_pass.h[0], of_pass.h[1],
-               of_pass.steps > 0 ? units : 0, p.paired);
+    const int64_t row = static_cast<int64_t>(direction) * p.B + anew(row_of(pass));
+    store_pair(p.h_n + row * H + own_unit, of_pass.h[0], of_pass.h[1],
+               of_pass.steps > 0 ? clamp(H - own_unit, 0, 2) : 0, p.paired);
   }
 }
 

@@ -18,6 +18,7 @@
 
 #include "autotune.h"
 #include "products.h"
+#include "wait_clock.h"
 
 namespace gru_ext {
 namespace {
@@ -85,7 +86,7 @@ struct DeviceRecord {
 std::mutex mutex;
 std::map<int, DeviceRecord> devices;
 std::string forced_forward = "auto", forced_backward = "auto";
-std::atomic<uint64_t> wait_nanoseconds{4000000000};
+std::atomic<double> seconds_of_wait{4};
 
 DeviceRecord& record_of_device() {
   const int device = c10::cuda::current_device();
@@ -422,18 +423,17 @@ void check_earlier_calls() {
       }
     }
   }
-  TORCH_CHECK(false, "gru: a cluster kernel of an earlier call waited more than ",
-              1e-9 * static_cast<double>(wait_limit()),
+  TORCH_CHECK(false, "gru: a cluster kernel of an earlier call waited more than ", seconds_of_wait.load(),
               " seconds for other blocks of its cluster, so that the results of the calls since then are wrong. The"
               " stepwise kernels serve on this device from now on");
 }
 
-uint64_t wait_limit() { return wait_nanoseconds; }
+uint32_t wait_limit() { return static_cast<uint32_t>(1e9 * seconds_of_wait / device::kWaitTick); }
 
 double set_cuda_wait_limit(double seconds) {
   TORCH_CHECK_VALUE(seconds >= 1e-3 && seconds <= 3600,
                     "set_cuda_wait_limit: expected seconds from 0.001 to 3600, got ", seconds);
-  return 1e-9 * static_cast<double>(wait_nanoseconds.exchange(static_cast<uint64_t>(1e9 * seconds)));
+  return seconds_of_wait.exchange(seconds);
 }
 
 std::tuple<std::string, std::string> cuda_kernel(at::ScalarType dtype, int64_t T, int64_t B, int64_t H,

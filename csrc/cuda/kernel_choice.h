@@ -65,8 +65,8 @@ bool take_error();
 // Throws if one of an earlier call on the current device has. No cluster kernel serves there from then on.
 void check_earlier_calls();
 
-// How long a wait inside a cluster kernel may take, in nanoseconds.
-uint64_t wait_limit();
+// How long a wait inside a cluster kernel may take, by the clock of wait_clock.h.
+uint32_t wait_limit();
 
 // The operators of gru_ext/kernel_choice.py: `cuda_kernel` returns name and reason, `cuda_kernel_names` those of all
 // cluster kernels, `use_cuda_kernels` and `set_cuda_wait_limit` what they were told before.

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "wait_clock.h"
+
 namespace gru_ext {
 namespace device {
 
@@ -228,6 +230,8 @@ GRU_DEVICE uint64_t nanoseconds() {
   asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
   return now;
 }
+// By the clock of wait_clock.h.
+GRU_DEVICE uint32_t wait_ticks() { return static_cast<uint32_t>(nanoseconds() / kWaitTick); }
 
 // st.relaxed.gpu.b64
 GRU_DEVICE void store_packet(uint64_t* packet, uint32_t payload, uint32_t tag) {
@@ -260,19 +264,19 @@ GRU_DEVICE u32x4 load_triple(const u32x4* packet) {
 }
 
 // Loads values, each by `load` from its place, again and again until each `has_come`; false if after `limit`
-// nanoseconds they have not.
+// ticks they have not.
 template <int N, typename Packet, typename Load, typename HasCome>
-GRU_DEVICE bool load_until(u32x4 (&values)[N], const Packet* const (&packets)[N], const Load& load, uint64_t limit,
+GRU_DEVICE bool load_until(u32x4 (&values)[N], const Packet* const (&packets)[N], const Load& load, uint32_t limit,
                            const HasCome& has_come) {
   GRU_UNROLL
   for (int i = 0; i < N; ++i) values[i] = load(packets[i]);
-  uint64_t start = 0;
+  uint32_t start = 0;
   bool in_time = true;
   GRU_UNROLL
   for (int i = 0; i < N; ++i) {
     while (in_time && !has_come(values[i])) {
       values[i] = load(packets[i]);
-      const uint64_t now = nanoseconds();
+      const uint32_t now = wait_ticks();
       if (start == 0) start = now;
       in_time = now - start <= limit;
     }
@@ -282,14 +286,14 @@ GRU_DEVICE bool load_until(u32x4 (&values)[N], const Packet* const (&packets)[N]
 // Waits for N times two packets of this tag.
 template <int N>
 GRU_DEVICE bool wait_for_packets(u32x4 (&values)[N], const uint64_t* const (&packets)[N], uint32_t tag,
-                                 uint64_t limit) {
+                                 uint32_t limit) {
   return load_until(
       values, packets, [](const uint64_t* p) { return load_packets(p); }, limit,
       [&](const u32x4& value) { return value.y == tag && value.w == tag; });
 }
 // Waits for N triples of this tag, which is the last word of a value.
 template <int N>
-GRU_DEVICE bool wait_for_triples(u32x4 (&values)[N], const u32x4* const (&packets)[N], uint32_t tag, uint64_t limit) {
+GRU_DEVICE bool wait_for_triples(u32x4 (&values)[N], const u32x4* const (&packets)[N], uint32_t tag, uint32_t limit) {
   return load_until(
       values, packets, [](const u32x4* p) { return load_triple(p); }, limit,
       [&](const u32x4& value) { return value.w == tag; });
@@ -309,14 +313,14 @@ GRU_DEVICE void copy_exchanged_async(void* shared, const void* exchanged) { copy
 GRU_DEVICE void raise_flag(uint32_t* flag, uint32_t value) {
   asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
 }
-// ld.acquire.gpu, until the flag has this value or a higher one; false if it has not after `limit` nanoseconds.
-GRU_DEVICE bool wait_for_flag(const uint32_t* flag, uint32_t value, uint64_t limit) {
-  uint64_t start = 0;
+// ld.acquire.gpu, until the flag has this value or a higher one; false if it has not after `limit` ticks.
+GRU_DEVICE bool wait_for_flag(const uint32_t* flag, uint32_t value, uint32_t limit) {
+  uint32_t start = 0;
   while (true) {
     uint32_t now;
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(flag) : "memory");
     if (now >= value) return true;
-    const uint64_t time = nanoseconds();
+    const uint32_t time = wait_ticks();
     if (start == 0) start = time;
     if (time - start > limit) return false;
   }
@@ -366,13 +370,13 @@ GRU_DEVICE bool mbarrier_try_wait(uint64_t* barrier, int parity) {
       : "memory");
   return ended != 0;
 }
-// Waits for the phase of this parity; false if it has not ended after `limit` nanoseconds.
-GRU_DEVICE bool mbarrier_wait(uint64_t* barrier, int parity, uint64_t limit) {
+// Waits for the phase of this parity; false if it has not ended after `limit` ticks.
+GRU_DEVICE bool mbarrier_wait(uint64_t* barrier, int parity, uint32_t limit) {
   if (mbarrier_try_wait(barrier, parity)) return true;
-  const uint64_t start = nanoseconds();
+  const uint32_t start = wait_ticks();
   do {
     if (mbarrier_try_wait(barrier, parity)) return true;
-  } while (nanoseconds() - start < limit);
+  } while (wait_ticks() - start < limit);
   return false;
 }
 
@@ -399,6 +403,15 @@ GRU_DEVICE void mbarrier_arrive_expect(uint64_t*, int) { __trap(); }
 GRU_DEVICE bool mbarrier_wait(uint64_t*, int, uint64_t) { __trap(); }
 GRU_DEVICE void store_async(void*, uint64_t*, int, u32x4) { __trap(); }
 #endif
+
+// ---- Registers
+
+// x, as if it were another value: what is worked out from it after a loop is worked out there, not before the loop and
+// then kept in registers.
+GRU_DEVICE int anew(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
 
 // ---- Bits and conversions
 

@@ -113,6 +113,7 @@ std::string self_test(const ClusterKernel& kernel, Pass pass, at::ScalarType dty
                   {"dhx", {std::get<1>(*ours), dhx}},
                   {"the gradient of weight_ih", {our_dweights[0], dweights[0]}},
                   {"the gradient of weight_hh", {our_dweights[1], dweights[1]}},
+                  {"the gradient of bias_ih", {our_dweights[2], dweights[2]}},
                   {"the gradient of bias_hh", {our_dweights[3], dweights[3]}},
                   {"the gradient of weight_hh_reverse", {our_dweights[5], dweights[5]}}});
 }

@@ -57,7 +57,7 @@ def layers_of(function: str, gru: GRU | nn.GRU, converted: Collection[str] = ())
         TypeError: not exactly a ``gru_ext.GRU`` or ``torch.nn.GRU``, or its parameters are not plain ones of its own.
         ValueError: it computes what no other library does, as by ``zoneout``.
     """
-    check_type(function, gru, GRU, nn.GRU)
+    check_type(function, "gru", gru, GRU, nn.GRU)
     for name, value in options_of(gru).items():
         default = OPTIONS[name].default
         if name not in (*_CONVERTED, *converted) and value != default:

@@ -29,7 +29,7 @@ class Reversed(nn.Module):
 
     def __init__(self, gru: GRU, restore_order: bool) -> None:
         super().__init__()
-        check_type("Reversed", gru, GRU, nn.GRU)
+        check_type("Reversed", "gru", gru, GRU, nn.GRU)
         restore_order = check_flag("Reversed", "restore_order", restore_order)
         if gru.bidirectional:
             raise ValueError("Reversed: expected gru of one direction, got a bidirectional one")

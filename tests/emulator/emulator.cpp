@@ -974,11 +974,11 @@ void mbarrier_arrive_expect(uint64_t* address, int bytes, int line) {
 }
 
 // How long a wait may take is not emulated, only that there is a limit.
-static void check_limit(uint64_t limit) {
+static void check_limit(uint32_t limit) {
   if (limit == 0) fail_here("a wait that may take no time");
 }
 
-bool mbarrier_wait(uint64_t* address, int parity, uint64_t limit, int line) {
+bool mbarrier_wait(uint64_t* address, int parity, uint32_t limit, int line) {
   Thread* t = self();
   t->line = line;
   check_limit(limit);
@@ -1024,7 +1024,7 @@ void store_packet(void* packet, const void* value, size_t bytes, int line) {
   m.packets.push_back(store);
 }
 
-bool wait_for_packet(const void* packet, uint32_t tag, void* value, size_t bytes, uint64_t limit, int line) {
+bool wait_for_packet(const void* packet, uint32_t tag, void* value, size_t bytes, uint32_t limit, int line) {
   check_global(packet, bytes, false, line);
   Thread* t = self();
   t->line = line;
@@ -1061,7 +1061,7 @@ void raise_flag(uint32_t* flag, uint32_t value, int line) {
   m.packets.push_back(store);
 }
 
-bool wait_for_flag(const uint32_t* flag, uint32_t value, uint64_t limit, int line) {
+bool wait_for_flag(const uint32_t* flag, uint32_t value, uint32_t limit, int line) {
   check_global(flag, sizeof *flag, false, line);
   Thread* t = self();
   t->line = line;

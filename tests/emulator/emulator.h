@@ -89,13 +89,13 @@ void cluster_barrier(int line);
 void mbarrier_init(uint64_t* barrier, int arrivals, int line);
 void mbarrier_init_fence();
 void mbarrier_arrive_expect(uint64_t* barrier, int bytes, int line);
-bool mbarrier_wait(uint64_t* barrier, int parity, uint64_t limit, int line);
+bool mbarrier_wait(uint64_t* barrier, int parity, uint32_t limit, int line);
 void store_async(void* p, uint64_t* barrier, int rank, const void* value, size_t bytes, int line);
 void store_packet(void* packet, const void* value, size_t bytes, int line);
-bool wait_for_packet(const void* packet, uint32_t tag, void* value, size_t bytes, uint64_t limit, int line);
+bool wait_for_packet(const void* packet, uint32_t tag, void* value, size_t bytes, uint32_t limit, int line);
 void check_exchanged(const void* p, size_t bytes, bool write, int line);
 void raise_flag(uint32_t* flag, uint32_t value, int line);
-bool wait_for_flag(const uint32_t* flag, uint32_t value, uint64_t limit, int line);
+bool wait_for_flag(const uint32_t* flag, uint32_t value, uint32_t limit, int line);
 
 uint16_t bfloat16_bits(float x);
 uint16_t float16_bits(float x);
@@ -226,7 +226,7 @@ inline void store_triple(u32x4* packet, uint32_t first, uint32_t second, uint32_
   emulator::store_packet(packet, &words, sizeof words, line);
 }
 template <int N>
-bool wait_for_packets(u32x4 (&values)[N], const uint64_t* const (&packets)[N], uint32_t tag, uint64_t limit,
+bool wait_for_packets(u32x4 (&values)[N], const uint64_t* const (&packets)[N], uint32_t tag, uint32_t limit,
                       int line = __builtin_LINE()) {
   for (int i = 0; i < N; ++i) {
     if (!emulator::wait_for_packet(packets[i], tag, &values[i].x, 8, limit, line)) return false;
@@ -235,7 +235,7 @@ bool wait_for_packets(u32x4 (&values)[N], const uint64_t* const (&packets)[N], u
   return true;
 }
 template <int N>
-bool wait_for_triples(u32x4 (&values)[N], const u32x4* const (&packets)[N], uint32_t tag, uint64_t limit,
+bool wait_for_triples(u32x4 (&values)[N], const u32x4* const (&packets)[N], uint32_t tag, uint32_t limit,
                       int line = __builtin_LINE()) {
   for (int i = 0; i < N; ++i) {
     if (!emulator::wait_for_packet(packets[i], tag, &values[i], 16, limit, line)) return false;
@@ -253,7 +253,7 @@ inline void copy_exchanged_async(void* shared, const void* exchanged, int line =
 inline void raise_flag(uint32_t* flag, uint32_t value, int line = __builtin_LINE()) {
   emulator::raise_flag(flag, value, line);
 }
-inline bool wait_for_flag(const uint32_t* flag, uint32_t value, uint64_t limit, int line = __builtin_LINE()) {
+inline bool wait_for_flag(const uint32_t* flag, uint32_t value, uint32_t limit, int line = __builtin_LINE()) {
   return emulator::wait_for_flag(flag, value, limit, line);
 }
 
@@ -268,12 +268,14 @@ inline void mbarrier_init_fence() { emulator::mbarrier_init_fence(); }
 inline void mbarrier_arrive_expect(uint64_t* barrier, int bytes, int line = __builtin_LINE()) {
   emulator::mbarrier_arrive_expect(barrier, bytes, line);
 }
-inline bool mbarrier_wait(uint64_t* barrier, int parity, uint64_t limit, int line = __builtin_LINE()) {
+inline bool mbarrier_wait(uint64_t* barrier, int parity, uint32_t limit, int line = __builtin_LINE()) {
   return emulator::mbarrier_wait(barrier, parity, limit, line);
 }
 inline void store_async(void* p, uint64_t* barrier, int rank, u32x4 value, int line = __builtin_LINE()) {
   emulator::store_async(p, barrier, rank, &value, sizeof value, line);
 }
+
+inline int anew(int x) { return x; }
 
 inline float to_acc(bfloat16 x) { return float_of_bits(static_cast<uint32_t>(x.bits) << 16); }
 inline float to_acc(float16 x) { return emulator::float16_value(x.bits); }

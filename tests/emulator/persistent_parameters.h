@@ -28,7 +28,7 @@ Parameters common_parameters() {
   p.aligned = number("aligned") != 0;
   p.lengths = buffer<const int>("lengths");
   p.offsets = buffer<const int64_t>("offsets");
-  p.wait_limit = 4000000000;  // nanoseconds, on the clock of whatever runs the kernel
+  p.wait_limit = 4000000000 / device::kWaitTick;  // on the clock of whatever runs the kernel
   p.error = buffer<int>("error");
   if (const float* const factors = buffer<const float>("mask_factors")) {
     for (int d = 0; d < p.D; ++d) {
