@@ -289,7 +289,8 @@ def main() -> None:
             }
             for name, by_arch in table.items()
         }
-        TABLE.write_text(json.dumps({"nvcc": release, "kernels": kernels}, indent=1) + "\n")
+        rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(by_arch)}" for name, by_arch in kernels.items())
+        TABLE.write_text(f'{{"nvcc": {json.dumps(release)}, "kernels": {{\n{rows}\n}}}}\n')
         print(f"\nwrote {TABLE.relative_to(ROOT)}")
         kernel_tables.write()
         return
