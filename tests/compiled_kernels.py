@@ -197,10 +197,12 @@ def link(objects: Iterable[Callable[[], Path]]) -> Path:
         paths = list(pool.map(lambda make: make(), to_make))
     compiler = os.environ.get("CXX", "c++").split()
 
-    def make(path: Path) -> None:
-        subprocess.run([*compiler, "-shared", *paths, "-o", path], check=True)
+    flags = ["-shared", "-Wl,-Bsymbolic"]  # its own stand-in for CUDA's runtime, also where torch has loaded that
 
-    return make_once(BUILD / f"kernels-{digest_of(*(str(path) for path in paths))}.so", make)
+    def make(path: Path) -> None:
+        subprocess.run([*compiler, *flags, *paths, "-o", path], check=True)
+
+    return make_once(BUILD / f"kernels-{digest_of(*flags, *(str(path) for path in paths))}.so", make)
 
 
 @functools.cache
