@@ -3,10 +3,9 @@
 # All do their own set-up in .venv: with the torch of the system's python3 when it has one, else with the pinned one.
 # `make fuzz SECONDS=3600`, `make sanitize SECONDS=600` and `make mutate` look for faults that nobody has met yet
 # (docs/reliability.md).
-# `make cuda-check` builds with CUDA against a CUDA torch in .venv-cuda, which needs nvcc and no GPU; `make cuda-check
-# ARGS=--run` runs every compiled kernel on the CPU too, which takes long; `make cuda-check-older` builds for one
-# architecture against an older torch in .venv-cuda-older, and `make cuda-check-newer` runs the tests of compiled kernels
-# with a newer nvcc in .venv-nvcc. `make gpu-check` runs on a GPU.
+# `make cuda-check` builds with CUDA against a CUDA torch in .venv-cuda, and runs every compiled kernel on the CPU: it needs
+# nvcc and no GPU. `make cuda-check-older` builds for one architecture against an older torch in .venv-cuda-older, and
+# `make cuda-check-newer` runs the tests of compiled kernels with a newer nvcc in .venv-nvcc. `make gpu-check` runs on a GPU.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0

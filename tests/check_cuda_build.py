@@ -3,8 +3,8 @@
 ``make cuda-check`` runs it in an environment of its own, with a CUDA torch. It compiles the whole extension for the
 default architectures, imports it, checks that the CUDA operators are registered and what ``gru_ext.info`` says,
 and prints registers, static shared memory and serial loads (machine_code.py) of every kernel. It fails if a kernel
-spills, has a stack frame, or needs more than the committed table says. ``make cuda-check ARGS=--write`` writes the
-table anew, and those of docs/kernels.md. ``--run`` runs every kernel of sm_90 on the CPU as well, and some others.
+spills, has a stack frame, or needs more than the committed table says. Then it runs every kernel of sm_90, and some of
+other architectures, on the CPU. ``make cuda-check ARGS=--write`` writes the table anew, and those of docs/kernels.md.
 ``--import-for 9.0`` builds for that architecture alone, and imports: with another torch the kernels are the same.
 
 What the table says belongs to a release of nvcc: under another one it is not compared.
@@ -267,7 +267,6 @@ def main() -> None:
     """Build, import, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help=f"write {TABLE.relative_to(ROOT)}")
-    parser.add_argument("--run", action="store_true", help="run every kernel on the CPU too, for many minutes")
     parser.add_argument("--import-for", metavar="ARCHITECTURES", help="build for these, as in 9.0, import, and no more")
     arguments = parser.parse_args()
     write: bool = arguments.write
@@ -304,8 +303,7 @@ def main() -> None:
     if faults:
         fail("; ".join(faults) + "; if that is meant, run: make cuda-check ARGS=--write")
     print("\nno kernel spills, has a stack frame or needs more than the table allows")
-    if arguments.run:
-        check_execution()
+    check_execution()
 
 
 if __name__ == "__main__":
