@@ -21,6 +21,8 @@ import subprocess
 import sys
 import sysconfig
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -212,17 +214,25 @@ def cuobjdump() -> str:
     return found
 
 
+def serial_loads_of(program: str, path: Path) -> dict[tuple[str, str], int]:
+    """How many each kernel of an object file has, by mangled name and architecture."""
+    with subprocess.Popen([program, "-sass", str(path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        found = {
+            (kernel.kernel, kernel.architecture): len(machine_code.serial_loads(kernel.code))
+            for kernel in machine_code.read(process.stdout)
+        }
+    if process.returncode != 0:
+        fail(f"cuobjdump cannot read {path}")
+    return found
+
+
 def with_serial_loads(table: Table, objects: list[Path]) -> Table:
     """The table with those of each kernel, which are counted in object files."""
     found: dict[tuple[str, str], int] = {}
-    program = cuobjdump()
-    for path in objects:
-        with subprocess.Popen([program, "-sass", str(path)], stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            for kernel in machine_code.read(process.stdout):
-                found[kernel.kernel, kernel.architecture] = len(machine_code.serial_loads(kernel.code))
-        if process.returncode != 0:
-            fail(f"cuobjdump cannot read {path}")
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for of_file in pool.map(partial(serial_loads_of, cuobjdump()), objects):
+            found |= of_file
     names = demangled([kernel for kernel, _ in found])
     serial = {(name, arch): count for name, ((_, arch), count) in zip(names, found.items(), strict=True)}
     return {
