@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gru_ext import overlap
-from gru_ext.autocast import autocast
+from gru_ext.autocast import autocast, dtype_of_results
 from gru_ext.autograd import gru_layer
 from gru_ext.layout import (
     FLOATING,
@@ -84,8 +84,9 @@ def gru(
     """Run a GRU of L layers over whole sequences.
 
     The recurrence is that of ``torch.nn.GRU`` (docs/equations.md). Differentiable in every mode: once or more,
-    forward, under ``torch.func`` and ``torch.compile``. Under ``torch.autocast`` the arguments are cast to its dtype,
-    and so is the result; float64 is left as it is.
+    forward, under ``torch.func`` and ``torch.compile``. Under ``torch.autocast`` it computes in autocast's dtype and
+    returns what ``torch.nn.GRU`` does: results in autocast's dtype on CUDA, in that of the initial state on a CPU
+    (docs/tools.md). float64 is left as it is.
 
     Args:
         input: (T, B, I); (B, T, I) with ``batch_first``; (T, I) unbatched; or (N, I) with ``batch_sizes``. float32,
@@ -189,7 +190,9 @@ def gru(
         check_tensor("gru", "hx", hx)
     if batch_sizes is not None:
         check_tensor("gru", "batch_sizes", batch_sizes)
+    result_dtype = None
     if torch._C._is_any_autocast_enabled():
+        result_dtype = dtype_of_results(input, hx)
         input, hx, reset_state, *weights = autocast(input, hx, reset_state, *weights)
     if torch._C._get_tracing_state() is not None:
         check_export()
@@ -245,8 +248,12 @@ def gru(
     # ONNX's GRU takes lengths as they are; the packed segments have no counterpart.
     padded = lengths if lengths is not None and resets is None and torch.onnx.is_in_onnx_export() else None
     if padded is not None or (lengths is None and resets is None and reset_state is None):
-        return run(input, hx, batch_sizes)
-    return run_segments(run, input, hx, layers, directions, hidden, batch_first, lengths, resets, reset_state, outputs)
+        y, h_n = run(input, hx, batch_sizes)
+    else:
+        y, h_n = run_segments(
+            run, input, hx, layers, directions, hidden, batch_first, lengths, resets, reset_state, outputs
+        )
+    return (y, h_n) if result_dtype is None else (y.to(result_dtype), h_n.to(result_dtype))
 
 
 def gru_cell(
@@ -306,7 +313,9 @@ def gru_cell(
     weights += gains
     for name, weight in zip(_CELL_WEIGHTS[norms > 0][bias_ih is not None], weights, strict=True):
         check_tensor("gru_cell", name, weight)
+    result_dtype = None
     if torch._C._is_any_autocast_enabled():
+        result_dtype = dtype_of_results(input, hx)
         input, hx, *weights = autocast(input, hx, *weights)
     if torch._C._get_tracing_state() is not None:
         check_export()
@@ -314,18 +323,22 @@ def gru_cell(
     columns = _columns("gru_cell", "weight_ih", weight_ih), _columns("gru_cell", "weight_hh", weight_hh)
     check_cell_sizes(input, hx, *columns)
     recurrence = _LAYER_NORM[norms] if norms else PLAIN if reset_after else _RESET_BEFORE
-    if zoneout is candidate_dropout is _NONE:
-        return run_cell(lambda x, h: gru_layer(x, h, weights, None, False, recurrence), input, hx)
-    rates = Rates(
-        check_rate("gru_cell", "zoneout", zoneout),
-        candidate_dropout=check_rate("gru_cell", "candidate_dropout", candidate_dropout),
-    )
+    regularized = not (zoneout is candidate_dropout is _NONE)
+    rates = _NO_RATES
+    if regularized:
+        rates = Rates(
+            check_rate("gru_cell", "zoneout", zoneout),
+            candidate_dropout=check_rate("gru_cell", "candidate_dropout", candidate_dropout),
+        )
 
     def run_layer(x: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor]:
-        variant = regularize(recurrence, rates, training, x, h, None, None, 1, weight_hh.shape[-1])
+        variant = recurrence
+        if regularized:
+            variant = regularize(recurrence, rates, training, x, h, None, None, 1, weight_hh.shape[-1])
         return gru_layer(x, h, weights, None, False, variant)
 
-    return run_cell(run_layer, input, hx)
+    h = run_cell(run_layer, input, hx)
+    return h if result_dtype is None else h.to(result_dtype)
 
 
 def _present_weights(weights: Iterable[Tensor | None], layers: int, normalized: bool) -> list[Tensor]:
