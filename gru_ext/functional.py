@@ -149,13 +149,16 @@ def gru(
         h_n (L*D, B, H), or (L*D, H) unbatched.
 
     Raises:
-        ValueError: the rank of ``input`` or its dtype, ``num_layers``, ``outputs`` or ``save`` is wrong, a probability
-            is not in [0, 1), ``lengths`` or ``resets`` come with ``batch_sizes``, ``reset_state`` without ``resets``,
-            ``layer_norm`` with ``reset_after=False``, or ``overlap_layers`` below 0, or above with ``num_layers`` 1,
-            ``bidirectional`` or ``recurrent_dropout``.
-        TypeError: ``overlap_layers`` is no int.
-        RuntimeError: a size, a shape, a device, one of the lengths, or the dtype of a tensor but ``input`` is wrong, or
-            T is 0.
+        TypeError: ``input``, ``hx``, ``batch_sizes``, ``resets``, ``reset_state`` or a weight is no dense tensor,
+            ``weights`` no sequence, or some biases are None and others not; ``lengths`` are not what a tensor can be
+            made of; a flag is no bool, ``num_layers`` or ``overlap_layers`` no int; ``dropout`` is None or complex.
+        ValueError: ``input`` that is not packed has a wrong rank, or has not the dtype of the weights, or that is none
+            of the four; ``num_layers`` is below 1, ``dropout`` not a number in [0, 1], another probability not one in
+            [0, 1), ``outputs``, ``save`` or ``layer_norm`` another value; ``lengths`` or ``resets`` come with
+            ``batch_sizes``, ``reset_state`` without ``resets``, or ``layer_norm`` with ``reset_after=False``;
+            ``overlap_layers`` is below 0, or above with ``num_layers`` 1, ``bidirectional`` or ``recurrent_dropout``.
+        RuntimeError: the number of weights, a size, a shape, a device, one of the lengths or batch sizes, or the dtype
+            of a tensor but ``input`` is wrong, packed ``input`` has a wrong rank, or T is 0.
         NotImplementedError: ``lengths`` or ``resets`` differ between the samples of ``torch.vmap``.
     """
     if outputs is not _ALL:
@@ -293,9 +296,11 @@ def gru_cell(
         The next state, (B, H) or (H).
 
     Raises:
-        ValueError: the rank of ``input`` or ``hx`` is wrong, only one of the biases is given, a probability is not in
-            [0, 1), gains are given without ``layer_norm`` or not with it, or that comes with ``reset_after=False``.
-        RuntimeError: a size, a shape, a dtype or a device is wrong.
+        TypeError: ``input``, ``hx``, a weight, a bias or a gain is no dense tensor, or a flag no bool.
+        ValueError: the rank of ``input`` or ``hx`` is wrong, or the dtype of the weights none of the four; only one of
+            the biases is given; a probability is not a number in [0, 1), or ``layer_norm`` another value; gains are
+            given without ``layer_norm`` or not with it, or that comes with ``reset_after=False``.
+        RuntimeError: a size, a shape or a device is wrong, or a dtype not that of the weights.
     """
     check_cell_rank(input, hx)
     if (bias_ih is None) != (bias_hh is None):
@@ -332,6 +337,10 @@ def gru_cell(
         )
 
     def run_layer(x: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor]:
+        if columns[1] == 0:  # no units, so nothing to compute: by torch.nn's own operator
+            state = x.new_zeros((x.shape[1], 0)) if h is None else h[0]
+            h_n = torch.stack([torch.gru_cell(x[0], state, *weights[: 2 if bias_ih is None else 4])])
+            return h_n, h_n
         variant = recurrence
         if regularized:
             variant = regularize(recurrence, rates, training, x, h, None, None, 1, weight_hh.shape[-1])
@@ -342,7 +351,12 @@ def gru_cell(
 
 
 def _present_weights(weights: Iterable[Tensor | None], layers: int, normalized: bool) -> list[Tensor]:
-    """The weights of L*D directions without the biases that are None; or the error that their number deserves."""
+    """The weights of L*D directions without the biases that are None.
+
+    Raises:
+        TypeError: they are no sequence of dense tensors, or some biases are None and others not.
+        RuntimeError: their number is wrong.
+    """
     if type(weights) is not list and (isinstance(weights, Tensor) or not isinstance(weights, Iterable)):
         raise TypeError(f"gru: expected weights to be a sequence of tensors, got {type(weights).__name__}")
     given = list(weights)

@@ -361,6 +361,25 @@ def test_dropout_of_zero_in_training_draws_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("arguments", [{}, {"bias": False}, {"zoneout": 0.1, "layer_norm": True}], ids=str)
+@pytest.mark.parametrize("batch", [(), (2,), (0,)], ids=str)
+def test_a_cell_without_units_is_that_of_nn(batch: tuple[int, ...], arguments: dict[str, Any]) -> None:
+    cells = nn.GRUCell(3, 0, arguments.get("bias", True)), gru_ext.GRUCell(3, 0, **arguments)
+    for hx in (None, torch.zeros(*batch, 0)):
+        found = []
+        for cell in cells:
+            x = torch.randn(*batch, 3, requires_grad=True)
+            h = cell(x, hx)
+            assert not (h._is_view() and cell is cells[1])
+            found.append([h, *torch.autograd.grad(h.sum(), [x, *list(cell.parameters())[: 2 + 2 * cell.bias]])])
+        assert [t.shape for t in found[0]] == [t.shape for t in found[1]]
+        assert_same_bits(found[0][1], found[1][1])
+    with pytest.raises(RuntimeError, match=r"^gru_cell: expected hx of shape"):
+        cells[1](torch.zeros(2, 3), torch.zeros(2, 1))
+    with pytest.raises(ValueError, match=r"^GRUCell: expected hidden_size of at least 0, got -1$"):
+        gru_ext.GRUCell(3, -1)
+
+
 # ---- Autocast
 
 
