@@ -3,6 +3,7 @@
 
 #include "launchers.h"
 #include "runner.h"
+#include "wait_clock.h"
 
 namespace gru_ext {
 namespace emulator {
