@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import warnings
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from building import make_once
+from building import cpp_extension, make_once, with_included
 from compiled_kernels import (
     BUILD,
     CSRC,
@@ -83,9 +82,6 @@ def host_sources() -> list[Path]:
 
 def compile_host(source: Path) -> Path:
     """The object of a source that includes torch or, device.cu, CUDA's runtime."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what torch.utils.cpp_extension imports
-        from torch.utils import cpp_extension
     compiler = os.environ.get("CXX", "c++").split()
     flags = ["-std=c++20", "-O1", "-fPIC", "-w", "-x", "c++"]
     flags += [
@@ -98,31 +94,14 @@ def compile_host(source: Path) -> Path:
         '-DGRU_EXT_TORCH_VERSION="any"',
     ]
     # Before torch's own: the emulated backend has stand-ins for three headers of c10/cuda.
-    includes = [RUNNER / "backend", MACHINE, CSRC, CSRC / "cuda"]
-    torchs = ["-isystem", *" -isystem ".join([*cpp_extension.include_paths(), str(include_directory())]).split()]
-    headers = [
-        *CSRC.glob("*.h"),
-        *(CSRC / "cuda").glob("*.h"),
-        *MACHINE.glob("**/*.h"),
-        *(RUNNER / "backend").rglob("*.h"),
-    ]
-    headers += [CSRC / "members.cpp"]
-    digest = digest_of(
-        torch.__version__, *compiler, *flags, *(path.read_bytes() for path in [source, *sorted(headers)])
-    )
+    directories = [RUNNER / "backend", MACHINE, CSRC, CSRC / "cuda"]
+    torchs = [*cpp_extension().include_paths(), str(include_directory())]
+    includes = [*(f"-I{path}" for path in directories), *(f"-isystem{path}" for path in torchs)]
+    texts = (path.read_bytes() for path in with_included(source, directories))
+    digest = digest_of(torch.__version__, *compiler, *flags, *texts)
 
     def make(path: Path) -> None:
-        command = [
-            *compiler,
-            *flags,
-            *(f"-I{include}" for include in includes),
-            *torchs,
-            "-c",
-            str(source),
-            "-o",
-            str(path),
-        ]
-        subprocess.run(command, check=True)
+        subprocess.run([*compiler, *flags, *includes, "-c", str(source), "-o", str(path)], check=True)
 
     return make_once(BUILD / f"host-{source.parent.name}-{source.stem}-{digest}.o", make)
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from building import make_once
+from building import make_once, with_included
 from emulation import open_library
 from process import ROOT
 
@@ -149,20 +149,14 @@ def digest_of(*parts: str | bytes) -> str:
     return digest.hexdigest()[:16]
 
 
-def sources() -> dict[str, str]:
-    """What instantiations are compiled from, by name."""
-    paths = [*CSRC.glob("*.h"), *(CSRC / "cuda").glob("*.h"), *(CSRC / "cuda").rglob("*.cu*")]
-    return {str(path.relative_to(CSRC)): path.read_text() for path in sorted(paths)}
-
-
 def compile_unit(unit: str, edit: Edit) -> Path:
     """The object of a file of csrc/cuda/instantiations, from sources that were edited; PTX and host code."""
     nvcc = find_nvcc()
     assert nvcc is not None
-    texts = {name: edit(name, text) for name, text in sources().items()}
+    paths = with_included(CSRC / "cuda" / "instantiations" / f"{unit}.cu")
+    texts = {name: edit(name, (CSRC / name).read_text()) for name in (str(path.relative_to(CSRC)) for path in paths)}
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
     flags = [*NVCC_FLAGS, f"-gencode=arch=compute_{ARCHITECTURE},code=compute_{ARCHITECTURE}"]
-    used = (text for name, text in texts.items() if "instantiations" not in name or unit in name)
     command = os.environ.get("PYTORCH_NVCC", str(nvcc)).split()
 
     def make(path: Path) -> None:
@@ -173,20 +167,20 @@ def compile_unit(unit: str, edit: Edit) -> Path:
         source = path.parent / "csrc" / "cuda" / "instantiations" / f"{unit}.cu"
         subprocess.run([*command, *flags, "-c", source, "-o", path], check=True)
 
-    return make_once(BUILD / f"{unit}-{digest_of(version, *flags, *used)}.o", make)
+    return make_once(BUILD / f"{unit}-{digest_of(version, *flags, *texts.values())}.o", make)
 
 
 def compile_machine(source: Path) -> Path:
     """An object of the interpreter or the runner."""
     compiler = os.environ.get("CXX", "c++").split()
-    headers = [*MACHINE.glob("*.h"), *RUNNER.glob("*.h"), *CSRC.glob("*.h"), *(CSRC / "cuda").glob("*.h")]
-    includes = [f"-I{path}" for path in (RUNNER, CSRC / "cuda")] + ["-isystem", str(include_directory())]
-    digest = digest_of(" ".join([*compiler, *CXX_FLAGS]), *(path.read_bytes() for path in [source, *sorted(headers)]))
+    directories = [RUNNER, CSRC / "cuda"]
+    includes = [*(f"-I{path}" for path in directories), "-isystem", str(include_directory())]
+    texts = (path.read_bytes() for path in with_included(source, directories))
 
     def make(path: Path) -> None:
         subprocess.run([*compiler, *CXX_FLAGS, *includes, "-c", source, "-o", path], check=True)
 
-    return make_once(BUILD / f"{source.stem}-{digest}.o", make)
+    return make_once(BUILD / f"{source.stem}-{digest_of(' '.join([*compiler, *CXX_FLAGS]), *texts)}.o", make)
 
 
 def link(objects: Iterable[Callable[[], Path]]) -> Path:
