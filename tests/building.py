@@ -57,3 +57,15 @@ def cpp_extension() -> ModuleType:
         warnings.simplefilter("ignore")  # of what it imports
         from torch.utils import cpp_extension
     return cpp_extension
+
+
+def load_operators(name: str, directory: Path, sources: Sequence[Path], **options: list[str]) -> None:
+    """Load operators of sources, built in ``directory`` by ``torch.utils.cpp_extension.load`` with its ``options``.
+
+    Its own lock is a file that a build which was killed leaves behind, and for which the next would wait for ever.
+    """
+    with locked(directory / "alone.lock"):
+        (directory / "lock").unlink(missing_ok=True)
+        cpp_extension().load(
+            name, [*map(str, sources)], build_directory=str(directory), is_python_module=False, **options
+        )

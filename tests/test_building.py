@@ -1,4 +1,4 @@
-"""Files that tests build: of what they are made."""
+"""Files that tests build: of what they are made, and that a build which was killed is in nobody's way."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import re
 import subprocess
 from pathlib import Path
 
-from building import with_included
+import pytest
+from building import cpp_extension, load_operators, with_included
 from process import ROOT
 
 
@@ -30,3 +31,18 @@ def test_only_what_is_included_counts(tmp_path: Path) -> None:
     of_other.write_text('// #include "unused.h"\n')
     unused.touch()
     assert with_included(source, [tmp_path / "other"]) == sorted([source, beside, of_other])
+
+
+def test_operators_are_built_after_a_build_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which has left behind the file by which torch's builds wait for each other."""
+
+    def wait(_: object) -> None:
+        raise AssertionError("waits for a build that has ended")
+
+    monkeypatch.setattr(cpp_extension().FileBaton, "wait", wait)
+    source = tmp_path / "empty.cpp"
+    source.write_text("int empty = 1;\n")
+    (tmp_path / "lock").touch()
+    load_operators("gru_ext_empty", tmp_path, [source])
+    assert (tmp_path / "gru_ext_empty.so").exists()
+    assert not (tmp_path / "lock").exists()
