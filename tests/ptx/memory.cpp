@@ -47,6 +47,7 @@ void check_order(const Warp& w, const Instruction& i, int lane, Block& block, ui
   }
 }
 
+// "cvta"
 template <bool kToGeneric, uint64_t kWindow>
 void convert_address(Warp& w, const Instruction& i, uint32_t mask) {
   const uint64_t* a = w.in(i.s[0]);
@@ -216,6 +217,7 @@ void finish_copies(Warp& w, int lane, int but) {
   }
   w.lanes[lane].copies.swap(left);
 }
+// "cp.async.commit_group", "cp.async.wait_group / cp.async.wait_all"
 void copy_commit(Warp& w, const Instruction&, uint32_t mask) {
   each(mask, [&](int l) { ++w.lanes[l].group; });
 }
@@ -230,6 +232,7 @@ void copy_wait_group(Warp& w, const Instruction& i, uint32_t mask) {
   each(mask, [&](int l) { finish_copies(w, l, get<int>(n, l)); });
 }
 
+// "mapa"
 void map_address(Warp& w, const Instruction& i, uint32_t mask) {
   each(mask, [&](int l) {
     const uint64_t address = static_cast<uint32_t>(w.in(i.s[0])[l]);
@@ -347,7 +350,7 @@ void deliver(Machine& machine, size_t store) {
 }
 
 void add_memory(Opcodes& opcodes) {
-  std::map<std::string, Handler>& t = opcodes.alone;
+  Table& t = opcodes.alone;
   // "cvta": the window of global memory is that of generic addresses.
   t["cvta.global.u64"] = t["cvta.to.global.u64"] = convert_address<true, 0>;
   t["cvta.local.u64"] = convert_address<true, kGenericLocal>;
