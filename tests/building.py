@@ -7,7 +7,8 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +36,12 @@ def make_once(path: Path, make: Callable[[Path], None]) -> Path:
                 make(made)
                 made.rename(path)
     return path
+
+
+def make_all(makers: Iterable[Callable[[], Path]]) -> list[Path]:
+    """The files that all of these make, as many at a time as there are cores, or as ``$MAX_JOBS`` says."""
+    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or len(os.sched_getaffinity(0)))) as pool:
+        return list(pool.map(lambda make: make(), makers))
 
 
 def with_included(source: Path, directories: Sequence[Path] = ()) -> list[Path]:
