@@ -89,6 +89,7 @@ def check_accuracy(
 )
 def test_accuracy_of_every_family(ops: Any, kernel: str, dtype: torch.dtype, options: Options) -> None:
     """The first call tests the kernel against the stepwise ones, then it serves."""
+    ops.check_order(kernel == "stepwise")  # of the others test_compiled_kernels.py does
     ops.use_cuda_kernels(kernel, kernel)
     for size in (SMALL, ODD):
         check_accuracy(ops, make_problem(size, options, dtype), tf32=kernel != "stepwise" and dtype == torch.float32)
@@ -400,6 +401,7 @@ def test_too_little_shared_memory_rules_kernels_out(ops: Any) -> None:
 def test_groups_take_turns_where_not_all_are_resident(ops: Any) -> None:
     """A cooperative launch of more blocks than the device runs at a time is refused: none is asked for."""
     ops.new_device(16)  # two groups of eight blocks at a time
+    ops.check_order(False)
     name = "group_H512_C8_rows8"
     ops.use_cuda_kernels(name, "auto")
     p = make_problem(Size(2, 17, 2, 6), Options(), torch.bfloat16)
