@@ -4,19 +4,20 @@
 # `make fuzz SECONDS=3600`, `make sanitize SECONDS=600` and `make mutate` look for faults that nobody has met yet
 # (docs/reliability.md). `make coverage` counts what the tests of the compiled CUDA backend reach (docs/coverage.md); it
 # needs nvcc and no GPU.
-# `make cuda-check` builds with CUDA against a CUDA torch in .venv-cuda, which needs nvcc and no GPU; `make cuda-check
-# ARGS=--run` runs every compiled kernel on the CPU too, which takes long; `make cuda-check-older` builds for one
-# architecture against an older torch in .venv-cuda-older. `make gpu-check` runs on a GPU.
+# `make cuda-check` builds with CUDA against a CUDA torch in .venv-cuda, and runs every compiled kernel on the CPU: it needs
+# nvcc and no GPU. `make cuda-check-older` builds for one architecture against an older torch in .venv-cuda-older, and
+# `make cuda-check-newer` runs the tests of compiled kernels with a newer nvcc in .venv-nvcc. `make gpu-check` runs on a GPU.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 CUDA_TORCH ?= torch==2.14.1
 OLDER_CUDA_TORCH ?= torch==2.11.0
+NEWER_NVCC ?= 13.5
 BIN := .venv/bin
 
 SOURCES := setup.py pyproject.toml gru_ext/version.py $(shell find csrc -name '*.c*' -o -name '*.h')
 
-.PHONY: train test bench publish lint format fuzz sanitize mutate coverage cuda-check cuda-check-older gpu-check clean
+.PHONY: train test bench publish lint format fuzz sanitize mutate coverage cuda-check cuda-check-older cuda-check-newer gpu-check clean
 
 train: .venv/built-examples
 	$(BIN)/python examples/train_text.py $(ARGS)
@@ -61,12 +62,15 @@ cuda-check: .venv-cuda/torch
 cuda-check-older: .venv-cuda-older/torch
 	.venv-cuda-older/bin/python tests/check_cuda_build.py --import-for 9.0
 
+cuda-check-newer: .venv/built-dev .venv-nvcc/nvidia
+	CUDA_HOME=$(CURDIR)/.venv-nvcc/nvidia/cu13 $(BIN)/python -m pytest tests/test_compiled_kernels.py tests/test_compiled_backend.py
+
 # With the system's torch and the library that is there, built or carried; no environment, as there may be no network.
 gpu-check:
 	$(PYTHON) -m benchmarks.gpu_check --out out/gpu_check $(ARGS)
 
 clean:
-	rm -rf .venv .venv-cuda .venv-cuda-older build dist gru_ext/*.so *.egg-info
+	rm -rf .venv .venv-cuda .venv-cuda-older .venv-nvcc build dist gru_ext/*.so *.egg-info
 
 .venv/torch:
 	@$(PYTHON) -m venv --system-site-packages .venv; \
@@ -84,6 +88,11 @@ clean:
 .venv-cuda/torch .venv-cuda-older/torch:
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet '$(WANTED)' numpy 'setuptools>=77' wheel ninja nvidia-cuda-cuobjdump
+	@touch $@
+
+.venv-nvcc/nvidia: .venv/torch
+	$(BIN)/python -m pip install --quiet --no-deps --target $(@D) nvidia-cuda-cccl \
+	  $(foreach package,cuda-nvcc cuda-crt nvvm cuda-runtime,'nvidia-$(package)==$(NEWER_NVCC).*')
 	@touch $@
 
 # One rule for each set of extras: the examples need less than the tests.

@@ -36,6 +36,7 @@ BUILD = ROOT / "build" / "kernel_choices"
 DECLARATION = re.compile(r"^constexpr double (.*?);", re.MULTILINE)
 CONSTANT = re.compile(r"\b(k\w+) = ([^,;]+)")
 MOST_CHOICES = 40  # that are printed
+ONE_STEP_TILE = 8  # rows that the one-step kernel reads the weights for at once, kOneStepTileRows
 
 
 class Kernel(NamedTuple):
@@ -152,7 +153,7 @@ class Measured:
             row
             for row in measured(self.results, "steps")
             if row["kernel"].startswith(family)
-            and row["kernel"].endswith("_ieee") == (dtypes == ("fp32",))
+            and (family == "stepwise" or row["kernel"].endswith("_ieee") == (dtypes == ("fp32",)))
             and row["dtype"] in dtypes
             and backward in (None, row["backward"])
         ]
@@ -253,15 +254,38 @@ class Measured:
         rate = self.constant("kWeightBytes")
         return median(1e-6 * row["us_a_step"] - 6 * row["H"] ** 2 / rate for row in rows)
 
+    def product_rate(self, dtype: str) -> float | None:
+        """Multiply-adds a second of large products, from stepwise steps that have more to multiply than to read."""
+        beside = self.constant("kStepwiseStepSeconds")
+        rows = [row for row in self.steps("stepwise", False, (dtype,)) if row["B"] >= 512]
+        return median(3.0 * row["B"] * row["H"] ** 2 / (1e-6 * row["us_a_step"] - beside) for row in rows)
+
+    def one_steps(self, of: Callable[[int], bool]) -> list[Row]:
+        """Calls of the one-step kernel in a graph, of so many rows."""
+        return [
+            row
+            for row in measured(self.results, "decoding")
+            if row["kind"] == "graph" and of(row["B"]) and row["kernels"].startswith("one_step")
+        ]
+
     def one_step(self) -> tuple[float, float] | None:
         """Seconds of a call of the one-step kernel beside its reading, and bytes a second of that; in a graph."""
-        points = [
-            (2 * 3.0 * row["H"] ** 2 * (2 if row["dtype"] == "bf16" else 4), 1e-3 * row["ours_ms"])
-            for row in measured(self.results, "decoding")
-            if row["kind"] == "graph" and row["B"] == 1 and row["kernels"].startswith("one_step")
-        ]
-        line = fitted(points)
+        line = fitted([(weight_bytes(row), 1e-3 * row["ours_ms"]) for row in self.one_steps(lambda rows: rows == 1)])
         return None if line is None else (line[0], 1 / line[1])
+
+    def one_step_rate(self) -> float | None:
+        """Multiply-adds a second of the one-step kernel; None where it spends more on reading."""
+        rates = []
+        for row in self.one_steps(lambda rows: rows > ONE_STEP_TILE):
+            seconds = (1e-3 * row["ours_ms"] - self.constant("kOneStepSeconds")) / (row["B"] // ONE_STEP_TILE)
+            if seconds > weight_bytes(row) / self.constant("kWeightBytes"):
+                rates.append(6.0 * row["H"] ** 2 * ONE_STEP_TILE / seconds)
+        return median(rates)
+
+
+def weight_bytes(row: Row) -> float:
+    """Of W and R of a layer of H inputs."""
+    return 6.0 * float(row["H"]) ** 2 * (2 if row["dtype"] == "bf16" else 4)
 
 
 def median(values: Iterable[float]) -> float | None:
@@ -320,6 +344,9 @@ SOURCES_OF: dict[str, Source] = {
     "kStepwiseStepSeconds": Source("stepwise steps, without reading R", Measured.stepwise_step),
     "kOneStepSeconds": Source("decoding of one row in a graph, by bytes", lambda m: _first(m.one_step())),
     "kWeightBytes": Source("likewise, by bytes", lambda m: _second(m.one_step())),
+    "kOneStepMultiplyAdds": Source("decoding of 64 rows in a graph, by products", Measured.one_step_rate),
+    "kProductRate16Bit": Source("stepwise steps of 512 rows", lambda m: m.product_rate("bf16")),
+    "kProductRateFloat": Source("likewise, in IEEE float32", lambda m: m.product_rate("fp32")),
 }
 
 

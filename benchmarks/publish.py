@@ -265,11 +265,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif time.monotonic() - start + 60 * measurement.minutes > 60 * args.minutes:
             print(f"{measurement.name}: not begun, as it takes about {measurement.minutes:g} minutes")
             continue
-        elif not measure(measurement, path):
+        try:
+            if not args.tables and not measure(measurement, path):
+                failed.append(measurement.name)
+                continue
+            for file in (*([] if args.tables else [path]), *publish(measurement, path, DOCS)):
+                print(f"wrote {file}")
+        except files.WriteError as error:  # the others go on: there may be room for them
+            print(error, file=sys.stderr)
             failed.append(measurement.name)
-            continue
-        for file in (*([] if args.tables else [path]), *publish(measurement, path, DOCS)):
-            print(f"wrote {file}")
     print(f"failed: {', '.join(failed)}" if failed else "what the pages say in words is left to you")
     return 1 if failed else 0
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gru_ext import overlap
-from gru_ext.autocast import autocast
+from gru_ext.autocast import autocast, dtype_of_results
 from gru_ext.autograd import gru_layer
 from gru_ext.layout import (
     FLOATING,
@@ -84,8 +84,9 @@ def gru(
     """Run a GRU of L layers over whole sequences.
 
     The recurrence is that of ``torch.nn.GRU`` (docs/equations.md). Differentiable in every mode: once or more,
-    forward, under ``torch.func`` and ``torch.compile``. Under ``torch.autocast`` the arguments are cast to its dtype,
-    and so is the result; float64 is left as it is.
+    forward, under ``torch.func`` and ``torch.compile``. Under ``torch.autocast`` it computes in autocast's dtype and
+    returns what ``torch.nn.GRU`` does: results in autocast's dtype on CUDA, in that of the initial state on a CPU
+    (docs/tools.md). float64 is left as it is.
 
     Args:
         input: (T, B, I); (B, T, I) with ``batch_first``; (T, I) unbatched; or (N, I) with ``batch_sizes``. float32,
@@ -148,13 +149,16 @@ def gru(
         h_n (L*D, B, H), or (L*D, H) unbatched.
 
     Raises:
-        ValueError: the rank of ``input`` or its dtype, ``num_layers``, ``outputs`` or ``save`` is wrong, a probability
-            is not in [0, 1), ``lengths`` or ``resets`` come with ``batch_sizes``, ``reset_state`` without ``resets``,
-            ``layer_norm`` with ``reset_after=False``, or ``overlap_layers`` below 0, or above with ``num_layers`` 1,
-            ``bidirectional`` or ``recurrent_dropout``.
-        TypeError: ``overlap_layers`` is no int.
-        RuntimeError: a size, a shape, a device, one of the lengths, or the dtype of a tensor but ``input`` is wrong, or
-            T is 0.
+        TypeError: ``input``, ``hx``, ``batch_sizes``, ``resets``, ``reset_state`` or a weight is no dense tensor,
+            ``weights`` no sequence, or some biases are None and others not; ``lengths`` are not what a tensor can be
+            made of; a flag is no bool, ``num_layers`` or ``overlap_layers`` no int; ``dropout`` is None or complex.
+        ValueError: ``input`` that is not packed has a wrong rank, or has not the dtype of the weights, or that is none
+            of the four; ``num_layers`` is below 1, ``dropout`` not a number in [0, 1], another probability not one in
+            [0, 1), ``outputs``, ``save`` or ``layer_norm`` another value; ``lengths`` or ``resets`` come with
+            ``batch_sizes``, ``reset_state`` without ``resets``, or ``layer_norm`` with ``reset_after=False``;
+            ``overlap_layers`` is below 0, or above with ``num_layers`` 1, ``bidirectional`` or ``recurrent_dropout``.
+        RuntimeError: the number of weights, a size, a shape, a device, one of the lengths or batch sizes, or the dtype
+            of a tensor but ``input`` is wrong, packed ``input`` has a wrong rank, or T is 0.
         NotImplementedError: ``lengths`` or ``resets`` differ between the samples of ``torch.vmap``.
     """
     if outputs is not _ALL:
@@ -189,7 +193,9 @@ def gru(
         check_tensor("gru", "hx", hx)
     if batch_sizes is not None:
         check_tensor("gru", "batch_sizes", batch_sizes)
+    result_dtype = None
     if torch._C._is_any_autocast_enabled():
+        result_dtype = dtype_of_results(input, hx)
         input, hx, reset_state, *weights = autocast(input, hx, reset_state, *weights)
     if torch._C._get_tracing_state() is not None:
         check_export()
@@ -245,8 +251,12 @@ def gru(
     # ONNX's GRU takes lengths as they are; the packed segments have no counterpart.
     padded = lengths if lengths is not None and resets is None and torch.onnx.is_in_onnx_export() else None
     if padded is not None or (lengths is None and resets is None and reset_state is None):
-        return run(input, hx, batch_sizes)
-    return run_segments(run, input, hx, layers, directions, hidden, batch_first, lengths, resets, reset_state, outputs)
+        y, h_n = run(input, hx, batch_sizes)
+    else:
+        y, h_n = run_segments(
+            run, input, hx, layers, directions, hidden, batch_first, lengths, resets, reset_state, outputs
+        )
+    return (y, h_n) if result_dtype is None else (y.to(result_dtype), h_n.to(result_dtype))
 
 
 def gru_cell(
@@ -286,9 +296,11 @@ def gru_cell(
         The next state, (B, H) or (H).
 
     Raises:
-        ValueError: the rank of ``input`` or ``hx`` is wrong, only one of the biases is given, a probability is not in
-            [0, 1), gains are given without ``layer_norm`` or not with it, or that comes with ``reset_after=False``.
-        RuntimeError: a size, a shape, a dtype or a device is wrong.
+        TypeError: ``input``, ``hx``, a weight, a bias or a gain is no dense tensor, or a flag no bool.
+        ValueError: the rank of ``input`` or ``hx`` is wrong, or the dtype of the weights none of the four; only one of
+            the biases is given; a probability is not a number in [0, 1), or ``layer_norm`` another value; gains are
+            given without ``layer_norm`` or not with it, or that comes with ``reset_after=False``.
+        RuntimeError: a size, a shape or a device is wrong, or a dtype not that of the weights.
     """
     check_cell_rank(input, hx)
     if (bias_ih is None) != (bias_hh is None):
@@ -306,7 +318,9 @@ def gru_cell(
     weights += gains
     for name, weight in zip(_CELL_WEIGHTS[norms > 0][bias_ih is not None], weights, strict=True):
         check_tensor("gru_cell", name, weight)
+    result_dtype = None
     if torch._C._is_any_autocast_enabled():
+        result_dtype = dtype_of_results(input, hx)
         input, hx, *weights = autocast(input, hx, *weights)
     if torch._C._get_tracing_state() is not None:
         check_export()
@@ -314,22 +328,35 @@ def gru_cell(
     columns = _columns("gru_cell", "weight_ih", weight_ih), _columns("gru_cell", "weight_hh", weight_hh)
     check_cell_sizes(input, hx, *columns)
     recurrence = _LAYER_NORM[norms] if norms else PLAIN if reset_after else _RESET_BEFORE
-    if zoneout is candidate_dropout is _NONE:
-        return run_cell(lambda x, h: gru_layer(x, h, weights, None, False, recurrence), input, hx)
-    rates = Rates(
-        check_rate("gru_cell", "zoneout", zoneout),
-        candidate_dropout=check_rate("gru_cell", "candidate_dropout", candidate_dropout),
-    )
+    regularized = not (zoneout is candidate_dropout is _NONE)
+    rates = _NO_RATES
+    if regularized:
+        rates = Rates(
+            check_rate("gru_cell", "zoneout", zoneout),
+            candidate_dropout=check_rate("gru_cell", "candidate_dropout", candidate_dropout),
+        )
 
     def run_layer(x: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor]:
-        variant = regularize(recurrence, rates, training, x, h, None, None, 1, weight_hh.shape[-1])
+        if columns[1] == 0:  # no units, so nothing to compute: by torch.nn's own operator
+            state = x.new_zeros((x.shape[1], 0)) if h is None else h[0]
+            h_n = torch.stack([torch.gru_cell(x[0], state, *weights[: 2 if bias_ih is None else 4])])
+            return h_n, h_n
+        variant = recurrence
+        if regularized:
+            variant = regularize(recurrence, rates, training, x, h, None, None, 1, weight_hh.shape[-1])
         return gru_layer(x, h, weights, None, False, variant)
 
-    return run_cell(run_layer, input, hx)
+    h = run_cell(run_layer, input, hx)
+    return h if result_dtype is None else h.to(result_dtype)
 
 
 def _present_weights(weights: Iterable[Tensor | None], layers: int, normalized: bool) -> list[Tensor]:
-    """The weights of L*D directions without the biases that are None; or the error that their number deserves."""
+    """The weights of L*D directions without the biases that are None.
+
+    Raises:
+        TypeError: they are no sequence of dense tensors, or some biases are None and others not.
+        RuntimeError: their number is wrong.
+    """
     if type(weights) is not list and (isinstance(weights, Tensor) or not isinstance(weights, Iterable)):
         raise TypeError(f"gru: expected weights to be a sequence of tensors, got {type(weights).__name__}")
     given = list(weights)

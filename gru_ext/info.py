@@ -26,7 +26,7 @@ def info() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": f"{torch.__version__} (built against {library.built_for_torch})",
         "cpu kernels": f"{library.cpu_isa()} in use, of {isas}; GRU_EXT_CPU_ISA chooses",
-        "cuda kernels": f"stepwise, one-step, cluster- and group-persistent; built by {library.cuda_build}"
+        "cuda kernels": f"stepwise, one-step, cluster- and group-persistent, streamed; built by {library.cuda_build}"
         if library.has_cuda_kernels
         else library.cuda_build,
         "devices": _devices(),

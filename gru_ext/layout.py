@@ -27,7 +27,7 @@ def is_dense(value: Any) -> TypeGuard[Tensor]:
 
 
 def check_tensor(op: str, name: str, value: Any) -> None:
-    """Raise the error that anything but a dense tensor deserves."""
+    """Raise TypeError unless it is a dense tensor."""
     if is_dense(value):
         return
     if not isinstance(value, Tensor):
@@ -37,7 +37,7 @@ def check_tensor(op: str, name: str, value: Any) -> None:
 
 
 def check_no_padding(lengths: Any, resets: Any, reset_state: Any) -> None:
-    """Raise the error that arguments for padded input deserve where it is packed."""
+    """Raise ValueError if an argument for padded input comes with a ``PackedSequence``."""
     if lengths is not None or resets is not None or reset_state is not None:
         raise ValueError(
             "gru: expected lengths and resets of padded input, got them with a PackedSequence;"
@@ -46,7 +46,7 @@ def check_no_padding(lengths: Any, resets: Any, reset_state: Any) -> None:
 
 
 def check_rank(input: Tensor, batch_first: bool, batch_sizes: Tensor | None) -> None:
-    """Raise the error that an input of a wrong rank deserves."""
+    """Raise, for input of a wrong rank, ValueError, or RuntimeError where it is packed."""
     if batch_sizes is not None:
         if input.dim() != 2:
             raise RuntimeError(f"gru: expected packed input of shape (N, I), got {tuple(input.shape)}")
@@ -65,7 +65,7 @@ def check_sizes(
     batch_first: bool,
     batch_sizes: Tensor | None,
 ) -> None:
-    """Raise the error that wrong sizes of ``input`` and ``hx`` deserve; ``layers`` is L*D.
+    """Raise RuntimeError for wrong sizes of ``input`` and ``hx``; ``layers`` is L*D.
 
     The operators check again what they are given (csrc/check.cpp), one layer at a time, in their own terms.
     """
@@ -212,7 +212,7 @@ def run_packed(
 
 
 def check_cell_rank(input: Tensor, hx: Tensor | None) -> None:
-    """Raise the error that arguments of a wrong kind or rank of a cell deserve."""
+    """Raise TypeError unless the arguments of a cell are dense tensors, ValueError for a wrong rank."""
     check_tensor("gru_cell", "input", input)
     if hx is not None:
         check_tensor("gru_cell", "hx", hx)
@@ -223,7 +223,7 @@ def check_cell_rank(input: Tensor, hx: Tensor | None) -> None:
 
 
 def check_cell_sizes(input: Tensor, hx: Tensor | None, size: int, hidden: int) -> None:
-    """Raise the error that wrong sizes of the arguments of a cell deserve."""
+    """Raise RuntimeError for wrong sizes of the arguments of a cell."""
     batched = input.dim() == 2
     if input.shape[-1] != size:
         letters = "(B, I)" if batched else "(I)"

@@ -20,6 +20,7 @@ from gru_ext.attributes import ModuleWithOptions, option, parameter_or_attribute
 from gru_ext.fx import Proxy, record_call
 from gru_ext.layout import check_no_padding, run_packed
 from gru_ext.overlap import check_overlap
+from gru_ext.padded import check_export
 from gru_ext.recurrence import OPTIONS, as_flag, check_dropout, check_flag, check_size
 from gru_ext.sharing import check_recurrence, converted
 
@@ -35,10 +36,19 @@ def describe(module: nn.Module, options: dict[str, Any], **defaults: Any) -> str
 
 
 def refuse_script(module: nn.Module) -> NoReturn:
-    """Raise what ``torch.jit.script`` of a model with this module deserves, which asks each module before it begins."""
+    """Raise NotImplementedError: ``torch.jit.script`` asks each module of a model before it begins."""
     raise NotImplementedError(
         f"{type(module).__name__}: torch.jit.script cannot compile it; use torch.export or torch.compile"
     )
+
+
+def trace_forward(module: nn.Module, *inputs: Any, **keywords: Any) -> Any:
+    """``Module._slow_forward``, which torch calls while it traces, unless ``check_export`` refuses.
+
+    That comes first, as ``torch.onnx.export(dynamo=False)`` gives arguments by position that are keywords alone.
+    """
+    check_export()
+    return nn.Module._slow_forward(module, *inputs, **keywords)
 
 
 _CELL_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -46,7 +56,7 @@ _GAINS = ("gain_ih", "gain_hh")
 
 
 def _reset_parameters(module: GRU | GRUCell) -> None:
-    bound = 1.0 / math.sqrt(module.hidden_size)
+    bound = 1.0 / math.sqrt(module.hidden_size) if module.hidden_size > 0 else 0.0
     normalized = module._gru_ext_options["layer_norm"] is not False
     for name, parameter in module.named_parameters():
         if not normalized or "weight" in name:  # also of a parametrized one
@@ -306,8 +316,10 @@ class GRU(ModuleWithOptions):
             ``outputs="last"`` (B, D*H), unbatched (D*H), in any layout; and h_n (L*D, B, H) or (L*D, H).
 
         Raises:
-            ValueError: the rank of ``input`` or its dtype is wrong, ``lengths`` or ``resets`` come with a
-                ``PackedSequence``, or ``reset_state`` without ``resets``.
+            TypeError: ``input``, ``hx``, ``resets`` or ``reset_state`` is no dense tensor, or ``lengths`` are not what
+                a tensor can be made of.
+            ValueError: the rank of ``input`` or its dtype is wrong, ``lengths``, ``resets`` or ``reset_state`` come
+                with a ``PackedSequence``, or ``reset_state`` without ``resets``.
             RuntimeError: a size, a shape, a device, one of the lengths, or the dtype of a tensor but ``input`` is
                 wrong, or T is 0.
         """
@@ -321,6 +333,7 @@ class GRU(ModuleWithOptions):
         return _run(self, input, hx, lengths=lengths, resets=resets, reset_state=reset_state)
 
     __prepare_scriptable__ = refuse_script
+    _slow_forward = trace_forward
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults, as ``torch.nn.GRU`` prints them."""
@@ -405,7 +418,7 @@ class GRUCell(ModuleWithOptions):
 
     Raises:
         TypeError: a size is not an int, or a flag not a bool.
-        ValueError: a size is below 1, a probability not a number in [0, 1), or ``layer_norm`` another value or with
+        ValueError: a size is below 0, a probability not a number in [0, 1), or ``layer_norm`` another value or with
             ``reset_after=False``.
     """
 
@@ -433,7 +446,7 @@ class GRUCell(ModuleWithOptions):
     ) -> None:
         super().__init__()
         self.input_size = check_size("GRUCell", "input_size", input_size, smallest=0)
-        self.hidden_size = check_size("GRUCell", "hidden_size", hidden_size)
+        self.hidden_size = check_size("GRUCell", "hidden_size", hidden_size, smallest=0)
         self.bias = as_flag("GRUCell", "bias", bias)
         self._keep_options(
             zoneout=zoneout, candidate_dropout=candidate_dropout, reset_after=reset_after, layer_norm=layer_norm
@@ -465,6 +478,7 @@ class GRUCell(ModuleWithOptions):
             The next state, (B, H) or (H).
 
         Raises:
+            TypeError: ``input`` or ``hx`` is no dense tensor.
             ValueError: the rank of ``input`` or ``hx`` is wrong.
             RuntimeError: a size, a shape, a dtype or a device is wrong.
         """
@@ -477,6 +491,7 @@ class GRUCell(ModuleWithOptions):
         return functional.gru_cell(input, hx, **weights, training=self.training, **options)
 
     __prepare_scriptable__ = refuse_script
+    _slow_forward = trace_forward
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults, as ``torch.nn.GRUCell`` prints them."""

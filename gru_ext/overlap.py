@@ -73,7 +73,7 @@ class CudaStreams:
 
 
 def check_overlap(op: str, steps: Any, num_layers: int, bidirectional: bool, recurrent_dropout: float) -> None:
-    """Raise the error that an ``overlap_layers`` of ``steps`` deserves which cannot mean anything."""
+    """Raise TypeError unless ``steps`` is an int, ValueError if it is below 0 or the layers cannot overlap."""
     check_overlap_steps(op, "overlap_layers", steps)
     if num_layers < 2:
         raise ValueError(f"{op}: expected num_layers of at least 2 with overlap_layers, got {num_layers}")

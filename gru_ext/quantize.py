@@ -31,7 +31,7 @@ from gru_ext.layout import (
     run_layers,
     run_packed,
 )
-from gru_ext.modules import GRU, GRUCell, describe, refuse_script
+from gru_ext.modules import GRU, GRUCell, describe, refuse_script, trace_forward
 from gru_ext.padded import check_export
 from gru_ext.recurrence import as_flag, check_flag, check_size
 from gru_ext.reference import LARGEST_INT8, quantize_rows
@@ -78,8 +78,8 @@ def quantize_dynamic(module: Model, inplace: bool = False) -> Model | QuantizedG
     Raises:
         TypeError: ``inplace`` is no bool; or as in ``replace_gru``.
         ValueError: a GRU in it has another recurrence or output in ``eval()`` than ``torch.nn.GRU``, is not float32,
-            not on the CPU, or has a weight that is not finite, or more than 66,311 columns. Whatever is raised, nothing
-            has been replaced.
+            not on the CPU, or has no units, a weight that is not finite, or more than 66,311 columns. Whatever is
+            raised, nothing has been replaced.
     """
     if not isinstance(inplace, bool):
         raise TypeError(
@@ -120,7 +120,7 @@ def unpack(packed: Tensor, hidden: int, columns: int) -> Tensor:
 
 
 def _check_float(operation: str, module: nn.Module, name: str, weight: Tensor) -> None:
-    """Raise the error that a parameter deserves which cannot be quantised."""
+    """Raise ValueError unless a parameter is finite, float32 and on the CPU."""
     kind = type(module).__name__
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         raise ValueError(
@@ -162,6 +162,7 @@ class _QuantizedModule(nn.Module):
     hidden_size: int
     bias: bool
     __prepare_scriptable__ = refuse_script
+    _slow_forward = trace_forward
     _smallest_input = 1
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool) -> None:
@@ -242,7 +243,13 @@ class _QuantizedModule(nn.Module):
 
 
 def _check_input(op: str, input: Tensor, hx: Tensor | None, device: torch.device) -> torch.dtype:
-    """The dtype of the input, which is that of the results; or the error that a wrong argument deserves."""
+    """The dtype of the input, which is that of the results.
+
+    Raises:
+        TypeError: ``input`` or ``hx`` is no dense tensor.
+        ValueError: the dtype of ``input`` is none of the four.
+        RuntimeError: ``hx`` has another dtype, or a device is not that of the weights.
+    """
     check_tensor(op, "input", input)
     if input.dtype not in FLOATING:
         raise ValueError(f"{op}: expected input of dtype float32, float64, bfloat16 or float16, got {input.dtype}")

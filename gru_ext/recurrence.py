@@ -16,7 +16,7 @@ class Option(NamedTuple):
     """An option: its default, for which a layer does what ``torch.nn``'s does, and its check.
 
     The check takes the operation's name, the option's name and a value. It returns the value in the form that is kept,
-    or raises the error that the value deserves.
+    or raises TypeError or ValueError.
     """
 
     default: Any
@@ -24,14 +24,14 @@ class Option(NamedTuple):
 
 
 def check_flag(op: str, name: str, value: Any) -> bool:
-    """A bool, or else the error that it deserves."""
+    """The value, which is a bool; TypeError otherwise."""
     if not isinstance(value, bool):
         raise TypeError(f"{op}: expected {name} of type bool, got {type(value).__name__}")
     return value
 
 
 def as_flag(op: str, name: str, value: Any) -> bool:
-    """A bool, also of 0, 1 and NumPy's bools, which ``torch.nn`` takes for some flags."""
+    """A bool, also of 0, 1 and NumPy's bools, which ``torch.nn`` takes for some flags; TypeError of anything else."""
     if str(getattr(value, "dtype", "")) == "bool" and value.ndim == 0:
         return bool(value)
     try:
@@ -44,7 +44,7 @@ def as_flag(op: str, name: str, value: Any) -> bool:
 
 
 def check_size(op: str, name: str, value: Any, smallest: int = 1) -> int:
-    """An int of at least ``smallest``, also of NumPy's integers; or else the error that it deserves."""
+    """An int, also of NumPy's integers; TypeError of anything else, ValueError below ``smallest``."""
     try:
         size = operator.index(value)
     except TypeError:
@@ -55,7 +55,7 @@ def check_size(op: str, name: str, value: Any, smallest: int = 1) -> int:
 
 
 def check_dropout(op: str, name: str, value: Any) -> float:
-    """A number in [0, 1], or else the error that ``torch.nn.GRU`` has for it."""
+    """A number in [0, 1]; as from ``torch.nn.GRU``, TypeError of None and complex numbers, else ValueError."""
     if value is None or isinstance(value, complex):
         raise TypeError(f"{op}: expected {name} to be a number in [0, 1], got {value!r}")
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:
@@ -64,28 +64,28 @@ def check_dropout(op: str, name: str, value: Any) -> float:
 
 
 def check_rate(op: str, name: str, value: Any) -> float:
-    """A probability in [0, 1): zero as an int, of which torch.compile knows that it does not vary."""
+    """A probability in [0, 1), else ValueError: zero as an int, of which torch.compile knows that it does not vary."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 <= float(value) < 1:
         raise ValueError(f"{op}: expected {name} to be a number in [0, 1), got {value!r}")
     return float(value) or 0
 
 
 def check_outputs(op: str, name: str, value: Any) -> str:
-    """``"all"`` or ``"last"``, or else the error that it deserves."""
+    """``"all"`` or ``"last"``; ValueError of anything else."""
     if not isinstance(value, str) or value not in ("all", "last"):
         raise ValueError(f'{op}: expected {name} to be "all" or "last", got {value!r}')
     return value
 
 
 def check_save(op: str, name: str, value: Any) -> str:
-    """``"gates"`` or ``"output"``, or else the error that it deserves."""
+    """``"gates"`` or ``"output"``; ValueError of anything else."""
     if not isinstance(value, str) or value not in ("gates", "output"):
         raise ValueError(f'{op}: expected {name} to be "gates" or "output", got {value!r}')
     return value
 
 
 def check_overlap_steps(op: str, name: str, value: Any) -> int:
-    """An int of at least 0, the time steps of a chunk; or else the error that it deserves."""
+    """The time steps of a chunk: TypeError unless it is an int, ValueError below 0."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{op}: expected {name} of type int, the time steps of a chunk, got {type(value).__name__}")
     if value < 0:
@@ -94,7 +94,7 @@ def check_overlap_steps(op: str, name: str, value: Any) -> int:
 
 
 def check_layer_norm(op: str, name: str, value: Any) -> bool | str:
-    """False, True or ``"joint"``, or else the error that it deserves."""
+    """False, True or ``"joint"``; ValueError of anything else."""
     if not isinstance(value, bool) and not (isinstance(value, str) and value == "joint"):
         raise ValueError(f'{op}: expected {name} to be False, True or "joint", got {value!r}')
     return value
@@ -114,14 +114,24 @@ OPTIONS = {
 
 
 def check_options(op: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options in the form that is kept; or the error that one, or the place of the reset gate, deserves."""
+    """The options in the form that is kept.
+
+    Raises:
+        TypeError: ``overlap_layers`` is no int, or ``reset_after`` no bool.
+        ValueError: an option has another value than those it may have, or ``layer_norm`` comes with
+            ``reset_after=False``.
+    """
     checked = {name: OPTIONS[name].check(op, name, value) for name, value in options.items()}
     normalizations(op, checked["layer_norm"], checked["reset_after"])
     return checked
 
 
 def normalizations(op: str, layer_norm: Any, reset_after: bool) -> int:
-    """``Variant.layer_norm`` for the option of this name; or the error that it deserves."""
+    """``Variant.layer_norm`` for the option of this name.
+
+    Raises:
+        ValueError: ``layer_norm`` is neither False, True nor ``"joint"``, or comes with ``reset_after=False``.
+    """
     check_layer_norm(op, "layer_norm", layer_norm)
     if layer_norm is not False and not reset_after:
         raise ValueError(

@@ -17,9 +17,9 @@ Model = TypeVar("Model", bound=nn.Module)
 def replace_gru(model: Model) -> Model | GRU | GRUCell:
     """Make every ``torch.nn.GRU`` and ``torch.nn.GRUCell`` in a model one of ``gru_ext``, in place.
 
-    They stay the same objects with the very same parameters, buffers, hooks, attributes and modes, so that optimizers,
-    ``state_dict`` files and whatever else knows them stay valid. Subclasses are left alone: their ``forward`` may be
-    another.
+    They stay the same objects with the very same parameters, buffers, hooks (accelerate's too), attributes and modes,
+    so that optimizers, ``state_dict`` files and whatever else knows them stay valid. Subclasses are left alone: their
+    ``forward`` may be another.
 
     Args:
         model: any module.
@@ -29,8 +29,8 @@ def replace_gru(model: Model) -> Model | GRU | GRUCell:
 
     Raises:
         TypeError: ``model`` is no module; or a GRU in it is parametrized, pruned, weight-normed or sharded by itself,
-            was compiled in place, or has a method of its own, as by ``gru.forward = f``, which accelerate's hooks do
-            too. Nothing has been replaced then.
+            was compiled in place, or has a method of its own, as by ``gru.forward = f``. Nothing has been replaced
+            then.
     """
     replaced: Model | GRU | GRUCell = replace_modules(
         "replace_gru", model, {nn.GRU: _converter(nn.GRU, GRU), nn.GRUCell: _converter(nn.GRUCell, GRUCell)}
@@ -69,7 +69,7 @@ def to_torch(model: Model) -> Model | nn.GRU | nn.GRUCell:
 def _converter(source_type: type[nn.Module], target_type: type[nn.Module]) -> Callable[[str, Any], nn.Module]:
     def convert(operation: str, module: nn.Module) -> nn.Module:
         check_recurrence(operation, module, allowed=("save", "overlap_layers"))
-        return converted(operation, module, source_type, target_type, bind=False)
+        return converted(operation, module, source_type, target_type, in_place=True)
 
     return convert
 

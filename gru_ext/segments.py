@@ -132,7 +132,7 @@ def run_segments(
 
 
 def as_lengths(lengths: Any) -> Tensor:
-    """Lengths, given as a tensor or as what torch makes one of, as a tensor; or the error that they deserve."""
+    """Lengths as a tensor: they are one, or torch can make one of them; TypeError otherwise."""
     if isinstance(lengths, Tensor):
         check_tensor("gru", "lengths", lengths)
         return lengths
@@ -154,7 +154,7 @@ def _check(
     resets: Tensor | None,
     reset_state: Tensor | None,
 ) -> None:
-    """Raise the error that wrong shapes and dtypes deserve. The values of ``lengths`` are checked by the operator."""
+    """Raise RuntimeError for wrong shapes, dtypes and devices. The operator checks the values of ``lengths``."""
     batched = input.dim() == 3
     steps = tuple(input.shape[:2]) if batched else (input.shape[0],)
     batch = (input.shape[0 if batch_first else 1],) if batched else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from types import MethodType
@@ -27,9 +28,16 @@ _ARGUMENTS: dict[str, type] = {
 
 
 def converted(
-    operation: str, source: nn.Module, source_type: type[nn.Module], target_type: type[Target], bind: bool = True
+    operation: str, source: nn.Module, source_type: type[nn.Module], target_type: type[Target], in_place: bool = False
 ) -> Target:
     """A ``target_type`` with the arguments of ``source``, and its very parameters and all that ``carry`` takes.
+
+    Args:
+        operation: the words that begin a message.
+        source: what is converted.
+        source_type: its type.
+        target_type: the type of the result.
+        in_place: whether ``source`` is to become the result, as by ``replace_modules``, which takes it from there.
 
     Raises:
         TypeError: ``source`` is not exactly a ``source_type``, whose ``forward`` may then be another; or as in
@@ -41,8 +49,11 @@ def converted(
     check_weights(operation, source, weights)
     for name in weights:
         setattr(target, name, source._parameters[name])  # torch.nn.GRU keeps a list of them too
-    carry(operation, source, target, dict(source._parameters), dict(source._buffers))
-    if bind:
+    hooked = in_place and _has_accelerate_hook(source)
+    carry(operation, source, target, dict(source._parameters), dict(source._buffers), _HOOKED if hooked else ())
+    if hooked:
+        _hook_forward(source, target)
+    if not in_place:
         rebind(source, target)
     return target
 
@@ -141,9 +152,16 @@ def check_weights(operation: str, source: nn.Module, names: Collection[str]) -> 
 
 
 def carry(
-    operation: str, source: nn.Module, target: nn.Module, parameters: dict[str, Any], buffers: dict[str, Any]
+    operation: str,
+    source: nn.Module,
+    target: nn.Module,
+    parameters: dict[str, Any],
+    buffers: dict[str, Any],
+    without: Collection[str] = (),
 ) -> None:
     """Give ``target`` these, and of ``source`` its mode, submodules, very hooks and what a user has set on it.
+
+    The attributes ``without`` are the caller's to take.
 
     Raises:
         TypeError: ``source`` has something of its own in the place of a method, as by ``source.forward = f``, or was
@@ -152,6 +170,8 @@ def carry(
     module_state, source_state = vars(nn.Module()), vars(_bare(type(source)))
     not_saved = {*target._non_persistent_buffers_set, *source._non_persistent_buffers_set} & buffers.keys()
     for name, value in vars(source).items():
+        if name in without or _is_method_of(source, name, value):
+            continue
         if callable(getattr(type(source), name, None)) or (name == "_compiled_call_impl" and value is not None):
             raise TypeError(
                 f"{operation}: expected {type(source).__name__} with the methods of its class, got one with"
@@ -167,6 +187,38 @@ def carry(
         vars(target)[name] = value
     vars(target).update(_parameters=parameters, _buffers=buffers, _modules=dict(source._modules))
     vars(target)["_non_persistent_buffers_set"] = not_saved
+
+
+def _is_method_of(module: nn.Module, name: str, value: Any) -> bool:
+    """Whether it is the method of this name that the module has from its class, as accelerate puts it back."""
+    return (
+        isinstance(value, MethodType)
+        and value.__self__ is module
+        and value.__func__ is getattr(type(module), name, None)
+    )
+
+
+# The attributes in which a hook of accelerate keeps what it calls around `forward`; the hook itself is in `_hf_hook`.
+_HOOKED = ("forward", "_old_forward")
+
+
+def _has_accelerate_hook(module: nn.Module) -> bool:
+    """Whether `forward` is that of a hook of accelerate around the class's own, as far as its attributes show."""
+    forward, old_forward = (vars(module).get(name) for name in _HOOKED)
+    return (
+        "_hf_hook" in vars(module)
+        and _is_method_of(module, "forward", old_forward)
+        and isinstance(forward, functools.partial)
+        and len(forward.args) == 1
+        and forward.args[0] is module
+    )
+
+
+def _hook_forward(source: nn.Module, target: nn.Module) -> None:
+    """Have the hook of ``source`` call the ``forward`` of the type of ``target``, which ``source`` is to become."""
+    old_forward: Any = MethodType(type(target).forward, source)
+    forward: Any = functools.partial(vars(source)["forward"].func, source)
+    vars(target).update(_old_forward=old_forward, forward=functools.update_wrapper(forward, old_forward))
 
 
 def _bare(kind: type[nn.Module]) -> nn.Module:

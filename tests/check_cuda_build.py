@@ -3,8 +3,8 @@
 ``make cuda-check`` runs it in an environment of its own, with a CUDA torch. It compiles the whole extension for the
 default architectures, imports it, checks that the CUDA operators are registered and what ``gru_ext.info`` says,
 and prints registers, static shared memory and serial loads (machine_code.py) of every kernel. It fails if a kernel
-spills, has a stack frame, or needs more than the committed table says. ``make cuda-check ARGS=--write`` writes the
-table anew, and those of docs/kernels.md. ``--run`` runs every kernel of sm_90 on the CPU as well, and some others.
+spills, has a stack frame, or needs more than the committed table says. Then it runs every kernel of sm_90, and some of
+other architectures, on the CPU. ``make cuda-check ARGS=--write`` writes the table anew, and those of docs/kernels.md.
 ``--import-for 9.0`` builds for that architecture alone, and imports: with another torch the kernels are the same.
 
 What the table says belongs to a release of nvcc: under another one it is not compared.
@@ -21,6 +21,8 @@ import subprocess
 import sys
 import sysconfig
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -212,17 +214,25 @@ def cuobjdump() -> str:
     return found
 
 
+def serial_loads_of(program: str, path: Path) -> dict[tuple[str, str], int]:
+    """How many each kernel of an object file has, by mangled name and architecture."""
+    with subprocess.Popen([program, "-sass", str(path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        found = {
+            (kernel.kernel, kernel.architecture): len(machine_code.serial_loads(kernel.code))
+            for kernel in machine_code.read(process.stdout)
+        }
+    if process.returncode != 0:
+        fail(f"cuobjdump cannot read {path}")
+    return found
+
+
 def with_serial_loads(table: Table, objects: list[Path]) -> Table:
     """The table with those of each kernel, which are counted in object files."""
     found: dict[tuple[str, str], int] = {}
-    program = cuobjdump()
-    for path in objects:
-        with subprocess.Popen([program, "-sass", str(path)], stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            for kernel in machine_code.read(process.stdout):
-                found[kernel.kernel, kernel.architecture] = len(machine_code.serial_loads(kernel.code))
-        if process.returncode != 0:
-            fail(f"cuobjdump cannot read {path}")
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for of_file in pool.map(partial(serial_loads_of, cuobjdump()), objects):
+            found |= of_file
     names = demangled([kernel for kernel, _ in found])
     serial = {(name, arch): count for name, ((_, arch), count) in zip(names, found.items(), strict=True)}
     return {
@@ -267,7 +277,6 @@ def main() -> None:
     """Build, import, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help=f"write {TABLE.relative_to(ROOT)}")
-    parser.add_argument("--run", action="store_true", help="run every kernel on the CPU too, for many minutes")
     parser.add_argument("--import-for", metavar="ARCHITECTURES", help="build for these, as in 9.0, import, and no more")
     arguments = parser.parse_args()
     write: bool = arguments.write
@@ -289,7 +298,8 @@ def main() -> None:
             }
             for name, by_arch in table.items()
         }
-        TABLE.write_text(json.dumps({"nvcc": release, "kernels": kernels}, indent=1) + "\n")
+        rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(by_arch)}" for name, by_arch in kernels.items())
+        TABLE.write_text(f'{{"nvcc": {json.dumps(release)}, "kernels": {{\n{rows}\n}}}}\n')
         print(f"\nwrote {TABLE.relative_to(ROOT)}")
         kernel_tables.write()
         return
@@ -303,8 +313,7 @@ def main() -> None:
     if faults:
         fail("; ".join(faults) + "; if that is meant, run: make cuda-check ARGS=--write")
     print("\nno kernel spills, has a stack frame or needs more than the table allows")
-    if arguments.run:
-        check_execution()
+    check_execution()
 
 
 if __name__ == "__main__":

@@ -196,11 +196,13 @@ def link(objects: Iterable[Callable[[], Path]]) -> Path:
     sources = [*sorted(MACHINE.glob("*.cpp")), RUNNER / "runner.cpp"]
     paths = make_all([*objects, *(functools.partial(compile_machine, source) for source in sources)])
     compiler = os.environ.get("CXX", "c++").split()
+    # Its own stand-in for CUDA's runtime, also where torch has loaded that.
+    flags = ["-shared", *COVERAGE_FLAGS, "-Wl,-Bsymbolic"]
 
     def make(path: Path) -> None:
-        subprocess.run([*compiler, "-shared", *COVERAGE_FLAGS, *paths, "-o", path], check=True)
+        subprocess.run([*compiler, *flags, *paths, "-o", path], check=True)
 
-    return make_once(BUILD / f"kernels-{digest_of(*(str(path) for path in paths))}.so", make)
+    return make_once(BUILD / f"kernels-{digest_of(*flags, *(str(path) for path in paths))}.so", make)
 
 
 @functools.cache

@@ -3,12 +3,11 @@
 //   memory       posix_memalign of any library, which is what tensors take, and operator new of libgru_ext alone: what
 //                Python and torch do where a few bytes are missing is theirs
 //   allocation   every allocation of the whole process
-//   files        open for writing, write, rename and mmap of a file, of the whole process
+//   files        open for writing, write, fsync and rename of a file, of the whole process
 //
 // All other calls are the real ones.
 #include <dlfcn.h>
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -23,7 +22,7 @@
 
 namespace {
 
-enum What { none, memory, write_, rename_, open_, mmap_, allocation };
+enum What { none, memory, write_, rename_, open_, fsync_, allocation };
 std::atomic<int> armed{none};
 std::atomic<long> left{0}, seen{0};
 
@@ -111,6 +110,15 @@ PUBLIC ssize_t writev(int file, const iovec* data, int count) {
   return call(file, data, count);
 }
 
+PUBLIC int fsync(int file) {
+  static const auto call = real<int (*)(int)>("fsync");
+  if (fails(fsync_)) {
+    errno = EIO;
+    return -1;
+  }
+  return call(file);
+}
+
 PUBLIC int rename(const char* from, const char* to) {
   static const auto call = real<int (*)(const char*, const char*)>("rename");
   if (fails(rename_)) {
@@ -139,13 +147,4 @@ PUBLIC int open64(const char* path, int flags, ...) {
   const mode_t mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(arguments, mode_t) : 0;
   va_end(arguments);
   return open(path, flags, mode);
-}
-
-PUBLIC void* mmap(void* address, size_t size, int protection, int flags, int file, off_t offset) {
-  static const auto call = real<void* (*)(void*, size_t, int, int, int, off_t)>("mmap");
-  if (file >= 0 && fails(mmap_)) {
-    errno = ENOMEM;
-    return MAP_FAILED;
-  }
-  return call(address, size, protection, flags, file, offset);
 }

@@ -10,7 +10,14 @@ from pathlib import Path
 
 from process import TESTS
 
-KINDS = {"memory": 1, "write": 2, "rename": 3, "open": 4, "mmap": 5, "allocation": 6}
+KINDS = {"memory": 1, "write": 2, "rename": 3, "open": 4, "fsync": 5, "allocation": 6}
+# What a call for a file fails with.
+REASONS = {
+    "open": "Permission denied",
+    "write": "No space left on device",
+    "fsync": "Input/output error",
+    "rename": "Input/output error",
+}
 
 
 def build(directory: Path) -> dict[str, str]:

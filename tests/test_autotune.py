@@ -6,6 +6,7 @@ Candidates are measured in the order of the time model, the stepwise kernels las
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,33 @@ def test_a_kernel_of_the_file_that_does_not_exist_is_passed_over(tmp_path: Path)
     path.write_text(path.read_text().replace(CLUSTERS[1], "cluster_H64_C9_rows9"))
     start([], path)
     assert choice()[0] == CLUSTERS[0]
+
+
+@pytest.mark.parametrize("room", [0, 30])
+def test_a_full_disk_costs_one_record(room: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The one that had no room is kept in memory; those before it, and the next, are in the file."""
+    path, limit, other = tmp_path / "autotune.tsv", 1 << 20, Size(2, 3, 4, 8)
+    start([2e-3, 1e-3, 3e-3, 4e-3], path)
+    call()
+    earlier = path.read_bytes()
+    path.write_bytes(earlier.ljust(limit - room - 1, b"#") + b"\n")
+    ops = start([], path)
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    try:
+        call(other)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    call(other)
+    assert ops.measurements() == 4
+    assert capfd.readouterr().err.count("cannot be written to") == 1
+    assert path.read_bytes().startswith(earlier)
+    assert path.stat().st_size == limit
+    for expected in (4, 0):  # of `other`, whose record is half of one, and then a whole one
+        ops = start([], path)
+        call()
+        call(other)
+        assert ops.measurements() == expected
 
 
 def test_a_file_that_cannot_be_written_is_one_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

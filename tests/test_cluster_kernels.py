@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -103,18 +104,26 @@ def check_forward_accuracy(config: Config, problem: Problem, schedule: Schedule)
 
 @pytest.mark.parametrize("config", instantiations(), ids=str)
 def test_accuracy_of_every_instantiation(config: ClusterConfig) -> None:
-    """All of H, and an H whose rows are not aligned; in small layers two tiles, the last not full."""
+    """An H whose rows are not aligned; in small layers two tiles, the last not full, and all of H.
+
+    Large layers of all of H are run from what nvcc makes of them, by check_compiled_kernels.py.
+    """
     schedule = Schedule(races=config.hidden < 256)
-    for hidden, batch in (
-        (config.hidden, config.rows - 3),
-        (config.hidden - 14, 3 if config.hidden > 256 else config.rows + 3),
-    ):
+    small = config.hidden <= 256
+    cases = [(config.hidden - 14, config.rows + 3 if small else 3), (config.hidden, config.rows - 3)]
+    for hidden, batch in cases[: 2 if small else 1]:
         check_accuracy(config, make_problem(Size(3, batch, 2, hidden), Options(), config.dtype), schedule=schedule)
 
 
-@pytest.mark.parametrize("config", SMALL, ids=str)
-@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(
+    ("size", "options", "config"),
+    [
+        (size, options, config)
+        for i, (size, config) in enumerate(product(SIZES, SMALL))
+        for options in ALL_OPTIONS[i % 3 :: 3]  # every config meets all of them, and so does every size
+    ],
+    ids=str,
+)
 def test_accuracy_of_results_and_gradients(size: Size, options: Options, config: Config) -> None:
     check_accuracy(config, make_problem(size, options, config.dtype))
 
@@ -151,10 +160,13 @@ def test_accuracy_over_many_steps(config: Config) -> None:
 
 @pytest.mark.parametrize("config", group_instantiations("FWD"), ids=str)
 def test_accuracy_of_every_group(config: ClusterConfig) -> None:
-    """Backwards too, where there is one: an H whose rows are not aligned; where that is soon done, all of H too."""
+    """Backwards too, where there is one: an H whose rows are not aligned; where that is soon done, all of H too.
+
+    Large layers of all of H are run from what nvcc makes of them, by check_compiled_kernels.py.
+    """
     schedule = Schedule(races=False)
     cases = [(config.hidden - 14, config.rows - 3), (config.hidden, 3)]
-    for hidden, batch in cases[: 1 if config.hidden > 768 else 2]:
+    for hidden, batch in cases[: 1 if config.hidden > 512 else 2]:
         problem = make_problem(Size(3, batch, 2, hidden), Options(), config.dtype)
         if config in group_instantiations("BWD"):
             check_accuracy(config, problem, schedule=schedule)

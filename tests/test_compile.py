@@ -170,7 +170,7 @@ def test_autocast_compiles(dtype: torch.dtype) -> None:
 
     fast = compiled(call)
     results = results_and_gradients(lambda: fast(x), *leaves)
-    assert [result.dtype for result in results] == [dtype] * 2 + [torch.float32] * len(leaves)
+    assert [result.dtype for result in results] == [torch.float32] * (2 + len(leaves))
     assert_all_near(results, results_and_gradients(lambda: call(x), *leaves), torch.finfo(dtype).eps)
     with torch.autocast("cpu", dtype=dtype):
         assert_near(compiled(module)(x)[0].detach(), results[0], "y", torch.finfo(dtype).eps)

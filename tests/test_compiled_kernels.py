@@ -1,7 +1,7 @@
 """The kernels as nvcc has compiled them, run on the CPU by the interpreter of tests/ptx and started by their launchers.
 
 Accuracy of a few, chosen by what they branch on; and of each rule of the machine a planted fault that breaks it, which
-must be found. ``make cuda-check ARGS=--run`` runs every instantiation: tests/check_compiled_kernels.py.
+must be found. ``make cuda-check`` runs every instantiation: tests/check_compiled_kernels.py.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import warnings
 from collections.abc import Iterator
@@ -375,6 +376,11 @@ def test_the_plain_export_names_ours(dynamo: bool, tmp_path: Path) -> None:
         Exception, match=r"expected gru_ext\.convert\.to_onnx\(model, args\)"
     ):  # torch's own, around ours
         torch.onnx.export(Model(), (x,), str(tmp_path / "model.onnx"), dynamo=dynamo, verbose=False)
+    single = nn.GRU(INPUT, HIDDEN), nn.GRUCell(INPUT, HIDDEN)
+    for module in (*map(gru_ext.replace_gru, copy.deepcopy(single)), *map(gru_ext.quantize_dynamic, single)):
+        legacy = (x if "Cell" not in type(module).__name__ else x[0],)
+        with pytest.raises(NotImplementedError, match=r"^torch\.onnx\.export: expected gru_ext\.convert\.to_onnx"):
+            torch.onnx.export(module, legacy, str(tmp_path / "model.onnx"), dynamo=False, verbose=False)
     with pytest.raises(NotImplementedError, match="to_onnx: expected GRUs with floating weights, got int8"):
         convert.to_onnx(gru_ext.quantize_dynamic(Model()), (x,))
     with pytest.raises(TypeError, match=r"^to_onnx: expected model of type torch\.nn\.Module or .*, got NoneType"):

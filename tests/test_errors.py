@@ -320,7 +320,6 @@ STRICTER = [
         )
         for value in (None, "relu")
     ),
-    cell_made("cell hidden_size=0", ValueError, "expected hidden_size of at least 1, got 0", hidden_size=0),
     # nn.GRU drops the state of the third sequence.
     run(
         "hx for a larger batch, packed, unsorted",

@@ -1,10 +1,12 @@
-"""Memory that is not there: an error, nothing lost, and the next call is right."""
+"""Memory or a file that is not there: an error, nothing lost, and the next call is right."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from failing_calls import build
-from process import output_of, run_python
+from process import ROOT, TESTS, output_of, run_python
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +79,91 @@ print(until_none_fails("memory", call, after))
 def test_every_allocation_may_fail(call: str, preloaded: dict[str, str]) -> None:
     """The process lives, the error is one of torch's, and the next call has the bits of one before."""
     assert int(output_of(run_python("-c", MEMORY, call, environment=preloaded))) >= 1
+
+
+# What programs write, in a folder of its own each.
+FILES = """
+import contextlib
+import io
+import sys
+from pathlib import Path
+
+from failing_calls import REASONS, until_none_fails
+
+import gru_ext
+import train_text
+from benchmarks import __main__ as command, files, plots, publish
+
+RESULTS = Path("benchmarks/results")
+
+
+def checkpoint(folder):
+    settings, _ = train_text.parse_arguments(["--hidden=5", "--embedding=3", f"--out={folder}"])
+    trainer = train_text.Trainer(gru_ext.GRU, 7, settings)
+    return lambda: train_text.save_checkpoint(trainer, train_text.Progress(), "abcdefg", "text", settings)
+
+
+def plot(folder):
+    settings, _ = train_text.parse_arguments([f"--out={folder}"])
+    progress = train_text.Progress(step=2, losses=[2.0, 1.0], validation=[(0, 3.0), (2, 1.5)], saved=2)
+    return lambda: ends_well(lambda: not train_text.report(progress, None, settings))
+
+
+def results_and_report(folder):
+    given = ["--load", str(RESULTS / "cpu_zen4_2cores_memory.json")]
+    written = ["--json", str(folder / "run.json"), "--report", str(folder / "report.md")]
+    plots.draw = lambda *_: []  # takes long, and without a plot that could not be written the report is another
+    return lambda: ends_well(lambda: command.main([*given, *written]))
+
+
+def published_page(folder):
+    publish.DOCS, publish.RESULTS = folder, RESULTS
+    marks = {}
+    for measurement in publish.MEASUREMENTS:
+        for table, (page, _) in measurement.tables.items():
+            marks[page] = marks.get(page, "") + f"<!-- {table} -->\\n{publish.END}\\n"
+    for page, text in marks.items():
+        files.write(folder / page, text)
+    return lambda: ends_well(lambda: publish.main(["--machine", "cpu_zen4_2cores", "--tables", "--only", "int8"]))
+
+
+def ends_well(main):
+    # Raises what the program said on standard error.
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        code = main()
+    assert bool(code) == bool(said.getvalue()), (code, said.getvalue())
+    if code:
+        raise OSError(said.getvalue())
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+for program in (checkpoint, plot, results_and_report, published_page):
+    folder = Path(sys.argv[1]) / program.__name__
+    folder.mkdir()
+    call = program(folder)
+    call()
+    whole = contents(folder)
+    assert whole
+    for kind, reason in REASONS.items():
+
+        def after(error):
+            assert isinstance(error, OSError), repr(error)
+            (sentence,) = str(error.strerror or error).splitlines()
+            assert sentence.endswith(reason), sentence
+            assert contents(folder) == whole
+
+        print(program.__name__, kind, until_none_fails(kind, call, after))
+"""
+
+
+def test_every_call_for_a_file_may_fail(preloaded: dict[str, str], tmp_path: Path) -> None:
+    """The program says so in a sentence, what stood there before is whole, and nothing half written stays."""
+    pytest.importorskip("matplotlib")
+    result = run_python("-c", FILES, tmp_path, environment=preloaded, path=(ROOT, TESTS, ROOT / "examples"))
+    failed = {line.rpartition(" ")[0]: int(line.split()[-1]) for line in output_of(result).splitlines()}
+    assert len(failed) == 16
+    assert all(failed.values()), failed

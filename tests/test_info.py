@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from process import ROOT, output_of, run_python
 
@@ -29,6 +30,12 @@ def test_info_names_what_was_built_and_what_runs() -> None:
     assert facts["cpu kernels"].startswith(f"{library.cpu_isa()} in use")
     assert facts["devices"].startswith("cpu (")
     assert facts["library"] == str(ROOT / "gru_ext" / "libgru_ext.so")
+
+
+def test_info_names_every_family_of_cuda_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "has_cuda_kernels", True)
+    said = info()["cuda kernels"].replace("one-step", "one_step")
+    assert all(family in said for family in ("stepwise", "one_step", "cluster", "group", "streamed"))
 
 
 def test_the_command_prints_a_line_for_each_fact() -> None:

@@ -361,6 +361,25 @@ def test_dropout_of_zero_in_training_draws_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("arguments", [{}, {"bias": False}, {"zoneout": 0.1, "layer_norm": True}], ids=str)
+@pytest.mark.parametrize("batch", [(), (2,), (0,)], ids=str)
+def test_a_cell_without_units_is_that_of_nn(batch: tuple[int, ...], arguments: dict[str, Any]) -> None:
+    cells = nn.GRUCell(3, 0, arguments.get("bias", True)), gru_ext.GRUCell(3, 0, **arguments)
+    for hx in (None, torch.zeros(*batch, 0)):
+        found = []
+        for cell in cells:
+            x = torch.randn(*batch, 3, requires_grad=True)
+            h = cell(x, hx)
+            assert not (h._is_view() and cell is cells[1])
+            found.append([h, *torch.autograd.grad(h.sum(), [x, *list(cell.parameters())[: 2 + 2 * cell.bias]])])
+        assert [t.shape for t in found[0]] == [t.shape for t in found[1]]
+        assert_same_bits(found[0][1], found[1][1])
+    with pytest.raises(RuntimeError, match=r"^gru_cell: expected hx of shape"):
+        cells[1](torch.zeros(2, 3), torch.zeros(2, 1))
+    with pytest.raises(ValueError, match=r"^GRUCell: expected hidden_size of at least 0, got -1$"):
+        gru_ext.GRUCell(3, -1)
+
+
 # ---- Autocast
 
 
@@ -372,12 +391,12 @@ def test_autocast_computes_in_half_and_differentiates_in_float32(arguments: dict
     hx = torch.randn(len(module.all_weights), 2, 4, requires_grad=True)
     with torch.autocast("cpu", dtype=dtype):
         y, h_n = module(x, hx)
-    assert y.dtype == h_n.dtype == dtype
-    y.float().sum().backward()
+    assert y.dtype == h_n.dtype == torch.float32
+    y.sum().backward()
     assert {t.grad.dtype for t in (x, hx, *module.parameters()) if t.grad is not None} == {torch.float32}
     half = copy.deepcopy(module).to(dtype)
     expected, _ = half(x.detach().to(dtype), hx.detach().to(dtype))
-    assert_same_bits(y, expected)
+    assert_same_bits(y, expected.float())
 
 
 def test_autocast_takes_inputs_of_either_precision() -> None:
@@ -387,17 +406,48 @@ def test_autocast_takes_inputs_of_either_precision() -> None:
         from_half = module(x, torch.zeros(1, 2, 4))[0]
         from_single = module(x.float(), torch.zeros(1, 2, 4).bfloat16())[0]
         packed, _ = module(pack_sequence([x[:, 0].float(), x[:3, 1].float()]))
-    assert_same_bits(from_half, from_single)
-    assert packed.data.dtype == torch.bfloat16
+    assert_same_bits(from_half, from_single.float())
+    assert packed.data.dtype == torch.float32
 
 
-def test_autocast_of_a_cell() -> None:
-    cell = gru_ext.GRUCell(3, 4)
+HALVES = [torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("autocast", HALVES, ids=str)
+@pytest.mark.parametrize("of_input", [torch.float32, *HALVES], ids=str)
+@pytest.mark.parametrize("of_state", [None, torch.float32, *HALVES], ids=str)
+def test_autocast_gives_results_of_the_dtype_that_nn_gives(
+    of_state: torch.dtype | None, of_input: torch.dtype, autocast: torch.dtype
+) -> None:
+    x = torch.randn(5, 2, 3, dtype=of_input)
+    hx = None if of_state is None else torch.randn(2, 2, 4, dtype=of_state)
+    dtypes = []
+    for package in (nn, gru_ext):
+        module, cell = package.GRU(3, 4, 2), package.GRUCell(3, 4)
+        with torch.autocast("cpu", dtype=autocast):
+            y, h_n = module(x, hx)
+            dtypes.append([y.dtype, h_n.dtype, cell(x[0], None if hx is None else hx[0]).dtype])
+    assert dtypes[0] == dtypes[1]
+
+
+@pytest.mark.parametrize("options", [{}, {"zoneout": 0.1}], ids=str)
+def test_autocast_of_a_cell(options: dict[str, Any]) -> None:
+    cell = gru_ext.GRUCell(3, 4, **options).eval()
+    x, hx = torch.randn(2, 3), torch.randn(2, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        h = cell(torch.randn(2, 3), torch.randn(2, 4))
-    assert h.dtype == torch.bfloat16
-    h.float().sum().backward()
+        h = cell(x, hx)
+    assert_same_bits(h, copy.deepcopy(cell).bfloat16()(x.bfloat16(), hx.bfloat16()).float())
+    h.sum().backward()
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in cell.parameters())
+
+
+def test_a_state_made_under_autocast_can_be_used_outside() -> None:
+    module = gru_ext.GRU(3, 4)
+    x, out, mask = torch.randn(5, 2, 3), torch.zeros(5, 2, 4), torch.ones(5, 2, dtype=torch.bool)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, h_n = module(x)
+        out[mask] = y.flatten(0, 1)
+    assert module(x, h_n)[0].dtype == torch.float32
 
 
 def test_autocast_leaves_float64_alone() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -308,13 +310,71 @@ def test_what_is_bound_to_a_single_module_is_bound_to_the_new_one() -> None:
 @pytest.mark.parametrize("name", ["forward", "extra_repr", "state_dict"])
 def test_a_method_of_the_instance_is_named_and_nothing_is_replaced(make: Any, name: str) -> None:
     model = nn.Sequential(make(3, 4), make(3, 4))
-    setattr(model[1], name, getattr(model[1], name))
+    setattr(model[1], name, lambda *_: None)
     kind = make.__name__
     text = rf"^{{}} of '1': expected {kind} with the methods of its class, got one with '{name}' set on the instance"
     for function in (replace_gru, gru_ext.quantize_dynamic):
         with pytest.raises(TypeError, match=text.format(function.__name__)):
             function(model)
     assert type(model[0]) is make
+
+
+class Hook:
+    """As accelerate has them: weights that are not on the module between calls, and what came out counted."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.weights = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+        self.calls = 0
+        self.unload(module)
+
+    def load(self, module: nn.Module) -> None:
+        """Before a call."""
+        for name, weight in self.weights.items():
+            module._parameters[name] = nn.Parameter(weight, requires_grad=False)
+
+    def unload(self, module: nn.Module) -> None:
+        """After a call."""
+        for name, weight in self.weights.items():
+            module._parameters[name] = nn.Parameter(weight.to("meta"), requires_grad=False)
+
+
+def add_hook(module: Any) -> None:
+    """What ``accelerate.hooks.add_hook_to_module`` sets on a module."""
+    module._old_forward, module._hf_hook = module.forward, Hook(module)
+
+    def hooked(module: Any, *arguments: Any, **keywords: Any) -> Any:
+        module._hf_hook.load(module)
+        output = module._old_forward(*arguments, **keywords)
+        module._hf_hook.unload(module)
+        module._hf_hook.calls += 1
+        return output
+
+    module.forward = functools.update_wrapper(functools.partial(hooked, module), module._old_forward)
+
+
+@CELL_AND_LAYER
+def test_a_hook_of_accelerate_calls_the_new_forward(make: Any) -> None:
+    model = nn.Sequential(make(3, 4, dtype=FLOAT64))
+    x = X if make is nn.GRU else X[0]
+    expected = model(x)
+    gru: Any = model[0]
+    add_hook(gru)
+    with pytest.raises(TypeError, match=f"^from_torch: expected {make.__name__} with the methods of its class"):
+        getattr(gru_ext, make.__name__).from_torch(gru)
+    replace_gru(model)
+    for result, by_torch in zip(model(x), expected, strict=True):
+        assert_near(result, by_torch.detach(), "with a hook")
+    assert gru._hf_hook.calls == 1
+    assert all(parameter.is_meta for parameter in gru.parameters())
+    assert gru._old_forward.__func__ is getattr(gru_ext, make.__name__).forward
+    assert inspect.signature(gru.forward) == inspect.signature(gru._old_forward)
+    # As accelerate takes it away, and puts another on.
+    gru._hf_hook.load(gru)
+    gru.forward = gru._old_forward
+    del gru._old_forward, gru._hf_hook
+    assert_near(gru_ext.to_torch(model)(x)[0], expected[0].detach(), "without the hook")
+    assert type(gru) is make
+    assert "forward" not in vars(gru)
 
 
 # ---- The same parameters in another form

@@ -19,21 +19,29 @@ from benchmarks.gpu_check.target import DTYPES, Target, switch_tf32, target
 from benchmarks.suites import Size
 
 SIZES = [(B, H, dtype) for dtype in ("bf16", "fp32") for B, H in ((1, 1024), (1, 256), (4, 1024), (1, 4096), (8, 2048))]
+# Rows of which the one-step kernel has more to multiply than to read.
+MANY = [(64, 1024, "bf16")]
 GRAPH_CALLS = 32
 
 
 def cases(stage: Stage, rehearses: bool) -> list[Case]:
-    """Both ways of each size."""
+    """Both ways of each size; then those of the one-step kernel alone, whatever would be chosen."""
     device = target(rehearses)
+    work = [(size, kind, "auto") for size in SIZES for kind in ("step", "graph")]
+    work += [(size, "graph", "one_step") for size in MANY]
     return [
-        Case(f"{dtype} H={H} B={B} {kind}", partial(_one, device, Size(1, B, H), dtype, kind))
-        for B, H, dtype in SIZES
-        for kind in ("step", "graph")
+        Case(f"{dtype} H={H} B={B} {kind}", partial(_one, device, Size(1, B, H), dtype, kind, kernel))
+        for (B, H, dtype), kind, kernel in work
     ]
 
 
-def _one(device: Target, size: Size, dtype: str, kind: str) -> dict[str, Any]:
+def _one(device: Target, size: Size, dtype: str, kind: str, kernel: str) -> dict[str, Any]:
     switch_tf32(dtype)
+    with device.use(kernel):
+        return _compared(device, size, dtype, kind)
+
+
+def _compared(device: Target, size: Size, dtype: str, kind: str) -> dict[str, Any]:
     hidden = 9 if device.rehearses else size.H
     on: dict[str, Any] = {"device": device.device, "dtype": DTYPES[dtype]}
     theirs = nn.GRU(hidden, hidden, **on).requires_grad_(False)

@@ -13,7 +13,7 @@ from benchmarks.measure import Spread, alternate
 
 LENGTHS = (64, 320)
 STREAMED_H = (2048, 4096, 1024, 2816)  # of which every streamed kernel is timed, as far as the device has the blocks
-STEPWISE = [(512, 8), (1024, 32), (2048, 32), (4096, 32)]  # H, B
+STEPWISE = [(512, 8), (1024, 32), (2048, 32), (4096, 32), (2048, 512)]  # H, B: what a call costs; reading; products
 BLOCKS, BLOCK_SECONDS = 3, 0.012
 
 

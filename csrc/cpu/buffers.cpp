@@ -51,7 +51,9 @@ class BufferPool final : public c10::Allocator {
   }
 
   c10::DeleterFnPtr raw_deleter() const override { return nullptr; }  // the context of a DataPtr is not its data
-  void copy_data(void* to, const void* from, size_t bytes) const override { std::memcpy(to, from, bytes); }
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
 
   size_t empty() {
     Buffers dropped;
@@ -121,7 +123,7 @@ at::Tensor pooled_empty(at::IntArrayRef shape, const at::TensorOptions& options)
 #if defined(__SANITIZE_ADDRESS__)
   // No pool, whose buffers are not freed and have no redzones; and NaN, so that what is read unwritten shows.
   const at::Tensor unwritten = at::empty(shape, options);
-  std::memset(unwritten.data_ptr(), 0xff, bytes);
+  if (bytes > 0) std::memset(unwritten.data_ptr(), 0xff, bytes);
   return unwritten;
 #endif
   if (bytes < kSmallest) return at::empty(shape, options);
