@@ -2,7 +2,8 @@
 # `make publish MACHINE=cpu_zen4_2cores MINUTES=40` measures what docs/ shows, and rewrites its tables and plots.
 # All do their own set-up in .venv: with the torch of the system's python3 when it has one, else with the pinned one.
 # `make fuzz SECONDS=3600`, `make sanitize SECONDS=600` and `make mutate` look for faults that nobody has met yet
-# (docs/reliability.md).
+# (docs/reliability.md). `make coverage` counts what the tests of the compiled CUDA backend reach (docs/coverage.md); it
+# needs nvcc and no GPU.
 # `make cuda-check` builds with CUDA against a CUDA torch in .venv-cuda, and runs every compiled kernel on the CPU: it needs
 # nvcc and no GPU. `make cuda-check-older` builds for one architecture against an older torch in .venv-cuda-older, and
 # `make cuda-check-newer` runs the tests of compiled kernels with a newer nvcc in .venv-nvcc. `make gpu-check` runs on a GPU.
@@ -16,7 +17,7 @@ BIN := .venv/bin
 
 SOURCES := setup.py pyproject.toml gru_ext/version.py $(shell find csrc -name '*.c*' -o -name '*.h')
 
-.PHONY: train test bench publish lint format fuzz sanitize mutate cuda-check cuda-check-older cuda-check-newer gpu-check clean
+.PHONY: train test bench publish lint format fuzz sanitize mutate coverage cuda-check cuda-check-older cuda-check-newer gpu-check clean
 
 train: .venv/built-examples
 	$(BIN)/python examples/train_text.py $(ARGS)
@@ -51,6 +52,9 @@ sanitize: .venv/built-dev
 
 mutate: .venv/built-dev
 	cd tests && PYTHONPATH=. ../$(BIN)/python -m mutations $(ARGS)
+
+coverage: .venv/built-dev
+	$(BIN)/python tests/backend_coverage.py
 
 cuda-check: .venv-cuda/torch
 	.venv-cuda/bin/python tests/check_cuda_build.py $(ARGS)

@@ -3,21 +3,76 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import re
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process after the other; the lock at ``path`` ends with the process that has it, however that ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def make_once(path: Path, make: Callable[[Path], None]) -> Path:
     """The file at ``path``: as it is, or else what ``make`` writes to the path it is given."""
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # ends with the process, however that ends
+    with locked(path.with_name(f"{path.name}.lock")):
         if not path.exists():
             with tempfile.TemporaryDirectory(dir=path.parent) as directory:
                 made = Path(directory) / path.name
                 make(made)
                 made.rename(path)
     return path
+
+
+def make_all(makers: Iterable[Callable[[], Path]]) -> list[Path]:
+    """The files that all of these make, as many at a time as there are cores, or as ``$MAX_JOBS`` says."""
+    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or len(os.sched_getaffinity(0)))) as pool:
+        return list(pool.map(lambda make: make(), makers))
+
+
+def with_included(source: Path, directories: Sequence[Path] = ()) -> list[Path]:
+    """A source and the files that it includes, and they: those beside who includes them, or in ``directories``."""
+    found, ahead = set[Path](), [source]
+    while ahead:
+        path = ahead.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for name in INCLUDE.findall(path.read_text()):
+            places = (Path(os.path.normpath(place / name)) for place in (path.parent, *directories))
+            ahead += [place for place in places if place.is_file()][:1]
+    return sorted(found)
+
+
+def cpp_extension() -> ModuleType:
+    """``torch.utils.cpp_extension``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it imports
+        from torch.utils import cpp_extension
+    return cpp_extension
+
+
+def load_operators(name: str, directory: Path, sources: Sequence[Path], **options: list[str]) -> None:
+    """Load operators of sources, built in ``directory`` by ``torch.utils.cpp_extension.load`` with its ``options``.
+
+    Its own lock is a file that a build which was killed leaves behind, and for which the next would wait for ever.
+    """
+    with locked(directory / "alone.lock"):
+        (directory / "lock").unlink(missing_ok=True)
+        cpp_extension().load(
+            name, [*map(str, sources)], build_directory=str(directory), is_python_module=False, **options
+        )

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-import warnings
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from building import make_once
+from building import cpp_extension, make_all, make_once, with_included
 from compiled_kernels import (
     BUILD,
+    COVERAGE_FLAGS,
     CSRC,
     MACHINE,
     RUNNER,
@@ -27,6 +26,7 @@ from compiled_kernels import (
     digest_of,
     include_directory,
     keep_rows,
+    notes_of,
     unit_of,
 )
 
@@ -36,6 +36,8 @@ KERNELS = (
     *(f"gru_cluster_{way}_bfloat16_{shape}" for way in ("fwd", "bwd") for shape in ("H64_C1_rows8", "H256_C4_rows8")),
     "gru_cluster_fwd_float_H64_C1_rows8",
     "gru_cluster_bwd_float_H64_C1_rows8",
+    "gru_cluster_fwd_float16_H64_C1_rows8",
+    "gru_cluster_bwd_float16_H64_C1_rows8",
     "gru_group_fwd_bfloat16_H512_C8_rows8",
     "gru_group_bwd_bfloat16_H512_C8_rows8",
     "gru_streamed_fwd_bfloat16_U32_rows8",
@@ -73,21 +75,18 @@ WRAPPED = (
 
 
 def host_sources() -> list[Path]:
-    """The host side of the backend, as emulated_backend.py has it, and the runtime's part of it, device.cu."""
+    """The host side of the backend, but for what files of ptx/backend include."""
     return [
         *(CSRC / f"{name}.cpp" for name in ("check", "recompute")),
-        *sorted((CSRC / "cuda").glob("*.cpp")),
+        *(path for path in sorted((CSRC / "cuda").glob("*.cpp")) if path.name != "products.cpp"),
         CSRC / "cuda" / "device.cu",
     ]
 
 
 def compile_host(source: Path) -> Path:
     """The object of a source that includes torch or, device.cu, CUDA's runtime."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what torch.utils.cpp_extension imports
-        from torch.utils import cpp_extension
     compiler = os.environ.get("CXX", "c++").split()
-    flags = ["-std=c++20", "-O1", "-fPIC", "-w", "-x", "c++"]
+    flags = ["-std=c++20", "-O1", "-fPIC", "-w", "-x", "c++", *COVERAGE_FLAGS]
     flags += [
         "-DGRU_EXT_WITH_CUDA",
         "-DGRU_EXT_CHUNK_BYTES=1024",
@@ -98,31 +97,14 @@ def compile_host(source: Path) -> Path:
         '-DGRU_EXT_TORCH_VERSION="any"',
     ]
     # Before torch's own: the emulated backend has stand-ins for three headers of c10/cuda.
-    includes = [RUNNER / "backend", MACHINE, CSRC, CSRC / "cuda"]
-    torchs = ["-isystem", *" -isystem ".join([*cpp_extension.include_paths(), str(include_directory())]).split()]
-    headers = [
-        *CSRC.glob("*.h"),
-        *(CSRC / "cuda").glob("*.h"),
-        *MACHINE.glob("**/*.h"),
-        *(RUNNER / "backend").rglob("*.h"),
-    ]
-    headers += [CSRC / "members.cpp"]
-    digest = digest_of(
-        torch.__version__, *compiler, *flags, *(path.read_bytes() for path in [source, *sorted(headers)])
-    )
+    directories = [RUNNER / "backend", MACHINE, CSRC, CSRC / "cuda"]
+    torchs = [*cpp_extension().include_paths(), str(include_directory())]
+    includes = [*(f"-I{path}" for path in directories), *(f"-isystem{path}" for path in torchs)]
+    texts = (path.read_bytes() for path in with_included(source, directories))
+    digest = digest_of(torch.__version__, *compiler, *flags, *texts)
 
     def make(path: Path) -> None:
-        command = [
-            *compiler,
-            *flags,
-            *(f"-I{include}" for include in includes),
-            *torchs,
-            "-c",
-            str(source),
-            "-o",
-            str(path),
-        ]
-        subprocess.run(command, check=True)
+        subprocess.run([*compiler, *flags, *notes_of(path), *includes, "-c", str(source), "-o", str(path)], check=True)
 
     return make_once(BUILD / f"host-{source.parent.name}-{source.stem}-{digest}.o", make)
 
@@ -148,8 +130,7 @@ def build() -> Path:
         *(partial(compile_host, path) for path in [*sorted(BACKEND.glob("*.cpp")), *host_sources()]),
         *(partial(compile_machine, path) for path in sorted(MACHINE.glob("*.cpp")) if not path.stem.startswith("run_")),
     ]
-    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", len(os.sched_getaffinity(0))))) as pool:
-        objects = list(pool.map(lambda make: make(), makers))
+    objects = make_all(makers)
     libraries = Path(torch.__file__).parent / "lib"
 
     def make(path: Path) -> None:
@@ -157,6 +138,7 @@ def build() -> Path:
         command = [
             *compiler,
             "-shared",
+            *COVERAGE_FLAGS,
             "-Wl,-Bsymbolic",
             *(f"-Wl,--wrap={name}" for name in WRAPPED),
             *map(str, objects),

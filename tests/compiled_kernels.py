@@ -1,7 +1,8 @@
 """What nvcc makes of the CUDA kernels, run on the CPU: tests/ptx, linked with instantiations of csrc/cuda.
 
 Needs an nvcc, of ``$CUDA_HOME`` where that is set, of the path, or of /usr/local/cuda; it compiles to PTX alone.
-Objects and libraries are kept under build/ptx, by what they are made of.
+Objects and libraries are kept under build/ptx, by what they are made of. Where ``$GRU_COVERAGE`` is set, host code
+counts for gcov what is executed: backend_coverage.py.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from building import make_once
+from building import make_all, make_once, with_included
 from emulation import open_library
 from process import ROOT
 
@@ -29,6 +29,7 @@ CSRC = ROOT / "csrc"
 CXX_FLAGS = ["-std=c++17", "-O2", "-g1", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
 NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "--no-compress", "-Xcompiler=-fPIC"]
 ARCHITECTURE = 90
+COVERAGE_FLAGS = ["--coverage"] if os.environ.get("GRU_COVERAGE") else []
 
 Edit = Callable[[str, str], str]  # of a file of csrc, by its name, and its text
 
@@ -149,20 +150,20 @@ def digest_of(*parts: str | bytes) -> str:
     return digest.hexdigest()[:16]
 
 
-def sources() -> dict[str, str]:
-    """What instantiations are compiled from, by name."""
-    paths = [*CSRC.glob("*.h"), *(CSRC / "cuda").glob("*.h"), *(CSRC / "cuda").rglob("*.cu*")]
-    return {str(path.relative_to(CSRC)): path.read_text() for path in sorted(paths)}
+def notes_of(made: Path) -> list[str]:
+    """The flag that has gcov's notes on an object kept, which would otherwise be lost with the folder it is made in."""
+    return [f"-fprofile-note={BUILD / made.with_suffix('.gcno').name}"] if COVERAGE_FLAGS else []
 
 
 def compile_unit(unit: str, edit: Edit) -> Path:
     """The object of a file of csrc/cuda/instantiations, from sources that were edited; PTX and host code."""
     nvcc = find_nvcc()
     assert nvcc is not None
-    texts = {name: edit(name, text) for name, text in sources().items()}
+    paths = with_included(CSRC / "cuda" / "instantiations" / f"{unit}.cu")
+    texts = {name: edit(name, (CSRC / name).read_text()) for name in (str(path.relative_to(CSRC)) for path in paths)}
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
-    flags = [*NVCC_FLAGS, f"-gencode=arch=compute_{ARCHITECTURE},code=compute_{ARCHITECTURE}"]
-    used = (text for name, text in texts.items() if "instantiations" not in name or unit in name)
+    flags = [*NVCC_FLAGS, *(f"-Xcompiler={flag}" for flag in COVERAGE_FLAGS)]
+    flags += [f"-gencode=arch=compute_{ARCHITECTURE},code=compute_{ARCHITECTURE}"]
     command = os.environ.get("PYTORCH_NVCC", str(nvcc)).split()
 
     def make(path: Path) -> None:
@@ -171,33 +172,32 @@ def compile_unit(unit: str, edit: Edit) -> Path:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(text)
         source = path.parent / "csrc" / "cuda" / "instantiations" / f"{unit}.cu"
-        subprocess.run([*command, *flags, "-c", source, "-o", path], check=True)
+        notes = [f"-Xcompiler={flag}" for flag in notes_of(path)]
+        subprocess.run([*command, *flags, *notes, "-c", source, "-o", path], check=True)
 
-    return make_once(BUILD / f"{unit}-{digest_of(version, *flags, *used)}.o", make)
+    return make_once(BUILD / f"{unit}-{digest_of(version, *flags, *texts.values())}.o", make)
 
 
 def compile_machine(source: Path) -> Path:
     """An object of the interpreter or the runner."""
     compiler = os.environ.get("CXX", "c++").split()
-    headers = [*MACHINE.glob("*.h"), *RUNNER.glob("*.h"), *CSRC.glob("*.h"), *(CSRC / "cuda").glob("*.h")]
-    includes = [f"-I{path}" for path in (RUNNER, CSRC / "cuda")] + ["-isystem", str(include_directory())]
-    digest = digest_of(" ".join([*compiler, *CXX_FLAGS]), *(path.read_bytes() for path in [source, *sorted(headers)]))
+    directories = [RUNNER, CSRC / "cuda"]
+    includes = [*(f"-I{path}" for path in directories), "-isystem", str(include_directory())]
+    texts = (path.read_bytes() for path in with_included(source, directories))
 
     def make(path: Path) -> None:
         subprocess.run([*compiler, *CXX_FLAGS, *includes, "-c", source, "-o", path], check=True)
 
-    return make_once(BUILD / f"{source.stem}-{digest}.o", make)
+    return make_once(BUILD / f"{source.stem}-{digest_of(' '.join([*compiler, *CXX_FLAGS]), *texts)}.o", make)
 
 
 def link(objects: Iterable[Callable[[], Path]]) -> Path:
     """A library of the interpreter, the runner and objects that are still to be made."""
     sources = [*sorted(MACHINE.glob("*.cpp")), RUNNER / "runner.cpp"]
-    to_make = [*objects, *(functools.partial(compile_machine, source) for source in sources)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        paths = list(pool.map(lambda make: make(), to_make))
+    paths = make_all([*objects, *(functools.partial(compile_machine, source) for source in sources)])
     compiler = os.environ.get("CXX", "c++").split()
-
-    flags = ["-shared", "-Wl,-Bsymbolic"]  # its own stand-in for CUDA's runtime, also where torch has loaded that
+    # Its own stand-in for CUDA's runtime, also where torch has loaded that.
+    flags = ["-shared", *COVERAGE_FLAGS, "-Wl,-Bsymbolic"]
 
     def make(path: Path) -> None:
         subprocess.run([*compiler, *flags, *paths, "-o", path], check=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from typing import Any
 
 import torch
+from building import load_operators
 from process import ROOT
 
 EMULATOR = ROOT / "tests" / "emulator"
@@ -15,35 +15,28 @@ EMULATOR = ROOT / "tests" / "emulator"
 @cache
 def emulated_operators() -> Any:
     """``gru_fwd`` and ``gru_bwd``, as in ``torch.ops.gru_ext``; see emulator/backend/operators.cpp."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what torch.utils.cpp_extension imports
-        from torch.utils import cpp_extension
-
-        directory = ROOT / "build" / f"emulated_cuda_{torch.__version__}"
-        directory.mkdir(parents=True, exist_ok=True)
-        emulator = [EMULATOR / f"{name}.cpp" for name in ("emulator", "fiber", "arithmetic", "race")]
-        backend = sorted((EMULATOR / "backend").glob("*.cpp"))
-        host = [
-            *(ROOT / "csrc" / f"{name}.cpp" for name in ("check", "recompute")),
-            *sorted((ROOT / "csrc" / "cuda").glob("*.cpp")),
-        ]
-        # Before torch's own: backend/ has stand-ins for two headers of c10/cuda.
-        includes = [EMULATOR / "backend", EMULATOR, ROOT / "csrc", ROOT / "csrc" / "cuda"]
-        cpp_extension.load(
-            name="gru_ext_emulated",
-            sources=[str(path) for path in [*backend, *emulator, *host]],
-            extra_include_paths=[str(path) for path in includes],
-            extra_cflags=[
-                "-O2",
-                "-DGRU_EXT_WITH_CUDA",
-                "-DGRU_EXT_CHUNK_BYTES=1024",
-                "-DGRU_EXT_WINDOW_BYTES=8192",
-                "-DGRU_EXT_SELF_TEST_UNITS=160",
-                "-DGRU_EXT_CUDA_BUILD='\"emulator\"'",
-                "-DGRU_EXT_VERSION='\"0\"'",
-                "-DGRU_EXT_TORCH_VERSION='\"any\"'",
-            ],
-            build_directory=str(directory),
-            is_python_module=False,
-        )
+    emulator = [EMULATOR / f"{name}.cpp" for name in ("emulator", "fiber", "arithmetic", "race")]
+    backend = sorted((EMULATOR / "backend").glob("*.cpp"))
+    host = [
+        *(ROOT / "csrc" / f"{name}.cpp" for name in ("check", "recompute")),
+        *sorted((ROOT / "csrc" / "cuda").glob("*.cpp")),
+    ]
+    # Before torch's own: backend/ has stand-ins for two headers of c10/cuda.
+    includes = [EMULATOR / "backend", EMULATOR, ROOT / "csrc", ROOT / "csrc" / "cuda"]
+    load_operators(
+        "gru_ext_emulated",
+        ROOT / "build" / f"emulated_cuda_{torch.__version__}",
+        [*backend, *emulator, *host],
+        extra_include_paths=[str(path) for path in includes],
+        extra_cflags=[
+            "-O2",
+            "-DGRU_EXT_WITH_CUDA",
+            "-DGRU_EXT_CHUNK_BYTES=1024",
+            "-DGRU_EXT_WINDOW_BYTES=8192",
+            "-DGRU_EXT_SELF_TEST_UNITS=160",
+            "-DGRU_EXT_CUDA_BUILD='\"emulator\"'",
+            "-DGRU_EXT_VERSION='\"0\"'",
+            "-DGRU_EXT_TORCH_VERSION='\"any\"'",
+        ],
+    )
     return torch.ops.gru_ext_emulated

@@ -11,11 +11,10 @@ import hashlib
 import os
 import subprocess
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from building import make_once
+from building import make_all, make_once
 from process import ROOT
 from torch import Tensor
 
@@ -69,15 +68,14 @@ def build() -> Path:
     library = ROOT / "build" / "emulator" / f"emulator-{digest.hexdigest()[:16]}.so"
 
     def make(path: Path) -> None:
-        def compile_unit(unit: Path) -> str:
-            target = str(path.with_name(f"{unit.stem}.o"))
+        def compile_unit(unit: Path) -> Path:
+            target = path.with_name(f"{unit.stem}.o")
             includes = [f"-I{path}" for path in INCLUDES]
-            subprocess.run([*compiler, *flags, *includes, "-c", str(unit), "-o", target], check=True)
+            subprocess.run([*compiler, *flags, *includes, "-c", str(unit), "-o", str(target)], check=True)
             return target
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(compile_unit, units))
-        subprocess.run([*compiler, *flags, "-shared", *objects, "-o", str(path)], check=True)
+        objects = make_all(functools.partial(compile_unit, unit) for unit in units)
+        subprocess.run([*compiler, *flags, "-shared", *map(str, objects), "-o", str(path)], check=True)
 
     return make_once(library, make)
 

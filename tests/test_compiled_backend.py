@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import cases
@@ -31,6 +32,7 @@ SMALL = Size(3, 2, 4, 6)
 ODD = Size(3, 2, 3, 7)  # no row of H values is aligned to the next, so that none is loaded as pairs or words
 LONG = Size(20, 3, 4, 34)  # so long that without gates it is computed in windows
 CLUSTER = "cluster_H64_C1_rows8"
+MEASUREMENTS = 6  # of a kernel by autotune
 
 
 @pytest.fixture
@@ -44,6 +46,7 @@ def ops() -> Iterator[Any]:
     operators.fail_call(0)
     operators.capture(False)
     operators.forget_attributes(False)
+    operators.plant("", "")
     assert operators.errors_left() == 0, "a call has left an error behind for the next one to find"
     assert not operators.capture_was_invalidated()
 
@@ -73,9 +76,10 @@ def check_accuracy(
     [
         ("stepwise", torch.bfloat16, Options(bidirectional=True)),
         ("stepwise", torch.float16, Options()),
-        ("stepwise", torch.float32, Options(packed=True)),
+        ("stepwise", torch.float32, Options(bidirectional=True, packed=True)),
         ("stepwise", torch.float64, Options()),
         (CLUSTER, torch.bfloat16, Options(bidirectional=True, packed=True)),
+        (CLUSTER, torch.float16, Options()),
         (CLUSTER, torch.float32, Options()),
         ("cluster_H256_C4_rows8", torch.bfloat16, Options()),
         ("group_H512_C8_rows8", torch.bfloat16, Options()),
@@ -85,6 +89,7 @@ def check_accuracy(
 )
 def test_accuracy_of_every_family(ops: Any, kernel: str, dtype: torch.dtype, options: Options) -> None:
     """The first call tests the kernel against the stepwise ones, then it serves."""
+    ops.check_order(kernel == "stepwise")  # of the others test_compiled_kernels.py does
     ops.use_cuda_kernels(kernel, kernel)
     for size in (SMALL, ODD):
         check_accuracy(ops, make_problem(size, options, dtype), tf32=kernel != "stepwise" and dtype == torch.float32)
@@ -101,7 +106,8 @@ VARIANTS = {
 @pytest.mark.parametrize("name", list(VARIANTS))
 def test_accuracy_of_what_only_stepwise_kernels_compute(ops: Any, name: str, save_gates: bool) -> None:
     variant = VARIANTS[name]
-    problem = make_problem(ODD, Options(gains=variant.layer_norm > 0), torch.float32)
+    options = Options(bidirectional=True, packed=True, gains=variant.layer_norm > 0)
+    problem = make_problem(ODD, options, torch.float32)
     check_accuracy(ops, problem, save_gates=save_gates, variant=variant)
 
 
@@ -189,13 +195,28 @@ def test_one_gradient_without_the_others(ops: Any) -> None:
             assert_same_bits(alone, together)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("architecture", [75, 90])
+def test_products_of_16_bits_into_float(ops: Any, dtype: torch.dtype, architecture: int) -> None:
+    """In one operation where torch and the device have it, else of converted operands: the same values."""
+    ops.set_architecture(architecture)
+    a, weight = torch.randn(3, 5).to(dtype), torch.randn(4, 5).to(dtype)
+    before = ops.mixed_products()
+    assert_same_bits(ops.product(a, weight), a.float() @ weight.float().t())
+    has_it = hasattr(torch.ops.aten.mm, "dtype_out") and (dtype == torch.float16 or architecture >= 80)
+    assert ops.mixed_products() - before == has_it
+
+
 def test_one_step(ops: Any) -> None:
     p = make_problem(Size(1, 2, 4, 6), Options(), torch.bfloat16)
+    ops.use_cuda_kernels("one_step", "stepwise")
+    check_accuracy(ops, p)
     ops.use_cuda_kernels("auto", "stepwise")
     check_accuracy(ops, p)
     assert "one_step" not in ops.last_kernel()  # the backward pass was last
-    ops.gru_fwd(p.x, p.hx, p.weights, None, False, True)
-    assert "gru_one_step_fwd_kernel" in ops.last_kernel()
+    for save_gates in (False, True):
+        ops.gru_fwd(p.x, p.hx, p.weights, None, False, save_gates)
+        assert "gru_one_step_fwd_kernel" in ops.last_kernel()
 
 
 def test_the_device_chooses_and_is_tested_once(ops: Any) -> None:
@@ -207,18 +228,26 @@ def test_the_device_chooses_and_is_tested_once(ops: Any) -> None:
     assert ops.launches() == launches + 2
 
 
-def test_every_runtime_call_may_fail(ops: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    """Of a first call, each in turn: right results by other kernels, or a clear error; and the next call is right."""
-    few = 1  # multiprocessor: kernels of several blocks, whose self-test takes long, are asked about and do not fit
+@pytest.mark.parametrize("no_memory", [False, True])
+def test_every_runtime_call_may_fail(ops: Any, no_memory: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of those that a first call makes, at each place in the code the first and the last.
+
+    Either results are right, by other kernels, or there is a clear error; and the next call is right.
+    """
     problem = make_problem(SMALL, Options(), torch.bfloat16)
-    ops.new_device(few)
+
+    def renew_device() -> None:
+        ops.new_device(1)  # multiprocessor: kernels of several blocks are asked about, and do not fit
+        ops.check_order(False)
+
+    renew_device()
     ops.fail_call(0)
     right = solve(ops, problem)
-    calls = ops.calls()
-    assert calls > 10
-    for number in range(1, calls + 1):
-        ops.new_device(few)
-        ops.fail_call(number)
+    numbers = ops.calls_of_places()
+    assert len(numbers) > 10
+    for number in numbers:
+        renew_device()
+        ops.fail_call(number, no_memory)
         try:
             results = solve(ops, problem)
         except RuntimeError as error:
@@ -229,7 +258,63 @@ def test_every_runtime_call_may_fail(ops: Any, capfd: pytest.CaptureFixture[str]
         ops.fail_call(0)
         assert_close(solve(ops, problem), right, number)
     said = capfd.readouterr().err
-    assert "could not be launched: unknown error" in said
+    assert ("could not be launched: unknown error" in said) != no_memory
+
+
+def test_every_call_of_a_measurement_may_fail(ops: Any) -> None:
+    ops.fail_call(0)
+    assert math.isfinite(ops.measure_nothing())
+    for number in range(1, ops.calls() + 1):
+        ops.fail_call(number)
+        ops.measure_nothing()
+        assert ops.errors_left() == 0, f"call {number} has left its error behind"
+
+
+def test_a_kernel_that_computes_something_else_is_not_used(ops: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """Multiplies bfloat16 as if it were float16; in others nothing is planted but what was there."""
+    ops.new_device(1)
+    ops.plant(r"(ret;)|(mma\.\S+\.f32\.)b(f16\.)b(f16\.)", "$1$2$3$4")
+    check_accuracy(ops, make_problem(SMALL, Options(), torch.bfloat16))
+    said = capfd.readouterr().err
+    assert re.search(r"the kernel forward \S+ is not used .* differs by", said)
+
+
+MANY = 1 << 32
+
+
+@pytest.mark.parametrize(
+    ("query", "kernel", "words"),
+    [
+        ((torch.float64, 3, 2, 6), "stepwise", "the cluster kernels have no float64"),
+        ((torch.bfloat16, MANY, 2, 6), "stepwise", "count steps and blocks in 32 bits"),
+        ((torch.bfloat16, 3, 2, 1 << 14), "stepwise", "."),
+        ((torch.bfloat16, 3, 1 << 20, 60), "stepwise", "by the time model .* ms, "),
+        ((torch.bfloat16, 1, 2, 6), "one_step", "one launch reads all weights once"),
+        ((torch.bfloat16, 3, 2, 6), CLUSTER, "by the time model"),
+    ],
+    ids=str,
+)
+def test_why_a_kernel_is_chosen(ops: Any, query: tuple[Any, ...], kernel: str, words: str) -> None:
+    chosen, reason = ops.cuda_kernel(*query, False, False, True, False)
+    assert chosen == kernel, reason
+    assert re.search(words, reason)
+
+
+def test_a_kernel_that_cannot_serve_says_why(ops: Any) -> None:
+    for asked, masked, words in (
+        ("one_step", False, "serves calls with T = 1"),
+        (CLUSTER, True, "of those for such a call none is that one"),
+    ):
+        ops.use_cuda_kernels(asked, "auto")
+        with pytest.raises(RuntimeError, match=words):
+            ops.cuda_kernel(torch.bfloat16, 3, 2, 6, False, False, True, False, masked)
+
+
+def test_the_limit_of_a_wait(ops: Any) -> None:
+    before = ops.set_cuda_wait_limit(2.0)
+    assert ops.set_cuda_wait_limit(before) == 2
+    with pytest.raises(ValueError, match=r"expected seconds from 0\.001 to 3600, got 0"):
+        ops.set_cuda_wait_limit(0.0)
 
 
 def assert_close(results: dict[str, Tensor], right: dict[str, Tensor], number: int) -> None:
@@ -240,33 +325,66 @@ def assert_close(results: dict[str, Tensor], right: dict[str, Tensor], number: i
 
 
 def test_a_capture_is_not_disturbed(ops: Any) -> None:
-    """During a first call, and of a kernel that was tested before."""
+    """During a first call, of packed sequences, and of a kernel that was tested before."""
     problem = make_problem(SMALL, Options(), torch.bfloat16)
     ops.capture(True)
     solve(ops, problem)
+    solve(ops, make_problem(SMALL, Options(packed=True), torch.bfloat16))
     ops.capture(False)
     solve(ops, problem)
     ops.capture(True)
     solve(ops, problem)
 
 
-def test_autotune_measures_with_events(ops: Any) -> None:
+def test_autotune_measures_with_events(ops: Any, tmp_path: Path) -> None:
+    """Once for a kind of calls, also in the next process, which reads what this one has written."""
     problem = make_problem(SMALL, Options(), torch.bfloat16)
-    ops.autotune(True, "")
+    path, query = tmp_path / "autotune.tsv", (torch.bfloat16, 3, 2, 6, False, False, True)
+    ops.check_order(False)
     try:
+        ops.autotune(True, str(path))
+        ops.set_seconds([1e-9] * MEASUREMENTS)  # of the first that is measured
         check_accuracy(ops, problem)
-        assert "measured" in ops.cuda_kernel(torch.bfloat16, 3, 2, 6, False, False, True, False)[1]
+        measured = [ops.cuda_kernel(*query, backward) for backward in (False, True)]
+        assert measured[0][0] != "stepwise"
+        assert all("measured" in reason for _, reason in measured)
+        with path.open("a") as file:
+            file.write("half of a rec")
+        ops.autotune(True, str(path))
+        launches = ops.launches()
+        assert [ops.cuda_kernel(*query, backward)[0] for backward in (False, True)] == [name for name, _ in measured]
+        assert "measures" in ops.cuda_kernel(torch.float32, *query[1:], False)[1]
+        assert ops.launches() == launches
     finally:
         ops.autotune(False, "")
 
 
-def test_a_wait_that_takes_too_long_is_an_error_at_the_next_call(ops: Any) -> None:
+def test_what_autotune_cannot_write_is_kept(ops: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ops.new_device(1)  # multiprocessor, so that there is little to measure
+    ops.check_order(False)
+    problem = make_problem(SMALL, Options(), torch.bfloat16)
+    try:
+        ops.autotune(True, str(tmp_path))  # which is no file
+        solve(ops, problem)
+        assert "measured" in ops.cuda_kernel(torch.bfloat16, 3, 2, 6, False, False, True, False)[1]
+        assert capfd.readouterr().err.count(f"cannot be written to {tmp_path}, and is kept in memory alone") == 1
+    finally:
+        ops.autotune(False, "")
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_wait_that_takes_too_long_is_an_error_at_the_next_call(ops: Any, backward: bool) -> None:
     name = "cluster_H256_C4_rows8"
     ops.use_cuda_kernels(name, name)
     p = make_problem(SMALL, Options(), torch.bfloat16)
     solve(ops, p)
+    arguments = (p.x, p.hx, p.weights, None, False)
+    y, _, gates = ops.gru_fwd(*arguments, True)
     ops.lose_store(0)
-    ops.gru_fwd(p.x, p.hx, p.weights, None, False, True)
+    if backward:
+        ops.gru_bwd(p.dy, p.dh_n, *arguments, y, gates, True, True, True)
+    else:
+        ops.gru_fwd(*arguments, True)
     ops.lose_store(-1)
     ops.use_cuda_kernels("auto", "auto")
     with pytest.raises(RuntimeError, match="waited more than 4 seconds"):
@@ -283,6 +401,7 @@ def test_too_little_shared_memory_rules_kernels_out(ops: Any) -> None:
 def test_groups_take_turns_where_not_all_are_resident(ops: Any) -> None:
     """A cooperative launch of more blocks than the device runs at a time is refused: none is asked for."""
     ops.new_device(16)  # two groups of eight blocks at a time
+    ops.check_order(False)
     name = "group_H512_C8_rows8"
     ops.use_cuda_kernels(name, "auto")
     p = make_problem(Size(2, 17, 2, 6), Options(), torch.bfloat16)

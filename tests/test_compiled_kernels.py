@@ -132,6 +132,7 @@ class Fault(NamedTuple):
 
 
 LANE_5_EXITS = "{ .reg .pred q; .reg .u32 r; mov.u32 r, %laneid; setp.eq.u32 q, r, 5; @q exit; } $1"
+BLOCK_1_EXITS = "{ .reg .pred q; .reg .u32 r; mov.u32 r, %cluster_ctarank; setp.eq.u32 q, r, 1; @q exit; } $1"
 AS_WORDS = (
     "{ .reg .b32 q<4>; ld.relaxed.gpu.global.v4.b32 {q0, q1, q2, q3}, $3; mov.b64 $1, {q0, q1}; mov.b64 $2, {q2, q3}; }"
 )
@@ -146,6 +147,13 @@ FAULTS = {
     "shared memory never written": Fault(ALONE, "fwd", r"^\s*st\.shared\.f32.*;", "", "never written"),
     "parameters beyond their end": Fault(
         ALONE, "fwd", r"(ld\.param\.u64.*\[\w+)(\+\d+)?\]", "$1+4096]", "outside of the parameters"
+    ),
+    "a store to an input": Fault(
+        ALONE,
+        "fwd",
+        r"(ld\.global\.([bus]\d+) (%\w+), (\[[^\]]*\]);)",
+        "$1 st.global.$2 $4, $3;",
+        "writes to an input",
     ),
     # Asynchronous copies
     "copies not waited for": Fault(
@@ -173,6 +181,12 @@ FAULTS = {
         CLUSTER, "fwd", r"barrier\.cluster\.wait\S*;", "", "a second time, without a wait|race: "
     ),
     "mbarriers not made known": Fault(CLUSTER, "fwd", r"fence\.mbarrier_init\S*;", "", "no fence.mbarrier_init"),
+    "an mbarrier touched by a plain store": Fault(
+        CLUSTER, "fwd", r"(mbarrier\.init\S+ (\[%r\d+\]), \S+;)", "$1 st.shared.u32 $2, 0;", "touches an mbarrier"
+    ),
+    "stores to a block that has ended": Fault(
+        CLUSTER, "fwd", r"(mbarrier\.try_wait)", BLOCK_1_EXITS, "to a block that has ended"
+    ),
     "the cluster's barriers left out": Fault(
         CLUSTER, "fwd", r"barrier\.cluster\.\S+;", "", "no mbarrier at|cannot know|race: |no fence"
     ),

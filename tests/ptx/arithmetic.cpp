@@ -214,22 +214,17 @@ void global_timer(Warp& w, const Instruction& i, uint32_t mask) {
   each(mask, [&](int l) { d[l] = w.machine->time; });
 }
 
-using Table = std::map<std::string, Handler>;
-
 template <template <typename> class F>
 void add_integers(Table& t, const std::string& name) {
-  t[name + ".u16"] = binary<uint16_t, F<uint16_t>>;
-  t[name + ".s16"] = binary<int16_t, F<int16_t>>;
-  t[name + ".u32"] = binary<uint32_t, F<uint32_t>>;
-  t[name + ".s32"] = binary<int32_t, F<int32_t>>;
-  t[name + ".u64"] = binary<uint64_t, F<uint64_t>>;
-  t[name + ".s64"] = binary<int64_t, F<int64_t>>;
+  add<F, uint16_t, uint32_t, uint64_t>(t, name + ".u");
+  add<F, int16_t, int32_t, int64_t>(t, name + ".s");
 }
-template <template <typename> class F>
-void add_bits(Table& t, const std::string& name) {
-  t[name + ".b16"] = binary<uint16_t, F<uint16_t>>;
-  t[name + ".b32"] = binary<uint32_t, F<uint32_t>>;
-  t[name + ".b64"] = binary<uint64_t, F<uint64_t>>;
+template <bool kRemainder>
+void add_divisions(Table& t, const std::string& name) {
+  t[name + ".s32"] = divide<int32_t, kRemainder>;
+  t[name + ".u32"] = divide<uint32_t, kRemainder>;
+  t[name + ".s64"] = divide<int64_t, kRemainder>;
+  t[name + ".u64"] = divide<uint64_t, kRemainder>;
 }
 
 }  // namespace
@@ -241,76 +236,47 @@ void add_arithmetic(Opcodes& opcodes) {
   add_integers<SubI>(t, "sub");
   add_integers<MulLo>(t, "mul.lo");
   add_integers<MulHi>(t, "mul.hi");
-  t["mul.wide.s16"] = binary<int16_t, MulWide<int16_t>>;
-  t["mul.wide.u16"] = binary<uint16_t, MulWide<uint16_t>>;
-  t["mul.wide.s32"] = binary<int32_t, MulWide<int32_t>>;
-  t["mul.wide.u32"] = binary<uint32_t, MulWide<uint32_t>>;
-  t["mad.lo.s16"] = ternary<int16_t, MadLo<int16_t>>;
-  t["mad.lo.u16"] = ternary<uint16_t, MadLo<uint16_t>>;
-  t["mad.lo.s32"] = ternary<int32_t, MadLo<int32_t>>;
-  t["mad.lo.u32"] = ternary<uint32_t, MadLo<uint32_t>>;
-  t["mad.lo.s64"] = ternary<int64_t, MadLo<int64_t>>;
-  t["mad.lo.u64"] = ternary<uint64_t, MadLo<uint64_t>>;
+  add<MulWide, uint16_t, uint32_t>(t, "mul.wide.u");
+  add<MulWide, int16_t, int32_t>(t, "mul.wide.s");
+  add_integers<MadLo>(t, "mad.lo");
   t["mad.wide.s32"] = mad_wide<int32_t>;
   t["mad.wide.u32"] = mad_wide<uint32_t>;
-  t["div.s32"] = divide<int32_t, false>;
-  t["div.u32"] = divide<uint32_t, false>;
-  t["div.s64"] = divide<int64_t, false>;
-  t["div.u64"] = divide<uint64_t, false>;
-  t["rem.s32"] = divide<int32_t, true>;
-  t["rem.u32"] = divide<uint32_t, true>;
-  t["rem.s64"] = divide<int64_t, true>;
-  t["rem.u64"] = divide<uint64_t, true>;
-  t["abs.s32"] = unary<int32_t, AbsI<int32_t>>;
-  t["abs.s64"] = unary<int64_t, AbsI<int64_t>>;
-  t["neg.s32"] = unary<int32_t, NegI<int32_t>>;
-  t["neg.s64"] = unary<int64_t, NegI<int64_t>>;
+  add_divisions<false>(t, "div");
+  add_divisions<true>(t, "rem");
+  add<AbsI, int32_t, int64_t>(t, "abs.s");
+  add<NegI, int32_t, int64_t>(t, "neg.s");
   add_integers<MinI>(t, "min");
   add_integers<MaxI>(t, "max");
   t["bfi.b64"] = bit_field_insert_64;
 
   // "Floating Point Instructions": .rn where no rounding is named, "add", "sub", "mul".
   for (const std::string rn : {"", ".rn"}) {
-    t["add" + rn + ".f32"] = binary<float, Add<float>>;
-    t["add" + rn + ".f64"] = binary<double, Add<double>>;
+    add<Add, float, double>(t, "add" + rn + ".f");
+    add<Sub, float, double>(t, "sub" + rn + ".f");
+    add<Mul, float, double>(t, "mul" + rn + ".f");
     t["add" + rn + ".f32x2"] = binary<uint64_t, Pairs<Add<float>>>;
-    t["sub" + rn + ".f32"] = binary<float, Sub<float>>;
-    t["sub" + rn + ".f64"] = binary<double, Sub<double>>;
-    t["mul" + rn + ".f32"] = binary<float, Mul<float>>;
-    t["mul" + rn + ".f64"] = binary<double, Mul<double>>;
     t["mul" + rn + ".f32x2"] = binary<uint64_t, Pairs<Mul<float>>>;
   }
-  t["fma.rn.f32"] = ternary<float, Fma<float>>;
-  t["fma.rn.f64"] = ternary<double, Fma<double>>;
+  add<Fma, float, double>(t, "fma.rn.f");
   t["fma.rn.f32x2"] = ternary<uint64_t, Pairs<Fma<float>>>;
   t["fma.rm.f32"] = ternary<float, FmaDown>;
-  t["div.rn.f32"] = binary<float, Div<float>>;
-  t["div.rn.f64"] = binary<double, Div<double>>;
-  t["abs.f32"] = unary<float, AbsF<float>>;
-  t["abs.f64"] = unary<double, AbsF<double>>;
-  t["neg.f32"] = unary<float, NegF<float>>;
-  t["neg.f64"] = unary<double, NegF<double>>;
-  t["min.f32"] = binary<float, MinF<float>>;
-  t["min.f64"] = binary<double, MinF<double>>;
-  t["max.f32"] = binary<float, MaxF<float>>;
-  t["max.f64"] = binary<double, MaxF<double>>;
-  t["copysign.f32"] = binary<float, CopySign<float>>;
-  t["copysign.f64"] = binary<double, CopySign<double>>;
-  t["rcp.rn.f32"] = unary<float, Rcp<float>>;
-  t["rcp.rn.f64"] = unary<double, Rcp<double>>;
+  add<Div, float, double>(t, "div.rn.f");
+  add<AbsF, float, double>(t, "abs.f");
+  add<NegF, float, double>(t, "neg.f");
+  add<MinF, float, double>(t, "min.f");
+  add<MaxF, float, double>(t, "max.f");
+  add<CopySign, float, double>(t, "copysign.f");
+  add<Rcp, float, double>(t, "rcp.rn.f");
+  add<Sqrt, float, double>(t, "sqrt.rn.f");
   t["rcp.approx.ftz.f32"] = unary<float, RcpApprox>;
   t["rcp.approx.ftz.f64"] = unary<double, RcpApprox64>;
-  t["sqrt.rn.f32"] = unary<float, Sqrt<float>>;
-  t["sqrt.rn.f64"] = unary<double, Sqrt<double>>;
   t["ex2.approx.ftz.f32"] = unary<float, Ex2Approx>;
 
   // "Logic and Shift Instructions"
-  add_bits<And>(t, "and");
-  add_bits<Or>(t, "or");
-  add_bits<Xor>(t, "xor");
-  t["not.b16"] = unary<uint16_t, Not<uint16_t>>;
-  t["not.b32"] = unary<uint32_t, Not<uint32_t>>;
-  t["not.b64"] = unary<uint64_t, Not<uint64_t>>;
+  add<And, uint16_t, uint32_t, uint64_t>(t, "and.b");
+  add<Or, uint16_t, uint32_t, uint64_t>(t, "or.b");
+  add<Xor, uint16_t, uint32_t, uint64_t>(t, "xor.b");
+  add<Not, uint16_t, uint32_t, uint64_t>(t, "not.b");
   t["and.pred"] = predicate_logic<logic_and>;
   t["or.pred"] = predicate_logic<logic_or>;
   t["xor.pred"] = predicate_logic<logic_xor>;

@@ -73,44 +73,41 @@ struct RoundNearest {
   static int64_t f(From a) { return RoundZero<To, From>::f(std::nearbyint(a)); }
 };
 
-using Table = std::map<std::string, Handler>;
+template <typename To>
+struct Of {
+  template <typename From>
+  using Plain = Convert<To, From>;
+  template <typename From>
+  using Zero = RoundZero<To, From>;
+  template <typename From>
+  using Nearest = RoundNearest<To, From>;
+};
 
 template <typename To>
 void add_to_integer(Table& t, const std::string& to) {
-  t["cvt." + to + ".u8"] = unary<uint8_t, Convert<To, uint8_t>>;
-  t["cvt." + to + ".s8"] = unary<int8_t, Convert<To, int8_t>>;
-  t["cvt." + to + ".u16"] = unary<uint16_t, Convert<To, uint16_t>>;
-  t["cvt." + to + ".s16"] = unary<int16_t, Convert<To, int16_t>>;
-  t["cvt." + to + ".u32"] = unary<uint32_t, Convert<To, uint32_t>>;
-  t["cvt." + to + ".s32"] = unary<int32_t, Convert<To, int32_t>>;
-  t["cvt." + to + ".u64"] = unary<uint64_t, Convert<To, uint64_t>>;
-  t["cvt." + to + ".s64"] = unary<int64_t, Convert<To, int64_t>>;
-  t["cvt.rzi." + to + ".f32"] = unary<float, RoundZero<To, float>>;
-  t["cvt.rzi." + to + ".f64"] = unary<double, RoundZero<To, double>>;
-  t["cvt.rni." + to + ".f32"] = unary<float, RoundNearest<To, float>>;
-  t["cvt.rni." + to + ".f64"] = unary<double, RoundNearest<To, double>>;
+  add<Of<To>::template Plain, uint8_t, uint16_t, uint32_t, uint64_t>(t, "cvt." + to + ".u");
+  add<Of<To>::template Plain, int8_t, int16_t, int32_t, int64_t>(t, "cvt." + to + ".s");
+  add<Of<To>::template Zero, float, double>(t, "cvt.rzi." + to + ".f");
+  add<Of<To>::template Nearest, float, double>(t, "cvt.rni." + to + ".f");
+}
+template <typename... To>
+void add_to_integers(Table& t, const std::string& kind) {
+  (add_to_integer<To>(t, kind + std::to_string(8 * sizeof(To))), ...);
+}
+template <typename To>
+void add_of_integers(Table& t, const std::string& to) {
+  add<Of<To>::template Plain, uint32_t, uint64_t>(t, "cvt.rn." + to + ".u");
+  add<Of<To>::template Plain, int32_t, int64_t>(t, "cvt.rn." + to + ".s");
 }
 
 }  // namespace
 
 void add_conversions(Opcodes& opcodes) {
   Table& t = opcodes.alone;
-  add_to_integer<uint8_t>(t, "u8");
-  add_to_integer<int8_t>(t, "s8");
-  add_to_integer<uint16_t>(t, "u16");
-  add_to_integer<int16_t>(t, "s16");
-  add_to_integer<uint32_t>(t, "u32");
-  add_to_integer<int32_t>(t, "s32");
-  add_to_integer<uint64_t>(t, "u64");
-  add_to_integer<int64_t>(t, "s64");
-  t["cvt.rn.f32.s32"] = unary<int32_t, Convert<float, int32_t>>;
-  t["cvt.rn.f32.u32"] = unary<uint32_t, Convert<float, uint32_t>>;
-  t["cvt.rn.f32.s64"] = unary<int64_t, Convert<float, int64_t>>;
-  t["cvt.rn.f32.u64"] = unary<uint64_t, Convert<float, uint64_t>>;
-  t["cvt.rn.f64.s32"] = unary<int32_t, Convert<double, int32_t>>;
-  t["cvt.rn.f64.u32"] = unary<uint32_t, Convert<double, uint32_t>>;
-  t["cvt.rn.f64.s64"] = unary<int64_t, Convert<double, int64_t>>;
-  t["cvt.rn.f64.u64"] = unary<uint64_t, Convert<double, uint64_t>>;
+  add_to_integers<uint8_t, uint16_t, uint32_t, uint64_t>(t, "u");
+  add_to_integers<int8_t, int16_t, int32_t, int64_t>(t, "s");
+  add_of_integers<float>(t, "f32");
+  add_of_integers<double>(t, "f64");
   t["cvt.f64.f32"] = unary<float, Convert<double, float>>;
   t["cvt.rn.f32.f64"] = unary<double, Convert<float, double>>;
   t["cvt.sat.f32.f32"] = unary<float, Saturate>;

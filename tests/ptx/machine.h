@@ -74,7 +74,7 @@ struct Kernel {
   std::vector<std::unique_ptr<uint64_t[]>> constants;
 };
 
-// Special registers are the first registers of a warp.
+// "Special Registers" are the first registers of a warp.
 enum Special {
   tid_x,
   ntid_x,
@@ -301,9 +301,11 @@ void compact_registers(Kernel& kernel);
 // decode.cpp: `run` and what belongs to it from the opcode; throws Error for what it does not know.
 void select(Instruction& instruction, const std::vector<std::string>& modifiers);
 
-// Opcodes and what they do; of `together`, which the lanes of a warp do at once.
+using Table = std::map<std::string, Handler>;  // by opcode
+
+// What opcodes do; of `together`, which the lanes of a warp do at once.
 struct Opcodes {
-  std::map<std::string, Handler> alone, together;
+  Table alone, together;
 };
 void add_arithmetic(Opcodes& opcodes);       // arithmetic.cpp
 void add_conversions(Opcodes& opcodes);      // conversions.cpp
@@ -376,6 +378,25 @@ void ternary(Warp& w, const Instruction& i, uint32_t mask) {
   const uint64_t *a = w.in(i.s[0]), *b = w.in(i.s[1]), *c = w.in(i.s[2]);
   uint64_t* d = w.out(i.d[0]);
   each(mask, [&](int l) { set(d, l, F::f(get<T>(a, l), get<T>(b, l), get<T>(c, l))); });
+}
+
+// By how many operands a function has.
+template <typename F, typename Result, typename T>
+constexpr Handler handler_of(Result (*)(T)) {
+  return unary<T, F>;
+}
+template <typename F, typename Result, typename T>
+constexpr Handler handler_of(Result (*)(T, T)) {
+  return binary<T, F>;
+}
+template <typename F, typename Result, typename T>
+constexpr Handler handler_of(Result (*)(T, T, T)) {
+  return ternary<T, F>;
+}
+// Opcodes whose names end in the width of a type: of "add.u" and uint32_t, add.u32.
+template <template <typename> class F, typename... T>
+void add(Table& t, const std::string& name) {
+  ((t[name + std::to_string(8 * sizeof(T))] = handler_of<F<T>>(&F<T>::f)), ...);
 }
 
 }  // namespace ptx

@@ -47,6 +47,7 @@ void check_order(const Warp& w, const Instruction& i, int lane, Block& block, ui
   }
 }
 
+// "cvta"
 template <bool kToGeneric, uint64_t kWindow>
 void convert_address(Warp& w, const Instruction& i, uint32_t mask) {
   const uint64_t* a = w.in(i.s[0]);
@@ -216,6 +217,7 @@ void finish_copies(Warp& w, int lane, int but) {
   }
   w.lanes[lane].copies.swap(left);
 }
+// "cp.async.commit_group", "cp.async.wait_group / cp.async.wait_all"
 void copy_commit(Warp& w, const Instruction&, uint32_t mask) {
   each(mask, [&](int l) { ++w.lanes[l].group; });
 }
@@ -230,6 +232,7 @@ void copy_wait_group(Warp& w, const Instruction& i, uint32_t mask) {
   each(mask, [&](int l) { finish_copies(w, l, get<int>(n, l)); });
 }
 
+// "mapa"
 void map_address(Warp& w, const Instruction& i, uint32_t mask) {
   each(mask, [&](int l) {
     const uint64_t address = static_cast<uint32_t>(w.in(i.s[0])[l]);
@@ -243,7 +246,8 @@ void map_address(Warp& w, const Instruction& i, uint32_t mask) {
 }
 
 // "st.async": a weak store; then complete-tx on the mbarrier, a release of scope cluster. The destination may not be
-// touched until it has arrived and the mbarrier was waited for.
+// touched until it has arrived and the mbarrier was waited for. A block's shared memory ends with it: CUDA Programming
+// Guide, "Distributed Shared Memory".
 void store_async(Warp& w, const Instruction& i, uint32_t mask) {
   const int n = static_cast<int>(i.s.size()) - 2, size = 4 * n;
   const auto agent = static_cast<size_t>(w.machine->warps_of_clock + w.self);
@@ -273,7 +277,8 @@ void store_async(Warp& w, const Instruction& i, uint32_t mask) {
 
 }  // namespace
 
-// Of a block's shared memory, from its beginning.
+// Of a block's shared memory, from its beginning. "Lifecycle of the mbarrier object": where there is one, nothing but
+// the operations of mbarriers may be done.
 char* shared_memory(Warp& w, const Instruction& i, int lane, Block& block, uint64_t offset, int size, bool write) {
   const auto bytes = static_cast<uint64_t>(size);
   if (offset % bytes != 0) fail(&w, &i, lane, "misaligned: shared offset " + std::to_string(offset));
@@ -345,7 +350,7 @@ void deliver(Machine& machine, size_t store) {
 }
 
 void add_memory(Opcodes& opcodes) {
-  std::map<std::string, Handler>& t = opcodes.alone;
+  Table& t = opcodes.alone;
   // "cvta": the window of global memory is that of generic addresses.
   t["cvta.global.u64"] = t["cvta.to.global.u64"] = convert_address<true, 0>;
   t["cvta.local.u64"] = convert_address<true, kGenericLocal>;

@@ -432,7 +432,8 @@ class Parser {
     const auto has = [&](const char* what) {
       return std::find(modifiers.begin(), modifiers.end(), what) != modifiers.end();
     };
-    if (op == "bra") {  // "Control Flow Instructions"
+    // "Control Flow Instructions"
+    if (op == "bra") {
       i.kind = Instruction::branch;
       jumps.emplace_back(k.code.size(), operands.at(0));
       return;

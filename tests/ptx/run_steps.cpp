@@ -33,21 +33,38 @@ GRU_LAUNCHERS(double, double)
 namespace emulator {
 namespace {
 
-template <typename T, typename acc_t>
-GruStepFwdParams<T, acc_t> step_fwd_parameters() {
-  GruStepFwdParams<T, acc_t> p{};
+// What the passes have in common.
+template <typename T, typename Parameters>
+Parameters step_parameters() {
+  Parameters p{};
   p.rows = number("rows");
   p.H = number("H");
+  p.y_stride = number("y_stride");
+  p.h_operand = buffer<T>("h_operand");
+  p.reset = buffer<T>("reset");
+  return p;
+}
+template <typename T, typename Parameters>
+Parameters norm_parameters() {
+  Parameters p{};
+  p.rows = number("rows");
+  p.H = number("H");
+  p.norms = static_cast<int>(number("norms"));
+  p.gain = buffer<const T>("gain");
+  p.saved_stride = number("saved_stride");
+  return p;
+}
+
+template <typename T, typename acc_t>
+GruStepFwdParams<T, acc_t> step_fwd_parameters() {
+  auto p = step_parameters<T, GruStepFwdParams<T, acc_t>>();
   p.a_x = buffer<const acc_t>("a_x");
   p.a_h = buffer<const acc_t>("a_h");
   p.bias_ih = buffer<const T>("bias_ih");
   p.bias_hh = buffer<const T>("bias_hh");
   p.h = buffer<acc_t>("h");
-  p.h_operand = buffer<T>("h_operand");
   p.y = buffer<T>("y");
-  p.y_stride = number("y_stride");
   p.gates = buffer<T>("gates");
-  p.reset = buffer<T>("reset");
   p.z = buffer<acc_t>("z");
   p.a_reset = buffer<const acc_t>("a_reset");
   return p;
@@ -55,52 +72,38 @@ GruStepFwdParams<T, acc_t> step_fwd_parameters() {
 
 template <typename T, typename acc_t>
 GruStepBwdParams<T, acc_t> step_bwd_parameters() {
-  GruStepBwdParams<T, acc_t> p{};
-  p.rows = number("rows");
+  auto p = step_parameters<T, GruStepBwdParams<T, acc_t>>();
   p.product_rows = number("product_rows");
   p.prev_rows = number("prev_rows");
-  p.H = number("H");
   p.dy = buffer<const T>("dy");
-  p.dy_stride = p.y_stride = number("y_stride");
+  p.dy_stride = p.y_stride;
   p.gates = buffer<const T>("gates");
   p.y_prev = buffer<const T>("y_prev");
   p.h0 = buffer<const T>("h0");
   p.dh = buffer<acc_t>("dh");
   p.dh_product = buffer<const acc_t>("dh_product");
   p.dgates = buffer<T>("dgates");
-  p.h_operand = buffer<T>("h_operand");
   p.dreset = buffer<const acc_t>("dreset");
-  p.reset = buffer<T>("reset");
   return p;
 }
 
 template <typename T, typename acc_t>
 GruStepNormFwdParams<T, acc_t> norm_fwd_parameters() {
-  GruStepNormFwdParams<T, acc_t> p{};
-  p.rows = number("rows");
-  p.H = number("H");
-  p.norms = static_cast<int>(number("norms"));
+  auto p = norm_parameters<T, GruStepNormFwdParams<T, acc_t>>();
   p.values = buffer<acc_t>("values");
-  p.gain = buffer<const T>("gain");
   p.hat = buffer<T>("hat");
   p.inverse_std = buffer<T>("inverse_std");
-  p.saved_stride = number("saved_stride");
   return p;
 }
 
 template <typename T, typename acc_t>
 GruStepNormBwdParams<T> norm_bwd_parameters() {
-  GruStepNormBwdParams<T> p{};
-  p.rows = number("rows");
-  p.H = number("H");
-  p.norms = static_cast<int>(number("norms"));
+  auto p = norm_parameters<T, GruStepNormBwdParams<T>>();
   p.d = buffer<const T>("d");
   p.d_stride = p.out_stride = 3 * p.H;
   for (int gate = 0; gate < 3; ++gate) p.d_gate[gate] = p.out_gate[gate] = gate;
-  p.gain = buffer<const T>("gain");
   p.hat = buffer<const T>("hat");
   p.inverse_std = buffer<const T>("inverse_std");
-  p.saved_stride = number("saved_stride");
   p.out = buffer<T>("out");
   return p;
 }

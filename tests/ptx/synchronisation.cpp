@@ -208,6 +208,7 @@ void fence(Warp& w, const Instruction& i, uint32_t) {
   w.fenced = ++w.clock[static_cast<size_t>(w.self)];
 }
 
+// "Miscellaneous Instructions: trap"
 void trap(Warp& w, const Instruction& i, uint32_t mask) { fail(&w, &i, __builtin_ctz(mask), "trap"); }
 
 }  // namespace
@@ -247,7 +248,7 @@ void leave(Warp& w, uint32_t mask) {
 }
 
 void add_synchronisation(Opcodes& opcodes) {
-  std::map<std::string, Handler>& alone = opcodes.alone;
+  Table& alone = opcodes.alone;
   alone["mbarrier.init.shared::cta.b64"] = mbarrier_init;
   alone["mbarrier.arrive.expect_tx.shared::cta.b64"] = mbarrier_arrive_expect;
   for (const std::string order : {"", ".acquire.cta", ".acquire.cluster", ".relaxed.cta", ".relaxed.cluster"}) {
@@ -258,7 +259,7 @@ void add_synchronisation(Opcodes& opcodes) {
     alone["fence.acq_rel" + scope] = alone["fence.sc" + scope] = fence;
   }
   alone["trap"] = trap;
-  std::map<std::string, Handler>& together = opcodes.together;
+  Table& together = opcodes.together;
   for (const std::string name : {"bar", "bar.cta", "barrier", "barrier.cta"}) {
     for (const std::string aligned : {"", ".aligned"}) {
       together[name + ".sync" + aligned] = block_barrier;

@@ -139,7 +139,7 @@ void multiply(Warp& w, const Instruction& i, uint32_t mask) {
 }  // namespace
 
 void add_warps(Opcodes& opcodes) {
-  std::map<std::string, Handler>& t = opcodes.together;
+  Table& t = opcodes.together;
   t["shfl.sync.up.b32"] = shuffle<up>;
   t["shfl.sync.down.b32"] = shuffle<down>;
   t["shfl.sync.bfly.b32"] = shuffle<butterfly>;

@@ -48,12 +48,14 @@ cudaError_t forbidden_by_capture(bool unsafe_in_relaxed_mode) {
   return noted(cudaErrorStreamCaptureUnsupported);
 }
 
-// Makes the call, unless it is the one that is to fail.
+// Makes the call, which comes from `place`, unless it is the one that is to fail.
 template <typename Call>
-cudaError_t counted(const Call& call) {
-  if (++driver.calls == driver.fails_at) {
+cudaError_t counted(const void* place, const Call& call) {
+  ++driver.calls;
+  driver.of_places.try_emplace(place, driver.calls, 0).first->second.second = driver.calls;
+  if (driver.calls == driver.fails_at) {
     ++driver.left;
-    return noted(cudaErrorUnknown);
+    return noted(driver.no_memory ? cudaErrorMemoryAllocation : cudaErrorUnknown);
   }
   const cudaError_t error = call();
   driver.left += error != cudaSuccess;
@@ -145,10 +147,10 @@ cudaError_t __wrap_cudaGetLastError() {
   return of_launches != cudaSuccess ? of_launches : ours;
 }
 
-#define GRU_WRAPPED(name, parameters, arguments)             \
-  cudaError_t __real_##name parameters;                      \
-  cudaError_t __wrap_##name parameters {                     \
-    return counted([&] { return __real_##name arguments; }); \
+#define GRU_WRAPPED(name, parameters, arguments)                                          \
+  cudaError_t __real_##name parameters;                                                   \
+  cudaError_t __wrap_##name parameters {                                                  \
+    return counted(__builtin_return_address(0), [&] { return __real_##name arguments; }); \
   }
 
 GRU_WRAPPED(cudaEventCreate, (cudaEvent_t * event), (event))
@@ -171,7 +173,8 @@ GRU_WRAPPED(cudaOccupancyMaxActiveClusters, (int* clusters, const void* host, co
 
 cudaError_t __real_cudaFuncSetAttribute(const void* host, cudaFuncAttribute attribute, int value);
 cudaError_t __wrap_cudaFuncSetAttribute(const void* host, cudaFuncAttribute attribute, int value) {
-  return counted([&] { return driver.forgets ? cudaSuccess : __real_cudaFuncSetAttribute(host, attribute, value); });
+  return counted(__builtin_return_address(0),
+                 [&] { return driver.forgets ? cudaSuccess : __real_cudaFuncSetAttribute(host, attribute, value); });
 }
 
 // ---- Launches
@@ -179,7 +182,7 @@ cudaError_t __wrap_cudaFuncSetAttribute(const void* host, cudaFuncAttribute attr
 cudaError_t __real_cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* host, void** arguments);
 cudaError_t __wrap_cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* host, void** arguments) {
   check_stream(config->stream);
-  return counted([&] { return __real_cudaLaunchKernelExC(config, host, arguments); });
+  return counted(__builtin_return_address(0), [&] { return __real_cudaLaunchKernelExC(config, host, arguments); });
 }
 
 #define GRU_LAUNCH(name, Kernel)                                                                   \
@@ -188,14 +191,15 @@ cudaError_t __wrap_cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const v
   cudaError_t __wrap_##name(Kernel kernel, dim3 grid, dim3 block, void** arguments, size_t shared, \
                             cudaStream_t stream) {                                                 \
     check_stream(stream);                                                                          \
-    return counted([&] { return __real_##name(kernel, grid, block, arguments, shared, stream); }); \
+    return counted(__builtin_return_address(0),                                                    \
+                   [&] { return __real_##name(kernel, grid, block, arguments, shared, stream); }); \
   }
 
 GRU_LAUNCH(cudaLaunchKernel, const void*)
 GRU_LAUNCH(__cudaLaunchKernel, cudaKernel_t)
 
 cudaError_t __wrap_cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int index) {
-  return counted([&] {
+  return counted(__builtin_return_address(0), [&] {
     if (attribute != cudaDevAttrClockRate) return __real_cudaDeviceGetAttribute(value, attribute, index);
     *value = 1980000;  // kilohertz
     return cudaSuccess;

@@ -4,12 +4,17 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
+#include <utility>
 
 namespace cudart {
 
 struct Driver {
-  int64_t calls = 0;         // of the runtime's functions, but for those that read and name errors
+  int64_t calls = 0;  // of the runtime's functions, but for those that read and name errors
+  // The first and the last call that each place in the code has made.
+  std::map<const void*, std::pair<int64_t, int64_t>> of_places;
   int64_t fails_at = 0;      // the number of the call that fails; 0: none
+  bool no_memory = false;    // why it does; else for a reason that has no name
   int64_t left = 0;          // errors that a call has left behind and that nobody has taken
   bool capturing = false;    // the only stream
   bool invalidated = false;  // whether a call has been made that a capture forbids

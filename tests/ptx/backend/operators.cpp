@@ -8,6 +8,7 @@
 #include <cuda_runtime_api.h>
 
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,10 @@
 // members.cpp
 void define_members(torch::Library& m);
 void implement_members(torch::Library& m);
+
+// products.cpp
+extern int64_t mixed_products;
+at::Tensor product(const at::Tensor& a, const at::Tensor& weight);
 
 namespace {
 
@@ -74,10 +79,19 @@ void new_device(int64_t multiprocessors) {
   ptx::options = {};
 }
 
-// The call of CUDA's runtime that fails, counted from now on; 0: none.
-void fail_call(int64_t number) {
+// The call of CUDA's runtime that fails, counted from now on, for want of memory or otherwise; 0: none.
+void fail_call(int64_t number, bool no_memory) {
   cudart::driver.calls = 0;
+  cudart::driver.of_places.clear();
   cudart::driver.fails_at = number;
+  cudart::driver.no_memory = no_memory;
+}
+
+// Numbers of calls so far: the first and the last of each place in the code.
+std::vector<int64_t> calls_of_places() {
+  std::set<int64_t> numbers;
+  for (const auto& [place, calls] : cudart::driver.of_places) numbers.insert({calls.first, calls.second});
+  return {numbers.begin(), numbers.end()};
 }
 
 // From now on the asynchronous store of this number, counted in every launch, is lost, and waits end; -1: none.
@@ -87,11 +101,16 @@ void lose_store(int64_t number) {
   ptx::options.races = number < 0;  // those that do not wait long enough race
 }
 
+// Whether accesses to memory are checked for their order, until there is another device.
+void check_order(bool checks) { ptx::options.races = checks; }
+
 void capture(bool capturing) { cudart::driver.capturing = capturing; }
 
 void set_seconds(const std::vector<double>& seconds) { cudart::driver.seconds = {seconds.begin(), seconds.end()}; }
 
 void limit_shared_memory(int64_t bytes) { cudart::device.shared_of_block = static_cast<int>(bytes); }
+
+void set_architecture(int64_t number) { cudart::device.architecture = static_cast<int>(number); }
 
 void forget_attributes(bool forgets) { cudart::driver.forgets = forgets; }
 
@@ -150,10 +169,12 @@ TORCH_LIBRARY(gru_ext_compiled, m) {
   gru_ext::define_host_side(m);
   define_members(m);
   m.def("new_device(int multiprocessors) -> ()", &new_device);
-  m.def("fail_call(int number) -> ()", &fail_call);
+  m.def("fail_call(int number, bool no_memory=False) -> ()", &fail_call);
   m.def("calls() -> int", [] { return cudart::driver.calls; });
+  m.def("calls_of_places() -> int[]", &calls_of_places);
   m.def("errors_left() -> int", [] { return cudart::driver.left; });
   m.def("lose_store(int number) -> ()", &lose_store);
+  m.def("check_order(bool checks) -> ()", &check_order);
   m.def("capture(bool capturing) -> ()", &capture);
   m.def("capture_was_invalidated() -> bool", [] { return cudart::driver.invalidated; });
   m.def("set_seconds(float[] seconds) -> ()", &set_seconds);
@@ -163,7 +184,11 @@ TORCH_LIBRARY(gru_ext_compiled, m) {
   m.def("kernels_run() -> str[]", [] { return ptx::kernels_run(); });
   m.def("coverage() -> str", &ptx::coverage);
   m.def("forget_attributes(bool forgets) -> ()", &forget_attributes);
+  m.def("plant(str expression, str replacement) -> ()", &ptx::plant);
+  m.def("set_architecture(int number) -> ()", &set_architecture);
+  m.def("mixed_products() -> int", [] { return mixed_products; });
   m.def("measure_nothing() -> float", &measure_nothing);
+  m.def("product(Tensor a, Tensor weight) -> Tensor");
   m.def("launch(str name, int grid, int threads, int shared_bytes, int cluster=1, bool cooperative=False) -> str",
         &launch);
 }
@@ -171,4 +196,5 @@ TORCH_LIBRARY(gru_ext_compiled, m) {
 TORCH_LIBRARY_IMPL(gru_ext_compiled, CPU, m) {
   gru_ext::implement_host_side(m);
   implement_members(m);
+  m.impl("product", &product);
 }
