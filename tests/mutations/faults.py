@@ -103,7 +103,7 @@ FAULTS = [
         "csrc/check.cpp",
         "rate >= 0 && rate < 1",
         "rate >= 0 && rate <= 1",
-        "tests/test_operators.py::test_wrong_arguments",
+        "tests/test_regularizers.py::test_wrong_masks_of_an_operator",
     ),
     Fault(
         "csrc/segments.cpp",
