@@ -87,7 +87,8 @@ clean:
 .venv-cuda-older/torch: WANTED = $(OLDER_CUDA_TORCH)
 .venv-cuda/torch .venv-cuda-older/torch:
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet '$(WANTED)' numpy 'setuptools>=77' wheel ninja nvidia-cuda-cuobjdump
+	$(@D)/bin/python -m pip install --quiet '$(WANTED)' numpy 'setuptools>=77' wheel ninja \
+	  nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
 	@touch $@
 
 .venv-nvcc/nvidia: .venv/torch

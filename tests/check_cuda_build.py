@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -24,7 +23,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import kernel_tables
 import machine_code
@@ -64,7 +63,7 @@ class Resources(NamedTuple):
 Table = dict[str, dict[str, Resources]]  # by kernel, then architecture
 
 
-def fail(sentence: str) -> None:
+def fail(sentence: str) -> NoReturn:
     """End with a sentence."""
     sys.exit(f"\ncuda-check: {sentence}")
 
@@ -204,14 +203,14 @@ def in_memory(table: Table) -> list[str]:
 
 
 def cuobjdump() -> str:
-    """NVIDIA's, of this environment, else of the toolkit."""
+    """NVIDIA's, of this environment, else of the toolkit; with nvdisasm beside it, which it starts."""
     packages = Path(sysconfig.get_path("purelib")) / "nvidia"
     places = [*packages.glob("*/bin"), Path(nvcc()).parent]
-    found = shutil.which("cuobjdump", path=os.pathsep.join(map(str, places)))
-    if found is None:
-        fail("no cuobjdump was found; run: .venv-cuda/bin/python -m pip install nvidia-cuda-cuobjdump")
-    assert found is not None
-    return found
+    for place in places:
+        if all((place / name).exists() for name in ("cuobjdump", "nvdisasm")):
+            return str(place / "cuobjdump")
+    packages_to_install = "nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm"
+    fail(f"no cuobjdump with nvdisasm was found; run: .venv-cuda/bin/python -m pip install {packages_to_install}")
 
 
 def serial_loads_of(program: str, path: Path) -> dict[tuple[str, str], int]:
@@ -280,6 +279,8 @@ def main() -> None:
     parser.add_argument("--import-for", metavar="ARCHITECTURES", help="build for these, as in 9.0, import, and no more")
     arguments = parser.parse_args()
     write: bool = arguments.write
+    if arguments.import_for is None:
+        cuobjdump()  # or an end before the minutes of the build
     output = build(arguments.import_for)
     check_import()
     if arguments.import_for is not None:
