@@ -61,7 +61,7 @@ struct GruClusterFwdParams {
   StreamedShare streamed;           // for streamed kernels
   DirectionMasks<float> masks[2];   // each direction; for streamed kernels alone
   int first_group;                  // of this launch
-  uint32_t wait_limit;              // of the clock of cuda/wait_clock.h: how long a wait may take
+  uint32_t wait_limit;              // ticks of cuda/wait_clock.h that a wait for other blocks may take
   int* error;                       // set to 1 if a wait took too long: the results are then undefined
 };
 

@@ -112,7 +112,7 @@ GRU_DEVICE void gru_streamed_fwd(const GruClusterFwdParams<typename Traits::T>& 
   block_barrier();
   if (thread == 0) raise_flag(flag_of_block(p.streamed, group, block), 1);
 
-  // Before the products where registers allow it, else pass by pass.
+  // Passes whose W x is loaded before the products, as many as registers allow; the others follow as passes are done.
   constexpr int kPassesAhead = Traits::kRows < 64 ? 2 : kPasses < 4 ? 1 : 0;
   const auto load_a_x = [&](int pass, int t) {
     auto& of_pass = own[pass];

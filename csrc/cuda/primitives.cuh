@@ -400,7 +400,7 @@ GRU_DEVICE void cluster_barrier() { __trap(); }
 GRU_DEVICE void mbarrier_init(uint64_t*, int) { __trap(); }
 GRU_DEVICE void mbarrier_init_fence() { __trap(); }
 GRU_DEVICE void mbarrier_arrive_expect(uint64_t*, int) { __trap(); }
-GRU_DEVICE bool mbarrier_wait(uint64_t*, int, uint64_t) { __trap(); }
+GRU_DEVICE bool mbarrier_wait(uint64_t*, int, uint32_t) { __trap(); }
 GRU_DEVICE void store_async(void*, uint64_t*, int, u32x4) { __trap(); }
 #endif
 
