@@ -215,6 +215,21 @@ class BuildExtension(cpp_extension.BuildExtension):
         super().build_extensions()
 
 
+# Sources that include torch's headers, which take the compiler some times longer than they do themselves.
+HOST_SIDES = {"op": "op/*.cpp", "cpu": "cpu/*.cpp", "cuda": "cuda/**/*.cpp"}
+
+
+def unit_of(host_side: str) -> str:
+    """One source for all of a host side, under build/; its path."""
+    path = ROOT / "build" / "units" / f"{host_side}.cpp"
+    sources = sorted(ROOT.glob(f"csrc/{HOST_SIDES[host_side]}"))
+    text = "".join(f'#include "{source.relative_to(ROOT / "csrc")}"\n' for source in sources)
+    if not path.exists() or path.read_text() != text:  # what is older than its object is not compiled again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return str(path.relative_to(ROOT))
+
+
 def extension(version: str, cuda: CudaBuild) -> Extension:
     """Describe libgru_ext.so: every .cpp under csrc/ and, with CUDA, every .cu; without, nothing of csrc/cuda."""
     # Compiled for OpenMP but not linked with a runtime: torch has loaded one, and two pools of threads would compete.
@@ -224,13 +239,14 @@ def extension(version: str, cuda: CudaBuild) -> Extension:
     flags += os.environ.get("GRU_EXT_CXXFLAGS", "").split()  # last, so that it can take away: sanitizers, -O1
 
     def files(*patterns: str) -> list[str]:
-        found = {path.relative_to(ROOT) for pattern in patterns for path in (ROOT / "csrc").rglob(pattern)}
-        return [str(path) for path in sorted(found) if cuda.toolkit or path.parts[1] != "cuda"]
+        return [str(path.relative_to(ROOT)) for pattern in patterns for path in sorted(ROOT.glob(f"csrc/{pattern}"))]
 
     arguments: dict[str, Any] = {
         "name": "gru_ext.libgru_ext",
-        "sources": files("*.cpp"),
-        "depends": files("*.h"),
+        # A source for each instruction set stays alone: its pragmas hold to the end of the file.
+        "sources": [unit_of("op"), unit_of("cpu"), *files("cpu/*/*.cpp")],
+        "depends": files("**/*.h"),
+        "include_dirs": [str(ROOT / "csrc")],
         "define_macros": [
             ("GRU_EXT_VERSION", f'"{version}"'),
             ("GRU_EXT_TORCH_VERSION", f'"{torch.__version__}"'),
@@ -247,8 +263,8 @@ def extension(version: str, cuda: CudaBuild) -> Extension:
         nvcc_flags.append("-lineinfo")  # most of a kernel's bytes
     if not os.environ.get("TORCH_CUDA_ARCH_LIST"):  # which torch reads; without it, it builds for this machine's GPUs
         nvcc_flags += gencode_flags(architectures(cuda.toolkit))
-    arguments["sources"] = files("*.cpp", "*.cu")
-    arguments["depends"] = files("*.h", "*.cuh")
+    arguments["sources"] += [unit_of("cuda"), *files("cuda/**/*.cu")]
+    arguments["depends"] = files("**/*.h", "**/*.cuh")
     arguments["define_macros"].append(("GRU_EXT_WITH_CUDA", "1"))
     arguments["extra_compile_args"] = {"cxx": flags, "nvcc": nvcc_flags}
     return without_python(cpp_extension.CUDAExtension(**arguments))

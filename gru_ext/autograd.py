@@ -1,11 +1,11 @@
 """Derivatives of the operators, their shapes for tracing, and their rules under ``torch.func``.
 
-Plain autograd uses the C++ node of ``gru_ext::gru`` (csrc/autograd.cpp). While a ``torch.func`` transform is
+Plain autograd uses the C++ node of ``gru_ext::gru`` (csrc/op/autograd.cpp). While a ``torch.func`` transform is
 active, which refuses C++ nodes, ``gru_layer`` takes ``GRUFunction`` instead. Both call the operators ``gru_fwd`` and
 ``gru_bwd``, so that the derivative exists once for each backend. Forward-mode differentiation, and every derivative of
 ``gru_bwd``, goes through the plain PyTorch of ``reference``.
 
-Letters as in csrc/gru.h: T steps, B batch, I input, H hidden, D directions, N rows of all steps.
+Letters as in csrc/op/layer.h: T steps, B batch, I input, H hidden, D directions, N rows of all steps.
 """
 
 from __future__ import annotations

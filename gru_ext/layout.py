@@ -67,7 +67,7 @@ def check_sizes(
 ) -> None:
     """Raise RuntimeError for wrong sizes of ``input`` and ``hx``; ``layers`` is L*D.
 
-    The operators check again what they are given (csrc/check.cpp), one layer at a time, in their own terms.
+    The operators check again what they are given (csrc/op/check.cpp), one layer at a time, in their own terms.
     """
     packed = batch_sizes is not None
     batched = packed or input.dim() == 3

@@ -14,7 +14,7 @@ import torch
 def torch_of(library: Path) -> str | None:
     """The version of torch that a library was built for, read from the file; None where it does not tell.
 
-    It is the section ``gru_ext_torch`` of an ELF file of 64 bits, see csrc/build_facts.cpp.
+    It is the section ``gru_ext_torch`` of an ELF file of 64 bits, see csrc/op/build_facts.cpp.
     """
     with library.open("rb") as file:
         header = file.read(64)
@@ -115,7 +115,7 @@ def empty_cache() -> int:
 
 
 def philox(counter: list[int], key: list[int]) -> list[int]:
-    """The four random words of a counter of four words and a key of two, see csrc/philox.h."""
+    """The four random words of a counter of four words and a key of two, see csrc/cell/philox.h."""
     words: list[int] = _ops.philox(counter, key)
     return words
 

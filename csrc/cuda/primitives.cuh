@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "wait_clock.h"
+#include "cuda/wait_clock.h"
 
 namespace gru_ext {
 namespace device {
