@@ -299,7 +299,7 @@ FAULTS = [
         f"{STEP}::test_expanded_gradients",
     ),
     Fault(
-        "csrc/cuda/persistent/layer.cpp",
+        "csrc/cuda/persistent/all_steps.cpp",
         "return kernel.launch(&p, stream);",
         "return kernel.launch(&p, nullptr);",
         f"{CLUSTER}::test_a_kernel_can_be_asked_for_by_name",
@@ -335,7 +335,7 @@ FAULTS = [
         "tests/test_autotune.py::test_a_damaged_file_is_measured_again",
     ),
     Fault(
-        "csrc/cuda/persistent/layer.cpp",
+        "csrc/cuda/persistent/all_steps.cpp",
         "all_paired({dy, dh_n, y, h0, gates, dh0})",
         "all_paired({dh_n, y, h0, gates, dh0})",
         "tests/test_cuda_addresses_emulated.py::test_any_address_and_stride_of_any_tensor",

@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "cuda/device_types.h"
-#include "cuda/persistent/layer.h"
+#include "cuda/persistent/all_steps.h"
 #include "cuda/persistent/state.h"
 #include "cuda/persistent/windows.h"
 #include "cuda/results.h"

@@ -10,7 +10,7 @@
 
 #include <vector>
 
-#include "cuda/persistent/layer.h"
+#include "cuda/persistent/all_steps.h"
 #include "cuda/products.h"
 #include "cuda/stepwise/steps.h"
 #include "op/check.h"

@@ -1,4 +1,4 @@
-#include "cuda/persistent/layer.h"
+#include "cuda/persistent/all_steps.h"
 
 #include <ATen/ATen.h>
 
