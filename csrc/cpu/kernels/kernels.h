@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "cell/acc_type.h"
 #include "cell/masks.h"
 
 namespace gru_ext {
@@ -16,18 +17,6 @@ class StepBarrier;
 
 // Bytes that a core keeps in its own cache: a usual size of the second level.
 constexpr int64_t kCacheOfCore = int64_t{1} << 20;
-
-// The type a kernel computes and carries the state in, for tensors that hold scalar_t.
-template <typename scalar_t>
-struct Accumulate {
-  using type = float;
-};
-template <>
-struct Accumulate<double> {
-  using type = double;
-};
-template <typename scalar_t>
-using acc_type = typename Accumulate<scalar_t>::type;
 
 // Which hidden units, of which gates, the vectors of a panel of weights (rows of gates, K) are: a group of units of
 // some gates, or consecutive groups of one gate.

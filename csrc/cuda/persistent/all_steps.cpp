@@ -84,7 +84,7 @@ struct RowOrder {
 };
 
 template <typename Parameters>
-Parameters common_parameters(const Sequence& s, const PackedIndex& index, const LayerMasks& masks) {
+Parameters common_parameters(const Sequence& s, const PackedIndex& index, const PersistentMasks& masks) {
   Parameters p{};
   p.T = static_cast<int>(s.T);
   p.B = static_cast<int>(s.B);
@@ -121,7 +121,7 @@ Tensor input_gates(const Tensor& x, const Tensor& weight_ih, const Tensor& bias_
 
 template <typename at_t>
 const char* forward(const PersistentKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
-                    TensorList weights, const LayerMasks& masks, const Tensor& y, const Tensor& h_n,
+                    TensorList weights, const PersistentMasks& masks, const Tensor& y, const Tensor& h_n,
                     const Tensor& gates, Stream stream) {
   using scalar_t = typename Device<at_t>::scalar_t;
   const bool packed = !s.packed_sizes.empty();
@@ -154,9 +154,9 @@ const char* forward(const PersistentKernel& kernel, const Sequence& s, const Ten
 
 template <typename at_t>
 const char* backward(const PersistentKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
-                     TensorList weights, const LayerMasks& masks, const Tensor& dy, const Tensor& dh_n, const Tensor& y,
-                     const Tensor& gates, const Tensor& dh0, std::vector<DirectionGrads>& grads, const Tensor& dx,
-                     Stream stream) {
+                     TensorList weights, const PersistentMasks& masks, const Tensor& dy, const Tensor& dh_n,
+                     const Tensor& y, const Tensor& gates, const Tensor& dh0, std::vector<DirectionGrads>& grads,
+                     const Tensor& dx, Stream stream) {
   using scalar_t = typename Device<at_t>::scalar_t;
   const bool packed = !s.packed_sizes.empty(), need_dweights = grads[0].weight_ih.defined();
   const PackedIndex index(s, x.device());
@@ -213,7 +213,7 @@ const char* backward(const PersistentKernel& kernel, const Sequence& s, const Te
 }  // namespace
 
 const char* persistent_fwd(const PersistentKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
-                           TensorList weights, const LayerMasks& masks, const Tensor& y, const Tensor& h_n,
+                           TensorList weights, const PersistentMasks& masks, const Tensor& y, const Tensor& h_n,
                            const Tensor& gates, Stream stream) {
   return with_type_of_kernels(x.scalar_type(), [&](auto zero) {
     return forward<decltype(zero)>(kernel, s, x, h0, weights, masks, y, h_n, gates, stream);
@@ -221,7 +221,7 @@ const char* persistent_fwd(const PersistentKernel& kernel, const Sequence& s, co
 }
 
 const char* persistent_bwd(const PersistentKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
-                           TensorList weights, const LayerMasks& masks, const Tensor& dy, const Tensor& dh_n,
+                           TensorList weights, const PersistentMasks& masks, const Tensor& dy, const Tensor& dh_n,
                            const Tensor& y, const Tensor& gates, const Tensor& dh0, std::vector<DirectionGrads>& grads,
                            const Tensor& dx, Stream stream) {
   return with_type_of_kernels(x.scalar_type(), [&](auto zero) {

@@ -14,8 +14,8 @@ namespace {
 using at::Tensor;
 
 // Their tensors are those of `directions`.
-LayerMasks masks_of_layer(const Layer& layer, const std::vector<StepDirection>& directions) {
-  LayerMasks masks;
+PersistentMasks masks_of_layer(const Layer& layer, const std::vector<StepDirection>& directions) {
+  PersistentMasks masks;
   for (size_t d = 0; d < directions.size() && layer.variant.has_masks(); ++d) {
     masks.of[d] = masks_of<float>(directions[d]);
   }
@@ -33,7 +33,7 @@ std::optional<FwdResult> PersistentKernel::run(const FwdCall& call, const char*&
   const Tensor h_n = at::empty({s.D, s.B, s.H}, x.options());
   const Tensor h0 = contiguous_or_undefined(layer.hx);
   const auto directions = layer.variant.has_masks() ? directions_of(s, layer) : std::vector<StepDirection>();
-  const LayerMasks masks = masks_of_layer(layer, directions);
+  const PersistentMasks masks = masks_of_layer(layer, directions);
   error = call.save_gates ? persistent_fwd(*this, s, x, h0, layer.weights, masks, y, h_n, gates, call.stream)
                           : windows_fwd(*this, s, x, h0, layer.weights, masks, y, h_n, call.stream);
   if (error != nullptr) return std::nullopt;
@@ -53,7 +53,7 @@ std::optional<BwdResult> PersistentKernel::run(const BwdCall& call, const char*&
   const Tensor dh = at::empty({s.D, s.B, s.H}, x.options());
   const bool has_masks = layer.variant.has_masks();
   const auto directions = !saved || has_masks ? directions_of(s, layer) : std::vector<StepDirection>();
-  const LayerMasks masks = masks_of_layer(layer, directions);
+  const PersistentMasks masks = masks_of_layer(layer, directions);
   error = saved ? persistent_bwd(*this, s, x, h0, layer.weights, masks, dy, dh_n, call.y, call.gates, dh, grads, dx,
                                  call.stream)
                 : windows_bwd(*this, s, x, h0, layer.weights, masks, directions, dy, dh_n, call.y, dh, grads, dx,

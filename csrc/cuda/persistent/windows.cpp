@@ -47,7 +47,7 @@ Tensor sequences_of(const Tensor& states, const Sequence& part) {
   return states.defined() ? states.narrow(1, 0, part.B).contiguous() : states;
 }
 
-LayerMasks masks_of_window(const LayerMasks& masks, const Chunk& window, int64_t H) {
+PersistentMasks masks_of_window(const PersistentMasks& masks, const Chunk& window, int64_t H) {
   return {{masks_of_step(masks.of[0], window.offset, H), masks_of_step(masks.of[1], window.offset, H)}};
 }
 
@@ -79,7 +79,7 @@ void add_grads(std::vector<DirectionGrads>& sums, const std::vector<DirectionGra
 }  // namespace
 
 const char* windows_fwd(const PersistentKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
-                        TensorList weights, const LayerMasks& masks, const Tensor& y, const Tensor& h_n,
+                        TensorList weights, const PersistentMasks& masks, const Tensor& y, const Tensor& h_n,
                         Stream stream) {
   const auto windows = windows_of(s, 3 * s.H * x.element_size());
   if (windows.size() == 1) return persistent_fwd(kernel, s, x, h0, weights, masks, y, h_n, /*gates=*/Tensor(), stream);
@@ -98,7 +98,7 @@ const char* windows_fwd(const PersistentKernel& kernel, const Sequence& s, const
 }
 
 const char* windows_bwd(const PersistentKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
-                        TensorList weights, const LayerMasks& masks, const std::vector<StepDirection>& directions,
+                        TensorList weights, const PersistentMasks& masks, const std::vector<StepDirection>& directions,
                         const Tensor& dy, const Tensor& dh_n, const Tensor& y, const Tensor& dh0,
                         std::vector<DirectionGrads>& grads, const Tensor& dx, Stream stream) {
   const bool need_dweights = grads[0].weight_ih.defined();
