@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).parent
 OLDEST_TORCH = (2, 6)
@@ -212,7 +213,17 @@ class BuildExtension(cpp_extension.BuildExtension):
         compiler = os.environ.get("CXX", "c++")
         if shutil.which(compiler.split()[0]) is None:
             give_up(f"no C++ compiler '{compiler}' was found; on Debian or Ubuntu, run: apt-get install g++")
+        for library in self.extensions:
+            library.sources += [unit_of(host_side) for host_side in HOST_SIDES if CUDA.toolkit or host_side != "cuda"]
         super().build_extensions()
+
+
+class WheelOfAnyPython(bdist_wheel):
+    """A wheel for every Python 3: the library has none of Python's symbols."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Of Python, its interface for C, and the platform."""
+        return "py3", "none", super().get_tag()[2]
 
 
 # Sources that include torch's headers, which take the compiler some times longer than they do themselves.
@@ -243,8 +254,8 @@ def extension(version: str, cuda: CudaBuild) -> Extension:
 
     arguments: dict[str, Any] = {
         "name": "gru_ext.libgru_ext",
-        # A source for each instruction set stays alone: its pragmas hold to the end of the file.
-        "sources": [unit_of("op"), unit_of("cpu"), *files("cpu/*/*.cpp")],
+        # Sources for one instruction set stay alone, as their pragmas hold to the end of the file.
+        "sources": files("cpu/*/*.cpp"),
         "depends": files("**/*.h"),
         "include_dirs": [str(ROOT / "csrc")],
         "define_macros": [
@@ -263,7 +274,7 @@ def extension(version: str, cuda: CudaBuild) -> Extension:
         nvcc_flags.append("-lineinfo")  # most of a kernel's bytes
     if not os.environ.get("TORCH_CUDA_ARCH_LIST"):  # which torch reads; without it, it builds for this machine's GPUs
         nvcc_flags += gencode_flags(architectures(cuda.toolkit))
-    arguments["sources"] += [unit_of("cuda"), *files("cuda/**/*.cu")]
+    arguments["sources"] += files("cuda/**/*.cu")
     arguments["depends"] = files("**/*.h", "**/*.cuh")
     arguments["define_macros"].append(("GRU_EXT_WITH_CUDA", "1"))
     arguments["extra_compile_args"] = {"cxx": flags, "nvcc": nvcc_flags}
@@ -279,4 +290,4 @@ def without_python(library: Extension) -> Extension:
 VERSION: str = runpy.run_path(str(ROOT / "gru_ext" / "version.py"))["__version__"]
 CUDA = choose_cuda()
 
-setup(version=VERSION, ext_modules=[extension(VERSION, CUDA)], cmdclass={"build_ext": BuildExtension})
+setup(ext_modules=[extension(VERSION, CUDA)], cmdclass={"build_ext": BuildExtension, "bdist_wheel": WheelOfAnyPython})

@@ -6,6 +6,7 @@ It needs torch and no Python, so that programs without Python load the same file
 from __future__ import annotations
 
 import struct
+import warnings
 from pathlib import Path
 
 import torch
@@ -89,6 +90,20 @@ version = _facts["version"]
 built_for_torch = _facts["built_for_torch"]
 cuda_build = _facts["cuda_build"]  # what compiled the CUDA kernels, for which GPUs; or why they were not built
 has_cuda_kernels: bool = _ops.has_cuda_kernels()
+
+
+def warn_of_missing_kernels() -> None:
+    """Say at import, once, that a GPU is there which this build has no kernels for, and why."""
+    if not has_cuda_kernels and torch.version.cuda is not None and torch.cuda.device_count() > 0:
+        warnings.warn(
+            f"gru_ext: torch sees a GPU, but this build has no CUDA kernels ({cuda_build}); layers on CUDA tensors will"
+            " raise NotImplementedError. With nvcc, build it again: pip install --no-build-isolation --no-cache-dir"
+            " --force-reinstall --no-deps, then the same source as before",
+            stacklevel=2,
+        )
+
+
+warn_of_missing_kernels()
 
 
 def cpu_isa() -> str:
