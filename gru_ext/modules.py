@@ -66,7 +66,7 @@ def _reset_parameters(module: GRU | GRUCell) -> None:
 
 
 class GRU(ModuleWithOptions):
-    r"""A GRU of L layers over whole sequences; takes and does what ``torch.nn.GRU`` does.
+    r"""A GRU of L layers over whole sequences: a drop-in replacement for ``torch.nn.GRU``.
 
     Letters: T steps, B batch, I input_size, H hidden_size, L num_layers, D directions (1 or 2). The parameters have
     ``torch.nn.GRU``'s names, shapes, order and, for the same seed, initial values, so that a ``state_dict`` of one
@@ -399,7 +399,7 @@ def _run(
 
 
 class GRUCell(ModuleWithOptions):
-    """One step of a GRU; takes and does what ``torch.nn.GRUCell`` does.
+    """One step of a GRU: a drop-in replacement for ``torch.nn.GRUCell``.
 
     Parameters: ``weight_ih`` (3H, I), ``weight_hh`` (3H, H) and, with ``bias``, ``bias_ih`` (3H), ``bias_hh`` (3H);
     with ``layer_norm``, ``gain_ih`` (3H), ``gain_hh`` (3H).

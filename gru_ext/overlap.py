@@ -6,11 +6,11 @@ one on a side stream. Why that is right:
 - Order. A chunk of a layer waits for the same chunk of the layer below, and follows the one before on its own stream.
   First, every side stream waits for the caller's; at the end, that waits for every other. Waits are events, made for
   each: a CUDA graph captures them as its edges.
-- Memory. The allocator gives freed memory to later work on the stream that it was allocated for, and does so only when
-  the streams that it was lent to (``record_stream``) have done what they had been given by then. Every tensor that
-  crosses streams is lent: weights and initial states, the output of a layer to the next, the results to the caller,
-  who makes of them what he gets. What a node saves for its derivative is of its stream, or was lent to it.
-- Backward. Autograd runs each node on the stream of its forward. Where a gradient crosses streams, it waits, and lends
+- Memory. torch may reuse freed memory as soon as the stream that allocated it moves on. ``record_stream(s)`` makes it
+  wait for the work that ``s`` had by then. So every tensor that a second stream reads is recorded there: weights,
+  initial states, the output of each layer, the results. Tensors that are saved for the backward were made on the
+  stream of their layer, or recorded there.
+- Backward. Autograd runs each node on the stream of its forward. Where a gradient crosses streams, it waits and records
   ("Stream semantics of backward passes" in torch's notes on CUDA; torch/csrc/autograd/input_buffer.cpp). The gradient
   of a weight is summed over chunks on the layer's stream, and then handed to the caller's, where parameters get
   it: for this a weight passes through two views, one made on the caller's stream, one on the layer's.

@@ -133,7 +133,7 @@ GRU_DEVICE void copy_async_wait_but() {
 }
 
 // ---- Barriers within a block
-// Whoever passes one sees what all who arrived had written to shared and global memory before they did.
+// A thread that passes one sees what all that arrived had written to shared and global memory before they did.
 
 // bar.sync 0: all threads of the block.
 GRU_DEVICE void block_barrier() { __syncthreads(); }
@@ -291,8 +291,8 @@ GRU_DEVICE bool wait_for_triples(u32x4 (&values)[N], const u32x4* const (&packet
 }
 
 // ---- Flags: exchange between blocks of a grid through global memory, of more than packets should carry
-// A block stores words, meets at a block_barrier, and one of its threads then raises the block's flag. Whoever has
-// waited for the flag may copy the words, and so may those who meet him at a barrier after that. All blocks must run at
+// A block stores words, meets at a block_barrier, and one of its threads then raises the block's flag. A thread that has
+// waited for the flag may copy the words, and so may those that meet it at a barrier after that. All blocks must run at
 // the same time. The L1 cache, which does not see what other blocks store, is passed.
 
 GRU_DEVICE void store_exchanged(uint32_t* p, uint32_t word) {
@@ -373,7 +373,7 @@ GRU_DEVICE bool mbarrier_wait(uint64_t* barrier, int parity, uint32_t limit) {
 
 // st.async: writes 16 bytes to the shared memory of block `rank` of the cluster, at the place that `p` is in this
 // block's, and then tells the mbarrier at the place of `barrier` there. The store begins after all that this thread did
-// before, is in no order with what it does later, and is seen by whoever has waited for the mbarrier.
+// before, is in no order with what it does later, and is seen by all that have waited for the mbarrier.
 GRU_DEVICE void store_async(void* p, uint64_t* barrier, int rank, u32x4 value) {
   uint32_t remote_p, remote_barrier;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote_p) : "r"(shared_address(p)), "r"(rank));

@@ -16,9 +16,9 @@ namespace gru_ext {
 bool rnn_allows_tf32();
 bool products_allow_tf32();
 
-// While one lives, the products of this thread follow torch's switch for cuDNN's RNNs, as nn.GRU does: where that
-// forbids TF32 there is none. Where it allows TF32, torch's switch for matrix products decides, which only the whole
-// process could change: other threads' products would change with it, and the bits of ours with their timing.
+// While one lives, torch's products in this thread use no TF32 if torch's switch for cuDNN's RNNs forbids it. The other
+// way round it does nothing: if that switch allows TF32, the switch for matrix products still decides. That one is of
+// the whole process. To change it for a call would change the products of other threads.
 class RnnPrecisionGuard {
  public:
   RnnPrecisionGuard();
@@ -48,17 +48,17 @@ std::vector<DirectionGrads> new_grads(const Sequence& s, const Layer& layer, boo
 std::vector<at::Tensor> dweights_of(const Sequence& s, const Layer& layer, const std::vector<DirectionGrads>& grads,
                                     bool need_dweights);
 
-// What follows from the gate gradients of some rows, dgates (rows, 4H), order n, r, z, q: adds their part of the
-// weights' gradients in `grads` (`first`: sets it), in the same order at every call; and that of the biases'. h_prev
-// (rows, H) are the states before. Reset gate before: dgates is (rows, 3H), and `reset` (rows, H) what the candidate's
-// weights were multiplied with; else that is undefined. With layer normalisation it is (rows, 6H): n, r, z of W x, then
-// r, z, n of R h.
+// Adds (`first`: sets) the gradients of weights and biases that follow from the gate gradients of some rows, in the
+// same order at every call. h_prev (rows, H) are the states before. `reset` is undefined but for the reset gate before
+// the product. dgates:
+//   plain         (rows, 4H): n, r, z, q
+//   reset before  (rows, 3H): n, r, z; and `reset` (rows, H) is r * h
+//   layer norm    (rows, 6H): n, r, z of W x, then r, z, n of R h
 void add_weight_grads(const Sequence& s, const at::Tensor& dgates, const at::Tensor& x, const at::Tensor& h_prev,
                       const at::Tensor& reset, bool first, DirectionGrads& grads);
 void add_bias_grads(const at::Tensor& dgates, bool first, DirectionGrads& grads);
 
-// Adds (`first`: sets) the rows of dx (rows, I) that follow from the same. weight_nrz (3H, I) is weight_ih in the order
-// of dgates.
+// Adds (`first`: sets) the rows of dx (rows, I) that follow from dgates. weight_nrz (3H, I) is weight_ih in its order.
 void add_input_grads(const Sequence& s, const at::Tensor& dgates, const at::Tensor& weight_nrz, bool first,
                      at::Tensor dx);
 

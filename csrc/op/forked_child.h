@@ -1,4 +1,5 @@
-// A forked child: the threads of torch's pool did not survive the fork, and who gives them work waits for ever.
+// A forked child: the threads of torch's pool did not survive the fork, and a caller that gives them work waits for
+// ever.
 #pragma once
 
 namespace gru_ext {

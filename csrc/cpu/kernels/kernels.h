@@ -1,9 +1,7 @@
-// The CPU's kernels: one layer and direction, a chunk of time steps at a time, as one thread of several runs it.
-// One implementation per instruction set (kernels_*.cpp); `kernels` returns the one in use.
-//
-// Letters: I input, H hidden. A `group` is as many hidden units as a vector has lanes; the last group is filled up
-// with units whose weights are zero. A `panel` is some vectors of
-// columns of a matrix. "Padded H" is H rounded up to whole groups, or panels backward.
+// The CPU's kernels: one layer and direction, a chunk of time steps at a time, as one thread of several runs it. One
+// implementation per instruction set (kernels_*.cpp); `kernels` returns the one in use.  Letters: I input, H hidden. A
+// `group` is as many hidden units as a vector has lanes; the last group is filled up with units whose weights are zero.
+// A `panel` is some vectors of columns of a matrix. "Padded H" is H rounded up to whole groups, or panels backward.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +16,9 @@ class StepBarrier;
 // Bytes that a core keeps in its own cache: a usual size of the second level.
 constexpr int64_t kCacheOfCore = int64_t{1} << 20;
 
-// Which hidden units, of which gates, the vectors of a panel of weights (rows of gates, K) are: a group of units of
-// some gates, or consecutive groups of one gate.
+// What a panel of packed weights (rows of gates, K) holds. Vector v of panel p has the units of group
+// p * groups() + v * group_step, of gate v * gate_step. kThreeGates: r, z, n of one group. kTwoGroups: two neighbouring
+// groups of one gate.
 struct UnitVectors {
   int count;                                                                   // vectors of a panel
   int64_t group_step;                                                          // groups from one vector to the next

@@ -109,8 +109,8 @@ struct RowNorm {
 };
 
 // Of `rows` rows from `first` on: the mean and 1 / sqrt(variance + eps) of each normalisation, from what all threads
-// left. The squares about the mean of all units are those about a thread's own mean and, for each of its units, the
-// square of the means' difference.
+// left. The sum of (x - mean)^2 over all units is the sum, over threads, of what each has about its own mean and of
+// units * (own mean - mean)^2.
 template <typename scalar_t, typename operand_t>
 void add_up_moments(const FwdChunk<scalar_t, operand_t>& p, int64_t first, int64_t rows, int threads,
                     RowNorm<acc_type<scalar_t>> (*norms)[2]) {

@@ -132,7 +132,7 @@ void flush_bias_sums(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit,
   }
 }
 
-// The thread's units of what of the states before each step entered the recurrent product.
+// The state before each step times the factor of the recurrent dropout: the thread's units of what entered the product.
 template <typename scalar_t, typename operand_t>
 void mask_previous_states(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit, int64_t last_unit) {
   using acc_t = acc_type<scalar_t>;

@@ -19,17 +19,18 @@
 // Shared memory is written by: h, by asynchronous stores of the whole cluster (the first, before the loop, by the block
 // itself); sums, by the group that reads them; overflow weights, by the warp that reads them.
 //
-// Why so few barriers are enough. h has two buffers, by the parity of the step. A block sends h(s + 1) when it has all
-// of h(s), so when every group of the cluster has sent its part of h(s), so when all their warps have left step s - 1
-// behind, the last that read the buffer of h(s + 1). For the same reason a group may write its sums of step s: it read
-// those of step s - 1 before it sent h(s). With C = 1 there is no mbarrier; a block barrier takes its place.
+// Why so few barriers are enough. h has two buffers, by the parity of the step. The buffer of h(s + 1) was last read in
+// step s - 1. To write it, a block must hold all of h(s), and a group sends its part of h(s) only after its warps have
+// finished reading in step s - 1. So when a block writes, every block has read. For the same reason a group may write
+// its sums of step s: it read those of step s - 1 before it sent h(s). With C = 1 there is no mbarrier; a block barrier
+// takes its place.
 // The cluster barrier before the loop: no store may come before the mbarriers are made and the first h is in place.
 // The one after it: no block may leave while another, after a wait that took too long, still sends to it.
 //
 // Where R is too large for a cluster, or the GPU has none, the C blocks are a group (Exchange::packets). A block sends
 // its units of h' once, as packets in global memory, which here means the L2 cache, and every block fetches all of h:
 // its threads wait for the packets, put them into shared memory, and a block barrier ends that. Again there are two
-// buffers, and whoever sends h(s + 1) has had all of h(s), whose senders had fetched h(s - 1).
+// buffers: a block that sends h(s + 1) has had all of h(s), whose senders had fetched h(s - 1).
 //
 // A wait that takes too long sets `error`; the group then leaves the loop, others follow as their waits end, and all
 // meet at the last barrier.

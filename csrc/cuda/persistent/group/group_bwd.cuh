@@ -16,18 +16,16 @@
 //      the three of a unit, or pair of units, and a tag that says of which step they are; put them into shared memory.
 //                                                                                            barrier of the block
 //   2. mma: (16 units of dL/dh) x (its part of the gate rows) x (rows of the tile). The transpose of R is the A
-//   operand,
-//      in registers as far as it fits; the gate gradients are the B operand, by ldmatrix.
+//      operand, in registers as far as it fits; the gate gradients are the B operand, by ldmatrix.
 //   3. Write the partial sums to shared memory.                                              barrier of the block
 //   4. A thread adds those of its pairs of units, in the order of the parts, computes the gate gradients, sends them,
 //      and stores them.
 // After the last step this goes on up to the sums, which give dL/dh0.
 //
-// Why so few barriers are enough. The packets have two buffers, by the parity of the step: whoever sends those of step
-// s
-// + 1 has had all of step s, whose senders had fetched all of step s - 1. In shared memory one buffer is enough, as all
-// threads pass the second barrier of a step before any of them writes there again, and the first of the next before any
-// writes sums.
+// Why so few barriers are enough. The packets have two buffers, by the parity of the step: a block that sends those of
+// step s + 1 has had all of step s, whose senders had fetched all of step s - 1. In shared memory one buffer is enough,
+// as all threads pass the second barrier of a step before any of them writes there again, and the first of the next
+// before any writes sums.
 //
 // Waits that take too long: as in cluster_fwd.cuh.
 #pragma once
