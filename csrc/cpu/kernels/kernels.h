@@ -1,7 +1,9 @@
 // The CPU's kernels: one layer and direction, a chunk of time steps at a time, as one thread of several runs it. One
-// implementation per instruction set (kernels_*.cpp); `kernels` returns the one in use.  Letters: I input, H hidden. A
-// `group` is as many hidden units as a vector has lanes; the last group is filled up with units whose weights are zero.
-// A `panel` is some vectors of columns of a matrix. "Padded H" is H rounded up to whole groups, or panels backward.
+// implementation per instruction set (kernels_*.cpp); `kernels` returns the one in use.
+//
+// Letters: I input, H hidden. A `group` is as many hidden units as a vector has lanes; the last group is filled up with
+// units whose weights are zero. A `panel` is some vectors of columns of a matrix. "Padded H" is H rounded up to whole
+// groups, or panels backward.
 #pragma once
 
 #include <cstdint>
