@@ -25,7 +25,7 @@ from gru_ext.layout import (
     run_cell,
     run_layers,
 )
-from gru_ext.padded import check_export, gru_padded
+from gru_ext.onnx_export import check_export, gru_padded
 from gru_ext.recurrence import (
     as_flag,
     check_dropout,
@@ -38,6 +38,7 @@ from gru_ext.recurrence import (
 )
 from gru_ext.regularizers import Rates, drop_weights, regularize
 from gru_ext.segments import run_segments
+from gru_ext.torch_internals import autocast_is_on, jit_trace
 from gru_ext.variant import PLAIN, Variant
 
 __all__ = ["gru", "gru_cell"]
@@ -194,10 +195,10 @@ def gru(
     if batch_sizes is not None:
         check_tensor("gru", "batch_sizes", batch_sizes)
     result_dtype = None
-    if torch._C._is_any_autocast_enabled():
+    if autocast_is_on():
         result_dtype = dtype_of_results(input, hx)
         input, hx, reset_state, *weights = autocast(input, hx, reset_state, *weights)
-    if torch._C._get_tracing_state() is not None:
+    if jit_trace() is not None:
         check_export()
     check_rank(input, batch_first, batch_sizes)
     _check_dtypes_and_devices("gru", input, hx, weights, ValueError)
@@ -319,10 +320,10 @@ def gru_cell(
     for name, weight in zip(_CELL_WEIGHTS[norms > 0][bias_ih is not None], weights, strict=True):
         check_tensor("gru_cell", name, weight)
     result_dtype = None
-    if torch._C._is_any_autocast_enabled():
+    if autocast_is_on():
         result_dtype = dtype_of_results(input, hx)
         input, hx, *weights = autocast(input, hx, *weights)
-    if torch._C._get_tracing_state() is not None:
+    if jit_trace() is not None:
         check_export()
     _check_dtypes_and_devices("gru_cell", input, hx, weights, RuntimeError)
     columns = _columns("gru_cell", "weight_ih", weight_ih), _columns("gru_cell", "weight_hh", weight_hh)

@@ -10,9 +10,9 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
-from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.nn.utils.rnn import PackedSequence
+
+from gru_ext.torch_internals import is_eager, keeping_version
 
 Outputs = tuple[Tensor, Tensor]
 RunLayer = Callable[[int, Tensor, Tensor | None], Outputs]
@@ -151,34 +151,24 @@ def last_output(h_n: Tensor, directions: int) -> Tensor:
 # ---- Results in the caller's layout, which are no views: the caller may detach or change them in place
 
 
-def _is_plain() -> bool:
-    """Whether an operation in place on a tensor that no one else has yet is what it seems."""
-    return not (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-    )
-
-
 def transpose_own(y: Tensor) -> Tensor:
     """The output of a layer, (T, B, F), to (B, T, F)."""
-    if not _is_plain():
+    if not is_eager():
         return y.transpose(0, 1)
     if not y.requires_grad:
         return y.transpose_(0, 1)
     # Its derivative has saved y. That the layout changes here is no change of the values.
-    with _unsafe_preserve_version_counter(y):
+    with keeping_version(y):
         return y.transpose_(0, 1)
 
 
 def squeeze_own(tensor: Tensor, dim: int) -> Tensor:
     """The output of a layer, or its last state, without a dimension of size 1."""
-    if not _is_plain():
+    if not is_eager():
         return tensor.squeeze(dim)
     if not tensor.requires_grad:
         return tensor.squeeze_(dim)
-    with _unsafe_preserve_version_counter(tensor):
+    with keeping_version(tensor):
         return tensor.squeeze_(dim)
 
 
@@ -243,7 +233,7 @@ def run_cell(run_layer: Callable[[Tensor, Tensor | None], Outputs], input: Tenso
     if hx is not None:
         hx = hx.unsqueeze(0) if batched else hx.view(1, 1, -1)
     h_n = run_layer(x, hx)[1]
-    if not _is_plain():
+    if not is_eager():
         return h_n.squeeze(0) if batched else h_n.view(-1)
     return h_n.squeeze_(0) if batched else h_n.squeeze_(0).squeeze_(0)  # the derivative saves y, and not h_n
 

@@ -19,10 +19,11 @@ from gru_ext import functional
 from gru_ext.attributes import ModuleWithOptions, option, parameter_or_attribute
 from gru_ext.fx import Proxy, record_call
 from gru_ext.layout import check_no_padding, run_packed
+from gru_ext.onnx_export import check_export
 from gru_ext.overlap import check_overlap
-from gru_ext.padded import check_export
 from gru_ext.recurrence import OPTIONS, as_flag, check_dropout, check_flag, check_size
 from gru_ext.sharing import check_recurrence, converted
+from gru_ext.torch_internals import forward_in_jit_trace
 
 __all__ = ["GRU", "GRUCell"]
 
@@ -48,7 +49,7 @@ def trace_forward(module: nn.Module, *inputs: Any, **keywords: Any) -> Any:
     That comes first, as ``torch.onnx.export(dynamo=False)`` gives arguments by position that are keywords alone.
     """
     check_export()
-    return nn.Module._slow_forward(module, *inputs, **keywords)
+    return forward_in_jit_trace(module, *inputs, **keywords)
 
 
 _CELL_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

@@ -28,10 +28,10 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from gru_ext.layout import Outputs, RunLayer
 from gru_ext.recurrence import check_overlap_steps
+from gru_ext.torch_internals import is_eager
 
 
 class Streams(Protocol):
@@ -94,13 +94,7 @@ def streams_for(input: Tensor, num_layers: int) -> Streams | None:
 
     That is, on a CPU, and wherever not the tensors themselves are at hand: traced, transformed or in forward mode.
     """
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or type(input) not in (Tensor, torch.nn.Parameter)  # a FakeTensor has no memory to lend
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-    ):
+    if not is_eager() or type(input) not in (Tensor, torch.nn.Parameter):  # a FakeTensor has no memory to lend
         return None
     return device_streams(input.device, num_layers)
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gru_ext import library as library  # registers the operator
-from gru_ext.autograd import batch_of_fake
 from gru_ext.fx import Proxy, record_call
 from gru_ext.layout import (
     FLOATING,
@@ -32,7 +31,6 @@ from gru_ext.layout import (
     run_packed,
 )
 from gru_ext.modules import GRU, GRUCell, describe, refuse_script, trace_forward
-from gru_ext.padded import check_export
 from gru_ext.recurrence import as_flag, check_flag, check_size
 from gru_ext.reference import LARGEST_INT8, quantize_rows
 from gru_ext.segments import run_segments
@@ -502,17 +500,3 @@ class QuantizedGRUCell(_QuantizedModule):
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults."""
         return describe(self, {}, bias=True)
-
-
-# ---- Shapes and dtypes for tracing
-
-
-@torch.library.register_fake("gru_ext::gru_int8")
-def _gru_int8_fake(
-    x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], batch_sizes: Tensor | None, bidirectional: bool
-) -> tuple[Tensor, Tensor]:
-    check_export()
-    directions = 2 if bidirectional else 1
-    hidden = weights[3].shape[0] // 3
-    batch = hx.shape[1] if hx is not None else batch_of_fake(x, batch_sizes)
-    return x.new_empty((*x.shape[:-1], directions * hidden)), x.new_empty((directions, batch, hidden))

@@ -10,7 +10,7 @@ Letters: T steps, B batch, H hidden, D directions (1 or 2), N rows of all steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,14 +85,3 @@ def bernoulli(p: float, shape: Sequence[int], device: torch.device) -> Tensor:
     seed = torch.randint(2**63 - 1, (), dtype=torch.int64, device=device)
     drawn: Tensor = _ops.bernoulli(seed, shape, p)
     return drawn
-
-
-@torch.library.register_fake("gru_ext::bernoulli")
-def _bernoulli_fake(seed: Tensor, shape: Sequence[int], p: float) -> Tensor:
-    return torch.empty(shape, dtype=torch.bool, device=seed.device)
-
-
-@torch.library.register_vmap("gru_ext::bernoulli")
-def _bernoulli_vmap(info: Any, in_dims: Any, seed: Tensor, shape: Sequence[int], p: float) -> tuple[Tensor, int]:
-    # vmap's randomness="different": a seed for each sample.
-    return torch.stack([_ops.bernoulli(s, shape, p) for s in seed.unbind(in_dims[0])]), 0

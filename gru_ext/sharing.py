@@ -9,9 +9,9 @@ from types import MethodType
 from typing import Any, TypeVar
 
 from torch import nn
-from torch.nn.modules.module import _WrappedHook
 
 from gru_ext.recurrence import OPTIONS
+from gru_ext.torch_internals import HookOfModule
 
 Target = TypeVar("Target", bound=nn.Module)
 
@@ -234,6 +234,6 @@ def rebind(source: nn.Module, target: nn.Module) -> None:
     hooks: dict[int, Any] = target._load_state_dict_pre_hooks
     if any(getattr(hook, "with_module", False) for hook in hooks.values()):
         target._load_state_dict_pre_hooks = type(hooks)(
-            (i, _WrappedHook(hook.hook, target) if getattr(hook, "with_module", False) else hook)
+            (i, HookOfModule(hook.hook, target) if getattr(hook, "with_module", False) else hook)
             for i, hook in hooks.items()
         )

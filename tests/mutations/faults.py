@@ -87,7 +87,7 @@ FAULTS = [
         "tests/test_training.py::test_results_and_gradients_are_those_of_the_loop",
     ),
     Fault(
-        "gru_ext/autograd.py",
+        "gru_ext/double_backward.py",
         "y, gates = y.contiguous(), gates.contiguous()",
         "y, gates = y, gates",
         "tests/test_autograd.py::test_vmap_of_grad_gives_per_sample_gradients",
