@@ -8,7 +8,7 @@ exists once for each backend. Forward mode goes through the plain PyTorch of ``r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from gru_ext.torch_internals import in_forward_mode, transforms_are_active
 from gru_ext.transforms import GRUFunction
 from gru_ext.variant import PLAIN, Variant
 
-_ops = torch.ops.gru_ext
+gru_operator: Callable[..., tuple[Tensor, Tensor]] = torch.ops.gru_ext.gru.default  # differentiable
 
 Outputs = tuple[Tensor, Tensor]
 
@@ -45,7 +45,7 @@ def gru_layer(
         y, h_n, _ = GRUFunction.apply(x, hx, batch_sizes, bidirectional, save_gates, *variant, *weights)
         return y, h_n
     if variant is PLAIN and save_y and save_gates:  # their defaults: to pass each takes a tenth of a microsecond
-        plain: Outputs = _ops.gru(x, hx, weights, batch_sizes, bidirectional)
+        plain: Outputs = gru_operator(x, hx, weights, batch_sizes, bidirectional)
         return plain
-    outputs: Outputs = _ops.gru(x, hx, weights, batch_sizes, bidirectional, save_y, save_gates, *variant)
+    outputs: Outputs = gru_operator(x, hx, weights, batch_sizes, bidirectional, save_y, save_gates, *variant)
     return outputs

@@ -16,19 +16,21 @@ from gru_ext.torch_internals import is_eager, keeping_version
 
 Outputs = tuple[Tensor, Tensor]
 RunLayer = Callable[[int, Tensor, Tensor | None], Outputs]
+Wavefront = Callable[[RunLayer, Tensor, Tensor | None], Outputs]
 
 
+STRIDED = torch.strided
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def is_dense(value: Any) -> TypeGuard[Tensor]:
     """Whether it is a tensor with strides."""
-    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested
+    return isinstance(value, Tensor) and value.layout is STRIDED and not value.is_nested
 
 
 def check_tensor(op: str, name: str, value: Any) -> None:
     """Raise TypeError unless it is a dense tensor."""
-    if is_dense(value):
+    if isinstance(value, Tensor) and value.layout is STRIDED and not value.is_nested:  # is_dense, of which it is a part
         return
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: expected {name} to be a tensor, got {type(value).__name__}")
@@ -45,17 +47,6 @@ def check_no_padding(lengths: Any, resets: Any, reset_state: Any) -> None:
         )
 
 
-def check_rank(input: Tensor, batch_first: bool, batch_sizes: Tensor | None) -> None:
-    """Raise, for input of a wrong rank, ValueError, or RuntimeError where it is packed."""
-    if batch_sizes is not None:
-        if input.dim() != 2:
-            raise RuntimeError(f"gru: expected packed input of shape (N, I), got {tuple(input.shape)}")
-    elif input.dim() not in (2, 3):
-        raise ValueError(
-            f"gru: expected input of shape {_letters(batch_first)} or, unbatched, (T, I), got {tuple(input.shape)}"
-        )
-
-
 def check_sizes(
     input: Tensor,
     hx: Tensor | None,
@@ -65,24 +56,35 @@ def check_sizes(
     batch_first: bool,
     batch_sizes: Tensor | None,
 ) -> None:
-    """Raise RuntimeError for wrong sizes of ``input`` and ``hx``; ``layers`` is L*D.
+    """Raise for wrong sizes of ``input`` and ``hx``; ``layers`` is L*D.
 
     The operators check again what they are given (csrc/check.cpp), one layer at a time, in their own terms.
+
+    Raises:
+        ValueError: the rank of ``input`` is wrong, and it is not packed.
+        RuntimeError: anything else is.
     """
     packed = batch_sizes is not None
-    batched = packed or input.dim() == 3
-    if input.shape[-1] != size:
+    sizes = input.shape
+    rank = len(sizes)
+    batched = packed or rank == 3
+    if packed and rank != 2:
+        raise RuntimeError(f"gru: expected packed input of shape (N, I), got {tuple(sizes)}")
+    if rank not in (2, 3):
+        raise ValueError(
+            f"gru: expected input of shape {_letters(batch_first)} or, unbatched, (T, I), got {tuple(sizes)}"
+        )
+    if sizes[-1] != size:
         letters = "(N, I)" if packed else _letters(batch_first) if batched else "(T, I)"
-        raise RuntimeError(f"gru: expected input of shape {letters} with I = {size}, got {tuple(input.shape)}")
-    steps = input.shape[1 if batch_first and batched and not packed else 0]
-    if steps == 0:
-        raise RuntimeError(f"gru: expected input with T >= 1 steps, got {tuple(input.shape)}")
+        raise RuntimeError(f"gru: expected input of shape {letters} with I = {size}, got {tuple(sizes)}")
+    if sizes[1 if batch_first and rank == 3 else 0] == 0:
+        raise RuntimeError(f"gru: expected input with T >= 1 steps, got {tuple(sizes)}")
     if hx is None:
         return
     if not batched:
         shape: tuple[int, ...] = (layers, hidden)
     elif batch_sizes is None:
-        shape = (layers, input.shape[0 if batch_first else 1], hidden)
+        shape = (layers, sizes[0 if batch_first else 1], hidden)
     elif torch.compiler.is_compiling():
         # The batch is a value of batch_sizes, unknown while tracing; the operator compares when it runs.
         shape = (layers, hx.shape[1], hidden) if hx.dim() == 3 else (layers, -1, hidden)
@@ -104,7 +106,7 @@ def run_layers(
     batch_sizes: Tensor | None,
     between: Callable[[Tensor], Tensor] | None = None,
     outputs: str = "all",
-    wavefront: Callable[[RunLayer, Tensor, Tensor | None], Outputs] | None = None,
+    wavefront: Wavefront | None = None,
 ) -> Outputs:
     """Run the layers one after another; arguments and results laid out as in ``functional.gru``.
 

@@ -23,7 +23,6 @@ from gru_ext.layout import (
     check_cell_rank,
     check_cell_sizes,
     check_no_padding,
-    check_rank,
     check_sizes,
     check_tensor,
     run_cell,
@@ -31,7 +30,7 @@ from gru_ext.layout import (
     run_packed,
 )
 from gru_ext.modules import GRU, GRUCell, describe, refuse_script, trace_forward
-from gru_ext.recurrence import as_flag, check_flag, check_size
+from gru_ext.recurrence import Changes, as_flag, check_flag, check_size
 from gru_ext.reference import LARGEST_INT8, quantize_rows
 from gru_ext.segments import run_segments
 from gru_ext.sharing import (
@@ -51,8 +50,6 @@ Model = TypeVar("Model", bound=nn.Module)
 Quantized = TypeVar("Quantized", bound="_QuantizedModule")
 
 _ops = torch.ops.gru_ext
-
-_WITHOUT_EFFECT = ("save", "overlap_layers", "recurrent_dropout", "candidate_dropout", "weight_dropout")
 
 UNITS, COLUMNS = 16, 4  # of a word of packed weights: a vector of dot products of four columns
 MOST_COLUMNS = (2**31 - 1) // (255 * LARGEST_INT8)  # an int32 surely holds their sum, of unsigned times signed bytes
@@ -130,7 +127,7 @@ def _check_float(operation: str, module: nn.Module, name: str, weight: Tensor) -
 
 def _quantized(kind: type[Quantized], operation: str, source: nn.Module) -> Quantized:
     """The quantised form of a float module, with its weights rounded, and copies of its biases; see ``carry``."""
-    check_recurrence(operation, source, allowed=_WITHOUT_EFFECT)
+    check_recurrence(operation, source, allowed={Changes.NOTHING, Changes.TRAINING})
     target = make(kind, source, "dropout")
     names = target._float_names
     check_weights(operation, source, names)
@@ -400,7 +397,6 @@ class QuantizedGRU(_QuantizedModule):
         dtype = _check_input("gru", input, hx, self.scale_ih_l0.device)
         if batch_sizes is not None:
             check_tensor("gru", "batch_sizes", batch_sizes)
-        check_rank(input, self.batch_first, batch_sizes)
         layers = self.num_layers * self._directions
         check_sizes(input, hx, self.input_size, self.hidden_size, layers, self.batch_first, batch_sizes)
 

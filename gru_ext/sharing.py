@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from gru_ext.recurrence import OPTIONS
+from gru_ext.recurrence import OPTIONS, Changes
 from gru_ext.torch_internals import HookOfModule
 
 Target = TypeVar("Target", bound=nn.Module)
@@ -123,11 +123,11 @@ def type_as_written(module: nn.Module) -> type[nn.Module]:
     return kind  # type: ignore[no-any-return]
 
 
-def check_recurrence(operation: str, source: nn.Module, allowed: Collection[str] = ()) -> None:
-    """Raise ValueError if the module has options of the recurrence other than ``torch.nn``'s."""
+def check_recurrence(operation: str, source: nn.Module, allowed: Collection[Changes] = ()) -> None:
+    """Raise ValueError if an option is not as in ``torch.nn``, and changes more than is allowed."""
     for name, value in options_of(source).items():
         default = OPTIONS[name].default
-        if value != default and name not in allowed:
+        if value != default and OPTIONS[name].changes not in allowed:
             raise ValueError(
                 f"{operation}: expected {type(source).__name__} with {name}={default!r}, as torch.nn has it,"
                 f" got {name}={value!r}"

@@ -28,6 +28,9 @@ def _gru_fwd_fake(
     *variant: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     check_export()
+    for tensor in (*weights, *(() if hx is None else (hx,))):
+        if tensor.device != x.device:  # of what is on meta alone, this is the only check
+            raise RuntimeError(f"gru: expected all tensors on the device of x, {x.device}, got {tensor.device}")
     directions = 2 if bidirectional else 1
     hidden = weights[1].shape[1]
     rows = x.shape[0] if batch_sizes is not None else x.shape[0] * x.shape[1]
