@@ -23,7 +23,6 @@ from gru_ext.autocast import autocast, dtype_of_results
 from gru_ext.autograd import gru_layer, gru_operator
 from gru_ext.layout import (
     FLOATING,
-    STRIDED,
     Outputs,
     check_cell_rank,
     check_cell_sizes,
@@ -260,7 +259,7 @@ def _present_weights(weights: Iterable[Tensor | None], directions: int, normaliz
         raise RuntimeError(f"gru: expected {expected}, got {len(given)}")
     present: list[Tensor] = []
     for i, weight in enumerate(given):
-        if isinstance(weight, Tensor) and weight.layout is STRIDED and not weight.is_nested:
+        if is_dense(weight):
             present.append(weight)
         elif weight is not None:
             check_tensor("gru", f"weights[{i}]", weight)

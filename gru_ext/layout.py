@@ -19,18 +19,17 @@ RunLayer = Callable[[int, Tensor, Tensor | None], Outputs]
 Wavefront = Callable[[RunLayer, Tensor, Tensor | None], Outputs]
 
 
-STRIDED = torch.strided
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def is_dense(value: Any) -> TypeGuard[Tensor]:
     """Whether it is a tensor with strides."""
-    return isinstance(value, Tensor) and value.layout is STRIDED and not value.is_nested
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested
 
 
 def check_tensor(op: str, name: str, value: Any) -> None:
     """Raise TypeError unless it is a dense tensor."""
-    if isinstance(value, Tensor) and value.layout is STRIDED and not value.is_nested:  # is_dense, of which it is a part
+    if is_dense(value):
         return
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: expected {name} to be a tensor, got {type(value).__name__}")

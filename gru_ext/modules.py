@@ -347,11 +347,8 @@ class GRU(ModuleWithOptions):
 
 
 def _weights(module: GRU) -> list[Tensor]:
-    parameters = module._parameters
-    # A parametrization takes the parameter from there, and makes the attribute a property.
-    weights: list[Any] = [
-        parameters[name] if name in parameters else getattr(module, name) for name in module._gru_ext_weight_names
-    ]
+    held = module._parameters  # as parameter_or_attribute, without its calls
+    weights: list[Any] = [held[n] if n in held else getattr(module, n) for n in module._gru_ext_weight_names]
     if module._gru_ext_flat_weights is not None:
         before, given = module._gru_ext_flat_weights
         if all(weight is parameter for weight, parameter in zip(weights, before, strict=True)):

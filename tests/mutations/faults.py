@@ -46,8 +46,8 @@ FAULTS = [
     ),
     Fault(
         "gru_ext/regularizers.py",
-        "mask(rates.recurrent_dropout, 1 - rates.recurrent_dropout,",
-        "mask(rates.recurrent_dropout, rates.recurrent_dropout,",
+        "mask(recurrent_dropout, 1 - recurrent_dropout,",
+        "mask(recurrent_dropout, recurrent_dropout,",
         "tests/test_regularizers.py::test_each_layer_of_each_call_draws_its_masks",
     ),
     Fault(
