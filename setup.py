@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).parent
 OLDEST_TORCH = (2, 6)
@@ -212,7 +213,32 @@ class BuildExtension(cpp_extension.BuildExtension):
         compiler = os.environ.get("CXX", "c++")
         if shutil.which(compiler.split()[0]) is None:
             give_up(f"no C++ compiler '{compiler}' was found; on Debian or Ubuntu, run: apt-get install g++")
+        for library in self.extensions:
+            library.sources += [unit_of(host_side) for host_side in HOST_SIDES if CUDA.toolkit or host_side != "cuda"]
         super().build_extensions()
+
+
+class WheelOfAnyPython(bdist_wheel):
+    """A wheel for every Python 3: the library has none of Python's symbols."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Of Python, its interface for C, and the platform."""
+        return "py3", "none", super().get_tag()[2]
+
+
+# Sources that include torch's headers, which take the compiler some times longer than they do themselves.
+HOST_SIDES = {"op": "op/*.cpp", "cpu": "cpu/*.cpp", "cuda": "cuda/**/*.cpp"}
+
+
+def unit_of(host_side: str) -> str:
+    """One source for all of a host side, under build/; its path."""
+    path = ROOT / "build" / "units" / f"{host_side}.cpp"
+    sources = sorted(ROOT.glob(f"csrc/{HOST_SIDES[host_side]}"))
+    text = "".join(f'#include "{source.relative_to(ROOT / "csrc")}"\n' for source in sources)
+    if not path.exists() or path.read_text() != text:  # what is older than its object is not compiled again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return str(path.relative_to(ROOT))
 
 
 def extension(version: str, cuda: CudaBuild) -> Extension:
@@ -224,13 +250,14 @@ def extension(version: str, cuda: CudaBuild) -> Extension:
     flags += os.environ.get("GRU_EXT_CXXFLAGS", "").split()  # last, so that it can take away: sanitizers, -O1
 
     def files(*patterns: str) -> list[str]:
-        found = {path.relative_to(ROOT) for pattern in patterns for path in (ROOT / "csrc").rglob(pattern)}
-        return [str(path) for path in sorted(found) if cuda.toolkit or path.parts[1] != "cuda"]
+        return [str(path.relative_to(ROOT)) for pattern in patterns for path in sorted(ROOT.glob(f"csrc/{pattern}"))]
 
     arguments: dict[str, Any] = {
         "name": "gru_ext.libgru_ext",
-        "sources": files("*.cpp"),
-        "depends": files("*.h"),
+        # Sources for one instruction set stay alone, as their pragmas hold to the end of the file.
+        "sources": files("cpu/*/*.cpp"),
+        "depends": files("**/*.h"),
+        "include_dirs": [str(ROOT / "csrc")],
         "define_macros": [
             ("GRU_EXT_VERSION", f'"{version}"'),
             ("GRU_EXT_TORCH_VERSION", f'"{torch.__version__}"'),
@@ -247,8 +274,8 @@ def extension(version: str, cuda: CudaBuild) -> Extension:
         nvcc_flags.append("-lineinfo")  # most of a kernel's bytes
     if not os.environ.get("TORCH_CUDA_ARCH_LIST"):  # which torch reads; without it, it builds for this machine's GPUs
         nvcc_flags += gencode_flags(architectures(cuda.toolkit))
-    arguments["sources"] = files("*.cpp", "*.cu")
-    arguments["depends"] = files("*.h", "*.cuh")
+    arguments["sources"] += files("cuda/**/*.cu")
+    arguments["depends"] = files("**/*.h", "**/*.cuh")
     arguments["define_macros"].append(("GRU_EXT_WITH_CUDA", "1"))
     arguments["extra_compile_args"] = {"cxx": flags, "nvcc": nvcc_flags}
     return without_python(cpp_extension.CUDAExtension(**arguments))
@@ -263,4 +290,4 @@ def without_python(library: Extension) -> Extension:
 VERSION: str = runpy.run_path(str(ROOT / "gru_ext" / "version.py"))["__version__"]
 CUDA = choose_cuda()
 
-setup(version=VERSION, ext_modules=[extension(VERSION, CUDA)], cmdclass={"build_ext": BuildExtension})
+setup(ext_modules=[extension(VERSION, CUDA)], cmdclass={"build_ext": BuildExtension, "bdist_wheel": WheelOfAnyPython})

@@ -19,7 +19,7 @@
 #include <utility>
 #include <vector>
 
-#include "../csrc/cuda/primitives.cuh"
+#include "cuda/primitives.cuh"
 
 namespace gru_ext {
 namespace device {

@@ -3,9 +3,9 @@
     python -m benchmarks.gpu_constants gpu_check.json
     python -m benchmarks.gpu_constants gpu_check.json | git apply --unidiff-zero      (changes the lines)
 
-The model is csrc/cuda/time_model.h and what csrc/cuda/kernel_choice.cpp adds for a call. Its constants come from the
-program gpu_constants.cu, and from the times of a step and of a call. What no row of the check measures stays as it is,
-and is listed. The choices are those of kernel_choice.cpp itself, compiled with a C++ compiler, ``$CXX`` or ``c++``.
+The constants of the model are those of csrc/cuda/choice/time_model.h. They come from the program gpu_constants.cu, and
+from the times of a step and of a call. What no row of the check measures stays as it is, and is listed. The choices are
+those of csrc/cuda/choice itself, compiled with a C++ compiler, ``$CXX`` or ``c++``.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from benchmarks.gpu_check.journal import Row
 from benchmarks.gpu_check.results import Results, ResultsError, measured, read
 from benchmarks.gpu_check.stages import ROOT
 
-SOURCES = (Path("csrc/cuda/time_model.h"), Path("csrc/cuda/kernel_choice.cpp"))
+SOURCE = Path("csrc/cuda/choice/time_model.h")
 PROGRAM = ROOT / "benchmarks" / "kernel_choices.cpp"
 BUILD = ROOT / "build" / "kernel_choices"
 DECLARATION = re.compile(r"^constexpr double (.*?);", re.MULTILINE)
 CONSTANT = re.compile(r"\b(k\w+) = ([^,;]+)")
 MOST_CHOICES = 40  # that are printed
-ONE_STEP_TILE = 8  # rows that the one-step kernel reads the weights for at once, kOneStepTileRows
+ONE_STEP_TILE = 8  # rows that the one-step kernel reads the weights for at once, kTileRows of one_step.cpp
 
 
 class Kernel(NamedTuple):
@@ -91,18 +91,16 @@ def literal(value: float) -> str:
 
 def present() -> dict[str, float]:
     """The constants as they are."""
-    return {name: value for path in SOURCES for name, value in constants_of((ROOT / path).read_text()).items()}
+    return constants_of((ROOT / SOURCE).read_text())
 
 
 def difference(values: Mapping[str, float]) -> str:
     """The lines that change, as ``git apply --unidiff-zero`` takes them."""
-    lines: list[str] = []
-    for path in SOURCES:
-        before = (ROOT / path).read_text()
-        after = with_constants(before, values)
-        lines += difflib.unified_diff(
-            before.splitlines(keepends=True), after.splitlines(keepends=True), f"a/{path}", f"b/{path}", n=0
-        )
+    before = (ROOT / SOURCE).read_text()
+    after = with_constants(before, values)
+    lines = difflib.unified_diff(
+        before.splitlines(keepends=True), after.splitlines(keepends=True), f"a/{SOURCE}", f"b/{SOURCE}", n=0
+    )
     return "".join(lines)
 
 
@@ -377,7 +375,7 @@ def build() -> Path:
     """Compile kernel_choices.cpp with constants that can be set, unless that was done before; returns the program."""
     from torch.utils.cpp_extension import include_paths, library_paths
 
-    headers = [*(ROOT / "csrc").glob("*.h"), *(ROOT / "csrc" / "cuda").glob("*.*")]
+    headers = [path for path in (ROOT / "csrc").rglob("*.*") if path.suffix != ".cu"]
     digest = hashlib.sha256()
     for path in (PROGRAM, *sorted(headers)):
         digest.update(path.read_bytes())
@@ -390,21 +388,19 @@ def build() -> Path:
         copy = folder / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
-    for path in SOURCES:
-        text = (folder / path).read_text()
-        (folder / path).write_text(DECLARATION.sub(lambda found: f"static double {found[1]};", text))
+    text = (folder / SOURCE).read_text()
+    (folder / SOURCE).write_text(DECLARATION.sub(lambda found: f"static double {found[1]};", text))
     (folder / "constants.inc").write_text("".join(f'{{"{name}", &{name}}},\n' for name in present()))
     local = [
         folder,
         folder / "csrc",
-        folder / "csrc" / "cuda",
         ROOT / "tests/emulator/backend",
         ROOT / "tests/emulator",
     ]
     libraries = library_paths()
     command = [
         *os.environ.get("CXX", "c++").split(),
-        *("-std=c++20", "-O0", "-w", "-DGRU_EXT_WITH_CUDA"),
+        *("-std=c++20", "-O0", "-w", "-no-pie", "-Wl,--unresolved-symbols=ignore-all"),
         *(f'-DGRU_EXT_{name}="any"' for name in ("VERSION", "TORCH_VERSION", "CUDA_BUILD")),
         *(f"-I{path}" for path in (*local, *include_paths())),
         str(PROGRAM),

@@ -1,25 +1,33 @@
-// Which kernels the time model chooses, with other constants than those in the source: csrc/cuda/kernel_choice.cpp as
-// it is, on a device that is described by the arguments. gpu_constants.py builds it, of a copy of csrc in which the
-// constants can be set.
+// Which kernels the time model chooses, with other constants than those in the source: the choice of csrc/cuda as it
+// is, on a device that is described by the arguments. gpu_constants.py builds it, of a copy of csrc in which the
+// constants can be set; what would run a kernel is not linked, as nothing is run.
 //
 //     kernel_choices kernels                      prints what the model knows of each cluster and group kernel: name,
 //                                                 pass, dtype, H, C, rows, overflow bytes, packet bytes
 //     kernel_choices choices NAME=VALUE ...       prints a line for each call: dtype, pass, T, B, H, name, seconds
 //
 // NAME: a constant; or multiprocessors, shared_bytes, clock_rate; or resident_C: clusters of C blocks at a time.
-#include "kernel_choice.cpp"
-
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
+#include <map>
 
+#include "cuda/choice/autotune.h"
+#include "cuda/choice/time_model.h"
+#include "cuda/persistent/cluster/cluster_bwd.cuh"
+#include "cuda/persistent/cluster/cluster_fwd.cuh"
+#include "cuda/persistent/cluster/configs.h"
+#include "cuda/persistent/cluster/entries.h"
+#include "cuda/persistent/group/configs.h"
+#include "cuda/persistent/group/entries.h"
+#include "cuda/persistent/group/group_bwd.cuh"
+#include "cuda/persistent/group/group_fwd.cuh"
+#include "cuda/persistent/streamed/configs.h"
+#include "cuda/persistent/streamed/streamed_bwd.cuh"
+#include "cuda/persistent/streamed/streamed_fwd.cuh"
+#include "cuda/products.h"
 #include "device.h"
-#include "gru_cluster_bwd.cuh"
-#include "gru_cluster_configs.h"
-#include "gru_cluster_fwd.cuh"
-#include "gru_group_bwd.cuh"
-#include "gru_streamed_bwd.cuh"
-#include "gru_streamed_configs.h"
-#include "gru_streamed_fwd.cuh"
 
 namespace gru_ext {
 namespace {
@@ -43,32 +51,33 @@ int resident() {
   return kCluster && it != measured_resident.end() ? it->second : static_cast<int>(multiprocessors) / Traits::kC;
 }
 
-template <typename Traits>
-ClusterKernel entry(int packet_bytes, int (*resident)()) {
-  return {device::kOnFmaUnits<typename Traits::Operand>,
+template <typename Traits, bool kCluster>
+HeldEntry held_entry(int packet_bytes) {
+  return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kRows, resident<Traits, kCluster>},
           Traits::kHidden,
           Traits::kC,
-          Traits::kRows,
           Traits::kOverflowBytes,
-          packet_bytes,
-          resident};
+          packet_bytes};
 }
 template <typename Traits>
-ClusterKernel streamed_entry() {
-  return {/*ieee=*/false,
-          /*hidden=*/std::numeric_limits<int>::max(),
-          /*blocks=*/0,
-          Traits::kRows,
-          /*overflow_bytes=*/0,
-          /*packet_bytes=*/0,
-          [] { return static_cast<int>(multiprocessors); },
+HeldEntry cluster_entry() {
+  return held_entry<Traits, /*kCluster=*/true>(/*packet_bytes=*/0);
+}
+template <typename Traits>
+HeldEntry group_entry() {
+  return held_entry<Traits, /*kCluster=*/false>(Traits::kPacketBytes);
+}
+template <typename Traits>
+StreamedEntry streamed_entry() {
+  return {{/*ieee=*/false, Traits::kRows, [] { return static_cast<int>(multiprocessors); }},
           Traits::kUnits,
-          [](int H) { return device::streamed_shape<Traits>(H, static_cast<int>(shared_bytes)); }};
+          [](int H) { return device::streamed_shape<Traits>(H, static_cast<int>(shared_bytes)); },
+          /*masks=*/false};
 }
 
 }  // namespace
 
-// ---- What kernel_choice.cpp asks of the rest of the backend
+// ---- What the choice asks of the rest of the backend
 
 namespace emulator {
 EmulatedDevice device;
@@ -84,92 +93,69 @@ bool products_allow_tf32() { return false; }
 bool autotunes() { return false; }
 Timings timings_of(const std::string&) { return {}; }
 
-#define CLUSTER_FWD(...)                                                              \
-  {{entry<device::GruClusterFwdTraits<T, __VA_ARGS__>>(                               \
-       0, resident<device::GruClusterFwdTraits<T, __VA_ARGS__>, /*kCluster=*/true>)}, \
-   nullptr},
-#define CLUSTER_BWD(...)                                                              \
-  {{entry<device::GruClusterBwdTraits<T, __VA_ARGS__>>(                               \
-       0, resident<device::GruClusterBwdTraits<T, __VA_ARGS__>, /*kCluster=*/true>)}, \
-   nullptr},
-#define GROUP_FWD(...)                                                                                         \
-  {{entry<device::GruClusterFwdTraits<T, __VA_ARGS__, device::Exchange::packets>>(                             \
-       device::GruClusterFwdTraits<T, __VA_ARGS__, device::Exchange::packets>::kPacketBytes,                   \
-       resident<device::GruClusterFwdTraits<T, __VA_ARGS__, device::Exchange::packets>, /*kCluster=*/false>)}, \
-   nullptr},
-#define GROUP_BWD(...)                                                            \
-  {{entry<device::GruGroupBwdTraits<T, __VA_ARGS__>>(                             \
-       device::GruGroupBwdTraits<T, __VA_ARGS__>::kPacketBytes,                   \
-       resident<device::GruGroupBwdTraits<T, __VA_ARGS__>, /*kCluster=*/false>)}, \
-   nullptr},
-#define STREAMED_FWD(...) {{streamed_entry<device::GruStreamedFwdTraits<T, __VA_ARGS__>>()}, nullptr},
-#define STREAMED_BWD(...) {{streamed_entry<device::GruStreamedBwdTraits<T, __VA_ARGS__>>()}, nullptr},
+#define CLUSTER_FWD(...) {cluster_entry<device::GruClusterFwdTraits<Name, __VA_ARGS__>>(), nullptr},
+#define CLUSTER_BWD(...) {cluster_entry<device::GruClusterBwdTraits<Name, __VA_ARGS__>>(), nullptr},
+#define GROUP_FWD(...) \
+  {group_entry<device::GruClusterFwdTraits<Name, __VA_ARGS__, device::Exchange::packets>>(), nullptr},
+#define GROUP_BWD(...) {group_entry<device::GruGroupBwdTraits<Name, __VA_ARGS__>>(), nullptr},
+#define STREAMED_FWD(...) {streamed_entry<device::GruStreamedFwdTraits<Name, __VA_ARGS__>>(), nullptr},
+#define STREAMED_BWD(...) {streamed_entry<device::GruStreamedBwdTraits<Name, __VA_ARGS__>>(), nullptr},
 
-template <typename T>
-using Forward = std::vector<GruClusterKernel<GruClusterFwdParams<T>>>;
-template <typename T>
-using Backward = std::vector<GruClusterKernel<GruClusterBwdParams<T>>>;
-
-#define KERNELS_OF(type, kind)                                                                                   \
-  template <>                                                                                                    \
-  const Forward<type>& gru_cluster_fwd_kernels<type>() {                                                         \
-    using T = type;                                                                                              \
-    static const Forward<type> kernels = {GRU_CLUSTER_FWD_##kind(CLUSTER_FWD) GRU_GROUP_FWD_##kind(GROUP_FWD)};  \
-    return kernels;                                                                                              \
-  }                                                                                                              \
-  template <>                                                                                                    \
-  const Backward<type>& gru_cluster_bwd_kernels<type>() {                                                        \
-    using T = type;                                                                                              \
-    static const Backward<type> kernels = {GRU_CLUSTER_BWD_##kind(CLUSTER_BWD) GRU_GROUP_BWD_##kind(GROUP_BWD)}; \
-    return kernels;                                                                                              \
-  }                                                                                                              \
-  template <>                                                                                                    \
-  const Forward<type>& gru_streamed_fwd_kernels<type>() {                                                        \
-    using T = type;                                                                                              \
-    static const Forward<type> kernels = {GRU_STREAMED_FWD_##kind(STREAMED_FWD)};                                \
-    return kernels;                                                                                              \
-  }                                                                                                              \
-  template <>                                                                                                    \
-  const Backward<type>& gru_streamed_bwd_kernels<type>() {                                                       \
-    using T = type;                                                                                              \
-    static const Backward<type> kernels = {GRU_STREAMED_BWD_##kind(STREAMED_BWD)};                               \
-    return kernels;                                                                                              \
+#define ENTRIES(signature, Entries, ...)          \
+  signature {                                     \
+    static const Entries entries = {__VA_ARGS__}; \
+    return entries;                               \
   }
+#define ENTRIES_OF(T, name, Entries, ...) ENTRIES(template <> const Entries<T>& name<T>(), Entries<T>, __VA_ARGS__)
+#define ENTRIES_OF_TYPE(T, kind)                                                                 \
+  ENTRIES_OF(T, cluster_fwd_entries, HeldFwdEntries, GRU_CLUSTER_FWD_##kind(CLUSTER_FWD))        \
+  ENTRIES_OF(T, cluster_bwd_entries, HeldBwdEntries, GRU_CLUSTER_BWD_##kind(CLUSTER_BWD))        \
+  ENTRIES_OF(T, group_fwd_entries, HeldFwdEntries, GRU_GROUP_FWD_##kind(GROUP_FWD))              \
+  ENTRIES_OF(T, group_bwd_entries, HeldBwdEntries, GRU_GROUP_BWD_##kind(GROUP_BWD))              \
+  ENTRIES_OF(T, streamed_fwd_entries, StreamedFwdEntries, GRU_STREAMED_FWD_##kind(STREAMED_FWD)) \
+  ENTRIES_OF(T, streamed_bwd_entries, StreamedBwdEntries, GRU_STREAMED_BWD_##kind(STREAMED_BWD))
 
-KERNELS_OF(device::bfloat16, 16BIT)
-KERNELS_OF(float, TF32)
+#define Name device::bfloat16
+ENTRIES_OF_TYPE(device::bfloat16, 16BIT)
+#undef Name
+#define Name float
+ENTRIES_OF_TYPE(float, TF32)
+#undef Name
+#define Name device::ieee
+ENTRIES(const HeldFwdEntries<float>& cluster_fwd_ieee_entries(), HeldFwdEntries<float>,
+        GRU_CLUSTER_FWD_IEEE(CLUSTER_FWD))
+ENTRIES(const HeldBwdEntries<float>& cluster_bwd_ieee_entries(), HeldBwdEntries<float>,
+        GRU_CLUSTER_BWD_IEEE(CLUSTER_BWD))
+ENTRIES(const HeldFwdEntries<float>& group_fwd_ieee_entries(), HeldFwdEntries<float>, GRU_GROUP_FWD_IEEE(GROUP_FWD))
+ENTRIES(const HeldBwdEntries<float>& group_bwd_ieee_entries(), HeldBwdEntries<float>, GRU_GROUP_BWD_IEEE(GROUP_BWD))
+#undef Name
 
 // The other half has the same kernels.
-template <>
-const Forward<device::float16>& gru_cluster_fwd_kernels<device::float16>() {
-  static const Forward<device::float16> kernels;
-  return kernels;
-}
-template <>
-const Backward<device::float16>& gru_cluster_bwd_kernels<device::float16>() {
-  static const Backward<device::float16> kernels;
-  return kernels;
-}
-template <>
-const Forward<device::float16>& gru_streamed_fwd_kernels<device::float16>() {
-  static const Forward<device::float16> kernels;
-  return kernels;
-}
-template <>
-const Backward<device::float16>& gru_streamed_bwd_kernels<device::float16>() {
-  static const Backward<device::float16> kernels;
-  return kernels;
-}
-const Forward<float>& gru_cluster_fwd_ieee_kernels() {
-  using T = device::ieee;
-  static const Forward<float> kernels = {GRU_CLUSTER_FWD_IEEE(CLUSTER_FWD) GRU_GROUP_FWD_IEEE(GROUP_FWD)};
-  return kernels;
-}
-const Backward<float>& gru_cluster_bwd_ieee_kernels() {
-  using T = device::ieee;
-  static const Backward<float> kernels = {GRU_CLUSTER_BWD_IEEE(CLUSTER_BWD) GRU_GROUP_BWD_IEEE(GROUP_BWD)};
-  return kernels;
-}
+ENTRIES_OF(device::float16, cluster_fwd_entries, HeldFwdEntries, )
+ENTRIES_OF(device::float16, cluster_bwd_entries, HeldBwdEntries, )
+ENTRIES_OF(device::float16, group_fwd_entries, HeldFwdEntries, )
+ENTRIES_OF(device::float16, group_bwd_entries, HeldBwdEntries, )
+ENTRIES_OF(device::float16, streamed_fwd_entries, StreamedFwdEntries, )
+ENTRIES_OF(device::float16, streamed_bwd_entries, StreamedBwdEntries, )
+
+}  // namespace gru_ext
+
+// The choice itself: one unit, so that there is one of each constant.
+#include "cuda/choice/asked.cpp"
+#include "cuda/choice/choice.cpp"
+#include "cuda/choice/families.cpp"
+#include "cuda/choice/family.cpp"
+#include "cuda/choice/records.cpp"
+#include "cuda/one_step/one_step.cpp"
+#include "cuda/persistent/cluster/cluster.cpp"
+#include "cuda/persistent/persistent.cpp"
+#include "cuda/persistent/group/group.cpp"
+#include "cuda/persistent/kernel.cpp"
+#include "cuda/persistent/state.cpp"
+#include "cuda/persistent/streamed/streamed.cpp"
+#include "cuda/stepwise/stepwise.cpp"
+
+namespace gru_ext {
 
 // ---- The program
 
@@ -177,31 +163,43 @@ namespace {
 
 const char* word(Pass pass) { return pass == Pass::forward ? "forward" : "backward"; }
 
-void print_kernels() {
-  for (const Pass pass : {Pass::forward, Pass::backward}) {
-    for (const at::ScalarType dtype : {at::kBFloat16, at::kFloat}) {
-      for (const ClusterKernel* kernel : all_kernels(pass, dtype)) {
-        if (kernel->shape) continue;
-        std::printf("%s %s %s %d %d %d %d %d\n", name_of(*kernel).c_str(), word(pass),
-                    dtype == at::kBFloat16 ? "bf16"
-                    : kernel->ieee         ? "fp32"
-                                           : "tf32",
-                    kernel->hidden, kernel->blocks, kernel->rows, kernel->overflow_bytes, kernel->packet_bytes);
-      }
-    }
+// `entries`: those of `family` for one pass and dtype, in the order of its kernels.
+template <typename Entries>
+void print_kernels(const Family& family, Pass pass, at::ScalarType dtype, size_t first, const Entries& entries) {
+  const std::vector<const Kernel*> kernels = family.kernels(pass, dtype);
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const auto& kernel = entries[i];
+    std::printf("%s %s %s %d %d %d %d %d\n", kernels[first + i]->name().c_str(), word(pass),
+                dtype == at::kBFloat16 ? "bf16"
+                : kernel.ieee          ? "fp32"
+                                       : "tf32",
+                kernel.hidden, kernel.blocks, kernel.rows, kernel.overflow_bytes, kernel.packet_bytes);
   }
 }
 
+void print_kernels() {
+  using device::bfloat16;
+  const Family &cluster = cluster_family(), &group = group_family();
+  print_kernels(cluster, Pass::forward, at::kBFloat16, 0, cluster_fwd_entries<bfloat16>());
+  print_kernels(group, Pass::forward, at::kBFloat16, 0, group_fwd_entries<bfloat16>());
+  print_kernels(cluster, Pass::backward, at::kBFloat16, 0, cluster_bwd_entries<bfloat16>());
+  print_kernels(group, Pass::backward, at::kBFloat16, 0, group_bwd_entries<bfloat16>());
+  print_kernels(cluster, Pass::forward, at::kFloat, 0, cluster_fwd_entries<float>());
+  print_kernels(group, Pass::forward, at::kFloat, 0, group_fwd_entries<float>());
+  print_kernels(cluster, Pass::backward, at::kFloat, 0, cluster_bwd_entries<float>());
+  print_kernels(group, Pass::backward, at::kFloat, 0, group_bwd_entries<float>());
+  const auto after = [](const auto& entries) { return entries.size(); };  // the kernels in TF32 come first
+  print_kernels(cluster, Pass::forward, at::kFloat, after(cluster_fwd_entries<float>()), cluster_fwd_ieee_entries());
+  print_kernels(group, Pass::forward, at::kFloat, after(group_fwd_entries<float>()), group_fwd_ieee_entries());
+  print_kernels(cluster, Pass::backward, at::kFloat, after(cluster_bwd_entries<float>()), cluster_bwd_ieee_entries());
+  print_kernels(group, Pass::backward, at::kFloat, after(group_bwd_entries<float>()), group_bwd_ieee_entries());
+}
+
 void print_choice(const char* dtype, const KernelQuery& query) {
-  const KernelChoice choice = choose_kernels(query);
-  const std::string name = choice.one_step           ? "one_step"
-                           : choice.clusters.empty() ? "stepwise"
-                                                     : name_of(*choice.clusters[0].kernel);
-  const double seconds = choice.one_step           ? one_step_seconds(query)
-                         : choice.clusters.empty() ? stepwise_seconds(query)
-                                                   : choice.clusters[0].seconds;
+  const Candidate best = choose_kernels(query).candidates[0];
+  const double seconds = best.kernel->name() == "one_step" ? seconds_of_call(query) : best.seconds;
   std::printf("%s %s %lld %lld %lld %s %.6g\n", dtype, word(query.pass), static_cast<long long>(query.T),
-              static_cast<long long>(query.B), static_cast<long long>(query.H), name.c_str(), seconds);
+              static_cast<long long>(query.B), static_cast<long long>(query.H), best.kernel->name().c_str(), seconds);
 }
 
 void print_choices() {

@@ -1,6 +1,6 @@
 """The derivative of the derivative: that of the operator ``gru_bwd``, through the plain PyTorch of ``reference``.
 
-Letters as in csrc/gru.h: T steps, B batch, I input, H hidden, D directions, N rows of all steps.
+Letters as in csrc/op/layer.h: T steps, B batch, I input, H hidden, D directions, N rows of all steps.
 """
 
 from __future__ import annotations

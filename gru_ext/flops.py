@@ -1,7 +1,7 @@
 """What ``torch.utils.flop_counter.FlopCounterMode`` counts of the operators, as of the products of ``torch.nn.GRU``.
 
-A product of (m, k) and (k, n) counts 2 m k n; the gates count nothing. Letters as in csrc/gru.h: D directions, N rows
-of all steps, B batch, I input, H hidden, E members.
+A product of (m, k) and (k, n) counts 2 m k n; the gates count nothing. Letters as in csrc/op/layer.h: D directions, N
+rows of all steps, B batch, I input, H hidden, E members.
 """
 
 from __future__ import annotations

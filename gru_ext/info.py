@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
 
 import torch
 
@@ -18,11 +22,28 @@ def _devices() -> str:
     return ", ".join(devices)
 
 
+def _commit() -> str:
+    """The commit that was installed, as pip noted it, or of the checkout; empty where neither is known."""
+    try:
+        noted = metadata.distribution("gru_ext").read_text("direct_url.json")  # PEP 610
+    except metadata.PackageNotFoundError:
+        noted = None
+    commit = json.loads(noted or "{}").get("vcs_info", {}).get("commit_id", "")
+    checkout = Path(__file__).parent.parent
+    if not commit and (checkout / ".git").exists():
+        describe = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
+        try:
+            commit = subprocess.run(describe, capture_output=True, text=True, timeout=10).stdout.strip()
+        except (OSError, subprocess.TimeoutExpired):
+            commit = ""
+    return f" ({commit})" if commit else ""
+
+
 def info() -> dict[str, str]:
     """Version and build facts, each as a line of text, under a short name."""
     isas = ", ".join(library.available_cpu_isas())
     return {
-        "gru_ext": library.version,
+        "gru_ext": library.version + _commit(),
         "python": platform.python_version(),
         "torch": f"{torch.__version__} (built against {library.built_for_torch})",
         "cpu kernels": f"{library.cpu_isa()} in use, of {isas}; GRU_EXT_CPU_ISA chooses",

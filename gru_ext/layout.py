@@ -57,7 +57,7 @@ def check_sizes(
 ) -> None:
     """Raise for wrong sizes of ``input`` and ``hx``; ``layers`` is L*D.
 
-    The operators check again what they are given (csrc/check.cpp), one layer at a time, in their own terms.
+    The operators check again what they are given (csrc/op/check.cpp), one layer at a time, in their own terms.
 
     Raises:
         ValueError: the rank of ``input`` is wrong, and it is not packed.

@@ -6,6 +6,7 @@ It needs torch and no Python, so that programs without Python load the same file
 from __future__ import annotations
 
 import struct
+import warnings
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ import torch
 def torch_of(library: Path) -> str | None:
     """The version of torch that a library was built for, read from the file; None where it does not tell.
 
-    It is the section ``gru_ext_torch`` of an ELF file of 64 bits, see csrc/build_facts.cpp.
+    It is the section ``gru_ext_torch`` of an ELF file of 64 bits, see csrc/op/build_facts.cpp.
     """
     with library.open("rb") as file:
         header = file.read(64)
@@ -91,6 +92,20 @@ cuda_build = _facts["cuda_build"]  # what compiled the CUDA kernels, for which G
 has_cuda_kernels: bool = _ops.has_cuda_kernels()
 
 
+def warn_of_missing_kernels() -> None:
+    """Say at import, once, that a GPU is there which this build has no kernels for, and why."""
+    if not has_cuda_kernels and torch.version.cuda is not None and torch.cuda.device_count() > 0:
+        warnings.warn(
+            f"gru_ext: torch sees a GPU, but this build has no CUDA kernels ({cuda_build}); layers on CUDA tensors will"
+            " raise NotImplementedError. With nvcc, build it again: pip install --no-build-isolation --no-cache-dir"
+            " --force-reinstall --no-deps, then the same source as before",
+            stacklevel=2,
+        )
+
+
+warn_of_missing_kernels()
+
+
 def cpu_isa() -> str:
     """The instruction set that the CPU kernels use.
 
@@ -115,7 +130,7 @@ def empty_cache() -> int:
 
 
 def philox(counter: list[int], key: list[int]) -> list[int]:
-    """The four random words of a counter of four words and a key of two, see csrc/philox.h."""
+    """The four random words of a counter of four words and a key of two, see csrc/cell/philox.h."""
     words: list[int] = _ops.philox(counter, key)
     return words
 

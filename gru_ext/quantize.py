@@ -98,7 +98,7 @@ def pack(weight: Tensor) -> Tensor:
     """int8 weights (3H, K) in the order in which the kernels of every machine read them.
 
     Returns:
-        (G, 1 + ceil(K / 4), 3, 16) int32: the sum of each row, then words of four int8; see csrc/gru_int8.h.
+        (G, 1 + ceil(K / 4), 3, 16) int32: the sum of each row, then words of four int8; see csrc/op/int8.h.
     """
     hidden, columns = weight.shape[0] // 3, weight.shape[1]
     padding = (0, -columns % COLUMNS, 0, -hidden % UNITS)

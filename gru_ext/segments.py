@@ -23,7 +23,7 @@ _ops = torch.ops.gru_ext
 
 
 class Segments(NamedTuple):
-    """The packed batch that the operator ``segments`` makes of a padded one (csrc/segments.cpp)."""
+    """The packed batch that the operator ``segments`` makes of a padded one (csrc/op/segments.cpp)."""
 
     rows: Tensor  # (N) the place of each packed row among the T * B rows of the padded batch, as that is laid out
     batch_sizes: Tensor  # (longest segment) int64 on the CPU: rows of each step of the packed batch

@@ -1,6 +1,6 @@
 """What each operator returns without its data: shapes and dtypes, for ``torch.compile``, ``torch.export`` and meta.
 
-Letters as in csrc/gru.h: T steps, B batch, I input, H hidden, D directions, N rows of all steps.
+Letters as in csrc/op/layer.h: T steps, B batch, I input, H hidden, D directions, N rows of all steps.
 """
 
 from __future__ import annotations

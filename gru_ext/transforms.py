@@ -1,6 +1,6 @@
 """The operators under ``torch.func``, ``torch.vmap``, and the older vmap of ``torch.autograd.grad``.
 
-Letters as in csrc/gru.h: T steps, B batch, I input, H hidden, D directions, N rows of all steps.
+Letters as in csrc/op/layer.h: T steps, B batch, I input, H hidden, D directions, N rows of all steps.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 class Variant(NamedTuple):
-    """In the order and with the defaults of the operators' schemas (csrc/operators.h); docs/variants.md has equations.
+    """In the order and with the defaults of the operators' schemas (csrc/op/schemas.h); docs/variants.md has equations.
 
-    Letters as in csrc/gru.h: D directions, B batch, H hidden, N rows of all steps. Rates of zero are ints, which
+    Letters as in csrc/op/layer.h: D directions, B batch, H hidden, N rows of all steps. Rates of zero are ints, which
     ``torch.compile`` takes as constant, while it makes floats variables of the graph.
     """
 
@@ -26,7 +26,7 @@ class Variant(NamedTuple):
     layer_norm: int = 0
 
     def saved_shape(self, directions: int, rows: Any, hidden: int) -> Sequence[Any]:
-        """The shape of what all steps leave for their derivative, as csrc/gru.h describes it."""
+        """The shape of what all steps leave for their derivative, as csrc/op/layer.h describes it."""
         if self.layer_norm > 0:
             return directions, rows, 9 * hidden + 16
         return directions, rows, 4 if self.reset_after else 3, hidden

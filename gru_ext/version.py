@@ -1,3 +1,3 @@
-"""The version of the package, in one place; read by setup.py without importing the package."""
+"""The version of the package, as setup.py compiles it into the library; pyproject.toml has the same."""
 
 __version__ = "0.1.0"

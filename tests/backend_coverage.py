@@ -36,9 +36,9 @@ class Reason(NamedTuple):
 
 
 REASONS = [
-    Reason("gru_cuda.cpp", "catch (const c10::OutOfMemoryError&)", "torch does not run out of memory on the CPU"),
+    Reason("run.cpp", "catch (const c10::OutOfMemoryError&)", "torch does not run out of memory on the CPU"),
     Reason(
-        "gru_streamed_bwd.cuh",
+        "streamed_bwd.cuh",
         "operand_word",
         "of the instantiation with 16 units, all of whose weights stay in registers at the H that the tests have",
     ),
@@ -100,7 +100,7 @@ def belongs(path: str, function: str) -> bool:
     """Whether a function is host code of the CUDA backend: of what has both backends its part."""
     if function.endswith("_kernel"):  # what nvcc has in a kernel's place
         return False
-    return path.startswith("csrc/cuda/") or (path == "csrc/members.cpp" and function.endswith("_cuda"))
+    return path.startswith("csrc/cuda/") or path == "csrc/op/members.h"
 
 
 def with_words(files: Mapping[str, Iterable[Line]]) -> dict[str, list[Line]]:

@@ -58,6 +58,15 @@ def with_included(source: Path, directories: Sequence[Path] = ()) -> list[Path]:
     return sorted(found)
 
 
+def united(path: Path, sources: Sequence[Path], root: Path) -> Path:
+    """One source at ``path`` for all of these, named from ``root``: torch's headers are read once. As setup.py does."""
+    text = "".join(f'#include "{source.relative_to(root)}"\n' for source in sources)
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return path
+
+
 def cpp_extension() -> ModuleType:
     """``torch.utils.cpp_extension``."""
     with warnings.catch_warnings():

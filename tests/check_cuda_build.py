@@ -128,7 +128,7 @@ def check_constants() -> None:
 def check_execution() -> None:
     """Run every kernel on the CPU, from the PTX in the objects, by the library that was built with them."""
     (library,) = BUILD.glob("lib*")
-    objects = sorted(BUILD.glob("temp*/csrc/cuda/instantiations/*.o"))
+    objects = sorted(BUILD.glob("temp*/csrc/cuda/**/instantiations/*.o"))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(library), str(ROOT / "tests")])}
     check = [sys.executable, str(ROOT / "tests" / "check_compiled_kernels.py"), *map(str, objects)]
     # All of them are in sm_90. The other PTX is of the same source, but for clusters, so that some show as much.
@@ -286,7 +286,7 @@ def main() -> None:
         return
     check_constants()
     table, release = parse(output), nvcc_release(output)
-    table = with_serial_loads(table, sorted(BUILD.glob("temp*/csrc/cuda/instantiations/*.o")))
+    table = with_serial_loads(table, sorted(BUILD.glob("temp*/csrc/cuda/**/instantiations/*.o")))
     show(table)
     faults = in_memory(table)
     if faults:

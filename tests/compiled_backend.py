@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from building import cpp_extension, make_all, make_once, with_included
+from building import cpp_extension, make_all, make_once, united, with_included
 from compiled_kernels import (
     BUILD,
     COVERAGE_FLAGS,
@@ -46,10 +46,10 @@ KERNELS = (
     "gru_streamed_bwd_bfloat16_U32_rows8_masked",
 )
 PERSISTENT = [
-    *(f"gru_cluster_{way}_{name}" for way in ("fwd", "bwd") for name in UNITS.values()),
-    *(f"gru_streamed_{name}" for name in ("bf16", "fp16", "tf32")),
+    *(f"{family}_{way}_{name}" for family in ("cluster", "group") for way in ("fwd", "bwd") for name in UNITS.values()),
+    *(f"streamed_{name}" for name in ("bf16", "fp16", "tf32")),
 ]
-STEPWISE = [f"gru_{family}_{name}" for family in ("step", "one_step") for name in ("bf16", "fp16", "fp32", "fp64")]
+STEPWISE = [f"{family}_{name}" for family in ("step", "one_step") for name in ("bf16", "fp16", "fp32", "fp64")]
 # The functions of CUDA's runtime that backend/driver.cpp counts and can have fail.
 WRAPPED = (
     "cudaDeviceGetAttribute",
@@ -76,11 +76,11 @@ WRAPPED = (
 
 def host_sources() -> list[Path]:
     """The host side of the backend, but for what files of ptx/backend include."""
-    return [
-        *(CSRC / f"{name}.cpp" for name in ("check", "recompute")),
-        *(path for path in sorted((CSRC / "cuda").glob("*.cpp")) if path.name != "products.cpp"),
-        CSRC / "cuda" / "device.cu",
+    sources = [
+        *(CSRC / "op" / f"{name}.cpp" for name in ("check", "recompute")),
+        *(path for path in sorted((CSRC / "cuda").rglob("*.cpp")) if path.stem not in ("op_cuda", "products")),
     ]
+    return [united(BUILD / "host_side.cpp", sources, CSRC), CSRC / "cuda" / "device.cu"]
 
 
 def compile_host(source: Path) -> Path:
@@ -88,7 +88,6 @@ def compile_host(source: Path) -> Path:
     compiler = os.environ.get("CXX", "c++").split()
     flags = ["-std=c++20", "-O1", "-fPIC", "-w", "-x", "c++", *COVERAGE_FLAGS]
     flags += [
-        "-DGRU_EXT_WITH_CUDA",
         "-DGRU_EXT_CHUNK_BYTES=1024",
         "-DGRU_EXT_WINDOW_BYTES=8192",
         "-DGRU_EXT_SELF_TEST_UNITS=160",
@@ -97,7 +96,7 @@ def compile_host(source: Path) -> Path:
         '-DGRU_EXT_TORCH_VERSION="any"',
     ]
     # Before torch's own: the emulated backend has stand-ins for three headers of c10/cuda.
-    directories = [RUNNER / "backend", MACHINE, CSRC, CSRC / "cuda"]
+    directories = [RUNNER / "backend", MACHINE, CSRC]
     torchs = [*cpp_extension().include_paths(), str(include_directory())]
     includes = [*(f"-I{path}" for path in directories), *(f"-isystem{path}" for path in torchs)]
     texts = (path.read_bytes() for path in with_included(source, directories))
@@ -117,7 +116,7 @@ def kernel_objects() -> list[partial[Path]]:
         rows[unit].add((table, row))
 
     def edit(unit: str, name: str, text: str) -> str:
-        return keep_rows(text, rows[unit]) if name.endswith("_configs.h") else text
+        return keep_rows(text, rows[unit]) if name.endswith("configs.h") else text
 
     persistent = [partial(compile_unit, unit, partial(edit, unit)) for unit in PERSISTENT]
     return [*persistent, *(partial(compile_unit, unit, lambda _, text: text) for unit in STEPWISE)]

@@ -108,8 +108,8 @@ TABLES = {"bfloat16": "16BIT", "float16": "16BIT", "float": "TF32", "ieee": "IEE
 
 
 def unit_of(kernel: str) -> tuple[str, str, str]:
-    """The file of csrc/cuda/instantiations that has a kernel; and its table, and the begin of its row there."""
-    stepwise = re.fullmatch(r"(gru_step|gru_one_step)_\w+_([a-z0-9]+)", kernel)
+    """The file of instantiations that has a kernel; and its table, and the begin of its row there."""
+    stepwise = re.fullmatch(r"gru_(step|one_step)_\w+_([a-z0-9]+)", kernel)
     if stepwise is not None:
         return f"{stepwise[1]}_{UNITS_OF_STEPS[stepwise[2]]}", "", ""
     found = re.fullmatch(
@@ -119,13 +119,13 @@ def unit_of(kernel: str) -> tuple[str, str, str]:
     )
     assert found is not None, kernel
     family, way, dtype, *numbers, masked = found.groups()
-    unit = "gru_streamed" if family == "streamed" else f"gru_cluster_{way}"
+    unit = "streamed" if family == "streamed" else f"{family}_{way}"
     table = f"GRU_{family}_{'masked_' if masked else ''}{way}_{TABLES[dtype]}".upper()
     return f"{unit}_{UNITS[dtype]}", table, ",".join(number for number in numbers if number)
 
 
 def keep_rows(text: str, rows: set[tuple[str, str]]) -> str:
-    """The tables of a gru_*_configs.h with these rows alone."""
+    """The tables of a configs.h with these rows alone."""
 
     def kept(table: re.Match[str]) -> str:
         entries = [
@@ -156,10 +156,11 @@ def notes_of(made: Path) -> list[str]:
 
 
 def compile_unit(unit: str, edit: Edit) -> Path:
-    """The object of a file of csrc/cuda/instantiations, from sources that were edited; PTX and host code."""
+    """The object of a file of instantiations, from sources that were edited; PTX and host code."""
     nvcc = find_nvcc()
     assert nvcc is not None
-    paths = with_included(CSRC / "cuda" / "instantiations" / f"{unit}.cu")
+    (unit_source,) = (CSRC / "cuda").glob(f"**/instantiations/{unit}.cu")
+    paths = with_included(unit_source, [CSRC])
     texts = {name: edit(name, (CSRC / name).read_text()) for name in (str(path.relative_to(CSRC)) for path in paths)}
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
     flags = [*NVCC_FLAGS, *(f"-Xcompiler={flag}" for flag in COVERAGE_FLAGS)]
@@ -171,9 +172,9 @@ def compile_unit(unit: str, edit: Edit) -> Path:
             place = path.parent / "csrc" / name
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(text)
-        source = path.parent / "csrc" / "cuda" / "instantiations" / f"{unit}.cu"
+        source = path.parent / "csrc" / unit_source.relative_to(CSRC)
         notes = [f"-Xcompiler={flag}" for flag in notes_of(path)]
-        subprocess.run([*command, *flags, *notes, "-c", source, "-o", path], check=True)
+        subprocess.run([*command, *flags, *notes, f"-I{path.parent / 'csrc'}", "-c", source, "-o", path], check=True)
 
     return make_once(BUILD / f"{unit}-{digest_of(version, *flags, *texts.values())}.o", make)
 
@@ -181,7 +182,7 @@ def compile_unit(unit: str, edit: Edit) -> Path:
 def compile_machine(source: Path) -> Path:
     """An object of the interpreter or the runner."""
     compiler = os.environ.get("CXX", "c++").split()
-    directories = [RUNNER, CSRC / "cuda"]
+    directories = [RUNNER, CSRC]
     includes = [*(f"-I{path}" for path in directories), "-isystem", str(include_directory())]
     texts = (path.read_bytes() for path in with_included(source, directories))
 
@@ -216,7 +217,7 @@ def compiled(kernels: tuple[str, ...], edit: Edit = unchanged) -> ctypes.CDLL:
     def edit_of(unit: str) -> Edit:
         def edited(name: str, text: str) -> str:
             text = edit(name, text)
-            return keep_rows(text, rows[unit]) if name.endswith("_configs.h") else text
+            return keep_rows(text, rows[unit]) if name.endswith("configs.h") else text
 
         return edited
 

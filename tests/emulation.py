@@ -19,7 +19,7 @@ from process import ROOT
 from torch import Tensor
 
 SOURCES = ROOT / "tests" / "emulator"
-INCLUDES = [ROOT / "csrc" / "cuda", SOURCES]
+INCLUDES = [ROOT / "csrc", SOURCES]
 # GRU_EMULATOR_FLAGS adds to these: sanitizers, or the other way to switch fibers.
 FLAGS = ["-std=c++17", "-O2", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror"]
 
@@ -60,7 +60,10 @@ def build() -> Path:
     """Compile tests/emulator, unless that was done before; returns the library."""
     compiler = os.environ.get("CXX", "c++").split()
     flags = [*FLAGS, *os.environ.get("GRU_EMULATOR_FLAGS", "").split()]
-    headers = [*(ROOT / "csrc").glob("*.h"), *INCLUDES[0].glob("*.cuh"), *SOURCES.glob("*.h")]
+    headers = [
+        *(path for suffix in ("h", "cuh") for path in (ROOT / "csrc").rglob(f"*.{suffix}")),
+        *SOURCES.glob("*.h"),
+    ]
     units = sorted(SOURCES.glob("*.cpp"))
     digest = hashlib.sha256(" ".join([*compiler, *flags]).encode())
     for path in sorted([*headers, *units]):

@@ -8,14 +8,16 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "gru_cluster_bwd.cuh"
-#include "gru_cluster_configs.h"
-#include "gru_cluster_fwd.cuh"
-#include "gru_group_bwd.cuh"
-#include "gru_streamed_bwd.cuh"
-#include "gru_streamed_configs.h"
-#include "gru_streamed_fwd.cuh"
-#include "time_model.h"
+#include "cuda/choice/time_model.h"
+#include "cuda/persistent/cluster/cluster_bwd.cuh"
+#include "cuda/persistent/cluster/cluster_fwd.cuh"
+#include "cuda/persistent/cluster/configs.h"
+#include "cuda/persistent/group/configs.h"
+#include "cuda/persistent/group/group_bwd.cuh"
+#include "cuda/persistent/group/group_fwd.cuh"
+#include "cuda/persistent/streamed/configs.h"
+#include "cuda/persistent/streamed/streamed_bwd.cuh"
+#include "cuda/persistent/streamed/streamed_fwd.cuh"
 
 namespace {
 
@@ -28,12 +30,11 @@ template <typename Traits>
 void print(Pass pass, const char* operand, int packet_bytes, int warps, int tiles) {
   if (device_multiprocessors > 0) return;
   const bool ieee = kOnFmaUnits<typename Traits::Operand>, is_float = sizeof(typename Traits::T) == 4;
-  const ClusterKernel kernel{ieee,         Traits::kHidden, Traits::kC, Traits::kRows, Traits::kOverflowBytes,
-                             packet_bytes, nullptr};
+  const HeldEntry entry{
+      {ieee, Traits::kRows, nullptr}, Traits::kHidden, Traits::kC, Traits::kOverflowBytes, packet_bytes};
   std::printf("%s %s %s %d %d %d %d %d %d %d %.9f\n", pass == Pass::forward ? "fwd" : "bwd",
-              packet_bytes > 0 ? "group" : "cluster", operand, kernel.hidden, kernel.blocks, kernel.rows, warps, tiles,
-              Traits::kSharedBytes, kernel.overflow_bytes,
-              1e6 * step_cycles(kernel, pass, is_float) / kAssumedClockRate);
+              packet_bytes > 0 ? "group" : "cluster", operand, entry.hidden, entry.blocks, entry.rows, warps, tiles,
+              Traits::kSharedBytes, entry.overflow_bytes, 1e6 * step_cycles(entry, pass, is_float) / kAssumedClockRate);
 }
 
 template <typename Traits>
@@ -54,9 +55,9 @@ void print_streamed(Pass pass, const char* operand) {
   for (const int H : {1024, 2048, 2816, 4096}) {
     const StreamedShape shape = streamed_shape<Traits>(H, kMostSharedBytes);
     if (shape.blocks > kMultiprocessors) continue;
-    const ClusterKernel kernel{false, H, 0, Traits::kRows, 0, 0, nullptr, Traits::kUnits, nullptr};
     std::printf(" %d %lld %.9f", H, static_cast<long long>(shape.weight_bytes),
-                1e6 * streamed_step_seconds(kernel, shape, H, pass, is_float, /*directions=*/1, kAssumedClockRate));
+                1e6 * streamed_step_seconds(Traits::kUnits, Traits::kRows, shape, H, pass, is_float, /*directions=*/1,
+                                            kAssumedClockRate));
   }
   std::printf("\n");
 }

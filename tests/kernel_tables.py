@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 RESOURCES = ROOT / "tests" / "cuda_resources.json"
 INSTANTIATIONS_PAGE, DEVICES_PAGE = ROOT / "docs" / "kernels.md", ROOT / "docs" / "cuda.md"
 INSTANTIATIONS, DEVICES, END = "<!-- instantiations -->\n", "<!-- devices -->\n", "<!-- end -->\n"
+FAMILIES_OF_KERNELS = "<!-- families -->\n"
 OPERANDS = {"bfloat16": "16-bit", "float": "TF32", "ieee": "IEEE"}
 FAMILIES = {
     ("fwd", "cluster"): "Forward:",
@@ -50,6 +51,8 @@ GPUS = [
     Device("B200", 100, 148, 227, 16),
     Device("RTX 5090", 120, 170, 99, 8),
 ]
+
+H200 = next(device for device in GPUS if "H200" in device.name)
 
 Registers = dict[str, dict[str, dict[str, int]]]  # of tests/cuda_resources.json: by kernel, architecture, resource
 
@@ -115,7 +118,7 @@ def registers(kernels: list[str], resources: Registers) -> str:
 def compiled() -> Iterator[Callable[..., list[str]]]:
     """Compile tests/kernel_tables.cpp, and have it called with arguments for the lines that it prints."""
     compiler = os.environ.get("CXX", "c++").split()
-    includes = [f"-I{ROOT / path}" for path in ("csrc/cuda", "tests/emulator")]
+    includes = [f"-I{ROOT / path}" for path in ("csrc", "tests/emulator")]
     with tempfile.TemporaryDirectory() as directory:
         program = Path(directory) / "kernel_tables"
         source = ROOT / "tests" / "kernel_tables.cpp"
@@ -227,6 +230,27 @@ def devices_table(call: Callable[..., list[str]]) -> str:
     return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
 
 
+def families_table(call: Callable[..., list[str]]) -> str:
+    """A line for each family: how many shapes of it there are by operand, forward and backward, and what it can do."""
+    rows, streamed = instantiations(call())
+    largest = largest_hidden(H200, rows, call(H200.multiprocessors, H200.shared << 10))
+    lines = [
+        ["family", "when", *OPERANDS.values(), "float64", "masks", "`reset_after=False`, `layer_norm`", "H"],
+        ["---"] * 9,
+        ["`stepwise`", "always", "any", "torch's switch", "any", "any", "x", "x", "any"],
+        ["`one_step`", "T = 1, B up to 64; forward", "any", "-", "any", "any", "-", "-", "any"],
+    ]
+    for family, when in (("cluster", "clusters, or one block"), ("group", "any GPU"), ("streamed", "any GPU")):
+        found = [row[:3] for row in rows if row.family == family]
+        found += [(row.direction, family, row.operand) for row in streamed if family == "streamed"]
+        shapes = [" + ".join(str(found.count((way, family, name))) for way in ("fwd", "bwd")) for name in OPERANDS]
+        hidden = [max(largest.get((way, name), {}).get(family, 0) for way in ("fwd", "bwd")) for name in OPERANDS]
+        counts = ["-" if shape == "0 + 0" else shape for shape in shapes]
+        masks, widest = "x" if family == "streamed" else "-", " / ".join(str(H or "-") for H in hidden)
+        lines.append([f"`{family}`", f"sm_80 and later; {when}", *counts, "-", masks, "-", widest])
+    return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
+
+
 def tables(call: Callable[..., list[str]]) -> str:
     """What belongs between the marks of docs/kernels.md."""
     resources: Registers = json.loads(RESOURCES.read_text())["kernels"]
@@ -246,14 +270,15 @@ def tables(call: Callable[..., list[str]]) -> str:
 
 def pages() -> dict[Path, str]:
     """Both pages with their tables made anew."""
-    made = {}
+    made: dict[Path, str] = {}
     with compiled() as call:
         for page, begin, text in (
             (INSTANTIATIONS_PAGE, INSTANTIATIONS, tables(call)),
+            (DEVICES_PAGE, FAMILIES_OF_KERNELS, families_table(call)),
             (DEVICES_PAGE, DEVICES, devices_table(call)),
         ):
-            before, rest = page.read_text().split(begin)
-            _, after = rest.split(END)
+            before, rest = made.get(page, page.read_text()).split(begin)
+            _, after = rest.split(END, 1)
             made[page] = before + begin + text + END + after
     return made
 

@@ -105,7 +105,7 @@ class ModelAtomic {
 
 #define atomic ModelAtomic
 #define syscall model::syscall
-#include "step_barrier.cpp"
+#include "cpu/step_barrier.cpp"
 #undef syscall
 #undef atomic
 

@@ -94,8 +94,8 @@ def test_stepwise_may_be_the_fastest() -> None:
 
 @pytest.mark.parametrize(("seconds", "serves"), [(1e-3, True), (7e-3, False)])
 def test_the_one_step_kernel_is_measured_too(seconds: float, serves: bool) -> None:
-    """After the candidates of the time model, which would have it serve unmeasured."""
-    ops = start([5e-3, 3e-3, 4e-3, seconds, 6e-3])
+    """The time model, which would have it serve unmeasured, likes it best: it is measured first."""
+    ops = start([seconds, 5e-3, 3e-3, 4e-3, 6e-3])
     one_step = SMALL._replace(steps=1)
     assert choice(size=one_step)[0] == "one_step"
     assert choice(size=one_step)[1].endswith("; its first call measures the candidates")
@@ -350,7 +350,7 @@ def test_off_again() -> None:
 
 def test_the_one_step_kernel_takes_the_place_of_one_that_does_not_exist(tmp_path: Path) -> None:
     path, size = tmp_path / "autotune.tsv", Size(1, 3, 2, 34)
-    start([1e-3, 3e-3, 4e-3, 2e-3, 5e-3], path)
+    start([2e-3, 1e-3, 3e-3, 4e-3, 5e-3], path)
     call(size)
     assert choice(size=size)[0] == CLUSTERS[0]
     path.write_text(path.read_text().replace(CLUSTERS[0], "cluster_H64_C9_rows9"))

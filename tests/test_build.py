@@ -305,3 +305,12 @@ def test_a_file_that_does_not_tell_is_not_refused(tmp_path: Path) -> None:
 def test_patches_of_one_minor_version_are_one_torch(tmp_path: Path) -> None:
     major, minor = torch.__version__.split(".")[:2]
     gru_ext.library.check_torch(library_for(tmp_path, f"{major}.{minor}.99+cpu"))
+
+
+def test_a_wheel_is_for_every_python_and_one_platform(load_setup: Callable[..., dict[str, Any]]) -> None:
+    library = setuptools.Extension("gru_ext.libgru_ext", [])
+    wheel = load_setup()["WheelOfAnyPython"](setuptools.Distribution({"name": "gru_ext", "ext_modules": [library]}))
+    wheel.ensure_finalized()
+    python, interface, platform = wheel.get_tag()
+    assert (python, interface) == ("py3", "none")
+    assert platform != "any"

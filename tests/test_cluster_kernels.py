@@ -18,8 +18,8 @@ DTYPES = {"16BIT": torch.bfloat16, "TF32": torch.float32, "IEEE": torch.float32}
 
 
 def instantiations() -> list[ClusterConfig]:
-    """The table of csrc/cuda/gru_cluster_configs.h, as far as forward and backward share it."""
-    text = (ROOT / "csrc" / "cuda" / "gru_cluster_configs.h").read_text()
+    """The table of csrc/cuda/persistent/cluster/configs.h, as far as forward and backward share it."""
+    text = (ROOT / "csrc" / "cuda" / "persistent" / "cluster" / "configs.h").read_text()
     configs: dict[str, list[ClusterConfig]] = {"FWD": [], "BWD": []}
     for direction, kind, rows in re.findall(r"#define GRU_CLUSTER_(FWD|BWD)_(\w+)\(X\)((?:.*\\\n)*.*)", text):
         for hidden, blocks, tile in re.findall(r"X\( *(\d+), *(\d+), *(\d+), *\d+, *\d+\)", rows):
@@ -58,7 +58,7 @@ SIZES = [
 
 def group_instantiations(direction: str) -> list[ClusterConfig]:
     """Those with the exchange by packets, FWD or BWD."""
-    text = (ROOT / "csrc" / "cuda" / "gru_cluster_configs.h").read_text()
+    text = (ROOT / "csrc" / "cuda" / "persistent" / "cluster" / "configs.h").read_text()
     return [
         ClusterConfig(DTYPES[kind], int(hidden), int(blocks), int(tile), group=True, ieee=kind == "IEEE")
         for kind, rows in re.findall(rf"#define GRU_GROUP_{direction}_(\w+)\(X\)((?:.*\\\n)*.*)", text)
@@ -67,8 +67,8 @@ def group_instantiations(direction: str) -> list[ClusterConfig]:
 
 
 def streamed_instantiations(direction: str) -> dict[StreamedConfig, int]:
-    """The table of csrc/cuda/gru_streamed_configs.h, FWD or BWD; of each an H of which registers do not hold all."""
-    text = (ROOT / "csrc" / "cuda" / "gru_streamed_configs.h").read_text()
+    """The table of streamed/configs.h, FWD or BWD; of each an H of which registers do not hold all."""
+    text = (ROOT / "csrc" / "cuda" / "persistent" / "streamed" / "configs.h").read_text()
     found = {}
     for kind, lists in re.findall(rf"#define GRU_STREAMED_{direction}_(\w+)\(X\)((?:.*\\\n)*.*)", text):
         for numbers in re.findall(r"X\(([\d, ]+)\)", lists):

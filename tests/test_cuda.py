@@ -62,7 +62,7 @@ ONE_STEP = [
     Size(1, 8, 256, 512),
     Size(1, 2, 2048, 256),
 ]
-SEVERAL_CHUNKS = [  # of time, in csrc/cuda/gru_step.cpp
+SEVERAL_CHUNKS = [  # of time, in csrc/cuda/stepwise/stepwise.cpp
     (Size(512, 64, 64, 512), PLAIN),
     (Size(400, 64, 64, 511), Options(bidirectional=True, packed=True)),
 ]

@@ -1,7 +1,7 @@
 """The stepwise CUDA kernels and their host side, without a GPU: every result and gradient under emulation.
 
 The emulator fails a launch that reads or writes outside of its arguments. The build for it cuts time into chunks of a
-few steps (GRU_EXT_CHUNK_BYTES in csrc/cuda/gru_step.cpp). What only a GPU can show is in docs/gpu-checklist.md.
+few steps (GRU_EXT_CHUNK_BYTES in csrc/cuda/stepwise/steps.cpp). What only a GPU can show is in docs/gpu-checklist.md.
 """
 
 from __future__ import annotations

@@ -135,16 +135,15 @@ def test_lines_and_choices_change_together(program: Path, tmp_path: Path) -> Non
     """The lines as git takes them; a choice as the model makes it with these."""
     kernels = gpu_constants.kernels_of(program)
     printed = gpu_constants.report(check_of(list(kernels.values())))
-    for path in gpu_constants.SOURCES:
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text((ROOT / path).read_text())
+    copy = tmp_path / gpu_constants.SOURCE
+    copy.parent.mkdir(parents=True)
+    copy.write_text((ROOT / gpu_constants.SOURCE).read_text())
     subprocess.run(
         ["git", "apply", "--unidiff-zero"], cwd=tmp_path, input=printed, text=True, check=True, capture_output=True
     )
-    after: dict[str, float] = {}
-    for path in gpu_constants.SOURCES:
-        after |= gpu_constants.constants_of((tmp_path / path).read_text())
-    assert after == pytest.approx({**gpu_constants.present(), **MADE_UP}, rel=6e-3)
+    assert gpu_constants.constants_of(copy.read_text()) == pytest.approx(
+        {**gpu_constants.present(), **MADE_UP}, rel=6e-3
+    )
     assert "not measured: none\n" in printed
     assert " choices change, on this GPU, by the model before and after:\n  bf16 forward T=" in printed
 

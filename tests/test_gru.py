@@ -39,7 +39,7 @@ SIZES = [
     Size(5, 4, 33, 65),
     Size(12, 6, 20, 48),
 ]
-# Enough rows for several chunks of time (csrc/cpu/gru_fwd_cpu.cpp), many steps, long sums (product_body.h).
+# Enough rows for several chunks of time (csrc/cpu/forward.cpp), many steps, long sums (product_body.h).
 LARGE = [
     (Size(40, 17, 24, 130), Options()),
     (Size(300, 2, 8, 20), Options(bidirectional=True)),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -19,8 +22,9 @@ KEYS = ["gru_ext", "python", "torch", "cpu kernels", "cuda kernels", "devices", 
 
 
 def test_the_version_is_one_everywhere() -> None:
-    assert gru_ext.__version__ == library.version == info()["gru_ext"]
+    assert gru_ext.__version__ == library.version == info()["gru_ext"].split()[0]
     assert re.fullmatch(r"\d+\.\d+\.\d+", gru_ext.__version__)
+    assert f'\nversion = "{gru_ext.__version__}"\n' in (ROOT / "pyproject.toml").read_text()
 
 
 def test_info_names_what_was_built_and_what_runs() -> None:
@@ -41,7 +45,49 @@ def test_info_names_every_family_of_cuda_kernels(monkeypatch: pytest.MonkeyPatch
 def test_the_command_prints_a_line_for_each_fact() -> None:
     lines = output_of(run_python("-m", "gru_ext.info")).splitlines()
     assert [line.split(":")[0] for line in lines] == KEYS
-    assert lines[0].split() == ["gru_ext:", gru_ext.__version__]
+    assert lines[0].split()[:2] == ["gru_ext:", gru_ext.__version__]
+
+
+class NotedByPip:
+    """A distribution that pip installed from a commit."""
+
+    def __init__(self, commit: str) -> None:
+        self.commit = commit
+
+    def read_text(self, name: str) -> str | None:
+        """What pip writes, PEP 610."""
+        assert name == "direct_url.json"
+        return json.dumps({"url": "https://example.org", "vcs_info": {"vcs": "git", "commit_id": self.commit}})
+
+
+def test_info_names_the_commit_that_was_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "distribution", lambda _: NotedByPip("0123456789abcdef"))
+    assert info()["gru_ext"] == f"{gru_ext.__version__} (0123456789abcdef)"
+
+
+def test_info_names_the_commit_of_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "distribution", lambda _: NotedByPip(""))
+    if not (ROOT / ".git").exists():
+        assert info()["gru_ext"] == gru_ext.__version__
+        return
+    head = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
+    named = re.fullmatch(rf"{gru_ext.__version__} \((\w+)(-dirty)?\)", info()["gru_ext"])
+    assert named is not None
+    assert head.startswith(named[1])
+
+
+@pytest.mark.parametrize(("gpus", "has_kernels"), [(0, False), (1, True), (1, False)])
+def test_a_gpu_without_kernels_for_it_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, has_kernels: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(library, "has_cuda_kernels", has_kernels)
+    monkeypatch.setattr(library, "cuda_build", "not built: no nvcc was found")
+    library.warn_of_missing_kernels()
+    said = [str(warning.message) for warning in recwarn]
+    assert len(said) == (gpus > 0 and not has_kernels)
+    assert all("this build has no CUDA kernels (not built: no nvcc was found)" in words for words in said)
 
 
 def test_public_names_are_there() -> None:

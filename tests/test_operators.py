@@ -1,4 +1,4 @@
-"""The operators of torch.ops.gru_ext: opcheck, tracing, and the errors of direct calls (csrc/check.cpp)."""
+"""The operators of torch.ops.gru_ext: opcheck, tracing, and the errors of direct calls (csrc/op/check.cpp)."""
 
 from __future__ import annotations
 

@@ -16,15 +16,16 @@ CPU = ROOT / "csrc" / "cpu"
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the barrier, for tests to break; it spins once."""
     directory = tmp_path_factory.mktemp("barrier")
+    (directory / "cpu").mkdir()
     for path in CPU.glob("step_barrier.*"):
-        (directory / path.name).write_text(path.read_text().replace("kSpins = 1000;", "kSpins = 1;"))
-    assert "kSpins = 1;" in (directory / "step_barrier.h").read_text()
+        (directory / "cpu" / path.name).write_text(path.read_text().replace("kSpins = 1000;", "kSpins = 1;"))
+    assert "kSpins = 1;" in (directory / "cpu" / "step_barrier.h").read_text()
     return directory
 
 
 def go_through(sources: Path, threads: int, steps: int, preemptions: int) -> str:
     """What the model prints of the barrier in a directory."""
-    binary = sources / f"model_{abs(hash((sources / 'step_barrier.h').read_text()))}"
+    binary = sources / f"model_{abs(hash((sources / 'cpu' / 'step_barrier.h').read_text()))}"
     if not binary.exists():
         units = [TESTS / "step_barrier_model.cpp", TESTS / "emulator" / "fiber.cpp"]
         includes = [f"-I{sources}", f"-I{TESTS / 'emulator'}"]
@@ -58,8 +59,8 @@ def test_no_order_loses_a_thread_or_a_step(sources: Path, threads: int, steps: i
     ],
 )
 def test_a_broken_barrier_is_found(sources: Path, tmp_path: Path, before: str, after: str, found: str) -> None:
-    for path in sources.glob("step_barrier.*"):
-        text = path.read_text()
-        (tmp_path / path.name).write_text(text.replace(before, after))
-    assert (tmp_path / "step_barrier.h").read_text().count(after) == 1
+    (tmp_path / "cpu").mkdir()
+    for path in (sources / "cpu").iterdir():
+        (tmp_path / "cpu" / path.name).write_text(path.read_text().replace(before, after))
+    assert (tmp_path / "cpu" / "step_barrier.h").read_text().count(after) == 1
     assert found in go_through(tmp_path, 2, 3, 2)

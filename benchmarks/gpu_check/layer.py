@@ -18,7 +18,7 @@ RATE = 0.25  # of the dropouts, where there are masks
 
 @dataclass(frozen=True)
 class Layer:
-    """What the operators are given; as in csrc/gru.h: T steps, B rows, H units, I inputs, one direction."""
+    """What the operators are given; as in csrc/op/layer.h: T steps, B rows, H units, I inputs, one direction."""
 
     x: Tensor  # (T, B, I)
     hx: Tensor  # (1, B, H)

@@ -26,7 +26,7 @@ DTYPES = {
     "fp64": torch.float64,
 }
 MOST_EMULATED_H = 62  # that every family of emulated kernels serves
-# What kernel_choice.cpp says of a kernel that has no room on the device; any other reason is a defect.
+# What choice.cpp says of a kernel that has no room on the device; any other reason is a defect.
 _NO_ROOM = re.compile(r"fits on this device|than this device has")
 
 

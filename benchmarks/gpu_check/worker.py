@@ -75,7 +75,7 @@ def _is_usable(error: str) -> bool:
     """Whether the next row has a chance in this process, after an error.
 
     Most errors of CUDA stay until the process ends. And after a kernel that waited too long, the process uses no
-    cluster kernel any more (csrc/cuda/kernel_choice.cpp).
+    cluster kernel any more (csrc/cuda/choice/choice.cpp).
     """
     if WAITED in error:
         return False

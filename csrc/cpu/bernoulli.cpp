@@ -15,9 +15,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "../philox.h"
-#include "../registration.h"
-#include "call.h"
+#include "cell/philox.h"
+#include "cpu/call.h"
+#include "op/registration.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define GRU_FOR_EACH_MACHINE __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))

@@ -1,4 +1,4 @@
-#include "buffers.h"
+#include "cpu/buffers.h"
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/ops/empty.h>

@@ -7,9 +7,9 @@
 #include <new>
 #include <string_view>
 
-#include "../dispatch.h"
-#include "buffers.h"
-#include "threads.h"
+#include "cpu/buffers.h"
+#include "op/dispatch.h"
+#include "op/forked_child.h"
 
 namespace gru_ext {
 

@@ -1,4 +1,4 @@
-#include "isa.h"
+#include "cpu/isa.h"
 
 #include <c10/util/BFloat16.h>
 #include <c10/util/Exception.h>
@@ -7,8 +7,8 @@
 #include <cstdlib>
 #include <type_traits>
 
-#include "int8_kernels.h"
-#include "kernels.h"
+#include "cpu/int8/int8_kernels.h"
+#include "cpu/kernels/kernels.h"
 
 namespace gru_ext {
 

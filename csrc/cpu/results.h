@@ -1,8 +1,8 @@
 // The CPU backend with results that the caller allocated: of one layer, or of a member of several that run together.
 #pragma once
 
-#include "../check.h"
-#include "../gru.h"
+#include "op/check.h"
+#include "op/layer.h"
 
 namespace gru_ext {
 
@@ -10,7 +10,7 @@ namespace gru_ext {
 inline double fwd_flops(const Sequence& s) { return 6.0 * s.B * s.H * (s.H + s.I); }
 inline double bwd_flops(const Sequence& s) { return 6.0 * s.B * s.H * s.H; }
 
-// As gru_fwd_cpu and gru_bwd_cpu (gru.h), of a checked call, into `results`: contiguous, and of shape (0) where not
+// As gru_fwd_cpu and gru_bwd_cpu (op_cpu.h), of a checked call, into `results`: contiguous, and of shape (0) where not
 // saved or not needed.
 void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& results);
 void gru_bwd_cpu_into(const Sequence& s, const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n,

@@ -1,4 +1,4 @@
-#include "step_barrier.h"
+#include "cpu/step_barrier.h"
 
 #include <linux/futex.h>
 #include <sys/syscall.h>

@@ -1,11 +1,11 @@
-#include "threads.h"
+#include "cpu/threads.h"
 
 #include <ATen/Parallel.h>
 #include <omp.h>
-#include <pthread.h>
 
 #include <algorithm>
-#include <atomic>
+
+#include "op/forked_child.h"
 
 namespace gru_ext {
 namespace {
@@ -16,24 +16,10 @@ constexpr double kStepFlopsPerThread = 5e4;
 // of float weights: more than a core's own cache holds, so that a second core's pays.
 constexpr double kFlopsPerCall = 5e5;
 
-// Known from the moment that the library is loaded: the parent may have used torch's threads, and never ours.
-std::atomic<bool> in_forked_child{false};
-[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { in_forked_child = true; });
-
 }  // namespace
 
-OneThreadInForkedChild::OneThreadInForkedChild() : threads_before_(in_forked_child ? at::get_num_threads() : 1) {
-  if (threads_before_ == 1) return;
-  at::internal::lazy_init_num_threads();  // the first parallel_for of a thread would set the number anew
-  omp_set_num_threads(1);
-}
-
-OneThreadInForkedChild::~OneThreadInForkedChild() {
-  if (threads_before_ > 1) omp_set_num_threads(threads_before_);
-}
-
 int threads_for(int64_t steps, double flops) {
-  if (steps * flops < kFlopsPerCall || omp_in_parallel() || at::in_parallel_region() || in_forked_child) return 1;
+  if (steps * flops < kFlopsPerCall || omp_in_parallel() || at::in_parallel_region() || in_forked_child()) return 1;
   return static_cast<int>(std::clamp(flops / kStepFlopsPerThread, 1.0, static_cast<double>(at::get_num_threads())));
 }
 

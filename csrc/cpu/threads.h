@@ -11,19 +11,6 @@ namespace gru_ext {
 // waking a thread, inside another parallel region, and in a forked child, whose pool did not survive the fork.
 int threads_for(int64_t steps, double flops);
 
-// Keeps what torch computes for the calling thread on this thread, in a forked child: torch would wait there for ever
-// for the threads of a pool that did not survive.
-class OneThreadInForkedChild {
- public:
-  OneThreadInForkedChild();
-  ~OneThreadInForkedChild();
-  OneThreadInForkedChild(const OneThreadInForkedChild&) = delete;
-  OneThreadInForkedChild& operator=(const OneThreadInForkedChild&) = delete;
-
- private:
-  const int threads_before_;
-};
-
 // Calls body(thread, threads) on each of `threads` threads at once, or of as many as the OpenMP runtime gives.
 void run_threads(int threads, const std::function<void(int, int)>& body);
 

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "device_types.h"
+#include "cuda/device_types.h"
 
 namespace gru_ext {
 

@@ -1,9 +1,9 @@
-// What regularises the cell of one unit of one row, see ../masks.h.
+// What regularises the cell of one unit of one row, see cell/masks.h.
 #pragma once
 
-#include "../cell.h"
-#include "../masks.h"
-#include "primitives.cuh"
+#include "cell/cell.h"
+#include "cell/masks.h"
+#include "cuda/primitives.cuh"
 
 namespace gru_ext {
 

@@ -3,7 +3,7 @@
 
 #include <limits>
 
-#include "launchers.h"
+#include "cuda/device.h"
 
 namespace gru_ext {
 

@@ -3,7 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "../params.h"
+#include "cuda/params.h"
 
 namespace gru_ext {
 

@@ -7,10 +7,13 @@
 
 #include <cstdint>
 
-#include "wait_clock.h"
+#include "cell/acc_type.h"
+#include "cuda/wait_clock.h"
 
 namespace gru_ext {
 namespace device {
+
+using gru_ext::acc_type;
 
 // Storage types.
 struct bfloat16 {
@@ -19,18 +22,6 @@ struct bfloat16 {
 struct float16 {
   uint16_t bits;
 };
-
-// The type in which kernels compute with values of T.
-template <typename T>
-struct Accumulate {
-  using type = float;
-};
-template <>
-struct Accumulate<double> {
-  using type = double;
-};
-template <typename T>
-using acc_type = typename Accumulate<T>::type;
 
 // Words that are loaded and stored at once.
 struct alignas(8) u32x2 {

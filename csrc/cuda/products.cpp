@@ -1,10 +1,11 @@
-#include "products.h"
+#include "cuda/products.h"
 
 #include <ATen/ATen.h>
 
 #include <type_traits>
 
-#include "launchers.h"
+#include "cuda/device.h"
+#include "cuda/device_types.h"
 
 namespace gru_ext {
 namespace {
@@ -101,6 +102,42 @@ void product_out(Tensor out, const Tensor& a, const Tensor& b) {
   } else {
     mixed_product_out(out, a, b);
   }
+}
+
+std::vector<DirectionGrads> new_grads(const Sequence& s, const Layer& layer, bool need_dweights) {
+  const auto options = layer.x.options().dtype(acc_dtype_of(layer.x.scalar_type()));
+  const auto new_grad = [&](at::IntArrayRef shape) {
+    return s.N > 0 ? at::empty(shape, options) : at::zeros(shape, options);
+  };
+  std::vector<DirectionGrads> grads(s.D);
+  for (DirectionGrads& grad : grads) {
+    if (!need_dweights) break;
+    grad = {new_grad({3 * s.H, s.I}), new_grad({3 * s.H, s.H}), s.has_gains ? new_grad({6 * s.H}) : at::Tensor(),
+            new_grad({layer.variant.saved_gates() * s.H})};
+  }
+  return grads;
+}
+
+std::vector<at::Tensor> dweights_of(const Sequence& s, const Layer& layer, const std::vector<DirectionGrads>& grads,
+                                    bool need_dweights) {
+  const auto dtype = layer.x.scalar_type();
+  std::vector<at::Tensor> dweights;
+  for (const DirectionGrads& grad : grads) {
+    if (!need_dweights) break;
+    dweights.push_back(grad.weight_ih.to(dtype));
+    dweights.push_back(grad.weight_hh.to(dtype));
+    if (s.has_bias) {
+      const at::Tensor of_r_and_z = grad.bias.narrow(0, s.H, 2 * s.H);
+      const at::Tensor of_n = grad.bias.narrow(0, 0, s.H);
+      const at::Tensor of_q = layer.variant.reset_after ? grad.bias.narrow(0, 3 * s.H, s.H) : of_n;
+      dweights.push_back(at::cat({of_r_and_z, of_n}).to(dtype));
+      dweights.push_back(at::cat({of_r_and_z, of_q}).to(dtype));
+    }
+    if (!s.has_gains) continue;
+    dweights.push_back(grad.gains.narrow(0, 0, 3 * s.H).to(dtype));
+    dweights.push_back(grad.gains.narrow(0, 3 * s.H, 3 * s.H).to(dtype));
+  }
+  return dweights;
 }
 
 void add_weight_grads(const Sequence& s, const Tensor& dgates, const Tensor& x, const Tensor& h_prev,

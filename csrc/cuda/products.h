@@ -5,8 +5,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <optional>
+#include <vector>
 
-#include "../check.h"
+#include "op/check.h"
+#include "op/layer.h"
 
 namespace gru_ext {
 
@@ -39,6 +41,12 @@ struct DirectionGrads {
   at::Tensor gains;      // (6H) of gain_ih, then of gain_hh; undefined without layer normalisation
   at::Tensor bias;       // (4H) sums of the gate gradients, in their order n, r, z, q; reset gate before: (3H), no q
 };
+
+// For each direction, to be overwritten; with those of biases and gains where the layer has them.
+std::vector<DirectionGrads> new_grads(const Sequence& s, const Layer& layer, bool need_dweights);
+// As gru_bwd returns them, see op/layer.h.
+std::vector<at::Tensor> dweights_of(const Sequence& s, const Layer& layer, const std::vector<DirectionGrads>& grads,
+                                    bool need_dweights);
 
 // What follows from the gate gradients of some rows, dgates (rows, 4H), order n, r, z, q: adds their part of the
 // weights' gradients in `grads` (`first`: sets it), in the same order at every call; and that of the biases'. h_prev

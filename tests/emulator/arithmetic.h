@@ -1,7 +1,7 @@
 // Number formats (declared in emulator.h), and what the tensor core computes with them.
 #pragma once
 
-#include "primitives.cuh"
+#include "cuda/primitives.cuh"
 
 namespace gru_ext {
 namespace emulator {

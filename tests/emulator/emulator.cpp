@@ -1,5 +1,5 @@
 // The machine: threads, warps, blocks, clusters, their memory and barriers, and the schedule.
-#include "primitives.cuh"
+#include "cuda/primitives.cuh"
 
 #include <sys/mman.h>
 

@@ -1,9 +1,9 @@
 // The parameters of the persistent kernels, as Python names them.
 #pragma once
 
-#include "launchers.h"
+#include "cuda/persistent/streamed/entries.h"
+#include "cuda/wait_clock.h"
 #include "runner.h"
-#include "wait_clock.h"
 
 namespace gru_ext {
 namespace emulator {
@@ -58,8 +58,8 @@ inline StreamedShare streamed_share(const StreamedShape& shape, int groups) {
 }
 
 template <typename T>
-GruClusterFwdParams<T> fwd_parameters() {
-  auto p = common_parameters<GruClusterFwdParams<T>>();
+PersistentFwdParams<T> fwd_parameters() {
+  auto p = common_parameters<PersistentFwdParams<T>>();
   for (int d = 0; d < p.D; ++d) {
     const std::string suffix = "_" + std::to_string(d);
     p.a_x[d] = step_rows<const T>("a_x", d);
@@ -75,8 +75,8 @@ GruClusterFwdParams<T> fwd_parameters() {
 }
 
 template <typename T>
-GruClusterBwdParams<T> bwd_parameters() {
-  auto p = common_parameters<GruClusterBwdParams<T>>();
+PersistentBwdParams<T> bwd_parameters() {
+  auto p = common_parameters<PersistentBwdParams<T>>();
   for (int d = 0; d < p.D; ++d) {
     p.weight_hh[d] = buffer<const T>("weight_hh_" + std::to_string(d));
     p.dgates[d] = step_rows<T>("dgates", d);

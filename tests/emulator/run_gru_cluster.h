@@ -1,11 +1,10 @@
 // Runs the cluster-persistent kernels; included by a file for each direction and dtype, so that they compile at once.
 #pragma once
 
-#include "primitives.cuh"
-
-#include "gru_cluster_fwd.cuh"
-#include "gru_cluster_bwd.cuh"
-#include "gru_group_bwd.cuh"
+#include "cuda/persistent/cluster/cluster_bwd.cuh"
+#include "cuda/persistent/cluster/cluster_fwd.cuh"
+#include "cuda/persistent/group/group_bwd.cuh"
+#include "cuda/persistent/group/group_fwd.cuh"
 #include "gru_cluster_shape.h"
 #include "persistent_parameters.h"
 

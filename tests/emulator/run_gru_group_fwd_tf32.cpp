@@ -1,6 +1,6 @@
 #include "run_gru_cluster.h"
 
-#include "gru_cluster_configs.h"
+#include "cuda/persistent/group/configs.h"
 
 namespace gru_ext {
 namespace emulator {

@@ -1,10 +1,10 @@
 // Runs the streamed kernels; included by a file for each pass, so that they compile at once.
 #pragma once
 
-#include "primitives.cuh"
+#include "cuda/primitives.cuh"
 
-#include "gru_streamed_bwd.cuh"
-#include "gru_streamed_fwd.cuh"
+#include "cuda/persistent/streamed/streamed_bwd.cuh"
+#include "cuda/persistent/streamed/streamed_fwd.cuh"
 #include "persistent_parameters.h"
 
 namespace gru_ext {

@@ -1,6 +1,6 @@
 #include "run_gru_streamed.h"
 
-#include "gru_streamed_configs.h"
+#include "cuda/persistent/streamed/configs.h"
 
 namespace gru_ext {
 namespace emulator {

@@ -1,5 +1,5 @@
 // Kernels of a few lines, one for each primitive whose meaning a test states for itself.
-#include "primitives.cuh"
+#include "cuda/primitives.cuh"
 
 #include "runner.h"
 

@@ -1,7 +1,7 @@
 """Plants the faults of faults.py one at a time in a copy of the project, and prints those that no test finds.
 
     make mutate                        # all of them
-    make mutate ARGS="gru_ext csrc/cpu/gru_fwd_cpu.cpp"    # those of files whose path begins so
+    make mutate ARGS="gru_ext csrc/cpu/forward.cpp"    # those of files whose path begins so
 
 The copy is build/mutants. What a fault touches is compiled again, of the CPU's kernels the portable ones alone, and
 one test is run. A fault that does not compile, or a test that fails without it, is an error of the list.

@@ -4,7 +4,9 @@
 #include <exception>
 
 #include "cudart.h"
-#include "launchers.h"
+#include "cuda/persistent/cluster/entries.h"
+#include "cuda/persistent/group/entries.h"
+#include "cuda/persistent/streamed/entries.h"
 #include "persistent_parameters.h"
 #include "ptx.h"
 #include "runner.h"
@@ -15,21 +17,27 @@ using device::bfloat16;
 using device::float16;
 
 // Weak: a library may be linked of a few instantiations.
-#define GRU_TABLES(T)                                                                                               \
-  template <>                                                                                                       \
-  __attribute__((weak)) const std::vector<GruClusterKernel<GruClusterFwdParams<T>>>& gru_cluster_fwd_kernels<T>();  \
-  template <>                                                                                                       \
-  __attribute__((weak)) const std::vector<GruClusterKernel<GruClusterBwdParams<T>>>& gru_cluster_bwd_kernels<T>();  \
-  template <>                                                                                                       \
-  __attribute__((weak)) const std::vector<GruClusterKernel<GruClusterFwdParams<T>>>& gru_streamed_fwd_kernels<T>(); \
-  template <>                                                                                                       \
-  __attribute__((weak)) const std::vector<GruClusterKernel<GruClusterBwdParams<T>>>& gru_streamed_bwd_kernels<T>();
+#define GRU_TABLES(T)                                                           \
+  template <>                                                                   \
+  __attribute__((weak)) const HeldFwdEntries<T>& cluster_fwd_entries<T>();      \
+  template <>                                                                   \
+  __attribute__((weak)) const HeldBwdEntries<T>& cluster_bwd_entries<T>();      \
+  template <>                                                                   \
+  __attribute__((weak)) const HeldFwdEntries<T>& group_fwd_entries<T>();        \
+  template <>                                                                   \
+  __attribute__((weak)) const HeldBwdEntries<T>& group_bwd_entries<T>();        \
+  template <>                                                                   \
+  __attribute__((weak)) const StreamedFwdEntries<T>& streamed_fwd_entries<T>(); \
+  template <>                                                                   \
+  __attribute__((weak)) const StreamedBwdEntries<T>& streamed_bwd_entries<T>();
 GRU_TABLES(bfloat16)
 GRU_TABLES(float16)
 GRU_TABLES(float)
 #undef GRU_TABLES
-__attribute__((weak)) const std::vector<GruClusterKernel<GruClusterFwdParams<float>>>& gru_cluster_fwd_ieee_kernels();
-__attribute__((weak)) const std::vector<GruClusterKernel<GruClusterBwdParams<float>>>& gru_cluster_bwd_ieee_kernels();
+__attribute__((weak)) const HeldFwdEntries<float>& cluster_fwd_ieee_entries();
+__attribute__((weak)) const HeldBwdEntries<float>& cluster_bwd_ieee_entries();
+__attribute__((weak)) const HeldFwdEntries<float>& group_fwd_ieee_entries();
+__attribute__((weak)) const HeldBwdEntries<float>& group_bwd_ieee_entries();
 
 namespace emulator {
 namespace {
@@ -54,7 +62,7 @@ void forget_buffers() { ptx::forget_all(); }
 namespace {
 
 // So little shared memory that as many slabs of a slice as the number "shared_slabs" says stay there.
-void limit_shared_memory(const ClusterKernel& kernel, int H) {
+void limit_shared_memory(const StreamedEntry& kernel, int H) {
   const int kept = static_cast<int>(number("shared_slabs")), all = cudart::device.shared_of_block;
   if (kept < 0) return;
   for (int bytes = 1024; bytes <= all; bytes += 1024) {
@@ -65,43 +73,54 @@ void limit_shared_memory(const ClusterKernel& kernel, int H) {
 }
 
 template <typename Parameters>
-void run(const GruClusterKernel<Parameters>& kernel, Parameters p) {
-  if (kernel.units > 0) {
-    limit_shared_memory(kernel, p.H);
-    p.streamed = streamed_share(kernel.shape(p.H), p.D * ((p.B + kernel.rows - 1) / kernel.rows));
-  }
-  const char* const error = kernel.launch(p, /*stream=*/nullptr);
-  if (error != nullptr) throw std::runtime_error(error);
+void prepare(const PersistentEntry&, Parameters&) {}
+template <typename Parameters>
+void prepare(const StreamedEntry& kernel, Parameters& p) {
+  limit_shared_memory(kernel, p.H);
+  p.streamed = streamed_share(kernel.shape(p.H), p.D * ((p.B + kernel.rows - 1) / kernel.rows));
 }
 
-template <typename Parameters>
-void make_known(const std::string& pass, const std::string& dtype,
-                const std::vector<GruClusterKernel<Parameters>>& (*table)(), Parameters (*parameters)()) {
+std::string sizes_of(const HeldEntry& kernel) {
+  return "H" + std::to_string(kernel.hidden) + "_C" + std::to_string(kernel.blocks) + "_rows" +
+         std::to_string(kernel.rows);
+}
+std::string sizes_of(const StreamedEntry& kernel) {
+  return "U" + std::to_string(kernel.units) + "_rows" + std::to_string(kernel.rows) + (kernel.masks ? "_masked" : "");
+}
+
+template <typename Entry, typename Parameters>
+void make_known(const std::string& pass_of_family, const std::string& dtype,
+                const std::vector<Launched<Entry, Parameters>>& (*table)(), Parameters (*parameters)()) {
   if (table == nullptr) return;
-  for (const GruClusterKernel<Parameters>& kernel : table()) {
-    std::string name = kernel.units > 0 ? "gru_streamed_" : kernel.packet_bytes > 0 ? "gru_group_" : "gru_cluster_";
-    name += pass + "_" + (kernel.ieee ? "ieee" : dtype);
-    name += kernel.units > 0 ? "_U" + std::to_string(kernel.units)
-                             : "_H" + std::to_string(kernel.hidden) + "_C" + std::to_string(kernel.blocks);
-    name += "_rows" + std::to_string(kernel.rows) + (kernel.masks ? "_masked" : "");
-    Kernel(name, [&kernel, parameters] { run(kernel, parameters()); });
+  for (const Launched<Entry, Parameters>& kernel : table()) {
+    const std::string name = "gru_" + pass_of_family + "_" + (kernel.ieee ? "ieee" : dtype) + "_" + sizes_of(kernel);
+    Kernel(name, [&kernel, parameters] {
+      Parameters p = parameters();
+      prepare(kernel, p);
+      const char* const error = kernel.launch(p, /*stream=*/nullptr);
+      if (error != nullptr) throw std::runtime_error(error);
+    });
   }
 }
 
 template <typename T>
 void make_known(const std::string& dtype) {
-  make_known("fwd", dtype, gru_cluster_fwd_kernels<T>, fwd_parameters<T>);
-  make_known("bwd", dtype, gru_cluster_bwd_kernels<T>, bwd_parameters<T>);
-  make_known("fwd", dtype, gru_streamed_fwd_kernels<T>, fwd_parameters<T>);
-  make_known("bwd", dtype, gru_streamed_bwd_kernels<T>, bwd_parameters<T>);
+  make_known("cluster_fwd", dtype, cluster_fwd_entries<T>, fwd_parameters<T>);
+  make_known("cluster_bwd", dtype, cluster_bwd_entries<T>, bwd_parameters<T>);
+  make_known("group_fwd", dtype, group_fwd_entries<T>, fwd_parameters<T>);
+  make_known("group_bwd", dtype, group_bwd_entries<T>, bwd_parameters<T>);
+  make_known("streamed_fwd", dtype, streamed_fwd_entries<T>, fwd_parameters<T>);
+  make_known("streamed_bwd", dtype, streamed_bwd_entries<T>, bwd_parameters<T>);
 }
 
 const bool known = [] {
   make_known<bfloat16>("bfloat16");
   make_known<float16>("float16");
   make_known<float>("float");
-  make_known("fwd", "ieee", gru_cluster_fwd_ieee_kernels, fwd_parameters<float>);
-  make_known("bwd", "ieee", gru_cluster_bwd_ieee_kernels, bwd_parameters<float>);
+  make_known("cluster_fwd", "ieee", cluster_fwd_ieee_entries, fwd_parameters<float>);
+  make_known("cluster_bwd", "ieee", cluster_bwd_ieee_entries, bwd_parameters<float>);
+  make_known("group_fwd", "ieee", group_fwd_ieee_entries, fwd_parameters<float>);
+  make_known("group_bwd", "ieee", group_bwd_ieee_entries, bwd_parameters<float>);
   return true;
 }();
 

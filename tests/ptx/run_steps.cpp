@@ -1,7 +1,8 @@
 // The stepwise kernels and the one-step kernel as Python runs them, by the project's own launchers.
 #include <stdexcept>
 
-#include "launchers.h"
+#include "cuda/one_step/launchers.h"
+#include "cuda/stepwise/launchers.h"
 #include "runner.h"
 
 namespace gru_ext {

@@ -6,7 +6,7 @@
 
 #include <chrono>
 
-#include "launchers.h"
+#include "cuda/device.h"
 
 namespace c10 {
 namespace cuda {

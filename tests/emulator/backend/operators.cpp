@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "device.h"
-#include "gru_one_step.cuh"
-#include "gru_step_layer_norm.cuh"
-#include "gru_step_reset_before.cuh"
-#include "host_side.h"
+#include "cuda/one_step/one_step.cuh"
+#include "cuda/stepwise/step_layer_norm.cuh"
+#include "cuda/stepwise/step_reset_before.cuh"
+#include "cuda/operators.h"
 
 namespace gru_ext {
 namespace {
@@ -291,7 +291,11 @@ template const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<device:
 }  // namespace gru_ext
 
 TORCH_LIBRARY(gru_ext_emulated, m) {
-  gru_ext::define_host_side(m);
+  m.def(GRU_FWD_SCHEMA);
+  m.def(GRU_BWD_SCHEMA);
+  m.def(GRU_FWD_MEMBERS_SCHEMA);
+  m.def(GRU_BWD_MEMBERS_SCHEMA);
+  gru_ext::define_kernel_choice(m);
   m.def("emulate_seconds(float[] seconds) -> ()", &gru_ext::emulate_seconds);
   m.def("measurements() -> int", &gru_ext::measurements);
   m.def("emulate(int multiprocessors, int refusals, int spoiled, bool capturing) -> ()", &gru_ext::emulate);
@@ -306,4 +310,4 @@ TORCH_LIBRARY(gru_ext_emulated, m) {
   m.def("block_launches() -> int", &gru_ext::block_launches);
 }
 
-TORCH_LIBRARY_IMPL(gru_ext_emulated, CPU, m) { gru_ext::implement_host_side(m); }
+TORCH_LIBRARY_IMPL(gru_ext_emulated, CPU, m) { gru_ext::implement_operators(m); }

@@ -15,12 +15,7 @@
 #include "../cudart.h"
 #include "../ptx.h"
 #include "driver.h"
-#include "host_side.h"
-#include "launchers.h"
-
-// members.cpp
-void define_members(torch::Library& m);
-void implement_members(torch::Library& m);
+#include "cuda/operators.h"
 
 // products.cpp
 extern int64_t mixed_products;
@@ -166,8 +161,11 @@ int current_device() { return index_of_device; }
 }  // namespace c10
 
 TORCH_LIBRARY(gru_ext_compiled, m) {
-  gru_ext::define_host_side(m);
-  define_members(m);
+  m.def(GRU_FWD_SCHEMA);
+  m.def(GRU_BWD_SCHEMA);
+  m.def(GRU_FWD_MEMBERS_SCHEMA);
+  m.def(GRU_BWD_MEMBERS_SCHEMA);
+  gru_ext::define_kernel_choice(m);
   m.def("new_device(int multiprocessors) -> ()", &new_device);
   m.def("fail_call(int number, bool no_memory=False) -> ()", &fail_call);
   m.def("calls() -> int", [] { return cudart::driver.calls; });
@@ -194,7 +192,6 @@ TORCH_LIBRARY(gru_ext_compiled, m) {
 }
 
 TORCH_LIBRARY_IMPL(gru_ext_compiled, CPU, m) {
-  gru_ext::implement_host_side(m);
-  implement_members(m);
+  gru_ext::implement_operators(m);
   m.impl("product", &product);
 }

@@ -5,11 +5,11 @@
 
 #include <type_traits>
 
-#include "launchers.h"
-#include "products.h"
+#include "cuda/device.h"
+#include "cuda/products.h"
 
 #define is_cuda is_cpu
-#include "../../../csrc/cuda/products.cpp"
+#include "cuda/products.cpp"
 #undef is_cuda
 
 int64_t mixed_products = 0;  // so far

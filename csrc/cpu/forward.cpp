@@ -1,0 +1,273 @@
+// The CPU backend: a layer forward. In each chunk a thread multiplies the chunk's input with the weights of its own
+// hidden units, then goes through the steps (recurrence_body.h). Half precisions carry the state in fp32.
+#include <ATen/ATen.h>
+
+#include <vector>
+
+#include "cpu/buffers.h"
+#include "cpu/call.h"
+#include "cpu/kernels/kernels.h"
+#include "cpu/op_cpu.h"
+#include "cpu/pass.h"
+#include "cpu/results.h"
+#include "op/check.h"
+#include "op/layer.h"
+
+namespace gru_ext {
+namespace {
+
+using at::Tensor;
+using at::TensorList;
+
+// Rows of a chunk: few enough for its gates to stay in the cache.
+constexpr int64_t kFwdChunkRows = 128;
+// Whether the weights are packed. Calls of few rows read them where they are: packing costs a pass over I + H columns
+// of them, twice as dear where they do not stay in the cache, and products with unpacked weights about 20 columns' time
+// for each row.
+bool packs_weights(const Sequence& s, int64_t operand_size) {
+  const bool stay_in_cache = 3 * s.H * (s.H + s.I) * operand_size <= 8 * kCacheOfCore;
+  return (stay_in_cache ? 20 : 10) * s.N >= s.I + s.H;
+}
+
+// Tensors of a layer's call that all directions share.
+template <typename scalar_t>
+struct FwdTensors {
+  Tensor x;            // contiguous rows
+  const scalar_t* hx;  // (D, B, H); null for zero
+  TensorList weights;
+  const Variant& variant;
+  Tensor y;       // undefined where it is not saved
+  scalar_t* h_n;  // (D, B, H)
+  Tensor gates;   // of Variant::gates_shape; undefined where none are saved
+  const LayerMasks& masks;
+};
+
+template <typename scalar_t, typename operand_t>
+class FwdPass {
+  // From the pool, as a copy a call of this size, freed below what a caller keeps, leaves holes that malloc cannot use.
+  static Tensor as_operand(const Tensor& weight, at::ScalarType dtype) {
+    if (weight.scalar_type() == dtype) return weight.contiguous();
+    return pooled_empty(weight.sizes(), weight.options().dtype(dtype)).copy_(weight);
+  }
+
+ public:
+  using acc_t = acc_type<scalar_t>;
+
+  FwdPass(const Sequence& s, const FwdTensors<scalar_t>& tensors, int64_t direction, int threads)
+      : s_(s),
+        tensors_(tensors),
+        direction_(direction),
+        chunks_(chunks_of(s, kFwdChunkRows)),
+        rows_of_x_(tensors.x),
+        rows_of_y_(tensors.y.defined() ? tensors.y : tensors.x),
+        barrier_(threads) {
+    const Tensor* weights = &tensors.weights[direction * s.weights_per_direction()];
+    constexpr auto operand_dtype = c10::CppTypeToScalarType<operand_t>::value;
+    weight_ih_ = as_operand(weights[0], operand_dtype);
+    weight_hh_ = as_operand(weights[1], operand_dtype);
+
+    const int64_t groups = (s.H + kernel_.lanes - 1) / kernel_.lanes;
+    const int64_t stride = groups * kernel_.lanes + kSkew;
+    const int64_t rows = most_rows(chunks_);
+    const auto words = [&](UnitVectors vectors, int64_t K) {
+      constexpr int64_t values = packed_values<scalar_t, operand_t>;
+      const int64_t panels = (groups + vectors.groups() - 1) / vectors.groups();
+      return p_.packed ? panels * ((K + values - 1) / values) * vectors.count * kernel_.lanes : 0;
+    };
+    copies_x_ = tensors.x.scalar_type() != operand_dtype || !rows_of_x_.uniform(s);
+    p_.I = s.I;
+    p_.H = s.H;
+    p_.reset_after = tensors.variant.reset_after;
+    p_.packed = packs_weights(s, sizeof(operand_t));
+    p_.norms = static_cast<int>(tensors.variant.layer_norm);
+    p_.B = s.B;
+    p_.moment_rows = std::max(rows, s.B);
+    const size_t bias = workspace_.reserve<acc_t>(4 * stride);
+    const size_t gains = workspace_.reserve<acc_t>(s.has_gains ? 6 * stride : 0);
+    const size_t hidden_gates = workspace_.reserve<acc_t>(s.has_gains ? groups * s.B * 3 * kernel_.lanes : 0);
+    const size_t moments = workspace_.reserve<acc_t>(s.has_gains ? threads * p_.moment_rows * 4 : 0);
+    const size_t state = workspace_.reserve<acc_t>(s.B * stride);
+    const size_t exchanged = workspace_.reserve<operand_t>(2 * s.B * stride);
+    const size_t input_gates = workspace_.reserve<acc_t>(groups * rows * 3 * kernel_.lanes);
+    const size_t chunk_x = workspace_.reserve<operand_t>(copies_x_ ? rows * s.I : 0);
+    const size_t packed_ih = workspace_.reserve<acc_t>(words(kThreeGates, s.I));
+    const size_t packed_hh = workspace_.reserve<acc_t>(words(p_.reset_after ? kThreeGates : kTwoGates, s.H));
+    const size_t packed_hn = workspace_.reserve<acc_t>(p_.reset_after ? 0 : words(kTwoGroups, s.H));
+    workspace_.allocate();
+
+    fill_bias(weights, workspace_.at<acc_t>(bias), stride);
+    p_.input_bias = workspace_.at<acc_t>(bias);
+    p_.bias_hn = p_.input_bias + 3 * stride;
+    p_.h_stride = stride;
+    if (s.has_gains) {
+      fill_gains<scalar_t>(weights + s.weights_per_direction() - 2, s.H, workspace_.at<acc_t>(gains), stride);
+    }
+    p_.gains = workspace_.at<acc_t>(gains);
+    p_.hidden_gates = workspace_.at<acc_t>(hidden_gates);
+    p_.moments = workspace_.at<acc_t>(moments);
+    p_.masks = tensors.masks.template of<acc_t>(s, direction);
+    p_.state = workspace_.at<acc_t>(state);
+    p_.h[0] = workspace_.at<operand_t>(exchanged);
+    p_.h[1] = p_.h[0] + s.B * stride;
+    fill_state();
+    p_.input_gates = workspace_.at<acc_t>(input_gates);
+    copied_x_ = workspace_.at<operand_t>(chunk_x);
+    p_.weight_ih = p_.packed ? workspace_.at<void>(packed_ih) : weight_ih_.const_data_ptr();
+    p_.weight_hh = p_.packed ? workspace_.at<void>(packed_hh) : weight_hh_.const_data_ptr();
+    p_.weight_hn = p_.packed ? workspace_.at<void>(packed_hn) : weight_hn();
+    p_.saves_y = tensors.y.defined();
+    p_.y = p_.saves_y ? tensors.y.template data_ptr<scalar_t>() + direction * s.H : nullptr;
+    p_.y_stride = rows_of_y_.stride_b;
+    p_.saves_gates = tensors.gates.defined();
+    p_.gates = p_.saves_gates ? tensors.gates.select(0, direction).template data_ptr<scalar_t>() : nullptr;
+    p_.first_step = p_.step_count = 0;
+  }
+
+  bool packs() const { return p_.packed; }
+  size_t chunks() const { return chunks_.size(); }
+  // Whether the bits of the results depend on the number of threads, which then stays what it is.
+  bool sums_across_threads() const { return p_.norms > 0; }
+  StepBarrier& barrier() { return barrier_; }
+
+  void pack(int thread, int team) {
+    const auto pack = [&](const operand_t* weights, UnitVectors vectors, int64_t K, const void* packed) {
+      const int64_t units = vectors.groups() * kernel_.lanes;
+      const int64_t panels = (s_.H + units - 1) / units;
+      kernel_.pack_units(weights, vectors, s_.H, K, share(panels, thread, team), share(panels, thread + 1, team),
+                         const_cast<void*>(packed));
+    };
+    pack(weight_ih_.const_data_ptr<operand_t>(), kThreeGates, s_.I, p_.weight_ih);
+    pack(weight_hh_.const_data_ptr<operand_t>(), p_.reset_after ? kThreeGates : kTwoGates, s_.H, p_.weight_hh);
+    if (!p_.reset_after) pack(weight_hn(), kTwoGroups, s_.H, p_.weight_hn);
+  }
+
+  void begin(size_t i) {
+    const bool reverse = direction_ == 1;
+    const Chunk& chunk = chunks_[reverse ? chunks_.size() - 1 - i : i];
+    p_.first_step += p_.step_count;
+    if (i > 0 && p_.norms > 0) ++p_.first_step;  // to normalise the input of a chunk counts as a step
+    p_.step_count = chunk.t_end - chunk.t_begin;
+    p_.rows = chunk.rows;
+    const scalar_t* x = tensors_.x.template const_data_ptr<scalar_t>();
+    steps_.clear();
+    for (int64_t step = 0; step < p_.step_count; ++step) {
+      const int64_t t = reverse ? chunk.t_end - 1 - step : chunk.t_begin + step;
+      const int64_t row = s_.offset(t) - chunk.offset;
+      steps_.push_back({row, s_.rows(t), s_.offset(t), rows_of_y_.offset(s_, t)});
+      if (copies_x_) {
+        copy_rows(x + rows_of_x_.offset(s_, t), rows_of_x_.stride_b, copied_x_ + row * s_.I, s_.I, s_.rows(t), s_.I);
+      }
+    }
+    p_.steps = steps_.data();
+    // Where nothing is copied, scalar_t is operand_t.
+    p_.x = copies_x_ ? copied_x_ : reinterpret_cast<const operand_t*>(x + rows_of_x_.offset(s_, chunk.t_begin));
+    p_.x_stride = copies_x_ ? s_.I : rows_of_x_.stride_b;
+  }
+
+  void run(int thread, int team) { (p_.masks.any ? kernel_.fwd_masked : kernel_.fwd)(p_, thread, team, barrier_); }
+
+  void finish() { copy_rows(p_.state, p_.h_stride, tensors_.h_n + direction_ * s_.B * s_.H, s_.H, s_.B, s_.H); }
+
+ private:
+  // The rows of weight_hh that belong to the candidate.
+  const operand_t* weight_hn() const { return weight_hh_.const_data_ptr<operand_t>() + 2 * s_.H * s_.H; }
+
+  // The biases that are added to W x: b_ih, and b_hh too, but that of q, which stays apart.
+  void fill_bias(const Tensor* weights, acc_t* sum, int64_t stride) {
+    std::fill_n(sum, 4 * stride, acc_t(0));
+    if (!s_.has_bias) return;
+    const Tensor bias_ih = weights[2].contiguous(), bias_hh = weights[3].contiguous();
+    const scalar_t* of_x = bias_ih.const_data_ptr<scalar_t>();
+    const scalar_t* of_h = bias_hh.const_data_ptr<scalar_t>();
+    for (int64_t gate = 0; gate < 3; ++gate) {
+      acc_t* target = sum + gate * stride;
+      for (int64_t u = 0; u < s_.H; ++u) target[u] = static_cast<acc_t>(of_x[gate * s_.H + u]);
+      if (gate == 2 && p_.reset_after) break;
+      for (int64_t u = 0; u < s_.H; ++u) target[u] += static_cast<acc_t>(of_h[gate * s_.H + u]);
+    }
+    copy_rows(of_h + 2 * s_.H, s_.H, sum + 3 * stride, stride, 1, s_.H);
+  }
+
+  // h0, or zero, in the state and in its exchanged copies: in both, as a row that begins late is not written until
+  // then.
+  void fill_state() {
+    const int64_t stride = p_.h_stride;
+    const scalar_t* h0 = tensors_.hx == nullptr ? nullptr : tensors_.hx + direction_ * s_.B * s_.H;
+    const int64_t given = h0 == nullptr ? 0 : s_.H;  // units of a row
+    for (int64_t row = 0; row < s_.B; ++row) {
+      acc_t* state = p_.state + row * stride;
+      operand_t* h = p_.h[0] + row * stride;
+      std::copy_n(h0 + row * given, given, state);
+      std::copy_n(h0 + row * given, given, h);
+      std::fill_n(state + given, stride - given, acc_t(0));
+      std::fill_n(h + given, stride - given, operand_t(0));
+    }
+    if (h0 != nullptr && p_.masks.recurrent != nullptr) {
+      for (int64_t i = 0; i < s_.B * s_.H; ++i) {
+        const acc_t factor = p_.masks.recurrent[i] ? p_.masks.recurrent_scale : acc_t(0);
+        p_.h[0][i / s_.H * stride + i % s_.H] = static_cast<operand_t>(factor * static_cast<acc_t>(h0[i]));
+      }
+    }
+    if (s_.T > 1) std::copy_n(p_.h[0], s_.B * stride, p_.h[1]);
+  }
+
+  const Sequence& s_;
+  const FwdTensors<scalar_t>& tensors_;
+  const int64_t direction_;
+  const FwdKernels<scalar_t, operand_t> kernel_ = fwd_kernels<scalar_t, operand_t>();
+  const std::vector<Chunk> chunks_;
+  const Rows rows_of_x_, rows_of_y_;
+  Tensor weight_ih_;  // (3H, I)
+  Tensor weight_hh_;  // (3H, H)
+  bool copies_x_;     // whether the rows of a chunk's x are converted or gathered
+  operand_t* copied_x_;
+  Workspace workspace_;
+  std::vector<Step> steps_;
+  FwdChunk<scalar_t, operand_t> p_;
+  StepBarrier barrier_;
+};
+
+}  // namespace
+
+FwdResult gru_fwd_cpu(const Layer& layer, bool save_gates, bool save_y) {
+  return call_on_cpu([&] {
+    const Sequence s = check_fwd(layer);
+    const Tensor& x = layer.x;
+    const auto options = x.options();
+    const Tensor y = !save_y        ? at::empty({0}, options)
+                     : x.dim() == 2 ? pooled_empty({s.N, s.D * s.H}, options)
+                                    : pooled_empty({s.T, s.B, s.D * s.H}, options);
+    const Tensor gates =
+        save_gates ? pooled_empty(layer.variant.gates_shape(s.D, s.N, s.H), options) : at::empty({0}, options);
+    const FwdResult results{y, at::empty({s.D, s.B, s.H}, options), gates};
+    gru_fwd_cpu_into(s, layer, results);
+    return results;
+  });
+}
+
+void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& results) {
+  const BelowAutogradAndAutocast guard;
+  const Tensor &y = std::get<0>(results), &h_n = std::get<1>(results), &gates = std::get<2>(results);
+  const Tensor& x = layer.x;
+  const std::optional<Tensor>& hx = layer.hx;
+  if (s.N == 0) {
+    hx.has_value() ? h_n.copy_(*hx) : h_n.zero_();
+    return;
+  }
+  with_scalar_and_operand_type(x.scalar_type(), [&](auto scalar, auto operand) {
+    using scalar_t = decltype(scalar);
+    const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
+    const LayerMasks masks(layer.variant);
+    const FwdTensors<scalar_t> tensors{with_contiguous_rows(x),
+                                       h0.defined() ? h0.const_data_ptr<scalar_t>() : nullptr,
+                                       layer.weights,
+                                       layer.variant,
+                                       y.dim() > 1 ? y : Tensor(),
+                                       h_n.data_ptr<scalar_t>(),
+                                       were_saved(gates) ? gates : Tensor(),
+                                       masks};
+    run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, fwd_flops(s));
+  });
+}
+
+}  // namespace gru_ext

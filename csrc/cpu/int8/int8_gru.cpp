@@ -1,0 +1,112 @@
+// The CPU backend for weights of int8: one layer, forward.
+//
+// Time is cut into chunks as in forward.cpp: a chunk is one parallel region, in which each thread multiplies the
+// chunk's input with the weights of its own hidden units, then goes through the steps (int8_body.h).
+#include <ATen/ATen.h>
+
+#include "cpu/call.h"
+#include "cpu/int8/int8_kernels.h"
+#include "cpu/op_cpu.h"
+#include "cpu/pass.h"
+#include "cpu/step_barrier.h"
+#include "cpu/threads.h"
+#include "op/check.h"
+#include "op/chunks.h"
+#include "op/int8.h"
+
+namespace gru_ext {
+namespace {
+
+using at::Tensor;
+using at::TensorList;
+
+// Rows of a chunk: few enough for its gates to stay in the cache.
+constexpr int64_t kInt8ChunkRows = 128;
+// How many operations on int8 take the time of one floating-point operation of `threads_for`.
+constexpr double kOperationsPerFlop = 4;
+
+// All steps of one direction: writes its columns of y, and h_n (B, H).
+void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Tensor* weights, const Tensor& y,
+                   bool reverse, float* h_n) {
+  const Int8Kernel kernel = int8_kernel();
+  const std::vector<Chunk> chunks = chunks_of(s, kInt8ChunkRows);
+  int threads = threads_for(s.T, 6.0 * s.B * s.H * (s.H + s.I) / kOperationsPerFlop);
+  const int64_t rows = most_rows(chunks);
+  const int64_t groups = (s.H + kInt8Units - 1) / kInt8Units;
+  const Tensor bytes =
+      at::empty({rows * int8_stride(s.I) + threads * s.B * int8_stride(s.H)}, x.options().dtype(at::kByte));
+  const Tensor floats = at::empty({groups * rows * 3 * kInt8Units + rows + threads * s.B}, x.options());
+
+  const Rows rows_of_x(x), rows_of_y(y);
+  Int8Chunk p;
+  p.I = s.I;
+  p.H = s.H;
+  p.B = s.B;
+  p.first_round = 0;
+  p.x = x.const_data_ptr<float>();
+  p.x_stride = rows_of_x.stride_b;
+  p.weight_ih = weights[0].const_data_ptr<int32_t>();
+  p.weight_hh = weights[1].const_data_ptr<int32_t>();
+  p.scale_ih = weights[2].const_data_ptr<float>();
+  p.scale_hh = weights[3].const_data_ptr<float>();
+  p.bias_ih = s.has_bias ? weights[4].const_data_ptr<float>() : nullptr;
+  p.bias_hh = s.has_bias ? weights[5].const_data_ptr<float>() : nullptr;
+  p.h0 = h0;
+  p.y = y.data_ptr<float>() + (reverse ? s.H : 0);
+  p.y_stride = rows_of_y.stride_b;
+  p.h_n = h_n;
+  p.x_bytes = bytes.data_ptr<uint8_t>();
+  p.x_bytes_stride = int8_stride(s.I);
+  p.h_bytes = p.x_bytes + rows * p.x_bytes_stride;
+  p.h_bytes_stride = int8_stride(s.H);
+  p.input_gates = floats.data_ptr<float>();
+  p.x_scale = p.input_gates + groups * rows * 3 * kInt8Units;
+  p.h_scale = p.x_scale + rows;
+
+  StepBarrier barrier(threads);
+  std::vector<Int8Step> steps;
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    const Chunk& chunk = chunks[reverse ? chunks.size() - 1 - i : i];
+    const int64_t count = chunk.t_end - chunk.t_begin;
+    steps.clear();
+    for (int64_t step = 0; step < count; ++step) {
+      const int64_t t = reverse ? chunk.t_end - 1 - step : chunk.t_begin + step;
+      const int64_t t_prev = reverse ? t + 1 : t - 1, t_next = reverse ? t - 1 : t + 1;
+      const bool has_prev = t_prev >= 0 && t_prev < s.T, has_next = t_next >= 0 && t_next < s.T;
+      steps.push_back({s.offset(t) - chunk.offset, s.rows(t), rows_of_x.offset(s, t), rows_of_y.offset(s, t),
+                       has_prev ? rows_of_y.offset(s, t_prev) : 0, has_prev ? std::min(s.rows(t), s.rows(t_prev)) : 0,
+                       has_next ? std::min(s.rows(t), s.rows(t_next)) : 0});
+    }
+    p.steps = steps.data();
+    p.step_count = count;
+    p.rows = chunk.rows;
+    run_chunk(threads, {&barrier}, [&](int thread, int team) { kernel(p, thread, team, barrier); });
+    p.first_round += 1 + count;
+  }
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> gru_int8_cpu(const Tensor& x, const std::optional<Tensor>& hx, TensorList weights,
+                                        const std::optional<Tensor>& batch_sizes, bool bidirectional) {
+  return call_on_cpu([&] {
+    const Sequence s = check_int8(x, hx, weights, batch_sizes, bidirectional);
+    const Tensor y = batch_sizes.has_value() ? at::empty({s.N, s.D * s.H}, x.options())
+                                             : at::empty({s.T, s.B, s.D * s.H}, x.options());
+    const Tensor h_n = at::empty({s.D, s.B, s.H}, x.options());
+    if (s.N == 0) return std::make_tuple(y, h_n);
+    const Tensor rows_of_x = s.I == 1 || x.stride(-1) == 1 ? x : x.contiguous();
+    const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
+    std::vector<Tensor> contiguous;
+    for (const Tensor& tensor : weights) contiguous.push_back(tensor.contiguous());
+    const int64_t per_direction = static_cast<int64_t>(weights.size()) / s.D;
+    for (int64_t d = 0; d < s.D; ++d) {
+      run_direction(s, rows_of_x, h0.defined() ? h0.const_data_ptr<float>() + d * s.B * s.H : nullptr,
+                    contiguous.data() + d * per_direction, y, /*reverse=*/d == 1,
+                    h_n.data_ptr<float>() + d * s.B * s.H);
+    }
+    return std::make_tuple(y, h_n);
+  });
+}
+
+}  // namespace gru_ext

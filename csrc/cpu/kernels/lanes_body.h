@@ -1,0 +1,106 @@
+// Loads and stores of vectors, with conversion between the dtype of a tensor and the one that is computed in.
+#pragma once
+
+#include "cpu/kernels/vector_math.h"
+
+namespace gru_ext {
+namespace {
+
+// Conversions of a vector's lanes.
+template <typename acc_t, typename T>
+struct Lanes {
+  using Vector = typename VectorMath<acc_t>::Vector;
+  static constexpr int lanes = VectorMath<acc_t>::lanes;
+  static inline __attribute__((always_inline)) Vector load(const T* source) {
+    acc_t lane[lanes];
+    for (int i = 0; i < lanes; ++i) lane[i] = static_cast<acc_t>(source[i]);
+    Vector result;
+    std::memcpy(&result, lane, sizeof result);
+    return result;
+  }
+  static inline __attribute__((always_inline)) void store(T* target, Vector value) {
+    acc_t lane[lanes];
+    std::memcpy(lane, &value, sizeof value);
+    for (int i = 0; i < lanes; ++i) target[i] = static_cast<T>(lane[i]);
+  }
+};
+
+template <typename acc_t>
+struct Lanes<acc_t, acc_t> {
+  using Vector = typename VectorMath<acc_t>::Vector;
+  static inline __attribute__((always_inline)) Vector load(const acc_t* source) {
+    Vector result;
+    std::memcpy(&result, source, sizeof result);
+    return result;
+  }
+  static inline __attribute__((always_inline)) void store(acc_t* target, Vector value) {
+    std::memcpy(target, &value, sizeof value);
+  }
+};
+
+// bfloat16 is the upper half of a float: rounded to nearest even, NaN stays NaN.
+template <>
+struct Lanes<float, c10::BFloat16> {
+  using Vector = VectorMath<float>::Vector;
+  using Bits = VectorMath<float>::BitVector;
+  typedef uint16_t HalfBits __attribute__((vector_size(GRU_VECTOR_BYTES / 2)));
+  static inline __attribute__((always_inline)) Vector load(const c10::BFloat16* source) {
+    HalfBits half;
+    std::memcpy(&half, source, sizeof half);
+    return (Vector)(__builtin_convertvector(half, Bits) << 16);
+  }
+  static inline __attribute__((always_inline)) void store(c10::BFloat16* target, Vector value) {
+    const Bits bits = (Bits)value;
+    const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const Bits kept = value == value ? rounded : Bits{} + 0x7fc0;
+    const HalfBits half = __builtin_convertvector(kept, HalfBits);
+    std::memcpy(target, &half, sizeof half);
+  }
+};
+
+// `count` values from `source`, converted; the lanes beyond them are zero.
+template <typename acc_t, typename T>
+inline __attribute__((always_inline)) typename VectorMath<acc_t>::Vector load(const T* source, int64_t count) {
+  constexpr int lanes = VectorMath<acc_t>::lanes;
+  if (count == lanes) return Lanes<acc_t, T>::load(source);
+  T part[lanes] = {};
+  std::copy_n(source, count, part);
+  return Lanes<acc_t, T>::load(part);
+}
+
+// The first `count` lanes of `value` to `target`, converted.
+template <typename acc_t, typename T>
+inline __attribute__((always_inline)) void store(T* target, typename VectorMath<acc_t>::Vector value, int64_t count) {
+  constexpr int lanes = VectorMath<acc_t>::lanes;
+  if (count == lanes) return Lanes<acc_t, T>::store(target, value);
+  T part[lanes];
+  Lanes<acc_t, T>::store(part, value);
+  std::copy_n(part, count, target);
+}
+
+// As many bytes, and integers, as a vector has lanes.
+template <typename acc_t>
+struct MaskLanes;
+template <>
+struct MaskLanes<float> {
+  typedef uint8_t Bytes __attribute__((vector_size(GRU_VECTOR_BYTES / 4)));
+  typedef int32_t Integers __attribute__((vector_size(GRU_VECTOR_BYTES)));
+};
+template <>
+struct MaskLanes<double> {
+  typedef uint8_t Bytes __attribute__((vector_size(GRU_VECTOR_BYTES / 8)));
+  typedef int32_t Integers __attribute__((vector_size(GRU_VECTOR_BYTES / 2)));
+};
+
+// `count` bools from `source` as 0 and 1; the lanes beyond them are zero.
+template <typename acc_t>
+inline __attribute__((always_inline)) typename VectorMath<acc_t>::Vector load_mask(const bool* source, int64_t count) {
+  constexpr int lanes = VectorMath<acc_t>::lanes;
+  typename MaskLanes<acc_t>::Bytes bytes{};
+  std::memcpy(&bytes, source, count == lanes ? lanes : count);
+  const auto integers = __builtin_convertvector(bytes, typename MaskLanes<acc_t>::Integers);
+  return __builtin_convertvector(integers, typename VectorMath<acc_t>::Vector);
+}
+
+}  // namespace
+}  // namespace gru_ext

@@ -1,0 +1,131 @@
+// Copies of the weights in the order in which the products read them.
+#pragma once
+
+#include <utility>
+
+#include "cpu/kernels/kernels.h"
+#include "cpu/kernels/vector_math.h"
+
+namespace gru_ext {
+namespace {
+
+// Interleaves the low (offset 0) or high (offset lanes / 2) halves of two vectors: a0 b0 a1 b1 ...
+template <typename T, int offset, size_t... i>
+inline __attribute__((always_inline)) typename VectorMath<T>::Vector interleave(typename VectorMath<T>::Vector a,
+                                                                                typename VectorMath<T>::Vector b,
+                                                                                std::index_sequence<i...>) {
+  using Mask = typename VectorMath<T>::BitVector;
+  constexpr int lanes = VectorMath<T>::lanes;
+  return __builtin_shuffle(a, b, Mask{(i % 2 * lanes + i / 2 + offset)...});
+}
+
+// Transposes a square of vectors: log2(lanes) times, row i and row i + lanes / 2 interleave into rows 2i and 2i + 1.
+template <typename T>
+inline __attribute__((always_inline)) void transpose(typename VectorMath<T>::Vector (&rows)[VectorMath<T>::lanes]) {
+  using Vector = typename VectorMath<T>::Vector;
+  constexpr int lanes = VectorMath<T>::lanes;
+  constexpr auto all = std::make_index_sequence<lanes>();
+#pragma GCC unroll 4
+  for (int done = 1; done < lanes; done *= 2) {
+    Vector next[lanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes / 2; ++i) {
+      next[2 * i] = interleave<T, 0>(rows[i], rows[i + lanes / 2], all);
+      next[2 * i + 1] = interleave<T, lanes / 2>(rows[i], rows[i + lanes / 2], all);
+    }
+    std::memcpy(rows, next, sizeof next);
+  }
+}
+
+// A word of a row is a T, whatever values it is made of.
+template <typename T, typename operand_t>
+void pack_units(const operand_t* weights, UnitVectors vectors, int64_t H, int64_t K, int64_t begin, int64_t end,
+                void* packed) {
+  using Vector = typename VectorMath<T>::Vector;
+  constexpr int lanes = VectorMath<T>::lanes;
+  constexpr int64_t values = sizeof(T) / sizeof(operand_t);
+  const int64_t words = (K + values - 1) / values;
+  for (int64_t panel = begin; panel < end; ++panel) {
+    for (int64_t word = 0; word < words; word += lanes) {
+      const size_t bytes = std::min(sizeof(Vector), (K - word * values) * sizeof(operand_t));
+      const int64_t columns = std::min<int64_t>(lanes, words - word);
+      for (int v = 0; v < vectors.count; ++v) {
+        const int64_t unit = (panel * vectors.groups() + v * vectors.group_step) * lanes;
+        const int64_t units = std::min<int64_t>(lanes, H - unit);
+        const operand_t* source = weights + (v * vectors.gate_step * H + unit) * K + word * values;
+        Vector square[lanes] = {};
+        if (units == lanes && bytes == sizeof(Vector)) {
+#pragma GCC unroll 16
+          for (int i = 0; i < lanes; ++i) std::memcpy(&square[i], source + i * K, sizeof(Vector));
+        } else {
+          for (int64_t i = 0; i < units; ++i) std::memcpy(&square[i], source + i * K, bytes);
+        }
+        transpose<T>(square);
+        T* target = static_cast<T*>(packed) + ((panel * words + word) * vectors.count + v) * lanes;
+        for (int64_t i = 0; i < columns; ++i) {
+          std::memcpy(target + i * vectors.count * lanes, &square[i], sizeof(Vector));
+        }
+      }
+    }
+  }
+}
+
+// Vectors of a panel.
+constexpr int kPanelVectors = 2;
+template <typename acc_t>
+constexpr int kPanelColumns = kPanelVectors * VectorMath<acc_t>::lanes;
+
+// A row that is the product of two, element by element; zero where either is null.
+template <typename scalar_t>
+struct ProductOfRows {
+  using acc_t = acc_type<scalar_t>;
+  const scalar_t *a, *b;
+  explicit operator bool() const { return a != nullptr && b != nullptr; }
+  acc_t operator[](int64_t i) const { return static_cast<acc_t>(a[i]) * static_cast<acc_t>(b[i]); }
+};
+
+// Columns [first, first + count) of K rows, of which `row(k)` is one, null for zero -> (words, width): a word holds as
+// many consecutive values of a column as fit. What lies beyond K and count is zero.
+template <typename operand_t, int width, int values, typename Row>
+inline __attribute__((always_inline)) void pack_panel(const Row& row, int64_t K, int64_t first, int64_t count,
+                                                      operand_t* packed) {
+  for (int64_t k = 0; k < K; k += values, packed += width * values) {
+    for (int v = 0; v < values; ++v) {
+      const auto source = k + v < K ? row(k + v) : decltype(row(k)){};
+      if (!source) {
+        for (int c = 0; c < width; ++c) packed[c * values + v] = operand_t(0);
+      } else if (count == width) {
+        for (int c = 0; c < width; ++c) packed[c * values + v] = static_cast<operand_t>(source[first + c]);
+      } else {
+        for (int c = 0; c < width; ++c) {
+          packed[c * values + v] = c < count ? static_cast<operand_t>(source[first + c]) : operand_t(0);
+        }
+      }
+    }
+  }
+}
+
+// The panels [begin, end) of K rows of `columns` values.
+template <typename scalar_t, typename operand_t, typename Row>
+inline __attribute__((always_inline)) void pack_panels(const Row& row, int64_t K, int64_t columns, int64_t begin,
+                                                       int64_t end, acc_type<scalar_t>* packed) {
+  constexpr int width = kPanelColumns<acc_type<scalar_t>>;
+  constexpr int values = packed_values<scalar_t, operand_t>;
+  const int64_t size = (K + values - 1) / values * width;
+  for (int64_t panel = begin; panel < end; ++panel) {
+    pack_panel<operand_t, width, values>(row, K, panel * width, std::min<int64_t>(width, columns - panel * width),
+                                         reinterpret_cast<operand_t*>(packed + panel * size));
+  }
+}
+
+template <typename scalar_t, typename operand_t>
+void pack_columns(const scalar_t* weights, int64_t K, int64_t columns, int64_t first_row, int64_t begin, int64_t end,
+                  acc_type<scalar_t>* packed) {
+  const auto row = [=](int64_t k) {
+    return weights + (k + first_row < K ? k + first_row : k + first_row - K) * columns;
+  };
+  pack_panels<scalar_t, operand_t>(row, K, columns, begin, end, packed);
+}
+
+}  // namespace
+}  // namespace gru_ext

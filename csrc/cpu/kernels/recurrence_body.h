@@ -1,0 +1,193 @@
+// The recurrence over a chunk of steps, forward and backward, for one thread of several.
+//
+// Threads split the hidden units: forward by groups, backward by panels. A step's product reads what all threads wrote
+// in the step before, so each step begins with a wait for them; nothing else is shared within a step. Forward, the
+// state is kept twice: a thread that is a step ahead writes the copy that the others no longer read. The order in which
+// a thread goes through its units alternates, so that the weights it used last are used first, from the cache.
+#pragma once
+
+#include "cell/cell.h"
+#include "cpu/kernels/gradients_body.h"
+#include "cpu/kernels/kernels.h"
+#include "cpu/kernels/lanes_body.h"
+#include "cpu/kernels/layer_norm_body.h"
+#include "cpu/kernels/product_body.h"
+#include "cpu/kernels/reset_before_body.h"
+#include "cpu/step_barrier.h"
+#include "cpu/kernels/steps_body.h"
+
+namespace gru_ext {
+namespace {
+
+// The gates of `rows` rows of a step for the `count` units from `unit` on.
+// input_gates, hidden_gates: (rows, 3, lanes).
+template <bool masked, typename scalar_t, typename operand_t>
+inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
+                                                     int64_t first_row, int64_t rows, int64_t unit, int64_t count,
+                                                     const acc_type<scalar_t>* input_gates,
+                                                     const acc_type<scalar_t>* hidden_gates, operand_t* h_next) {
+  using acc_t = acc_type<scalar_t>;
+  using Math = VectorMath<acc_t>;
+  using Vector = typename Math::Vector;
+  constexpr int lanes = Math::lanes;
+  const Vector bias_hn = load<acc_t>(p.bias_hn + unit, lanes);
+  for (int64_t m = 0; m < rows; ++m) {
+    const int64_t row = first_row + m;
+    const acc_t* input = input_gates + m * 3 * lanes;
+    const acc_t* hidden = hidden_gates + m * 3 * lanes;
+    const Vector a_r = load<acc_t>(input, lanes) + load<acc_t>(hidden, lanes);
+    const Vector a_z = load<acc_t>(input + lanes, lanes) + load<acc_t>(hidden + lanes, lanes);
+    const Vector a_n = load<acc_t>(input + 2 * lanes, lanes);
+    const Vector q = load<acc_t>(hidden + 2 * lanes, lanes) + bias_hn;
+    Gates<Vector> gates;
+    advance<masked>(p, step, row, unit, count, h_next, [&](Vector h, auto... masks) __attribute__((always_inline)) {
+      return cell_fwd<Math>(a_r, a_z, a_n, q, h, gates, masks...);
+    });
+    if (p.saves_gates) {
+      scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
+      store<acc_t>(saved, gates.r, count);
+      store<acc_t>(saved + p.H, gates.z, count);
+      store<acc_t>(saved + 2 * p.H, gates.n, count);
+      store<acc_t>(saved + 3 * p.H, gates.q, count);
+    }
+  }
+}
+
+// Asks for the cache lines of y and of the gates that `gates_fwd` will write. Left to the stores themselves, lines that
+// come from memory would hold back the store that tells the other threads that the step is done.
+template <typename scalar_t, typename operand_t>
+inline __attribute__((always_inline)) void prefetch_targets(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
+                                                            int64_t first_row, int64_t rows, int64_t unit) {
+  for (int64_t row = first_row; row < first_row + rows; ++row) {
+    if (p.saves_y) __builtin_prefetch(p.y + step.offset + row * p.y_stride + unit, 1);
+    if (!p.saves_gates) continue;
+    const scalar_t* saved = p.gates + (step.packed_row + row) * 4 * p.H + unit;
+    for (int gate = 0; gate < 4; ++gate) __builtin_prefetch(saved + gate * p.H, 1);
+  }
+}
+
+template <typename scalar_t, typename operand_t, bool masked>
+void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
+  if (!p.reset_after) return reset_before_fwd<masked>(p, thread, threads, barrier);
+  if (p.norms > 0) return layer_norm_fwd<masked>(p, thread, threads, barrier);
+  using acc_t = acc_type<scalar_t>;
+  constexpr int lanes = VectorMath<acc_t>::lanes;
+  const int64_t groups = (p.H + lanes - 1) / lanes;
+  const int64_t begin = share(groups, thread, threads);
+  const int64_t end = share(groups, thread + 1, threads);
+
+  multiply_input(p, begin, end);
+  for (int64_t i = 0; i < p.step_count; ++i) {
+    const Step& step = p.steps[i];
+    const int64_t done = p.first_step + i;
+    const operand_t* h = p.h[done % 2];
+    operand_t* h_next = p.h[(done + 1) % 2];
+    barrier.wait(thread, threads, done);
+    for_each_unit_tile<acc_t, 3>(
+        begin, end, /*ascending=*/done % 2 == 0, step.rows,
+        [&](int64_t group, int64_t row, int64_t rows, acc_t* product) __attribute__((always_inline)) {
+          prefetch_targets(p, step, row, rows, group * lanes);
+          multiply_units<3, Start::zero>(p, kThreeGates, p.weight_hh, p.H, group, rows, h + row * p.h_stride,
+                                         p.h_stride, product);
+        },
+        [&](int64_t group, int64_t row, int64_t rows, const acc_t* product) __attribute__((always_inline)) {
+          gates_fwd<masked>(p, step, row, rows, group * lanes, std::min<int64_t>(lanes, p.H - group * lanes),
+                            p.input_gates + (group * p.rows + step.row + row) * 3 * lanes, product, h_next);
+        });
+    barrier.finished(thread, done + 1);
+  }
+}
+
+// The derivative of the gates of a step, for the `count` units from `unit` on.
+template <bool masked, typename scalar_t, typename operand_t>
+inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step,
+                                                     int64_t unit, int64_t count) {
+  using acc_t = acc_type<scalar_t>;
+  using Math = VectorMath<acc_t>;
+  using Vector = typename Math::Vector;
+  GateGrads<Vector> sums{};
+  const auto add_sums = [&] {
+    add_bias_sum(p, 0, unit, sums.n);
+    add_bias_sum(p, 1, unit, sums.r);
+    add_bias_sum(p, 2, unit, sums.z);
+    add_bias_sum(p, 3, unit, sums.q);
+    sums = GateGrads<Vector>{};
+  };
+  for (int64_t row = 0; row < step.rows; ++row) {
+    if (row > 0 && row % kLongestBiasSum == 0) add_sums();
+    const scalar_t* saved = p.gates + (step.row + row) * 4 * p.H + unit;
+    const Gates<Vector> gates = {load<acc_t>(saved, count), load<acc_t>(saved + p.H, count),
+                                 load<acc_t>(saved + 2 * p.H, count), load<acc_t>(saved + 3 * p.H, count)};
+    const scalar_t* h_prev = p.h_prev[step.row + row];
+    const Vector h = h_prev == nullptr ? Vector{} : load<acc_t>(h_prev + unit, count);
+    acc_t* dh = p.dh + row * p.dh_stride + unit;
+    Vector d = load<acc_t>(dh, Math::lanes);
+    if (p.dy != nullptr) d += load<acc_t>(p.dy + step.offset + row * p.dy_stride + unit, count);
+    GateGrads<Vector> grads;
+    Vector past_product;
+    if constexpr (masked) {
+      past_product = cell_bwd(gates, h, d, grads, cell_masks(p.masks, (step.packed_row + row) * p.H + unit, count));
+    } else {
+      past_product = cell_bwd(gates, h, d, grads);
+    }
+    store<acc_t>(dh, past_product, Math::lanes);
+    operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + unit;
+    store<acc_t>(dgates, grads.n, count);
+    store<acc_t>(dgates + p.H, grads.r, count);
+    store<acc_t>(dgates + 2 * p.H, grads.z, count);
+    store<acc_t>(dgates + 3 * p.H, grads.q, count);
+    sums.n += grads.n;
+    sums.r += grads.r;
+    sums.z += grads.z;
+    sums.q += grads.q;
+  }
+  add_sums();
+}
+
+template <typename scalar_t, typename operand_t, bool masked>
+void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
+  if (!p.reset_after) return reset_before_bwd<masked>(p, thread, threads, barrier);
+  if (p.norms > 0) return layer_norm_bwd<masked>(p, thread, threads, barrier);
+  using acc_t = acc_type<scalar_t>;
+  constexpr int lanes = VectorMath<acc_t>::lanes;
+  constexpr int64_t values = packed_values<scalar_t, operand_t>;
+  constexpr int columns = kPanelColumns<acc_t>;
+  const int64_t panels = (p.H + columns - 1) / columns;
+  const int64_t begin = share(panels, thread, threads);
+  const int64_t end = share(panels, thread + 1, threads);
+  const int64_t panel_size = (3 * p.H + values - 1) / values * columns;
+  const acc_t* weight_hh = static_cast<const acc_t*>(p.weight_hh);
+  if (p.need_dweights) {
+    const bool masks_states = masked && p.masks.recurrent != nullptr;
+    if (masks_states) mask_previous_states(p, begin * columns, std::min(p.H, end * columns));
+    pack_rows_of_chunk(p, masks_states, thread, threads);
+  }
+  // Round i: the product of step i - 1, which needs all threads' gradients of it, then the gates of step i.
+  for (int64_t i = 0; i <= p.step_count; ++i) {
+    const int64_t done = p.first_step + i;
+    const bool product = i > 0 && (i < p.step_count || p.last_product);
+    if (product) barrier.wait(thread, threads, done);
+    for (int64_t j = 0; j < end - begin; ++j) {
+      const int64_t panel = done % 2 == 0 ? begin + j : end - 1 - j;
+      if (product) {
+        const Step& step = p.steps[i - 1];
+        for_each_tile<kTileRows<kPanelVectors>>(step.rows, [&](int64_t row, int64_t rows) {
+          add_recurrent_product<masked>(p, step, row, rows, panel * columns, 3 * p.H, weight_hh + panel * panel_size);
+        });
+      }
+      if (i == p.step_count) continue;
+      for (int64_t unit = panel * columns; unit < std::min(p.H, (panel + 1) * columns); unit += lanes) {
+        gates_bwd<masked>(p, p.steps[i], unit, std::min<int64_t>(lanes, p.H - unit));
+      }
+    }
+    barrier.finished(thread, done + 1);
+    if (i == p.step_count || i % kLongestBiasSum == kLongestBiasSum - 1) {
+      flush_bias_sums(p, begin * columns, end * columns);
+    }
+  }
+  barrier.wait(thread, threads, p.first_step + p.step_count + 1);
+  gradients(p, thread, threads);
+}
+
+}  // namespace
+}  // namespace gru_ext

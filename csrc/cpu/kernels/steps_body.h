@@ -1,0 +1,186 @@
+// What the recurrences share: products with the weights of a thread's units, the order in which a thread goes through
+// a step, masks, and the sums for the gradients of the biases.
+#pragma once
+
+#include "cell/cell.h"
+#include "cpu/kernels/kernels.h"
+#include "cpu/kernels/lanes_body.h"
+#include "cpu/kernels/product_body.h"
+
+namespace gru_ext {
+namespace {
+
+// out (rows, vectors, lanes) = a (rows, K) times the weights of a panel's units.
+template <int vectors, Start start, typename scalar_t, typename operand_t>
+inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_t, operand_t>& p, UnitVectors of,
+                                                          const void* weights, int64_t K, int64_t panel, int64_t rows,
+                                                          const operand_t* a, int64_t a_stride,
+                                                          acc_type<scalar_t>* out) {
+  using acc_t = acc_type<scalar_t>;
+  constexpr int lanes = VectorMath<acc_t>::lanes;
+  constexpr int64_t values = packed_values<scalar_t, operand_t>;
+  const int64_t unit = panel * of.groups() * lanes;
+  const acc_t* bias = start == Start::bias ? p.input_bias + unit : nullptr;
+  if (!p.packed) {
+    unpacked_product_rows<acc_t, vectors>(rows, a, a_stride, static_cast<const operand_t*>(weights), of, p.H, K, unit,
+                                          std::min<int64_t>(lanes, p.H - unit), bias, p.h_stride, out);
+    return;
+  }
+  const acc_t* packed = static_cast<const acc_t*>(weights) + panel * ((K + values - 1) / values) * vectors * lanes;
+  product_rows<vectors, start>(rows, a, a_stride, packed, K, bias, p.h_stride, out, vectors * lanes);
+}
+
+// W x of the chunk, for the groups [begin, end); and the biases, where it starts with them.
+template <Start start = Start::bias, typename scalar_t, typename operand_t>
+void multiply_input(const FwdChunk<scalar_t, operand_t>& p, int64_t begin, int64_t end) {
+  constexpr int lanes = VectorMath<acc_type<scalar_t>>::lanes;
+  for (int64_t group = begin; group < end; ++group) {
+    for_each_tile<kTileRows<3>>(p.rows, [&](int64_t row, int64_t rows) {
+      multiply_units<3, start>(p, kThreeGates, p.weight_ih, p.I, group, rows, p.x + row * p.x_stride, p.x_stride,
+                               p.input_gates + (group * p.rows + row) * 3 * lanes);
+    });
+  }
+}
+
+// Goes through a step: for each tile of its rows and each panel [begin, end), `product(panel, row, rows, out)`, out
+// (rows, vectors, lanes), and then `gates(panel, row, rows, out)`. Where a step is one tile, several panels' products
+// come before their gates, which then overlap each other: the gates of a single row wait for their own results most of
+// the time.
+template <typename acc_t, int vectors, typename Product, typename Gates>
+inline __attribute__((always_inline)) void for_each_unit_tile(int64_t begin, int64_t end, bool ascending,
+                                                              int64_t step_rows, const Product& product,
+                                                              const Gates& gates) {
+  constexpr int64_t most_panels = 4;
+  constexpr int tile_rows = kTileRows<vectors>;
+  constexpr int64_t tile_size = tile_rows * vectors * VectorMath<acc_t>::lanes;
+  alignas(64) acc_t products[most_panels * tile_size];
+  const int64_t at_once = step_rows <= tile_rows ? most_panels : 1;
+  const auto panel_of = [=](int64_t j) { return ascending ? begin + j : end - 1 - j; };
+  for (int64_t first = 0; first < end - begin; first += at_once) {
+    const int64_t last = std::min(end - begin, first + at_once);
+    for_each_tile<tile_rows>(step_rows, [&](int64_t row, int64_t rows) __attribute__((always_inline)) {
+      for (int64_t j = first; j < last; ++j) product(panel_of(j), row, rows, products + (j - first) * tile_size);
+      for (int64_t j = first; j < last; ++j) gates(panel_of(j), row, rows, products + (j - first) * tile_size);
+    });
+  }
+}
+
+// The masks of a step's cell for `count` units of one row, which begin at element `place` of (N, H).
+template <typename acc_t>
+inline __attribute__((always_inline)) CellMasks<typename VectorMath<acc_t>::Vector> cell_masks(
+    const DirectionMasks<acc_t>& masks, int64_t place, int64_t count) {
+  using Vector = typename VectorMath<acc_t>::Vector;
+  return {masks.zoneout == nullptr ? Vector{} + masks.kept : load_mask<acc_t>(masks.zoneout + place, count),
+          masks.candidate == nullptr ? Vector{} + 1
+                                     : load_mask<acc_t>(masks.candidate + place, count) * masks.candidate_scale,
+          masks.zoneout != nullptr || masks.kept != acc_t(0)};
+}
+
+// The factor of h in the recurrent product for `count` units, which begin at element `place` of (B, H).
+template <typename acc_t>
+inline __attribute__((always_inline)) typename VectorMath<acc_t>::Vector recurrent_factor(
+    const DirectionMasks<acc_t>& masks, int64_t place, int64_t count) {
+  return load_mask<acc_t>(masks.recurrent + place, count) * masks.recurrent_scale;
+}
+
+// The state of `count` units of a row, from `unit` on, after the step: `cell(h, masks...)` of that before it. To
+// `h_next` goes what the next step's product reads.
+template <bool masked, typename scalar_t, typename operand_t, typename Cell>
+inline __attribute__((always_inline)) void advance(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
+                                                   int64_t row, int64_t unit, int64_t count, operand_t* h_next,
+                                                   const Cell& cell) {
+  using acc_t = acc_type<scalar_t>;
+  using Vector = typename VectorMath<acc_t>::Vector;
+  constexpr int lanes = VectorMath<acc_t>::lanes;
+  acc_t* state = p.state + row * p.h_stride + unit;
+  Vector h = load<acc_t>(state, lanes);
+  Vector operand;
+  if constexpr (masked) {
+    h = cell(h, cell_masks(p.masks, (step.packed_row + row) * p.H + unit, count));
+    operand = p.masks.recurrent == nullptr ? h : h * recurrent_factor(p.masks, row * p.H + unit, count);
+  } else {
+    operand = h = cell(h);
+  }
+  store<acc_t>(state, h, lanes);
+  store<acc_t>(h_next + row * p.h_stride + unit, operand, lanes);
+  if (p.saves_y) store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
+}
+
+// Rows, and steps, whose gate gradients are summed in one chain of additions for the gradients of the biases: sums of
+// sums round less than one long sum.
+constexpr int64_t kLongestBiasSum = 32;
+
+// Adds `sum`, of the gate that is `gate`-th in the order of dgates, to the thread's partial sums for the units from
+// `unit` on.
+template <typename scalar_t, typename operand_t>
+inline __attribute__((always_inline)) void add_bias_sum(const BwdChunk<scalar_t, operand_t>& p, int gate, int64_t unit,
+                                                        typename VectorMath<acc_type<scalar_t>>::Vector sum) {
+  using acc_t = acc_type<scalar_t>;
+  constexpr int lanes = VectorMath<acc_t>::lanes;
+  acc_t* partial = p.dbias_partial + gate * p.dh_stride + unit;
+  store<acc_t>(partial, load<acc_t>(partial, lanes) + sum, lanes);
+}
+
+// Adds the thread's partial sums to the gradients of the biases, and clears them.
+template <typename scalar_t, typename operand_t>
+void flush_bias_sums(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit, int64_t last_unit) {
+  for (int gate = 0; gate < p.sums; ++gate) {
+    for (int64_t i = gate * p.dh_stride + first_unit; i < gate * p.dh_stride + last_unit; ++i) {
+      p.dbias[i] += p.dbias_partial[i];
+      p.dbias_partial[i] = 0;
+    }
+  }
+}
+
+// The thread's units of what of the states before each step entered the recurrent product.
+template <typename scalar_t, typename operand_t>
+void mask_previous_states(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit, int64_t last_unit) {
+  using acc_t = acc_type<scalar_t>;
+  constexpr int64_t lanes = VectorMath<acc_t>::lanes;
+  for (const Step* step = p.steps; step < p.steps + p.step_count; ++step) {
+    for (int64_t row = 0; row < step->rows; ++row) {
+      const scalar_t* h_prev = p.h_prev[step->row + row];
+      scalar_t* operand = p.operand + (step->row + row) * p.H;
+      for (int64_t unit = first_unit; unit < last_unit; unit += lanes) {
+        const int64_t count = std::min(lanes, last_unit - unit);
+        const auto h = h_prev == nullptr ? typename VectorMath<acc_t>::Vector{} : load<acc_t>(h_prev + unit, count);
+        store<acc_t>(operand + unit, h * recurrent_factor(p.masks, row * p.H + unit, count), count);
+      }
+    }
+  }
+}
+
+// Adds R' dgates of some rows of a step, for the columns of a panel, to dh. K: gates of H units each, from r on.
+template <bool masked, typename scalar_t, typename operand_t>
+inline __attribute__((always_inline)) void add_recurrent_product(const BwdChunk<scalar_t, operand_t>& p,
+                                                                 const Step& step, int64_t row, int64_t rows,
+                                                                 int64_t first_unit, int64_t K,
+                                                                 const acc_type<scalar_t>* panel) {
+  using acc_t = acc_type<scalar_t>;
+  constexpr int64_t columns = kPanelColumns<acc_t>;
+  constexpr int64_t lanes = VectorMath<acc_t>::lanes;
+  const operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + p.dgates_of_h;
+  acc_t* dh = p.dh + row * p.dh_stride + first_unit;
+  const acc_t* no_bias = nullptr;
+  if (!masked || p.masks.recurrent == nullptr) {
+    product_rows<kPanelVectors, Start::accumulate>(rows, dgates, p.dgates_stride, panel, K, no_bias, 0, dh,
+                                                   p.dh_stride);
+    return;
+  }
+  alignas(64) acc_t product[kTileRows<kPanelVectors> * columns];
+  product_rows<kPanelVectors, Start::zero>(rows, dgates, p.dgates_stride, panel, K, no_bias, 0, product, columns);
+  for (int64_t m = 0; m < rows; ++m) {
+    for (int64_t unit = 0; unit < std::min(columns, p.H - first_unit); unit += lanes) {
+      const int64_t count = std::min(lanes, p.H - first_unit - unit);
+      acc_t* target = dh + m * p.dh_stride + unit;
+      store<acc_t>(
+          target,
+          load<acc_t>(target, lanes) + load<acc_t>(product + m * columns + unit, lanes) *
+                                           recurrent_factor(p.masks, (row + m) * p.H + first_unit + unit, count),
+          lanes);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gru_ext

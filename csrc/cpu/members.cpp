@@ -1,0 +1,74 @@
+// The members of op/members.h on the CPU: at the same time, a thread each.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include "cpu/buffers.h"
+#include "cpu/call.h"
+#include "cpu/op_cpu.h"
+#include "cpu/results.h"
+#include "cpu/threads.h"
+#include "op/check.h"
+#include "op/members.h"
+
+namespace gru_ext {
+namespace {
+
+using at::Tensor;
+
+// Calls `body` with every member: with as many at the same time as there are threads; those that remain one after
+// another where each is worth more threads than they are. `flops`: of a step of one direction.
+template <typename Body>
+void for_each_member(int64_t E, const Sequence& s, double flops, const Body& body) {
+  const int threads = threads_for(/*steps=*/1, static_cast<double>(E) * s.D * s.T * flops);
+  const int64_t remaining = E % threads;
+  const int64_t together = threads == 1 ? 0 : remaining < threads_for(s.T, flops) ? E - remaining : E;
+  at::parallel_for(0, together, /*grain_size=*/1, [&](int64_t begin, int64_t end) {
+    for (int64_t e = begin; e < end; ++e) body(e);
+  });
+  for (int64_t e = together; e < E; ++e) body(e);
+}
+
+}  // namespace
+
+FwdResult gru_fwd_members_cpu(const Layer& layer, bool save_gates) {
+  return call_on_cpu([&] {
+    const int64_t E = check_members(layer, {});
+    const Sequence s = check_fwd(*Member(layer, 0).layer);
+    const auto options = layer.x.options();
+    std::vector<int64_t> y_shape = layer.x.sizes().vec();
+    y_shape.back() = s.D * s.H;
+    std::vector<int64_t> gates_shape = {0};
+    if (save_gates) gates_shape = layer.variant.gates_shape(s.D, s.N, s.H);
+    gates_shape.insert(gates_shape.begin(), E);
+    const FwdResult results{pooled_empty(y_shape, options), at::empty({E, s.D, s.B, s.H}, options),
+                            pooled_empty(gates_shape, options)};
+    for_each_member(E, s, fwd_flops(s), [&](int64_t e) {
+      const auto& [y, h_n, gates] = results;
+      gru_fwd_cpu_into(s, *Member(layer, e).layer, {y.select(0, e), h_n.select(0, e), gates.select(0, e)});
+    });
+    return results;
+  });
+}
+
+BwdResult gru_bwd_members_cpu(const OptionalTensor& dy, const OptionalTensor& dh_n, const Layer& layer, const Tensor& y,
+                              const Tensor& gates, Need need) {
+  return call_on_cpu([&] {
+    const int64_t E = check_members(layer, {dy.value_or(Tensor()), dh_n.value_or(Tensor()), y, gates});
+    const Sequence s =
+        check_bwd(of_member(dy, 0), of_member(dh_n, 0), *Member(layer, 0).layer, y.select(0, 0), gates.select(0, 0));
+    const auto options = layer.x.options();
+    const Tensor dx = pooled_empty(need.dx ? layer.x.sizes() : at::IntArrayRef{E, 0}, options);
+    const Tensor dhx = at::empty(need.dhx ? at::IntArrayRef{E, s.D, s.B, s.H} : at::IntArrayRef{E, 0}, options);
+    std::vector<Tensor> dweights;
+    if (need.dweights) {
+      for (const Tensor& weight : layer.weights) dweights.push_back(pooled_empty(weight.sizes(), options));
+    }
+    for_each_member(E, s, bwd_flops(s), [&](int64_t e) {
+      gru_bwd_cpu_into(s, of_member(dy, e), of_member(dh_n, e), *Member(layer, e).layer, y.select(0, e),
+                       gates.select(0, e), need, {dx.select(0, e), dhx.select(0, e), of_member(dweights, e)});
+    });
+    return BwdResult(dx, dhx, dweights);
+  });
+}
+
+}  // namespace gru_ext

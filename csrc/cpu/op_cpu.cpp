@@ -1,0 +1,26 @@
+// What the CPU backend registers: its operators, and what gru_ext/library.py asks of it.
+#include <torch/library.h>
+
+#include <string>
+
+#include "cpu/buffers.h"
+#include "cpu/isa.h"
+#include "cpu/op_cpu.h"
+#include "op/registration.h"
+#include "op/schemas.h"
+
+TORCH_LIBRARY_IMPL(gru_ext, CPU, m) {
+  if (!gru_ext::is_first_copy()) return;
+  m.impl("gru_fwd", gru_ext::gru_fwd_operator<gru_ext::gru_fwd_cpu>);
+  m.impl("gru_bwd", gru_ext::gru_bwd_operator<gru_ext::gru_bwd_cpu>);
+  m.impl("gru_fwd_members", gru_ext::gru_fwd_members_operator<gru_ext::gru_fwd_members_cpu>);
+  m.impl("gru_bwd_members", gru_ext::gru_bwd_operator<gru_ext::gru_bwd_members_cpu>);
+  m.impl("gru_int8", gru_ext::gru_int8_cpu);
+}
+
+TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
+  if (!gru_ext::is_first_copy()) return;
+  m.def("empty_cache() -> int", gru_ext::empty_pool);
+  m.def("cpu_isa() -> str", [] { return std::string(gru_ext::isa_name(gru_ext::cpu_isa())); });
+  m.def("available_cpu_isas() -> str[]", gru_ext::available_isa_names);
+}

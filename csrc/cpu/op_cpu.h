@@ -1,0 +1,22 @@
+// The operators of the CPU backend; meaning as in op/layer.h, op/members.h and op/int8.h.
+#pragma once
+
+#include "op/int8.h"
+#include "op/layer.h"
+
+namespace gru_ext {
+
+FwdResult gru_fwd_cpu(const Layer& layer, bool save_gates, bool save_y);
+BwdResult gru_bwd_cpu(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const Layer& layer,
+                      const at::Tensor& y, const at::Tensor& gates, Need need);
+
+FwdResult gru_fwd_members_cpu(const Layer& layer, bool save_gates);
+BwdResult gru_bwd_members_cpu(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n,
+                              const Layer& layer, const at::Tensor& y, const at::Tensor& gates, Need need);
+
+// Returns y, h_n.
+std::tuple<at::Tensor, at::Tensor> gru_int8_cpu(const at::Tensor& x, const std::optional<at::Tensor>& hx,
+                                                at::TensorList weights, const std::optional<at::Tensor>& batch_sizes,
+                                                bool bidirectional);
+
+}  // namespace gru_ext

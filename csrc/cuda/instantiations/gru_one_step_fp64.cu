@@ -1,5 +1,0 @@
-#include "../gru_one_step.cuh"
-
-namespace gru_ext {
-template const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<double>&, Stream);
-}  // namespace gru_ext

@@ -1,0 +1,232 @@
+#include "cuda/persistent/all_steps.h"
+
+#include <ATen/ATen.h>
+
+#include "cuda/arguments.h"
+#include "cuda/persistent/state.h"
+#include "op/chunks.h"
+#include "op/dispatch.h"
+
+namespace gru_ext {
+namespace {
+
+using at::Tensor;
+using at::TensorList;
+
+// The kernels have no float64.
+template <typename Body>
+const char* with_type_of_kernels(at::ScalarType dtype, const Body& body) {
+  switch (dtype) {
+    case at::kBFloat16:
+      return body(c10::BFloat16{});
+    case at::kHalf:
+      return body(c10::Half{});
+    default:
+      return body(float{});
+  }
+}
+
+template <typename T>
+StepRows<T> step_rows(T* data, const Tensor& tensor) {
+  const Rows rows(tensor);
+  return {data, rows.stride_t, rows.stride_b};
+}
+
+// Whether pairs of neighbouring values can be loaded and stored as one.
+bool is_paired(const Tensor& tensor) {
+  return !tensor.defined() || (tensor.size(-1) % 2 == 0 && rows_are_aligned(tensor, 2 * tensor.element_size()));
+}
+
+// Where the sequences of a packed batch end and its steps begin, on the device. Undefined where all have T steps.
+struct PackedIndex {
+  Tensor lengths;  // (B) int
+  Tensor offsets;  // (T) int64
+
+  PackedIndex(const Sequence& s, const at::Device& device) {
+    if (s.packed_sizes.empty()) return;
+    const Tensor host_lengths = on_host(s.B, at::kInt, device);
+    const Tensor host_offsets = on_host(s.T, at::kLong, device);
+    int* length = host_lengths.data_ptr<int>();
+    for (int64_t t = s.T, row = 0; t > 0; --t) {
+      for (; row < s.packed_sizes[t - 1]; ++row) length[row] = static_cast<int>(t);
+    }
+    std::copy(s.packed_offsets.begin(), s.packed_offsets.end(), host_offsets.data_ptr<int64_t>());
+    lengths = host_lengths.to(device, /*non_blocking=*/true);
+    offsets = host_offsets.to(device, /*non_blocking=*/true);
+  }
+
+ private:
+  // Memory that a copy to the device has left when the call returns, without having waited for the device: pageable for
+  // so few bytes that CUDA has room for them, else pinned, which torch keeps until it is copied.
+  static Tensor on_host(int64_t count, at::ScalarType dtype, const at::Device& device) {
+    constexpr int64_t kMostPageableBytes = 64 << 10;
+    const bool pinned = device.is_cuda() && count * static_cast<int64_t>(c10::elementSize(dtype)) > kMostPageableBytes;
+    return at::empty({count}, at::TensorOptions().device(at::kCPU).dtype(dtype).pinned_memory(pinned));
+  }
+};
+
+// The rows of x and of what is computed from them, in the order in which x has them in memory: no copy of a batch that
+// is first there.
+struct RowOrder {
+  bool batch_first;
+  int64_t T, B, N;
+
+  RowOrder(const Sequence& s, const Tensor& x)
+      : batch_first(x.dim() == 3 && !x.is_contiguous() && x.transpose(0, 1).is_contiguous()), T(s.T), B(s.B), N(s.N) {}
+
+  Tensor flat(const Tensor& x) const {  // (N, F) of (T, B, F) or (N, F)
+    return (batch_first ? x.transpose(0, 1) : x).reshape({N, x.size(-1)});
+  }
+  Tensor steps(const Tensor& rows, bool packed) const {  // (T, B, F), or (N, F) if packed, of (N, F)
+    if (packed) return rows;
+    return batch_first ? rows.view({B, T, rows.size(1)}).transpose(0, 1) : rows.view({T, B, rows.size(1)});
+  }
+};
+
+template <typename Parameters>
+Parameters common_parameters(const Sequence& s, const PackedIndex& index, const PersistentMasks& masks) {
+  Parameters p{};
+  p.T = static_cast<int>(s.T);
+  p.B = static_cast<int>(s.B);
+  p.H = static_cast<int>(s.H);
+  p.D = static_cast<int>(s.D);
+  p.N = s.N;
+  if (index.lengths.defined()) {
+    p.lengths = index.lengths.const_data_ptr<int>();
+    p.offsets = index.offsets.const_data_ptr<int64_t>();
+  }
+  std::copy_n(masks.of, 2, p.masks);
+  p.wait_limit = wait_limit();
+  p.error = error_word();
+  return p;
+}
+
+bool all_paired(std::initializer_list<Tensor> tensors) {
+  return std::all_of(tensors.begin(), tensors.end(), [](const Tensor& tensor) { return is_paired(tensor); });
+}
+
+template <typename Parameters>
+void name_in(Parameters& p, const ExchangeMemory& memory) {
+  p.streamed = memory.streamed;
+  p.packets = static_cast<decltype(p.packets)>(memory.packets);
+}
+
+// W x + b_ih of all rows, rounded once where the dtype allows it.
+Tensor input_gates(const Tensor& x, const Tensor& weight_ih, const Tensor& bias_ih) {
+  if (bias_ih.defined() && x.scalar_type() != at::kFloat) return at::addmm(bias_ih, x, weight_ih.t());
+  // Not addmm in float: what adds in cuBLASLt does not follow the guard of products.h.
+  const Tensor product = at::mm(x, weight_ih.t());
+  return bias_ih.defined() ? product.add_(bias_ih) : product;
+}
+
+template <typename at_t>
+const char* forward(const PersistentKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
+                    TensorList weights, const PersistentMasks& masks, const Tensor& y, const Tensor& h_n,
+                    const Tensor& gates, Stream stream) {
+  using scalar_t = typename Device<at_t>::scalar_t;
+  const bool packed = !s.packed_sizes.empty();
+  const PackedIndex index(s, x.device());
+  const RowOrder order(s, x);
+  const Tensor rows_of_x = order.flat(x);
+  auto p = common_parameters<PersistentFwdParams<scalar_t>>(s, index, masks);
+  p.paired = all_paired({h0, y, h_n, gates});
+  p.aligned = true;
+  Tensor a_x[2], weight_hh[2], bias_hh[2];
+  for (int64_t d = 0; d < s.D; ++d) {
+    const Tensor* const of_direction = &weights[d * s.weights_per_direction()];
+    a_x[d] = order.steps(input_gates(rows_of_x, of_direction[0], s.has_bias ? of_direction[2] : Tensor()), packed);
+    weight_hh[d] = of_direction[1].contiguous();
+    if (s.has_bias) bias_hh[d] = of_direction[3].contiguous();
+    p.a_x[d] = step_rows(readable<at_t>(a_x[d]), a_x[d]);
+    p.weight_hh[d] = readable<at_t>(weight_hh[d]);
+    p.bias_hh[d] = readable<at_t>(bias_hh[d]);
+    p.paired = p.paired && all_paired({a_x[d], weight_hh[d], bias_hh[d]});
+    p.aligned = p.aligned && rows_are_aligned(weight_hh[d], 16);
+  }
+  p.h0 = readable<at_t>(h0);
+  p.y = step_rows(writable<at_t>(y), y);
+  p.h_n = writable<at_t>(h_n);
+  p.gates = writable<at_t>(gates);
+  const ExchangeMemory memory = kernel.exchange_memory(s, x.device());
+  name_in(p, memory);
+  return kernel.launch(&p, stream);
+}
+
+template <typename at_t>
+const char* backward(const PersistentKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
+                     TensorList weights, const PersistentMasks& masks, const Tensor& dy, const Tensor& dh_n,
+                     const Tensor& y, const Tensor& gates, const Tensor& dh0, std::vector<DirectionGrads>& grads,
+                     const Tensor& dx, Stream stream) {
+  using scalar_t = typename Device<at_t>::scalar_t;
+  const bool packed = !s.packed_sizes.empty(), need_dweights = grads[0].weight_ih.defined();
+  const PackedIndex index(s, x.device());
+  const RowOrder order(s, x);
+  auto p = common_parameters<PersistentBwdParams<scalar_t>>(s, index, masks);
+  p.paired = all_paired({dy, dh_n, y, h0, gates, dh0});
+  p.aligned = true;
+  Tensor weight_hh[2], dgates[2], h_prev[2];
+  for (int64_t d = 0; d < s.D; ++d) {
+    weight_hh[d] = weights[d * s.weights_per_direction() + 1].contiguous();
+    p.weight_hh[d] = readable<at_t>(weight_hh[d]);
+    dgates[d] = at::empty({s.N, 4 * s.H}, x.options());
+    const Tensor steps_of_dgates = order.steps(dgates[d], packed);
+    p.dgates[d] = step_rows(writable<at_t>(dgates[d]), steps_of_dgates);
+    p.paired = p.paired && all_paired({weight_hh[d], steps_of_dgates});
+    p.aligned = p.aligned && rows_are_aligned(weight_hh[d], 16);
+    if (!need_dweights) continue;
+    h_prev[d] = at::empty({s.N, s.H}, x.options());
+    const Tensor steps_of_h_prev = order.steps(h_prev[d], packed);
+    p.h_prev[d] = step_rows(writable<at_t>(h_prev[d]), steps_of_h_prev);
+    p.paired = p.paired && is_paired(steps_of_h_prev);
+  }
+  const int64_t tiles = kernel.tiles(s.B);
+  const Tensor dbias = need_dweights ? at::empty({s.D, tiles, 4 * s.H}, x.options().dtype(at::kFloat)) : Tensor();
+  if (dy.defined()) p.dy = step_rows(readable<at_t>(dy), dy);
+  p.dh_n = readable<at_t>(dh_n);
+  p.y = step_rows(readable<at_t>(y), y);
+  p.h0 = readable<at_t>(h0);
+  p.gates = readable<at_t>(gates);
+  p.dh0 = writable<at_t>(dh0);
+  p.dbias = need_dweights ? dbias.data_ptr<float>() : nullptr;
+  const ExchangeMemory memory = kernel.exchange_memory(s, x.device());
+  name_in(p, memory);
+  const char* const error = kernel.launch(&p, stream);
+  if (error != nullptr) return error;
+
+  const Tensor rows_of_x = need_dweights ? order.flat(x) : Tensor();
+  const Tensor rows_of_dx = dx.defined() && order.batch_first ? at::empty_like(dx) : dx;
+  for (int64_t d = 0; d < s.D; ++d) {
+    const Tensor& weight_ih = weights[d * s.weights_per_direction()];
+    if (need_dweights) {
+      add_weight_grads(s, dgates[d], rows_of_x, h_prev[d], /*reset=*/Tensor(), /*first=*/true, grads[d]);
+      at::sum_out(grads[d].bias, dbias[d], /*dim=*/0);
+    }
+    if (dx.defined()) {
+      const Tensor weight_nrz = at::cat({weight_ih.narrow(0, 2 * s.H, s.H), weight_ih.narrow(0, 0, 2 * s.H)});
+      add_input_grads(s, dgates[d], product_operand(weight_nrz), /*first=*/d == 0, rows_of_dx);
+    }
+  }
+  if (dx.defined() && order.batch_first) dx.view({s.T, s.B, s.I}).copy_(order.steps(rows_of_dx, packed));
+  return nullptr;
+}
+
+}  // namespace
+
+const char* persistent_fwd(const PersistentKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
+                           TensorList weights, const PersistentMasks& masks, const Tensor& y, const Tensor& h_n,
+                           const Tensor& gates, Stream stream) {
+  return with_type_of_kernels(x.scalar_type(), [&](auto zero) {
+    return forward<decltype(zero)>(kernel, s, x, h0, weights, masks, y, h_n, gates, stream);
+  });
+}
+
+const char* persistent_bwd(const PersistentKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
+                           TensorList weights, const PersistentMasks& masks, const Tensor& dy, const Tensor& dh_n,
+                           const Tensor& y, const Tensor& gates, const Tensor& dh0, std::vector<DirectionGrads>& grads,
+                           const Tensor& dx, Stream stream) {
+  return with_type_of_kernels(x.scalar_type(), [&](auto zero) {
+    return backward<decltype(zero)>(kernel, s, x, h0, weights, masks, dy, dh_n, y, gates, dh0, grads, dx, stream);
+  });
+}
+
+}  // namespace gru_ext

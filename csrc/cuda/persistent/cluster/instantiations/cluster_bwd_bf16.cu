@@ -1,0 +1,13 @@
+#include "cuda/persistent/cluster/launch.cuh"
+
+namespace gru_ext {
+
+#define GRU_ENTRY(...) cluster_bwd_entry<device::GruClusterBwdTraits<device::bfloat16, __VA_ARGS__>>(),
+
+template <>
+const HeldBwdEntries<device::bfloat16>& cluster_bwd_entries<device::bfloat16>() {
+  static const HeldBwdEntries<device::bfloat16> entries = {GRU_CLUSTER_BWD_16BIT(GRU_ENTRY)};
+  return entries;
+}
+
+}  // namespace gru_ext

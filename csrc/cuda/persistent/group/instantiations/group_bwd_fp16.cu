@@ -1,0 +1,13 @@
+#include "cuda/persistent/group/launch.cuh"
+
+namespace gru_ext {
+
+#define GRU_ENTRY(...) group_bwd_entry<device::GruGroupBwdTraits<device::float16, __VA_ARGS__>>(),
+
+template <>
+const HeldBwdEntries<device::float16>& group_bwd_entries<device::float16>() {
+  static const HeldBwdEntries<device::float16> entries = {GRU_GROUP_BWD_16BIT(GRU_ENTRY)};
+  return entries;
+}
+
+}  // namespace gru_ext

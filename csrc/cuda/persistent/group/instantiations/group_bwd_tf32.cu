@@ -1,0 +1,13 @@
+#include "cuda/persistent/group/launch.cuh"
+
+namespace gru_ext {
+
+#define GRU_ENTRY(...) group_bwd_entry<device::GruGroupBwdTraits<float, __VA_ARGS__>>(),
+
+template <>
+const HeldBwdEntries<float>& group_bwd_entries<float>() {
+  static const HeldBwdEntries<float> entries = {GRU_GROUP_BWD_TF32(GRU_ENTRY)};
+  return entries;
+}
+
+}  // namespace gru_ext

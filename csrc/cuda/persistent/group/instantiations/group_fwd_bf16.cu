@@ -1,0 +1,14 @@
+#include "cuda/persistent/group/launch.cuh"
+
+namespace gru_ext {
+
+#define GRU_ENTRY(...) \
+  group_fwd_entry<device::GruClusterFwdTraits<device::bfloat16, __VA_ARGS__, device::Exchange::packets>>(),
+
+template <>
+const HeldFwdEntries<device::bfloat16>& group_fwd_entries<device::bfloat16>() {
+  static const HeldFwdEntries<device::bfloat16> entries = {GRU_GROUP_FWD_16BIT(GRU_ENTRY)};
+  return entries;
+}
+
+}  // namespace gru_ext

@@ -1,0 +1,13 @@
+#include "cuda/persistent/group/launch.cuh"
+
+namespace gru_ext {
+
+#define GRU_ENTRY(...) group_fwd_entry<device::GruClusterFwdTraits<float, __VA_ARGS__, device::Exchange::packets>>(),
+
+template <>
+const HeldFwdEntries<float>& group_fwd_entries<float>() {
+  static const HeldFwdEntries<float> entries = {GRU_GROUP_FWD_TF32(GRU_ENTRY)};
+  return entries;
+}
+
+}  // namespace gru_ext

@@ -1,0 +1,78 @@
+#include "cuda/persistent/kernel.h"
+
+#include <ATen/ATen.h>
+
+#include "cuda/device_types.h"
+#include "cuda/persistent/all_steps.h"
+#include "cuda/persistent/state.h"
+#include "cuda/persistent/windows.h"
+#include "cuda/results.h"
+
+namespace gru_ext {
+namespace {
+
+using at::Tensor;
+
+// Their tensors are those of `directions`.
+PersistentMasks masks_of_layer(const Layer& layer, const std::vector<StepDirection>& directions) {
+  PersistentMasks masks;
+  for (size_t d = 0; d < directions.size() && layer.variant.has_masks(); ++d) {
+    masks.of[d] = masks_of<float>(directions[d]);
+  }
+  return masks;
+}
+
+}  // namespace
+
+std::optional<FwdResult> PersistentKernel::run(const FwdCall& call, const char*& error) const {
+  const Sequence& s = call.s;
+  const Layer& layer = call.layer;
+  const Tensor& x = layer.x;
+  // The kernel writes y in any case.
+  const Tensor y = empty_y(s, x, /*save_y=*/true), gates = empty_gates(s, layer, call.save_gates);
+  const Tensor h_n = at::empty({s.D, s.B, s.H}, x.options());
+  const Tensor h0 = contiguous_or_undefined(layer.hx);
+  const auto directions = layer.variant.has_masks() ? directions_of(s, layer) : std::vector<StepDirection>();
+  const PersistentMasks masks = masks_of_layer(layer, directions);
+  error = call.save_gates ? persistent_fwd(*this, s, x, h0, layer.weights, masks, y, h_n, gates, call.stream)
+                          : windows_fwd(*this, s, x, h0, layer.weights, masks, y, h_n, call.stream);
+  if (error != nullptr) return std::nullopt;
+  return FwdResult{call.save_y ? y : empty_y(s, x, /*save_y=*/false), h_n, gates};
+}
+
+std::optional<BwdResult> PersistentKernel::run(const BwdCall& call, const char*& error) const {
+  const Sequence& s = call.s;
+  const Layer& layer = call.layer;
+  const Tensor& x = layer.x;
+  const bool saved = were_saved(call.gates);
+  const auto dx_options = saved ? x.options().dtype(acc_dtype_of(x.scalar_type())) : x.options();
+  const Tensor dx = call.need.dx ? at::empty({s.N, s.I}, dx_options) : Tensor();
+  const Tensor h0 = contiguous_or_undefined(layer.hx), dy = unit_stride_or_undefined(call.dy);
+  const Tensor dh_n = contiguous_or_undefined(call.dh_n);
+  std::vector<DirectionGrads> grads = new_grads(s, layer, call.need.dweights);
+  const Tensor dh = at::empty({s.D, s.B, s.H}, x.options());
+  const bool has_masks = layer.variant.has_masks();
+  const auto directions = !saved || has_masks ? directions_of(s, layer) : std::vector<StepDirection>();
+  const PersistentMasks masks = masks_of_layer(layer, directions);
+  error = saved ? persistent_bwd(*this, s, x, h0, layer.weights, masks, dy, dh_n, call.y, call.gates, dh, grads, dx,
+                                 call.stream)
+                : windows_bwd(*this, s, x, h0, layer.weights, masks, directions, dy, dh_n, call.y, dh, grads, dx,
+                              call.stream);
+  if (error != nullptr) return std::nullopt;
+  return bwd_result(call, dx, dh, grads);
+}
+
+TestSize PersistentKernel::test_size() const {
+  // Two tiles, of which the second has one row; an H of which the last pair of units is beyond.
+  return {entry_.rows + 1, most_tested() - 2, is_for_masks()};
+}
+
+std::string PersistentKernel::take_fault() const {
+  return take_error() ? "it waited too long for other blocks of its cluster" : "";
+}
+
+std::string PersistentKernel::how(const KernelQuery& query, const Candidate& candidate) const {
+  return words("; %lld clusters, %d at a time", static_cast<long long>(query.D * tiles(query.B)), candidate.at_a_time);
+}
+
+}  // namespace gru_ext

@@ -1,0 +1,107 @@
+// What launches of the persistent kernels have in common; each family's launch.cuh includes it.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+
+#include "cuda/persistent/entry.h"
+#include "cuda/persistent/tiles.cuh"
+
+namespace gru_ext {
+
+// Null, or what went wrong. The error is not left behind for the next call to find.
+inline const char* words_of(cudaError_t error) {
+  if (error == cudaSuccess) return nullptr;
+  cudaGetLastError();
+  if (error == cudaErrorMemoryAllocation) return kOutOfMemory;
+  return cudaGetErrorString(error);
+}
+
+// `count`, or what an error means for it.
+inline int resident_unless(cudaError_t error, int count) {
+  const char* const words = words_of(error);
+  return words == nullptr ? count : is_out_of_memory(words) ? kNoMemoryNow : 0;
+}
+
+// Whether the code of a kernel that the current device runs was compiled for sm_80 or later, or whatever `least` is.
+// That need not be the device's own: PTX serves later ones.
+inline cudaError_t is_compiled_for(int least, const void* kernel, bool& is) {
+  cudaFuncAttributes attributes{};
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+  is = error == cudaSuccess && attributes.ptxVersion >= least;
+  return error;
+}
+
+// A launch of so many clusters or groups, with what the kernel needs beyond the default.
+template <typename Traits>
+struct ClusterLaunch {
+  cudaLaunchConfig_t config{};
+  cudaLaunchAttribute attribute{};
+  cudaError_t error;
+
+  ClusterLaunch(const void* kernel, int clusters, Stream stream) {
+    config.gridDim = dim3(static_cast<unsigned>(clusters * Traits::kC));
+    config.blockDim = dim3(Traits::kThreads);
+    config.dynamicSmemBytes = Traits::kSharedBytes;
+    config.stream = static_cast<cudaStream_t>(stream);
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Traits::kSharedBytes);
+    if (Traits::kExchange == device::Exchange::cluster) {
+      if (Traits::kC > 8 && error == cudaSuccess) {  // more than every GPU has to offer
+        error = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+      }
+      attribute.id = cudaLaunchAttributeClusterDimension;
+      attribute.val.clusterDim.x = Traits::kC;
+      attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    } else if (Traits::kExchange == device::Exchange::packets) {
+      attribute.id = cudaLaunchAttributeCooperative;  // all blocks at the same time, or an error
+      attribute.val.cooperative = 1;
+    }
+    if (Traits::kExchange != device::Exchange::none) {  // GPUs before sm_90 know nothing of clusters
+      config.attrs = &attribute;
+      config.numAttrs = 1;
+    }
+  }
+};
+
+template <typename Traits>
+int resident_clusters(const void* kernel) {
+  constexpr bool kClusters = Traits::kExchange == device::Exchange::cluster;
+  bool is_compiled = false;
+  const cudaError_t error = is_compiled_for(kClusters ? 90 : 80, kernel, is_compiled);
+  if (error != cudaSuccess || !is_compiled) return resident_unless(error, kNotCompiled);
+  ClusterLaunch<Traits> launch(kernel, 1, nullptr);
+  int count = 0;
+  if (launch.error == cudaSuccess && kClusters) {
+    launch.error = cudaOccupancyMaxActiveClusters(&count, kernel, &launch.config);
+  } else if (launch.error == cudaSuccess) {
+    int device = 0, multiprocessors = 0, blocks = 0;
+    launch.error = cudaGetDevice(&device);
+    if (launch.error == cudaSuccess) {
+      launch.error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+    }
+    if (launch.error == cudaSuccess) {
+      launch.error =
+          cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, Traits::kThreads, Traits::kSharedBytes);
+    }
+    count = blocks * multiprocessors / Traits::kC;
+  }
+  return resident_unless(launch.error, count);
+}
+
+template <typename Traits>
+HeldEntry held_entry(int packet_bytes, int (*resident)()) {
+  return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kRows, resident},
+          Traits::kHidden,
+          Traits::kC,
+          Traits::kOverflowBytes,
+          packet_bytes};
+}
+
+// How many at a time of a kernel that comes in two forms, with gates saved and without.
+template <typename Traits>
+int resident_of_both(const void* with_gates, const void* without) {
+  return std::min(resident_clusters<Traits>(with_gates), resident_clusters<Traits>(without));
+}
+
+}  // namespace gru_ext

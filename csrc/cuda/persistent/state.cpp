@@ -1,0 +1,93 @@
+#include "cuda/persistent/state.h"
+
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/util/Exception.h>
+
+#include <atomic>
+#include <map>
+
+#include "cuda/choice/time_model.h"
+#include "cuda/wait_clock.h"
+
+namespace gru_ext {
+
+struct DeviceState {
+  double clock_rate;
+  SharedWord error;
+  std::map<const PersistentEntry*, int> resident = {};
+  std::string fault = {};
+};
+
+namespace {
+
+std::mutex devices_mutex;
+std::map<int, DeviceState> devices;
+std::atomic<double> seconds_of_wait{4};
+
+DeviceState& state_of_device() {
+  const int device = c10::cuda::current_device();
+  const auto it = devices.find(device);
+  if (it != devices.end()) return it->second;
+  const double rate = clock_rate();
+  return devices[device] = {rate > 0 ? rate : kAssumedClockRate, new_shared_word()};
+}
+
+// Where nothing was asked of a device yet, none of its kernels has run.
+bool take_error_of(DeviceState*& state) {
+  const auto it = devices.find(c10::cuda::current_device());
+  if (it == devices.end() || it->second.error.host == nullptr || *it->second.error.host == 0) return false;
+  *it->second.error.host = 0;
+  state = &it->second;
+  return true;
+}
+
+}  // namespace
+
+int* error_word() {
+  const std::lock_guard<std::mutex> lock(devices_mutex);
+  return state_of_device().error.device;
+}
+
+bool take_error() {
+  const std::lock_guard<std::mutex> lock(devices_mutex);
+  DeviceState* state = nullptr;
+  return take_error_of(state);
+}
+
+void check_waits() {
+  {
+    const std::lock_guard<std::mutex> lock(devices_mutex);
+    DeviceState* state = nullptr;
+    if (!take_error_of(state)) return;
+    state->fault = "a cluster kernel waited too long in an earlier call on this device";
+  }
+  TORCH_CHECK(false, "gru: a cluster kernel of an earlier call waited more than ", seconds_of_wait.load(),
+              " seconds for other blocks of its cluster, so that the results of the calls since then are wrong. The"
+              " stepwise kernels serve on this device from now on");
+}
+
+uint32_t wait_limit() { return static_cast<uint32_t>(1e9 * seconds_of_wait / device::kWaitTick); }
+
+double set_cuda_wait_limit(double seconds) {
+  TORCH_CHECK_VALUE(seconds >= 1e-3 && seconds <= 3600,
+                    "set_cuda_wait_limit: expected seconds from 0.001 to 3600, got ", seconds);
+  return seconds_of_wait.exchange(seconds);
+}
+
+LockedDevice::LockedDevice() : lock_(devices_mutex), state_(state_of_device()) {}
+
+bool LockedDevice::has_error_word() const { return state_.error.device != nullptr; }
+
+double LockedDevice::clock_rate() const { return state_.clock_rate; }
+
+const std::string& LockedDevice::fault() const { return state_.fault; }
+
+std::optional<int> LockedDevice::resident(const PersistentEntry& entry, bool capturing) {
+  const auto it = state_.resident.find(&entry);
+  if (it != state_.resident.end()) return it->second;
+  const int resident = capturing ? kNoMemoryNow : entry.resident();
+  if (resident == kNoMemoryNow) return std::nullopt;
+  return state_.resident[&entry] = resident;
+}
+
+}  // namespace gru_ext

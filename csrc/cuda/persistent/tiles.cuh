@@ -1,0 +1,109 @@
+// Weights as the products take them: from memory to registers and shared memory, and the products of the FMA units.
+#pragma once
+
+#include "cuda/persistent/types.cuh"
+
+namespace gru_ext {
+namespace device {
+
+// Operand words as they were in memory to what the tensor core takes.
+template <typename Operand>
+GRU_DEVICE void to_operand(uint32_t (&words)[4]) {
+  if constexpr (kValuesPerWord<Operand> == 1 && !kOnFmaUnits<Operand>) {
+    GRU_UNROLL
+    for (int i = 0; i < 4; ++i) words[i] = tf32_bits(float_of_bits(words[i]));
+  }
+}
+
+// The A tiles of a warp, M rows of them: the first kRegisterTiles of a row in registers, the others in shared memory,
+// (M, kSharedTiles), kWarpSize apart.
+template <int kRegisterTiles, int kSharedTiles, int M, int N>
+GRU_DEVICE void keep_tile(uint32_t (&registers)[M][N][4], u32x4* overflow, int m, int tile, const uint32_t (&a)[4]) {
+  if (tile < kRegisterTiles) {
+    GRU_UNROLL
+    for (int i = 0; i < 4; ++i) registers[m][tile < kRegisterTiles ? tile : 0][i] = a[i];
+  } else {
+    store_shared(overflow + (m * kSharedTiles + tile - kRegisterTiles) * kWarpSize, u32x4{a[0], a[1], a[2], a[3]});
+  }
+}
+template <int kRegisterTiles, int kSharedTiles, int M, int N>
+GRU_DEVICE void load_tile(uint32_t (&a)[4], const uint32_t (&registers)[M][N][4], const u32x4* overflow, int m,
+                          int tile) {
+  if (tile < kRegisterTiles) {
+    GRU_UNROLL
+    for (int i = 0; i < 4; ++i) a[i] = registers[m][tile < kRegisterTiles ? tile : 0][i];
+  } else {
+    const u32x4 v = load_shared(overflow + (m * kSharedTiles + tile - kRegisterTiles) * kWarpSize);
+    a[0] = v.x, a[1] = v.y, a[2] = v.z, a[3] = v.w;
+  }
+}
+
+// Products on the FMA units, in the place of mma: M tiles of 16 units, kRows rows of the batch. The four threads of the
+// same g share out the columns of A: of every 16, the two of an even tile and the two of the odd one after it that
+// begin at 4c. Of tile t they hold, with column = 4c + 2 (t % 2),
+//   a[0] = A[g][column], a[1] = A[g + 8][column], a[2] = A[g][column + 1], a[3] = A[g + 8][column + 1]
+template <int M, int kRows>
+struct FmaSums {
+  float sum[M][2][kRows] = {};  // of units g and g + 8, over this thread's columns
+
+  // Adds the products of two tiles, an even one and the next, with 16 words of the rows, `pitch` apart.
+  GRU_DEVICE void add(const uint32_t (&a)[M][2][4], const uint32_t* rows, int pitch, int c) {
+    GRU_UNROLL
+    for (int row = 0; row < kRows; ++row) {
+      const u32x4 words = load_shared(reinterpret_cast<const u32x4*>(rows + row * pitch + 4 * c));
+      const float b[4] = {float_of_bits(words.x), float_of_bits(words.y), float_of_bits(words.z),
+                          float_of_bits(words.w)};
+      GRU_UNROLL
+      for (int m = 0; m < M; ++m) {
+        GRU_UNROLL
+        for (int i = 0; i < 8; ++i) sum[m][i % 2][row] += float_of_bits(a[m][i / 4][i % 4]) * b[i / 2];
+      }
+    }
+  }
+
+  // Adds to d the whole sums of tile m and of the n-th 8 rows that the tensor core would leave there. All threads of
+  // the warp call it: those of the same g exchange halves, then quarters.
+  GRU_DEVICE void add_to(float (&d)[4], int m, int n, int c) const {
+    GRU_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const auto of = [&](int row) { return sum[m][half][8 * n + row]; };
+      float four[4];
+      GRU_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        four[i] = (c < 2 ? of(i) : of(i + 4)) + shuffle_xor(c < 2 ? of(i + 4) : of(i), 2);
+      }
+      GRU_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        d[2 * half + i] += (c % 2 == 0 ? four[i] : four[i + 2]) + shuffle_xor(c % 2 == 0 ? four[i + 2] : four[i], 1);
+      }
+    }
+  }
+};
+
+// Copies kRows rows of kColumns values to shared memory, 4 words of padding after each, so that ldmatrix meets every
+// bank once; all threads of the block call it. `weights` is the first of them in a matrix of H columns, of which `rows`
+// and `columns` are left; the others are zero. aligned: every row begins at a multiple of 16 bytes.
+template <int kRows, int kColumns, int kThreads, typename T>
+GRU_DEVICE void stage_weights(uint32_t* staged, const T* weights, int H, int rows, int columns, bool aligned) {
+  constexpr int kPitch = kColumns / kValuesPerWord<T> + 4;
+  if (aligned) {
+    constexpr int kValues = 16 / sizeof(T), kPackets = kColumns / kValues;
+    for (int i = thread_index(); i < kRows * kPackets; i += kThreads) {
+      const int row = i / kPackets, packet = i % kPackets;
+      const bool exists = row < rows && packet * kValues < columns;
+      copy_async(staged + row * kPitch + packet * 4,
+                 exists ? weights + static_cast<int64_t>(row) * H + packet * kValues : weights, exists);
+    }
+    GRU_FAULT(no_copy_wait, copy_async_wait(), void());
+  } else {
+    for (int i = thread_index(); i < kRows * kColumns; i += kThreads) {
+      const int row = i / kColumns, column = i % kColumns;
+      T value{};
+      if (row < rows && column < columns) value = load_global(weights + static_cast<int64_t>(row) * H + column);
+      store_shared(reinterpret_cast<T*>(staged + row * kPitch) + column, value);
+    }
+  }
+}
+
+}  // namespace device
+}  // namespace gru_ext

@@ -1,0 +1,47 @@
+#include "cuda/stepwise/direction.h"
+
+#include <ATen/ATen.h>
+
+namespace gru_ext {
+
+using at::Tensor;
+
+StepDirection direction_of(const Sequence& s, const Layer& layer, int64_t d) {
+  const Tensor* first = &layer.weights[d * s.weights_per_direction()];
+  const Variant& v = layer.variant;
+  const auto part = [&](const std::optional<Tensor>& mask) {
+    return mask ? mask->select(0, d).contiguous() : Tensor();
+  };
+  StepDirection direction{d == 1,
+                          v.reset_after,
+                          first[0],
+                          first[1],
+                          {},
+                          {},
+                          part(v.zoneout_mask),
+                          part(v.candidate_mask),
+                          part(v.recurrent_mask),
+                          v.zoneout,
+                          v.candidate_dropout,
+                          v.recurrent_dropout,
+                          static_cast<int>(v.layer_norm),
+                          {},
+                          {}};
+  if (s.has_bias) {
+    direction.bias_ih = first[2].contiguous();
+    direction.bias_hh = first[3].contiguous();
+  }
+  if (s.has_gains) {
+    direction.gain_ih = first[s.weights_per_direction() - 2].contiguous();
+    direction.gain_hh = first[s.weights_per_direction() - 1].contiguous();
+  }
+  return direction;
+}
+
+std::vector<StepDirection> directions_of(const Sequence& s, const Layer& layer) {
+  std::vector<StepDirection> directions;
+  for (int64_t d = 0; d < s.D; ++d) directions.push_back(direction_of(s, layer, d));
+  return directions;
+}
+
+}  // namespace gru_ext

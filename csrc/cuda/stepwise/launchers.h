@@ -1,0 +1,32 @@
+// Launches of the stepwise kernels, defined beside them and compiled for each dtype in instantiations/. Each returns
+// null, or what went wrong.
+#pragma once
+
+#include "cuda/device.h"
+#include "cuda/params.h"
+
+namespace gru_ext {
+
+// step.cuh
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream);
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream);
+
+// step_reset_before.cuh
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_reset_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream);
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream);
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream);
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream);
+
+// step_layer_norm.cuh
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<scalar_t, acc_t>& p, Stream stream);
+template <typename scalar_t>
+const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<scalar_t>& p, Stream stream);
+
+}  // namespace gru_ext

@@ -1,0 +1,162 @@
+// The stepwise kernels: everything of one step but its matrix product, which at::mm does before. For every dtype and
+// shape.
+//
+// A block is 8 rows of 32 hidden units, one thread each, in tiles that cover (rows, H): consecutive blocks take
+// consecutive units, then the next rows. A thread stays with its unit and, where there are more rows than blocks, goes
+// on to further ones. Every value is written by one thread, in an order that nothing can change.
+#pragma once
+
+#include "cell/cell.h"
+#include "cuda/cell_masks.cuh"
+#include "cuda/stepwise/launchers.h"
+#include "cuda/params.h"
+#include "cuda/primitives.cuh"
+
+namespace gru_ext {
+
+constexpr int kStepUnits = device::kWarpSize;  // of a block
+constexpr int kStepRows = 8;                   // of a block
+constexpr int kStepThreads = kStepUnits * kStepRows;
+
+// The place of a thread in (rows, H).
+struct StepPlace {
+  int64_t unit, first_row, row_stride;
+
+  GRU_DEVICE explicit StepPlace(int64_t H) {
+    const int unit_tiles = static_cast<int>((H + kStepUnits - 1) / kStepUnits);
+    const int row_tile = device::block_index() / unit_tiles;
+    const int unit_tile = device::block_index() - row_tile * unit_tiles;
+    unit = static_cast<int64_t>(unit_tile) * kStepUnits + device::thread_index() % kStepUnits;
+    first_row = static_cast<int64_t>(row_tile) * kStepRows + device::thread_index() / kStepUnits;
+    row_stride = static_cast<int64_t>(device::block_count() / unit_tiles) * kStepRows;
+  }
+};
+
+// Grid: a multiple of the tiles across H.
+template <typename scalar_t>
+GRU_KERNEL(kStepThreads, 2)
+gru_step_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<scalar_t>> p) {
+  using device::from_acc;
+  using device::load_global;
+  using device::store_global;
+  using device::to_acc;
+  using acc_t = device::acc_type<scalar_t>;
+  const StepPlace place(p.H);
+  if (place.unit >= p.H) return;
+  const int64_t u = place.unit;
+  acc_t bias_r = 0, bias_z = 0, bias_in = 0, bias_hn = 0;
+  if (p.bias_ih != nullptr) {
+    bias_r = to_acc(load_global(p.bias_ih + u)) + to_acc(load_global(p.bias_hh + u));
+    bias_z = to_acc(load_global(p.bias_ih + p.H + u)) + to_acc(load_global(p.bias_hh + p.H + u));
+    bias_in = to_acc(load_global(p.bias_ih + 2 * p.H + u));
+    bias_hn = to_acc(load_global(p.bias_hh + 2 * p.H + u));
+  }
+  for (int64_t row = place.first_row; row < p.rows; row += place.row_stride) {
+    const acc_t* a_x = p.a_x + row * 3 * p.H + u;
+    const acc_t* a_h = p.a_h + row * 3 * p.H + u;
+    const acc_t a_r = load_global(a_x) + load_global(a_h) + bias_r;
+    const acc_t a_z = load_global(a_x + p.H) + load_global(a_h + p.H) + bias_z;
+    const acc_t a_n = load_global(a_x + 2 * p.H) + bias_in;
+    const acc_t q = load_global(a_h + 2 * p.H) + bias_hn;
+    acc_t* const h = p.h + row * p.H + u;
+    Gates<acc_t> gates;
+    using Math = device::AccurateMath<acc_t>;
+    const acc_t next = p.masks.any
+                           ? cell_fwd<Math>(a_r, a_z, a_n, q, load_global(h), gates, cell_masks(p.masks, row * p.H + u))
+                           : cell_fwd<Math>(a_r, a_z, a_n, q, load_global(h), gates);
+    store_global(h, next);
+    if (p.y != nullptr) store_global(p.y + row * p.y_stride + u, from_acc<scalar_t>(next));
+    if (p.h_operand != nullptr) {
+      store_global(p.h_operand + row * p.H + u, from_acc<scalar_t>(next * recurrent_factor(p.masks, row * p.H + u)));
+    }
+    if (p.gates != nullptr) {
+      scalar_t* const saved = p.gates + row * 4 * p.H + u;
+      store_global(saved, from_acc<scalar_t>(gates.r));
+      store_global(saved + p.H, from_acc<scalar_t>(gates.z));
+      store_global(saved + 2 * p.H, from_acc<scalar_t>(gates.n));
+      store_global(saved + 3 * p.H, from_acc<scalar_t>(gates.q));
+    }
+  }
+}
+
+// The state before the step.
+template <typename scalar_t, typename acc_t>
+GRU_DEVICE acc_t previous_state(const GruStepBwdParams<scalar_t, acc_t>& p, int64_t row, int64_t unit) {
+  if (row < p.prev_rows) return device::to_acc(device::load_global(p.y_prev + row * p.y_stride + unit));
+  if (p.h0 != nullptr) return device::to_acc(device::load_global(p.h0 + row * p.H + unit));
+  return 0;
+}
+
+// Grid: as forward, for max(rows, product_rows) rows.
+template <typename scalar_t>
+GRU_KERNEL(kStepThreads, 2)
+gru_step_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<scalar_t>> p) {
+  using device::from_acc;
+  using device::load_global;
+  using device::store_global;
+  using device::to_acc;
+  using acc_t = device::acc_type<scalar_t>;
+  const StepPlace place(p.H);
+  if (place.unit >= p.H) return;
+  const int64_t u = place.unit;
+  const int64_t last_row = p.rows > p.product_rows ? p.rows : p.product_rows;
+  for (int64_t row = place.first_row; row < last_row; row += place.row_stride) {
+    acc_t* const dh = p.dh + row * p.H + u;
+    acc_t d = load_global(dh);
+    if (row < p.product_rows) {
+      d += load_global(p.dh_product + row * p.H + u) * recurrent_factor(p.masks, row * p.H + u);
+    }
+    if (row >= p.rows) {  // a sequence that has ended: d is the gradient of its h0
+      store_global(dh, d);
+      continue;
+    }
+    if (p.dy != nullptr) d += to_acc(load_global(p.dy + row * p.dy_stride + u));
+    const scalar_t* saved = p.gates + row * 4 * p.H + u;
+    const Gates<acc_t> gates{to_acc(load_global(saved)), to_acc(load_global(saved + p.H)),
+                             to_acc(load_global(saved + 2 * p.H)), to_acc(load_global(saved + 3 * p.H))};
+    const acc_t h = previous_state(p, row, u);
+    GateGrads<acc_t> grads;
+    store_global(dh, p.masks.any ? cell_bwd(gates, h, d, grads, cell_masks(p.masks, row * p.H + u))
+                                 : cell_bwd(gates, h, d, grads));
+    scalar_t* const dgates = p.dgates + row * 4 * p.H + u;
+    store_global(dgates, from_acc<scalar_t>(grads.n));
+    store_global(dgates + p.H, from_acc<scalar_t>(grads.r));
+    store_global(dgates + 2 * p.H, from_acc<scalar_t>(grads.z));
+    store_global(dgates + 3 * p.H, from_acc<scalar_t>(grads.q));
+    if (p.h_operand != nullptr) {
+      store_global(p.h_operand + row * p.H + u, from_acc<scalar_t>(h * recurrent_factor(p.masks, row * p.H + u)));
+    }
+  }
+}
+
+// Blocks for `rows` rows: a multiple of the tiles across H, and of rows of tiles as many as a grid may have.
+inline int step_blocks(int64_t rows, int64_t H, int64_t most_blocks = INT32_MAX) {
+  const int64_t unit_tiles = (H + kStepUnits - 1) / kStepUnits;
+  const int64_t row_tiles = (rows + kStepRows - 1) / kStepRows;
+  const int64_t most_row_tiles = most_blocks / unit_tiles;
+  return static_cast<int>(unit_tiles * (row_tiles < most_row_tiles ? row_tiles : most_row_tiles));
+}
+
+#if defined(__CUDACC__)
+
+inline const char* error_of_launch() {
+  const cudaError_t error = cudaGetLastError();
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
+  gru_step_fwd_kernel<scalar_t><<<step_blocks(p.rows, p.H), kStepThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
+  return error_of_launch();
+}
+
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
+  const int64_t rows = p.rows > p.product_rows ? p.rows : p.product_rows;
+  gru_step_bwd_kernel<scalar_t><<<step_blocks(rows, p.H), kStepThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
+  return error_of_launch();
+}
+
+#endif  // __CUDACC__
+
+}  // namespace gru_ext

@@ -1,0 +1,176 @@
+// The stepwise kernels with the reset gate before the recurrent product (Cho et al. 2014): a step is two products, each
+// followed by one kernel. Blocks and threads as in step.cuh.
+#pragma once
+
+#include "cuda/stepwise/step.cuh"
+
+namespace gru_ext {
+
+// First part, forward: r, z and r * h, from the product of both gates. Grid: a multiple of the tiles across H.
+template <typename scalar_t>
+GRU_KERNEL(kStepThreads, 2)
+gru_step_reset_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<scalar_t>> p) {
+  using device::from_acc;
+  using device::load_global;
+  using device::store_global;
+  using device::to_acc;
+  using acc_t = device::acc_type<scalar_t>;
+  const StepPlace place(p.H);
+  if (place.unit >= p.H) return;
+  const int64_t u = place.unit;
+  acc_t bias_r = 0, bias_z = 0;
+  if (p.bias_ih != nullptr) {
+    bias_r = to_acc(load_global(p.bias_ih + u)) + to_acc(load_global(p.bias_hh + u));
+    bias_z = to_acc(load_global(p.bias_ih + p.H + u)) + to_acc(load_global(p.bias_hh + p.H + u));
+  }
+  for (int64_t row = place.first_row; row < p.rows; row += place.row_stride) {
+    const acc_t* a_x = p.a_x + row * 3 * p.H + u;
+    const acc_t* a_h = p.a_h + row * 2 * p.H + u;
+    const acc_t a_r = load_global(a_x) + load_global(a_h) + bias_r;
+    const acc_t a_z = load_global(a_x + p.H) + load_global(a_h + p.H) + bias_z;
+    ResetBeforeGates<acc_t> gates;
+    const acc_t h = load_global(p.h + row * p.H + u) * recurrent_factor(p.masks, row * p.H + u);
+    const acc_t reset = reset_fwd<device::AccurateMath<acc_t>>(a_r, a_z, h, gates);
+    store_global(p.reset + row * p.H + u, from_acc<scalar_t>(reset));
+    store_global(p.z + row * p.H + u, gates.z);
+    if (p.gates != nullptr) {
+      scalar_t* const saved = p.gates + row * 3 * p.H + u;
+      store_global(saved, from_acc<scalar_t>(gates.r));
+      store_global(saved + p.H, from_acc<scalar_t>(gates.z));
+    }
+  }
+}
+
+// Second part, forward: n and the next state, from the product of r * h. Grid as above.
+template <typename scalar_t>
+GRU_KERNEL(kStepThreads, 2)
+gru_step_candidate_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<scalar_t>> p) {
+  using device::from_acc;
+  using device::load_global;
+  using device::store_global;
+  using device::to_acc;
+  using acc_t = device::acc_type<scalar_t>;
+  const StepPlace place(p.H);
+  if (place.unit >= p.H) return;
+  const int64_t u = place.unit;
+  acc_t bias_n = 0;
+  if (p.bias_ih != nullptr) {
+    bias_n = to_acc(load_global(p.bias_ih + 2 * p.H + u)) + to_acc(load_global(p.bias_hh + 2 * p.H + u));
+  }
+  for (int64_t row = place.first_row; row < p.rows; row += place.row_stride) {
+    const acc_t a_n =
+        load_global(p.a_x + row * 3 * p.H + 2 * p.H + u) + load_global(p.a_reset + row * p.H + u) + bias_n;
+    acc_t* const h = p.h + row * p.H + u;
+    ResetBeforeGates<acc_t> gates;
+    gates.z = load_global(p.z + row * p.H + u);
+    using Math = device::AccurateMath<acc_t>;
+    const acc_t next = p.masks.any ? candidate_fwd<Math>(a_n, load_global(h), gates, cell_masks(p.masks, row * p.H + u))
+                                   : candidate_fwd<Math>(a_n, load_global(h), gates);
+    store_global(h, next);
+    if (p.y != nullptr) store_global(p.y + row * p.y_stride + u, from_acc<scalar_t>(next));
+    if (p.h_operand != nullptr) {
+      store_global(p.h_operand + row * p.H + u, from_acc<scalar_t>(next * recurrent_factor(p.masks, row * p.H + u)));
+    }
+    if (p.gates != nullptr) store_global(p.gates + row * 3 * p.H + 2 * p.H + u, from_acc<scalar_t>(gates.n));
+  }
+}
+
+// Second part, backwards: the gradients of n and z. Grid: for max(rows, product_rows) rows.
+template <typename scalar_t>
+GRU_KERNEL(kStepThreads, 2)
+gru_step_candidate_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<scalar_t>> p) {
+  using device::from_acc;
+  using device::load_global;
+  using device::store_global;
+  using device::to_acc;
+  using acc_t = device::acc_type<scalar_t>;
+  const StepPlace place(p.H);
+  if (place.unit >= p.H) return;
+  const int64_t u = place.unit;
+  const int64_t last_row = p.rows > p.product_rows ? p.rows : p.product_rows;
+  for (int64_t row = place.first_row; row < last_row; row += place.row_stride) {
+    acc_t* const dh = p.dh + row * p.H + u;
+    acc_t d = load_global(dh);
+    const acc_t factor = recurrent_factor(p.masks, row * p.H + u);
+    if (row < p.product_rows) d += load_global(p.dh_product + row * p.H + u) * factor;
+    if (row >= p.rows) {  // a sequence that has ended: d is the gradient of its h0
+      store_global(dh, d);
+      continue;
+    }
+    if (p.dy != nullptr) d += to_acc(load_global(p.dy + row * p.dy_stride + u));
+    const scalar_t* saved = p.gates + row * 3 * p.H + u;
+    const ResetBeforeGates<acc_t> gates{to_acc(load_global(saved)), to_acc(load_global(saved + p.H)),
+                                        to_acc(load_global(saved + 2 * p.H))};
+    const acc_t h = previous_state(p, row, u);
+    ResetBeforeGrads<acc_t> grads;
+    store_global(dh, p.masks.any ? candidate_bwd(gates, h, d, grads, cell_masks(p.masks, row * p.H + u))
+                                 : candidate_bwd(gates, h, d, grads));
+    scalar_t* const dgates = p.dgates + row * 3 * p.H + u;
+    store_global(dgates, from_acc<scalar_t>(grads.n));
+    store_global(dgates + 2 * p.H, from_acc<scalar_t>(grads.z));
+    if (p.h_operand != nullptr) {
+      store_global(p.h_operand + row * p.H + u, from_acc<scalar_t>(h * factor));
+      store_global(p.reset + row * p.H + u, from_acc<scalar_t>(gates.r * h * factor));
+    }
+  }
+}
+
+// First part, backwards: the gradient of r, from the product that gives that of r * h. Grid: as forward.
+template <typename scalar_t>
+GRU_KERNEL(kStepThreads, 2)
+gru_step_reset_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<scalar_t>> p) {
+  using device::from_acc;
+  using device::load_global;
+  using device::store_global;
+  using device::to_acc;
+  using acc_t = device::acc_type<scalar_t>;
+  const StepPlace place(p.H);
+  if (place.unit >= p.H) return;
+  const int64_t u = place.unit;
+  for (int64_t row = place.first_row; row < p.rows; row += place.row_stride) {
+    acc_t* const dh = p.dh + row * p.H + u;
+    ResetBeforeGates<acc_t> gates;
+    gates.r = to_acc(load_global(p.gates + row * 3 * p.H + u));
+    ResetBeforeGrads<acc_t> grads;
+    const acc_t factor = recurrent_factor(p.masks, row * p.H + u);
+    const acc_t h = previous_state(p, row, u) * factor;
+    const acc_t past_reset = reset_bwd(gates, h, load_global(p.dreset + row * p.H + u), grads) * factor;
+    store_global(dh, load_global(dh) + past_reset);
+    store_global(p.dgates + row * 3 * p.H + p.H + u, from_acc<scalar_t>(grads.r));
+  }
+}
+
+#if defined(__CUDACC__)
+
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_reset_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
+  gru_step_reset_fwd_kernel<scalar_t>
+      <<<step_blocks(p.rows, p.H), kStepThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
+  return error_of_launch();
+}
+
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
+  gru_step_candidate_fwd_kernel<scalar_t>
+      <<<step_blocks(p.rows, p.H), kStepThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
+  return error_of_launch();
+}
+
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
+  const int64_t rows = p.rows > p.product_rows ? p.rows : p.product_rows;
+  gru_step_candidate_bwd_kernel<scalar_t>
+      <<<step_blocks(rows, p.H), kStepThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
+  return error_of_launch();
+}
+
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
+  gru_step_reset_bwd_kernel<scalar_t>
+      <<<step_blocks(p.rows, p.H), kStepThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
+  return error_of_launch();
+}
+
+#endif  // __CUDACC__
+
+}  // namespace gru_ext

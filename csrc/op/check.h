@@ -1,0 +1,38 @@
+// Validation of the operators' inputs, and the wording of their errors. Every backend calls these before it touches
+// any memory.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "op/layer.h"
+
+namespace gru_ext {
+
+// Sizes of a checked call, and the rows of each step.
+struct Sequence {
+  int64_t T, B, I, H, D, N;
+  bool has_bias, has_gains;
+  std::vector<int64_t> packed_sizes;    // (T) rows of each step; empty where every step has B rows
+  std::vector<int64_t> packed_offsets;  // (T) first row of each step; likewise
+
+  int64_t rows(int64_t t) const { return packed_sizes.empty() ? B : packed_sizes[t]; }
+  int64_t offset(int64_t t) const { return packed_offsets.empty() ? t * B : packed_offsets[t]; }
+  int64_t weights_per_direction() const { return 2 + (has_bias ? 2 : 0) + (has_gains ? 2 : 0); }
+};
+
+// Checks ranks, shapes, dtypes and devices. Throws ValueError on a wrong rank or dtype and RuntimeError on the rest.
+Sequence check_fwd(const Layer& layer);
+
+// As check_fwd, for the weights of int8.h.
+Sequence check_int8(const at::Tensor& x, const std::optional<at::Tensor>& hx, at::TensorList weights,
+                    const std::optional<at::Tensor>& batch_sizes, bool bidirectional);
+
+// As check_fwd, and what the backward has besides.
+Sequence check_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const Layer& layer,
+                   const at::Tensor& y, const at::Tensor& gates);
+
+}  // namespace gru_ext

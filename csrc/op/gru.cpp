@@ -1,0 +1,50 @@
+// The operators, whatever backend implements them: each registers itself, cpu/op_cpu.cpp and cuda/op_cuda.cpp.
+#include "op/layer.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/library.h>
+
+#include "op/registration.h"
+#include "op/schemas.h"
+
+namespace gru_ext {
+
+using at::Tensor;
+
+FwdResult gru_fwd(const Layer& l, bool save_gates, bool save_y) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("gru_ext::gru_fwd", "")
+                             .typed<decltype(gru_fwd_operator<gru_fwd>)>();
+  const Variant& v = l.variant;
+  return op.call(l.x, l.hx, l.weights, l.batch_sizes, l.bidirectional, save_gates, save_y, v.zoneout_mask,
+                 v.recurrent_mask, v.candidate_mask, v.zoneout, v.recurrent_dropout, v.candidate_dropout, v.reset_after,
+                 v.layer_norm);
+}
+
+BwdResult gru_bwd(const OptionalTensor& dy, const OptionalTensor& dh_n, const Layer& l, const Tensor& y,
+                  const Tensor& gates, Need need) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("gru_ext::gru_bwd", "")
+                             .typed<decltype(gru_bwd_operator<gru_bwd>)>();
+  const Variant& v = l.variant;
+  return op.call(dy, dh_n, l.x, l.hx, l.weights, l.batch_sizes, l.bidirectional, y, gates, need.dx, need.dhx,
+                 need.dweights, v.zoneout_mask, v.recurrent_mask, v.candidate_mask, v.zoneout, v.recurrent_dropout,
+                 v.candidate_dropout, v.reset_after, v.layer_norm);
+}
+
+}  // namespace gru_ext
+
+TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
+  if (!gru_ext::is_first_copy()) return;
+  m.set_python_module("gru_ext.tracing");
+  m.def(GRU_SCHEMA);
+  m.def(GRU_FWD_SCHEMA);
+  m.def(GRU_BWD_SCHEMA);
+  m.def(GRU_FWD_MEMBERS_SCHEMA);
+  m.def(GRU_BWD_MEMBERS_SCHEMA);
+}
+
+TORCH_LIBRARY_IMPL(gru_ext, CompositeImplicitAutograd, m) {
+  if (!gru_ext::is_first_copy()) return;
+  m.impl("gru", gru_ext::gru_operator<gru_ext::gru>);
+}

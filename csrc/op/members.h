@@ -1,0 +1,96 @@
+// The operators `gru_fwd_members` and `gru_bwd_members`: layers of the same sizes with weights of their own, as they
+// arise where torch.func.vmap goes over weights (gru_ext/members.py).
+//
+// Every tensor has a dimension of the E members before those of layer.h, batch_sizes excepted. Here is how a backend
+// runs them one after another.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <optional>
+#include <vector>
+
+#include "op/layer.h"
+#include "op/schemas.h"
+
+namespace gru_ext {
+
+inline OptionalTensor of_member(const OptionalTensor& tensor, int64_t e) {
+  return tensor.has_value() ? OptionalTensor(tensor->select(0, e)) : std::nullopt;
+}
+
+inline std::vector<at::Tensor> of_member(at::TensorList tensors, int64_t e) {
+  std::vector<at::Tensor> members;
+  for (const at::Tensor& tensor : tensors) members.push_back(tensor.select(0, e));
+  return members;
+}
+
+// One member's part of a call.
+struct Member {
+  Member(const Layer& layer, int64_t e)
+      : x(layer.x.select(0, e)), hx(of_member(layer.hx, e)), weights(of_member(layer.weights, e)) {
+    Variant variant = layer.variant;
+    for (OptionalTensor* mask : {&variant.zoneout_mask, &variant.recurrent_mask, &variant.candidate_mask}) {
+      *mask = of_member(*mask, e);
+    }
+    this->layer.emplace(Layer{x, hx, weights, layer.batch_sizes, layer.bidirectional, variant});
+  }
+
+  at::Tensor x;
+  OptionalTensor hx;
+  std::vector<at::Tensor> weights;
+  std::optional<Layer> layer;
+};
+
+// E, the first dimension of every tensor.
+inline int64_t check_members(const Layer& layer, at::TensorList others) {
+  const int64_t E = layer.x.dim() > 0 ? layer.x.size(0) : 0;
+  TORCH_CHECK(E > 0, "gru: expected x of shape (E, T, B, I) or (E, N, I) with E >= 1 members, got ", layer.x.sizes());
+  const auto check = [&](const at::Tensor& tensor) {
+    TORCH_CHECK(tensor.dim() > 0 && tensor.size(0) == E, "gru: expected tensors of E = ", E,
+                " members, got one of shape ", tensor.sizes());
+  };
+  for (const at::Tensor& weight : layer.weights) check(weight);
+  const Variant& v = layer.variant;
+  for (const OptionalTensor* given : {&layer.hx, &v.zoneout_mask, &v.recurrent_mask, &v.candidate_mask}) {
+    if (given->has_value()) check(**given);
+  }
+  for (const at::Tensor& tensor : others) {
+    if (tensor.defined()) check(tensor);
+  }
+  return E;
+}
+
+template <FwdResult (*fwd)(const Layer& layer, bool save_gates, bool save_y)>
+FwdResult each_member_fwd(const Layer& layer, bool save_gates) {
+  const int64_t E = check_members(layer, {});
+  std::vector<at::Tensor> y, h_n, gates;
+  for (int64_t e = 0; e < E; ++e) {
+    const auto result = fwd(*Member(layer, e).layer, save_gates, /*save_y=*/true);
+    y.push_back(std::get<0>(result));
+    h_n.push_back(std::get<1>(result));
+    gates.push_back(std::get<2>(result));
+  }
+  return {at::stack(y), at::stack(h_n), at::stack(gates)};
+}
+
+template <BwdResult (*bwd)(const OptionalTensor& dy, const OptionalTensor& dh_n, const Layer& layer,
+                           const at::Tensor& y, const at::Tensor& gates, Need need)>
+BwdResult each_member_bwd(const OptionalTensor& dy, const OptionalTensor& dh_n, const Layer& layer, const at::Tensor& y,
+                          const at::Tensor& gates, Need need) {
+  const int64_t E = check_members(layer, {dy.value_or(at::Tensor()), dh_n.value_or(at::Tensor()), y, gates});
+  std::vector<at::Tensor> dx, dhx;
+  std::vector<std::vector<at::Tensor>> of_weights(need.dweights ? layer.weights.size() : 0);
+  for (int64_t e = 0; e < E; ++e) {
+    const auto result =
+        bwd(of_member(dy, e), of_member(dh_n, e), *Member(layer, e).layer, y.select(0, e), gates.select(0, e), need);
+    dx.push_back(std::get<0>(result));
+    dhx.push_back(std::get<1>(result));
+    for (size_t i = 0; i < of_weights.size(); ++i) of_weights[i].push_back(std::get<2>(result)[i]);
+  }
+  std::vector<at::Tensor> dweights;
+  for (const auto& members : of_weights) dweights.push_back(at::stack(members));
+  return {at::stack(dx), at::stack(dhx), dweights};
+}
+
+}  // namespace gru_ext
