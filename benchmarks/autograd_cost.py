@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gru_ext.autograd import GRUFunction
+from gru_ext.transforms import GRUFunction
 
 CALLS, BLOCKS = 300, 15
 

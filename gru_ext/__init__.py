@@ -3,6 +3,7 @@
 from gru_ext import convert as convert
 from gru_ext import flops as flops
 from gru_ext import functional as functional
+from gru_ext import tracing as tracing  # registers what torch.compile needs
 from gru_ext.kernel_choice import autotune, kernels, use_cuda_kernels
 from gru_ext.library import empty_cache
 from gru_ext.modules import GRU, GRUCell

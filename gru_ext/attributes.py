@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gru_ext.overlap import check_overlap
-from gru_ext.recurrence import OPTIONS, check_options
+from gru_ext.recurrence import DEFAULTS, OPTIONS, check_options
 
 
 class _OptionAttribute:
@@ -23,7 +23,7 @@ class _OptionAttribute:
 
     def __get__(self, module: ModuleWithOptions | None, owner: type[nn.Module]) -> Any:
         if module is None:
-            return OPTIONS[self._name].default
+            return DEFAULTS[self._name]
         held = vars(module)
         for place in (held, *(held.get(kind, {}) for kind in ("_parameters", "_buffers", "_modules"))):
             if self._name in place:
@@ -69,7 +69,7 @@ class ModuleWithOptions(nn.Module):
 
     def _keep_options(self, **options: Any) -> None:
         self._gru_ext_options = check_options(self._kind(), options)
-        self._gru_ext_given = frozenset(n for n, v in self._gru_ext_options.items() if v != OPTIONS[n].default)
+        self._gru_ext_given = frozenset(n for n, v in self._gru_ext_options.items() if v != DEFAULTS[n])
 
     def _set_option(self, name: str, value: Any) -> None:
         before = self._gru_ext_options
@@ -93,9 +93,11 @@ class ModuleWithOptions(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "_gru_ext_options" not in state:  # a file from before options were kept apart
             names = [name for name in OPTIONS if any(name in vars(base) for base in type(self).__mro__)]
-            options = {name: state.get(name, OPTIONS[name].default) for name in names}
+            options = {name: state.get(name, DEFAULTS[name]) for name in names}
             state = {name: value for name, value in state.items() if name not in options}
             self._keep_options(**options)
+        elif state["_gru_ext_options"] == DEFAULTS:  # a copy of these
+            state = {**state, "_gru_ext_options": DEFAULTS}
         super().__setstate__(state)  # type: ignore[no-untyped-call]
 
     @classmethod

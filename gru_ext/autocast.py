@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gru_ext import library as library  # registers the operator
+from gru_ext.torch_internals import jit_trace, transforms_are_active
 
 _ops = torch.ops.gru_ext
 
@@ -57,7 +58,7 @@ def _applies(input: Tensor) -> bool:
 def _is_eager(tensor: Tensor) -> bool:
     return not (
         torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._are_functorch_transforms_active()
+        or jit_trace() is not None
+        or transforms_are_active()
         or type(tensor) not in (Tensor, torch.nn.Parameter)
     )

@@ -10,12 +10,13 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
-from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.nn.utils.rnn import PackedSequence
+
+from gru_ext.torch_internals import is_eager, keeping_version
 
 Outputs = tuple[Tensor, Tensor]
 RunLayer = Callable[[int, Tensor, Tensor | None], Outputs]
+Wavefront = Callable[[RunLayer, Tensor, Tensor | None], Outputs]
 
 
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -45,17 +46,6 @@ def check_no_padding(lengths: Any, resets: Any, reset_state: Any) -> None:
         )
 
 
-def check_rank(input: Tensor, batch_first: bool, batch_sizes: Tensor | None) -> None:
-    """Raise, for input of a wrong rank, ValueError, or RuntimeError where it is packed."""
-    if batch_sizes is not None:
-        if input.dim() != 2:
-            raise RuntimeError(f"gru: expected packed input of shape (N, I), got {tuple(input.shape)}")
-    elif input.dim() not in (2, 3):
-        raise ValueError(
-            f"gru: expected input of shape {_letters(batch_first)} or, unbatched, (T, I), got {tuple(input.shape)}"
-        )
-
-
 def check_sizes(
     input: Tensor,
     hx: Tensor | None,
@@ -65,24 +55,35 @@ def check_sizes(
     batch_first: bool,
     batch_sizes: Tensor | None,
 ) -> None:
-    """Raise RuntimeError for wrong sizes of ``input`` and ``hx``; ``layers`` is L*D.
+    """Raise for wrong sizes of ``input`` and ``hx``; ``layers`` is L*D.
 
     The operators check again what they are given (csrc/op/check.cpp), one layer at a time, in their own terms.
+
+    Raises:
+        ValueError: the rank of ``input`` is wrong, and it is not packed.
+        RuntimeError: anything else is.
     """
     packed = batch_sizes is not None
-    batched = packed or input.dim() == 3
-    if input.shape[-1] != size:
+    sizes = input.shape
+    rank = len(sizes)
+    batched = packed or rank == 3
+    if packed and rank != 2:
+        raise RuntimeError(f"gru: expected packed input of shape (N, I), got {tuple(sizes)}")
+    if rank not in (2, 3):
+        raise ValueError(
+            f"gru: expected input of shape {_letters(batch_first)} or, unbatched, (T, I), got {tuple(sizes)}"
+        )
+    if sizes[-1] != size:
         letters = "(N, I)" if packed else _letters(batch_first) if batched else "(T, I)"
-        raise RuntimeError(f"gru: expected input of shape {letters} with I = {size}, got {tuple(input.shape)}")
-    steps = input.shape[1 if batch_first and batched and not packed else 0]
-    if steps == 0:
-        raise RuntimeError(f"gru: expected input with T >= 1 steps, got {tuple(input.shape)}")
+        raise RuntimeError(f"gru: expected input of shape {letters} with I = {size}, got {tuple(sizes)}")
+    if sizes[1 if batch_first and rank == 3 else 0] == 0:
+        raise RuntimeError(f"gru: expected input with T >= 1 steps, got {tuple(sizes)}")
     if hx is None:
         return
     if not batched:
         shape: tuple[int, ...] = (layers, hidden)
     elif batch_sizes is None:
-        shape = (layers, input.shape[0 if batch_first else 1], hidden)
+        shape = (layers, sizes[0 if batch_first else 1], hidden)
     elif torch.compiler.is_compiling():
         # The batch is a value of batch_sizes, unknown while tracing; the operator compares when it runs.
         shape = (layers, hx.shape[1], hidden) if hx.dim() == 3 else (layers, -1, hidden)
@@ -104,7 +105,7 @@ def run_layers(
     batch_sizes: Tensor | None,
     between: Callable[[Tensor], Tensor] | None = None,
     outputs: str = "all",
-    wavefront: Callable[[RunLayer, Tensor, Tensor | None], Outputs] | None = None,
+    wavefront: Wavefront | None = None,
 ) -> Outputs:
     """Run the layers one after another; arguments and results laid out as in ``functional.gru``.
 
@@ -151,34 +152,24 @@ def last_output(h_n: Tensor, directions: int) -> Tensor:
 # ---- Results in the caller's layout, which are no views: the caller may detach or change them in place
 
 
-def _is_plain() -> bool:
-    """Whether an operation in place on a tensor that no one else has yet is what it seems."""
-    return not (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-    )
-
-
 def transpose_own(y: Tensor) -> Tensor:
     """The output of a layer, (T, B, F), to (B, T, F)."""
-    if not _is_plain():
+    if not is_eager():
         return y.transpose(0, 1)
     if not y.requires_grad:
         return y.transpose_(0, 1)
     # Its derivative has saved y. That the layout changes here is no change of the values.
-    with _unsafe_preserve_version_counter(y):
+    with keeping_version(y):
         return y.transpose_(0, 1)
 
 
 def squeeze_own(tensor: Tensor, dim: int) -> Tensor:
     """The output of a layer, or its last state, without a dimension of size 1."""
-    if not _is_plain():
+    if not is_eager():
         return tensor.squeeze(dim)
     if not tensor.requires_grad:
         return tensor.squeeze_(dim)
-    with _unsafe_preserve_version_counter(tensor):
+    with keeping_version(tensor):
         return tensor.squeeze_(dim)
 
 
@@ -243,7 +234,7 @@ def run_cell(run_layer: Callable[[Tensor, Tensor | None], Outputs], input: Tenso
     if hx is not None:
         hx = hx.unsqueeze(0) if batched else hx.view(1, 1, -1)
     h_n = run_layer(x, hx)[1]
-    if not _is_plain():
+    if not is_eager():
         return h_n.squeeze(0) if batched else h_n.view(-1)
     return h_n.squeeze_(0) if batched else h_n.squeeze_(0).squeeze_(0)  # the derivative saves y, and not h_n
 

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from gru_ext import functional
 from gru_ext.attributes import ModuleWithOptions, option, parameter_or_attribute
+from gru_ext.call import call_cell, call_gru
 from gru_ext.fx import Proxy, record_call
 from gru_ext.layout import check_no_padding, run_packed
+from gru_ext.onnx_export import check_export
 from gru_ext.overlap import check_overlap
-from gru_ext.padded import check_export
-from gru_ext.recurrence import OPTIONS, as_flag, check_dropout, check_flag, check_size
+from gru_ext.recurrence import DEFAULTS, Changes, as_flag, check_dropout, check_flag, check_size, documented
 from gru_ext.sharing import check_recurrence, converted
+from gru_ext.torch_internals import forward_in_jit_trace
 
 __all__ = ["GRU", "GRUCell"]
 
@@ -30,7 +31,7 @@ __all__ = ["GRU", "GRUCell"]
 def describe(module: nn.Module, options: dict[str, Any], **defaults: Any) -> str:
     """The sizes of a module, and those of its arguments and options that differ from their defaults."""
     given = {name: getattr(module, name) for name in defaults} | options
-    defaults |= {name: OPTIONS[name].default for name in options}
+    defaults = DEFAULTS | defaults
     parts = [f"{name}={value}" for name, value in given.items() if value != defaults[name]]
     return ", ".join([f"{module.input_size}, {module.hidden_size}", *parts])
 
@@ -48,7 +49,7 @@ def trace_forward(module: nn.Module, *inputs: Any, **keywords: Any) -> Any:
     That comes first, as ``torch.onnx.export(dynamo=False)`` gives arguments by position that are keywords alone.
     """
     check_export()
-    return nn.Module._slow_forward(module, *inputs, **keywords)
+    return forward_in_jit_trace(module, *inputs, **keywords)
 
 
 _CELL_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -65,6 +66,7 @@ def _reset_parameters(module: GRU | GRUCell) -> None:
             nn.init.constant_(parameter, 1.0 if "gain" in name else 0.0)
 
 
+@documented
 class GRU(ModuleWithOptions):
     r"""A GRU of L layers over whole sequences: a drop-in replacement for ``torch.nn.GRU``.
 
@@ -84,30 +86,10 @@ class GRU(ModuleWithOptions):
         bidirectional: D = 2, default False.
         device: of the parameters.
         dtype: of the parameters: float32, float64, bfloat16 or float16.
-        outputs: "all", the default; or "last", where the output is only the last layer's state after each sequence's
-            last step, (B, D*H), and the other states are not kept in memory where no gradient needs them.
-        save: what training keeps of each layer for its backward: "gates", the default, which are 4H values a step and
-            row (3H without ``reset_after``, 9H + 16 with ``layer_norm``), and its output; or "output", its output
-            alone: a fraction of the memory, for about a third more time (docs/performance.md).
-        overlap_layers: time steps of a chunk: on CUDA, a layer computes a chunk while the one below computes the next,
-            where ``num_layers`` is above 1 and ``bidirectional`` False. Default 0: one layer after another, as also on
-            a CPU, with input that is packed or has lengths or resets, and under ``torch.compile`` and
-            export. What it costs, and why it is a number: ``functional.gru`` and docs/cuda.md; it has not been timed.
-        zoneout: probability that a unit keeps its state in a step; in ``eval()`` every unit keeps this part of it.
-            Default 0.
-        recurrent_dropout: probability that a unit of the state does not enter the recurrent product, for all steps of a
-            sequence alike; default 0.
-        candidate_dropout: probability that a unit's candidate n does not enter the state in a step; default 0.
-        weight_dropout: probability that an element of weight_hh is zero for all of a call; default 0.
-        reset_after: whether the reset gate is applied after the recurrent product of the candidate, default True, as in
-            ``torch.nn.GRU``; False: before it, as in Cho et al. 2014 (https://arxiv.org/abs/1406.1078). The parameters
-            are the same.
-        layer_norm: whether W x and R h are normalised over units at every step, each with a gain, and the biases as
-            shifts (Ba, Kiros, Hinton 2016, https://arxiv.org/abs/1607.06450): True, r and z together and n by itself,
-            as there; "joint", all three together, as in haste's LayerNormGRU. Default False.
+        {options}
 
-    The four probabilities apply in training, zoneout in ``eval()`` too, to every layer and direction, and go together
-    in any way; the papers are named in ``functional.gru``, the equations in docs/variants.md.
+    The four probabilities below ``dropout`` apply to every layer and direction, and go together in any way; equations:
+    docs/variants.md.
 
     The options, those from ``outputs`` on, are attributes too: ``gru.zoneout = 0.2`` sets one, checked. In a subclass
     the names of the options that it does not give to ``__init__`` are its own: what it keeps in ``self.layer_norm``
@@ -323,14 +305,15 @@ class GRU(ModuleWithOptions):
             RuntimeError: a size, a shape, a device, one of the lengths, or the dtype of a tensor but ``input`` is
                 wrong, or T is 0.
         """
-        if isinstance(input, PackedSequence):
-            check_no_padding(lengths, resets, reset_state)
-            layers = self.num_layers * (2 if self.bidirectional else 1)
-            outputs = self._gru_ext_options["outputs"]
-            return run_packed(partial(_run, self), input, hx, layers, self.hidden_size, outputs)
-        if isinstance(input, Proxy) or isinstance(hx, Proxy):
-            return record_call(self, GRU, input, hx, lengths=lengths, resets=resets, reset_state=reset_state)
-        return _run(self, input, hx, lengths=lengths, resets=resets, reset_state=reset_state)
+        if type(input) is not Tensor or (hx is not None and type(hx) is not Tensor):
+            if isinstance(input, PackedSequence):
+                check_no_padding(lengths, resets, reset_state)
+                layers = self.num_layers * (2 if self.bidirectional else 1)
+                outputs = self._gru_ext_options["outputs"]
+                return run_packed(partial(_run, self), input, hx, layers, self.hidden_size, outputs)
+            if isinstance(input, Proxy) or isinstance(hx, Proxy):
+                return record_call(self, GRU, input, hx, lengths=lengths, resets=resets, reset_state=reset_state)
+        return _run(self, input, hx, None, lengths, resets, reset_state)
 
     __prepare_scriptable__ = refuse_script
     _slow_forward = trace_forward
@@ -359,12 +342,13 @@ class GRU(ModuleWithOptions):
             TypeError: as in ``from_torch``.
             ValueError: ``torch.nn.GRU`` has no such recurrence or output.
         """
-        check_recurrence("to_torch", self, allowed=("save", "overlap_layers"))
+        check_recurrence("to_torch", self, allowed={Changes.NOTHING})
         return converted("to_torch", self, GRU, nn.GRU)
 
 
 def _weights(module: GRU) -> list[Tensor]:
-    weights = [parameter_or_attribute(module, name) for name in module._gru_ext_weight_names]
+    held = module._parameters  # as parameter_or_attribute, without its calls
+    weights: list[Any] = [held[n] if n in held else getattr(module, n) for n in module._gru_ext_weight_names]
     if module._gru_ext_flat_weights is not None:
         before, given = module._gru_ext_flat_weights
         if all(weight is parameter for weight, parameter in zip(weights, before, strict=True)):
@@ -373,31 +357,40 @@ def _weights(module: GRU) -> list[Tensor]:
 
 
 def _run(
-    module: GRU, input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None = None, **of_padded: Any
+    module: GRU,
+    input: Tensor,
+    hx: Tensor | None,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | Sequence[int] | int | None = None,
+    resets: Tensor | None = None,
+    reset_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``functional.gru`` with a module's weights and arguments. No method, as a subclass may have one of this name."""
-    options = module._gru_ext_options
+    options, training, num_layers = module._gru_ext_options, module.training, module.num_layers
     weights: list[Any] = _weights(module)
     if options["layer_norm"] is not False and not module.bias:
         weights = [*weights]
         for i in range(len(weights) - 2, 0, -4):  # before the gains of each direction: no biases
             weights[i:i] = [None, None]
-    return functional.gru(
+    return call_gru(
         input,
         hx,
         weights,
-        num_layers=module.num_layers,
-        bidirectional=module.bidirectional,
-        batch_first=module.batch_first,
+        options,
+        num_layers,
+        module.bidirectional,
+        module.batch_first,
         # Only where it has an effect: torch.compile traces twice where it meets a float that may vary.
-        dropout=module.dropout if module.training and module.num_layers > 1 else 0.0,
-        training=module.training,
-        batch_sizes=batch_sizes,
-        **of_padded,
-        **options,
+        module.dropout if training and num_layers > 1 else 0.0,
+        training,
+        batch_sizes,
+        lengths,
+        resets,
+        reset_state,
     )
 
 
+@documented
 class GRUCell(ModuleWithOptions):
     """One step of a GRU: a drop-in replacement for ``torch.nn.GRUCell``.
 
@@ -410,11 +403,9 @@ class GRUCell(ModuleWithOptions):
         bias: whether the cell has biases, default True.
         device: of the parameters.
         dtype: of the parameters: float32, float64, bfloat16 or float16.
-        zoneout: as in ``GRU``.
-        candidate_dropout: as in ``GRU``. A cell knows of no sequence, so it has none of ``GRU``'s dropouts that keep
-            their masks for one.
-        reset_after: as in ``GRU``, default True.
-        layer_norm: as in ``GRU``, default False.
+        {options}
+
+    A cell knows of no sequence, so it has none of the dropouts that keep their masks for one.
 
     Raises:
         TypeError: a size is not an int, or a flag not a bool.
@@ -487,8 +478,8 @@ class GRUCell(ModuleWithOptions):
             return recorded
         options = self._gru_ext_options
         names = _CELL_WEIGHTS if options["layer_norm"] is False else _CELL_WEIGHTS + _GAINS
-        weights: dict[str, Any] = {name: parameter_or_attribute(self, name) for name in names}
-        return functional.gru_cell(input, hx, **weights, training=self.training, **options)
+        weights = [parameter_or_attribute(self, name) for name in names]
+        return call_cell(input, hx, weights, options, self.training)
 
     __prepare_scriptable__ = refuse_script
     _slow_forward = trace_forward

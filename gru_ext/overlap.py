@@ -24,14 +24,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from gru_ext.layout import Outputs, RunLayer
+from gru_ext.layout import Outputs, RunLayer, Wavefront
 from gru_ext.recurrence import check_overlap_steps
+from gru_ext.torch_internals import is_eager
 
 
 class Streams(Protocol):
@@ -94,13 +95,7 @@ def streams_for(input: Tensor, num_layers: int) -> Streams | None:
 
     That is, on a CPU, and wherever not the tensors themselves are at hand: traced, transformed or in forward mode.
     """
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or type(input) not in (Tensor, torch.nn.Parameter)  # a FakeTensor has no memory to lend
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-    ):
+    if not is_eager() or type(input) not in (Tensor, torch.nn.Parameter):  # a FakeTensor has no memory to lend
         return None
     return device_streams(input.device, num_layers)
 
@@ -108,6 +103,22 @@ def streams_for(input: Tensor, num_layers: int) -> Streams | None:
 def device_streams(device: torch.device, num_layers: int) -> Streams | None:
     """The streams of L layers on a device; None where it has none."""
     return CudaStreams(device, num_layers) if device.type == "cuda" else None
+
+
+def wavefront_of(
+    input: Tensor,
+    weights: Sequence[Tensor],
+    num_layers: int,
+    steps: int,
+    between: Callable[[Tensor], Tensor] | None,
+    needs_y: bool,
+) -> tuple[Sequence[Tensor], Wavefront | None]:
+    """The weights, lent to the streams of the layers, and ``run_wavefront`` on these; None without streams."""
+    streams = streams_for(input, num_layers)
+    if streams is None:
+        return weights, None
+    run = partial(run_wavefront, num_layers=num_layers, steps=steps, streams=streams, between=between, needs_y=needs_y)
+    return lend_weights(streams, weights, num_layers), run
 
 
 def lend_weights(streams: Streams, weights: Sequence[Tensor], num_layers: int) -> list[Tensor]:

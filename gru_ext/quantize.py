@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gru_ext import library as library  # registers the operator
-from gru_ext.autograd import batch_of_fake
 from gru_ext.fx import Proxy, record_call
 from gru_ext.layout import (
     FLOATING,
@@ -24,7 +23,6 @@ from gru_ext.layout import (
     check_cell_rank,
     check_cell_sizes,
     check_no_padding,
-    check_rank,
     check_sizes,
     check_tensor,
     run_cell,
@@ -32,8 +30,7 @@ from gru_ext.layout import (
     run_packed,
 )
 from gru_ext.modules import GRU, GRUCell, describe, refuse_script, trace_forward
-from gru_ext.padded import check_export
-from gru_ext.recurrence import as_flag, check_flag, check_size
+from gru_ext.recurrence import Changes, as_flag, check_flag, check_size
 from gru_ext.reference import LARGEST_INT8, quantize_rows
 from gru_ext.segments import run_segments
 from gru_ext.sharing import (
@@ -53,8 +50,6 @@ Model = TypeVar("Model", bound=nn.Module)
 Quantized = TypeVar("Quantized", bound="_QuantizedModule")
 
 _ops = torch.ops.gru_ext
-
-_WITHOUT_EFFECT = ("save", "overlap_layers", "recurrent_dropout", "candidate_dropout", "weight_dropout")
 
 UNITS, COLUMNS = 16, 4  # of a word of packed weights: a vector of dot products of four columns
 MOST_COLUMNS = (2**31 - 1) // (255 * LARGEST_INT8)  # an int32 surely holds their sum, of unsigned times signed bytes
@@ -132,7 +127,7 @@ def _check_float(operation: str, module: nn.Module, name: str, weight: Tensor) -
 
 def _quantized(kind: type[Quantized], operation: str, source: nn.Module) -> Quantized:
     """The quantised form of a float module, with its weights rounded, and copies of its biases; see ``carry``."""
-    check_recurrence(operation, source, allowed=_WITHOUT_EFFECT)
+    check_recurrence(operation, source, allowed={Changes.NOTHING, Changes.TRAINING})
     target = make(kind, source, "dropout")
     names = target._float_names
     check_weights(operation, source, names)
@@ -402,7 +397,6 @@ class QuantizedGRU(_QuantizedModule):
         dtype = _check_input("gru", input, hx, self.scale_ih_l0.device)
         if batch_sizes is not None:
             check_tensor("gru", "batch_sizes", batch_sizes)
-        check_rank(input, self.batch_first, batch_sizes)
         layers = self.num_layers * self._directions
         check_sizes(input, hx, self.input_size, self.hidden_size, layers, self.batch_first, batch_sizes)
 
@@ -502,17 +496,3 @@ class QuantizedGRUCell(_QuantizedModule):
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults."""
         return describe(self, {}, bias=True)
-
-
-# ---- Shapes and dtypes for tracing
-
-
-@torch.library.register_fake("gru_ext::gru_int8")
-def _gru_int8_fake(
-    x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], batch_sizes: Tensor | None, bidirectional: bool
-) -> tuple[Tensor, Tensor]:
-    check_export()
-    directions = 2 if bidirectional else 1
-    hidden = weights[3].shape[0] // 3
-    batch = hx.shape[1] if hx is not None else batch_of_fake(x, batch_sizes)
-    return x.new_empty((*x.shape[:-1], directions * hidden)), x.new_empty((directions, batch, hidden))

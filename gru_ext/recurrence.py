@@ -1,26 +1,41 @@
-"""The options of the recurrence, which ``torch.nn`` does not have: their names, their defaults and what each may be.
+"""The one table of the recurrence's options, which ``torch.nn`` does not have: name, default, check, effect, words.
 
-What they mean: ``functional.gru``. A module keeps the values of its options (gru_ext/attributes.py) and gives them to
-``functional``, which knows them by the same names.
+A module keeps the values of its options (attributes.py) and prints them, ``functional`` checks them, converters ask
+what they change, and docstrings say of them what the table does.
 """
 
 from __future__ import annotations
 
+import inspect
 import numbers
 import operator
+import textwrap
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from enum import Enum
+from typing import Any, NamedTuple, TypeVar
+
+Documented = TypeVar("Documented", bound=Callable[..., Any])
+
+
+class Changes(Enum):
+    """What a value other than the default changes."""
+
+    NOTHING = "only time and memory"
+    TRAINING = "what training computes"
+    RESULTS = "what eval() computes too"
 
 
 class Option(NamedTuple):
-    """An option: its default, for which a layer does what ``torch.nn``'s does, and its check.
+    """An option: its default, for which a layer does what ``torch.nn``'s does, and the rest of what is known of it.
 
     The check takes the operation's name, the option's name and a value. It returns the value in the form that is kept,
-    or raises TypeError or ValueError.
+    or raises TypeError or ValueError. The words are those of the docstrings; ``docs/variants.md`` has equations.
     """
 
     default: Any
     check: Callable[[str, str, Any], Any]
+    changes: Changes
+    words: str
 
 
 def check_flag(op: str, name: str, value: Any) -> bool:
@@ -101,20 +116,125 @@ def check_layer_norm(op: str, name: str, value: Any) -> bool | str:
 
 
 OPTIONS = {
-    "outputs": Option("all", check_outputs),
-    "save": Option("gates", check_save),
-    "overlap_layers": Option(0, check_overlap_steps),
-    "zoneout": Option(0, check_rate),
-    "recurrent_dropout": Option(0, check_rate),
-    "candidate_dropout": Option(0, check_rate),
-    "weight_dropout": Option(0, check_rate),
-    "reset_after": Option(True, check_flag),
-    "layer_norm": Option(False, check_layer_norm),
+    "outputs": Option(
+        "all",
+        check_outputs,
+        Changes.RESULTS,
+        """
+        "all", or "last": the output is only the last layer's state after each sequence's last step (after its first,
+        for the second direction), that is ``h_n``'s last layer. The others are not kept in memory where no gradient
+        needs them.
+        """,
+    ),
+    "save": Option(
+        "gates",
+        check_save,
+        Changes.NOTHING,
+        """
+        what a gradient to come keeps of each layer besides its input: "gates", which are 4H values a step and row (3H
+        without ``reset_after``, 9H + 16 with ``layer_norm``), and the output; or "output", the output alone, of which
+        the backward computes the gates again: a fraction of the memory, for about a third more time
+        (docs/performance.md).
+        """,
+    ),
+    "overlap_layers": Option(
+        0,
+        check_overlap_steps,
+        Changes.NOTHING,
+        """
+        time steps of a chunk, or 0. On CUDA, with more than one layer of one direction, each layer then has a stream,
+        and computes a chunk while the layer below computes the next (docs/cuda.md). A number, as the best one depends
+        on the GPU and the sizes; none has been timed yet. Each chunk of a layer is a call of its own: launches of its
+        own, the state rounded to the dtype after it, its gradients of the weights added to those of the others, its own
+        random numbers for ``dropout``. Without effect, the layers run one after another: on a CPU; with packed input,
+        ``lengths`` or ``resets``; with T up to ``overlap_layers``; under ``torch.compile``, export, ``torch.func`` and
+        forward-mode differentiation.
+        """,
+    ),
+    "zoneout": Option(
+        0,
+        check_rate,
+        Changes.RESULTS,
+        """
+        probability that a unit keeps its state in a step, in training; in ``eval()`` every unit keeps this part of it
+        (Krueger et al. 2017, https://arxiv.org/abs/1606.01305).
+        """,
+    ),
+    "recurrent_dropout": Option(
+        0,
+        check_rate,
+        Changes.TRAINING,
+        """
+        probability that a unit of the state does not enter the recurrent product, for all steps of a sequence alike, in
+        training (Gal and Ghahramani 2016, https://arxiv.org/abs/1512.05287). The others are divided by
+        ``1 - recurrent_dropout``, here and below. A reset begins another sequence.
+        """,
+    ),
+    "candidate_dropout": Option(
+        0,
+        check_rate,
+        Changes.TRAINING,
+        """
+        probability that a unit's candidate n does not enter the state in a step, in training (Semeniuta et al. 2016,
+        https://arxiv.org/abs/1603.05118).
+        """,
+    ),
+    "weight_dropout": Option(
+        0,
+        check_rate,
+        Changes.TRAINING,
+        """
+        probability that an element of weight_hh is zero for all of a call, in training (DropConnect: Wan et al. 2013;
+        Merity et al. 2018, https://arxiv.org/abs/1708.02182).
+        """,
+    ),
+    "reset_after": Option(
+        True,
+        check_flag,
+        Changes.RESULTS,
+        """
+        whether the reset gate is applied after the recurrent product of the candidate, as in ``torch.nn.GRU``; False:
+        before it, n = tanh(W_n x + b_in + R_n (r * h) + b_hn), as in Cho et al. 2014
+        (https://arxiv.org/abs/1406.1078), section 2.3, with the same parameters.
+        """,
+    ),
+    "layer_norm": Option(
+        False,
+        check_layer_norm,
+        Changes.RESULTS,
+        """
+        whether W x and R h are normalised over units at every step, each with a gain, and the biases as shifts (Ba,
+        Kiros, Hinton 2016, https://arxiv.org/abs/1607.06450, supplement): True, r and z together and n by itself, as
+        there; "joint", all three together, as in haste's LayerNormGRU.
+        """,
+    ),
 }
+DEFAULTS = {name: option.default for name, option in OPTIONS.items()}
+
+
+def documented(public: Documented) -> Documented:
+    """The function or class, with what the table says of its options in place of ``{options}`` in its docstring."""
+    if public.__doc__ is not None:  # python -OO keeps none
+        before, _, after = public.__doc__.partition("{options}")
+        indent = before.rpartition("\n")[2]
+        entries = [
+            textwrap.fill(
+                f"{name}: {' '.join(OPTIONS[name].words.split())} Default {OPTIONS[name].default!r}.",
+                120,
+                initial_indent=indent,
+                subsequent_indent=indent + "    ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            for name in inspect.signature(public).parameters
+            if name in OPTIONS
+        ]
+        public.__doc__ = before.removesuffix(indent) + "\n".join(entries) + after
+    return public
 
 
 def check_options(op: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options in the form that is kept.
+    """The options in the form that is kept; where all have their defaults, ``DEFAULTS`` itself.
 
     Raises:
         TypeError: ``overlap_layers`` is no int, or ``reset_after`` no bool.
@@ -122,20 +242,19 @@ def check_options(op: str, options: dict[str, Any]) -> dict[str, Any]:
             ``reset_after=False``.
     """
     checked = {name: OPTIONS[name].check(op, name, value) for name, value in options.items()}
-    normalizations(op, checked["layer_norm"], checked["reset_after"])
-    return checked
-
-
-def normalizations(op: str, layer_norm: Any, reset_after: bool) -> int:
-    """``Variant.layer_norm`` for the option of this name.
-
-    Raises:
-        ValueError: ``layer_norm`` is neither False, True nor ``"joint"``, or comes with ``reset_after=False``.
-    """
-    check_layer_norm(op, "layer_norm", layer_norm)
-    if layer_norm is not False and not reset_after:
+    if checked["layer_norm"] is not False and not checked["reset_after"]:
         raise ValueError(
             f"{op}: expected reset_after=True with layer_norm, which normalises the product that the reset gate is"
             " applied to, got reset_after=False"
         )
+    return DEFAULTS if checked == DEFAULTS else checked
+
+
+def are_defaults(options: dict[str, Any]) -> bool:
+    """Whether these are all the options, in order, each the very default: then there is nothing to check."""
+    return all(map(operator.is_, options.values(), DEFAULTS.values()))
+
+
+def normalizations(layer_norm: bool | str) -> int:
+    """``Variant.layer_norm`` for the option of this name."""
     return 0 if layer_norm is False else 2 if layer_norm is True else 1

@@ -1,4 +1,4 @@
-"""What regularises the recurrence: its rates, and the masks that are drawn for a call.
+"""The recurrence of a call, of its options, and the masks that are drawn for it.
 
 Masks are drawn outside of the kernels, which so stay functions of their arguments. On a CPU they come from the operator
 ``bernoulli``, a counter-based generator with threads (csrc/cpu/bernoulli.cpp), seeded by one number of torch's own
@@ -9,31 +9,36 @@ Letters: T steps, B batch, H hidden, D directions (1 or 2), N rows of all steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gru_ext import library as library  # registers the operator
-from gru_ext.variant import Variant
+from gru_ext.recurrence import normalizations
+from gru_ext.variant import PLAIN, Variant
 
 _ops = torch.ops.gru_ext
 
 
-class Rates(NamedTuple):
-    """Probabilities in [0, 1); docs/variants.md has the equations. Zeros are ints, as in ``Variant``."""
-
-    zoneout: float = 0
-    recurrent_dropout: float = 0
-    candidate_dropout: float = 0
-    weight_dropout: float = 0
+_NONE = 0  # a rate without effect, as options keep it
 
 
-def regularize(
-    recurrence: Variant,
-    rates: Rates,
-    training: bool,
+def recurrence_of(options: Mapping[str, Any], training: bool) -> Variant | None:
+    """The recurrence of all layers of a call; None where ``masked_recurrence`` draws masks for each layer."""
+    zoneout, layer_norm, reset_after = options["zoneout"], options["layer_norm"], options["reset_after"]
+    # A cell has no recurrent_dropout.
+    if zoneout is options["candidate_dropout"] is options.get("recurrent_dropout", _NONE) is _NONE:
+        if reset_after and layer_norm is False:
+            return PLAIN
+    elif training:
+        return None
+    return Variant(zoneout=zoneout, reset_after=reset_after, layer_norm=normalizations(layer_norm))
+
+
+def masked_recurrence(
+    options: Mapping[str, Any],
     x: Tensor,
     hx: Tensor | None,
     batch_sizes: Tensor | None,
@@ -41,14 +46,12 @@ def regularize(
     directions: int,
     hidden: int,
 ) -> Variant:
-    """The recurrence of one layer in one call: with fresh masks while training, else with zoneout's expectation.
+    """The recurrence of one layer in one call of training, with fresh masks.
 
     ``x`` is (T, B, I), or (N, I) with ``batch_sizes``; ``batch`` is its B where that is known.
     """
-    # Not recurrence._replace(), which torch.compile follows only since torch 2.7.
-    reset_after, layer_norm = recurrence.reset_after, recurrence.layer_norm
-    if not training:
-        return Variant(zoneout=rates.zoneout, reset_after=reset_after, layer_norm=layer_norm)
+    zoneout, candidate_dropout = options["zoneout"], options["candidate_dropout"]
+    recurrent_dropout = options.get("recurrent_dropout", _NONE)
 
     def mask(rate: float, p: float, rows: int) -> Tensor | None:
         return bernoulli(p, (directions, rows, hidden), x.device) if rate > 0 else None
@@ -59,22 +62,19 @@ def regularize(
         return x.shape[1] if batch_sizes is None else int(batch_sizes[0])
 
     rows = x.shape[0] if batch_sizes is not None else x.shape[0] * x.shape[1]
-    dropped = rates.recurrent_dropout > 0
     return Variant(
-        zoneout_mask=mask(rates.zoneout, rates.zoneout, rows),
-        recurrent_mask=mask(rates.recurrent_dropout, 1 - rates.recurrent_dropout, sequences() if dropped else 0),
-        candidate_mask=mask(rates.candidate_dropout, 1 - rates.candidate_dropout, rows),
-        recurrent_dropout=rates.recurrent_dropout,
-        candidate_dropout=rates.candidate_dropout,
-        reset_after=reset_after,
-        layer_norm=layer_norm,
+        zoneout_mask=mask(zoneout, zoneout, rows),
+        recurrent_mask=mask(recurrent_dropout, 1 - recurrent_dropout, sequences() if recurrent_dropout > 0 else 0),
+        candidate_mask=mask(candidate_dropout, 1 - candidate_dropout, rows),
+        recurrent_dropout=recurrent_dropout,
+        candidate_dropout=candidate_dropout,
+        reset_after=options["reset_after"],
+        layer_norm=normalizations(options["layer_norm"]),
     )
 
 
-def drop_weights(weights: Sequence[Tensor], per_direction: int, rate: float, training: bool) -> Sequence[Tensor]:
-    """The weights, those of the recurrent product (3H, H) with dropped elements while training."""
-    if rate == 0 or not training:
-        return weights
+def drop_weights(weights: Sequence[Tensor], per_direction: int, rate: float) -> Sequence[Tensor]:
+    """The weights, those of the recurrent product (3H, H) with dropped elements."""
     return [torch.nn.functional.dropout(w, rate) if i % per_direction == 1 else w for i, w in enumerate(weights)]
 
 
@@ -85,14 +85,3 @@ def bernoulli(p: float, shape: Sequence[int], device: torch.device) -> Tensor:
     seed = torch.randint(2**63 - 1, (), dtype=torch.int64, device=device)
     drawn: Tensor = _ops.bernoulli(seed, shape, p)
     return drawn
-
-
-@torch.library.register_fake("gru_ext::bernoulli")
-def _bernoulli_fake(seed: Tensor, shape: Sequence[int], p: float) -> Tensor:
-    return torch.empty(shape, dtype=torch.bool, device=seed.device)
-
-
-@torch.library.register_vmap("gru_ext::bernoulli")
-def _bernoulli_vmap(info: Any, in_dims: Any, seed: Tensor, shape: Sequence[int], p: float) -> tuple[Tensor, int]:
-    # vmap's randomness="different": a seed for each sample.
-    return torch.stack([_ops.bernoulli(s, shape, p) for s in seed.unbind(in_dims[0])]), 0

@@ -9,6 +9,7 @@ from torch import nn
 
 from gru_ext.modules import GRU, GRUCell
 from gru_ext.quantize import QuantizedGRU, QuantizedGRUCell
+from gru_ext.recurrence import Changes
 from gru_ext.sharing import check_recurrence, converted, replace_modules
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -68,7 +69,7 @@ def to_torch(model: Model) -> Model | nn.GRU | nn.GRUCell:
 
 def _converter(source_type: type[nn.Module], target_type: type[nn.Module]) -> Callable[[str, Any], nn.Module]:
     def convert(operation: str, module: nn.Module) -> nn.Module:
-        check_recurrence(operation, module, allowed=("save", "overlap_layers"))
+        check_recurrence(operation, module, allowed={Changes.NOTHING})
         return converted(operation, module, source_type, target_type, in_place=True)
 
     return convert

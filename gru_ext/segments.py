@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gru_ext import library as library  # registers the operator
 from gru_ext.layout import Outputs, check_tensor, last_output, squeeze_own
+from gru_ext.torch_internals import is_of_vmap, jit_trace
 
 _ops = torch.ops.gru_ext
 
@@ -92,7 +93,7 @@ def run_segments(
         if value is not None:
             check_tensor("gru", name, value)
     for name, value in (("lengths", lengths), ("resets", resets)):
-        if value is not None and torch._C._functorch.is_batchedtensor(value):
+        if value is not None and is_of_vmap(value):
             raise NotImplementedError(
                 f"gru: expected {name} that the samples of torch.vmap share, got one for each sample:"
                 " make the samples rows of one batch"
@@ -114,7 +115,7 @@ def run_segments(
         whole = torch.full((batch,), input.shape[1 if batch_first else 0], device="cpu")
         lengths, resets = whole, None
     layout = (input.shape[1 if batch_first else 0], batch, batch_first)
-    if torch._C._get_tracing_state() is None:
+    if jit_trace() is None:
         rows, batch_sizes, starts, ends = _ops.segments(lengths, resets, *layout, input.device)
     else:  # torch.jit.trace records no devices
         rows, batch_sizes, starts, ends = _ops.segments.like(lengths, resets, *layout, input)
@@ -181,23 +182,3 @@ def _check(
                 f"gru: expected reset_state of the dtype and on the device of input, {input.dtype} on {input.device},"
                 f" got {reset_state.dtype} on {reset_state.device}"
             )
-
-
-@torch.library.register_fake("gru_ext::segments")
-def _segments_fake(
-    lengths: Tensor | None,
-    resets: Tensor | None,
-    steps: int,
-    batch: int,
-    batch_first: bool,
-    device: torch.device,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    size = torch.library.get_ctx().new_dynamic_size
-
-    def indices(*shape: int | torch.SymInt) -> Tensor:
-        return torch.empty(shape, dtype=torch.int64, device=device)
-
-    rows = steps * batch if lengths is None else size()
-    count = batch if lengths is None and resets is None else size()
-    sizes = torch.empty((size(),), dtype=torch.int64, device="cpu")
-    return indices(rows), sizes, indices(2, count), indices(2, batch)

@@ -9,9 +9,9 @@ from types import MethodType
 from typing import Any, TypeVar
 
 from torch import nn
-from torch.nn.modules.module import _WrappedHook
 
-from gru_ext.recurrence import OPTIONS
+from gru_ext.recurrence import OPTIONS, Changes
+from gru_ext.torch_internals import HookOfModule
 
 Target = TypeVar("Target", bound=nn.Module)
 
@@ -123,11 +123,11 @@ def type_as_written(module: nn.Module) -> type[nn.Module]:
     return kind  # type: ignore[no-any-return]
 
 
-def check_recurrence(operation: str, source: nn.Module, allowed: Collection[str] = ()) -> None:
-    """Raise ValueError if the module has options of the recurrence other than ``torch.nn``'s."""
+def check_recurrence(operation: str, source: nn.Module, allowed: Collection[Changes] = ()) -> None:
+    """Raise ValueError if an option is not as in ``torch.nn``, and changes more than is allowed."""
     for name, value in options_of(source).items():
         default = OPTIONS[name].default
-        if value != default and name not in allowed:
+        if value != default and OPTIONS[name].changes not in allowed:
             raise ValueError(
                 f"{operation}: expected {type(source).__name__} with {name}={default!r}, as torch.nn has it,"
                 f" got {name}={value!r}"
@@ -234,6 +234,6 @@ def rebind(source: nn.Module, target: nn.Module) -> None:
     hooks: dict[int, Any] = target._load_state_dict_pre_hooks
     if any(getattr(hook, "with_module", False) for hook in hooks.values()):
         target._load_state_dict_pre_hooks = type(hooks)(
-            (i, _WrappedHook(hook.hook, target) if getattr(hook, "with_module", False) else hook)
+            (i, HookOfModule(hook.hook, target) if getattr(hook, "with_module", False) else hook)
             for i, hook in hooks.items()
         )

@@ -17,7 +17,7 @@ from torch.export import Dim
 
 import gru_ext
 from gru_ext import convert
-from gru_ext.padded import gru_padded
+from gru_ext.onnx_export import gru_padded
 from gru_ext.variant import Variant
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (the convert extra)")

@@ -145,8 +145,7 @@ def weights_with(index: int, tensor: Tensor, bidirectional: bool = False) -> lis
 
 Fault = tuple[dict[str, Any], type[Exception], str]
 
-# With x of (T, B, I) = (4, 3, 2) and H = 5. Devices are missing: given any tensor on the meta device, torch calls the
-# fake kernel; functional.gru checks them (test_errors.py).
+# With x of (T, B, I) = (4, 3, 2) and H = 5.
 PADDED_FAULTS: list[Fault] = [
     ({"x": zeros(4, 2)}, ValueError, "expected x of shape (T, B, I), got 2 dimensions"),
     ({"x": zeros(1, 4, 3, 2)}, ValueError, "expected x of shape (T, B, I), got 4 dimensions"),
@@ -267,6 +266,15 @@ def test_wrong_arguments(changes: dict[str, Any], error: type[Exception], text: 
     check_fault(ops.gru, {**arguments_of_gru(problem), **changes}, error, text)
     check_fault(ops.gru_fwd, {**arguments_of_gru(problem), "save_gates": True, **changes}, error, text)
     check_fault(ops.gru_bwd, {**arguments_of_gru_bwd(problem), **changes}, error, text)
+
+
+@pytest.mark.parametrize("name", ["hx", "weights"])
+def test_a_tensor_on_meta_beside_others_is_refused(name: str) -> None:
+    """Torch calls the fake of the operator then, which would return memory that no one wrote to."""
+    arguments = arguments_of_gru(make_problem(SIZE))
+    moved = torch.utils._pytree.tree_map(lambda tensor: tensor.to("meta"), arguments[name])
+    text = "expected all tensors on the device of x, cpu, got meta"
+    check_fault(ops.gru, {**arguments, name: moved}, RuntimeError, text)
 
 
 @pytest.mark.parametrize(("changes", "error", "text"), PACKED_FAULTS, ids=ids_of)

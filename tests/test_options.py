@@ -1,8 +1,9 @@
-"""Options as attributes: set by name on our modules, and free for a subclass that has the name for something else."""
+"""The table of options and what reads it; and options as attributes, whose names are free for a subclass."""
 
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -11,14 +12,87 @@ import pytest
 import torch
 from cases import pair_of_grus
 from compare import assert_near
+from process import ROOT
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import gru_ext
 from gru_ext import functional
-from gru_ext.recurrence import OPTIONS
+from gru_ext.recurrence import DEFAULTS, OPTIONS, Changes
 
 X = torch.linspace(-2, 2, 30).view(5, 2, 3)
 STRANGE: list[Any] = [True, 0.3, "text", [], nn.LayerNorm(4), nn.Parameter(torch.ones(4)), None]
+
+
+@pytest.mark.parametrize(
+    ("public", "has_all"),
+    [(gru_ext.GRU, True), (functional.gru, True), (gru_ext.GRUCell, False), (functional.gru_cell, False)],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_signatures_and_docstrings_are_those_of_the_table(public: Callable[..., Any], has_all: bool) -> None:
+    parameters = inspect.signature(public).parameters
+    names = [name for name in parameters if name in OPTIONS]
+    assert names == list(OPTIONS) if has_all else set(names) < set(OPTIONS)
+    for name in names:
+        assert parameters[name].default == OPTIONS[name].default
+        assert f"\n        {name}: {OPTIONS[name].words.split()[0]} " in str(public.__doc__)
+
+
+def test_the_table_of_the_page_of_variants_is_this_one() -> None:
+    of_cell = inspect.signature(gru_ext.GRUCell).parameters
+    rows = [
+        f"| `{name}` | `{option.default!r}` | {option.changes.value} | {'yes' if name in of_cell else 'no'} |\n"
+        for name, option in OPTIONS.items()
+    ]
+    assert "| --- | --- | --- | --- |\n" + "".join(rows) + "\n" in (ROOT / "docs/variants.md").read_text()
+
+
+def test_what_converters_ask_of_an_option_is_true_of_it() -> None:
+    """Options that change only training change no result of eval(), and those that change nothing none of training."""
+    values: dict[str, Any] = {
+        "save": "output",
+        "overlap_layers": 2,
+        "outputs": "last",
+        "reset_after": False,
+        "layer_norm": True,
+    }
+    for name, option in OPTIONS.items():
+        torch.manual_seed(0)
+        plain = gru_ext.GRU(3, 4, num_layers=2)
+        torch.manual_seed(0)
+        module = gru_ext.GRU(3, 4, num_layers=2, **{name: values.get(name, 0.5)})
+        module.load_state_dict(plain.state_dict(), strict=False)
+        changed = []
+        for training in (True, False):
+            results = [made.train(training)(X)[0] for made in (plain, module)]
+            changed.append(results[0].shape != results[1].shape or not torch.equal(*results))
+        expected = {Changes.NOTHING: [False, False], Changes.TRAINING: [True, False], Changes.RESULTS: [True, True]}
+        assert changed == expected[option.changes], name
+
+
+def test_a_copy_of_a_module_without_options_still_makes_plain_calls() -> None:
+    module = gru_ext.GRU(3, 4, zoneout=0.0)
+    for made in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert made._gru_ext_options is DEFAULTS
+
+
+class Refuses(TorchDispatchMode):
+    """Raises in our operator."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "gru_ext" in str(func):
+            raise RuntimeError("refused")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("module", [gru_ext.GRU(3, 4), gru_ext.GRUCell(3, 4)], ids=["GRU", "GRUCell"])
+def test_what_no_check_explains_is_raised_as_it_is(module: nn.Module) -> None:
+    with Refuses(), pytest.raises(RuntimeError, match=r"^refused$") as caught:
+        module(X if isinstance(module, gru_ext.GRU) else X[0])
+    assert caught.value.__cause__ is caught.value.__context__ is None
 
 
 class Own(gru_ext.GRU):

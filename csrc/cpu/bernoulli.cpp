@@ -91,7 +91,7 @@ std::vector<int64_t> philox_words(at::IntArrayRef counter, at::IntArrayRef key) 
 
 TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
   if (!gru_ext::is_first_copy()) return;
-  m.set_python_module("gru_ext.regularizers");
+  m.set_python_module("gru_ext.tracing");
   m.def("bernoulli(Tensor seed, SymInt[] shape, float p) -> Tensor");
   m.def("philox(int[4] counter, int[2] key) -> int[]", gru_ext::philox_words);
 }

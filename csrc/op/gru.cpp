@@ -36,7 +36,7 @@ BwdResult gru_bwd(const OptionalTensor& dy, const OptionalTensor& dh_n, const La
 
 TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
   if (!gru_ext::is_first_copy()) return;
-  m.set_python_module("gru_ext.autograd");
+  m.set_python_module("gru_ext.tracing");
   m.def(GRU_SCHEMA);
   m.def(GRU_FWD_SCHEMA);
   m.def(GRU_BWD_SCHEMA);

@@ -19,7 +19,7 @@ void no_int8_cuda_kernels(const c10::OperatorHandle&, torch::jit::Stack*) {
 
 TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
   if (!gru_ext::is_first_copy()) return;
-  m.set_python_module("gru_ext.quantize");
+  m.set_python_module("gru_ext.tracing");
   m.def(
       "gru_int8(Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes, bool bidirectional)"
       " -> (Tensor y, Tensor h_n)");

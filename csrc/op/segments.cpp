@@ -144,7 +144,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> segments_like(const std::optional<Ten
 
 TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
   if (!gru_ext::is_first_copy()) return;
-  m.set_python_module("gru_ext.segments");
+  m.set_python_module("gru_ext.tracing");
   m.def(
       "segments(Tensor? lengths, Tensor? resets, SymInt steps, SymInt batch, bool batch_first, Device device)"
       " -> (Tensor rows, Tensor batch_sizes, Tensor starts, Tensor ends)");

@@ -14,23 +14,14 @@ from torch import Tensor, nn
 
 from gru_ext.layout import check_tensor
 from gru_ext.modules import GRU
-from gru_ext.recurrence import OPTIONS
+from gru_ext.recurrence import OPTIONS, Changes
 from gru_ext.sharing import check_type, check_weights, options_of
 
 if TYPE_CHECKING:
     import numpy
 
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-# Arguments of a GRU that torch.nn.GRU has not, and that are converted or make no difference after eval().
-_CONVERTED = (
-    "save",
-    "overlap_layers",
-    "outputs",
-    "reset_after",
-    "recurrent_dropout",
-    "candidate_dropout",
-    "weight_dropout",
-)
+_CONVERTED = ("outputs", "reset_after")  # of the options that change results
 
 
 class Direction(NamedTuple):
@@ -60,7 +51,7 @@ def layers_of(function: str, gru: GRU | nn.GRU, converted: Collection[str] = ())
     check_type(function, "gru", gru, GRU, nn.GRU)
     for name, value in options_of(gru).items():
         default = OPTIONS[name].default
-        if name not in (*_CONVERTED, *converted) and value != default:
+        if OPTIONS[name].changes is Changes.RESULTS and name not in (*_CONVERTED, *converted) and value != default:
             raise ValueError(f"{function}: expected gru with {name}={default!r}, got {name}={value!r}")
     directions = 2 if gru.bidirectional else 1
     kinds = Direction._fields[: 4 if gru.bias else 2]

@@ -26,7 +26,8 @@ from gru_ext.convert.directions import (
 )
 from gru_ext.convert.reversed import Reversed
 from gru_ext.modules import GRU
-from gru_ext.padded import NoCounterpartError, by_to_onnx
+from gru_ext.onnx_export import NoCounterpartError, by_to_onnx
+from gru_ext.torch_internals import schema_of
 
 if TYPE_CHECKING:
     import onnx
@@ -228,7 +229,7 @@ def _bind(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         NoCounterpartError: an argument that ONNX's GRU has not, those after the first five, is not at its default.
     """
-    parameters = torch.ops.gru_ext.gru.default._schema.arguments
+    parameters = schema_of(torch.ops.gru_ext.gru.default).arguments
     given = {parameter.name: parameter.default_value for parameter in parameters if parameter.has_default_value()}
     given |= dict(zip([parameter.name for parameter in parameters], args, strict=False)) | dict(kwargs)
     if given["batch_sizes"] is not None:

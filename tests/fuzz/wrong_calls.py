@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import gru_ext
+from gru_ext.recurrence import OPTIONS, check_rate
 
 DOCUMENTED = (TypeError, ValueError, RuntimeError, NotImplementedError)
 # Where two tensors do not fit each other, any of them may be named; the operators have names of their own.
@@ -106,9 +107,8 @@ def _wrong_gru() -> dict[str, tuple[Any, ...]]:
         "overlap_layers": (1, *WRONG_SIZES),
         "layer_norm": (True, "joint", "yes", 2, None, [], NoTensor()),
         "reset_after": WRONG_FLAGS,
-        **dict.fromkeys(
-            ("dropout", "zoneout", "recurrent_dropout", "candidate_dropout", "weight_dropout"), WRONG_RATES
-        ),
+        "dropout": WRONG_RATES,
+        **dict.fromkeys((name for name, option in OPTIONS.items() if option.check is check_rate), WRONG_RATES),
     }
 
 
@@ -150,7 +150,8 @@ def _wrong_cell() -> dict[str, tuple[Any, ...]]:
     rest = _wrong_gru()
     return {
         **{name: (*(() if name == "hx" else (None,)), *_wrong_tensors(good[name])) for name in good},
-        **{name: rest[name] for name in ("zoneout", "candidate_dropout", "training", "reset_after", "layer_norm")},
+        **{name: rest[name] for name in inspect.signature(gru_ext.functional.gru_cell).parameters if name in OPTIONS},
+        "training": WRONG_FLAGS,
         "gain_ih": (torch.ones(12), "x", NoTensor()),
     }
 

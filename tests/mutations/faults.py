@@ -46,8 +46,8 @@ FAULTS = [
     ),
     Fault(
         "gru_ext/regularizers.py",
-        "mask(rates.recurrent_dropout, 1 - rates.recurrent_dropout,",
-        "mask(rates.recurrent_dropout, rates.recurrent_dropout,",
+        "mask(recurrent_dropout, 1 - recurrent_dropout,",
+        "mask(recurrent_dropout, recurrent_dropout,",
         "tests/test_regularizers.py::test_each_layer_of_each_call_draws_its_masks",
     ),
     Fault(
@@ -87,7 +87,7 @@ FAULTS = [
         "tests/test_training.py::test_results_and_gradients_are_those_of_the_loop",
     ),
     Fault(
-        "gru_ext/autograd.py",
+        "gru_ext/double_backward.py",
         "y, gates = y.contiguous(), gates.contiguous()",
         "y, gates = y, gates",
         "tests/test_autograd.py::test_vmap_of_grad_gives_per_sample_gradients",

@@ -1,4 +1,4 @@
-"""One layer on padded sequences as one operator: what an export to ONNX records of a call with ``lengths``.
+"""Exports to ONNX: only ``convert.to_onnx`` knows our operators; and the operator it records for ``lengths``.
 
 Letters: T steps, B batch, I input, H hidden, D directions (1 or 2).
 """
@@ -11,6 +11,8 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
+from gru_ext.autograd import gru_layer
+from gru_ext.segments import run_segments
 from gru_ext.variant import PLAIN, Variant
 
 Outputs = tuple[Tensor, Tensor]
@@ -43,18 +45,13 @@ torch.library.define(
 def _gru_padded(
     x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], lengths: Tensor, bidirectional: bool, reset_after: bool
 ) -> Outputs:
-    from gru_ext.functional import gru
-
-    return gru(x, hx, weights, bidirectional=bidirectional, lengths=lengths, reset_after=reset_after)
-
-
-@torch.library.register_fake("gru_ext::gru_padded")
-def _gru_padded_fake(
-    x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], lengths: Tensor, bidirectional: bool, reset_after: bool
-) -> Outputs:
     directions, hidden = 2 if bidirectional else 1, weights[1].shape[1]
-    steps, batch = x.shape[:2]
-    return x.new_empty((steps, batch, directions * hidden)), x.new_empty((directions, batch, hidden))
+    variant = PLAIN if reset_after else Variant(reset_after=False)
+
+    def run(x: Tensor, hx: Tensor | None, batch_sizes: Tensor, segments: int) -> Outputs:
+        return gru_layer(x, hx, weights, batch_sizes, bidirectional, variant)
+
+    return run_segments(run, x, hx, directions, directions, hidden, False, lengths, None, None, "all")
 
 
 def gru_padded(
