@@ -1,6 +1,6 @@
 """What the tests of the compiled CUDA backend reach: ``python tests/backend_coverage.py`` writes docs/coverage.md anew.
 
-Runs tests/test_compiled_backend.py, and of tests/test_compiled_kernels.py the tests of accuracy, with host code that
+Runs tests/test_compiled_backend.py, and the accuracy of compiled kernels of tests/test_accuracy.py, with host code that
 counts for gcov. The page has, by file, the lines of the host side that were executed; by family of kernels, the
 instructions of their PTX; and it names what nothing reaches, and why. Needs nvcc, g++ and gcov, and no GPU.
 """
@@ -61,12 +61,16 @@ def run_tests() -> int:
     """In this process; leaves behind what the interpreters have executed."""
     import pytest
     from compiled_backend import compiled_operators
+    from compiled_kernels import SAMPLE_LIBRARY
 
-    files = [TESTS / f"test_compiled_{name}.py" for name in ("backend", "kernels")]
-    status = pytest.main(["-q", "-k", "test_compiled_backend.py or accuracy", *map(str, files)])
-    import test_compiled_kernels
-
-    kernels = test_compiled_kernels.LIBRARY()
+    tests = [
+        "test_compiled_backend.py",
+        "test_compiled_kernels.py::test_accuracy_of_stepwise_kernels",
+        "test_accuracy.py::test_compiled_backend",
+        "test_accuracy.py::test_compiled_kernel",
+    ]
+    status = pytest.main(["-q", *(str(TESTS / test) for test in tests)])
+    kernels = SAMPLE_LIBRARY()
     kernels.gru_ptx_coverage.argtypes, kernels.gru_ptx_coverage.restype = [], ctypes.c_char_p
     PTX.write_text(compiled_operators().coverage() + kernels.gru_ptx_coverage().decode())
     return int(status)

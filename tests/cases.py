@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 import gru_ext
 from gru_ext import functional, reference
 from gru_ext.autograd import gru_layer
-from gru_ext.variant import Variant
+from gru_ext.variant import PLAIN, Variant
 
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 WEIGHT_KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -208,10 +208,39 @@ def solve(layer: Layer, problem: Problem) -> dict[str, Tensor]:
     return results
 
 
-def solve_all(layer: Layer, problems: Sequence[Problem]) -> dict[str, Tensor]:
-    """``solve`` for several problems of one shape; each result stacked."""
-    results = [solve(layer, problem) for problem in problems]
-    return {name: torch.stack([result[name] for result in results]) for name in results[0]}
+def results_of(gru: nn.Module, x: Tensor, hx: Tensor | None) -> dict[str, Tensor]:
+    """The results of a module, and the gradients of everything, by name."""
+    output, h_n = gru(x, hx)
+    wanted = {"x": x, **({} if hx is None else {"hx": hx}), **dict(gru.named_parameters())}
+    gradients = torch.autograd.grad(output.sin().sum() + h_n.cos().sum(), list(wanted.values()))
+    return {"output": output, "h_n": h_n} | {f"d{name}": g for name, g in zip(wanted, gradients, strict=True)}
+
+
+def solve_by(
+    ops: Any,
+    problem: Problem,
+    variant: Variant = PLAIN,
+    save_gates: bool = True,
+    need: tuple[bool, bool, bool] = (True, True, True),
+) -> dict[str, Tensor]:
+    """As ``solve``, by a backend's operators; ``need``: which of the gradients of x, hx and the weights."""
+    arguments = (problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional)
+    y, h_n, gates = ops.gru_fwd(*arguments, save_gates, True, *variant)
+    assert save_gates or gates.shape == (0,)
+    results = {"y": y, "h_n": h_n}
+    if problem.dy is None and problem.dh_n is None:
+        return results
+    dx, dhx, dweights = ops.gru_bwd(problem.dy, problem.dh_n, *arguments, y, gates, *need, *variant)
+    need_dx, need_dhx, need_dweights = need
+    assert need_dx or dx.shape == (0,)
+    assert need_dhx or dhx.shape == (0,)
+    assert need_dweights or not dweights
+    return {
+        **results,
+        **({"dx": dx} if need_dx else {}),
+        **({"dhx": dhx} if need_dhx and problem.hx is not None else {}),
+        **(dict(zip([f"d{name}" for name in problem.names], dweights, strict=True)) if need_dweights else {}),
+    }
 
 
 def variants_of(problem: Problem, reset_after: bool = True) -> dict[str, Variant]:
@@ -232,10 +261,10 @@ def variants_of(problem: Problem, reset_after: bool = True) -> dict[str, Variant
     return {name: variant._replace(reset_after=reset_after) for name, variant in alone.items()}
 
 
-def layer_with(variant: Variant) -> Layer:
+def layer_with(variant: Variant, save_gates: bool = True) -> Layer:
     """``gru_layer`` with a variant as a Layer."""
     return lambda x, hx, weights, batch_sizes, bidirectional: gru_layer(
-        x, hx, weights, batch_sizes, bidirectional, variant
+        x, hx, weights, batch_sizes, bidirectional, variant, save_gates=save_gates
     )
 
 

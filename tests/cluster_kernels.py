@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from cases import Problem
+from cases import Problem, Size
 from emulation import SOME_SCHEDULE, Schedule, run
+from process import ROOT
 from torch import Tensor
 
 from gru_ext import reference
 from gru_ext.variant import PLAIN, Variant
 
+PERSISTENT = ROOT / "csrc" / "cuda" / "persistent"
+DTYPES = {"16BIT": torch.bfloat16, "TF32": torch.float32, "IEEE": torch.float32}
 DTYPE_NAMES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float"}
 
 
@@ -101,6 +105,81 @@ class StreamedConfig:
 
 
 Config = ClusterConfig | StreamedConfig
+
+
+# ---- Which there are
+
+
+def instantiations() -> list[ClusterConfig]:
+    """The table of cluster/configs.h, as far as forward and backward share it."""
+    text = (PERSISTENT / "cluster" / "configs.h").read_text()
+    configs: dict[str, list[ClusterConfig]] = {"FWD": [], "BWD": []}
+    for direction, kind, rows in re.findall(r"#define GRU_CLUSTER_(FWD|BWD)_(\w+)\(X\)((?:.*\\\n)*.*)", text):
+        for hidden, blocks, tile in re.findall(r"X\( *(\d+), *(\d+), *(\d+), *\d+, *\d+\)", rows):
+            configs[direction].append(
+                ClusterConfig(DTYPES[kind], int(hidden), int(blocks), int(tile), ieee=kind == "IEEE")
+            )
+    assert configs["BWD"]
+    assert set(configs["BWD"]) <= set(configs["FWD"])
+    return configs["BWD"]
+
+
+def group_instantiations(direction: str) -> list[ClusterConfig]:
+    """Those with the exchange by packets, FWD or BWD."""
+    text = (PERSISTENT / "group" / "configs.h").read_text()
+    found = [
+        ClusterConfig(DTYPES[kind], int(hidden), int(blocks), int(tile), group=True, ieee=kind == "IEEE")
+        for kind, rows in re.findall(rf"#define GRU_GROUP_{direction}_(\w+)\(X\)((?:.*\\\n)*.*)", text)
+        for hidden, blocks, tile in re.findall(r"X\( *(\d+), *(\d+), *(\d+), *\d+, *\d+\)", rows)
+    ]
+    assert found
+    return found
+
+
+def streamed_instantiations(direction: str) -> dict[StreamedConfig, int]:
+    """The table of streamed/configs.h, FWD or BWD; of each an H of which registers do not hold all."""
+    text = (PERSISTENT / "streamed" / "configs.h").read_text()
+    found = {}
+    for kind, lists in re.findall(rf"#define GRU_STREAMED_{direction}_(\w+)\(X\)((?:.*\\\n)*.*)", text):
+        for numbers in re.findall(r"X\(([\d, ]+)\)", lists):
+            units, rows, slices, _, in_registers, *_ = map(int, numbers.split(","))
+            of_slab = 64 // DTYPES[kind].itemsize // (1 if direction == "FWD" else 3)
+            config = StreamedConfig(DTYPES[kind], units, rows, shared_slabs=0)
+            found[config] = slices * in_registers * of_slab + 2
+    assert found
+    return found
+
+
+# Of every exchange, with one block and several, one tile of rows and several: compiled for tests alone.
+DTYPES_OF_GROUPS = (torch.bfloat16, torch.float16, torch.float32)
+BFLOAT16 = [ClusterConfig(torch.bfloat16, 64, blocks, rows) for blocks, rows in ((1, 8), (2, 8), (4, 16))]
+SMALL_CONFIGS: list[Config] = [
+    *BFLOAT16,
+    *(
+        ClusterConfig(dtype, 64, blocks, rows)
+        for dtype in (torch.float16, torch.float32)
+        for blocks, rows in ((1, 8), (4, 16))
+    ),
+    *(ClusterConfig(dtype, 64, 4, 16, group=True) for dtype in DTYPES_OF_GROUPS),
+    StreamedConfig(torch.bfloat16, 16, 8),
+    StreamedConfig(torch.bfloat16, 48, 16, shared_slabs=0),
+    StreamedConfig(torch.float16, 32, 16, shared_slabs=1),
+    StreamedConfig(torch.float32, 48, 8, shared_slabs=0),
+    ClusterConfig(torch.float32, 64, 1, 8, ieee=True),
+    *(ClusterConfig(torch.float32, 64, 4, 16, group=group, ieee=True) for group in (False, True)),
+]
+
+
+SMALL_SIZES = [
+    Size(1, 1, 1, 1),
+    Size(2, 3, 5, 7),
+    Size(5, 9, 3, 34),
+    Size(4, 17, 6, 64),
+    Size(9, 2, 2, 63),
+]
+
+
+# ---- Launches
 
 
 @dataclass
@@ -272,11 +351,17 @@ def solve_cluster(
     schedule: Schedule = SOME_SCHEDULE,
     variant: Variant = PLAIN,
 ) -> dict[str, Tensor]:
-    """As ``cases.solve``, by the kernels; products over all steps are PyTorch's, summed in float32."""
-    forward = cluster_fwd(config, problem, batch_first=batch_first, schedule=schedule, variant=variant)
+    """As ``cases.solve``, by the kernels; products over all steps are PyTorch's, summed in float32.
+
+    Without a gradient of y or h_n by the forward kernel of inference alone.
+    """
+    has_backward = problem.dy is not None or problem.dh_n is not None
+    forward = cluster_fwd(config, problem, has_backward, batch_first, schedule, variant)
+    assert not forward.error.any()
+    if not has_backward:
+        return {"y": forward.y, "h_n": forward.h_n}
     assert forward.gates is not None
     backward = cluster_bwd(config, problem, forward.y, forward.gates, batch_first, schedule, variant)
-    assert not forward.error.any()
     assert not backward.error.any()
     dtype, hidden = config.dtype, problem.weights[1].shape[1]
     dx = torch.zeros_like(problem.x, dtype=torch.float32)

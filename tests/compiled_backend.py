@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import subprocess
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from compiled_kernels import (
 )
 
 BACKEND = MACHINE / "backend"
+MULTIPROCESSORS = 132
 # The kernels that the host side finds: of every family, as small as they come.
 KERNELS = (
     *(f"gru_cluster_{way}_bfloat16_{shape}" for way in ("fwd", "bwd") for shape in ("H64_C1_rows8", "H256_C4_rows8")),
@@ -153,3 +156,21 @@ def compiled_operators() -> Any:
     """``gru_fwd`` and ``gru_bwd``, as in ``torch.ops.gru_ext``, and what ptx/backend/operators.cpp adds."""
     torch.ops.load_library(str(build()))
     return torch.ops.gru_ext_compiled
+
+
+@contextmanager
+def new_device() -> Iterator[Any]:
+    """The operators, with a device that nothing is known of, and the choice of kernels left to them."""
+    operators = compiled_operators()
+    operators.new_device(MULTIPROCESSORS)
+    operators.use_cuda_kernels("auto", "auto")
+    try:
+        yield operators
+    finally:
+        operators.use_cuda_kernels("auto", "auto")
+        operators.fail_call(0)
+        operators.capture(False)
+        operators.forget_attributes(False)
+        operators.plant("", "")
+    assert operators.errors_left() == 0, "a call has left an error behind for the next one to find"
+    assert not operators.capture_was_invalidated()

@@ -18,7 +18,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from building import make_all, make_once, with_included
+from cluster_kernels import ClusterConfig, Config, StreamedConfig
 from emulation import open_library
 from process import ROOT
 
@@ -233,3 +235,29 @@ def kernels_of(library: ctypes.CDLL) -> list[str]:
     """The names of all kernels that a library runs."""
     names: bytes = library.gru_emulator_kernels()
     return names.decode().splitlines()
+
+
+# ---- A few kernels, chosen by what they branch on
+
+ALONE = ClusterConfig(torch.bfloat16, 64, 1, 8)  # one block, one warp to a group
+CLUSTER = ClusterConfig(torch.bfloat16, 128, 2, 32)  # several passes, two warps to a group
+GROUP = ClusterConfig(torch.bfloat16, 512, 8, 8, group=True)  # packets, and weights in shared memory
+STREAMED = StreamedConfig(torch.float32, 32, 32, shared_slabs=0)  # flags, several passes, weights that are streamed
+PARTS = StreamedConfig(torch.bfloat16, 16, 16)  # three warps to a slice
+MASKED = StreamedConfig(torch.bfloat16, 32, 16, masked=True)
+TF32 = ClusterConfig(torch.float32, 128, 2, 8)
+SAMPLE: list[Config] = [
+    ALONE,
+    CLUSTER,
+    ClusterConfig(torch.float16, 256, 4, 16),
+    GROUP,
+    STREAMED,
+    MASKED,
+    PARTS,
+    TF32,
+    ClusterConfig(torch.float32, 64, 1, 8, ieee=True),
+]
+STEPWISE = ("gru_step_fwd_float16", "gru_one_step_fwd_bfloat16")
+KERNELS = (*(config.kernel(way) for config in SAMPLE for way in ("fwd", "bwd")), *STEPWISE)
+SAMPLE_LIBRARY = functools.partial(compiled, KERNELS)
+STREAMING = 390  # an H of which STREAMED has neither registers nor shared memory for all weights

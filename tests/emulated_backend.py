@@ -6,11 +6,17 @@ from functools import cache
 from typing import Any
 
 import torch
+from accuracy import TF32_PEERS, check_problems
 from building import load_operators, united
+from cases import Problem, Size, solve_by
 from process import ROOT
+from torch import Tensor
+
+from gru_ext.variant import PLAIN, Variant
 
 EMULATOR = ROOT / "tests" / "emulator"
 CSRC = ROOT / "csrc"
+SMALL = Size(4, 3, 2, 34)  # a layer that every family serves
 
 
 @cache
@@ -41,3 +47,36 @@ def emulated_operators() -> Any:
         ],
     )
     return torch.ops.gru_ext_emulated
+
+
+def emulate(multiprocessors: int = 40, *, refusals: int = 0, spoiled: int = 0, capturing: bool = False) -> Any:
+    """A new device; see tests/emulator/backend/device.h. Returns the operators."""
+    ops = emulated_operators()
+    ops.emulate(multiprocessors, refusals, spoiled, capturing)
+    ops.lose_store(-1)
+    return ops
+
+
+def choice(
+    dtype: torch.dtype = torch.bfloat16, size: Size = SMALL, packed: bool = False, saves_gates: bool = True
+) -> tuple[str, str]:
+    """Name and reason of the forward's kernel."""
+    result: tuple[str, str] = emulated_operators().cuda_kernel(
+        dtype, size.steps, size.batch, size.hidden, False, packed, saves_gates, False
+    )
+    return result
+
+
+def solve_emulated(
+    problem: Problem,
+    variant: Variant = PLAIN,
+    save_gates: bool = True,
+    need: tuple[bool, bool, bool] = (True, True, True),
+) -> dict[str, Tensor]:
+    """``solve_by`` these operators."""
+    return solve_by(emulated_operators(), problem, variant, save_gates, need)
+
+
+def check_emulated(problem: Problem, save_gates: bool = True) -> None:
+    """Accuracy of whatever kernels serve; TF32 is allowed."""
+    check_problems([problem], solve_emulated, save_gates=save_gates, peer=TF32_PEERS.get(problem.x.dtype))

@@ -1,12 +1,15 @@
-"""Run Python in a process of its own."""
+"""Run Python in a process of its own, or with another number of threads."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 ROOT = Path(__file__).parent.parent
 TESTS = Path(__file__).parent
@@ -35,3 +38,14 @@ def output_of(result: subprocess.CompletedProcess[str]) -> str:
     """Standard output of a process that must have succeeded."""
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+@contextmanager
+def thread_count(count: int) -> Iterator[None]:
+    """So many threads of torch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

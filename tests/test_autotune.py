@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 import torch
 from cases import Options, Size, make_problem
-from emulated_backend import emulated_operators
+from emulated_backend import SMALL, check_emulated, choice, emulate, emulated_operators
 from process import output_of, run_python
-from test_cuda_cluster_emulated import SMALL, check_accuracy, choice, emulate
 
 import gru_ext
 from gru_ext import library
@@ -121,7 +120,7 @@ def test_one_step_of_a_dtype_without_cluster_kernels_is_measured() -> None:
 def test_results_while_measuring_are_right() -> None:
     """Forward and backward are measured apart."""
     ops = start([2, 1, 3, 4, 3, 2, 1, 4])
-    check_accuracy(make_problem(SMALL, Options(bidirectional=True, packed=True), torch.bfloat16))
+    check_emulated(make_problem(SMALL, Options(bidirectional=True, packed=True), torch.bfloat16))
     assert ops.measurements() == 8
 
 
@@ -135,7 +134,7 @@ def test_calls_that_save_no_gates_are_told_apart() -> None:
 def test_by_the_clock() -> None:
     """Without times that a test says: some kernel is the fastest."""
     ops = start([])
-    check_accuracy(make_problem(SMALL, PLAIN, torch.bfloat16))
+    check_emulated(make_problem(SMALL, PLAIN, torch.bfloat16))
     assert ops.measurements() == 8
     assert "measured" in choice()[1]
 

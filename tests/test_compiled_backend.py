@@ -9,115 +9,36 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cases
 import pytest
 import torch
-from cases import Options, Problem, Size, exact, framework, make_problem, reference_with, variants_of
-from compare import assert_all_accurate, assert_all_near, assert_same_bits
-from compiled_backend import compiled_operators
+from accuracy import check_problems
+from cases import Options, Size, make_problem, solve_by
+from compare import assert_all_near, assert_same_bits
+from compiled_backend import MULTIPROCESSORS, new_device
 from compiled_kernels import missing
 from simulated_streams import SimulatedStreams
 from torch import Tensor
 
 from gru_ext.overlap import lend_weights, run_wavefront
-from gru_ext.variant import PLAIN, Variant
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "none")
-
-MULTIPROCESSORS = 132
-SMALL = Size(3, 2, 4, 6)
-ODD = Size(3, 2, 3, 7)  # no row of H values is aligned to the next, so that none is loaded as pairs or words
-LONG = Size(20, 3, 4, 34)  # so long that without gates it is computed in windows
-CLUSTER = "cluster_H64_C1_rows8"
-MEASUREMENTS = 6  # of a kernel by autotune
 
 
 @pytest.fixture
 def ops() -> Iterator[Any]:
-    """The operators, with a device that nothing is known of, and the choice of kernels left to them."""
-    operators = compiled_operators()
-    operators.new_device(MULTIPROCESSORS)
-    operators.use_cuda_kernels("auto", "auto")
-    yield operators
-    operators.use_cuda_kernels("auto", "auto")
-    operators.fail_call(0)
-    operators.capture(False)
-    operators.forget_attributes(False)
-    operators.plant("", "")
-    assert operators.errors_left() == 0, "a call has left an error behind for the next one to find"
-    assert not operators.capture_was_invalidated()
+    """The operators, on a new device."""
+    with new_device() as operators:
+        yield operators
 
 
-def solve(ops: Any, p: Problem, save_gates: bool = True, variant: Variant = PLAIN) -> dict[str, Tensor]:
-    """Results and gradients, by the names of ``cases.solve``."""
-    arguments = (p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional)
-    y, h_n, gates = ops.gru_fwd(*arguments, save_gates, True, *variant)
-    dx, dhx, dweights = ops.gru_bwd(p.dy, p.dh_n, *arguments, y, gates, True, True, True, *variant)
-    results = {"y": y, "h_n": h_n, "dx": dx, **({"dhx": dhx} if p.hx is not None else {})}
-    return results | dict(zip([f"d{name}" for name in p.names], dweights, strict=True))
-
-
-def check_accuracy(
-    ops: Any, problem: Problem, tf32: bool = False, save_gates: bool = True, variant: Variant = PLAIN
-) -> None:
-    """Within the policy; TF32 has the 10 bits of float16, and is judged by nn.GRU in that."""
-    peer = problem.to(torch.float16) if tf32 else problem
-    layer = framework if variant == PLAIN else reference_with(variant)
-    theirs = {name: result.to(problem.x.dtype) for name, result in cases.solve(layer, peer).items()}
-    expected = cases.solve(exact if variant == PLAIN else layer, problem.to(torch.float64))
-    assert_all_accurate(solve(ops, problem, save_gates, variant), theirs, expected)
-
-
-@pytest.mark.parametrize(
-    ("kernel", "dtype", "options"),
-    [
-        ("stepwise", torch.bfloat16, Options(bidirectional=True)),
-        ("stepwise", torch.float16, Options()),
-        ("stepwise", torch.float32, Options(bidirectional=True, packed=True)),
-        ("stepwise", torch.float64, Options()),
-        (CLUSTER, torch.bfloat16, Options(bidirectional=True, packed=True)),
-        (CLUSTER, torch.float16, Options()),
-        (CLUSTER, torch.float32, Options()),
-        ("cluster_H256_C4_rows8", torch.bfloat16, Options()),
-        ("group_H512_C8_rows8", torch.bfloat16, Options()),
-        ("streamed_U32_rows8", torch.bfloat16, Options()),
-    ],
-    ids=str,
-)
-def test_accuracy_of_every_family(ops: Any, kernel: str, dtype: torch.dtype, options: Options) -> None:
-    """The first call tests the kernel against the stepwise ones, then it serves."""
-    ops.check_order(kernel == "stepwise")  # of the others test_compiled_kernels.py does
-    ops.use_cuda_kernels(kernel, kernel)
-    for size in (SMALL, ODD):
-        check_accuracy(ops, make_problem(size, options, dtype), tf32=kernel != "stepwise" and dtype == torch.float32)
-
-
-VARIANTS = {
-    "reset gate before": Variant(reset_after=False),
-    "layer norm": Variant(layer_norm=2),
-    "layer norm of all gates": Variant(layer_norm=1),
-}
-
-
-@pytest.mark.parametrize("save_gates", [True, False])
-@pytest.mark.parametrize("name", list(VARIANTS))
-def test_accuracy_of_what_only_stepwise_kernels_compute(ops: Any, name: str, save_gates: bool) -> None:
-    variant = VARIANTS[name]
-    options = Options(bidirectional=True, packed=True, gains=variant.layer_norm > 0)
-    problem = make_problem(ODD, options, torch.float32)
-    check_accuracy(ops, problem, save_gates=save_gates, variant=variant)
-
-
-@pytest.mark.parametrize("save_gates", [True, False])
-def test_accuracy_with_masks(ops: Any, save_gates: bool) -> None:
-    """By the kernel for them, and by the stepwise ones."""
-    problem = make_problem(SMALL, Options(packed=True), torch.bfloat16)
-    for kernel in ("streamed_U32_rows8_masked", "stepwise"):
-        ops.use_cuda_kernels(kernel, kernel)
-        check_accuracy(ops, problem, save_gates=save_gates, variant=variants_of(problem)["all"])
+SMALL = Size(3, 2, 4, 6)
+LONG = Size(20, 3, 4, 34)  # so long that without gates it is computed in windows
+CLUSTER = "cluster_H64_C1_rows8"
+MEASUREMENTS = 6  # of a kernel by autotune
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -125,7 +46,7 @@ def test_accuracy_of_windows(ops: Any, packed: bool) -> None:
     """Of a long sequence whose gates are not saved: in windows of steps, of which the backward has more."""
     ops.use_cuda_kernels(CLUSTER, CLUSTER)
     problem = make_problem(LONG, Options(packed=packed), torch.bfloat16)
-    check_accuracy(ops, problem, save_gates=False)
+    check_problems([problem], partial(solve_by, ops), save_gates=False)
     launches = ops.launches()
     ops.gru_fwd(problem.x, problem.hx, problem.weights, problem.batch_sizes, False, False)
     assert ops.launches() - launches == 2
@@ -210,9 +131,9 @@ def test_products_of_16_bits_into_float(ops: Any, dtype: torch.dtype, architectu
 def test_one_step(ops: Any) -> None:
     p = make_problem(Size(1, 2, 4, 6), Options(), torch.bfloat16)
     ops.use_cuda_kernels("one_step", "stepwise")
-    check_accuracy(ops, p)
+    check_problems([p], partial(solve_by, ops))
     ops.use_cuda_kernels("auto", "stepwise")
-    check_accuracy(ops, p)
+    check_problems([p], partial(solve_by, ops))
     assert "one_step" not in ops.last_kernel()  # the backward pass was last
     for save_gates in (False, True):
         ops.gru_fwd(p.x, p.hx, p.weights, None, False, save_gates)
@@ -222,9 +143,9 @@ def test_one_step(ops: Any) -> None:
 def test_the_device_chooses_and_is_tested_once(ops: Any) -> None:
     problem = make_problem(SMALL, Options(), torch.bfloat16)
     assert ops.cuda_kernel(torch.bfloat16, 3, 2, 6, False, False, True, False)[0] == CLUSTER
-    solve(ops, problem)
+    solve_by(ops, problem)
     launches = ops.launches()
-    solve(ops, problem)
+    solve_by(ops, problem)
     assert ops.launches() == launches + 2
 
 
@@ -242,21 +163,21 @@ def test_every_runtime_call_may_fail(ops: Any, no_memory: bool, capfd: pytest.Ca
 
     renew_device()
     ops.fail_call(0)
-    right = solve(ops, problem)
+    right = solve_by(ops, problem)
     numbers = ops.calls_of_places()
     assert len(numbers) > 10
     for number in numbers:
         renew_device()
         ops.fail_call(number, no_memory)
         try:
-            results = solve(ops, problem)
+            results = solve_by(ops, problem)
         except RuntimeError as error:
             assert re.search(r"gru", str(error)), (number, error)  # noqa: PT017
         else:
             assert_close(results, right, number)
         assert ops.errors_left() == 0, f"call {number} has left its error behind"
         ops.fail_call(0)
-        assert_close(solve(ops, problem), right, number)
+        assert_close(solve_by(ops, problem), right, number)
     said = capfd.readouterr().err
     assert ("could not be launched: unknown error" in said) != no_memory
 
@@ -274,7 +195,7 @@ def test_a_kernel_that_computes_something_else_is_not_used(ops: Any, capfd: pyte
     """Multiplies bfloat16 as if it were float16; in others nothing is planted but what was there."""
     ops.new_device(1)
     ops.plant(r"(ret;)|(mma\.\S+\.f32\.)b(f16\.)b(f16\.)", "$1$2$3$4")
-    check_accuracy(ops, make_problem(SMALL, Options(), torch.bfloat16))
+    check_problems([make_problem(SMALL, Options(), torch.bfloat16)], partial(solve_by, ops))
     said = capfd.readouterr().err
     assert re.search(r"the kernel forward \S+ is not used .* differs by", said)
 
@@ -328,12 +249,12 @@ def test_a_capture_is_not_disturbed(ops: Any) -> None:
     """During a first call, of packed sequences, and of a kernel that was tested before."""
     problem = make_problem(SMALL, Options(), torch.bfloat16)
     ops.capture(True)
-    solve(ops, problem)
-    solve(ops, make_problem(SMALL, Options(packed=True), torch.bfloat16))
+    solve_by(ops, problem)
+    solve_by(ops, make_problem(SMALL, Options(packed=True), torch.bfloat16))
     ops.capture(False)
-    solve(ops, problem)
+    solve_by(ops, problem)
     ops.capture(True)
-    solve(ops, problem)
+    solve_by(ops, problem)
 
 
 def test_autotune_measures_with_events(ops: Any, tmp_path: Path) -> None:
@@ -344,7 +265,7 @@ def test_autotune_measures_with_events(ops: Any, tmp_path: Path) -> None:
     try:
         ops.autotune(True, str(path))
         ops.set_seconds([1e-9] * MEASUREMENTS)  # of the first that is measured
-        check_accuracy(ops, problem)
+        check_problems([problem], partial(solve_by, ops))
         measured = [ops.cuda_kernel(*query, backward) for backward in (False, True)]
         assert measured[0][0] != "stepwise"
         assert all("measured" in reason for _, reason in measured)
@@ -365,7 +286,7 @@ def test_what_autotune_cannot_write_is_kept(ops: Any, tmp_path: Path, capfd: pyt
     problem = make_problem(SMALL, Options(), torch.bfloat16)
     try:
         ops.autotune(True, str(tmp_path))  # which is no file
-        solve(ops, problem)
+        solve_by(ops, problem)
         assert "measured" in ops.cuda_kernel(torch.bfloat16, 3, 2, 6, False, False, True, False)[1]
         assert capfd.readouterr().err.count(f"cannot be written to {tmp_path}, and is kept in memory alone") == 1
     finally:
@@ -377,7 +298,7 @@ def test_a_wait_that_takes_too_long_is_an_error_at_the_next_call(ops: Any, backw
     name = "cluster_H256_C4_rows8"
     ops.use_cuda_kernels(name, name)
     p = make_problem(SMALL, Options(), torch.bfloat16)
-    solve(ops, p)
+    solve_by(ops, p)
     arguments = (p.x, p.hx, p.weights, None, False)
     y, _, gates = ops.gru_fwd(*arguments, True)
     ops.lose_store(0)
@@ -389,12 +310,12 @@ def test_a_wait_that_takes_too_long_is_an_error_at_the_next_call(ops: Any, backw
     ops.use_cuda_kernels("auto", "auto")
     with pytest.raises(RuntimeError, match="waited more than 4 seconds"):
         ops.gru_fwd(p.x, p.hx, p.weights, None, False, True)
-    check_accuracy(ops, p)
+    check_problems([p], partial(solve_by, ops))
 
 
 def test_too_little_shared_memory_rules_kernels_out(ops: Any) -> None:
     ops.limit_shared_memory(8 * 1024)
-    check_accuracy(ops, make_problem(SMALL, Options(), torch.bfloat16))
+    check_problems([make_problem(SMALL, Options(), torch.bfloat16)], partial(solve_by, ops))
     assert "gru_step" in ops.last_kernel()
 
 
@@ -469,7 +390,7 @@ def test_members_of_an_ensemble(ops: Any) -> None:
     y, h_n, gates = ops.gru_fwd_members(*arguments, True)
     dx, dhx, dweights = ops.gru_bwd_members(dy, dh_n, *arguments, y, gates, True, True, True)
     for e, problem in enumerate(problems):
-        alone = solve(ops, problem)
+        alone = solve_by(ops, problem)
         members = {"y": y[e], "h_n": h_n[e], "dx": dx[e], "dhx": dhx[e]}
         members |= dict(zip([f"d{name}" for name in problem.names], (d[e] for d in dweights), strict=True))
         for name, result in members.items():

@@ -1,7 +1,8 @@
 """The kernels as nvcc has compiled them, run on the CPU by the interpreter of tests/ptx and started by their launchers.
 
 Accuracy of a few, chosen by what they branch on; and of each rule of the machine a planted fault that breaks it, which
-must be found. ``make cuda-check`` runs every instantiation: tests/check_compiled_kernels.py.
+must be found. tests/test_accuracy.py has the others; ``make cuda-check`` runs every instantiation:
+tests/check_compiled_kernels.py.
 """
 
 from __future__ import annotations
@@ -11,49 +12,42 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
-import test_emulator
 import torch
-from cases import Options, Problem, Size, exact, framework, make_problem, reference_with, solve, variants_of
+from cases import Options, Problem, Size, make_problem
 from check_compiled_kernels import check_one_step, check_steps
 from cluster_kernels import (
     Backward,
-    ClusterConfig,
     Config,
     Forward,
-    StreamedConfig,
     cluster_bwd,
     cluster_fwd,
-    solve_cluster,
 )
-from compare import assert_all_accurate, assert_same_bits
-from compiled_kernels import compiled, missing, plant, with_faults
-from emulation import EmulationError, Schedule
-
-from gru_ext.variant import PLAIN
-
-pytestmark = pytest.mark.skipif(missing() != "", reason=missing())
-
-ALONE = ClusterConfig(torch.bfloat16, 64, 1, 8)  # one block, one warp to a group
-CLUSTER = ClusterConfig(torch.bfloat16, 128, 2, 32)  # several passes, two warps to a group
-GROUP = ClusterConfig(torch.bfloat16, 512, 8, 8, group=True)  # packets, and weights in shared memory
-STREAMED = StreamedConfig(torch.float32, 32, 32, shared_slabs=0)  # flags, several passes, weights that are streamed
-PARTS = StreamedConfig(torch.bfloat16, 16, 16)  # three warps to a slice
-MASKED = StreamedConfig(torch.bfloat16, 32, 16, masked=True)
-TF32 = ClusterConfig(torch.float32, 128, 2, 8)
-CONFIGS: list[Config] = [
+from compare import assert_same_bits
+from compiled_kernels import (
     ALONE,
     CLUSTER,
-    ClusterConfig(torch.float16, 256, 4, 16),
     GROUP,
-    STREAMED,
-    MASKED,
     PARTS,
+    STREAMED,
+    STREAMING,
     TF32,
-    ClusterConfig(torch.float32, 64, 1, 8, ieee=True),
-]
-STEPWISE = ("gru_step_fwd_float16", "gru_one_step_fwd_bfloat16")
-KERNELS = (*(config.kernel(way) for config in CONFIGS for way in ("fwd", "bwd")), *STEPWISE)
-LIBRARY = functools.partial(compiled, KERNELS)
+    compiled,
+    missing,
+    plant,
+    with_faults,
+)
+from compiled_kernels import SAMPLE_LIBRARY as LIBRARY
+from emulation import EmulationError, Schedule
+from emulator_faults import (
+    BWD_FAULTS,
+    BWD_FAULTS_GROUP,
+    FAULTS_STREAMED,
+    FWD_FAULTS_ALONE,
+    FWD_FAULTS_CLUSTER,
+    FWD_FAULTS_GROUP,
+)
+
+pytestmark = pytest.mark.skipif(missing() != "", reason=missing())
 
 
 @pytest.fixture(autouse=True)
@@ -61,41 +55,9 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def check_accuracy(config: Config, problem: Problem, seed: int = 1) -> None:
-    """Every result and gradient within the policy."""
-    masked = isinstance(config, StreamedConfig) and config.masked
-    variant = variants_of(problem)["all"] if masked else PLAIN
-    layer = reference_with(variant) if masked else framework
-    ours = solve_cluster(config, problem, schedule=Schedule(seed=seed, library=LIBRARY), variant=variant)
-    peer = solve(layer, problem.to(config.peer_dtype))
-    theirs = {name: result.to(config.dtype) for name, result in peer.items()}
-    assert_all_accurate(ours, theirs, solve(reference_with(variant) if masked else exact, problem.to(torch.float64)))
-
-
-STREAMING = 390  # an H of which STREAMED has neither registers nor shared memory for all weights
-
-
-def largest(config: Config) -> int:
-    """All of H of a cluster, or an H that shows as much."""
-    return min(config.hidden, 256) if isinstance(config, ClusterConfig) else 130
-
-
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_accuracy(config: Config) -> None:
-    """Rows that are not aligned, two tiles, both directions, packed; then rows that are, with others' seeds."""
-    ragged = Size(4, config.rows + 1, 5, largest(config) - 31)
-    check_accuracy(config, make_problem(ragged, Options(bidirectional=True, packed=True), config.dtype))
-    for seed, options in ((2, Options()), (3, Options(bias=False, hx=False))):
-        check_accuracy(config, make_problem(Size(3, 3, 5, largest(config)), options, config.dtype), seed)
-
-
 def test_accuracy_of_stepwise_kernels() -> None:
     check_steps(torch.float16, Schedule(library=LIBRARY))
     check_one_step(torch.bfloat16, Schedule(library=LIBRARY))
-
-
-def test_accuracy_of_weights_that_are_streamed() -> None:
-    check_accuracy(STREAMED, make_problem(Size(3, 3, 2, STREAMING), Options(), STREAMED.dtype))
 
 
 @pytest.mark.parametrize("config", [ALONE, CLUSTER, STREAMED], ids=str)
@@ -281,13 +243,13 @@ def test_a_planted_fault_is_found(name: str) -> None:
 # ---- The faults that the kernels' source has a place for, in what nvcc makes of them
 
 SOURCE_FAULTS: dict[tuple[Config, str], set[str]] = {
-    (ALONE, "fwd"): set(test_emulator.FWD_FAULTS_ALONE),
-    (CLUSTER, "fwd"): set(test_emulator.FWD_FAULTS_CLUSTER),
-    (GROUP, "fwd"): set(test_emulator.FWD_FAULTS_GROUP),
-    (CLUSTER, "bwd"): set(test_emulator.BWD_FAULTS),
-    (GROUP, "bwd"): set(test_emulator.BWD_FAULTS_GROUP),
-    (STREAMED, "fwd"): set(test_emulator.FAULTS_STREAMED),
-    (STREAMED, "bwd"): set(test_emulator.FAULTS_STREAMED) - {"no_slice_barrier"},  # a warp to a slice
+    (ALONE, "fwd"): set(FWD_FAULTS_ALONE),
+    (CLUSTER, "fwd"): set(FWD_FAULTS_CLUSTER),
+    (GROUP, "fwd"): set(FWD_FAULTS_GROUP),
+    (CLUSTER, "bwd"): set(BWD_FAULTS),
+    (GROUP, "bwd"): set(BWD_FAULTS_GROUP),
+    (STREAMED, "fwd"): set(FAULTS_STREAMED),
+    (STREAMED, "bwd"): set(FAULTS_STREAMED) - {"no_slice_barrier"},  # a warp to a slice
 }
 FAULTY = tuple(config.kernel(way) for config in (ALONE, CLUSTER, GROUP, STREAMED) for way in ("fwd", "bwd"))
 WITH_FAULTS = functools.partial(compiled, FAULTY, with_faults)

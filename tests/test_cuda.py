@@ -1,14 +1,13 @@
-"""What only a GPU can show: accuracy against cuDNN, streams, graphs, repeatability, large tensors, several devices.
+"""What only a GPU can show: streams, graphs, repeatability, large tensors, several devices.
 
-``make gpu-check`` runs this file; docs/gpu-checklist.md says what has been run, and where.
+``make gpu-check`` runs this file and what test_accuracy.py has for a GPU; docs/gpu-checklist.md says what
+has been run, and where.
 """
 
 from __future__ import annotations
 
 import copy
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,80 +15,31 @@ from typing import Any
 
 import pytest
 import torch
+from accuracy import SMALL, by_gru_ext, check_problems
 from cases import (
-    ALL_OPTIONS,
     FLOATING,
     Options,
     Problem,
     Size,
-    exact,
-    framework,
-    layer_with,
     lengths_of,
     make_problem,
     ours,
-    reference_with,
+    results_of,
     solve,
-    solve_all,
-    variants_of,
 )
-from cluster_kernels import ClusterConfig, StreamedConfig
 from compare import assert_all_accurate, assert_all_near, assert_near, assert_same_bits
-from process import ROOT, output_of, run_python
-from test_cluster_kernels import group_instantiations, instantiations, streamed_instantiations
-from test_gru import LARGE, SIZES, SMALL, every_other, inner_transposed, sliced, transposed
-from test_overlap import results_of
+from on_cuda import cuda_problem, float32_precision, on_cuda
+from process import output_of, run_python
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import gru_ext
-from gru_ext.variant import Variant
-
-sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
-
-from benchmarks.gpu_check.target import has_no_room
 
 pytestmark = [
     pytest.mark.cuda,
     # cuDNN's, where parameters are passed one by one as here.
     pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous chunk"),
 ]
-
-PLAIN = Options()
-ONE_STEP = [
-    Size(1, 1, 1, 1),
-    Size(1, 3, 17, 33),
-    Size(1, 8, 256, 512),
-    Size(1, 2, 2048, 256),
-]
-SEVERAL_CHUNKS = [  # of time, in csrc/cuda/stepwise/stepwise.cpp
-    (Size(512, 64, 64, 512), PLAIN),
-    (Size(400, 64, 64, 511), Options(bidirectional=True, packed=True)),
-]
-
-
-@contextmanager
-def float32_precision(rnn: str, matmul: str) -> Iterator[None]:
-    """Torch's switches for TF32: "tf32" or "ieee"."""
-    backends = torch.backends
-    if hasattr(backends.cudnn, "rnn"):
-        switches: list[tuple[Any, str, Any]] = [
-            (backends.cudnn.rnn, "fp32_precision", rnn),
-            (backends.cuda.matmul, "fp32_precision", matmul),
-        ]
-    else:  # torch before 2.9
-        switches = [
-            (backends.cudnn, "allow_tf32", rnn == "tf32"),
-            (backends.cuda.matmul, "allow_tf32", matmul == "tf32"),
-        ]
-    before = [getattr(owner, name) for owner, name, _ in switches]
-    for owner, name, value in switches:
-        setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        for (owner, name, _), value in zip(switches, before, strict=True):
-            setattr(owner, name, value)
 
 
 @pytest.fixture(autouse=True)
@@ -99,97 +49,12 @@ def _ieee() -> Iterator[None]:
         yield
 
 
-def on_cuda(problem: Problem, device: str = "cuda") -> Problem:
-    """The same problem on a GPU; batch_sizes stay on the CPU."""
-    return problem.map(lambda tensor: tensor.to(device))
-
-
-def cuda_problem(size: Size, options: Options = PLAIN, dtype: torch.dtype = torch.float32) -> Problem:
-    return on_cuda(make_problem(size, options, dtype))
-
-
-def check_accuracy(*problems: Problem, peer_dtype: torch.dtype | None = None) -> None:
-    """As in test_gru.py; cuDNN wants contiguous states.
-
-    TF32 is judged by nn.GRU in float16, which has its 10 bits: cuDNN uses TF32 only for some sizes, and IEEE float32
-    for the others, as for an odd H.
-    """
-    dtype = problems[0].x.dtype
-    dense = [problem.map(Tensor.contiguous).to(peer_dtype or dtype) for problem in problems]
-    theirs = {name: result.to(dtype) for name, result in solve_all(framework, dense).items()}
-    in_float64 = [problem.to(torch.float64) for problem in problems]
-    assert_all_accurate(solve_all(ours, problems), theirs, solve_all(exact, in_float64))
-
-
-@contextmanager
-def kernels_of(config: ClusterConfig | StreamedConfig, hidden: int, backward: str) -> Iterator[None]:
-    """Only these; the test is skipped where the device is too small for them, and for no other reason."""
-    ieee = isinstance(config, ClusterConfig) and config.ieee
-    with float32_precision("ieee" if ieee else "tf32", "ieee"), gru_ext.use_cuda_kernels(config.name, backward):
-        try:
-            gru_ext.kernels(1, 1, hidden, dtype=config.dtype, device="cuda")
-        except RuntimeError as error:
-            if not has_no_room(error):
-                raise
-            pytest.skip(str(error))
-        yield
-
-
-# ---- Accuracy
-
-
-@pytest.mark.parametrize("kernels", ["auto", "stepwise"])
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_accuracy_of_results_and_gradients(size: Size, options: Options, dtype: torch.dtype, kernels: str) -> None:
-    draws = 1 + 16 // (size.batch * size.hidden)
-    with gru_ext.use_cuda_kernels(kernels):
-        check_accuracy(*(cuda_problem(size, options, dtype) for _ in range(draws)))
-
-
-@pytest.mark.parametrize("config", instantiations(), ids=str)
-def test_accuracy_of_every_cluster_kernel(config: ClusterConfig) -> None:
-    """All of H, and an H whose rows are not aligned; several tiles, the last not full."""
-    with kernels_of(config, config.hidden, config.name):
-        for hidden, batch in ((config.hidden, config.rows), (config.hidden - 14, 2 * config.rows + 3)):
-            for options in (PLAIN, Options(bidirectional=True, packed=True)):
-                check_accuracy(
-                    cuda_problem(Size(20, batch, 24, hidden), options, config.dtype), peer_dtype=config.peer_dtype
-                )
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize(("size", "options"), [*LARGE, *SEVERAL_CHUNKS], ids=str)
-def test_accuracy_of_large_problems(size: Size, options: Options, dtype: torch.dtype) -> None:
-    check_accuracy(cuda_problem(size, options, dtype))
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("absent", ["dy", "dh_n"])
-@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
-def test_accuracy_with_the_gradient_of_one_result_only(options: Options, absent: str, dtype: torch.dtype) -> None:
-    problem = cuda_problem(SMALL, options, dtype)
-    check_accuracy(replace(problem, dy=None) if absent == "dy" else replace(problem, dh_n=None))
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("scale", [0.0, 1e-6, 30.0, 1e4])
-def test_accuracy_for_inputs_of_any_magnitude(scale: float, dtype: torch.dtype) -> None:
-    problem = cuda_problem(SMALL, Options(), dtype)
-    check_accuracy(replace(problem, x=problem.x * scale))
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("options", [Options(), Options(packed=True), Options(bidirectional=True)], ids=str)
-@pytest.mark.parametrize("restride", [transposed, inner_transposed, sliced, every_other])
-def test_strides_do_not_matter(restride: Callable[[Tensor], Tensor], options: Options, dtype: torch.dtype) -> None:
-    check_accuracy(cuda_problem(SMALL, options, dtype).map(restride))
+# ---- Results
 
 
 def test_the_gradient_of_a_sum_which_has_stride_zero() -> None:
     one = torch.ones((), device="cuda")
-    check_accuracy(replace(cuda_problem(SMALL), dy=one.expand(5, 3, 9), dh_n=one.expand(1, 3, 9)))
+    check_problems([replace(cuda_problem(SMALL), dy=one.expand(5, 3, 9), dh_n=one.expand(1, 3, 9))], by_gru_ext)
 
 
 @pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
@@ -206,70 +71,6 @@ def test_empty_batch(dtype: torch.dtype) -> None:
     assert results["y"].shape == (4, 0, 10)
     for name, weight in zip(problem.names, problem.weights, strict=True):
         assert_same_bits(results[f"d{name}"], torch.zeros_like(weight), name)
-
-
-@pytest.mark.parametrize("config", group_instantiations("FWD"), ids=str)
-def test_accuracy_of_every_group_kernel(config: ClusterConfig) -> None:
-    """More groups than the device runs at a time; backwards too, where there is one."""
-    backward = config.name if config in group_instantiations("BWD") else "auto"
-    with kernels_of(config, config.hidden, backward):
-        batch = config.rows * (torch.cuda.get_device_properties(0).multi_processor_count // config.blocks + 1)
-        for hidden, rows in ((config.hidden, config.rows), (config.hidden - 14, batch)):
-            for options in (PLAIN, Options(bidirectional=True, packed=True)):
-                check_accuracy(
-                    cuda_problem(Size(20, rows, 24, hidden), options, config.dtype), peer_dtype=config.peer_dtype
-                )
-
-
-@pytest.mark.parametrize("hidden", [100, 2111, 2816])
-@pytest.mark.parametrize("config", streamed_instantiations("FWD"), ids=str)
-def test_accuracy_of_every_streamed_kernel(config: StreamedConfig, hidden: int) -> None:
-    """More groups than the device runs at a time; weights that all stay, and that are read again every step."""
-    blocks = -(-hidden // config.units)
-    backward = config.name if config in streamed_instantiations("BWD") else "auto"
-    with kernels_of(config, hidden, backward):
-        groups = torch.cuda.get_device_properties(0).multi_processor_count // blocks + 1
-        for rows in (config.rows, config.rows * min(groups, 4) - 3):
-            for options in (PLAIN, Options(bidirectional=True, packed=True)):
-                check_accuracy(
-                    cuda_problem(Size(9, rows, 24, hidden), options, config.dtype), peer_dtype=config.peer_dtype
-                )
-
-
-@pytest.mark.parametrize("kernels", ["streamed", "stepwise"])
-@pytest.mark.parametrize("hidden", [100, 1500])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
-@pytest.mark.parametrize("options", [PLAIN, Options(bidirectional=True, packed=True)], ids=str)
-def test_accuracy_with_masks(options: Options, dtype: torch.dtype, hidden: int, kernels: str) -> None:
-    """Zoneout and dropouts, alone and together; TF32, which has the 10 bits of float16, is judged by that."""
-    problem = make_problem(Size(7, 17, 5, hidden), options, dtype)
-    on_gpu = on_cuda(problem)
-    peer = on_gpu.to(torch.float16) if dtype == torch.float32 else on_gpu
-    with float32_precision("tf32", "ieee"), gru_ext.use_cuda_kernels(kernels):
-        named = gru_ext.kernels(7, 17, hidden, dtype=dtype, device="cuda", masked=True).forward.name
-        assert named == "stepwise" if kernels == "stepwise" else named.endswith("_masked")
-        for variant in variants_of(problem).values():
-            values: list[Any] = [value.cuda() if isinstance(value, Tensor) else value for value in variant]
-            moved = Variant(*values)
-            layer = reference_with(moved)
-            theirs = {name: result.to(dtype) for name, result in solve(layer, peer).items()}
-            assert_all_accurate(solve(layer_with(moved), on_gpu), theirs, solve(layer, on_gpu.to(torch.float64)))
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
-@pytest.mark.parametrize("size", [*ONE_STEP, Size(1, 64, 24, 40)], ids=str)
-def test_accuracy_of_the_one_step_kernel(size: Size, options: Options, dtype: torch.dtype) -> None:
-    draws = 1 + 16 // (size.batch * size.hidden)
-    with gru_ext.use_cuda_kernels("one_step"):
-        check_accuracy(*(cuda_problem(size, options, dtype) for _ in range(draws)))
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("restride", [transposed, inner_transposed, sliced, every_other])
-def test_the_strides_of_one_step_do_not_matter(restride: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
-    with gru_ext.use_cuda_kernels("one_step"):
-        check_accuracy(cuda_problem(Size(1, 3, 24, 40), Options(bidirectional=True), dtype).map(restride))
 
 
 def test_one_step_of_few_rows_is_one_launch() -> None:
@@ -309,13 +110,6 @@ def test_cluster_kernels_use_tf32_where_the_switch_for_rnns_allows_it() -> None:
         assert all(name.startswith("cluster") for name in names)
     assert not names[1].endswith("_ieee")
     assert names[0] == "stepwise" or names[0].endswith("_ieee")
-
-
-@pytest.mark.parametrize("hidden", [128, 129])
-def test_accuracy_with_tf32(hidden: int) -> None:
-    problem = cuda_problem(Size(20, 64, 128, hidden))
-    with float32_precision("tf32", "tf32"):
-        check_accuracy(problem, peer_dtype=torch.float16)
 
 
 # ---- Autograd, modules, transforms
@@ -524,7 +318,7 @@ def test_autotune_measures_once_and_results_stay_right(dtype: torch.dtype, tmp_p
     size, cache = Size(256, 32, 64, 256), tmp_path / "autotune.tsv"
     gru_ext.autotune(True, cache)
     try:
-        check_accuracy(cuda_problem(size, dtype=dtype))
+        check_problems([cuda_problem(size, dtype=dtype)], by_gru_ext)
         reason = gru_ext.kernels(size.steps, size.batch, size.hidden, dtype=dtype, device="cuda").forward.reason
         if dtype == torch.float64:
             assert not cache.exists()
@@ -533,7 +327,7 @@ def test_autotune_measures_once_and_results_stay_right(dtype: torch.dtype, tmp_p
         assert len(milliseconds) > 1
         assert milliseconds == sorted(milliseconds)
         records = cache.read_text()
-        check_accuracy(cuda_problem(size, dtype=dtype))
+        check_problems([cuda_problem(size, dtype=dtype)], by_gru_ext)
         assert cache.read_text() == records
     finally:
         gru_ext.autotune(False)
@@ -692,7 +486,7 @@ def test_many_rows_of_one_unit() -> None:
 
 
 def test_a_wide_layer() -> None:
-    check_accuracy(cuda_problem(Size(3, 2, 8, 4099)))
+    check_problems([cuda_problem(Size(3, 2, 8, 4099))], by_gru_ext)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")

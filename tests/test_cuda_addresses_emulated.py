@@ -12,8 +12,7 @@ import pytest
 import torch
 from cases import Options, Size, make_problem
 from compare import assert_near
-from emulated_backend import emulated_operators
-from test_cuda_cluster_emulated import emulate
+from emulated_backend import emulate, emulated_operators
 from torch import Tensor
 
 SIZE = Size(2, 2, 8, 32)

@@ -1,4 +1,4 @@
-"""The persistent kernels called by the CUDA operators, without a GPU: accuracy, choice of kernel, bad luck.
+"""The persistent kernels called by the CUDA operators, without a GPU: choice of kernel, bad luck.
 
 The host side is as it is, the kernels run in the emulator, and what the device is like is up to the test: how many
 multiprocessors it has, whether it refuses a launch, leaves a wrong value, loses a message or captures a graph.
@@ -16,29 +16,12 @@ from typing import Any
 
 import pytest
 import torch
-from cases import ALL_OPTIONS, Options, Problem, Size, exact, framework, make_problem, reference_with, variants_of
-from cases import solve as solve_layer
-from compare import assert_all_accurate, assert_same_bits
-from emulated_backend import emulated_operators
-from test_cuda_step_emulated import every_other, solve, transposed
+from accuracy import check_problems
+from cases import Options, Size, make_problem
+from compare import assert_same_bits
+from emulated_backend import SMALL, check_emulated, choice, emulate, emulated_operators, solve_emulated
+from layouts import transposed
 from torch import Tensor
-
-CLUSTER = (torch.bfloat16, torch.float16, torch.float32)
-SIZES = [
-    Size(1, 1, 1, 1),
-    Size(3, 9, 5, 34),
-    Size(4, 17, 6, 64),
-    Size(5, 3, 2, 63),
-]
-SMALL = Size(4, 3, 2, 34)
-
-
-def emulate(multiprocessors: int = 40, *, refusals: int = 0, spoiled: int = 0, capturing: bool = False) -> Any:
-    """A new device; see tests/emulator/backend/device.h. Returns the operators."""
-    ops = emulated_operators()
-    ops.emulate(multiprocessors, refusals, spoiled, capturing)
-    ops.lose_store(-1)
-    return ops
 
 
 @pytest.fixture(autouse=True)
@@ -47,85 +30,7 @@ def _nothing_stays() -> Iterator[None]:
     emulate(multiprocessors=0).use_cuda_kernels("auto", "auto")
 
 
-def choice(
-    dtype: torch.dtype = torch.bfloat16, size: Size = SMALL, packed: bool = False, saves_gates: bool = True
-) -> tuple[str, str]:
-    """Name and reason of the forward's kernel."""
-    result: tuple[str, str] = emulated_operators().cuda_kernel(
-        dtype, size.steps, size.batch, size.hidden, False, packed, saves_gates, False
-    )
-    return result
-
-
-def check_accuracy(problem: Problem, save_gates: bool = True) -> None:
-    """Within the policy; TF32 has the 10 bits of float16, and is judged by nn.GRU in that."""
-    ours = solve(problem, save_gates=save_gates)
-    peer = problem.to(torch.float16) if problem.x.dtype == torch.float32 else problem
-    theirs = {name: result.to(problem.x.dtype) for name, result in solve_layer(framework, peer).items()}
-    assert_all_accurate(ours, theirs, solve_layer(exact, problem.to(torch.float64)))
-
-
-# ---- Accuracy of the kernels with their host side
-
-
-@pytest.mark.parametrize("dtype", CLUSTER, ids=str)
-@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_accuracy_of_results_and_gradients(size: Size, options: Options, dtype: torch.dtype) -> None:
-    ops = emulate()
-    ops.use_cuda_kernels("cluster", "cluster")
-    check_accuracy(make_problem(size, options, dtype))
-    assert ops.cluster_launches() == 4  # a test and a call, forward and backward
-
-
-@pytest.mark.parametrize("multiprocessors", [4, 9, 40])
-@pytest.mark.parametrize("dtype", CLUSTER, ids=str)
-@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
-@pytest.mark.parametrize("size", [Size(3, 9, 5, 100), Size(4, 33, 2, 128)], ids=str)
-def test_accuracy_by_groups(size: Size, options: Options, dtype: torch.dtype, multiprocessors: int) -> None:
-    """With one, two or all groups at a time."""
-    ops = emulate(multiprocessors)
-    ops.use_cuda_kernels("group", "group")
-    check_accuracy(make_problem(size, options, dtype))
-    launched, groups = ops.cluster_launches(), (2 if options.bidirectional else 1) * -(-size.batch // 16)
-    # Forward and backward; the self-test has two tiles and directions.
-    assert launched == 2 * sum(-(-n // (multiprocessors // 4)) for n in (4, groups))
-
-
-@pytest.mark.parametrize(("multiprocessors", "hidden"), [(5, 160), (9, 129), (40, 100), (40, 3), (40, 330)])
-@pytest.mark.parametrize("dtype", CLUSTER, ids=str)
-@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
-def test_accuracy_by_streamed_kernels(options: Options, dtype: torch.dtype, multiprocessors: int, hidden: int) -> None:
-    """With one, two, three or all groups at a time; of the wider layers some weights are read again every step."""
-    ops = emulate(multiprocessors)
-    ops.use_cuda_kernels("streamed", "streamed")
-    size = Size(3, 17, 5, hidden)
-    check_accuracy(make_problem(size, options, dtype))
-
-    def launches(units: int, groups: int) -> int:
-        return -(-groups // min(groups, multiprocessors // -(-units // 32)))
-
-    groups = 4 if options.bidirectional else 2
-    tested = min(160, multiprocessors * 32) - 2
-    # Forward and backward; the self-test has two tiles and directions.
-    assert ops.cluster_launches() == 2 * (launches(tested, 4) + launches(hidden, groups))
-
-
-@pytest.mark.parametrize("save_gates", [True, False])
-@pytest.mark.parametrize("dtype", CLUSTER, ids=str)
-@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
-def test_accuracy_by_streamed_kernels_with_masks(options: Options, dtype: torch.dtype, save_gates: bool) -> None:
-    """Zoneout and dropouts, alone and together; where gates are not saved, in windows."""
-    ops = emulate()
-    ops.use_cuda_kernels("streamed", "streamed")
-    problem = make_problem(Size(7, 17, 5, 35), options, dtype)
-    peer = problem.to(torch.float16) if dtype == torch.float32 else problem
-    for count, variant in enumerate(variants_of(problem).values(), start=1):
-        ours = solve(problem, save_gates=save_gates, **variant._asdict())
-        layer = reference_with(variant)
-        theirs = {name: result.to(dtype) for name, result in solve_layer(layer, peer).items()}
-        assert_all_accurate(ours, theirs, solve_layer(layer, problem.to(torch.float64)))
-        assert ops.cluster_launches() >= 2 + 2 * count
+# ---- The kernels with their host side
 
 
 def test_masks_need_a_kernel_that_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,17 +55,6 @@ def test_masks_need_a_kernel_that_takes_them(monkeypatch: pytest.MonkeyPatch) ->
     ops.use_cuda_kernels("auto", "auto")
 
 
-@pytest.mark.parametrize("dtype", CLUSTER, ids=str)
-@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
-def test_accuracy_of_gates_computed_again(options: Options, dtype: torch.dtype) -> None:
-    """One direction in windows, of which the backward has more; both directions in one."""
-    ops = emulate()
-    ops.use_cuda_kernels("cluster", "cluster")
-    check_accuracy(make_problem(Size(9, 9, 5, 34), options, dtype), save_gates=False)
-    windows = ops.cluster_launches() - 2  # without the self-tests
-    assert windows == 2 if options.bidirectional else windows > 9
-
-
 @pytest.mark.parametrize("absent", ["dy", "dh_n"])
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_windows_take_any_strides_and_absent_gradients(batch_first: bool, absent: str) -> None:
@@ -168,15 +62,15 @@ def test_windows_take_any_strides_and_absent_gradients(batch_first: bool, absent
     problem = make_problem(Size(9, 9, 5, 34), Options(hx=False), torch.bfloat16)
     if batch_first:
         problem = problem.map(transposed)
-    check_accuracy(replace(problem, dy=None) if absent == "dy" else replace(problem, dh_n=None), save_gates=False)
+    check_emulated(replace(problem, dy=None) if absent == "dy" else replace(problem, dh_n=None), save_gates=False)
 
 
 @pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
 def test_each_gradient_of_windows_is_the_same_alone(need: tuple[bool, bool, bool]) -> None:
     emulate().use_cuda_kernels("cluster", "cluster")
     problem = make_problem(Size(9, 3, 5, 34), Options(), torch.bfloat16)
-    expected = solve(problem, save_gates=False)
-    for name, tensor in solve(problem, need, save_gates=False).items():
+    expected = solve_emulated(problem, save_gates=False)
+    for name, tensor in solve_emulated(problem, save_gates=False, need=need).items():
         assert_same_bits(tensor, expected[name], name)
 
 
@@ -184,25 +78,7 @@ def test_each_gradient_of_windows_is_the_same_alone(need: tuple[bool, bool, bool
 def test_a_kernel_can_be_asked_for_by_name(name: str) -> None:
     emulate().use_cuda_kernels(name, name)
     assert choice()[0] == name
-    check_accuracy(make_problem(Size(3, 18, 4, 40), Options(bidirectional=True, packed=True), torch.bfloat16))
-
-
-@pytest.mark.parametrize("dtype", CLUSTER, ids=str)
-@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
-@pytest.mark.parametrize("restride", [transposed, every_other])
-def test_strides_do_not_matter(restride: Any, options: Options, dtype: torch.dtype) -> None:
-    emulate().use_cuda_kernels("cluster", "cluster")
-    strided = make_problem(SMALL, options, dtype).map(restride)
-    assert not strided.x.is_contiguous()
-    check_accuracy(strided)
-
-
-@pytest.mark.parametrize("dtype", CLUSTER, ids=str)
-@pytest.mark.parametrize("absent", ["dy", "dh_n"])
-def test_accuracy_with_the_gradient_of_one_result_only(absent: str, dtype: torch.dtype) -> None:
-    emulate().use_cuda_kernels("cluster", "cluster")
-    problem = make_problem(SMALL, Options(bidirectional=True), dtype)
-    check_accuracy(replace(problem, dy=None) if absent == "dy" else replace(problem, dh_n=None))
+    check_emulated(make_problem(Size(3, 18, 4, 40), Options(bidirectional=True, packed=True), torch.bfloat16))
 
 
 @pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
@@ -212,8 +88,8 @@ def test_each_gradient_is_the_same_alone(batch_first: bool, need: tuple[bool, bo
     problem = make_problem(SMALL, Options(bidirectional=True), torch.bfloat16)
     if batch_first:
         problem = problem.map(transposed)
-    expected = solve(problem)
-    for name, tensor in solve(problem, need).items():
+    expected = solve_emulated(problem)
+    for name, tensor in solve_emulated(problem, need=need).items():
         assert_same_bits(tensor, expected[name], name)
 
 
@@ -231,7 +107,7 @@ def test_without_gates_the_results_are_the_same() -> None:
 
 def test_empty_batch_needs_no_kernel() -> None:
     ops = emulate()
-    results = solve(make_problem(Size(4, 0, 3, 5), Options(bidirectional=True), torch.bfloat16))
+    results = solve_emulated(make_problem(Size(4, 0, 3, 5), Options(bidirectional=True), torch.bfloat16))
     assert results["y"].shape == (4, 0, 10)
     assert ops.cluster_launches() == 0
 
@@ -288,7 +164,9 @@ def forbid_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
-@pytest.mark.parametrize("size", [*SIZES[1:], Size(3, 9, 5, 100)], ids=str)
+@pytest.mark.parametrize(
+    "size", [Size(3, 9, 5, 34), Size(4, 17, 6, 64), Size(5, 3, 2, 63), Size(3, 9, 5, 100)], ids=str
+)
 def test_tf32_only_where_the_switch_for_rnns_allows_it(
     size: Size, options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,7 +176,7 @@ def test_tf32_only_where_the_switch_for_rnns_allows_it(
     forbid_tf32(monkeypatch)
     assert choice(torch.float32, size)[0].endswith("ieee")
     problem = make_problem(size, options, torch.float32)
-    assert_all_accurate(solve(problem), solve_layer(framework, problem), solve_layer(exact, problem.to(torch.float64)))
+    check_problems([problem], solve_emulated)
     assert ops.cluster_launches() > 0
 
 
@@ -368,7 +246,7 @@ def test_every_combination_of_the_switches_for_tf32(old_first: bool, tmp_path: P
 def test_stepwise_can_be_asked_for() -> None:
     ops = emulate()
     ops.use_cuda_kernels("stepwise", "stepwise")
-    solve(make_problem(SMALL, Options(), torch.bfloat16))
+    solve_emulated(make_problem(SMALL, Options(), torch.bfloat16))
     assert ops.cluster_launches() == 0
     assert choice() == ("stepwise", "gru_ext.use_cuda_kernels asks for it")
 
@@ -387,7 +265,7 @@ def test_what_is_asked_for_but_cannot_serve_is_an_error(name: str, hidden: int, 
     with pytest.raises(
         RuntimeError, match=f"asks for {name}, which cannot serve this call with H = {hidden}: .*{reason}"
     ):
-        solve(make_problem(Size(2, 3, 4, hidden), Options(), torch.bfloat16))
+        solve_emulated(make_problem(Size(2, 3, 4, hidden), Options(), torch.bfloat16))
 
 
 @pytest.mark.parametrize(
@@ -462,13 +340,13 @@ def test_a_kernel_that_fails_is_not_used_again(
     ops = emulate(**luck)
     problem = make_problem(SMALL, Options(), torch.bfloat16)
     name = choice()[0]
-    check_accuracy(problem)
+    check_emulated(problem)
     said = capfd.readouterr().err
     assert said.count("Warning: gru:") == 1
     assert re.search(f"the kernel forward {name} is not used on .*{words}", said)
     assert choice()[0] not in (name, "stepwise")
     launches = ops.cluster_launches()
-    check_accuracy(problem)
+    check_emulated(problem)
     assert ops.cluster_launches() == launches + 2
 
 
@@ -487,7 +365,7 @@ def test_the_self_test_tolerates_a_twentieth_of_the_largest_value(of: str, resul
         ops.emulate_spoil(spoil, result)
         ops.use_cuda_kernels(*((name, "stepwise") if of == "forward" else ("stepwise", name)))
         try:
-            solve(problem)
+            solve_emulated(problem)
         except RuntimeError as error:
             return str(error)
         return ""
@@ -511,18 +389,18 @@ def test_gradients_that_lie_further_apart_than_32_bits_count(kernel: str, stride
     problem = make_problem(Size(3, 3, 2, 34), Options(), torch.float16)
     assert problem.dy is not None
     dy = torch.empty(2 * max(strides) + 4096, dtype=torch.float16).as_strided(problem.dy.shape, strides)
-    check_accuracy(replace(problem, dy=dy.copy_(problem.dy)))
+    check_emulated(replace(problem, dy=dy.copy_(problem.dy)))
 
 
 def test_stepwise_when_every_kernel_fails(capfd: pytest.CaptureFixture[str]) -> None:
     ops = emulate(refusals=1000)
     problem = make_problem(SMALL, Options(), torch.bfloat16)
-    check_accuracy(problem)
+    check_emulated(problem)
     assert capfd.readouterr().err.count("is not used on") == 8  # four forward, four backward
     name, reason = choice()
     assert name == "stepwise"
     assert "could not be launched: refused by the test" in reason
-    check_accuracy(problem)
+    check_emulated(problem)
     assert capfd.readouterr().err == ""
     assert ops.cluster_launches() == 0
 
@@ -530,13 +408,13 @@ def test_stepwise_when_every_kernel_fails(capfd: pytest.CaptureFixture[str]) -> 
 def test_a_kernel_that_is_asked_for_and_fails_is_an_error() -> None:
     emulate(refusals=1).use_cuda_kernels("cluster", "auto")
     with pytest.raises(RuntimeError, match=r"which gru_ext.use_cuda_kernels asks for, failed: .*refused by the test"):
-        solve(make_problem(SMALL, Options(), torch.bfloat16))
+        solve_emulated(make_problem(SMALL, Options(), torch.bfloat16))
 
 
 def test_of_several_kernels_that_failed_each_has_its_own_reason(capfd: pytest.CaptureFixture[str]) -> None:
     ops = emulate(refusals=1, spoiled=1)
     first, second = ops.cuda_kernel_names(torch.bfloat16, False)[:2]
-    solve(make_problem(SMALL, Options(), torch.bfloat16))
+    solve_emulated(make_problem(SMALL, Options(), torch.bfloat16))
     for name, reason in (
         (first, "refused by the test"),
         (second, "h_n differs by"),
@@ -556,18 +434,18 @@ def test_a_kernel_without_the_memory_for_its_self_test_is_tested_later(
     name = choice()[0]
     problem = make_problem(SMALL, Options(), torch.bfloat16)
     ops.emulate_no_memory(1000, throws)
-    check_accuracy(problem)
+    check_emulated(problem)
     assert capfd.readouterr().err == ""
     assert choice()[0] == name
     launches = ops.cluster_launches()
     ops.emulate_no_memory(0, throws)
-    check_accuracy(problem)
+    check_emulated(problem)
     assert ops.cluster_launches() == launches + 4
     ops = emulate()
     ops.use_cuda_kernels("cluster", "auto")
     ops.emulate_no_memory(1000, throws)
     with pytest.raises(torch.OutOfMemoryError, match="there is not the memory on cpu to test and launch the kernel"):
-        solve(problem)
+        solve_emulated(problem)
 
 
 # What a device is compiled for, shared memory of a block, and the forward kernels in bfloat16 that can serve there.
@@ -596,7 +474,7 @@ def test_what_serves_within_the_limits_of_a_device(architecture: int, shared_byt
     ops.use_cuda_kernels("auto", "auto")
     assert (choice()[0] == "stepwise") == (not serve)
     assert choice(size=SMALL._replace(steps=1))[0] == "one_step"
-    check_accuracy(make_problem(SMALL, Options(), torch.bfloat16))
+    check_emulated(make_problem(SMALL, Options(), torch.bfloat16))
 
 
 def test_the_limit_of_a_wait_is_the_callers() -> None:
@@ -623,7 +501,7 @@ def test_a_wait_that_takes_too_long_is_an_error_at_the_next_call() -> None:
     ops = emulate()
     ops.use_cuda_kernels("cluster_H64_C4_rows16", "cluster_H64_C4_rows16")
     problem = make_problem(SMALL, Options(), torch.bfloat16)
-    solve(problem)
+    solve_emulated(problem)
     ops.lose_store(0)
     p = problem
     arguments = (p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional, True)
@@ -633,7 +511,7 @@ def test_a_wait_that_takes_too_long_is_an_error_at_the_next_call() -> None:
     with pytest.raises(RuntimeError, match=r"waited more than 4 seconds .* results of the calls since then are wrong"):
         ops.gru_fwd(*arguments)
     launches = ops.cluster_launches()
-    check_accuracy(problem)
+    check_emulated(problem)
     assert ops.cluster_launches() == launches
     assert "waited too long" in choice()[1]
 
@@ -644,24 +522,24 @@ def test_a_wait_that_takes_too_long_in_the_self_test_rules_the_kernel_out() -> N
     ops.use_cuda_kernels("cluster_H64_C4_rows16", "auto")
     problem = make_problem(SMALL, Options(), torch.bfloat16)
     with pytest.raises(RuntimeError, match="failed: it waited too long for other blocks"):
-        solve(problem)
+        solve_emulated(problem)
     ops.lose_store(-1)
     ops.use_cuda_kernels("auto", "auto")
-    check_accuracy(problem)
+    check_emulated(problem)
 
 
 def test_capture_takes_only_kernels_that_were_tested_before() -> None:
     """A self-test waits for the device, which a capture forbids."""
     ops = emulate(capturing=True)
     problem = make_problem(SMALL, Options(), torch.bfloat16)
-    solve(problem)
+    solve_emulated(problem)
     assert ops.cluster_launches() == 0
     assert ops.residency_queries() == 0  # which load kernels, as a capture does not allow
     ops.emulate_capture(False)
-    solve(problem)
+    solve_emulated(problem)
     assert ops.cluster_launches() == 4
     ops.emulate_capture(True)
-    solve(problem)
+    solve_emulated(problem)
     assert ops.cluster_launches() == 6
 
 
@@ -669,10 +547,10 @@ def test_capture_of_a_packed_batch_is_stepwise() -> None:
     """The cluster kernels would read its lengths from memory that is gone at the replay."""
     ops = emulate()
     problem = make_problem(SMALL, Options(packed=True), torch.bfloat16)
-    solve(problem)
+    solve_emulated(problem)
     launches = ops.cluster_launches()
     ops.emulate_capture(True)
-    check_accuracy(problem)
+    check_emulated(problem)
     assert ops.cluster_launches() == launches
 
 
@@ -680,7 +558,7 @@ def test_another_device_is_tested_anew() -> None:
     problem = make_problem(SMALL, Options(), torch.bfloat16)
     for _ in range(2):
         ops = emulate()
-        solve(problem)
+        solve_emulated(problem)
         assert ops.cluster_launches() == 4
 
 
@@ -689,6 +567,6 @@ def test_arguments_are_not_modified() -> None:
     problem = make_problem(SMALL, Options(bidirectional=True, packed=True), torch.float32)
     tensors: list[Tensor | None] = [problem.x, problem.hx, *problem.weights, problem.dy, problem.dh_n]
     copies = [tensor.clone() for tensor in tensors if tensor is not None]
-    solve(problem)
+    solve_emulated(problem)
     for tensor, copy in zip([tensor for tensor in tensors if tensor is not None], copies, strict=True):
         assert_same_bits(tensor, copy)

@@ -1,38 +1,25 @@
 """The one-step CUDA kernel and its host side, without a GPU: T = 1, forward in one launch, under emulation.
 
-The backward is of other kernels: that it follows from what the one-step kernel leaves is proven with it. What only a
+test_accuracy.py has its accuracy, with the backward of other kernels, which follows from what it leaves. What only a
 GPU can show is in docs/gpu-checklist.md.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from cases import ALL_OPTIONS, FLOATING, Options, Problem, Size, exact, framework, make_problem, solve
-from compare import assert_all_accurate, assert_all_near, assert_near, assert_same_bits
-from test_cuda_cluster_emulated import choice, emulate
-from test_cuda_step_emulated import check_accuracy, every_other, transposed
-from test_cuda_step_emulated import solve as solve_by_the_operators
+from accuracy import BOTH, check_problems
+from cases import FLOATING, Options, Problem, Size, exact, make_problem, solve
+from compare import assert_all_near, assert_near, assert_same_bits
+from emulated_backend import choice, emulate, solve_emulated
+from layouts import of_a_long_sequence
 from torch import Tensor
 
-BOTH = Options(bidirectional=True, packed=True)
-SIZES = [
-    Size(1, 1, 1, 1),
-    Size(1, 3, 5, 33),  # rows that are not aligned
-    Size(1, 2, 40, 64),  # aligned rows, except bfloat16's of x
-]
-# One warp, or several with several windows each, for a row; every tile of rows, full and not.
-LARGE = [
-    (Size(1, 2, 1096, 9), Options()),
-    (Size(1, 4, 1096, 3), Options(bidirectional=True)),
-    (Size(1, 8, 24, 16), Options()),
-    (Size(1, 21, 7, 16), Options(bidirectional=True)),
-]
 SMALL = Size(1, 3, 24, 40)
 
 
@@ -61,73 +48,7 @@ def rows_of(problem: Problem, begin: int, end: int) -> Problem:
     return replace(problem, x=problem.x[:, begin:end], hx=problem.hx[:, begin:end])
 
 
-# ---- Accuracy
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_accuracy_of_results_and_gradients(size: Size, options: Options, dtype: torch.dtype) -> None:
-    """The gradients by the stepwise kernels, from the gates that the one-step kernel leaves."""
-    draws = 1 + 16 // (size.batch * size.hidden)
-    check_accuracy(*(make_problem(size, options, dtype) for _ in range(draws)))
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize(("size", "options"), LARGE, ids=str)
-def test_accuracy_of_long_rows_and_larger_batches(size: Size, options: Options, dtype: torch.dtype) -> None:
-    check_accuracy(make_problem(size, options, dtype))
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-def test_accuracy_of_a_wide_layer(dtype: torch.dtype) -> None:
-    problem = replace(make_problem(Size(1, 1, 16, 520), Options(), dtype), dy=None, dh_n=None)
-    ours = dict(zip(("y", "h_n"), forward(problem), strict=False))
-    assert_all_accurate(ours, solve(framework, problem), solve(exact, problem.to(torch.float64)))
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("options", [Options(), BOTH, Options(bias=False, hx=False)], ids=str)
-def test_accuracy_of_gates_computed_again(options: Options, dtype: torch.dtype) -> None:
-    check_accuracy(*(make_problem(SMALL, options, dtype) for _ in range(5)), save_gates=False)
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("scale", [0.0, 1e-6, 30.0, 1e4])
-def test_accuracy_for_inputs_of_any_magnitude(scale: float, dtype: torch.dtype) -> None:
-    problem = make_problem(SMALL, Options(), dtype)
-    check_accuracy(replace(problem, x=problem.x * scale))
-
-
-def beside_a_boundary(tensor: Tensor) -> Tensor:
-    """The same values, a value beyond an address that is a multiple of 16."""
-    return torch.cat([tensor.new_full((1,), torch.nan), tensor.flatten()])[1:].view(tensor.shape)
-
-
-def of_a_long_sequence(tensor: Tensor) -> Tensor:
-    """The same values, as a step of sequences that are first in memory."""
-    if tensor.dim() != 3:
-        return tensor
-    longer = tensor.new_full((tensor.shape[1], 4, tensor.shape[2]), torch.nan)
-    longer[:, 2:3] = tensor[:1].transpose(0, 1)
-    return longer.transpose(0, 1)[2:3] if tensor.shape[0] == 1 else tensor
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True), BOTH], ids=str)
-@pytest.mark.parametrize("restride", [transposed, every_other, beside_a_boundary, of_a_long_sequence])
-def test_strides_and_alignment_do_not_matter(
-    restride: Callable[[Tensor], Tensor], options: Options, dtype: torch.dtype
-) -> None:
-    check_accuracy(make_problem(SMALL, options, dtype).map(restride))
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("what", ["x", "hx", "weights"])
-def test_one_of_the_arguments_not_aligned(what: str, dtype: torch.dtype) -> None:
-    problem = make_problem(SMALL, Options(), dtype)
-    displaced: Any = problem.map(beside_a_boundary)
-    check_accuracy(replace(problem, **{what: getattr(displaced, what)}))
+# ---- Strides and sizes
 
 
 def test_rows_that_lie_further_apart_than_32_bits_count() -> None:
@@ -139,7 +60,7 @@ def test_rows_that_lie_further_apart_than_32_bits_count() -> None:
         memory = torch.empty(2**31 + 4096, dtype=tensor.dtype)
         return memory.as_strided(tensor.shape, (0, 2**28 + 2, 1)).copy_(tensor)
 
-    check_accuracy(replace(problem, x=apart(problem.x), hx=apart(problem.hx)))
+    check_problems([replace(problem, x=apart(problem.x), hx=apart(problem.hx))], solve_emulated)
 
 
 def test_a_row_for_the_whole_batch() -> None:
@@ -154,7 +75,7 @@ def test_no_input_features() -> None:
     """Nor a state: then there is nothing to multiply."""
     for options in (Options(), Options(hx=False)):
         problem = make_problem(Size(1, 2, 0, 4), options)
-        assert_all_near(solve_by_the_operators(problem), solve(exact, problem))
+        assert_all_near(solve_emulated(problem), solve(exact, problem))
 
 
 # ---- What it leaves

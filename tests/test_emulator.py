@@ -13,6 +13,14 @@ from cases import Options, Problem, Size, make_problem
 from cluster_kernels import Backward, ClusterConfig, Config, Forward, StreamedConfig, cluster_bwd, cluster_fwd
 from compare import assert_same_bits
 from emulation import SOURCES, EmulationError, Schedule, run
+from emulator_faults import (
+    BWD_FAULTS,
+    BWD_FAULTS_GROUP,
+    FAULTS_STREAMED,
+    FWD_FAULTS_ALONE,
+    FWD_FAULTS_CLUSTER,
+    FWD_FAULTS_GROUP,
+)
 from process import output_of, run_python
 from torch import Tensor
 
@@ -23,61 +31,6 @@ STREAMED = StreamedConfig(torch.bfloat16, 48, 16, shared_slabs=0)  # three warps
 SIZE = Size(6, 9, 5, 33)  # odd H and two tiles of 8 rows
 SEEDS = range(5)
 PLACE = r"block \d+, warp \d+, lane \d+, step -?\d+, line \d+"
-
-UNORDERED = "race on byte|read but was never written"
-# Of each planted fault the report, by the kernel that has it.
-FWD_FAULTS_ALONE = {
-    "no_barrier_before_first_step": UNORDERED,
-    "no_block_barrier": UNORDERED,
-    "no_group_barrier": UNORDERED,
-    "one_buffer": UNORDERED,
-    "misaligned": "misaligned access of 16 bytes",
-    "stores_beyond_h": "out of the bounds of every buffer",
-    "store_out_of_shared": "out of the bounds of shared memory",
-}
-FWD_FAULTS_CLUSTER = {
-    "no_cluster_barrier": f"{UNORDERED}|used by one who cannot know that it has been made",
-    "no_mbarrier_fence": "without mbarrier_init_fence",
-    "wrong_parity": f"{UNORDERED}|one arrival too many at the mbarrier",
-    "two_arrivals": "one arrival too many at the mbarrier",
-    "too_few_bytes": UNORDERED,
-    "too_many_bytes": "deadlock",
-    "forgets_a_block": "deadlock",
-    "no_group_barrier": UNORDERED,
-    "no_warp_barrier": UNORDERED,
-    "one_buffer": UNORDERED,
-    "a_thread_leaves": "divergence",
-    "divergent_shuffle": "divergence",
-}
-FWD_FAULTS_GROUP = {
-    "wrong_tag": f"deadlock|store of a packet where one has not arrived yet|{UNORDERED}",
-    "one_packet_buffer": "deadlock|store of a packet where one has not arrived yet",
-    "no_barrier_after_packets": UNORDERED,
-    "no_group_barrier": UNORDERED,
-}
-BWD_FAULTS = {
-    "no_block_barrier": UNORDERED,
-    "one_dgates_buffer": UNORDERED,
-    "one_part_buffer": UNORDERED,
-    "no_copy_wait": "asynchronous copy that this thread has not waited for",
-}
-BWD_FAULTS_GROUP = {
-    "wrong_tag": f"deadlock|store of a packet where one has not arrived yet|{UNORDERED}",
-    "one_packet_buffer": "deadlock|store of a packet where one has not arrived yet",
-    "no_barrier_after_packets": UNORDERED,
-    "no_block_barrier": UNORDERED,
-}
-FAULTS_STREAMED = {
-    "early_flag": UNORDERED,
-    "no_barrier_after_flags": UNORDERED,
-    "no_slice_barrier": UNORDERED,
-    "no_wait_for_operand": "asynchronous copy that this thread has not waited for",
-    "no_block_barrier": UNORDERED,
-    "no_barrier_before_flag": UNORDERED,
-    "one_operand_buffer": UNORDERED,
-    "no_global_fence": "asynchronous copy of what this thread has stored, without a fence between",
-    "no_last_copy_wait": "without having waited for its asynchronous copies|copy that this thread has not waited for",
-}
 
 
 @pytest.fixture(scope="module")
@@ -312,9 +265,9 @@ def test_under_sanitizers_and_with_the_other_fibers() -> None:
     ]
     # Built first: the compiler itself must not run under ASan.
     environment = {"GRU_EMULATOR_FLAGS": flags}
-    output_of(run_python("-c", "import emulation; emulation.build()", environment=environment))
+    output_of(run_python("-c", "import emulation; emulation.build()", environment=environment, timeout=900))
     selected = "results_do_not_depend or times_out or too_few_bytes or one_block or mma or ldmatrix or conversions"
-    selected += " or ((of_one_result_only or batch_first) and bfloat16_H64_C4)"
+    selected += " or (test_emulated_kernel and (batch or dy or dh_n) and bfloat16_H64_C4)"
     output = output_of(
         run_python(
             *(
@@ -324,11 +277,12 @@ def test_under_sanitizers_and_with_the_other_fibers() -> None:
                 "-p",
                 "no:cacheprovider",
                 "tests/test_emulator.py",
-                "tests/test_cluster_kernels.py",
+                "tests/test_accuracy.py",
                 "-k",
                 selected,
             ),
             environment={**environment, "LD_PRELOAD": " ".join(runtimes), "ASAN_OPTIONS": "detect_leaks=0"},
+            timeout=900,
         )
     )
     assert "passed" in output

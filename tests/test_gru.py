@@ -1,144 +1,35 @@
-"""functional.gru and the operators behind it: accuracy, strides, edge cases, repeatability, threads, memory."""
+"""functional.gru and the operators behind it: strides, edge cases, repeatability, threads, memory."""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 import torch
+from accuracy import SMALL, by_gru_ext, check_problems
 from cases import (
     ALL_OPTIONS,
     FLOATING,
     Options,
-    Problem,
     Size,
-    exact,
     framework,
     layer_with,
     make_problem,
     ours,
     solve,
-    solve_all,
     variants_of,
 )
-from compare import assert_all_accurate, assert_near, assert_same_bits
-from process import output_of, run_python
+from compare import assert_near, assert_same_bits
+from process import output_of, run_python, thread_count
 from torch import Tensor
 
 from gru_ext import functional
 from gru_ext.variant import Variant
 
-SIZES = [
-    Size(1, 1, 1, 1),
-    Size(2, 3, 5, 7),
-    Size(7, 1, 16, 16),
-    Size(5, 4, 33, 65),
-    Size(12, 6, 20, 48),
-]
-# Enough rows for several chunks of time (csrc/cpu/forward.cpp), many steps, long sums (product_body.h).
-LARGE = [
-    (Size(40, 17, 24, 130), Options()),
-    (Size(300, 2, 8, 20), Options(bidirectional=True)),
-    (Size(600, 8, 8, 64), Options(bidirectional=True)),
-    (Size(600, 8, 8, 64), Options(packed=True)),
-    (Size(9, 70, 16, 256), Options(bias=False)),
-    (Size(3, 20, 600, 300), Options()),
-    (Size(3, 300, 4, 12), Options(bidirectional=True, packed=True)),
-    (Size(2000, 1, 4, 16), Options()),
-]
-SMALL = Size(5, 3, 4, 9)
-
-
-def check_accuracy(*problems: Problem) -> None:
-    """Every result and gradient of ours within the policy; several problems of one shape are judged together."""
-    in_float64 = [problem.to(torch.float64) for problem in problems]
-    assert_all_accurate(solve_all(ours, problems), solve_all(framework, problems), solve_all(exact, in_float64))
-
-
-@contextmanager
-def thread_count(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-# ---- Accuracy: what tests/test_isa.py runs with each instruction set
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_accuracy_of_results_and_gradients(size: Size, options: Options, dtype: torch.dtype) -> None:
-    # The error of nn.GRU in one number is chance: small problems are judged several at a time.
-    draws = 1 + 16 // (size.batch * size.hidden)
-    check_accuracy(*(make_problem(size, options, dtype) for _ in range(draws)))
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize(("size", "options"), LARGE, ids=str)
-def test_accuracy_of_large_problems(size: Size, options: Options, dtype: torch.dtype) -> None:
-    check_accuracy(make_problem(size, options, dtype))
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("absent", ["dy", "dh_n"])
-@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
-def test_accuracy_with_the_gradient_of_one_result_only(options: Options, absent: str, dtype: torch.dtype) -> None:
-    problem = make_problem(SMALL, options, dtype)
-    check_accuracy(replace(problem, dy=None) if absent == "dy" else replace(problem, dh_n=None))
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("scale", [0.0, 1e-6, 30.0, 1e4])
-def test_accuracy_for_inputs_of_any_magnitude(scale: float, dtype: torch.dtype) -> None:
-    problem = make_problem(SMALL, Options(), dtype)
-    check_accuracy(replace(problem, x=problem.x * scale))
-
-
 # ---- Strides
-
-
-def transposed(tensor: Tensor) -> Tensor:
-    """The same values, the first two dimensions (or the only one) laid out otherwise."""
-    if tensor.dim() == 1:
-        return torch.stack([tensor, torch.zeros_like(tensor)], dim=1)[:, 0]
-    return tensor.transpose(0, 1).contiguous().transpose(0, 1)
-
-
-def inner_transposed(tensor: Tensor) -> Tensor:
-    return tensor.transpose(-1, -2).contiguous().transpose(-1, -2) if tensor.dim() > 1 else transposed(tensor)
-
-
-def sliced(tensor: Tensor) -> Tensor:
-    """The same values, in the middle of a wider tensor of NaN."""
-    wide = tensor.new_full([size + 2 for size in tensor.shape], torch.nan)
-    middle = wide[tuple(slice(1, -1) for _ in tensor.shape)]
-    return middle.copy_(tensor)
-
-
-def every_other(tensor: Tensor) -> Tensor:
-    """The same values, at every second place of a longer last dimension of NaN."""
-    return torch.stack([tensor, torch.full_like(tensor, torch.nan)], dim=-1).flatten(-2)[..., ::2]
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("options", [Options(), Options(packed=True), Options(bidirectional=True)], ids=str)
-@pytest.mark.parametrize("restride", [transposed, inner_transposed, sliced, every_other])
-def test_strides_do_not_matter(restride: Callable[[Tensor], Tensor], options: Options, dtype: torch.dtype) -> None:
-    problem = make_problem(SMALL, options, dtype)
-    strided = problem.map(restride)
-    for before, after in zip([problem.x, *problem.weights], [strided.x, *strided.weights], strict=True):
-        assert_same_bits(after, before)
-    assert not strided.x.is_contiguous()
-    assert not strided.weights[0].is_contiguous()
-    check_accuracy(strided)
 
 
 @pytest.mark.parametrize("strides", [(2**30 + 2, 40, 1), (40, 2**30 + 2, 1)], ids=["steps", "rows"])
@@ -151,7 +42,7 @@ def test_rows_that_lie_further_apart_than_32_bits_count(strides: tuple[int, ...]
         memory = torch.empty(2 * max(strides) + 4096, dtype=tensor.dtype)
         return memory.as_strided(tensor.shape, strides).copy_(tensor)
 
-    check_accuracy(replace(problem, x=apart(problem.x), dy=apart(problem.dy)))
+    check_problems([replace(problem, x=apart(problem.x), dy=apart(problem.dy))], by_gru_ext)
 
 
 @pytest.mark.parametrize("need", [(True, False, False), (False, True, False), (False, False, True)], ids=str)
@@ -193,21 +84,24 @@ def test_expanded_input_and_gradients(dim: int) -> None:
     assert problem.hx is not None
     assert problem.dy is not None
     assert problem.dh_n is not None
-    check_accuracy(
-        replace(
-            problem,
-            x=expanded(problem.x),
-            hx=expanded(problem.hx),
-            dy=expanded(problem.dy),
-            dh_n=expanded(problem.dh_n),
-        )
+    check_problems(
+        [
+            replace(
+                problem,
+                x=expanded(problem.x),
+                hx=expanded(problem.hx),
+                dy=expanded(problem.dy),
+                dh_n=expanded(problem.dh_n),
+            )
+        ],
+        by_gru_ext,
     )
 
 
 def test_the_gradient_of_a_sum_which_has_stride_zero() -> None:
     problem = make_problem(SMALL, Options(), torch.float32)
     ones = torch.ones((), dtype=torch.float32)
-    check_accuracy(replace(problem, dy=ones.expand(5, 3, 9), dh_n=ones.expand(1, 3, 9)))
+    check_problems([replace(problem, dy=ones.expand(5, 3, 9), dh_n=ones.expand(1, 3, 9))], by_gru_ext)
     x = problem.x.clone().requires_grad_()
     ours(x, None, problem.weights, None, False)[0].sum().backward()
     assert x.grad is not None
@@ -313,23 +207,6 @@ def test_the_same_bits_from_run_to_run(size: Size, options: Options, dtype: torc
             assert_same_bits(tensor, first[name], name)
 
 
-@pytest.mark.parametrize("count", [2, 3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(
-    ("size", "options"),
-    [(Size(30, 30, 16, 65), Options()), (Size(5, 17, 33, 200), Options(bidirectional=True, packed=True))],
-    ids=str,
-)
-def test_accuracy_with_several_threads(size: Size, options: Options, dtype: torch.dtype, count: int) -> None:
-    problem = make_problem(size, options, dtype)
-    with thread_count(count):
-        results = solve(ours, problem)
-        again = solve(ours, problem)
-    for name, tensor in results.items():
-        assert_same_bits(again[name], tensor, name)
-    assert_all_accurate(results, solve(framework, problem), solve(exact, problem.to(torch.float64)))
-
-
 @pytest.mark.parametrize("count", [1, 2])
 def test_python_threads_at_once_give_the_bits_of_one_by_one(count: int) -> None:
     problems = [make_problem(Size(20, 24, 16, 64), ALL_OPTIONS[i], FLOATING[i % 4]) for i in range(8)]
@@ -360,6 +237,7 @@ import sys
 
 import torch
 from cases import Options, Size, make_problem, ours, solve
+from accuracy import SMALL, by_gru_ext, check_problems
 from compare import assert_near, assert_same_bits
 
 torch.set_num_threads(int(sys.argv[1]))

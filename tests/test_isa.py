@@ -1,22 +1,26 @@
-"""GRU_EXT_CPU_ISA: each instruction set is accurate and has NaN where it belongs; wrong names are errors."""
+"""GRU_EXT_CPU_ISA: with each instruction set accuracy, NaN where it belongs, int8 as specified; wrong names."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 from process import output_of, run_python
 
-from gru_ext import library
+import gru_ext
+from gru_ext import library, quantize_dynamic
 
 VARIABLE = "GRU_EXT_CPU_ISA"
 
-ACCURACY = """
+EVERYTHING = """
 import sys
 
 import torch
-from cases import FLOATING, Options, make_problem
-from test_gru import LARGE, SIZES, check_accuracy
-from test_nonfinite import check_every_place
-from test_regularizers import check_accuracy as check_accuracy_with_masks
+from accuracy import OF_EACH_ISA, by_gru_ext, check
+from cases import Options, make_problem
+from int8_cases import LARGE, SIZES, check_every_step
+from nonfinite import check_every_place
 
 from gru_ext import library
 from gru_ext.info import info
@@ -24,23 +28,31 @@ from gru_ext.info import info
 assert library.cpu_isa() == sys.argv[1]
 assert info()["cpu kernels"].startswith(f"{sys.argv[1]} in use, of {', '.join(library.available_cpu_isas())}")
 torch.set_num_threads(1)
-for dtype in FLOATING:
-    for size in SIZES[1:]:
-        for options in (Options(), Options(bidirectional=True, bias=False), Options(packed=True, hx=False)):
-            torch.manual_seed(0)
-            check_accuracy(make_problem(size, options, dtype), make_problem(size, options, dtype))
+for case in OF_EACH_ISA:
     torch.manual_seed(0)
-    check_accuracy(make_problem(*LARGE[0], dtype))
-    check_accuracy_with_masks(SIZES[-1], Options(bidirectional=True, packed=True), dtype)
+    try:
+        check(case, by_gru_ext)
+    except AssertionError as error:
+        raise AssertionError(str(case)) from error
 for dtype in (torch.float32, torch.float64):
     check_every_place("reset after", dtype)
-print("accurate")
+for size in [*SIZES, LARGE[-1]]:
+    for options in (Options(), Options(bidirectional=True, bias=False), Options(packed=True, hx=False)):
+        torch.manual_seed(0)
+        check_every_step(make_problem(size, options, torch.float32))
+module, x, y = torch.load(sys.argv[2], weights_only=False)
+assert (module(x)[0] - y).abs().max() < 1e-5
+print("as specified")
 """
 
 
 @pytest.mark.parametrize("isa", library.available_cpu_isas())
-def test_accuracy_with_each_instruction_set(isa: str) -> None:
-    assert output_of(run_python("-c", ACCURACY, isa, environment={VARIABLE: isa})) == "accurate\n"
+def test_each_instruction_set(isa: str, tmp_path: Path) -> None:
+    """Accurate, NaN where it belongs, int8 as specified, and int8 modules that another one saved."""
+    module, x = quantize_dynamic(gru_ext.GRU(9, 20)), torch.randn(1, 5, 9)
+    torch.save((module, x, module(x)[0]), tmp_path / "module.pt")
+    done = run_python("-c", EVERYTHING, isa, tmp_path / "module.pt", environment={VARIABLE: isa})
+    assert output_of(done) == "as specified\n"
 
 
 def test_the_portable_kernels_are_always_there_and_the_widest_is_the_default() -> None:

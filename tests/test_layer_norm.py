@@ -1,7 +1,7 @@
 """Layer-normalised gates: what they compute, every gradient, and what goes together with them.
 
-torch.nn has no such GRU: the bound of compare.py is twice the error of ``reference.gru`` in the dtype of the problem,
-against that in float64; the reference itself is compared with ``torch.nn.functional.layer_norm`` and autograd.
+test_accuracy.py compares it with ``reference.gru``, which is compared here with ``torch.nn.functional.layer_norm`` and
+autograd.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import pytest
 import torch
 from cases import (
     FLOATING,
-    Layer,
     Options,
     Problem,
     Size,
@@ -26,38 +25,22 @@ from cases import (
     make_problem,
     reference_with,
     solve,
-    solve_all,
     variants_of,
 )
-from compare import assert_all_accurate, assert_all_near, assert_near, assert_same_bits
+from compare import assert_all_near, assert_near, assert_same_bits
 from process import output_of, run_python
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import gru_ext
-from gru_ext import convert, functional, library, reference
+from gru_ext import convert, functional, reference
 from gru_ext.variant import Variant
 
 FLOAT64 = torch.float64
 NORMS = (1, 2)  # `Variant.layer_norm`
 MODES: tuple[Any, ...] = (True, "joint")  # the modules' argument
 RATES: dict[str, Any] = {"zoneout": 0.3, "recurrent_dropout": 0.2, "candidate_dropout": 0.25, "weight_dropout": 0.1}
-# Not fewer: the fewer units share a mean and a variance, the more of a gradient is what rounding leaves of zero.
-SIZES = [Size(1, 1, 4, 8), Size(2, 3, 5, 7), Size(5, 4, 33, 65), Size(12, 6, 20, 48)]
-SOME_OPTIONS = [
-    Options(gains=True),
-    Options(bias=False, hx=False, gains=True),
-    Options(bidirectional=True, packed=True, gains=True),
-]
-# Several chunks of time, several tiles of rows, long sums, weights that are not packed, rows that begin late.
-LARGE = [
-    (Size(40, 17, 24, 130), Options(gains=True)),
-    (Size(300, 2, 8, 20), Options(bidirectional=True, gains=True)),
-    (Size(9, 70, 16, 256), Options(bias=False, gains=True)),
-    (Size(3, 5, 600, 300), Options(gains=True)),
-    (Size(3, 300, 4, 12), Options(bidirectional=True, packed=True, gains=True)),
-]
 SMALL = Size(4, 3, 2, 5)
 
 
@@ -72,13 +55,6 @@ def variants(norms: int, problem: Problem) -> dict[str, Variant]:
     """The normalisation alone, and with masks of each kind and all of them."""
     masked = {name: variant._replace(layer_norm=norms) for name, variant in variants_of(problem).items()}
     return {"alone": Variant(layer_norm=norms), **masked}
-
-
-def check_accuracy(*problems: Problem, norms: int = 2, ours: Callable[[Variant], Layer] = layer_with) -> None:
-    in_float64 = [problem.to(FLOAT64) for problem in problems]
-    variant = Variant(layer_norm=norms)
-    plain = reference_with(variant)
-    assert_all_accurate(solve_all(ours(variant), problems), solve_all(plain, problems), solve_all(plain, in_float64))
 
 
 # ---- What is computed
@@ -141,21 +117,6 @@ def test_the_input_s_and_the_state_s_scale_do_not_matter() -> None:
 # ---- The kernels
 
 
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("options", SOME_OPTIONS, ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("norms", NORMS)
-def test_accuracy_of_results_and_gradients(norms: int, size: Size, options: Options, dtype: torch.dtype) -> None:
-    draws = 2 + 32 // (size.batch * size.hidden)
-    check_accuracy(*(make_problem(size, options, dtype) for _ in range(draws)), norms=norms)
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize(("size", "options"), LARGE, ids=str)
-def test_accuracy_of_large_problems(size: Size, options: Options, dtype: torch.dtype) -> None:
-    check_accuracy(make_problem(size, options, dtype))
-
-
 @pytest.mark.parametrize("norms", NORMS)
 def test_one_unit(norms: int) -> None:
     """The variance of one candidate alone is zero: no gradient passes it."""
@@ -164,31 +125,6 @@ def test_one_unit(norms: int) -> None:
     results = solve(layer_with(variant), problem)
     assert_all_near(results, solve(reference_with(variant), problem))
     assert (float(results["dweight_ih_l0"][2].abs().max()) < 1e-10) == (norms == 2)
-
-
-@pytest.mark.parametrize("norms", NORMS)
-@pytest.mark.parametrize("options", SOME_OPTIONS, ids=str)
-def test_with_masks(options: Options, norms: int) -> None:
-    for size in (Size(5, 14, 9, 40), Size(9, 2, 3, 33)):
-        problem = make_problem(size, options)
-        for variant in variants(norms, problem).values():
-            assert_all_near(solve(layer_with(variant), problem), solve(reference_with(variant), problem))
-
-
-@pytest.mark.parametrize("count", [2, 3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_accuracy_and_the_same_bits_with_several_threads(dtype: torch.dtype, count: int) -> None:
-    before = torch.get_num_threads()
-    problem = make_problem(Size(30, 30, 16, 200), Options(bidirectional=True, packed=True, gains=True), dtype)
-    layer, plain = layer_with(Variant(layer_norm=2)), reference_with(Variant(layer_norm=2))
-    torch.set_num_threads(count)
-    try:
-        results, again = solve(layer, problem), solve(layer, problem)
-    finally:
-        torch.set_num_threads(before)
-    for name, tensor in results.items():
-        assert_same_bits(again[name], tensor, name)
-    assert_all_accurate(results, solve(plain, problem), solve(plain, problem.to(FLOAT64)))
 
 
 ON_ONE_CORE = """
@@ -213,32 +149,6 @@ print("the same")
 def test_the_same_bits_where_threads_have_to_share_a_core() -> None:
     """The sums over units are split among the threads, so that their number must not depend on who else computes."""
     assert output_of(run_python("-c", ON_ONE_CORE)) == "the same\n"
-
-
-ACCURACY = """
-import sys
-
-import torch
-from cases import make_problem
-from test_layer_norm import LARGE, SIZES, SOME_OPTIONS, check_accuracy
-
-from gru_ext import library
-
-assert library.cpu_isa() == sys.argv[1]
-torch.set_num_threads(1)
-for dtype in (torch.float32, torch.bfloat16):
-    for norms in (1, 2):
-        for size in SIZES[1:3]:
-            torch.manual_seed(0)
-            check_accuracy(*(make_problem(size, SOME_OPTIONS[2], dtype) for _ in range(2)), norms=norms)
-    check_accuracy(make_problem(*LARGE[0], dtype))
-print("accurate")
-"""
-
-
-@pytest.mark.parametrize("isa", library.available_cpu_isas()[:-1])
-def test_accuracy_with_each_other_instruction_set(isa: str) -> None:
-    assert output_of(run_python("-c", ACCURACY, isa, environment={"GRU_EXT_CPU_ISA": isa})) == "accurate\n"
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-
 import pytest
 import torch
 from cases import (
@@ -13,76 +10,13 @@ from cases import (
     Problem,
     Size,
     framework,
-    layer_with,
     make_problem,
     ours,
     solve,
-    variants_of,
 )
 from compare import assert_all_near
-from test_quantize import check_every_step, run
-from torch import Tensor
-
-from gru_ext import reference
-from gru_ext.variant import Variant
-
-VALUES = (torch.inf, -torch.inf, torch.nan)
-# Several tiles of rows, groups of units of which the last is not whole, and, packed, sequences that end.
-SIZE = Size(4, 5, 3, 19)
-
-
-def variants(problem: Problem, gates: str) -> Iterator[Variant]:
-    """The recurrence without masks and with each of them."""
-    reset_after, norms = gates != "reset before", {"layer_norm": 2, "joint layer_norm": 1}.get(gates, 0)
-    for variant in (Variant(), *variants_of(problem).values()):
-        yield variant._replace(reset_after=reset_after, layer_norm=norms)
-
-
-def tensors_of(problem: Problem) -> dict[str, Tensor]:
-    """All that a problem is made of."""
-    given = {"x": problem.x, "hx": problem.hx, "dy": problem.dy, "dh_n": problem.dh_n}
-    return {name: t for name, t in given.items() if t is not None} | dict(
-        zip(problem.names, problem.weights, strict=True)
-    )
-
-
-def solve_by_hand(problem: Problem, variant: Variant) -> dict[str, Tensor]:
-    """``solve`` with the reference's own backward: autograd's takes d * (1 - z) apart, to infinity less infinity."""
-    layer = (problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional, variant)
-    y, h_n = reference.gru(*layer)
-    dx, dhx, dweights = reference.gru_bwd(problem.dy, problem.dh_n, *layer)
-    state = {} if problem.hx is None else {"dhx": dhx}
-    names = [f"d{name}" for name in problem.names]
-    return {"y": y, "h_n": h_n, "dx": dx, **state, **dict(zip(names, dweights, strict=True))}
-
-
-def check(problem: Problem, variant: Variant) -> None:
-    """NaN and infinities of results and gradients are those of the reference; the other values are near."""
-    tolerance = 1e-4 if problem.x.dtype == torch.float32 else 1e-10
-    results, expected = solve(layer_with(variant), problem), solve_by_hand(problem, variant)
-    assert_all_near(results, expected, tolerance)
-    for name, tensor in results.items():
-        assert torch.equal(tensor.isposinf(), expected[name].isposinf()), name
-
-
-def with_another(problem: Problem, old: Tensor, new: Tensor) -> Problem:
-    """The problem with one of its tensors replaced."""
-
-    def swap(tensor: Tensor) -> Tensor:
-        return new if tensor is old else tensor
-
-    return problem.map(swap)
-
-
-def check_every_place(gates: str, dtype: torch.dtype) -> None:
-    """Each value at one element of each tensor of a problem."""
-    for options in (Options(bidirectional=True), Options(packed=True, bias=False, hx=False)):
-        problem = make_problem(SIZE, replace(options, gains="layer_norm" in gates), dtype)
-        for variant in variants(problem, gates):
-            for place, tensor in enumerate(tensors_of(problem).values()):
-                bad = tensor.clone()
-                bad.view(-1)[(place * 29 + 7) % bad.numel()] = VALUES[place % 3]
-                check(with_another(problem, tensor, bad), variant)
+from int8_cases import check_every_step, run
+from nonfinite import VALUES, check_every_place, tensors_of, with_another
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import FLOATING, pair_of_grus
+from cases import FLOATING, pair_of_grus, results_of
 from compare import assert_all_accurate, assert_all_near, assert_same_bits
 from simulated_streams import SimulatedStreams
 from torch import Tensor, nn
@@ -46,14 +46,6 @@ def problem(arguments: dict[str, Any], steps: int = STEPS) -> tuple[gru_ext.GRU,
     gru = gru_ext.GRU(3, 4, LAYERS, dtype=torch.float64, **arguments)
     x = torch.randn((2, steps, 3) if gru.batch_first else (steps, 2, 3), dtype=torch.float64, requires_grad=True)
     return gru, x, torch.randn(LAYERS, 2, 4, dtype=torch.float64, requires_grad=True)
-
-
-def results_of(gru: nn.Module, x: Tensor, hx: Tensor | None) -> dict[str, Tensor]:
-    """The results, and the gradients of everything, by name."""
-    output, h_n = gru(x, hx)
-    wanted = {"x": x, **({} if hx is None else {"hx": hx}), **dict(gru.named_parameters())}
-    gradients = torch.autograd.grad(output.sin().sum() + h_n.cos().sum(), list(wanted.values()))
-    return {"output": output, "h_n": h_n} | {f"d{name}": g for name, g in zip(wanted, gradients, strict=True)}
 
 
 # ---- The same results

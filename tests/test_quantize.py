@@ -5,103 +5,27 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 import torch
 from cases import ALL_OPTIONS, Options, Problem, Size, exact, make_problem
 from compare import assert_near, assert_same_bits
-from process import output_of, run_python
+from int8_cases import LARGE, ROUNDING, SIZES, arguments_of, check_every_step, quantized_weights, run
+from process import thread_count
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.utils import parametrizations, prune
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
 
 import gru_ext
-from gru_ext import QuantizedGRU, QuantizedGRUCell, library, quantize_dynamic
+from gru_ext import QuantizedGRU, QuantizedGRUCell, quantize_dynamic
 from gru_ext.quantize import pack, unpack
-from gru_ext.reference import Int8Weights, cell_int8, quantize_rows
+from gru_ext.reference import quantize_rows
 
 FLOAT32 = torch.float32
 ops = torch.ops.gru_ext
-# Units beside groups of 16, columns beside words of four, rows beside tiles of two, four and eight.
-SIZES = [
-    Size(1, 1, 1, 1),
-    Size(3, 2, 4, 16),
-    Size(4, 3, 5, 17),
-    Size(2, 9, 64, 33),
-    Size(5, 7, 3, 48),
-    Size(3, 20, 70, 65),
-]
-# More steps than a chunk of 128 rows has, and more columns than the exact integers of float32 would allow.
-LARGE = [Size(40, 12, 9, 40), Size(300, 1, 6, 20), Size(2, 3, 2000, 1100)]
-# Of the gates, computed in float32 from the same sums.
-ROUNDING = 3e-6
-
-
-@contextmanager
-def thread_count(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def quantized_weights(problem: Problem) -> list[Int8Weights]:
-    """Of each direction."""
-    directions = 2 if problem.bidirectional else 1
-    count = len(problem.weights) // directions
-    result = []
-    for d in range(directions):
-        ih, hh, *biases = problem.weights[d * count : (d + 1) * count]
-        (q_ih, scale_ih), (q_hh, scale_hh) = quantize_rows(ih), quantize_rows(hh)
-        bias_ih, bias_hh = biases or (None, None)
-        result.append(Int8Weights(q_ih, q_hh, scale_ih, scale_hh, bias_ih, bias_hh))
-    return result
-
-
-def arguments_of(problem: Problem) -> dict[str, Any]:
-    """Of the operator."""
-    weights = [
-        tensor for w in quantized_weights(problem) for tensor in (pack(w.ih), pack(w.hh), *w[2:]) if tensor is not None
-    ]
-    return {
-        "x": problem.x,
-        "hx": problem.hx,
-        "weights": weights,
-        "batch_sizes": problem.batch_sizes,
-        "bidirectional": problem.bidirectional,
-    }
-
-
-def run(problem: Problem) -> tuple[Tensor, Tensor]:
-    outputs: tuple[Tensor, Tensor] = ops.gru_int8(**arguments_of(problem))
-    return outputs
-
-
-def check_every_step(problem: Problem, tolerance: float = ROUNDING) -> None:
-    """Each state is what the specification makes of the state before it, as the kernel left that.
-
-    Compared step by step, an input near the middle of two integers cannot turn a difference in rounding into a larger
-    one.
-    """
-    y, h_n = run(problem)
-    sizes = [problem.x.shape[1]] * problem.x.shape[0] if problem.batch_sizes is None else problem.batch_sizes.tolist()
-    hidden = h_n.shape[-1]
-    for d, weights in enumerate(quantized_weights(problem)):
-        state = torch.zeros(sizes[0], hidden) if problem.hx is None else problem.hx[d]
-        flat = y.reshape(-1, y.shape[-1])[:, d * hidden : (d + 1) * hidden]
-        xs, ys = (t.split(sizes) for t in (problem.x.reshape(-1, problem.x.shape[-1]), flat))
-        for t in reversed(range(len(sizes))) if d else range(len(sizes)):
-            expected = cell_int8(xs[t], state[: sizes[t]], weights)
-            assert_near(ys[t], expected.float(), f"direction {d}, step {t}", tolerance)
-            state = torch.cat([ys[t], state[sizes[t] :]])
-        assert_same_bits(h_n[d], state, "h_n")
 
 
 # ---- The operator
@@ -125,33 +49,6 @@ def test_inputs_of_any_magnitude(scale: float) -> None:
     y, _ = run(Problem(problem.x * scale, problem.hx, problem.weights, None, False))
     assert y.isfinite().all()
     check_every_step(Problem(problem.x * scale, problem.hx, problem.weights, None, False))
-
-
-SPECIFICATION = """
-import sys
-
-import torch
-from test_quantize import LARGE, SIZES, Options, check_every_step, make_problem
-
-from gru_ext import library
-
-assert library.cpu_isa() == sys.argv[1]
-for size in [*SIZES, LARGE[-1]]:
-    for options in (Options(), Options(bidirectional=True, bias=False), Options(packed=True, hx=False)):
-        torch.manual_seed(0)
-        check_every_step(make_problem(size, options, torch.float32))
-module, x, y = torch.load(sys.argv[2], weights_only=False)
-assert (module(x)[0] - y).abs().max() < 1e-5
-print("as specified")
-"""
-
-
-@pytest.mark.parametrize("isa", library.available_cpu_isas())
-def test_each_instruction_set_is_as_specified_and_runs_what_another_one_saved(isa: str, tmp_path: Path) -> None:
-    module, x = quantize_dynamic(gru_ext.GRU(9, 20)), torch.randn(1, 5, 9)
-    torch.save((module, x, module(x)[0]), tmp_path / "module.pt")
-    script = ("-c", SPECIFICATION, isa, tmp_path / "module.pt")
-    assert output_of(run_python(*script, environment={"GRU_EXT_CPU_ISA": isa})) == "as specified\n"
 
 
 @pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)

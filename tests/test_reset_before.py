@@ -1,7 +1,6 @@
-"""reset_after=False, the GRU of Cho et al. 2014: accuracy, derivatives, transforms, modules, and what others compute.
+"""reset_after=False, the GRU of Cho et al. 2014: derivatives, transforms, modules, and what others compute.
 
-torch.nn has no such GRU: the bound of compare.py is twice the error of the same loop in plain PyTorch operations
-(``reference.gru`` in the dtype of the problem), against that loop in float64. ONNX and Keras prove the loop.
+test_accuracy.py compares it with the loop of ``reference.gru``; ONNX and Keras prove the loop.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from accuracy import SOME_OPTIONS
 from cases import (
     FLOATING,
     Layer,
@@ -26,42 +26,17 @@ from cases import (
     make_problem,
     reference_with,
     solve,
-    solve_all,
     variants_of,
 )
-from compare import assert_all_accurate, assert_all_near, assert_near, assert_same_bits
-from process import output_of, run_python
+from compare import assert_all_near, assert_near, assert_same_bits
 from torch import Tensor, nn
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
 
 import gru_ext
-from gru_ext import functional, library, reference
+from gru_ext import functional, reference
 from gru_ext.variant import Variant
 
-SIZES = [
-    Size(1, 1, 1, 1),
-    Size(2, 3, 5, 7),
-    Size(7, 1, 16, 16),
-    Size(5, 4, 33, 65),
-    Size(12, 6, 20, 48),
-]
-SOME_OPTIONS = [
-    Options(),
-    Options(bias=False, hx=False),
-    Options(packed=True),
-    Options(bidirectional=True),
-    Options(bidirectional=True, packed=True, hx=False),
-]
-# Several chunks of time, several tiles of rows, long sums, weights that are not packed, an odd number of groups.
-LARGE = [
-    (Size(40, 17, 24, 130), Options()),
-    (Size(300, 2, 8, 20), Options(bidirectional=True)),
-    (Size(30, 40, 8, 64), Options(packed=True)),
-    (Size(9, 70, 16, 256), Options(bias=False)),
-    (Size(3, 5, 600, 300), Options()),
-    (Size(3, 300, 4, 12), Options(bidirectional=True, packed=True)),
-]
 SMALL = Size(4, 3, 2, 5)
 FLOAT64 = torch.float64
 WITH_ONNX = pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="onnxruntime is not installed")
@@ -93,81 +68,7 @@ def by_formula(x: Tensor, h: Tensor, weights: Sequence[Tensor]) -> Tensor:
     return (1 - z) * n + z * h
 
 
-def check_accuracy(*problems: Problem, ours: Layer = ours, plain: Layer = plain) -> None:
-    in_float64 = [problem.to(FLOAT64) for problem in problems]
-    assert_all_accurate(solve_all(ours, problems), solve_all(plain, problems), solve_all(plain, in_float64))
-
-
-# ---- Accuracy
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("options", SOME_OPTIONS, ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_accuracy_of_results_and_gradients(size: Size, options: Options, dtype: torch.dtype) -> None:
-    draws = 1 + 16 // (size.batch * size.hidden)
-    check_accuracy(*(make_problem(size, options, dtype) for _ in range(draws)))
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize(("size", "options"), LARGE, ids=str)
-def test_accuracy_of_large_problems(size: Size, options: Options, dtype: torch.dtype) -> None:
-    check_accuracy(make_problem(size, options, dtype))
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("absent", ["dy", "dh_n"])
-def test_accuracy_with_the_gradient_of_one_result_only(absent: str, dtype: torch.dtype) -> None:
-    problem = make_problem(SMALL, Options(packed=True), dtype)
-    check_accuracy(replace(problem, dy=None) if absent == "dy" else replace(problem, dh_n=None))
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("scale", [0.0, 1e-6, 30.0, 1e4])
-def test_accuracy_for_inputs_of_any_magnitude(scale: float, dtype: torch.dtype) -> None:
-    problem = make_problem(SMALL, Options(), dtype)
-    check_accuracy(replace(problem, x=problem.x * scale))
-
-
-@pytest.mark.parametrize("count", [2, 3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_accuracy_and_the_same_bits_with_several_threads(dtype: torch.dtype, count: int) -> None:
-    before = torch.get_num_threads()
-    problem = make_problem(Size(30, 30, 16, 200), Options(bidirectional=True, packed=True), dtype)
-    torch.set_num_threads(count)
-    try:
-        results, again = solve(ours, problem), solve(ours, problem)
-    finally:
-        torch.set_num_threads(before)
-    for name, tensor in results.items():
-        assert_same_bits(again[name], tensor, name)
-    assert_all_accurate(results, solve(plain, problem), solve(plain, problem.to(FLOAT64)))
-
-
-ACCURACY = """
-import sys
-
-import torch
-from cases import FLOATING, make_problem
-from test_reset_before import LARGE, SIZES, SOME_OPTIONS, check_accuracy
-
-from gru_ext import library
-
-assert library.cpu_isa() == sys.argv[1]
-torch.set_num_threads(1)
-for dtype in FLOATING:
-    for size in SIZES[1:]:
-        for options in SOME_OPTIONS[:4]:
-            torch.manual_seed(0)
-            check_accuracy(make_problem(size, options, dtype), make_problem(size, options, dtype))
-    check_accuracy(make_problem(*LARGE[0], dtype))
-print("accurate")
-"""
-
-
-@pytest.mark.parametrize("isa", library.available_cpu_isas()[:-1])
-def test_accuracy_with_each_other_instruction_set(isa: str) -> None:
-    assert output_of(run_python("-c", ACCURACY, isa, environment={"GRU_EXT_CPU_ISA": isa})) == "accurate\n"
+# ---- Edge cases
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
@@ -389,15 +290,6 @@ def test_each_gradient_is_the_same_alone(need: tuple[bool, bool, bool]) -> None:
 
 
 # ---- With masks
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("options", SOME_OPTIONS, ids=str)
-@pytest.mark.parametrize("size", [SMALL, Size(5, 14, 9, 40)], ids=str)
-def test_accuracy_with_masks(size: Size, options: Options, dtype: torch.dtype) -> None:
-    problems = [make_problem(size, options, dtype) for _ in range(3)]
-    for variant in variants_of(problems[0], reset_after=False).values():
-        check_accuracy(*problems, ours=layer_with(variant), plain=reference_with(variant))
 
 
 @pytest.mark.parametrize("options", [SOME_OPTIONS[0], SOME_OPTIONS[4]], ids=str)

@@ -5,27 +5,19 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from cases import (
-    ALL_OPTIONS,
-    FLOATING,
-    Layer,
     Options,
     Problem,
     Size,
-    exact,
-    framework,
+    layer_with,
     make_problem,
-    reference_with,
     solve,
-    solve_all,
-    variants_of,
 )
-from compare import assert_all_accurate, assert_all_near, assert_same_bits
+from compare import assert_all_near, assert_same_bits
 from process import output_of, run_python
 from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
@@ -33,63 +25,17 @@ from torch.nn.utils.rnn import pack_sequence
 import gru_ext
 from gru_ext import functional
 from gru_ext.autograd import gru_layer
-from gru_ext.variant import PLAIN, Variant
+from gru_ext.variant import PLAIN
 
-SIZES = [Size(1, 1, 1, 1), Size(5, 3, 4, 7), Size(9, 2, 5, 33)]
 LONG = Size(130, 9, 3, 5)  # more rows than a chunk of the CPU's backward has
 SMALL = Size(4, 3, 2, 5)
-
-
-def of_output(variant: Variant = PLAIN) -> Layer:
-    """``gru_layer`` that keeps its output as a Layer."""
-    return lambda x, hx, weights, batch_sizes, bidirectional: gru_layer(
-        x, hx, weights, batch_sizes, bidirectional, variant, save_gates=False
-    )
-
-
-def check_accuracy(problems: list[Problem]) -> None:
-    in_float64 = [problem.to(torch.float64) for problem in problems]
-    ours = solve_all(of_output(), problems)
-    assert_all_accurate(ours, solve_all(framework, problems), solve_all(exact, in_float64))
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_accuracy(size: Size, options: Options, dtype: torch.dtype) -> None:
-    draws = 1 + 16 // (size.batch * size.hidden)
-    check_accuracy([make_problem(size, options, dtype) for _ in range(draws)])
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
-def test_accuracy_over_several_chunks(options: Options, dtype: torch.dtype) -> None:
-    check_accuracy([make_problem(LONG, options, dtype)])
-
-
-@pytest.mark.parametrize("reset_after", [True, False])
-@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
-@pytest.mark.parametrize("size", [SMALL, LONG], ids=str)
-def test_variants(size: Size, options: Options, reset_after: bool) -> None:
-    problem = make_problem(size, options)
-    for variant in variants_of(problem, reset_after).values():
-        assert_all_near(solve(of_output(variant), problem), solve(reference_with(variant), problem))
-
-
-@pytest.mark.parametrize("layer_norm", [1, 2])
-@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
-@pytest.mark.parametrize("size", [SMALL, LONG], ids=str)
-def test_layer_norm(size: Size, options: Options, layer_norm: int) -> None:
-    problem = make_problem(size, replace(options, gains=True))
-    for variant in (Variant(layer_norm=layer_norm), variants_of(problem)["all"]._replace(layer_norm=layer_norm)):
-        assert_all_near(solve(of_output(variant), problem), solve(reference_with(variant), problem))
 
 
 def test_the_same_bits_forward_and_nearly_the_same_backward() -> None:
     """What is computed again is what was, but for the rounding of sums in another order."""
     problem = make_problem(LONG, Options(bidirectional=True), torch.float32)
     kept = solve(lambda *layer: gru_layer(*layer), problem)
-    again = solve(of_output(), problem)
+    again = solve(layer_with(PLAIN, save_gates=False), problem)
     for name in ("y", "h_n"):
         assert_same_bits(again[name], kept[name], name)
     assert_all_near(again, kept, 1e-5)
@@ -177,7 +123,7 @@ def of_tensors(problem: Problem) -> tuple[Callable[..., tuple[Tensor, Tensor]], 
     """The layer as a function of x, hx and the weights, and these."""
 
     def function(x: Tensor, hx: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
-        return of_output()(x, hx, weights, problem.batch_sizes, problem.bidirectional)
+        return layer_with(PLAIN, save_gates=False)(x, hx, weights, problem.batch_sizes, problem.bidirectional)
 
     assert problem.hx is not None
     return function, [problem.x, problem.hx, *problem.weights]

@@ -1,4 +1,4 @@
-"""tests/test_cuda.py, each of its functions in a process of its own."""
+"""tests/test_cuda.py and those of test_accuracy.py on a GPU, each of their functions in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,24 +12,30 @@ from typing import Any
 from benchmarks.gpu_check.journal import FAILED
 from benchmarks.gpu_check.stages import ROOT, AbsentError, Case, Stage
 
-FILE = ROOT / "tests" / "test_cuda.py"
+TESTS = ROOT / "tests"
+# By file what the names of the functions begin with that need a GPU.
+FILES = {"test_cuda.py": "test_", "test_accuracy.py": "test_cuda_"}
 MOST_NAMES = 5  # of failed tests, in a row
 # Parts of the names of those that come last, as they take long or repeat what another stage does.
 LAST = ("every", "large", "2_to_the_31", "many_rows", "wide", "of_results_and_gradients", "100_runs")
 
 
 def cases(stage: Stage, rehearses: bool) -> list[Case]:
-    """The functions of the file, in its order but for those that come last; no import, which would need the tests."""
+    """The functions of the files, in order but for those that come last; no import, which would need the tests."""
     if importlib.util.find_spec("pytest") is None:
         return [Case("pytest", _absent)]
-    tree = ast.parse(FILE.read_text())
-    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
-    names.sort(key=lambda name: any(part in name for part in LAST))
-    return [Case(name, partial(_run, name)) for name in names]
+    functions = [
+        (file, node.name)
+        for file, begin in FILES.items()
+        for node in ast.parse((TESTS / file).read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith(begin)
+    ]
+    functions.sort(key=lambda function: any(part in function[1] for part in LAST))
+    return [Case(name, partial(_run, file, name)) for file, name in functions]
 
 
 def _absent() -> dict[str, Any]:
-    raise AbsentError("pytest is not installed here: tests/test_cuda.py was not run")
+    raise AbsentError("pytest is not installed here: the tests were not run")
 
 
 class _Outcomes:
@@ -53,15 +59,15 @@ class _Outcomes:
             self.errors.append(str(report.longrepr).strip().splitlines()[-1])
 
 
-def _run(name: str) -> dict[str, Any]:
+def _run(file: str, name: str) -> dict[str, Any]:
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    sys.path[:0] = [str(ROOT), str(TESTS)]
     import pytest
 
     outcomes = _Outcomes()
     # Another torch than that of the tests may warn of other things; no option of the project's is needed.
     options = ["-q", "--tb=short", "-p", "no:cacheprovider", "-o", "addopts=", "-o", "filterwarnings=default"]
-    pytest.main([f"{FILE}::{name}", f"--rootdir={ROOT}", *options], plugins=[outcomes])
+    pytest.main([f"{TESTS / file}::{name}", f"--rootdir={ROOT}", *options], plugins=[outcomes])
     counts: dict[str, Any] = {outcome: len(names) for outcome, names in outcomes.names.items()}
     failed = outcomes.names["failed"]
     if not failed and any(counts.values()):

@@ -46,7 +46,7 @@ CHECK = (
     Stage("decoding", "one time step, alone and in a graph", "decoding", 25),
     Stage("steps", "us a step of every kernel", "steps", 60, rehearsed=6),
     Stage("constants", "of the time model", "constants", 35, patience=40),
-    Stage("tests", "tests/test_cuda.py", "cuda_tests", 70, patience=60, fresh=True, rehearsed=1),
+    Stage("tests", "tests on a GPU", "cuda_tests", 70, patience=60, fresh=True, rehearsed=1),
 )
 SANITIZE = (
     Stage("facts", "import, GPU, versions, choices", "facts", 40, patience=90, required=("torch", "gru_ext", "device")),

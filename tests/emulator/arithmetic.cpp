@@ -61,14 +61,14 @@ uint16_t float16_bits(float x) {
 }
 
 float float16_value(uint16_t bits) {
-  const int exponent = (bits >> 10) & 31, fraction = bits & 0x3ff;
+  const uint32_t exponent = (bits >> 10) & 31, fraction = bits & 0x3ff;
   float magnitude;
   if (exponent == 31) {
     magnitude = fraction ? NAN : INFINITY;
   } else if (exponent == 0) {
-    magnitude = std::ldexp(static_cast<float>(fraction), -24);
+    magnitude = static_cast<float>(fraction) * 0x1p-24f;
   } else {
-    magnitude = std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
+    magnitude = of_bits((exponent + 127 - 15) << 23 | fraction << 13);
   }
   return bits & 0x8000 ? -magnitude : magnitude;
 }

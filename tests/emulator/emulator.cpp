@@ -101,6 +101,7 @@ struct Thread : Here {
   const Clock* known = nullptr;
   uint32_t actor, epoch = 1;  // actor: index within the cluster
 
+  Access access() const { return {actor, epoch, static_cast<int16_t>(step), static_cast<uint16_t>(line)}; }
   Moment now() const { return {known, actor, epoch}; }
   Moment release() { return {known, actor, epoch++}; }
 };
@@ -114,6 +115,7 @@ struct Warp {
   int ready_count = 0;
   int place = -1;  // in Machine::ready
   int met = 0;     // lanes at the collective or barrier
+  int left = 0;    // lanes out of the kernel
   Doing doing = Doing::running;
   int line = 0, id = 0;
   bool vote = false;
@@ -321,7 +323,8 @@ bool meet(Doing doing, int id, int line) {
     fail_here(format("divergence: %d lanes of this warp are at %s in line %d, this one at %s in line %d", w->met,
                      name_of(w->doing), w->line, name_of(doing), line));
   }
-  for (const Thread* other : w->lanes) {
+  for (int i = 0; w->left > 0 && i < kLanes; ++i) {
+    const Thread* other = w->lanes[i];
     if (other->doing == Doing::left) {
       fail_here(format("divergence: lane %d has left the kernel, this one is at %s", other->lane, name_of(doing)));
     }
@@ -424,19 +427,21 @@ void judge_shared(const AccessHistory::Report& report, const Block& block, const
 
 // ---- mbarriers
 
-Mbarrier& mbarrier_at(Block& block, uint64_t* address, const Moment& moment, const std::string& user) {
+// `user` returns the words for who uses it, which a report needs.
+template <typename User>
+Mbarrier& mbarrier_at(Block& block, uint64_t* address, const Moment& moment, const User& user) {
   for (Mbarrier& b : block.mbarriers) {
     if (b.address != address) continue;
     if (options.races && !b.made.is_known_at(moment)) {
       fail(format("mbarrier at shared byte %zu of block %d is used by one who cannot know that it has been made; ",
                   block.offset(address), block.index) +
-           user);
+           user());
     }
     return b;
   }
   fail(format("no mbarrier was made at shared byte %td of block %d; ", static_cast<ptrdiff_t>(block.offset(address)),
               block.index) +
-       user);
+       user());
 }
 
 void end_phase_if_complete(Mbarrier& b) {
@@ -457,15 +462,16 @@ void deliver(size_t i) {
   m.stores[i] = m.stores.back();
   m.stores.pop_back();
   Block& target = *store.target;
-  const std::string access =
-      format("asynchronous store to block %d begun in step %d, line %d", target.index, store.step, store.line);
-  if (target.alive == 0) fail(access + " arrives when the block has left the kernel");
+  const auto access = [&] {
+    return format("asynchronous store to block %d begun in step %d, line %d", target.index, store.step, store.line);
+  };
+  if (target.alive == 0) fail(access() + " arrives when the block has left the kernel");
   Mbarrier& b = mbarrier_at(target, store.barrier, store.begun, access);
-  if (!b.fenced) fail(access + " reports to an mbarrier without mbarrier_init_fence");
+  if (!b.fenced) fail(access() + " reports to an mbarrier without mbarrier_init_fence");
   if (options.races) {
-    judge_shared(
-        target.history->write(store.offset, store.bytes, {b.actor, b.phase + 1, store.step, store.line}, store.begun),
-        target, access);
+    const Access by{b.actor, b.phase + 1, static_cast<int16_t>(store.step), static_cast<uint16_t>(store.line)};
+    const auto report = target.history->write(store.offset, store.bytes, by, store.begun);
+    if (report.finding != AccessHistory::Finding::none) judge_shared(report, target, access());
     b.gathering.add(store.begun);
     b.gathering.add(b.actor, b.phase + 1, target.cluster->actors);
   }
@@ -515,6 +521,7 @@ void enter_kernel() {
     t->doing = Doing::left;
     --m.alive;
     --t->home->alive;
+    ++t->warp->left;
     if (!t->copies.empty())
       fail_here("this thread leaves the kernel without having waited for its asynchronous copies");
     if (t->warp->met > 0) {
@@ -749,7 +756,7 @@ void check_exchanged(const void* p, size_t bytes, bool write, int line) {
   Cluster& cluster = *t->home->cluster;
   AccessHistory& history = cluster.exchanged.try_emplace(&buffer, buffer.bytes).first->second;
   const size_t offset = static_cast<const char*>(p) - buffer.begin;
-  const Access access{t->actor, t->epoch, t->step, line};
+  const Access access = t->access();
   const auto report =
       write ? history.write(offset, bytes, access, t->now()) : history.read(offset, bytes, access, t->now());
   // What no block has written is what the host has put there.
@@ -779,7 +786,7 @@ void check_shared(const void* p, size_t bytes, bool write, int line) {
       fail_here("access to bytes of an asynchronous copy that this thread has not waited for");
     }
   }
-  const Access access{t->actor, t->epoch, t->step, line};
+  const Access access = t->access();
   const auto report = write ? block.history->write(offset, bytes, access, t->now())
                             : block.history->read(offset, bytes, access, t->now());
   if (report.finding != AccessHistory::Finding::none) {
@@ -946,7 +953,7 @@ void mbarrier_init(uint64_t* address, int arrivals, int line) {
   b.block = &block;
   b.actor = block.cluster->next_actor++;
   b.arrivals = b.pending = arrivals;
-  b.made = {t->actor, t->epoch, t->step, line};
+  b.made = t->access();
   block.mbarriers.push_back(std::move(b));
 }
 
@@ -959,7 +966,7 @@ void mbarrier_init_fence() {
 void mbarrier_arrive_expect(uint64_t* address, int bytes, int line) {
   Thread* t = self();
   t->line = line;
-  Mbarrier& b = mbarrier_at(*t->home, address, t->now(), place_of(*t));
+  Mbarrier& b = mbarrier_at(*t->home, address, t->now(), [&] { return place_of(*t); });
   if (b.pending == 0) {
     fail_here(format("one arrival too many at the mbarrier at shared byte %zu: phase %u is for %d",
                      t->home->offset(address), b.phase, b.arrivals));
@@ -982,7 +989,7 @@ bool mbarrier_wait(uint64_t* address, int parity, uint32_t limit, int line) {
   Thread* t = self();
   t->line = line;
   check_limit(limit);
-  Mbarrier& b = mbarrier_at(*t->home, address, t->now(), place_of(*t));
+  Mbarrier& b = mbarrier_at(*t->home, address, t->now(), [&] { return place_of(*t); });
   if (parity != 0 && parity != 1) fail_here(format("mbarrier: parity %d", parity));
   if (static_cast<int>(b.phase & 1) == parity) {
     b.waiting.push_back(t);

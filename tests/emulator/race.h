@@ -30,7 +30,8 @@ struct Moment {
 
 struct Access {
   uint32_t actor = kNobody, epoch = 0;
-  int step = 0, line = 0;
+  int16_t step = 0;  // of long sequences too little: it is for reports alone
+  uint16_t line = 0;
 
   bool is_known_at(const Moment& moment) const {
     return actor == kNobody || (actor == moment.actor ? epoch <= moment.epoch : epoch <= (*moment.known)[actor]);

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ACCURACY = "tests/test_gru.py::test_accuracy_of_results_and_gradients"
+ACCURACY = "tests/test_accuracy.py::test_cpu"
 CLUSTER = "tests/test_cuda_cluster_emulated.py"
 ONE_STEP = "tests/test_cuda_one_step_emulated.py"
 STEP = "tests/test_cuda_step_emulated.py"
+STEPWISE = "tests/test_accuracy.py::test_emulated_stepwise"
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,12 @@ FAULTS = [
         "const uint64_t block = group + i;",
         "tests/test_regularizers.py::test_a_mask_is_made_of_the_generator_s_words",
     ),
-    Fault("csrc/cpu/forward.cpp", "|| !rows_of_x_.uniform(s)", "", "tests/test_gru.py::test_strides_do_not_matter"),
+    Fault("csrc/cpu/forward.cpp", "|| !rows_of_x_.uniform(s)", "", ACCURACY),
     Fault(
         "csrc/cpu/forward.cpp",
         "if (gate == 2 && p_.reset_after) break;",
         "if (gate == 2) break;",
-        "tests/test_reset_before.py::test_accuracy_of_results_and_gradients",
+        ACCURACY,
     ),
     Fault(
         "csrc/cpu/backward.cpp",
@@ -146,13 +147,13 @@ FAULTS = [
         "csrc/op/recompute.cpp",
         "from_h0.add(row + continued, continued,",
         "from_h0.add(row + continued, 0,",
-        "tests/test_saving.py::test_accuracy",
+        ACCURACY,
     ),
     Fault(
         "csrc/op/recompute.cpp",
         "result.zoneout = result.candidate_dropout = 0;",
         "result.zoneout = 0;",
-        "tests/test_saving.py::test_variants",
+        ACCURACY,
     ),
     Fault(
         "csrc/op/autograd.cpp",
@@ -164,7 +165,7 @@ FAULTS = [
         "csrc/op/chunks.h",
         "return packed || s.T == 1 || stride_t == s.B * stride_b;",
         "return packed || s.T == 1 || stride_t > 0;",
-        "tests/test_gru.py::test_strides_do_not_matter",
+        ACCURACY,
     ),
     Fault(
         "csrc/cpu/step_barrier.h",
@@ -183,7 +184,7 @@ FAULTS = [
         "csrc/cell/cell.h",
         "(h - masks.candidate(gates.n)) * gates.z",
         "(h - gates.n) * gates.z",
-        "tests/test_regularizers.py::test_accuracy_of_results_and_gradients",
+        ACCURACY,
     ),
     Fault(
         "csrc/cpu/kernels/recurrence_body.h",
@@ -201,7 +202,7 @@ FAULTS = [
         "csrc/cpu/kernels/steps_body.h",
         "operand = p.masks.recurrent == nullptr ? h : h * recurrent_factor",
         "operand = p.masks.recurrent == nullptr ? h : h + 0 * recurrent_factor",
-        "tests/test_regularizers.py::test_accuracy_of_results_and_gradients",
+        ACCURACY,
     ),
     Fault(
         "csrc/cpu/kernels/lanes_body.h",
@@ -213,25 +214,25 @@ FAULTS = [
         "csrc/cpu/kernels/vector_math.h",
         "static constexpr float tanh_limit = 9.5f;",
         "static constexpr float tanh_limit = 4.5f;",
-        "tests/test_gru.py::test_accuracy_for_inputs_of_any_magnitude",
+        ACCURACY,
     ),
     Fault(
         "csrc/cpu/kernels/reset_before_body.h",
         "if (masked && p.masks.recurrent != nullptr) h *=",
         "if (masked && p.masks.recurrent == nullptr) h *=",
-        "tests/test_reset_before.py::test_accuracy_with_masks",
+        ACCURACY,
     ),
     Fault(
         "csrc/cpu/kernels/layer_norm_body.h",
         "mean_n = norm_of_n == 0 ? mean_rz : lane_sum<acc_t>(of_n) / units",
         "mean_n = mean_rz",
-        "tests/test_layer_norm.py::test_accuracy_of_results_and_gradients",
+        ACCURACY,
     ),
     Fault(
         "csrc/cpu/kernels/gradients_body.h",
         "const bool add = !p.first || begin > 0;",
         "const bool add = !p.first;",
-        "tests/test_gru.py::test_accuracy_of_large_problems",
+        ACCURACY,
     ),
     Fault(
         "csrc/cpu/int8/int8_body.h",
@@ -250,13 +251,13 @@ FAULTS = [
         "csrc/cuda/arguments.h",
         "reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % bytes != 0",
         "false",
-        f"{ONE_STEP}::test_one_of_the_arguments_not_aligned",
+        "tests/test_accuracy.py::test_emulated_one_step",
     ),
     Fault(
         "csrc/cuda/arguments.h",
         "tensor.stride(i) * tensor.element_size() % bytes != 0",
         "false",
-        f"{ONE_STEP}::test_strides_and_alignment_do_not_matter",
+        "tests/test_accuracy.py::test_emulated_one_step",
     ),
     Fault(
         "csrc/cuda/choice/self_test.cpp",
@@ -326,7 +327,7 @@ FAULTS = [
         "csrc/cuda/stepwise/steps.cpp",
         "std::min(p.rows, s.rows(t_prev)) : 0;",
         "p.rows : 0;",
-        f"{STEP}::test_accuracy_of_results_and_gradients",
+        STEPWISE,
     ),
     Fault(
         "csrc/cuda/choice/autotune.cpp",
@@ -357,18 +358,18 @@ FAULTS = [
         "csrc/cuda/persistent/streamed/slabs.cuh",
         "end_block_ = clamp((end_unit + Traits::kUnits - 1) / Traits::kUnits, 0, share.blocks);",
         "end_block_ = clamp((end_unit + Traits::kUnits - 1) / Traits::kUnits, 0, 5);",
-        f"{CLUSTER}::test_accuracy_by_streamed_kernels",
+        "tests/test_accuracy.py::test_emulated_streamed",
     ),
     Fault(
         "csrc/cuda/persistent/streamed/slabs.cuh",
         "static_cast<int64_t>(direction * share.blocks + block) * Traits::kWarps + warp",
         "static_cast<int64_t>(direction * 5 + block) * Traits::kWarps + warp",
-        f"{CLUSTER}::test_accuracy_by_streamed_kernels",
+        "tests/test_accuracy.py::test_emulated_streamed",
     ),
     Fault(
         "csrc/cuda/stepwise/step.cuh",
         "place.first_row; row < p.rows; row += place.row_stride",
         "place.first_row; row < p.rows; row += 1000000",
-        f"{STEP}::test_accuracy_of_more_rows_and_steps",
+        STEPWISE,
     ),
 ]
