@@ -5,7 +5,8 @@ Letters: T steps, B batch, I input, H hidden, L layers, D directions, N rows of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -21,6 +22,17 @@ from gru_ext.variant import Variant
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 WEIGHT_KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 GAIN_KINDS = ("gain_ih", "gain_hh")
+
+
+@contextmanager
+def thread_count(count: int) -> Iterator[None]:
+    """Torch's threads on the CPU, for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Size(NamedTuple):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -23,6 +22,7 @@ from cases import (
     ours,
     solve,
     solve_all,
+    thread_count,
     variants_of,
 )
 from compare import assert_all_accurate, assert_near, assert_same_bits
@@ -57,16 +57,6 @@ def check_accuracy(*problems: Problem) -> None:
     """Every result and gradient of ours within the policy; several problems of one shape are judged together."""
     in_float64 = [problem.to(torch.float64) for problem in problems]
     assert_all_accurate(solve_all(ours, problems), solve_all(framework, problems), solve_all(exact, in_float64))
-
-
-@contextmanager
-def thread_count(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # ---- Accuracy: what tests/test_isa.py runs with each instruction set

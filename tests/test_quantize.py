@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from cases import ALL_OPTIONS, Options, Problem, Size, exact, make_problem
+from cases import ALL_OPTIONS, Options, Problem, Size, exact, make_problem, thread_count
 from compare import assert_near, assert_same_bits
 from process import output_of, run_python
 from torch import Tensor, nn
@@ -40,16 +39,6 @@ SIZES = [
 LARGE = [Size(40, 12, 9, 40), Size(300, 1, 6, 20), Size(2, 3, 2000, 1100)]
 # Of the gates, computed in float32 from the same sums.
 ROUNDING = 3e-6
-
-
-@contextmanager
-def thread_count(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def quantized_weights(problem: Problem) -> list[Int8Weights]:
