@@ -39,7 +39,7 @@ COMPILER = os.environ.get("CXX", "c++").split()
 def with_stand_ins(path: Path, text: str) -> str:
     """A source as it is, or for this machine where it is for one that has more."""
     available = library.available_cpu_isas()
-    if path.stem == "isa":
+    if path.name == "isa.cpp":
         return "#define __builtin_cpu_supports(feature) true\n" + text
     of_isa = re.fullmatch(r"(?:kernels|int8)_(avx.*)", path.stem)
     if of_isa is None or of_isa[1] in available:
