@@ -249,8 +249,16 @@ def extension(version: str, cuda: CudaBuild) -> Extension:
         flags.append("-Wno-psabi")  # vectors wider than the baseline never cross a function that is not inlined
     flags += os.environ.get("GRU_EXT_CXXFLAGS", "").split()  # last, so that it can take away: sanitizers, -O1
 
+    # Instruction sets of the CPU to have kernels for; all without it. Tools that look for faults need few.
+    isas = os.environ.get("GRU_EXT_BUILD_ISAS", "").split()
+
+    def is_built(path: Path) -> bool:
+        of_isa = re.fullmatch(r"(?:kernels|int8)_(portable|avx.*)", path.stem)
+        return not (isas and of_isa and of_isa[1] not in isas)
+
     def files(*patterns: str) -> list[str]:
-        return [str(path.relative_to(ROOT)) for pattern in patterns for path in sorted(ROOT.glob(f"csrc/{pattern}"))]
+        found = (path.relative_to(ROOT) for pattern in patterns for path in sorted(ROOT.glob(f"csrc/{pattern}")))
+        return [str(path) for path in found if is_built(path)]
 
     arguments: dict[str, Any] = {
         "name": "gru_ext.libgru_ext",

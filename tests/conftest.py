@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,9 @@ with warnings.catch_warnings():
 
 # The problems are tiny, and the machine may be shared: the tests of several threads ask for them.
 torch.set_num_threads(1)
+
+# Those tests have their threads, whatever else the machine does.
+os.environ.setdefault("GRU_EXT_CPU_WAIT", "0.1")
 
 # What is drawn while tests are collected is the same in every process, so that they can be shared out.
 torch.manual_seed(0)

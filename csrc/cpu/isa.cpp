@@ -20,14 +20,15 @@ const std::vector<CpuIsa>& available_isas() {
     const auto has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const auto has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (!has_avx2) return found;
+    if (!has_avx2 || !fwd_kernels_avx2<float, float>) return found;
     found.push_back(CpuIsa::avx2);
-    if (__builtin_cpu_supports("avxvnni")) found.push_back(CpuIsa::avx2_vnni);
-    if (!has_avx512) return found;
+    if (__builtin_cpu_supports("avxvnni") && int8_kernel_avx2_vnni) found.push_back(CpuIsa::avx2_vnni);
+    if (!has_avx512 || !fwd_kernels_avx512<float, float>) return found;
     found.push_back(CpuIsa::avx512);
-    if (!__builtin_cpu_supports("avx512vnni")) return found;
+    if (!__builtin_cpu_supports("avx512vnni") || !int8_kernel_avx512_vnni) return found;
     found.push_back(CpuIsa::avx512_vnni);
-    if (__builtin_cpu_supports("avx512bf16")) found.push_back(CpuIsa::avx512_bf16);
+    const auto bf16 = fwd_kernels_avx512_bf16<c10::BFloat16, c10::BFloat16>;
+    if (__builtin_cpu_supports("avx512bf16") && bf16) found.push_back(CpuIsa::avx512_bf16);
 #endif
     return found;
   }();

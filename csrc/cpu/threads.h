@@ -11,6 +11,10 @@ namespace gru_ext {
 // waking a thread, inside another parallel region, and in a forked child, whose pool did not survive the fork.
 int threads_for(int64_t steps, double flops);
 
+// Of `threads` as many as save more than their waits for each other cost, as measured (wait_cost.h), where there is one
+// after every `flops` operations. Not for results whose bits depend on the number of threads.
+int threads_that_pay(int threads, double flops);
+
 // Calls body(thread, threads) on each of `threads` threads at once, or of as many as the OpenMP runtime gives.
 void run_threads(int threads, const std::function<void(int, int)>& body);
 

@@ -6,17 +6,21 @@
 Address: there is no pool of buffers, so that each is freed and has redzones; between the arrays of a buffer there are
 gaps that nobody may touch, and what was not written is NaN (csrc/cpu/buffers.h). Thread: threads come from openmp.cpp,
 which ThreadSanitizer understands, where libgomp's own synchronisation would be invisible to it. Both take every
-instruction set that this machine has. They need the sanitizers of g++, which come with it.
+instruction set: one that an x86-64 machine lacks is compiled for AVX2, which has its vectors in two parts, with
+stand-ins for the instructions that its kernels name (stand_ins.h). They need the sanitizers of g++, which come with it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 from process import ROOT, TESTS
+
+from gru_ext import library
 
 # Optimised, the kernels take a sanitizer's compiler many minutes.
 FLAGS = ["-O0", "-g1", "-fno-omit-frame-pointer"]
@@ -25,8 +29,41 @@ SANITIZERS = {
     "address": ["-fsanitize=address,undefined", "-fno-sanitize=vptr", "-fno-sanitize-recover=undefined"],
     "thread": ["-fsanitize=thread"],
 }
+# The pragma of a source for an instruction set, and what this machine has in its place.
+TARGET = re.compile(r"#pragma GCC target\(.*\)")
+MACHINE = "avx2,fma,f16c"
 RUNTIMES = {"address": ["libasan.so", "libstdc++.so"], "thread": ["libtsan.so", "libstdc++.so"]}
 COMPILER = os.environ.get("CXX", "c++").split()
+
+
+def with_stand_ins(path: Path, text: str) -> str:
+    """A source as it is, or for this machine where it is for one that has more."""
+    available = library.available_cpu_isas()
+    if path.name == "isa.cpp":
+        return "#define __builtin_cpu_supports(feature) true\n" + text
+    of_isa = re.fullmatch(r"(?:kernels|int8)_(avx.*)", path.stem)
+    if of_isa is None or of_isa[1] in available:
+        return text
+    header = TESTS / "sanitize" / "stand_ins.h"
+    changed, count = TARGET.subn(f'#include "{header}"\n#pragma GCC target("{MACHINE}")', text)
+    assert count == 1, path
+    return changed
+
+
+def copy_sources(target: Path) -> None:
+    """What the library is built from; files that are the same stay as old as they are."""
+    patterns = ("csrc/**/*.cpp", "csrc/**/*.h", "gru_ext/**/*.py", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+    names = {path.relative_to(ROOT) for pattern in patterns for path in ROOT.glob(pattern)}
+    for old in {path.relative_to(target) for path in (target / "csrc").rglob("*.*")} - names:
+        (target / old).unlink()
+    for name in names:
+        text = (ROOT / name).read_text()
+        if "avx2" in library.available_cpu_isas():
+            text = with_stand_ins(name, text)
+        copy = target / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if not copy.exists() or copy.read_text() != text:
+            copy.write_text(text)
 
 
 def build(sanitizer: str) -> Path:
@@ -40,13 +77,15 @@ def build(sanitizer: str) -> Path:
         source = TESTS / "sanitize" / "openmp.cpp"
         subprocess.run([*COMPILER, "-std=c++20", "-fPIC", *flags, "-c", source, "-o", threads], check=True)
         linked.insert(0, str(threads))
-    environment = {**os.environ, "GRU_EXT_CUDA": "0", "GRU_EXT_CXXFLAGS": " ".join(flags), "LDFLAGS": " ".join(linked)}
-    places = ["--build-lib", str(directory), "--build-temp", str(directory / "objects")]
-    subprocess.run([sys.executable, "setup.py", "-q", "build_ext", *places], cwd=ROOT, env=environment, check=True)
-    for source in (ROOT / "gru_ext").iterdir():
-        link = directory / "gru_ext" / source.name
-        if source.suffix != ".so" and not link.exists():
-            link.symlink_to(source)
+    environment = {
+        **os.environ,
+        "GRU_EXT_CUDA": "0",
+        "GRU_EXT_CXXFLAGS": " ".join(flags),
+        "LDFLAGS": " ".join(linked),
+    }
+    copy_sources(directory)
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "--build-temp", str(directory / "objects")]
+    subprocess.run(command, cwd=directory, env=environment, check=True)
     return directory
 
 

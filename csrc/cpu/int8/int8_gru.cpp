@@ -30,7 +30,8 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
                    bool reverse, float* h_n) {
   const Int8Kernel kernel = int8_kernel();
   const std::vector<Chunk> chunks = chunks_of(s, kInt8ChunkRows);
-  int threads = threads_for(s.T, 6.0 * s.B * s.H * (s.H + s.I) / kOperationsPerFlop);
+  const double flops = 6.0 * s.B * s.H * (s.H + s.I) / kOperationsPerFlop;
+  int threads = threads_that_pay(threads_for(s.T, flops), flops);
   const int64_t rows = most_rows(chunks);
   const int64_t groups = (s.H + kInt8Units - 1) / kInt8Units;
   const Tensor bytes =

@@ -61,12 +61,12 @@ using Int8Kernel = void (*)(const Int8Chunk& chunk, int thread, int threads, Ste
 // The kernel of the instruction set in use.
 Int8Kernel int8_kernel();
 
-// The kernel of each instruction set, see isa.h.
+// The kernel of each instruction set, see isa.h. Weak: null where a build leaves their file out.
 Int8Kernel int8_kernel_portable();
 #if defined(__x86_64__)
-Int8Kernel int8_kernel_avx2();
-Int8Kernel int8_kernel_avx2_vnni();
-Int8Kernel int8_kernel_avx512_vnni();
+__attribute__((weak)) Int8Kernel int8_kernel_avx2();
+__attribute__((weak)) Int8Kernel int8_kernel_avx2_vnni();
+__attribute__((weak)) Int8Kernel int8_kernel_avx512_vnni();
 #endif
 
 }  // namespace gru_ext

@@ -178,12 +178,12 @@ FwdKernels<scalar_t, operand_t> fwd_kernels();
 template <typename scalar_t, typename operand_t>
 BwdKernels<scalar_t, operand_t> bwd_kernels();
 
-// The kernels of each instruction set, see isa.h.
-#define GRU_DECLARE_KERNELS(isa)                       \
-  template <typename scalar_t, typename operand_t>     \
-  FwdKernels<scalar_t, operand_t> fwd_kernels_##isa(); \
-  template <typename scalar_t, typename operand_t>     \
-  BwdKernels<scalar_t, operand_t> bwd_kernels_##isa();
+// The kernels of each instruction set, see isa.h. Weak: null where a build leaves their file out.
+#define GRU_DECLARE_KERNELS(isa)                                             \
+  template <typename scalar_t, typename operand_t>                           \
+  __attribute__((weak)) FwdKernels<scalar_t, operand_t> fwd_kernels_##isa(); \
+  template <typename scalar_t, typename operand_t>                           \
+  __attribute__((weak)) BwdKernels<scalar_t, operand_t> bwd_kernels_##isa();
 GRU_DECLARE_KERNELS(portable)
 #if defined(__x86_64__)
 GRU_DECLARE_KERNELS(avx2)

@@ -84,37 +84,52 @@ struct ProductOfRows {
   acc_t operator[](int64_t i) const { return static_cast<acc_t>(a[i]) * static_cast<acc_t>(b[i]); }
 };
 
-// Columns [first, first + count) of K rows, of which `row(k)` is one, null for zero -> (words, width): a word holds as
-// many consecutive values of a column as fit. What lies beyond K and count is zero.
+// Columns [first, first + count) of the rows [k, k + values) of K, of which `row(k)` is one, null for zero -> `width`
+// words, each of which holds the values of a column. What lies beyond K and count is zero.
 template <typename operand_t, int width, int values, typename Row>
-inline __attribute__((always_inline)) void pack_panel(const Row& row, int64_t K, int64_t first, int64_t count,
-                                                      operand_t* packed) {
-  for (int64_t k = 0; k < K; k += values, packed += width * values) {
-    for (int v = 0; v < values; ++v) {
-      const auto source = k + v < K ? row(k + v) : decltype(row(k)){};
-      if (!source) {
-        for (int c = 0; c < width; ++c) packed[c * values + v] = operand_t(0);
-      } else if (count == width) {
-        for (int c = 0; c < width; ++c) packed[c * values + v] = static_cast<operand_t>(source[first + c]);
-      } else {
-        for (int c = 0; c < width; ++c) {
-          packed[c * values + v] = c < count ? static_cast<operand_t>(source[first + c]) : operand_t(0);
-        }
+inline __attribute__((always_inline)) void pack_words(const Row& row, int64_t K, int64_t k, int64_t first,
+                                                      int64_t count, operand_t* packed) {
+  for (int v = 0; v < values; ++v) {
+    const auto source = k + v < K ? row(k + v) : decltype(row(k)){};
+    if (!source) {
+      for (int c = 0; c < width; ++c) packed[c * values + v] = operand_t(0);
+    } else if (count == width) {
+      for (int c = 0; c < width; ++c) packed[c * values + v] = static_cast<operand_t>(source[first + c]);
+    } else {
+      for (int c = 0; c < width; ++c) {
+        packed[c * values + v] = c < count ? static_cast<operand_t>(source[first + c]) : operand_t(0);
       }
     }
   }
 }
 
-// The panels [begin, end) of K rows of `columns` values.
+// Columns [first, first + count) of K rows -> (words, width): a word holds as many consecutive values of a column as
+// fit.
+template <typename operand_t, int width, int values, typename Row>
+inline __attribute__((always_inline)) void pack_panel(const Row& row, int64_t K, int64_t first, int64_t count,
+                                                      operand_t* packed) {
+  for (int64_t k = 0; k < K; k += values, packed += width * values) {
+    pack_words<operand_t, width, values>(row, K, k, first, count, packed);
+  }
+}
+
+// The panels [begin, end) of K rows of `columns` values. Some panels at a time take their part of a row: rows that lie
+// pages apart are then read in runs that the processor fetches ahead, and not a cache line at a time.
 template <typename scalar_t, typename operand_t, typename Row>
 inline __attribute__((always_inline)) void pack_panels(const Row& row, int64_t K, int64_t columns, int64_t begin,
                                                        int64_t end, acc_type<scalar_t>* packed) {
+  constexpr int64_t at_once = 8;
   constexpr int width = kPanelColumns<acc_type<scalar_t>>;
   constexpr int values = packed_values<scalar_t, operand_t>;
   const int64_t size = (K + values - 1) / values * width;
-  for (int64_t panel = begin; panel < end; ++panel) {
-    pack_panel<operand_t, width, values>(row, K, panel * width, std::min<int64_t>(width, columns - panel * width),
-                                         reinterpret_cast<operand_t*>(packed + panel * size));
+  for (int64_t first = begin; first < end; first += at_once) {
+    for (int64_t k = 0; k < K; k += values) {
+      for (int64_t panel = first; panel < std::min(first + at_once, end); ++panel) {
+        pack_words<operand_t, width, values>(row, K, k, panel * width,
+                                             std::min<int64_t>(width, columns - panel * width),
+                                             reinterpret_cast<operand_t*>(packed + panel * size + k / values * width));
+      }
+    }
   }
 }
 
