@@ -246,8 +246,9 @@ void map_address(Warp& w, const Instruction& i, uint32_t mask) {
 }
 
 // "st.async": a weak store; then complete-tx on the mbarrier, a release of scope cluster. The destination may not be
-// touched until it has arrived and the mbarrier was waited for. A block's shared memory ends with it: CUDA Programming
-// Guide, "Distributed Shared Memory".
+// touched until it has arrived and the mbarrier was waited for. Of blocks that end the ISA says nothing; the CUDA
+// Programming Guide does, "Distributed Shared Memory": whatever others do in a block's shared memory must be done
+// before the block exits.
 void store_async(Warp& w, const Instruction& i, uint32_t mask) {
   const int n = static_cast<int>(i.s.size()) - 2, size = 4 * n;
   const auto agent = static_cast<size_t>(w.machine->warps_of_clock + w.self);
@@ -277,8 +278,8 @@ void store_async(Warp& w, const Instruction& i, uint32_t mask) {
 
 }  // namespace
 
-// Of a block's shared memory, from its beginning. "Lifecycle of the mbarrier object": where there is one, nothing but
-// the operations of mbarriers may be done.
+// Of a block's shared memory, from its beginning. "mbarrier": to one that was initialized, any operation but those of
+// mbarriers has undefined behaviour.
 char* shared_memory(Warp& w, const Instruction& i, int lane, Block& block, uint64_t offset, int size, bool write) {
   const auto bytes = static_cast<uint64_t>(size);
   if (offset % bytes != 0) fail(&w, &i, lane, "misaligned: shared offset " + std::to_string(offset));
