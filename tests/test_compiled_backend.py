@@ -24,6 +24,7 @@ from simulated_streams import SimulatedStreams
 from torch import Tensor
 
 from gru_ext.overlap import lend_weights, run_wavefront
+from gru_ext.variant import PLAIN, Variant
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "none")
 
@@ -255,6 +256,34 @@ def test_a_capture_is_not_disturbed(ops: Any) -> None:
     solve_by(ops, problem)
     ops.capture(True)
     solve_by(ops, problem)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_no_launch_in_a_capture_loads_a_kernel(ops: Any, dtype: torch.dtype) -> None:
+    """Of the stepwise ones and the one-step kernel, at the first call that there is, of whichever kind."""
+    calls = [
+        ("stepwise", SMALL, PLAIN),
+        ("stepwise", SMALL, Variant(reset_after=False)),
+        ("stepwise", SMALL, Variant(layer_norm=1)),
+        *(("one_step", SMALL._replace(steps=1, batch=batch), PLAIN) for batch in (1, 2, 4, 8)),
+    ]
+    for kernel, size, variant in calls:
+        ops.new_device(MULTIPROCESSORS)
+        ops.use_cuda_kernels(kernel, "stepwise")
+        ops.capture(True)
+        solve_by(ops, make_problem(size, Options(gains=variant.layer_norm > 0), dtype), variant=variant)
+        ops.capture(False)
+
+
+def test_a_launch_in_a_capture_that_loads_a_kernel_would_invalidate_it(ops: Any) -> None:
+    """Which no other test does. The driver here loads nothing before a launch."""
+    ops.use_cuda_kernels("stepwise", "stepwise")
+    ops.unload_kernels(True)
+    ops.capture(True)
+    with pytest.raises(RuntimeError, match="could not be launched"):
+        solve_by(ops, make_problem(SMALL, Options(), torch.bfloat16))
+    assert ops.capture_was_invalidated()
+    ops.new_device(MULTIPROCESSORS)
 
 
 def test_autotune_measures_with_events(ops: Any, tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ class Runner {
 template <typename Call>
 auto run_by_choice(const Call& call, bool keeps_gates) {
   for (const Family* family : families()) family->check_earlier_calls();
+  load_once(call.layer.x.scalar_type());
   const Runner<Call> runner(call);
   const Sequence& s = call.s;
   const Variant& variant = call.layer.variant;

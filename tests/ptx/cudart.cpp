@@ -54,6 +54,7 @@ struct Function {
   Object* object;
   int shared_allowed = kSharedWithoutAttribute;
   bool large_clusters = false;
+  bool loaded = false;
 
   const ptx::Kernel& kernel() const {
     const ptx::Kernel* const found = ptx::find(object->module(), name);
@@ -173,11 +174,22 @@ const void* cudart::kernel_named(const std::string& name) {
   return nullptr;
 }
 
+bool cudart::is_loaded(const void* kernel) {
+  const Function* const f = function_at(kernel);
+  return f != nullptr && f->loaded;
+}
+
+void cudart::load(const void* kernel) {
+  Function* const f = function_at(kernel);
+  if (f != nullptr) f->loaded = true;
+}
+
 void cudart::new_device() {
   device = {};
   for (auto& [host, function] : functions()) {
     function.shared_allowed = kSharedWithoutAttribute;
     function.large_clusters = false;
+    function.loaded = false;
   }
 }
 
@@ -292,6 +304,10 @@ cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, const void* host, cons
   }
   return noted(cudaErrorInvalidValue);
 }
+
+// ---- "Stream Management": nothing is captured, unless there is backend/driver.cpp, whose own this then is
+
+__attribute__((weak)) cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode*) { return cudaSuccess; }
 
 // ---- "Device Management", "Error Handling"
 

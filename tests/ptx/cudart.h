@@ -32,7 +32,11 @@ std::vector<std::string> kernels();
 // What a launch names it by; null where there is none of this name.
 const void* kernel_named(const std::string& name);
 
-// From now on there is another device, as `device` says, on which no kernel was given any attribute.
+// "Lazy Loading" of the CUDA Programming Guide: a kernel is loaded by the first call that needs it.
+bool is_loaded(const void* kernel);
+void load(const void* kernel);
+
+// From now on there is another device, as `device` says, on which no kernel was loaded or given any attribute.
 void new_device();
 
 }  // namespace cudart

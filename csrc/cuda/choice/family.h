@@ -117,6 +117,9 @@ class Family {
                                             WhyNot& why_not) const = 0;
   // Whether a candidate of finite seconds is faster than those of all other families, which need not be asked then.
   virtual bool leads() const { return false; }
+  // Loads what it launches of a dtype without a test before, onto the current device: no launch that a CUDA graph may
+  // capture has to. Whether all of it is there now; where it is not, the launch will say why.
+  virtual bool load(at::ScalarType) const { return true; }
   // What use_cuda_kernels is told where none can serve.
   virtual std::string refusal(const KernelQuery& query, const WhyNot& why_not) const;
   // Throws if an earlier call on the current device went wrong after it had returned.

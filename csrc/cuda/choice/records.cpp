@@ -4,6 +4,7 @@
 
 #include <map>
 #include <mutex>
+#include <set>
 #include <utility>
 
 namespace gru_ext {
@@ -29,6 +30,16 @@ void mark_tested(const Kernel& kernel) {
 void rule_out(const Kernel& kernel, const std::string& why) {
   const std::lock_guard<std::mutex> lock(records_mutex);
   locked_record(kernel).fault = why;
+}
+
+void load_once(at::ScalarType dtype) {
+  static std::set<std::pair<int, at::ScalarType>> loaded;  // by device
+  const std::pair<int, at::ScalarType> key{c10::cuda::current_device(), dtype};
+  const std::lock_guard<std::mutex> lock(records_mutex);
+  if (loaded.count(key) > 0) return;
+  bool all = true;
+  for (const Family* family : families()) all = family->load(dtype) && all;
+  if (all) loaded.insert(key);
 }
 
 }  // namespace gru_ext

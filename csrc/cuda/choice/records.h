@@ -17,4 +17,7 @@ KernelRecord record_of(const Kernel& kernel);
 void mark_tested(const Kernel& kernel);
 void rule_out(const Kernel& kernel, const std::string& why);
 
+// Has every family load what it needs of a dtype on the current device, once, or until it succeeds.
+void load_once(at::ScalarType dtype);
+
 }  // namespace gru_ext

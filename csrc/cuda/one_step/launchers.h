@@ -10,4 +10,8 @@ namespace gru_ext {
 template <typename scalar_t>
 const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<scalar_t>& p, Stream stream);
 
+// Whether those of the dtype are loaded now, so that no launch has to load them.
+template <typename scalar_t>
+bool load_gru_one_step_kernels();
+
 }  // namespace gru_ext

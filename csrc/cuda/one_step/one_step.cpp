@@ -128,6 +128,13 @@ class OneStepFamily final : public Family {
 
   bool leads() const override { return true; }
 
+  bool load(at::ScalarType dtype) const override {
+    bool loaded = false;
+    with_scalar_type(
+        dtype, [&](auto zero) { loaded = load_gru_one_step_kernels<typename Device<decltype(zero)>::scalar_t>(); });
+    return loaded;
+  }
+
   std::string refusal(const KernelQuery& query, const WhyNot&) const override {
     return words("which serves calls with T = 1 and B up to %lld, and none with T = %lld, B = %lld%s",
                  static_cast<long long>(kMostRows), static_cast<long long>(query.T), static_cast<long long>(query.B),

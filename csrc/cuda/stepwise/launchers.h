@@ -23,6 +23,10 @@ const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<scalar_t, acc_t
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream);
 
+// load.cuh: whether those of the dtype are loaded now, so that no launch has to load them.
+template <typename scalar_t>
+bool load_gru_step_kernels();
+
 // step_layer_norm.cuh
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<scalar_t, acc_t>& p, Stream stream);

@@ -7,7 +7,9 @@
 #include "cuda/device_types.h"
 #include "cuda/products.h"
 #include "cuda/results.h"
+#include "cuda/stepwise/launchers.h"
 #include "cuda/stepwise/steps.h"
+#include "op/dispatch.h"
 
 namespace gru_ext {
 namespace {
@@ -63,6 +65,12 @@ class StepwiseFamily final : public Family {
   std::vector<const Kernel*> kernels(Pass, at::ScalarType) const override { return {&stepwise_kernel()}; }
   std::vector<Candidate> candidates(const KernelQuery& query, const std::string&, WhyNot&) const override {
     return {{&stepwise_kernel(), stepwise_seconds(query)}};
+  }
+  bool load(at::ScalarType dtype) const override {
+    bool loaded = false;
+    with_scalar_type(dtype,
+                     [&](auto zero) { loaded = load_gru_step_kernels<typename Device<decltype(zero)>::scalar_t>(); });
+    return loaded;
   }
 };
 

@@ -251,6 +251,21 @@ const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<scalar_t>& p, Stre
   });
 }
 
+// The emulator has nothing to load.
+#define GRU_LOADED(T)                   \
+  template <>                           \
+  bool load_gru_step_kernels<T>() {     \
+    return true;                        \
+  }                                     \
+  template <>                           \
+  bool load_gru_one_step_kernels<T>() { \
+    return true;                        \
+  }
+GRU_LOADED(double)
+GRU_LOADED(float)
+GRU_LOADED(device::float16)
+GRU_LOADED(device::bfloat16)
+
 template const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<double>&, Stream);
 template const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<float>&, Stream);
 template const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<device::float16>&, Stream);

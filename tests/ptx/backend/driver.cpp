@@ -62,6 +62,18 @@ cudaError_t counted(const void* place, const Call& call) {
   return error;
 }
 
+// The same of a call that needs a kernel: the first one loads it, which takes memory, and is forbidden as that is.
+template <typename Call>
+cudaError_t counted(const void* place, const void* kernel, const Call& call) {
+  return counted(place, [&] {
+    if (cudart::is_loaded(kernel)) return call();
+    const cudaError_t forbidden = forbidden_by_capture(/*unsafe_in_relaxed_mode=*/false);
+    if (forbidden != cudaSuccess) return forbidden;
+    cudart::load(kernel);
+    return call();
+  });
+}
+
 }  // namespace
 
 struct CUevent_st {
@@ -162,27 +174,40 @@ GRU_WRAPPED(cudaHostAlloc, (void** host, size_t bytes, unsigned flags), (host, b
 GRU_WRAPPED(cudaHostGetDevicePointer, (void** device, void* host, unsigned flags), (device, host, flags))
 GRU_WRAPPED(cudaGetDeviceProperties, (cudaDeviceProp * properties, int index), (properties, index))
 GRU_WRAPPED(cudaGetDevice, (int* index), (index))
-GRU_WRAPPED(cudaFuncGetAttributes, (cudaFuncAttributes * attributes, const void* host), (attributes, host))
-GRU_WRAPPED(cudaOccupancyMaxActiveBlocksPerMultiprocessor, (int* blocks, const void* host, int threads, size_t shared),
-            (blocks, host, threads, shared))
-GRU_WRAPPED(cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags,
-            (int* blocks, const void* host, int threads, size_t shared, unsigned flags),
-            (blocks, host, threads, shared, flags))
-GRU_WRAPPED(cudaOccupancyMaxActiveClusters, (int* clusters, const void* host, const cudaLaunchConfig_t* config),
-            (clusters, host, config))
+// ---- "Execution Control", "Occupancy": calls that need a kernel
+
+#define GRU_WRAPPED_OF_KERNEL(name, parameters, arguments)                                      \
+  cudaError_t __real_##name parameters;                                                         \
+  cudaError_t __wrap_##name parameters {                                                        \
+    return counted(__builtin_return_address(0), host, [&] { return __real_##name arguments; }); \
+  }
+
+GRU_WRAPPED_OF_KERNEL(cudaOccupancyMaxActiveBlocksPerMultiprocessor,
+                      (int* blocks, const void* host, int threads, size_t shared), (blocks, host, threads, shared))
+GRU_WRAPPED_OF_KERNEL(cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags,
+                      (int* blocks, const void* host, int threads, size_t shared, unsigned flags),
+                      (blocks, host, threads, shared, flags))
+GRU_WRAPPED_OF_KERNEL(cudaOccupancyMaxActiveClusters,
+                      (int* clusters, const void* host, const cudaLaunchConfig_t* config), (clusters, host, config))
+
+cudaError_t __real_cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* host);
+cudaError_t __wrap_cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* host) {
+  const auto ask = [&] { return __real_cudaFuncGetAttributes(attributes, host); };
+  const void* const place = __builtin_return_address(0);
+  return driver.unloads ? counted(place, ask) : counted(place, host, ask);
+}
 
 cudaError_t __real_cudaFuncSetAttribute(const void* host, cudaFuncAttribute attribute, int value);
 cudaError_t __wrap_cudaFuncSetAttribute(const void* host, cudaFuncAttribute attribute, int value) {
-  return counted(__builtin_return_address(0),
+  return counted(__builtin_return_address(0), host,
                  [&] { return driver.forgets ? cudaSuccess : __real_cudaFuncSetAttribute(host, attribute, value); });
 }
-
-// ---- Launches
 
 cudaError_t __real_cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* host, void** arguments);
 cudaError_t __wrap_cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* host, void** arguments) {
   check_stream(config->stream);
-  return counted(__builtin_return_address(0), [&] { return __real_cudaLaunchKernelExC(config, host, arguments); });
+  return counted(__builtin_return_address(0), host,
+                 [&] { return __real_cudaLaunchKernelExC(config, host, arguments); });
 }
 
 #define GRU_LAUNCH(name, Kernel)                                                                   \
@@ -191,7 +216,7 @@ cudaError_t __wrap_cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const v
   cudaError_t __wrap_##name(Kernel kernel, dim3 grid, dim3 block, void** arguments, size_t shared, \
                             cudaStream_t stream) {                                                 \
     check_stream(stream);                                                                          \
-    return counted(__builtin_return_address(0),                                                    \
+    return counted(__builtin_return_address(0), kernel,                                            \
                    [&] { return __real_##name(kernel, grid, block, arguments, shared, stream); }); \
   }
 

@@ -19,6 +19,7 @@ struct Driver {
   bool capturing = false;    // the only stream
   bool invalidated = false;  // whether a call has been made that a capture forbids
   bool forgets = false;      // attributes of kernels: as if nobody had set them
+  bool unloads = false;      // kernels whose attributes are asked for: as if that loaded none
   // That the next pairs of events are apart; where there are none left, by the host's clock.
   std::deque<double> seconds;
 };

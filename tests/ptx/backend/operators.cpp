@@ -109,6 +109,8 @@ void set_architecture(int64_t number) { cudart::device.architecture = static_cas
 
 void forget_attributes(bool forgets) { cudart::driver.forgets = forgets; }
 
+void unload_kernels(bool unloads) { cudart::driver.unloads = unloads; }
+
 // As the library has measurements made, of nothing.
 double measure_nothing() {
   const c10::cuda::CUDAGuard guard(c10::Device(c10::kCPU));
@@ -182,6 +184,7 @@ TORCH_LIBRARY(gru_ext_compiled, m) {
   m.def("kernels_run() -> str[]", [] { return ptx::kernels_run(); });
   m.def("coverage() -> str", &ptx::coverage);
   m.def("forget_attributes(bool forgets) -> ()", &forget_attributes);
+  m.def("unload_kernels(bool unloads) -> ()", &unload_kernels);
   m.def("plant(str expression, str replacement) -> ()", &ptx::plant);
   m.def("set_architecture(int number) -> ()", &set_architecture);
   m.def("mixed_products() -> int", [] { return mixed_products; });

@@ -1,5 +1,6 @@
-#include "cuda/one_step/one_step.cuh"
+#include "cuda/one_step/load.cuh"
 
 namespace gru_ext {
 template const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<double>&, Stream);
+template bool load_gru_one_step_kernels<double>();
 }  // namespace gru_ext

@@ -1,5 +1,4 @@
-#include "cuda/stepwise/step_layer_norm.cuh"
-#include "cuda/stepwise/step_reset_before.cuh"
+#include "cuda/stepwise/load.cuh"
 
 namespace gru_ext {
 template const char* launch_gru_step_fwd(const GruStepFwdParams<float, float>&, Stream);
@@ -10,4 +9,5 @@ template const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<float,
 template const char* launch_gru_step_reset_bwd(const GruStepBwdParams<float, float>&, Stream);
 template const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<float, float>&, Stream);
 template const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<float>&, Stream);
+template bool load_gru_step_kernels<float>();
 }  // namespace gru_ext
