@@ -343,7 +343,7 @@ void gru_bwd_cpu_into(const Sequence& s, const std::optional<Tensor>& dy, const 
                                        dhx,
                                        dweights,
                                        masks};
-    run_layer<BwdPass<scalar_t, decltype(operand)>>(s, tensors, flops, gradient_flops(s, need));
+    run_layer<BwdPass<scalar_t, decltype(operand)>>(s, tensors, flops);
     if (need.dx && side_by_side) dx.add_(dx_of_directions[1]);
   });
 }

@@ -100,17 +100,13 @@ inline bool runs_side_by_side(const Sequence& s, double flops) {
   return pays && (threads_for(s.T, flops) == 1 || 3 * s.H * (s.H + s.I) * 4 <= kCacheOfCore);
 }
 
-// Runs the passes of all directions of a layer. `flops`: of a step of one direction; `flops_after`: of what follows the
-// steps, for each of them.
+// Runs the passes of all directions of a layer. `flops`: of a step of one direction.
 template <typename Pass, typename Tensors>
-void run_layer(const Sequence& s, const Tensors& tensors, double flops, double flops_after = 0) {
+void run_layer(const Sequence& s, const Tensors& tensors, double flops) {
   const bool side_by_side = runs_side_by_side(s, flops);
-  // Normalised gates have sums across threads, whose number is not to depend on a measurement.
-  const double flops_between_waits = s.has_gains ? flops : flops + flops_after;
-  int threads = std::max(threads_for(s.T, flops_between_waits), side_by_side ? 2 : 1);
+  int threads = std::max(threads_for(s.T, flops), side_by_side ? 2 : 1);
   // Of two directions that have a thread each, neither waits before the end.
-  const bool waits_at_end = side_by_side && threads == 2;
-  if (!s.has_gains) threads = threads_that_pay(threads, (waits_at_end ? s.T : 1) * flops_between_waits);
+  if (!s.has_gains) threads = threads_that_pay(threads, side_by_side && threads == 2 ? s.T * flops : flops);
   if (side_by_side) {
     Pass first(s, tensors, 0, threads), second(s, tensors, 1, threads);
     return run_together<Pass>({&first, &second}, threads);

@@ -10,11 +10,6 @@ namespace gru_ext {
 inline double fwd_flops(const Sequence& s) { return 6.0 * s.B * s.H * (s.H + s.I); }
 inline double bwd_flops(const Sequence& s) { return 6.0 * s.B * s.H * s.H; }
 
-// Those of the gradients of weights and x, a step's part of them: half of their number, as they take half of the time.
-inline double gradient_flops(const Sequence& s, Need need) {
-  return 3.0 * s.B * s.H * ((need.dweights ? s.H + s.I : 0) + (need.dx ? s.I : 0));
-}
-
 // As gru_fwd_cpu and gru_bwd_cpu (op_cpu.h), of a checked call, into `results`: contiguous, and of shape (0) where not
 // saved or not needed.
 void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& results);
