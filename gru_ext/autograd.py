@@ -1,9 +1,9 @@
 """One layer, and which derivative it has: the C++ node's, ``torch.func``'s, or that of forward mode.
 
-Plain autograd uses the C++ node of ``gru_ext::gru`` (csrc/op/autograd.cpp), which a transform of ``torch.func``
-refuses: then it is ``GRUFunction`` (transforms.py). Both call the operators ``gru_fwd`` and ``gru_bwd``, so that the
-derivative exists once for each backend. Forward mode goes through the plain PyTorch of ``reference``, as do all
-derivatives of ``gru_bwd`` (double_backward.py).
+Plain autograd uses the C++ node of ``gru_ext::gru`` (csrc/op/autograd.cpp). A transform of ``torch.func`` refuses it:
+then it is ``GRUFunction`` (transforms.py). Both call the operators ``gru_fwd`` and ``gru_bwd``, so that the derivative
+exists once for each backend. Forward mode goes through the plain PyTorch of ``reference``, as do all derivatives of
+``gru_bwd`` (double_backward.py).
 """
 
 from __future__ import annotations

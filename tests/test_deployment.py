@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import gru_ext
+from gru_ext.recurrence import OPTIONS, check_rate
 
 DEPLOY = ROOT / "examples" / "deploy"
 # Either from the system or from the test extra.
@@ -162,14 +163,11 @@ OF_GRU: dict[str, Any] = {
     "outputs": "last",
     "save": "output",
     "overlap_layers": 2,
-    "zoneout": 0.3,
-    "recurrent_dropout": 0.2,
-    "candidate_dropout": 0.2,
-    "weight_dropout": 0.2,
+    **{name: 0.2 for name, option in OPTIONS.items() if option.check is check_rate},
     "reset_after": False,
     "layer_norm": True,
 }
-OF_CELL = {name: OF_GRU[name] for name in ("bias", "zoneout", "candidate_dropout", "reset_after", "layer_norm")}
+OF_CELL = {name: OF_GRU[name] for name in inspect.signature(gru_ext.GRUCell).parameters if name in OF_GRU}
 
 
 def assert_exports(module: nn.Module, *inputs: Any, **keywords: Any) -> None:
