@@ -22,9 +22,10 @@ SOURCES := setup.py pyproject.toml gru_ext/version.py $(shell find csrc -name '*
 train: .venv/built-examples
 	$(BIN)/python examples/train_text.py $(ARGS)
 
-# In a process for each of up to 8 cores, as most tests are of one thread; a file's tests stay together, and share what they build.
+# In a process for each of up to 8 cores, as most tests are of one thread. A process that is done takes tests from another;
+# what several need is built once, under a lock.
 test: lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 bench: .venv/built-bench
 	$(BIN)/python -m benchmarks $(or $(ARGS),quick --report out/quick.html)

@@ -98,12 +98,23 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+AND_THREADS = """
+import json, os, pathlib, sys, train_text
+code = train_text.main(sys.argv[2:])
+names = [path.read_text().strip() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
+pathlib.Path(f"{sys.argv[1]}.{os.environ['RANK']}").write_text(json.dumps(names))
+sys.exit(code)
+"""
+
+
 @pytest.fixture(scope="module")
 def two(text: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """What two processes print, and where they save."""
+    """What two processes print, and where they save, and which threads they have at the end."""
     out = tmp_path_factory.mktemp("two")
-    printed = output_of(torchrun(TRAIN_TEXT, *OPTIONS, f"--text={text}", f"--out={out}", f"--max-steps={STEPS}"))
-    return printed, out
+    program = out / "program.py"
+    program.write_text(AND_THREADS)
+    options = [*OPTIONS, f"--text={text}", f"--out={out}", f"--max-steps={STEPS}"]
+    return output_of(torchrun(program, out / "threads", *options)), out
 
 
 def train(*options: str) -> int:
@@ -134,17 +145,10 @@ def assert_same_run(ours: dict[str, Any], expected: dict[str, Any], tolerance: f
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the names of threads are read from /proc")
-def test_no_thread_of_gloo_is_left_when_the_example_ends(text: Path, tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(
-        f"""
-import pathlib, sys, train_text
-code = train_text.main([*{OPTIONS!r}, "--text={text}", "--out={tmp_path}", "--max-steps=2"])
-names = [path.read_text().strip() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
-sys.exit(f"threads left: {{names}}" if any("gloo" in name for name in names) else code)
-"""
-    )
-    output_of(torchrun(program))
+def test_no_thread_of_gloo_is_left_when_the_example_ends(two: tuple[str, Path]) -> None:
+    left = [json.loads(Path(f"{two[1]}/threads.{rank}").read_text()) for rank in range(2)]
+    assert all(names for names in left)
+    assert not any("gloo" in name for names in left for name in names), left
 
 
 def test_two_processes_train_the_text_as_one(two: tuple[str, Path], text: Path, tmp_path: Path) -> None:
