@@ -5,13 +5,18 @@
 //     kernel_choices kernels                      prints what the model knows of each cluster and group kernel: name,
 //                                                 pass, dtype, H, C, rows, overflow bytes, packet bytes
 //     kernel_choices choices NAME=VALUE ...       prints a line for each call: dtype, pass, T, B, H, name, seconds
+//     kernel_choices candidates NAME=VALUE ...    prints a line for each call: dtype, pass, T, B, H, D, then
+//                                                 name=seconds of each kernel that can serve it
 //
-// NAME: a constant; or multiprocessors, shared_bytes, clock_rate; or resident_C: clusters of C blocks at a time.
+// NAME: a constant; or multiprocessors, shared_bytes, clock_rate, most_cluster: blocks of the largest cluster; or
+// resident_C: clusters of C blocks at a time.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <map>
+#include <vector>
 
 #include "cuda/choice/autotune.h"
 #include "cuda/choice/time_model.h"
@@ -33,7 +38,7 @@ namespace gru_ext {
 namespace {
 
 // Of an H200, unless the arguments say otherwise.
-double multiprocessors = 132, shared_bytes = 227 << 10, device_clock_rate = 0;
+double multiprocessors = 132, shared_bytes = 227 << 10, device_clock_rate = 0, most_cluster = 16;
 bool tf32_allowed = true;
 std::map<int, int> measured_resident;  // by blocks of a cluster
 
@@ -42,11 +47,13 @@ const std::map<std::string, double*> kSettings = {
     {"multiprocessors", &multiprocessors},
     {"shared_bytes", &shared_bytes},
     {"clock_rate", &device_clock_rate},
+    {"most_cluster", &most_cluster},
 };
 
 // A block of these kernels has a multiprocessor of its own.
 template <typename Traits, bool kCluster>
 int resident() {
+  if (Traits::kSharedBytes > shared_bytes || (kCluster && Traits::kC > std::max(1.0, most_cluster))) return 0;
   const auto it = measured_resident.find(Traits::kC);
   return kCluster && it != measured_resident.end() ? it->second : static_cast<int>(multiprocessors) / Traits::kC;
 }
@@ -202,21 +209,49 @@ void print_choice(const char* dtype, const KernelQuery& query) {
               static_cast<long long>(query.B), static_cast<long long>(query.H), best.kernel->name().c_str(), seconds);
 }
 
-void print_choices() {
+void print_candidates(const char* dtype, const KernelQuery& query) {
+  WhyNot unused;
+  std::printf("%s %s %lld %lld %lld %lld", dtype, word(query.pass), static_cast<long long>(query.T),
+              static_cast<long long>(query.B), static_cast<long long>(query.H), static_cast<long long>(query.D));
+  for (const Family* family : families()) {
+    for (const Candidate& candidate : family->candidates(query, "auto", unused)) {
+      std::printf(" %s=%.6g", candidate.kernel->name().c_str(), candidate.seconds);
+    }
+  }
+  std::printf("\n");
+}
+
+// Calls print(dtype, query) for every call of a grid.
+void for_each_call(void (*print)(const char*, const KernelQuery&), const std::vector<int64_t>& steps,
+                   const std::vector<int64_t>& batches, const std::vector<int64_t>& widths, int64_t most_directions) {
   for (const char* dtype : {"bf16", "tf32", "fp32"}) {
     tf32_allowed = std::strcmp(dtype, "fp32") != 0;
     const at::ScalarType type = std::strcmp(dtype, "bf16") == 0 ? at::kBFloat16 : at::kFloat;
     for (const Pass pass : {Pass::forward, Pass::backward}) {
-      for (const int64_t T : {1, 32, 512}) {
-        for (const int64_t B : {1, 4, 8, 16, 32, 64, 128, 256}) {
-          for (const int64_t H : {64, 128, 160, 256, 512, 768, 1024, 1536, 2048, 2816, 4096}) {
-            print_choice(dtype, {pass, type, T, B, H, /*D=*/1, /*packed=*/false, /*masked=*/false, /*keeps_gates=*/true,
-                                 /*capturing=*/false});
+      for (const int64_t T : steps) {
+        for (const int64_t B : batches) {
+          for (const int64_t H : widths) {
+            for (int64_t D = 1; D <= most_directions; ++D) {
+              print(dtype, {pass, type, T, B, H, D, /*packed=*/false, /*masked=*/false, /*keeps_gates=*/true,
+                            /*capturing=*/false});
+            }
           }
         }
       }
     }
   }
+}
+
+void print_choices() {
+  for_each_call(print_choice, {1, 32, 512}, {1, 4, 8, 16, 32, 64, 128, 256},
+                {64, 128, 160, 256, 512, 768, 1024, 1536, 2048, 2816, 4096}, /*most_directions=*/1);
+}
+
+void print_candidates() {
+  for_each_call(print_candidates, {32, 512}, {1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256},
+                {48,  64,  96,  128,  160,  192,  224,  256,  320,  384,  448,  512,
+                 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 2816, 3584, 4096},
+                /*most_directions=*/2);
 }
 
 bool set(const std::string& setting) {
@@ -256,6 +291,8 @@ int main(int count, char** words) {
     gru_ext::print_kernels();
   } else if (what == "choices") {
     gru_ext::print_choices();
+  } else if (what == "candidates") {
+    gru_ext::print_candidates();
   } else {
     return 2;
   }

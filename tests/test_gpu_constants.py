@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from process import ROOT
 
 sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
-from benchmarks import gpu_constants
+from benchmarks import gpu_constants, needed_kernels
 from benchmarks.gpu_check.journal import PASSED
 
 # Nobody measured these.
@@ -165,3 +166,34 @@ def test_a_rehearsal_measures_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(("value", "text"), [(300.4, "300"), (1.98e9, "1.98e9"), (1e-5, "1e-5"), (12.04, "12")])
 def test_numbers_are_written_as_in_the_source(value: float, text: str) -> None:
     assert gpu_constants.literal(value) == text
+
+
+# ---- Which kernels are needed
+
+
+def test_kernels_are_taken_away_in_the_order_in_which_they_are_missed() -> None:
+    """One that never wins; one that is missed by 5%, and only where another one was not taken away; never stepwise."""
+    kernels = [("bf16", "forward", name) for name in ("a", "b", "c", "stepwise")]
+    seconds = np.array([[1.0, 1.05, 2.0, 3.0], [2.0, 1.0, 4.0, 1.02], [9.0, np.inf, 9.5, 9.1]])
+    calls: list[needed_kernels.Call] = [
+        ("GPU", "bf16", "forward", "512", batch, "64", "1") for batch in ("1", "8", "64")
+    ]
+    found = needed_kernels.Times(calls, kernels, seconds)
+    removed = needed_kernels.not_needed(found, within=1.1)
+    assert [(key[2], round(loss, 3)) for key, loss, _ in removed] == [("c", 1.0), ("b", 1.02)]
+    assert [call[4] for _, _, call in removed if call] == ["8"]
+    assert [key[2] for key, _, _ in needed_kernels.not_needed(found, within=1.0)] == ["c"]
+
+
+def test_the_model_has_a_time_for_every_kernel(program: Path) -> None:
+    """On one GPU: a name and seconds of each kernel that serves, in both passes and all dtypes."""
+    gpu = {"H200": needed_kernels.GPUS["H200"]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(needed_kernels, "GPUS", gpu)
+        found = needed_kernels.times(program)
+    assert np.isfinite(found.seconds).any(axis=0).all()
+    assert {key[:2] for key in found.kernels} == {
+        (dtype, direction) for dtype in ("bf16", "tf32", "fp32") for direction in ("forward", "backward")
+    }
+    known = set(gpu_constants.kernels_of(program))
+    assert known <= {(name, direction == "backward", dtype) for dtype, direction, name in found.kernels}
