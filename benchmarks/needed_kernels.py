@@ -58,15 +58,13 @@ def times(program: Path) -> Times:
             "clock_rate": rate,
         }
         settings = [f"{name}={value}" for name, value in values.items()]
-        output = subprocess.run(
-            [program, "candidates", *settings], check=True, stdout=subprocess.PIPE, text=True
-        ).stdout
+        command = [program, "candidates", *settings]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         for line in output.splitlines():
-            dtype, direction, *words = line.split()
-            kernels = (word.split("=") for word in words[4:])
-            found[gpu, dtype, direction, *words[:4]] = {
-                key_of(dtype, direction, name): float(seconds) for name, seconds in kernels
-            }
+            words = line.split()
+            call = (gpu, *words[:6])
+            kernels = (word.split("=") for word in words[6:])
+            found[call] = {key_of(words[0], words[1], name): float(seconds) for name, seconds in kernels}
     names = sorted({key for of_call in found.values() for key in of_call})
     seconds = np.full((len(found), len(names)), np.inf)
     column = {key: i for i, key in enumerate(names)}
