@@ -58,7 +58,7 @@ def times(program: Path) -> Times:
             "clock_rate": rate,
         }
         settings = [f"{name}={value}" for name, value in values.items()]
-        command = [program, "candidates", *settings]
+        command = [str(program), "candidates", *settings]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         for line in output.splitlines():
             words = line.split()
