@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from cases import (
     ALL_OPTIONS,
@@ -234,3 +235,11 @@ OF_EACH_ISA = [
     *grid([LARGE[0]], variants=["", "reset before"]),
     *grid([LARGE[0]], [torch.float32, torch.bfloat16], ["layer norm"]),
 ]
+
+
+def forbid_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torch's switch for cuDNN's RNNs."""
+    if hasattr(torch.backends.cudnn, "rnn"):
+        monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
+    else:  # torch before 2.9
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)

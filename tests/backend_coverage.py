@@ -37,6 +37,17 @@ class Reason(NamedTuple):
 
 REASONS = [
     Reason("run.cpp", "catch (const c10::OutOfMemoryError&)", "torch does not run out of memory on the CPU"),
+    Reason("run.cpp", "TORCH_INTERNAL_ASSERT", "the stepwise kernels, which come last, give results or throw"),
+    Reason("choice/family.cpp", "run", "every kernel is run in the pass that it has"),
+    Reason("choice/family.h", "test_size", "asked of kernels alone that are tested before they serve"),
+    Reason("choice/family.h", "take_fault", "asked of kernels alone that are tested before they serve"),
+    Reason("stepwise/stepwise.cpp", "family", "asked of kernels alone that autotune chooses from"),
+    Reason(
+        "persistent/persistent.cpp",
+        "no kernel of these was compiled for this device",
+        "of other GPUs; tests/test_cuda_cluster_emulated.py has them",
+    ),
+    Reason("", "class ", "families and kernels are never destroyed"),
     Reason(
         "streamed_bwd.cuh",
         "operand_word",

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from accuracy import check_problems
+from accuracy import check_problems, forbid_tf32
 from cases import Options, Size, make_problem, solve_by
 from compare import assert_all_near, assert_same_bits
 from compiled_backend import MULTIPROCESSORS, new_device
@@ -230,6 +230,39 @@ def test_a_kernel_that_cannot_serve_says_why(ops: Any) -> None:
         ops.use_cuda_kernels(asked, "auto")
         with pytest.raises(RuntimeError, match=words):
             ops.cuda_kernel(torch.bfloat16, 3, 2, 6, False, False, True, False, masked)
+
+
+def test_masks_in_ieee_float32_are_stepwise(ops: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid_tf32(monkeypatch)
+    chosen = ops.cuda_kernel(torch.float32, 3, 2, 6, False, False, True, False, True)
+    assert chosen == ("stepwise", "the cluster kernels have no zoneout and dropouts in IEEE float32")
+
+
+def test_a_kernel_of_another_dtype_cannot_serve(ops: Any) -> None:
+    assert CLUSTER in ops.cuda_kernel_names(torch.bfloat16, False)
+    assert ops.cuda_kernel_names(torch.float64, False) == []
+    ops.use_cuda_kernels(CLUSTER, "auto")
+    with pytest.raises(RuntimeError, match=f"asks for {CLUSTER}, which cannot serve this call with H = 6: the cluster"):
+        ops.cuda_kernel(torch.float64, 3, 2, 6, False, False, True, False)
+
+
+def test_calls_of_a_kind_have_a_name_on_any_device(ops: Any) -> None:
+    """By which autotune keeps their times: also where a call fails by which the device tells its name or limits."""
+
+    def choose() -> str:
+        ops.new_device(1)
+        ops.fail_call(number)
+        return str(ops.cuda_kernel(torch.bfloat16, 1, 2, 6, False, False, True, False)[1])
+
+    ops.autotune(True, "")
+    try:
+        number = 0
+        assert choose().endswith("its first call measures the candidates")
+        for number in range(1, ops.calls() + 1):
+            assert choose().endswith("its first call measures the candidates")
+            assert ops.errors_left() == 0, f"call {number} has left its error behind"
+    finally:
+        ops.autotune(False, "")
 
 
 def test_the_limit_of_a_wait(ops: Any) -> None:

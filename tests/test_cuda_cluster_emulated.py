@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from accuracy import check_problems
+from accuracy import check_problems, forbid_tf32
 from cases import Options, Size, make_problem
 from compare import assert_same_bits
 from emulated_backend import SMALL, check_emulated, choice, emulate, emulated_operators, solve_emulated
@@ -153,14 +153,6 @@ def test_why_stepwise(dtype: torch.dtype, size: Size, multiprocessors: int, reas
 def test_streamed_kernels_need_shared_memory() -> None:
     emulate().emulate_shared_memory(False)
     assert choice(size=Size(4, 3, 2, 129)) == ("stepwise", "H = 129 needs more shared memory than this device has")
-
-
-def forbid_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By torch's switch for cuDNN's RNNs."""
-    if hasattr(torch.backends.cudnn, "rnn"):
-        monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
-    else:  # torch before 2.9
-        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 @pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)

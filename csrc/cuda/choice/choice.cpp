@@ -17,13 +17,16 @@
 namespace gru_ext {
 namespace {
 
-Candidate stepwise_candidate(const KernelQuery& query) { return {&stepwise_kernel(), stepwise_seconds(query)}; }
+Candidate stepwise_candidate(const KernelQuery& query) {
+  WhyNot unused;
+  return stepwise_family().candidates(query, "stepwise", unused)[0];
+}
 
 // Those of all families but the stepwise one that are asked for and can serve, the fastest first.
 std::vector<Candidate> candidates_of_families(const KernelQuery& query, const std::string& asked, WhyNot& why_not) {
   std::vector<Candidate> found;
   for (const Family* family : families()) {
-    if (family == families()[0]) continue;
+    if (family == &stepwise_family()) continue;
     const std::vector<Candidate> of_family = family->candidates(query, asked, why_not);
     found.insert(found.end(), of_family.begin(), of_family.end());
   }
@@ -125,7 +128,7 @@ void check_one_serves(const KernelQuery& query, const std::string& asked, const 
     TORCH_CHECK(!is_its, "gru: gru_ext.use_cuda_kernels asks for ", asked, ", ", family->refusal(query, why_not));
   }
   TORCH_CHECK(false, "gru: gru_ext.use_cuda_kernels asks for ", asked, ", ",
-              families()[0]->refusal(query, why_not));  // of another dtype's kernels
+              stepwise_family().refusal(query, why_not));  // of another dtype's kernels
 }
 
 }  // namespace

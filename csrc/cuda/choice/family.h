@@ -131,7 +131,7 @@ class Family {
   }
 };
 
-// All of them; the stepwise one is the first.
+// All of them.
 const std::vector<const Family*>& families();
 
 // printf into a string.

@@ -47,7 +47,7 @@ class PersistentKernel : public Kernel {
   // The largest H to be tested with.
   virtual int64_t most_tested() const { return most_hidden(); }
 
-  virtual ExchangeMemory exchange_memory(const Sequence&, const at::Device&) const { return {}; }
+  virtual ExchangeMemory exchange_memory(const Sequence& s, const at::Device& device) const = 0;
   // `parameters`: of the kernel's pass and dtype. Returns null, or what went wrong.
   virtual const char* launch(const void* parameters, Stream stream) const = 0;
 
