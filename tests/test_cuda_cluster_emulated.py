@@ -284,10 +284,14 @@ def test_an_unknown_kernel_is_an_error() -> None:
 def test_names_of_all_kernels() -> None:
     ops = emulated_operators()
     for backward in (False, True):
-        names = ["cluster_H64_C4_rows16", "group_H128_C4_rows16"]
-        ieee = [f"{name}_ieee" for name in names]
-        streamed = ["streamed_U32_rows16", "streamed_U32_rows16_masked"]
-        assert ops.cuda_kernel_names(torch.float32, backward) == [*names, *streamed, *ieee]
+        assert ops.cuda_kernel_names(torch.float32, backward) == [
+            "cluster_H64_C4_rows16",
+            "cluster_H64_C4_rows16_ieee",
+            "group_H128_C4_rows16",
+            "group_H128_C4_rows16_ieee",
+            "streamed_U32_rows16",
+            "streamed_U32_rows16_masked",
+        ]
     assert ops.cuda_kernel_names(torch.float64, True) == []
 
 
