@@ -3,7 +3,8 @@
 //
 // With 16 units, R of H = 2048 in 16 bits stays on the multiprocessors of an H200, and an exchange is among many
 // blocks; with 32, H may be 4224, of which some is streamed. As many slabs as possible are in registers without
-// spilling.
+// spilling. Only those are compiled that the time model misses by more than 10% somewhere
+// (benchmarks/needed_kernels.py), or that serve layers with masks.
 #pragma once
 
 // clang-format off
@@ -13,7 +14,7 @@
   X(32,  8, 4, 2, 6, 3, 3) X(32, 16, 4, 2, 5, 3, 3) X(32, 32, 4, 2, 3, 3, 3) X(32, 64, 4, 2, 0, 4, 4)
 
 #define GRU_STREAMED_BWD_16BIT(X) \
-  X(16, 16, 8, 1, 16, 6, 4) X(16, 32, 8, 1, 14, 6, 4) X(16, 64, 8, 1, 7, 4, 2) \
+  X(16, 16, 8, 1, 16, 6, 4) X(16, 32, 8, 1, 14, 6, 4)                          \
   X(32,  8, 8, 1,  9, 4, 4) X(32, 16, 8, 1,  8, 4, 4) X(32, 32, 8, 1, 5, 4, 3)
 
 #define GRU_STREAMED_FWD_TF32(X) \
@@ -21,7 +22,7 @@
   X(32,  8, 4, 2, 6, 3, 3) X(32, 16, 4, 2, 5, 3, 3) X(32, 32, 4, 2, 3, 3, 3)
 
 #define GRU_STREAMED_BWD_TF32(X) \
-  X(16,  8, 8, 1, 17, 6, 4) X(16, 16, 8, 1, 16, 6, 4) X(16, 32, 8, 1, 13, 6, 4) \
+  X(16,  8, 8, 1, 17, 6, 4) X(16, 16, 8, 1, 16, 6, 4)                           \
   X(32,  8, 8, 1,  8, 4, 4) X(32, 16, 8, 1,  7, 4, 4) X(32, 32, 8, 1,  4, 4, 3)
 
 // Those for layers with masks, which take registers.
