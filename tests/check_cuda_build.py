@@ -120,7 +120,16 @@ def nvcc() -> str:
 def check_constants() -> None:
     """Compile the measurement of the time model's constants, which needs clusters."""
     source = ROOT / "benchmarks" / "gpu_constants.cu"
-    command = [nvcc(), "-std=c++17", "-O3", "-arch=sm_90", "-Werror=all-warnings", "-cubin", str(source)]
+    command = [
+        nvcc(),
+        "-std=c++17",
+        "-O3",
+        "-arch=sm_90",
+        "-Werror=all-warnings",
+        f"-I{ROOT / 'csrc'}",
+        "-cubin",
+        str(source),
+    ]
     if subprocess.run([*command, "-o", str(BUILD / "gpu_constants.cubin")]).returncode != 0:
         fail(f"{source.name} does not compile")
 

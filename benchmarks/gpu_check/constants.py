@@ -52,7 +52,7 @@ def _build() -> dict[str, Any]:
     if not Path(nvcc).exists():
         raise AbsentError(f"neither {PROGRAM.relative_to(ROOT)} nor nvcc is on this machine")
     PROGRAM.parent.mkdir(exist_ok=True)
-    command = [nvcc, "-std=c++17", "-O3", "-arch=native", str(SOURCE), "-o", str(PROGRAM)]
+    command = [nvcc, "-std=c++17", "-O3", "-arch=native", f"-I{ROOT / 'csrc'}", str(SOURCE), "-o", str(PROGRAM)]
     subprocess.run(command, check=True, timeout=SECONDS)
     return {"program": "built"}
 
