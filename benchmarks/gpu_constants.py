@@ -20,6 +20,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -383,17 +384,18 @@ def build() -> Path:
     program = folder / "kernel_choices"
     if program.exists():
         return program
-    shutil.rmtree(BUILD, ignore_errors=True)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=BUILD))  # another process may want it at the same time
     for path in headers:
-        copy = folder / path.relative_to(ROOT)
+        copy = made / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
-    text = (folder / SOURCE).read_text()
-    (folder / SOURCE).write_text(DECLARATION.sub(lambda found: f"static double {found[1]};", text))
-    (folder / "constants.inc").write_text("".join(f'{{"{name}", &{name}}},\n' for name in present()))
+    text = (made / SOURCE).read_text()
+    (made / SOURCE).write_text(DECLARATION.sub(lambda found: f"static double {found[1]};", text))
+    (made / "constants.inc").write_text("".join(f'{{"{name}", &{name}}},\n' for name in present()))
     local = [
-        folder,
-        folder / "csrc",
+        made,
+        made / "csrc",
         ROOT / "tests/emulator/backend",
         ROOT / "tests/emulator",
     ]
@@ -405,9 +407,13 @@ def build() -> Path:
         *(f"-I{path}" for path in (*local, *include_paths())),
         str(PROGRAM),
         *(word for path in libraries for word in (f"-L{path}", f"-Wl,-rpath,{path}")),
-        *("-lc10", "-ltorch_cpu", "-o", str(program)),
+        *("-lc10", "-ltorch_cpu", "-o", str(made / program.name)),
     ]
     subprocess.run(command, check=True)
+    try:
+        made.rename(folder)
+    except OSError:  # the other one was faster
+        shutil.rmtree(made)
     return program
 
 

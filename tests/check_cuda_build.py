@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -76,6 +77,7 @@ def build(architectures: str | None) -> str:
         environment |= {"NVCC_APPEND_FLAGS": f"-Xptxas=-v {KEEP_PTX}", "GRU_EXT_LINEINFO": "1"}
     else:
         environment["TORCH_CUDA_ARCH_LIST"] = architectures
+    shutil.rmtree(BUILD, ignore_errors=True)  # the compilers say nothing of what was compiled before
     start = time.monotonic()
     result = subprocess.run(
         [sys.executable, "setup.py", "build", "--build-base", str(BUILD), "--force"],
