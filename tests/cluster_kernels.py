@@ -111,7 +111,7 @@ Config = ClusterConfig | StreamedConfig
 
 
 def instantiations() -> list[ClusterConfig]:
-    """The table of cluster/configs.h, as far as forward and backward share it; all are run by cuda-check."""
+    """The table of cluster/configs.h, as far as forward and backward share it."""
     text = (PERSISTENT / "cluster" / "configs.h").read_text()
     configs: dict[str, list[ClusterConfig]] = {"FWD": [], "BWD": []}
     for direction, kind, rows in re.findall(r"#define GRU_CLUSTER_(FWD|BWD)_(\w+)\(X\)((?:.*\\\n)*.*)", text):
@@ -119,9 +119,9 @@ def instantiations() -> list[ClusterConfig]:
             configs[direction].append(
                 ClusterConfig(DTYPES[kind], int(hidden), int(blocks), int(tile), ieee=kind == "IEEE")
             )
-    shared = [config for config in configs["BWD"] if config in configs["FWD"]]
-    assert shared
-    return shared
+    assert configs["BWD"]
+    assert set(configs["BWD"]) <= set(configs["FWD"])
+    return configs["BWD"]
 
 
 def group_instantiations(direction: str) -> list[ClusterConfig]:
