@@ -23,7 +23,7 @@ ARCHITECTURES = ("7.5", "8.0", "9.0", "10.0", "12.0")
 OLDEST_GPU = (7, 5)
 GIGABYTES_PER_JOB = 4  # what one nvcc may need
 # Minutes of one core of a server: for what is compiled once, and for each architecture.
-CORE_MINUTES, CORE_MINUTES_OF_ARCHITECTURE = 8, 5
+CORE_MINUTES, CORE_MINUTES_OF_ARCHITECTURE = 8, 2
 
 
 def give_up(sentence: str) -> NoReturn:
