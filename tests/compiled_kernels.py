@@ -205,7 +205,9 @@ def link(objects: Iterable[Callable[[], Path]]) -> Path:
     def make(path: Path) -> None:
         subprocess.run([*compiler, *flags, *paths, "-o", path], check=True)
 
-    return make_once(BUILD / f"kernels-{digest_of(*flags, *(str(path) for path in paths))}.so", make)
+    # Objects that were compiled elsewhere keep their names.
+    parts = (f"{path} {path.stat().st_mtime_ns}" for path in paths)
+    return make_once(BUILD / f"kernels-{digest_of(*flags, *parts)}.so", make)
 
 
 @functools.cache
