@@ -158,7 +158,7 @@ ENTRIES_OF(device::float16, streamed_bwd_entries, StreamedBwdEntries, )
 #include "cuda/persistent/persistent.cpp"
 #include "cuda/persistent/group/group.cpp"
 #include "cuda/persistent/kernel.cpp"
-#include "cuda/persistent/state.cpp"
+#include "cuda/persistent/device_facts.cpp"
 #include "cuda/persistent/streamed/streamed.cpp"
 #include "cuda/stepwise/stepwise.cpp"
 

@@ -2,6 +2,7 @@
 
     python -m benchmarks.needed_kernels                # within 10% of the fastest, on six GPUs
     python -m benchmarks.needed_kernels --within 1.02
+    python -m benchmarks.needed_kernels --families     # what each family is the fastest for, and what it is worth
 
 A kernel is not needed if, for every call of a grid on every GPU, some other one takes at most so many times the time
 that the fastest takes. Kernels are taken away one after another, always the one that is missed least. Of kernels for
@@ -93,12 +94,34 @@ def not_needed(found: Times, within: float) -> list[tuple[Key, float, Call]]:
         optional.remove(least)
 
 
+def print_families(found: Times) -> None:
+    """Of each family on each GPU: for how many calls it is the fastest, and what the call loses that misses it most."""
+    of_kernel = np.array([key[2] if key[2] in ALWAYS else key[2].split("_")[0] for key in found.kernels])
+    best = found.seconds.min(axis=1)
+    fastest = of_kernel[found.seconds.argmin(axis=1)]
+    for group in sorted({call[:3] for call in found.calls}):
+        rows = np.array([call[:3] == group for call in found.calls])
+        calls = [call for call, is_in in zip(found.calls, rows, strict=True) if is_in]
+        print(f"{' '.join(group)}: {len(calls)} calls")
+        for family in ("cluster", "group", "streamed"):
+            losses = found.seconds[rows][:, of_kernel != family].min(axis=1) / best[rows]
+            worst = int(losses.argmax())
+            count = int((fastest[rows] == family).sum())
+            if count:
+                where = f"T={calls[worst][3]} B={calls[worst][4]} H={calls[worst][5]} D={calls[worst][6]}"
+                print(f"  {family}: the fastest for {count}; without it up to {losses[worst]:.2f} times, at {where}")
+
+
 def main() -> None:
     """Print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--within", type=float, default=1.1, help="times the fastest that a call may take (1.1)")
-    within: float = parser.parse_args().within
+    parser.add_argument("--families", action="store_true", help="instead: what each family is the fastest for")
+    arguments = parser.parse_args()
+    within: float = arguments.within
     found = times(build())
+    if arguments.families:
+        return print_families(found)
     removed = not_needed(found, within)
     for (dtype, direction, name), loss, call in removed:
         lost = f"{loss:.3f} times the fastest, at {' '.join(call)}" if call else "never the fastest"

@@ -96,9 +96,9 @@ def warn_of_missing_kernels() -> None:
     """Say at import, once, that a GPU is there which this build has no kernels for, and why."""
     if not has_cuda_kernels and torch.version.cuda is not None and torch.cuda.device_count() > 0:
         warnings.warn(
-            f"gru_ext: torch sees a GPU, but this build has no CUDA kernels ({cuda_build}); layers on CUDA tensors will"
-            " raise NotImplementedError. With nvcc, build it again: pip install --no-build-isolation --no-cache-dir"
-            " --force-reinstall --no-deps, then the same source as before",
+            f"gru_ext: torch sees a GPU, but this build has no CUDA kernels ({cuda_build}): layers raise"
+            " NotImplementedError for CUDA tensors. Where nvcc is found, install gru_ext again with:"
+            " --no-build-isolation --no-cache-dir --force-reinstall --no-deps",
             stacklevel=2,
         )
 

@@ -6,7 +6,7 @@
 
 #include "cuda/choice/asked.h"
 #include "cuda/choice/autotune.h"
-#include "cuda/persistent/state.h"
+#include "cuda/persistent/device_facts.h"
 #include "cuda/run.h"
 #include "op/members.h"
 #include "op/schemas.h"

@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "cuda/arguments.h"
-#include "cuda/persistent/state.h"
+#include "cuda/persistent/device_facts.h"
 #include "op/chunks.h"
 #include "op/dispatch.h"
 

@@ -4,7 +4,7 @@
 
 #include "cuda/device_types.h"
 #include "cuda/persistent/all_steps.h"
-#include "cuda/persistent/state.h"
+#include "cuda/persistent/device_facts.h"
 #include "cuda/persistent/windows.h"
 #include "cuda/results.h"
 

@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "cuda/choice/records.h"
-#include "cuda/persistent/state.h"
+#include "cuda/persistent/device_facts.h"
 #include "cuda/products.h"
 
 namespace gru_ext {

@@ -1,4 +1,4 @@
-#include "cuda/persistent/state.h"
+#include "cuda/persistent/device_facts.h"
 
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/util/Exception.h>
@@ -11,7 +11,7 @@
 
 namespace gru_ext {
 
-struct DeviceState {
+struct DeviceFacts {
   double clock_rate;
   SharedWord error;
   std::map<const PersistentEntry*, int> resident = {};
@@ -21,10 +21,10 @@ struct DeviceState {
 namespace {
 
 std::mutex devices_mutex;
-std::map<int, DeviceState> devices;
+std::map<int, DeviceFacts> devices;
 std::atomic<double> seconds_of_wait{4};
 
-DeviceState& state_of_device() {
+DeviceFacts& facts_of_device() {
   const int device = c10::cuda::current_device();
   const auto it = devices.find(device);
   if (it != devices.end()) return it->second;
@@ -33,11 +33,11 @@ DeviceState& state_of_device() {
 }
 
 // Where nothing was asked of a device yet, none of its kernels has run.
-bool take_error_of(DeviceState*& state) {
+bool take_error_of(DeviceFacts*& facts) {
   const auto it = devices.find(c10::cuda::current_device());
   if (it == devices.end() || it->second.error.host == nullptr || *it->second.error.host == 0) return false;
   *it->second.error.host = 0;
-  state = &it->second;
+  facts = &it->second;
   return true;
 }
 
@@ -45,21 +45,21 @@ bool take_error_of(DeviceState*& state) {
 
 int* error_word() {
   const std::lock_guard<std::mutex> lock(devices_mutex);
-  return state_of_device().error.device;
+  return facts_of_device().error.device;
 }
 
 bool take_error() {
   const std::lock_guard<std::mutex> lock(devices_mutex);
-  DeviceState* state = nullptr;
-  return take_error_of(state);
+  DeviceFacts* facts = nullptr;
+  return take_error_of(facts);
 }
 
 void check_waits() {
   {
     const std::lock_guard<std::mutex> lock(devices_mutex);
-    DeviceState* state = nullptr;
-    if (!take_error_of(state)) return;
-    state->fault = "a cluster kernel waited too long in an earlier call on this device";
+    DeviceFacts* facts = nullptr;
+    if (!take_error_of(facts)) return;
+    facts->fault = "a cluster kernel waited too long in an earlier call on this device";
   }
   TORCH_CHECK(false, "gru: a cluster kernel of an earlier call waited more than ", seconds_of_wait.load(),
               " seconds for other blocks of its cluster, so that the results of the calls since then are wrong. The"
@@ -74,20 +74,20 @@ double set_cuda_wait_limit(double seconds) {
   return seconds_of_wait.exchange(seconds);
 }
 
-LockedDevice::LockedDevice() : lock_(devices_mutex), state_(state_of_device()) {}
+LockedDevice::LockedDevice() : lock_(devices_mutex), facts_(facts_of_device()) {}
 
-bool LockedDevice::has_error_word() const { return state_.error.device != nullptr; }
+bool LockedDevice::has_error_word() const { return facts_.error.device != nullptr; }
 
-double LockedDevice::clock_rate() const { return state_.clock_rate; }
+double LockedDevice::clock_rate() const { return facts_.clock_rate; }
 
-const std::string& LockedDevice::fault() const { return state_.fault; }
+const std::string& LockedDevice::fault() const { return facts_.fault; }
 
 std::optional<int> LockedDevice::resident(const PersistentEntry& entry, bool capturing) {
-  const auto it = state_.resident.find(&entry);
-  if (it != state_.resident.end()) return it->second;
+  const auto it = facts_.resident.find(&entry);
+  if (it != facts_.resident.end()) return it->second;
   const int resident = capturing ? kNoMemoryNow : entry.resident();
   if (resident == kNoMemoryNow) return std::nullopt;
-  return state_.resident[&entry] = resident;
+  return facts_.resident[&entry] = resident;
 }
 
 }  // namespace gru_ext

@@ -38,7 +38,7 @@ class LockedDevice {
 
  private:
   const std::lock_guard<std::mutex> lock_;
-  struct DeviceState& state_;
+  struct DeviceFacts& facts_;
 };
 
 }  // namespace gru_ext
