@@ -86,14 +86,14 @@ def join_processes(device: str, timeout: float) -> Iterator[Processes]:
     Raises:
         ProcessLostError: one is lost.
     """
-    if "WORLD_SIZE" not in os.environ:
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         yield ALONE
         return
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
-    limit = timedelta(seconds=timeout)
+    limit, lost = timedelta(seconds=timeout), False
     try:
         # torchrun may keep its store when it restarts the processes: under a prefix, the addresses of the dead are not
         # found in it.
@@ -107,15 +107,18 @@ def join_processes(device: str, timeout: float) -> Iterator[Processes]:
         )
         yield Processes(rank, count, restarts > 0)
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(
-            error
-        ):  # gloo's errors have no type of their own
+        # gloo's errors have no type of their own
+        lost = isinstance(error, dist.DistError) or "gloo" in str(error)
+        if not lost:
             raise
         raise ProcessLostError(
             f"process {rank} of {count} stops: another one died or did not answer for {timeout:g} s"
             f" ({str(error).splitlines()[0]})"
         ) from error
-    # The threads of gloo end with the last reference to the group, and a model that DDP replicated is in a cycle of
-    # them. A thread that is still releasing a tensor when the interpreter ends aborts the process.
-    gc.collect()
-    dist.destroy_process_group()
+    finally:
+        # A group that lost a process is left alone: its threads may still wait.
+        if not lost and dist.is_initialized():
+            # The threads of gloo end with the last reference to the group, and a model that DDP replicated is in a
+            # cycle of them. A thread that is still releasing a tensor when the interpreter ends aborts the process.
+            gc.collect()
+            dist.destroy_process_group()

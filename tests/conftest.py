@@ -17,6 +17,10 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "`torch.jit.script` is")  # of a category that depends on torch
     import torch._decomp.decompositions_for_jvp
 
+# No launcher of several processes started the tests, whatever started them set.
+for _name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+    os.environ.pop(_name, None)
+
 # The problems are tiny, and the machine may be shared: the tests of several threads ask for them.
 torch.set_num_threads(1)
 

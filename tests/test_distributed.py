@@ -228,12 +228,16 @@ def test_a_run_resumed_by_hand_after_a_process_was_stuck_is_the_uninterrupted_on
     assert_same_run(saved(tmp_path), saved(two[1]), 0)
 
 
-def test_a_killed_process_ends_the_other_with_a_sentence(text: Path, tmp_path: Path) -> None:
-    """Started by hand: under torchrun, it is torchrun that names the process and ends the others."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    script = faulty(KILLED, tmp_path)
+        port: int = free.getsockname()[1]
+    return port
+
+
+def test_a_killed_process_ends_the_other_with_a_sentence(text: Path, tmp_path: Path) -> None:
+    """Started by hand: under torchrun, it is torchrun that names the process and ends the others."""
+    script, port = faulty(KILLED, tmp_path), free_port()
 
     def start(rank: int) -> subprocess.CompletedProcess[str]:
         environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
@@ -251,6 +255,18 @@ def test_a_killed_process_ends_the_other_with_a_sentence(text: Path, tmp_path: P
     assert killed.returncode == -signal.SIGKILL
     assert survivor.returncode == 1
     assert "process 0 of 2 stops: another one died or did not answer for 300 s (" in survivor.stderr
+
+
+def test_a_refusal_leaves_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only process of a launcher's: what is refused after it joined can be called again, as in a notebook."""
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "1", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    for _ in range(2):
+        monkeypatch.setenv("MASTER_PORT", str(free_port()))
+        with pytest.raises(SystemExit) as refusal:
+            train_text.main([*OPTIONS, f"--text={tmp_path / 'missing'}", f"--out={tmp_path / 'out'}"])
+        assert refusal.value.code == 2
+        assert not dist.is_initialized()
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(text: Path, tmp_path: Path) -> None:
