@@ -179,6 +179,9 @@ GRU_DEVICE void gru_cluster_bwd(const PersistentBwdParams<typename Traits::T>& p
     block_barrier();
   }
 
+  const bool packed = p.offsets != nullptr;
+  const auto row_of_step = [&](int s) { return s < steps ? first_row(p, reverse ? s : steps - 1 - s) : 0; };
+  int64_t row = row_of_step(0), row_before = row_of_step(1);
   bool failed = false;
   GRU_NO_UNROLL
   for (int s = 0;; ++s) {
@@ -186,7 +189,7 @@ GRU_DEVICE void gru_cluster_bwd(const PersistentBwdParams<typename Traits::T>& p
     const int buffer = s % 2, t = reverse ? s : steps - 1 - s;
     if (s < steps) {
       GRU_UNROLL
-      for (int e = 0; e < kPairs; ++e) own[e].load_step(p, work, t);
+      for (int e = 0; e < kPairs; ++e) own[e].load_step(p, work, {t, row}, row_before);
     }
     if (s > 0) {
       if constexpr (C > 1) {
@@ -214,8 +217,8 @@ GRU_DEVICE void gru_cluster_bwd(const PersistentBwdParams<typename Traits::T>& p
     if (s == steps) break;
 
     uint32_t* const operand = dgates + GRU_FAULT(one_dgates_buffer, buffer, 0) * kRows * kPitch;
-    T* const dgates_of_step = rows_of_step(p.dgates[direction], p.offsets, t);
-    T* const h_prev_of_step = p.h_prev[direction].data ? rows_of_step(p.h_prev[direction], p.offsets, t) : nullptr;
+    T* const dgates_of_step = rows_of_step(p.dgates[direction], packed, {t, row});
+    T* const h_prev_of_step = p.h_prev[direction].data ? rows_of_step(p.h_prev[direction], packed, {t, row}) : nullptr;
     GRU_UNROLL
     for (int e = 0; e < kPairs; ++e) {
       auto& pair = own[e];
@@ -235,6 +238,8 @@ GRU_DEVICE void gru_cluster_bwd(const PersistentBwdParams<typename Traits::T>& p
       }
       pair.store_step(p, work, t, dgates_of_step, h_prev_of_step, grads);
     }
+    row = row_before;
+    row_before = row_of_step(s + 2);
     failed = GRU_FAULT(no_block_barrier, block_barrier_or(failed), failed);
     if (failed) break;
 

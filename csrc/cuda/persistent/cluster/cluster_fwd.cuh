@@ -206,12 +206,15 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
     float h[2];
     LoadedPair<T> a_x[3];  // of the next step
   } own[kPairs];
-  const auto load_a_x = [&](auto& pair, int t) {
-    const T* const a_x = rows_of_step(p.a_x[direction], p.offsets, t) +
+  const bool packed = p.offsets != nullptr;
+  const auto load_a_x = [&](auto& pair, const Step& step) {
+    const T* const a_x = rows_of_step(p.a_x[direction], packed, step) +
                          static_cast<int64_t>(row0 + pair.row) * p.a_x[direction].row_stride + pair.unit;
-    const int count = t < pair.steps ? pair.count : 0;
+    const int count = step.t < pair.steps ? pair.count : 0;
     load_pairs(pair.a_x, {a_x, a_x + H, a_x + 2 * H}, {count, count, count}, p.paired);
   };
+  const auto row_of_step = [&](int s) { return s < steps ? first_row(p, reverse ? steps - 1 - s : s) : 0; };
+  int64_t next_row = row_of_step(0);
   GRU_UNROLL
   for (int e = 0; e < kPairs; ++e) {
     auto& pair = own[e];
@@ -226,7 +229,7 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
                                       p.h0 ? pair.count : 0, p.paired);
     pair.h[0] = to_acc(h.first());
     pair.h[1] = to_acc(h.second());
-    load_a_x(pair, reverse ? steps - 1 : 0);
+    load_a_x(pair, {reverse ? steps - 1 : 0, next_row});
   }
 
   if constexpr (kExchange == Exchange::cluster) {
@@ -242,6 +245,8 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
   for (int s = 0; s < steps; ++s) {
     at_step(s);
     const int buffer = s % 2, t = reverse ? steps - 1 - s : s;
+    const int64_t row = next_row;
+    next_row = row_of_step(s + 1);
     if (s > 0) {
       if constexpr (kExchange == Exchange::packets) {
         const uint64_t* const from = packets + buffer * kRows * Traits::kWords;
@@ -353,9 +358,8 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
     }
     if (failed) break;
 
-    T* const y = rows_of_step(p.y, p.offsets, t) + direction * H;
-    T* const gates_of_step =
-        kSaveGates ? p.gates + (direction * p.N + row_of_step(p.offsets, p.B, t)) * 4 * H : nullptr;
+    T* const y = rows_of_step(p.y, packed, {t, row}) + direction * H;
+    T* const gates_of_step = kSaveGates ? p.gates + (direction * p.N + row) * 4 * H : nullptr;
     GRU_UNROLL
     for (int e = 0; e < kPairs; ++e) {
       auto& pair = own[e];
@@ -425,17 +429,19 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
         }
       }
 
-      const int64_t row = row0 + pair.row;
-      store_pair(y + row * p.y.row_stride + pair.unit, pair.h[0], pair.h[1],
+      const int64_t row_of_batch = row0 + pair.row;
+      store_pair(y + row_of_batch * p.y.row_stride + pair.unit, pair.h[0], pair.h[1],
                  GRU_FAULT(stores_beyond_h, count, count > 0 ? 2 : 0), p.paired);
       if constexpr (kSaveGates) {
-        T* const to = gates_of_step + row * 4 * H + pair.unit;
+        T* const to = gates_of_step + row_of_batch * 4 * H + pair.unit;
         store_pair(to, gates[0].r, gates[1].r, count, p.paired);
         store_pair(to + H, gates[0].z, gates[1].z, count, p.paired);
         store_pair(to + 2 * H, gates[0].n, gates[1].n, count, p.paired);
         store_pair(to + 3 * H, gates[0].q, gates[1].q, count, p.paired);
       }
-      if (s + 1 < steps) load_a_x(pair, reverse ? steps - 2 - s : s + 1);  // from s: t would take a register till here
+      if (s + 1 < steps) {  // from s: t would take a register till here
+        load_a_x(pair, {reverse ? steps - 2 - s : s + 1, next_row});
+      }
     }
   }
 

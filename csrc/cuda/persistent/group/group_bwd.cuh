@@ -160,6 +160,9 @@ GRU_DEVICE void gru_group_bwd(const PersistentBwdParams<typename Traits::T>& p) 
     own[e].begin(p, work, kRows, i / 8, group * 16 + i % 8 * 2);
   }
 
+  const bool packed = p.offsets != nullptr;
+  const auto row_of_step = [&](int s) { return s < steps ? first_row(p, reverse ? s : steps - 1 - s) : 0; };
+  int64_t row = row_of_step(0), row_before = row_of_step(1);
   bool failed = false;
   GRU_NO_UNROLL
   for (int s = 0;; ++s) {
@@ -167,8 +170,9 @@ GRU_DEVICE void gru_group_bwd(const PersistentBwdParams<typename Traits::T>& p) 
     const int t = reverse ? s : steps - 1 - s;
     if (s < steps) {
       GRU_UNROLL
-      for (int e = 0; e < kPairs; ++e) own[e].load_step(p, work, t);
+      for (int e = 0; e < kPairs; ++e) own[e].load_step(p, work, {t, row}, row_before);
     }
+    const int64_t row_to_come = row_of_step(s + 2);
     if (s > 0) {
       const u32x4* const from = packets + s % 2 * kRows * kWords;
       constexpr int kCount = kRows * kWords, kAtOnce = 4;
@@ -268,8 +272,8 @@ GRU_DEVICE void gru_group_bwd(const PersistentBwdParams<typename Traits::T>& p) 
     }
     if (s == steps) break;
 
-    T* const dgates_of_step = rows_of_step(p.dgates[direction], p.offsets, t);
-    T* const h_prev_of_step = p.h_prev[direction].data ? rows_of_step(p.h_prev[direction], p.offsets, t) : nullptr;
+    T* const dgates_of_step = rows_of_step(p.dgates[direction], packed, {t, row});
+    T* const h_prev_of_step = p.h_prev[direction].data ? rows_of_step(p.h_prev[direction], packed, {t, row}) : nullptr;
     GRU_UNROLL
     for (int e = 0; e < kPairs; ++e) {
       auto& pair = own[e];
@@ -287,6 +291,8 @@ GRU_DEVICE void gru_group_bwd(const PersistentBwdParams<typename Traits::T>& p) 
       }
       pair.store_step(p, work, t, dgates_of_step, h_prev_of_step, grads);
     }
+    row = row_before;
+    row_before = row_to_come;
   }
 
   failed = block_barrier_or(failed);

@@ -67,17 +67,23 @@ GRU_DEVICE void gru_streamed_bwd(const PersistentBwdParams<typename Traits::T>& 
   }
 
   const DirectionMasks<float>& masks = p.masks[work.direction];
-  const auto load_factor = [&](float (&factor)[2], const BwdPair<T>& own) {  // of the state in the product
-    factor[0] = factor[1] = 1.0f;
-    if constexpr (kMasks) {
-      const int64_t place = static_cast<int64_t>(work.row0 + own.row) * H + work.unit0 + own.unit;
-      GRU_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        if (i < own.count) factor[i] = recurrent_factor(masks, place + i);
-      }
+  // What the recurrent mask, which is that of all steps, lets through: bit 2 * pass + i is that of unit i of the pair.
+  uint32_t let_through = 0;
+  if constexpr (kMasks) {
+    GRU_UNROLL
+    for (int i = 0; i < 2 * kPasses; ++i) {
+      const BwdPair<T>& pair = own[i / 2];
+      const int64_t place = static_cast<int64_t>(work.row0 + pair.row) * H + work.unit0 + pair.unit + i % 2;
+      let_through |= static_cast<uint32_t>(load_mask(i % 2 < pair.count ? masks.recurrent : nullptr, place)) << i;
     }
+  }
+  const auto factor_of = [&](int pass, int i) {  // of the state in the product
+    return kMasks ? recurrent_factor(masks, (let_through >> (2 * pass + i) & 1) != 0) : 1.0f;
   };
 
+  const bool packed = p.offsets != nullptr;
+  const auto row_of_step = [&](int s) { return s < steps ? first_row(p, reverse ? s : steps - 1 - s) : 0; };
+  int64_t row = row_of_step(0), row_before = row_of_step(1);
   bool failed = false;
   GRU_NO_UNROLL
   for (int s = 0;; ++s) {
@@ -85,8 +91,9 @@ GRU_DEVICE void gru_streamed_bwd(const PersistentBwdParams<typename Traits::T>& 
     const int t = reverse ? s : steps - 1 - s;
     if (s < steps) {
       GRU_UNROLL
-      for (int pass = 0; pass < kPasses; ++pass) own[pass].load_step(p, work, t);
+      for (int pass = 0; pass < kPasses; ++pass) own[pass].load_step(p, work, {t, row}, row_before);
     }
+    const int64_t row_to_come = row_of_step(s + 2);
     if (s > 0) {
       failed = !slabs.wait(s - 1, p.wait_limit);
       float d[Traits::kWeightTiles][Traits::kColumns][4] = {};
@@ -97,26 +104,26 @@ GRU_DEVICE void gru_streamed_bwd(const PersistentBwdParams<typename Traits::T>& 
         GRU_FAULT(no_block_barrier, block_barrier(), void());
         if (works) {
           const Pair<float> sum = sum_of_slices<Traits>(sums, row_of_pass, unit);
-          float factor[2];
-          load_factor(factor, own[pass]);
-          own[pass].d[0] += sum.first * factor[0];
-          own[pass].d[1] += sum.second * factor[1];
+          own[pass].d[0] += sum.first * factor_of(pass, 0);
+          own[pass].d[1] += sum.second * factor_of(pass, 1);
         }
         if (pass + 1 < kPasses) block_barrier();
       }
     }
     if (s == steps) break;
 
-    T* const dgates_of_step = rows_of_step(p.dgates[work.direction], p.offsets, t);
+    T* const dgates_of_step = rows_of_step(p.dgates[work.direction], packed, {t, row});
     T* const h_prev_of_step =
-        p.h_prev[work.direction].data ? rows_of_step(p.h_prev[work.direction], p.offsets, t) : nullptr;
+        p.h_prev[work.direction].data ? rows_of_step(p.h_prev[work.direction], packed, {t, row}) : nullptr;
     GRU_UNROLL
     for (int pass = 0; pass < kPasses; ++pass) {
       auto& pair = own[pass];
       GateGrads<float> grads[2] = {};
       if constexpr (kMasks) {
-        const int64_t row = row_of_step(p.offsets, p.B, t) + work.row0 + pair.row;
-        pair.differentiate(t, grads, [&](int i) { return cell_masks(masks, row * H + work.unit0 + pair.unit + i); });
+        const int64_t row_of_pair = row + work.row0 + pair.row;
+        pair.differentiate(t, grads, [&](int i) {
+          return cell_masks(masks, load_masks(masks, true, row_of_pair * H + work.unit0 + pair.unit + i));
+        });
       } else {
         pair.differentiate(t, grads);
       }
@@ -136,11 +143,11 @@ GRU_DEVICE void gru_streamed_bwd(const PersistentBwdParams<typename Traits::T>& 
         failed = GRU_FAULT(no_barrier_before_flag, block_barrier_or(failed), failed);
         if (thread == 0 && !failed) raise_flag(flag_of_block(p.streamed, group, block), static_cast<uint32_t>(s + 1));
       }
-      float factor[2];
-      load_factor(factor, pair);
-      pair.store_step(p, work, t, dgates_of_step, h_prev_of_step, grads, factor);
+      pair.store_step(p, work, t, dgates_of_step, h_prev_of_step, grads, {factor_of(pass, 0), factor_of(pass, 1)});
     }
     if (failed) break;
+    row = row_before;
+    row_before = row_to_come;
   }
   GRU_FAULT(no_last_copy_wait, copy_async_wait(), void());
 

@@ -80,16 +80,13 @@ GRU_DEVICE void gru_streamed_fwd(const PersistentFwdParams<typename Traits::T>& 
   } own[kPasses];
 
   const DirectionMasks<float>& masks = p.masks[direction];
+  // What the recurrent mask, which is that of all steps, lets through: bit 2 * pass + i is that of unit i of the pair.
+  uint32_t let_through = 0;
+  const auto factor_of = [&](int pass, int i) {
+    return kMasks ? recurrent_factor(masks, (let_through >> (2 * pass + i) & 1) != 0) : 1.0f;
+  };
   const auto store_operand = [&](const float (&h)[2], int pass, int s) {
-    float factor[2] = {1.0f, 1.0f};
-    if constexpr (kMasks) {
-      GRU_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        const bool exists = own[pass].steps > 0 && i < units;
-        if (exists) factor[i] = recurrent_factor(masks, static_cast<int64_t>(row_of(pass)) * H + unit + i);
-      }
-    }
-    const Words words = Words::of(h[0] * factor[0], h[1] * factor[1]);
+    const Words words = Words::of(h[0] * factor_of(pass, 0), h[1] * factor_of(pass, 1));
     const int word = unit / kValuesPerWord<T>, slab = word / Traits::kSlabWords;
     GRU_UNROLL
     for (int w = 0; w < Words::count; ++w) {
@@ -107,6 +104,14 @@ GRU_DEVICE void gru_streamed_fwd(const PersistentFwdParams<typename Traits::T>& 
     const LoadedPair<T> h = load_pair(at_offset(p.h0, place), p.h0 && exists ? units : 0, p.paired);
     of_pass.h[0] = to_acc(h.first());
     of_pass.h[1] = to_acc(h.second());
+    if constexpr (kMasks) {
+      GRU_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        const int64_t element = static_cast<int64_t>(row_of(pass)) * H + unit + i;
+        const int mask = load_mask(exists && i < units ? masks.recurrent : nullptr, element);
+        let_through |= static_cast<uint32_t>(mask) << (2 * pass + i);
+      }
+    }
     if (works) store_operand(of_pass.h, pass, 0);
   }
   block_barrier();
@@ -114,36 +119,47 @@ GRU_DEVICE void gru_streamed_fwd(const PersistentFwdParams<typename Traits::T>& 
 
   // Passes whose W x is loaded before the products, as many as registers allow; the others follow as passes are done.
   constexpr int kPassesAhead = Traits::kRows < 64 ? 2 : kPasses < 4 ? 1 : 0;
-  const auto load_a_x = [&](int pass, int t) {
+  const bool packed = p.offsets != nullptr;
+  const auto load_a_x = [&](int pass, const Step& step) {
     auto& of_pass = own[pass];
-    const T* const a_x = rows_of_step(p.a_x[direction], p.offsets, t) +
+    const T* const a_x = rows_of_step(p.a_x[direction], packed, step) +
                          static_cast<int64_t>(row_of(pass)) * p.a_x[direction].row_stride + unit;
-    const int count = t < of_pass.steps ? units : 0;
+    const int count = step.t < of_pass.steps ? units : 0;
     load_pairs(of_pass.a_x, {a_x, a_x + H, a_x + 2 * H}, {count, count, count}, p.paired);
   };
 
+  const auto row_of_step = [&](int s) { return s < steps ? first_row(p, reverse ? steps - 1 - s : s) : 0; };
+  int64_t next_row = row_of_step(0);
   bool failed = false;
   GRU_NO_UNROLL
   for (int s = 0; s < steps; ++s) {
     at_step(s);
     const int t = reverse ? steps - 1 - s : s;
+    const int64_t row = next_row;
     GRU_UNROLL
-    for (int pass = 0; pass < kPasses && pass < kPassesAhead; ++pass) load_a_x(pass, t);
+    for (int pass = 0; pass < kPasses && pass < kPassesAhead; ++pass) load_a_x(pass, {t, row});
+    next_row = row_of_step(s + 1);
     failed = !slabs.wait(s, p.wait_limit);
     float d[Traits::kWeightTiles][Traits::kColumns][4] = {};
     if (!failed) slabs.multiply(d, s);
 
-    T* const y = rows_of_step(p.y, p.offsets, t) + direction * H;
-    T* const gates_of_step = p.gates ? p.gates + (direction * p.N + row_of_step(p.offsets, p.B, t)) * 4 * H : nullptr;
+    T* const y = rows_of_step(p.y, packed, {t, row}) + direction * H;
+    T* const gates_of_step = p.gates ? p.gates + (direction * p.N + row) * 4 * H : nullptr;
     GRU_UNROLL
     for (int pass = 0; pass < kPasses; ++pass) {
       auto& of_pass = own[pass];
-      if (pass + kPassesAhead < kPasses) load_a_x(pass + kPassesAhead, t);
+      if (pass + kPassesAhead < kPasses) load_a_x(pass + kPassesAhead, {t, row});
       store_sums<Traits>(sums, d, pass);
       GRU_FAULT(no_block_barrier, block_barrier(), void());
       const int count = t < of_pass.steps ? units : 0;
       Gates<float> gates[2] = {};
       if (count > 0) {
+        LoadedMasks loaded[2] = {};
+        if constexpr (kMasks) {
+          const int64_t place = (row + row_of(pass)) * H + unit;
+          GRU_UNROLL
+          for (int i = 0; i < 2; ++i) loaded[i] = load_masks(masks, i < count, place + i);
+        }
         const Pair<float> r = sum_of_slices<Traits>(sums, row_of_pass, pair),
                           z = sum_of_slices<Traits>(sums, row_of_pass, kUnits + pair),
                           q = sum_of_slices<Traits>(sums, row_of_pass, 2 * kUnits + pair);
@@ -155,9 +171,8 @@ GRU_DEVICE void gru_streamed_fwd(const PersistentFwdParams<typename Traits::T>& 
              to_acc(a_x[2].second()), bias[2][1] + q.second}};
         const auto next = [&](int i) {
           if constexpr (kMasks) {
-            const int64_t place = (row_of_step(p.offsets, p.B, t) + row_of(pass)) * H + unit + i;
-            const CellMasks<float> cell = i < count ? cell_masks(masks, place) : CellMasks<float>{0.0f, 1.0f, false};
-            return cell_fwd<Math>(a[i][0], a[i][1], a[i][2], a[i][3], of_pass.h[i], gates[i], cell);
+            return cell_fwd<Math>(a[i][0], a[i][1], a[i][2], a[i][3], of_pass.h[i], gates[i],
+                                  cell_masks(masks, loaded[i]));
           } else {
             return cell_fwd<Math>(a[i][0], a[i][1], a[i][2], a[i][3], of_pass.h[i], gates[i]);
           }
