@@ -39,11 +39,23 @@ OTHER_BUILD = ROOT / "build" / f"cuda-check-{torch.__version__}"  # of the host 
 # Readable PTX of every architecture in the objects, for check_compiled_kernels.py: nvcc has it in any case.
 KEEP_PTX = "--no-compress -gencode=arch=compute_80,code=compute_80 -gencode=arch=compute_90,code=compute_90"
 
-# Serial loads that stay: how many, by kernel and architecture.
-SERIAL = {
-    # It needs all registers, so that W x is loaded in the pass that uses it, and one of three loads is copied at once.
-    # Loaded a pass ahead it spills on sm_100, behind the sums on sm_120.
-    ("gru_streamed_fwd_kernel<StreamedTraits<bfloat16, 32, 96, 1, 64, 4, 2, 0, 4, 4>, false>", "sm_90"): 1,
+# Serial loads that stay: the most, by kernel and architecture.
+SERIAL: dict[tuple[str, str], int] = {
+    # Its registers are all in use, so that W x is loaded in the pass that needs it; all three loads are under way.
+    ("gru_streamed_fwd_kernel<StreamedTraits<float16, 32, 96, 1, 64, 4, 2, 0, 4, 4>, false>", "sm_90"): 2,
+    # doubles of a row: all three loads are under way
+    ("gru_step_norm_bwd_kernel<double>", "sm_75"): 1,
+    # The place of a packed batch's step goes into a uniform register at once. What follows is the wait for other blocks.
+    **{
+        (f"gru_streamed_bwd_kernel<StreamedTraits<{dtype}, 32, 32, 3, {rows}, 4, 4>, false>", architecture): 1
+        for dtype in ("bfloat16", "float16")
+        for rows, architecture in (("8, 8, 1, 9", "sm_100"), ("8, 8, 1, 9", "sm_120"), ("16, 8, 1, 8", "sm_120"))
+    },
+    # Masks take the registers in which their bytes would wait.
+    **{
+        (f"gru_streamed_fwd_kernel<StreamedTraits<{dtype}, 32, 96, 1, 32, 4, 2, 3, 3, 3>, true>", "sm_120"): 2
+        for dtype in ("bfloat16", "float16")
+    },
 }
 
 IMPORT = """

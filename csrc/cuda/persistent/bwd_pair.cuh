@@ -1,4 +1,5 @@
-// The pointwise part of the recurrence backwards, for the persistent kernels: a thread's pairs of hidden units.
+// The pointwise part of the recurrence backwards, for the persistent kernels: a thread's pairs of hidden units. Forward:
+// fwd_pair.cuh.
 #pragma once
 
 #include "cuda/persistent/pairs.cuh"
@@ -6,11 +7,6 @@
 
 namespace gru_ext {
 namespace device {
-
-// What a block works on: the rows from row0 on, the units from unit0 on.
-struct BlockWork {
-  int direction, row0, unit0;
-};
 
 // Two neighbouring units of a row.
 template <typename T>
@@ -57,6 +53,12 @@ struct BwdPair {
                 at_offset(h_of_row, work.unit0 + unit)},
                {existing, existing, existing, existing, p.dy.data ? existing : 0, has_prev || p.h0 ? existing : 0},
                p.paired);
+  }
+
+  // Parts of dL/dh that have come.
+  GRU_DEVICE void add(const Pair<float>& parts) {
+    d[0] += parts.first;
+    d[1] += parts.second;
   }
 
   // The gate gradients of the step that was loaded, zero where the sequence does not have it; d is then of the step

@@ -1,4 +1,4 @@
-// Where the rows of a step are in tensors whose sequences may be packed.
+// What a block works on, and where its steps are in tensors whose sequences may be packed.
 #pragma once
 
 #include "cuda/params.h"
@@ -13,6 +13,11 @@ template <typename T>
 GRU_DEVICE T* at_offset(T* tensor, int64_t offset) {
   return reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(tensor) + offset * sizeof(T));
 }
+
+// What a block works on: the rows from row0 on, the units from unit0 on.
+struct BlockWork {
+  int direction, row0, unit0;
+};
 
 // A step, and its first row in a tensor of N rows.
 struct Step {
