@@ -45,7 +45,7 @@ SERIAL: dict[tuple[str, str], int] = {
     ("gru_streamed_fwd_kernel<StreamedTraits<float16, 32, 96, 1, 64, 4, 2, 0, 4, 4>, false>", "sm_90"): 2,
     # doubles of a row: all three loads are under way
     ("gru_step_norm_bwd_kernel<double>", "sm_75"): 1,
-    # The place of a packed batch's step goes into a uniform register at once. What follows is the wait for other blocks.
+    # The place of a packed batch's step goes into a uniform register at once; then it waits for other blocks anyway.
     **{
         (f"gru_streamed_bwd_kernel<StreamedTraits<{dtype}, 32, 32, 3, {rows}, 4, 4>, false>", architecture): 1
         for dtype in ("bfloat16", "float16")
