@@ -20,7 +20,7 @@ OF_TORCH = re.compile(r"(torch|ATen|c10|caffe2)/|Python\.h")
 def what_knows_torch(source: Path) -> list[str]:
     """The files of ``csrc`` that a source includes, and that include torch's or are told which torch it is."""
     found = []
-    for path in with_included(source):
+    for path in with_included(source, [ROOT / "csrc"]):
         text = path.read_text()
         if any(OF_TORCH.match(name) for name in INCLUDE.findall(text)) or "GRU_EXT_TORCH_VERSION" in text:
             found.append(str(path.relative_to(ROOT)))
