@@ -30,7 +30,8 @@ def what_knows_torch(source: Path) -> list[str]:
 def main() -> None:
     """``FOLDER ... -c SOURCE -o OBJECT``, flags of nvcc between them."""
     folder, *flags = sys.argv[1:]
-    source, made = (Path(flags[flags.index(flag) + 1]) for flag in ("-c", "-o"))
+    (source,) = (Path(flag) for flag in flags if flag.endswith(".cu"))
+    made = Path(flags[flags.index("-o") + 1])
     if found := what_knows_torch(source):
         sys.exit(f"{source.name} is of one torch alone, because of {', '.join(found)}")
     shutil.copyfile(Path(folder) / source.resolve().relative_to(ROOT.resolve()).with_suffix(".o"), made)
