@@ -1,4 +1,5 @@
 # `make train` trains a character model on real text; `make test` runs every check; `make bench` measures this machine.
+# `make docs` builds the documentation's site.
 # `make publish MACHINE=cpu_zen4_2cores MINUTES=40` measures what docs/ shows, and rewrites its tables and plots.
 # All do their own set-up in .venv: with the torch of the system's python3 when it has one, else with the pinned one.
 # `make fuzz SECONDS=3600`, `make sanitize SECONDS=600` and `make mutate` look for faults that nobody has met yet
@@ -17,7 +18,7 @@ BIN := .venv/bin
 
 SOURCES := setup.py pyproject.toml gru_ext/version.py $(shell find csrc -name '*.c*' -o -name '*.h')
 
-.PHONY: train test bench publish lint format fuzz sanitize mutate coverage cuda-check cuda-check-older cuda-check-newer gpu-check clean
+.PHONY: train test docs bench publish lint format fuzz sanitize mutate coverage cuda-check cuda-check-older cuda-check-newer gpu-check clean
 
 train: .venv/built-examples
 	$(BIN)/python examples/train_text.py $(ARGS)
@@ -26,6 +27,10 @@ train: .venv/built-examples
 # what several need is built once, under a lock.
 test: lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
+
+docs: .venv/built-docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . build/docs
+	@echo build/docs/index.html
 
 bench: .venv/built-bench
 	$(BIN)/python -m benchmarks $(or $(ARGS),quick --report out/quick.html)
