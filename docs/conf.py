@@ -21,7 +21,7 @@ copyright = author = "the authors of gru_ext"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
 exclude_patterns = [path.name for path in ROOT.iterdir() if path.name not in PAGES]  # which are not searched then
-smartquotes = False
+smartquotes_action = "D"  # dashes alone: a quotation mark in a docstring is Python's
 myst_heading_anchors = 4
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"

@@ -38,7 +38,8 @@ def site() -> Path:
 
     def build(folder: Path) -> None:
         options = ("--quiet", "--fail-on-warning", "--keep-going", "-c", "docs")
-        output_of(run_python("-m", "sphinx", *options, "-d", folder.with_name("doctrees"), ".", folder))
+        arguments = [*options, "-d", folder.with_name("doctrees"), ".", folder]
+        output_of(run_python("-m", "sphinx", *arguments, timeout=600))
         for other in built.parent.glob("site_*"):
             if other.is_dir() and other != built:
                 shutil.rmtree(other, ignore_errors=True)
