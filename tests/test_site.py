@@ -41,8 +41,10 @@ def site() -> Path:
         arguments = [*options, "-d", folder.with_name("doctrees"), ".", folder]
         output_of(run_python("-m", "sphinx", *arguments, timeout=600))
         for other in built.parent.glob("site_*"):
-            if other.is_dir() and other != built:
+            if other.is_dir():  # of what it was made of before
                 shutil.rmtree(other, ignore_errors=True)
+            elif other.stem != built.name:  # its lock
+                other.unlink(missing_ok=True)
 
     return make_once(built, build)
 
@@ -123,6 +125,7 @@ def test_a_browser_finds_the_same() -> None:
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = browser.new_page()
+        tab.set_default_timeout(120_000)  # ms, on a busy machine
         tab.on("pageerror", lambda error: errors.append(f"{tab.url}: {error}"))
         tab.route(f"{HOST}**", lambda route: route.fulfill(path=site() / urlsplit(route.request.url).path[1:]))
         for address in pages():
