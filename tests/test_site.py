@@ -147,3 +147,4 @@ def test_a_browser_finds_the_same() -> None:
     for address in links:
         errors += dead_links(address, links[address], places)
     assert errors == []
+    assert set(public_names()) - places[f"{HOST}docs/api.html"] == set()
