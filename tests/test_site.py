@@ -38,7 +38,7 @@ def site() -> Path:
 
     def build(folder: Path) -> None:
         options = ("--quiet", "--fail-on-warning", "--keep-going", "-c", "docs")
-        arguments = [*options, "-d", folder.with_name("doctrees"), ".", folder]
+        arguments: list[str | Path] = [*options, "-d", folder.with_name("doctrees"), ".", folder]
         output_of(run_python("-m", "sphinx", *arguments, timeout=600))
         for other in built.parent.glob("site_*"):
             if other.is_dir():  # of what it was made of before
