@@ -42,7 +42,6 @@ wheel: .venv/built-wheel
 	GRU_EXT_CUDA=0 $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel .
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/auditwheel repair --wheel-dir dist --only-plat build/wheel/*.whl \
 	  $(foreach library,libc10 libtorch libtorch_cpu libgomp,--exclude '$(library)*.so*')
-	$(BIN)/auditwheel show dist/*.whl
 
 lint: .venv/built-dev
 	$(BIN)/ruff check .

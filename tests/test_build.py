@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import runpy
 import subprocess
+import tarfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import setuptools
 import torch
-from process import ROOT, run_python
+from process import ROOT, output_of, run_python
 
 import gru_ext
 
@@ -365,3 +366,16 @@ def test_a_wheel_is_for_every_python_and_one_platform(load_setup: Callable[..., 
     python, interface, platform = wheel.get_tag()
     assert (python, interface) == ("py3", "none")
     assert platform != "any"
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout, whose files would be known")
+def test_the_source_distribution_has_every_file(tmp_path: Path) -> None:
+    """So that `make test` runs from it."""
+    arguments = ("egg_info", "--egg-base", str(tmp_path), "sdist", "--dist-dir", str(tmp_path))
+    output_of(run_python("setup.py", "-q", *arguments, directory=ROOT))
+    with tarfile.open(tmp_path / f"gru_ext-{gru_ext.__version__}.tar.gz") as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    missing = {name for name in files if (ROOT / name).exists()} - packed
+    assert not missing
