@@ -12,7 +12,7 @@ from typing import Any
 from gru_ext.version import __version__
 
 ROOT = Path(__file__).parent.parent
-PAGES = {"docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"}
+PAGES = {"docs", "examples", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"}
 LINK = re.compile(r"\[([^\]]+)\]\(([^)#:]+)\)")
 
 project = "gru_ext"

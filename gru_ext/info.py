@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import subprocess
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -24,11 +22,7 @@ def _devices() -> str:
 
 def _commit() -> str:
     """The commit that was installed, as pip noted it, or of the checkout; empty where neither is known."""
-    try:
-        noted = metadata.distribution("gru_ext").read_text("direct_url.json")  # PEP 610
-    except metadata.PackageNotFoundError:
-        noted = None
-    commit = json.loads(noted or "{}").get("vcs_info", {}).get("commit_id", "")
+    commit: str = library.installed_from().get("vcs_info", {}).get("commit_id", "")
     checkout = Path(__file__).parent.parent
     if not commit and (checkout / ".git").exists():
         describe = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]

@@ -18,7 +18,7 @@ from sybil import Document, Example
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = (*(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")), *DOCS)
+PAGES = (*(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "examples/README")), *DOCS)
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 NEEDS = {"conversion.md": "onnxscript"}  # from the convert extra
 LANGUAGES = {"python", "bash", "text", "toml", "dockerfile", "cpp"}
@@ -151,7 +151,7 @@ def test_a_command_that_is_not_there_is_found(command: str, text: str, tmp_path:
         example.evaluate()
 
 
-@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_is_in_fences_that_name_its_language(page: Path) -> None:
     for token in MarkdownIt().parse(page.read_text()):
         line = token.map[0] + 1 if token.map else 0
@@ -175,6 +175,12 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
             assert heading in headings(target), f"{page.name} links to #{heading}, which {target.name} does not have"
 
 
+def sources() -> list[Path]:
+    """Of the library and its build."""
+    of_build = [ROOT / "setup.py", ROOT / "build_backend.py"]
+    return [*of_build, *(ROOT / "gru_ext").rglob("*.py"), *(ROOT / "csrc").rglob("*.[ch]*")]
+
+
 def variables_read(path: Path) -> set[str]:
     """The environment variables that a file names where it reads them."""
     text = path.read_text()
@@ -194,9 +200,7 @@ def variables_read(path: Path) -> set[str]:
 
 
 def test_the_table_of_the_environment_has_every_variable_that_is_read() -> None:
-    """By the library and its build."""
-    files = [ROOT / "setup.py", *(ROOT / "gru_ext").rglob("*.py"), *(ROOT / "csrc").rglob("*.[ch]*")]
-    read = set().union(*map(variables_read, files))
+    read = set().union(*map(variables_read, sources()))
     described = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/environment.md").read_text(), re.MULTILINE))
     assert read - described == set()
     assert {name for name in described - read if name.startswith("GRU_EXT")} == set()
@@ -222,11 +226,11 @@ def strings_of(path: Path) -> str:
 
 
 def test_the_messages_of_troubleshooting_are_those_of_the_sources() -> None:
-    files = [ROOT / "setup.py", *(ROOT / "gru_ext").rglob("*.py"), *(ROOT / "csrc").rglob("*.[ch]*")]
-    sources = "".join(map(strings_of, files))
-    messages = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    text = "".join(map(strings_of, sources()))
+    rows = re.findall(r"^\| (`[^|]+`) \|", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    messages = [message for row in rows for message in re.findall("`([^`]+)`", row)]
     assert len(messages) > 30
     for message in messages:
         for part in message.split("…"):
             words = part.strip(" :,")
-            assert len(words) < 8 or words in sources, f"no message has {words!r}"
+            assert len(words) < 8 or words in text, f"no message has {words!r}"
