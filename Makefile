@@ -1,5 +1,7 @@
 # `make train` trains a character model on real text; `make test` runs every check; `make bench` measures this machine.
+# `make docs` builds the documentation's site.
 # `make publish MACHINE=cpu_zen4_2cores MINUTES=40` measures what docs/ shows, and rewrites its tables and plots.
+# `make wheel` builds a CPU wheel for the installed torch in dist/, and audits which systems it runs on (docs/install.md).
 # All do their own set-up in .venv: with the torch of the system's python3 when it has one, else with the pinned one.
 # `make fuzz SECONDS=3600`, `make sanitize SECONDS=600` and `make mutate` look for faults that nobody has met yet
 # (docs/reliability.md). `make coverage` counts what the tests of the compiled CUDA backend reach (docs/coverage.md); it
@@ -17,7 +19,9 @@ BIN := .venv/bin
 
 SOURCES := setup.py pyproject.toml gru_ext/version.py $(shell find csrc -name '*.c*' -o -name '*.h')
 
-.PHONY: train test bench publish lint format fuzz sanitize mutate coverage cuda-check gpu-check clean
+CPP_SOURCES := find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh'
+
+.PHONY: train test docs bench publish wheel lint format fuzz sanitize mutate coverage cuda-check gpu-check clean
 
 train: .venv/built-examples
 	$(BIN)/python examples/train_text.py $(ARGS)
@@ -27,22 +31,33 @@ train: .venv/built-examples
 test: lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
+docs: .venv/built-docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . build/docs
+	@echo build/docs/index.html
+
 bench: .venv/built-bench
 	$(BIN)/python -m benchmarks $(or $(ARGS),quick --report out/quick.html)
 
 publish: .venv/built-bench
 	$(BIN)/python -m benchmarks.publish --machine $(MACHINE) --minutes $(or $(MINUTES),60) $(ARGS)
 
+# What torch brings is left to torch: a wheel with a libtorch or a libgomp of its own would load them a second time.
+wheel: .venv/built-wheel
+	rm -rf build/wheel
+	GRU_EXT_CUDA=0 $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel .
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/auditwheel repair --wheel-dir dist --only-plat build/wheel/*.whl \
+	  $(foreach library,libc10 libtorch libtorch_cpu libgomp,--exclude '$(library)*.so*')
+
 lint: .venv/built-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	git ls-files 'csrc/*' 'tests/*.cpp' 'tests/*.h' | xargs $(BIN)/clang-format --dry-run --Werror
+	$(CPP_SOURCES) | xargs $(BIN)/clang-format --dry-run --Werror
 
 format: .venv/built-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	git ls-files 'csrc/*' 'tests/*.cpp' 'tests/*.h' | xargs $(BIN)/clang-format -i
+	$(CPP_SOURCES) | xargs $(BIN)/clang-format -i
 
 # Each runs in tests/, where their helpers are.
 fuzz: .venv/built-dev

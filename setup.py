@@ -1,16 +1,20 @@
 """Builds gru_ext/libgru_ext.so against the torch that is installed. See README.md for the commands."""
 
+# isort: off
 from __future__ import annotations
 
+from build_backend import INSTALL, give_up  # first, as it says what is missing of setuptools
+
+# isort: on
 import os
 import platform
 import re
 import runpy
 import shutil
 import subprocess
-import sys
+import sysconfig
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -24,11 +28,6 @@ OLDEST_GPU = (7, 5)
 GIGABYTES_PER_JOB = 4  # what one nvcc may need
 # Minutes of one core of a server: for what is compiled once, and for each architecture.
 CORE_MINUTES, CORE_MINUTES_OF_ARCHITECTURE = 8, 2
-
-
-def give_up(sentence: str) -> NoReturn:
-    """End the build with one sentence."""
-    sys.exit(f"\ngru_ext: {sentence}\n")
 
 
 class Toolkit(NamedTuple):
@@ -67,8 +66,8 @@ try:
     from torch.utils import cpp_extension
 except ImportError:
     give_up(
-        "no torch to build against is visible here (pip hides it unless told otherwise);"
-        " with torch installed, run: pip install --no-build-isolation ."
+        "no torch to build against is visible here; with torch installed, repeat the command with --no-build-isolation,"
+        " as pip and uv hide it otherwise"
     )
 
 if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST_TORCH:
@@ -195,10 +194,12 @@ class BuildExtension(cpp_extension.BuildExtension):
     """Compiles with ninja; says in one sentence what is missing before anything is compiled."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
+        # The ninja that was installed beside this Python, though its environment may not be activated.
+        os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), sysconfig.get_path("scripts")])
         super().__init__(*arguments, no_python_abi_suffix=True, **options)
 
     def build_extensions(self) -> None:
-        """Say what is built for CUDA and how long that takes, check for a compiler, then build."""
+        """Say what is built for CUDA and how long that takes, check for ninja and a compiler, then build."""
         print(f"gru_ext: CUDA kernels: {CUDA.words}")
         if CUDA.toolkit is not None:
             jobs = compilers_at_once()
@@ -210,6 +211,8 @@ class BuildExtension(cpp_extension.BuildExtension):
             )
             os.environ["MAX_JOBS"] = str(jobs)
             os.environ.setdefault("NINJA_STATUS", "gru_ext: %f of %t files, %e seconds: ")
+        if not cpp_extension.is_ninja_available():
+            give_up(f"no ninja was found, which runs the compilers; {INSTALL}")
         compiler = os.environ.get("CXX", "c++")
         if shutil.which(compiler.split()[0]) is None:
             give_up(f"no C++ compiler '{compiler}' was found; on Debian or Ubuntu, run: apt-get install g++")

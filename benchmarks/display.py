@@ -42,8 +42,6 @@ class Display(Watcher):
             f"{run.suite}: {rows} rows, {', '.join(run.contenders)}"
             + (f"; ratios: their time over that of {OURS}" if ratios else "")
         )
-        for words in report.absent(run):
-            print(words)
 
     def done(self, row: Row) -> None:
         """Print it."""

@@ -118,7 +118,13 @@ def _processor() -> str:
     known = dict(_cpuinfo())
     if "model name" not in known:
         return platform.processor() or platform.machine()
-    return f"{known['model name']}, family {known.get('cpu family')} model {known.get('model')}"
+    words = f"{known['model name']}, family {known.get('cpu family')} model {known.get('model')}"
+    try:
+        from archspec import cpu
+    except ImportError:
+        return words
+    # By the instructions that are there: a virtual machine may hide some of the processor's.
+    return f"{words} (instructions of {cpu.host().name})"
 
 
 def _clocks() -> list[float]:

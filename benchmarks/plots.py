@@ -75,7 +75,7 @@ def _subplots(run: Run, what: str, columns: int, width: float, height: float, ro
 
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
-    lines = [what, machine.title(run.environment), *report.noise(run)]
+    lines = [what, machine.title(run.environment), *report.verdict(run)]
     wrapped = [part for line in lines for part in textwrap.wrap(line, int(CHARACTERS * width))]
     figure.suptitle("\n".join(wrapped), fontsize=9)
     return figure, list(axes)

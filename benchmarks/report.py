@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,8 +54,17 @@ def _is_news(reason: str) -> bool:
 
 
 def summary(run: Run) -> list[str]:
-    """What a user wants to know, in sentences."""
+    """What a user wants to know, in sentences: first whether the figures can be trusted, and no mean if they cannot."""
     lines = [f"interrupted: {len(run.rows)} rows were measured before"] if run.interrupted else []
+    lines += verdict(run) + used_by_others(run)
+    if not is_noisy(run):
+        lines += means(run)
+    return lines + left_out(run) + absent(run)
+
+
+def means(run: Run) -> list[str]:
+    """How many times as fast as each peer, and where a peer is faster."""
+    lines = []
     several = len({row.threads for row in run.rows}) > 1
     for name in run.peers:
         compared = [(row, row.ratio(name)) for row in run.timed if name in row.times]
@@ -74,9 +82,7 @@ def summary(run: Run) -> list[str]:
     if run.timed:
         mean = geometric_mean([row.reached or 1.0 for row in run.timed])
         lines.append(f"{mean:.0%} of the limit of this machine (geometric mean), see docs/benchmarks.md")
-    lines += noise(run) + used_by_others(run)
-    lines += left_out(run)
-    return lines + absent(run)
+    return lines
 
 
 def absent(run: Run) -> list[str]:
@@ -84,13 +90,20 @@ def absent(run: Run) -> list[str]:
     return [f"{name} is absent: {reason}" for name, reason in run.absent.items()]
 
 
-def noise(run: Run) -> list[str]:
+def is_noisy(run: Run) -> bool:
+    """Whether the figures say nothing; False where noise was not measured."""
+    return (run.noise() or 0) > MUCH_NOISE
+
+
+def verdict(run: Run) -> list[str]:
     """Whether the figures can be trusted, in a sentence; nothing where noise was not measured."""
     found = run.noise()
     if found is None:
         return []
-    much = "; too much to trust a figure here: measure again on a quieter machine" if found > MUCH_NOISE else ""
-    return [f"noise: timed against ourselves, nine rounds of ten were within {found:.1%}{much}"]
+    measured = f"timed against ourselves, nine rounds of ten were within {found:.1%}"
+    if is_noisy(run):
+        return [f"too noisy to trust a figure: {measured}. Measure again on a quieter machine"]
+    return [f"noise: {measured}; smaller differences mean nothing"]
 
 
 def used_by_others(run: Run) -> list[str]:
@@ -129,13 +142,14 @@ def table(run: Run, kind: str, ranges: bool = True) -> Table:
             for size, times in timed.items()
         ]
     if run.suite == "memory":
-        return ["T,B,H", OURS, *run.peers], [
+        return ["T,B,H", *(f"{name} MiB" for name in (OURS, *run.peers))], [
             [str(row.size), *(_mebibytes(row, name) for name in (OURS, *run.peers))] for row in rows
         ]
     names = [name for name in run.peers if any(name in row.times for row in rows)]
     threads = len({row.threads for row in rows}) > 1
     head = ["T,B,H", *(["threads"] if threads else []), f"{OURS} ms"]
-    head += [f"{name} ms, ratio{' (range)' if ranges else ''}" for name in names] + ["of the limit"]
+    for name in names:
+        head += [f"{name} ms", f"{name} ratio", *([f"{name} lowest", f"{name} highest"] if ranges else [])]
     cells = []
     for row in rows:
         if OURS not in row.times:
@@ -144,16 +158,16 @@ def table(run: Run, kind: str, ranges: bool = True) -> Table:
         for name in names:
             if name in row.times:
                 spread = row.ratio(name)
-                around = f" ({spread.low:.2f} to {spread.high:.2f})" if ranges else ""
-                cell.append(f"{milliseconds(row.times[name].median)}, {spread.median:.2f}x{around}")
+                cell += [milliseconds(row.times[name].median), f"{spread.median:.2f}x"]
+                cell += [f"{spread.low:.2f}", f"{spread.high:.2f}"] if ranges else []
             else:
-                cell.append("-")
-        cells.append([*cell, f"{row.reached or 0:.0%}, {row.bound.by}"])
-    return head, cells
+                cell += ["-"] * (4 if ranges else 2)
+        cells.append([*cell, f"{row.reached or 0:.0%}", row.bound.by])
+    return [*head, "of the limit", "limited by"], cells
 
 
 def _mebibytes(row: Row, name: str) -> str:
-    return f"{row.peak_bytes[name] / 2**20:.1f} MiB" if name in row.peak_bytes else "-"
+    return f"{row.peak_bytes[name] / 2**20:.1f}" if name in row.peak_bytes else "-"
 
 
 def kinds(run: Run) -> list[str]:
@@ -166,6 +180,36 @@ def heading(run: Run, kind: str) -> str:
     if kind == "kernels":
         return "parts, ms"
     return f"{kind}, peak of memory" if run.suite == "memory" else f"{kind}; a ratio above 1: {OURS} is faster"
+
+
+def reading(run: Run) -> list[str]:
+    """What the letters and columns of the tables are, a line each."""
+    return [
+        "T time steps, B rows (sequences of a batch), H hidden units; as many input units as hidden ones unless named.",
+        "forward: without gradients; train: forward and backward, with every gradient; backward: that alone.",
+        f"{OURS} ms: the median of the rounds. ratio: the time of the other over ours, the median over the rounds;"
+        " above 1, ours is faster. lowest and highest: the smallest and the largest round.",
+        "noise: in every round our own calls are timed twice; how far their ratio is from 1 in nine rounds of ten."
+        f" Above {MUCH_NOISE:.0%} no figure here can be trusted.",
+        "of the limit: of the least time that this machine could take, as arithmetic, memory or the number of steps"
+        " allow; limited by: which of them.",
+        f"How all of it is measured: docs/benchmarks.md, at commit {run.environment.get('commit')}.",
+    ]
+
+
+# What each plot shows.
+CAPTIONS = {
+    "ratios": "Speed over torch.nn.GRU, to the right is faster. Bars are ours, a line through each is the range of the"
+    " rounds, marks are other libraries.",
+    "heatmap": "Speed over torch.nn.GRU for each number of rows B and of hidden units H. Green: faster; red: slower.",
+    "per_step": "Time of one step against H: lower is better. Black: the limit of the machine.",
+    "roofline": "Operations a second against operations for each byte moved. Black lines: what the machine can do at"
+    " most, for data of three sizes. The nearer to them, the better.",
+    "scaling": "Time against T, B, H and threads, one at a time: lower is better.",
+    "sweep": "Time of a multiply-add against H: a jump is a size that is served badly.",
+    "memory": "The most memory that two training steps take: shorter is better.",
+    "parts": "Where our own time goes.",
+}
 
 
 def environment(run: Run) -> list[str]:
@@ -213,30 +257,37 @@ def _relative(plot: Path, folder: Path) -> str:
         return plot.resolve().as_posix()
 
 
-STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em}"
-    "table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
-    "td,th{padding:.2em .7em;border-bottom:1px solid #ddd;text-align:right}"
-    "td:first-child,th:first-child{text-align:left}img{max-width:100%}"
-)
-
-
 def _html(run: Run, plots: Sequence[Path]) -> str:
-    def items(lines: Sequence[str]) -> str:
-        return "<ul>" + "".join(f"<li>{html.escape(words.strip())}</li>" for words in lines) + "</ul>"
+    # torch requires it.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    def cells(tag: str, row: Sequence[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
-
-    title = html.escape(f"{OURS}: benchmark {run.suite}")
-    parts = [f"<h1>{title}</h1>", items(summary(run))]
-    for plot in plots:
-        data = base64.b64encode(plot.read_bytes()).decode()
-        parts.append(f'<img alt="{html.escape(plot.stem)}" src="data:image/png;base64,{data}">')
-    for kind in kinds(run):
-        head, rows = table(run, kind)
-        parts.append(f"<h2>{html.escape(heading(run, kind))}</h2>")
-        parts.append(f"<table>{cells('th', head)}{''.join(cells('td', row) for row in rows)}</table>")
-    parts += ["<h2>The machine</h2>", items(environment(run))]
-    page = "\n".join(parts)
-    return f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>\n{page}\n'
+    environments = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    said = verdict(run)
+    page: str = environments.get_template("report.html.j2").render(
+        title=f"{OURS}: benchmark {run.suite}",
+        verdict=" ".join(said),
+        noisy=is_noisy(run),
+        summary=[words.strip() for words in summary(run) if words not in said],
+        plots=[
+            {
+                "name": plot.stem,
+                "caption": CAPTIONS.get(plot.stem, ""),
+                "data": base64.b64encode(plot.read_bytes()).decode(),
+            }
+            for plot in plots
+        ],
+        tables=[
+            {"caption": heading(run, kind), "head": head, "rows": rows}
+            for kind in kinds(run)
+            for head, rows in [table(run, kind)]
+        ],
+        reading=reading(run),
+        environment=environment(run),
+    )
+    return page

@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from helpers.arguments import at_least
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
@@ -84,20 +85,13 @@ def accuracy(model: Classifier, sequences: list[Tensor], labels: Tensor, test: T
     return (predicted == labels[test]).double().mean().item()
 
 
-def at_least_1(text: str) -> int:
-    """A type for argparse: a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
-    return int(text)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, and print the accuracy on the test sequences."""
     parser = argparse.ArgumentParser(
         description="Classify handwritten digits of unequal width with a bidirectional gru_ext.GRU and packed batches."
     )
-    parser.add_argument("--epochs", type=at_least_1, default=16, help="times the digits are read (default: 16)")
-    parser.add_argument("--hidden", type=at_least_1, default=64, help="units of a layer and direction (default: 64)")
+    parser.add_argument("--epochs", type=at_least(1), default=16, help="times the digits are read (default: 16)")
+    parser.add_argument("--hidden", type=at_least(1), default=64, help="units of a layer and direction (default: 64)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, order and dropout (default: 0)")
     options = parser.parse_args(arguments)
 

@@ -8,7 +8,9 @@ Letters: T steps, I input, H hidden, L layers; the batch is 1.
 
 from __future__ import annotations
 
+import argparse
 import time
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -16,7 +18,7 @@ from torch import Tensor
 
 import gru_ext
 
-STEPS, INPUT, HIDDEN, LAYERS = 1000, 32, 128, 2
+INPUT, HIDDEN, LAYERS = 32, 128, 2
 
 
 def stream(gru: gru_ext.GRU, sequence: Tensor) -> Tensor:
@@ -51,19 +53,22 @@ def make_cells(gru: gru_ext.GRU) -> list[gru_ext.GRUCell]:
 
 
 @torch.inference_mode()
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Compare the two ways to stream with the whole sequence, and time a step of each."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=1000, metavar="T", help="of the stream, default 1000")
+    steps = parser.parse_args(arguments).steps
     torch.manual_seed(0)
     gru = gru_ext.GRU(INPUT, HIDDEN, LAYERS)
     cells = make_cells(gru)
-    sequence = torch.randn(STEPS, 1, INPUT)
+    sequence = torch.randn(steps, 1, INPUT)
     whole, _ = gru(sequence)
 
-    print(f"T = {STEPS}, B = 1, I = {INPUT}, H = {HIDDEN}, L = {LAYERS}")
+    print(f"T = {steps}, B = 1, I = {INPUT}, H = {HIDDEN}, L = {LAYERS}")
     for name, run in (("GRU", partial(stream, gru)), ("GRUCell", partial(stream_cells, cells))):
         began = time.perf_counter()
         streamed = run(sequence)
-        microseconds = (time.perf_counter() - began) / STEPS * 1e6
+        microseconds = (time.perf_counter() - began) / steps * 1e6
         torch.testing.assert_close(streamed, whole)
         difference = (streamed - whole).abs().max().item()
         print(f"{name}: {microseconds:.0f} microseconds a step; differs by {difference:.1e} at most from the whole")

@@ -39,7 +39,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from many_processes import ALONE, Processes, ProcessLostError, join_processes
+from helpers.arguments import at_least, positive, usable_device
+from helpers.many_processes import ALONE, Processes, ProcessLostError, join_processes
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -654,41 +655,6 @@ def run(settings: Settings, checkpoint: dict[str, Any] | None, processes: Proces
             command = shlex.join(["python", sys.argv[0], "--resume", str(settings.checkpoint)])
             print(f"interrupted; step {progress.saved} is saved in {settings.checkpoint}; go on with: {command}")
         return 130
-
-
-def at_least(minimum: int) -> Callable[[str], int]:
-    """A type for argparse: a whole number that is not below ``minimum``."""
-
-    def convert(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = minimum - 1
-        if number < minimum:
-            raise argparse.ArgumentTypeError(f"expected a whole number of at least {minimum}, got {text}")
-        return number
-
-    return convert
-
-
-def positive(text: str) -> float:
-    """A type for argparse: a finite number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-    return number
-
-
-def usable_device(text: str) -> str:
-    """A type for argparse: a device that this PyTorch can use."""
-    try:
-        torch.empty(0, device=text)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch that was built without CUDA
-        raise argparse.ArgumentTypeError(f"this PyTorch cannot use the device {text}") from error
-    return text
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import subprocess
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -24,11 +22,7 @@ def _devices() -> str:
 
 def _commit() -> str:
     """The commit that was installed, as pip noted it, or of the checkout; empty where neither is known."""
-    try:
-        noted = metadata.distribution("gru_ext").read_text("direct_url.json")  # PEP 610
-    except metadata.PackageNotFoundError:
-        noted = None
-    commit = json.loads(noted or "{}").get("vcs_info", {}).get("commit_id", "")
+    commit: str = library.installed_from().get("vcs_info", {}).get("commit_id", "")
     checkout = Path(__file__).parent.parent
     if not commit and (checkout / ".git").exists():
         describe = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
@@ -40,7 +34,20 @@ def _commit() -> str:
 
 
 def info() -> dict[str, str]:
-    """Version and build facts, each as a line of text, under a short name."""
+    """Version and build facts: what ``python -m gru_ext.info`` prints.
+
+    Returns:
+        Lines of text under short names: ``gru_ext`` (with the commit, where it is known), ``python``, ``torch``,
+        ``cpu kernels``, ``cuda kernels`` (why there are none, if so), ``devices`` and ``library``, the file.
+
+    Raises:
+        ValueError: the environment variable ``GRU_EXT_CPU_ISA`` names no instruction set of this machine and build.
+
+    Example:
+        >>> from gru_ext.info import info
+        >>> [*info()]
+        ['gru_ext', 'python', 'torch', 'cpu kernels', 'cuda kernels', 'devices', 'library']
+    """
     isas = ", ".join(library.available_cpu_isas())
     return {
         "gru_ext": library.version + _commit(),

@@ -5,11 +5,37 @@ It needs torch and no Python, so that programs without Python load the same file
 
 from __future__ import annotations
 
+import json
 import struct
 import warnings
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
+
+
+def installed_from() -> dict[str, Any]:
+    """Where the package was installed from, as pip and uv note it (PEP 610); empty where neither did."""
+    try:
+        noted = metadata.distribution("gru_ext").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        noted = None
+    found: dict[str, Any] = json.loads(noted or "{}")
+    return found
+
+
+def build_command() -> str:
+    """The line that builds the library again from the same source: a repository, a folder, a file, or SOURCE."""
+    noted = installed_from()
+    source = noted.get("url", "SOURCE").removeprefix("file://" if "dir_info" in noted else "")
+    if "vcs_info" in noted:
+        revision = noted["vcs_info"].get("requested_revision")
+        source = f"git+{source}" + (f"@{revision}" if revision else "")
+    if noted.get("dir_info", {}).get("editable"):
+        source = f"-e {source}"
+    # pip would take the library from its cache, or leave alone what is installed in the same version.
+    return f"pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps {source}"
 
 
 def torch_of(library: Path) -> str | None:
@@ -50,8 +76,7 @@ def check_torch(library: Path) -> None:
     built = torch_of(library) if library.exists() else None
     if built is not None and built.split(".")[:2] != torch.__version__.split(".")[:2]:
         raise ImportError(
-            f"gru_ext was built for torch {built}, found {torch.__version__}; rebuild with, in a checkout of the"
-            " source: pip install --no-build-isolation -e ."
+            f"gru_ext was built for torch {built}, found {torch.__version__}; build it again with: {build_command()}"
         )
 
 
@@ -77,10 +102,15 @@ check_torch(path)
 try:
     torch.ops.load_library(path)
 except OSError as error:
+    if not path.exists() and path.parents[1].joinpath("setup.py").exists():
+        raise ImportError(
+            f"gru_ext was imported from a checkout in which it is not built, {path.parents[1]}. If it is installed,"
+            " start Python in another folder, as this one hides it; or build it here with: pip install"
+            " --no-build-isolation -e ."
+        ) from error
     raise ImportError(
-        f"gru_ext's compiled library could not be loaded ({error.__cause__ or error}). Build it against the torch that"
-        " is installed, in a checkout of the source: pip install --no-build-isolation -e . (installed without -e,"
-        " gru_ext is found only from outside of the checkout)"
+        f"gru_ext's compiled library could not be loaded ({error.__cause__ or error}). Build it again, against the"
+        f" torch that is installed: {build_command()}"
     ) from error
 
 _ops = torch.ops.gru_ext
@@ -97,8 +127,7 @@ def warn_of_missing_kernels() -> None:
     if not has_cuda_kernels and torch.version.cuda is not None and torch.cuda.device_count() > 0:
         warnings.warn(
             f"gru_ext: torch sees a GPU, but this build has no CUDA kernels ({cuda_build}): layers raise"
-            " NotImplementedError for CUDA tensors. Where nvcc is found, install gru_ext again with:"
-            " --no-build-isolation --no-cache-dir --force-reinstall --no-deps",
+            f" NotImplementedError for CUDA tensors. Where nvcc is found, build it again with: {build_command()}",
             stacklevel=2,
         )
 
@@ -109,8 +138,15 @@ warn_of_missing_kernels()
 def cpu_isa() -> str:
     """The instruction set that the CPU kernels use.
 
+    Returns:
+        One of ``available_cpu_isas()``.
+
     Raises:
-        ValueError: the environment variable GRU_EXT_CPU_ISA names none of the available ones.
+        ValueError: the environment variable ``GRU_EXT_CPU_ISA`` names none of the available ones.
+
+    Example:
+        >>> gru_ext.library.cpu_isa() in gru_ext.library.available_cpu_isas()
+        True
     """
     isa: str = _ops.cpu_isa()
     return isa
@@ -124,6 +160,11 @@ def empty_cache() -> int:
 
     Returns:
         The bytes that were kept.
+
+    Example:
+        >>> _ = gru_ext.empty_cache()
+        >>> gru_ext.empty_cache()
+        0
     """
     kept: int = _ops.empty_cache()
     return kept
@@ -136,6 +177,14 @@ def philox(counter: list[int], key: list[int]) -> list[int]:
 
 
 def available_cpu_isas() -> list[str]:
-    """The instruction sets that this build has kernels for and this machine can run, narrowest first."""
+    """The instruction sets that this build has kernels for and this machine can run, narrowest first.
+
+    Returns:
+        Names that ``GRU_EXT_CPU_ISA`` may have.
+
+    Example:
+        >>> gru_ext.library.available_cpu_isas()[0]
+        'portable'
+    """
     isas: list[str] = _ops.available_cpu_isas()
     return isas

@@ -13,7 +13,7 @@ from process import ROOT
 
 sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
-from benchmarks import independent, publish
+from benchmarks import independent, publish, results
 from benchmarks.__main__ import parser
 from benchmarks.contenders import OURS
 from benchmarks.publish import MEASUREMENTS, Measurement
@@ -68,6 +68,17 @@ def test_tables_of_the_other_programs(tmp_path: Path) -> None:
     for table in (publish.int8_errors, publish.int8_speed):
         head, lines = table(kept)
         assert {len(cells) for cells in lines} == {len(head)}
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("float32", "fp32"), ("bfloat16", "bf16")])
+def test_the_readme_has_the_smallest_and_the_largest_ratio(name: str, dtype: str) -> None:
+    run = results.load(ROOT / "benchmarks" / "results" / f"cpu_zen4_2cores_{dtype}.json")
+    ranges = []
+    for kind in ("forward", "train"):
+        ratios = [row.ratio("torch").median for row in run.timed if row.kind == kind and "torch" in row.times]
+        ranges.append(f"{min(ratios):.1f} to {max(ratios):.0f}")
+    assert f"| {name} | {' | '.join(ranges)} |" in (ROOT / "README.md").read_text()
+    assert f"{run.noise():.0%}" in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("page", ["no marks", "<!-- a -->\nno end", "<!-- a -->\n<!-- b -->\n<!-- end -->"])

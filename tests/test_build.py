@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import runpy
 import subprocess
+import tarfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +14,13 @@ from typing import Any
 import pytest
 import setuptools
 import torch
-from process import ROOT, run_python
+from process import ROOT, output_of, run_python
 
 import gru_ext
 
 
 def link_sources(path: Path) -> None:
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "csrc", "gru_ext"):
+    for name in ("setup.py", "build_backend.py", "pyproject.toml", "README.md", "LICENSE", "csrc", "gru_ext"):
         (path / name).symlink_to(ROOT / name)
 
 
@@ -34,8 +35,8 @@ def test_without_torch_it_names_the_command(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('No module named torch')\n")
     assert run_setup(tmp_path, "--version") == (
         1,
-        "gru_ext: no torch to build against is visible here (pip hides it unless told otherwise);"
-        " with torch installed, run: pip install --no-build-isolation .",
+        "gru_ext: no torch to build against is visible here; with torch installed, repeat the command with"
+        " --no-build-isolation, as pip and uv hide it otherwise",
     )
 
 
@@ -46,6 +47,33 @@ def test_with_an_old_torch_it_names_the_oldest(tmp_path: Path) -> None:
     assert run_setup(tmp_path, "--version") == (
         1,
         "gru_ext: torch 2.6 or later is needed, found 2.5.1; run: pip install 'torch>=2.6'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("setuptools", "words"),
+    [
+        ("raise ImportError", "no setuptools was found, which builds gru_ext"),
+        ("__version__ = '76.1.0'", "setuptools 77 or later is needed, found 76.1.0"),
+    ],
+)
+def test_the_backend_names_the_setuptools_that_it_needs(tmp_path: Path, setuptools: str, words: str) -> None:
+    """What pip imports first; so does setup.py."""
+    (tmp_path / "setuptools").mkdir()
+    (tmp_path / "setuptools" / "__init__.py").write_text(setuptools)
+    (tmp_path / "setuptools" / "build_meta.py").touch()
+    expected = f"gru_ext: {words}; run: pip install 'setuptools>=77' ninja"
+    assert run_setup(tmp_path, "--version") == (1, expected)
+    result = run_python("-c", "import build_backend", path=[tmp_path], directory=tmp_path)
+    assert (result.returncode, result.stderr.strip()) == (1, expected)
+
+
+def test_without_ninja_it_says_so(tmp_path: Path) -> None:
+    """Neither on PATH nor beside the Python that builds."""
+    (tmp_path / "sitecustomize.py").write_text(f"import sysconfig\nsysconfig.get_path = lambda _: {str(tmp_path)!r}\n")
+    assert run_setup(tmp_path, "build_ext", environment={"PATH": str(tmp_path)}) == (
+        1,
+        "gru_ext: no ninja was found, which runs the compilers; run: pip install 'setuptools>=77' ninja",
     )
 
 
@@ -286,9 +314,33 @@ def test_the_library_says_which_torch_it_was_built_for() -> None:
 
 def test_a_library_of_another_torch_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
     library = library_for(tmp_path, "2.99.0+cu130")
+    noted = tmp_path / "gru_ext-0.1.0.dist-info"
+    noted.mkdir()
+    (noted / "METADATA").write_text("Name: gru_ext\nVersion: 0.1.0\n")
+    (noted / "direct_url.json").write_text('{"url": "https://example.org/gru_ext", "vcs_info": {"vcs": "git"}}')
     assert error_of_import(library) == (
-        f"ImportError: gru_ext was built for torch 2.99.0+cu130, found {torch.__version__}; rebuild with, in a checkout"
-        " of the source: pip install --no-build-isolation -e ."
+        f"ImportError: gru_ext was built for torch 2.99.0+cu130, found {torch.__version__}; build it again with:"
+        " pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps git+https://example.org/gru_ext"
+    )
+
+
+@pytest.mark.parametrize(
+    ("noted", "source"),
+    [
+        ({}, "SOURCE"),
+        ({"url": "file:///a/b", "dir_info": {"editable": True}}, "-e /a/b"),
+        ({"url": "file:///a/b", "dir_info": {}}, "/a/b"),
+        ({"url": "https://a.org/b.tar.gz", "archive_info": {}}, "https://a.org/b.tar.gz"),
+        ({"url": "https://a.org/b", "vcs_info": {"requested_revision": "v1"}}, "git+https://a.org/b@v1"),
+        ({"url": "file:///a/b", "vcs_info": {"vcs": "git"}}, "git+file:///a/b"),
+    ],
+)
+def test_the_line_that_rebuilds_names_where_it_was_installed_from(
+    noted: dict[str, Any], source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gru_ext.library, "installed_from", lambda: noted)
+    assert gru_ext.library.build_command() == (
+        f"pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps {source}"
     )
 
 
@@ -314,3 +366,16 @@ def test_a_wheel_is_for_every_python_and_one_platform(load_setup: Callable[..., 
     python, interface, platform = wheel.get_tag()
     assert (python, interface) == ("py3", "none")
     assert platform != "any"
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout, whose files would be known")
+def test_the_source_distribution_has_every_file(tmp_path: Path) -> None:
+    """So that `make test` runs from it."""
+    arguments = ("egg_info", "--egg-base", str(tmp_path), "sdist", "--dist-dir", str(tmp_path))
+    output_of(run_python("setup.py", "-q", *arguments, directory=ROOT))
+    with tarfile.open(tmp_path / f"gru_ext-{gru_ext.__version__}.tar.gz") as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    missing = {name for name in files if (ROOT / name).exists()} - packed
+    assert not missing

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_avai
 EXAMPLES = ROOT / "examples"
 sys.path.insert(0, str(EXAMPLES))
 train_text = importlib.import_module("train_text")
-Processes = importlib.import_module("many_processes").Processes
+Processes = importlib.import_module("helpers.many_processes").Processes
 TRAIN_TEXT = EXAMPLES / "train_text.py"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 TEXT = "The gates decide what the state keeps, and what it forgets.\n" * 40

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -397,14 +399,56 @@ def test_default_text_fits_the_default_settings() -> None:
     assert len(training) > len(validation) > 0
 
 
-@pytest.mark.parametrize("name", ["train_text", "classify_sequences"])
-def test_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    if name == "classify_sequences":
-        pytest.importorskip("sklearn", reason="the examples extra is not installed")
+NEEDS = {
+    "classify_sequences": ["sklearn"],
+    "with_accelerate": ["accelerate", "safetensors"],
+    "with_lightning": ["lightning"],
+}
+
+
+def program(name: str) -> Any:
+    """The module of a program, if what it needs is installed."""
+    for package in NEEDS.get(name, []):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what Lightning imports
+        return importlib.import_module(name)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
+def test_every_program_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
-        importlib.import_module(name).main(["--help"])
+        program(name).main(["--help"])
     assert exit_info.value.code == 0
-    assert "--hidden" in capsys.readouterr().out
+    assert len(re.findall(r"^  --", capsys.readouterr().out, re.MULTILINE)) > 0
+
+
+def test_every_program_is_in_the_list_of_examples() -> None:
+    listed = re.findall(r"^\| \[(\w+)\.py\]", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(path.stem for path in EXAMPLES.glob("*.py"))
+
+
+def test_the_first_example_is_short_and_learns(tmp_path: Path) -> None:
+    assert len((EXAMPLES / "first.py").read_text().splitlines()) <= 60
+    printed = run_example("first.py", "--updates=300", f"--out={tmp_path / 'adder.pt'}")
+    errors = [float(error) for error in re.findall(r"mean square error (\S+)", printed)]
+    assert errors[-1] < errors[0] / 5
+    difference = re.search(r"the sums differ by (\S+) at most", printed)
+    assert difference is not None
+    assert float(difference[1]) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["with_accelerate", "with_lightning"])
+def test_training_programs_of_others(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--updates=200", *([f"--out={tmp_path / 'adder.safetensors'}"] if name == "with_accelerate" else [])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's, of data loaders without workers
+        program(name).main(options)
+    error = re.search(r"mean square error ([\d.]+)", printed := capsys.readouterr().out)
+    assert error is not None
+    assert float(error[1]) < 0.2
+    assert name != "with_accelerate" or "gives the same model" in printed
 
 
 def test_classify_sequences() -> None:

@@ -112,7 +112,8 @@ def test_public_names_are_there() -> None:
     assert all(hasattr(gru_ext.functional, name) for name in gru_ext.functional.__all__)
 
 
-def test_without_the_compiled_library_the_import_error_says_how_to_build(tmp_path: Path) -> None:
+@pytest.mark.parametrize("checkout", [False, True])
+def test_without_the_compiled_library_the_import_error_says_how_to_build(tmp_path: Path, checkout: bool) -> None:
     copied = tmp_path / "gru_ext"
     shutil.copytree(ROOT / "gru_ext", copied, ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__"))
     script = """
@@ -123,10 +124,18 @@ except ImportError as error:
 """
     # Without site (-S), the finder of an editable install does not find the module after all.
     path = [tmp_path, *(Path(entry) for entry in sys.path if entry)]
+    if checkout:
+        (tmp_path / "setup.py").touch()
     text = output_of(run_python("-S", "-c", script, path=path, directory=tmp_path))
-    assert text.startswith("gru_ext's compiled library could not be loaded (")
-    assert "Build it against the torch that is installed" in text
-    assert "pip install --no-build-isolation" in text
+    if checkout:
+        assert text == (
+            f"gru_ext was imported from a checkout in which it is not built, {tmp_path}. If it is installed, start"
+            " Python in another folder, as this one hides it; or build it here with: pip install --no-build-isolation"
+            " -e .\n"
+        )
+    else:
+        assert text.startswith("gru_ext's compiled library could not be loaded (")
+        assert "Build it again, against the torch that is installed: pip install --no-build-isolation " in text
 
 
 ANOTHER_COPY = """

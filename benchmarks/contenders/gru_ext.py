@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
@@ -17,7 +17,7 @@ class GruExt(ModuleContender):
     distribution = "gru_ext"
     modules = ("gru_ext",)
     configuration = "gru_ext.GRU, eager"
-    save: ClassVar[str] = "gates"
+    save: ClassVar[Literal["gates", "output"]] = "gates"
 
     @classmethod
     def version(cls) -> str:
@@ -57,7 +57,7 @@ class GruExtOutput(GruExt):
     name = "gru_ext_output"
     configuration = 'gru_ext.GRU(save="output"), eager'
     on_request = "takes part in the suite memory, or if --against names it"
-    save = "output"
+    save: ClassVar[Literal["gates", "output"]] = "output"
 
 
 class GruExtPrepared(GruExt):

@@ -52,7 +52,8 @@ def with_stand_ins(path: Path, text: str) -> str:
 
 def copy_sources(target: Path) -> None:
     """What the library is built from; files that are the same stay as old as they are."""
-    patterns = ("csrc/**/*.cpp", "csrc/**/*.h", "gru_ext/**/*.py", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+    files = ("setup.py", "build_backend.py", "pyproject.toml", "README.md", "LICENSE")
+    patterns = ("csrc/**/*.cpp", "csrc/**/*.h", "gru_ext/**/*.py", *files)
     names = {path.relative_to(ROOT) for pattern in patterns for path in ROOT.glob(pattern)}
     for old in {path.relative_to(target) for path in (target / "csrc").rglob("*.*")} - names:
         (target / old).unlink()
