@@ -107,6 +107,8 @@ def run_share(kind: str, isa: str, seconds: float, seed: int) -> dict[str, int]:
 def main(seconds: float, seed: int, chosen: list[str]) -> None:
     """Every share, and a line of figures for each; ends in failure if there is a fault."""
     of_all = list(shares(chosen))
+    if not of_all:
+        sys.exit(f"expected a kind of case, {', '.join(KINDS)}, or an instruction set of here, got {' '.join(chosen)}")
     any_fault = False
     for kind, isa in of_all:
         figures = dict.fromkeys(("tried", "wrong", "crashed", "hung", "unclear"), 0)
