@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
-import importlib
 import json
 import multiprocessing
 import os
@@ -38,8 +37,6 @@ OUTCOMES = ROOT / "build" / "mutants.json"
 COPIED = ("csrc", "gru_ext", "tests", "benchmarks", "examples")  # folders whose files come and go with the project's
 OF_ONE_FAULT = ("tests/mutations", "tests/test_")  # a change of them leaves the outcomes of other faults as they are
 SECONDS = 600  # of a test: one that takes longer hangs
-
-importlib.import_module("hypothesis")  # takes long, as torch does: once for all tests
 
 
 def copy_project() -> str:
@@ -124,7 +121,7 @@ def _test_in_this_process(test: str, cases: str, output: Path) -> None:
 
 
 def outcome_of(test: str, cases: str) -> str:
-    """That it passed, failed or hung; where pytest ran nothing, what it said.
+    """That it passed, failed or hung, or that pytest ran nothing.
 
     In a fork of this process, which has imported torch, and nothing of the copy.
     """
@@ -138,7 +135,7 @@ def outcome_of(test: str, cases: str) -> str:
         return "hung"
     if process.exitcode < 0 or process.exitcode > 128:
         return "failed"  # it crashed
-    return {0: "passed", 1: "failed"}.get(process.exitcode, output.read_text()[-1000:])
+    return {0: "passed", 1: "failed"}.get(process.exitcode, "nothing was run")
 
 
 def plant(fault: Fault) -> str:
@@ -173,7 +170,7 @@ def plant_all(faults: list[Fault], outcomes: Outcomes) -> Iterator[tuple[Fault, 
         if outcomes.get(fault, planted=False) is None:
             outcome = outcome_of(fault.test, fault.cases)
             if outcome != "passed":
-                yield fault, f"its test without it: {outcome}: {OUTCOMES.with_suffix('.log').read_text()[-3000:]}"
+                yield fault, f"its test without it: {outcome}: {OUTCOMES.with_suffix('.log').read_text()[-1000:]}"
                 continue
             outcomes.keep(fault, outcome, planted=False)
         outcome = plant(fault)

@@ -119,8 +119,16 @@ def main(seconds: str, sanitizer: str = "address", isa: str = "") -> None:
         [sys.executable, "-c", "import gru_ext; print(gru_ext.library.path)"], env=environment, cwd=TESTS, text=True
     )
     assert Path(loaded.strip()).is_relative_to(directory), f"another library was loaded: {loaded}"
-    fuzz = [sys.executable, "-m", "fuzz", seconds, "cpu", *filter(None, [isa])]
-    sys.exit(subprocess.call(fuzz, env=environment, cwd=TESTS))
+    shares = [("cpu", 0.8), ("int8", 0.2)]  # of the time
+    statuses = [
+        subprocess.call(
+            [sys.executable, "-m", "fuzz", str(float(seconds) * part), kind, *filter(None, [isa])],
+            env=environment,
+            cwd=TESTS,
+        )
+        for kind, part in shares
+    ]
+    sys.exit(any(statuses))
 
 
 if __name__ == "__main__":
