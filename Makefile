@@ -2,6 +2,7 @@
 # `make docs` builds the documentation's site.
 # `make publish MACHINE=cpu_zen4_2cores MINUTES=40` measures what docs/ shows, and rewrites its tables and plots.
 # `make wheel` builds a CPU wheel for the installed torch in dist/, and audits which systems it runs on (docs/install.md).
+# `make compatibility PYTHON=python3.12 TORCH=torch==2.15.0` builds for another Python and torch, and runs some tests.
 # All do their own set-up in .venv: with the torch of the system's python3 when it has one, else with the pinned one.
 # `make fuzz SECONDS=3600`, `make sanitize SECONDS=600` and `make mutate` look for faults that nobody has met yet
 # (docs/reliability.md). `make coverage` counts what the tests of the compiled CUDA backend reach (docs/coverage.md); it
@@ -21,7 +22,7 @@ SOURCES := setup.py pyproject.toml gru_ext/version.py $(shell find csrc -name '*
 
 CPP_SOURCES := find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh'
 
-.PHONY: train test docs bench publish wheel lint format fuzz sanitize mutate coverage cuda-check cuda-check-older cuda-check-newer gpu-check clean
+.PHONY: train test docs bench publish wheel compatibility lint format fuzz sanitize mutate coverage cuda-check cuda-check-older cuda-check-newer gpu-check clean
 
 train: .venv/built-examples
 	$(BIN)/python examples/train_text.py $(ARGS)
@@ -47,6 +48,15 @@ wheel: .venv/built-wheel
 	GRU_EXT_CUDA=0 $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel .
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/auditwheel repair --wheel-dir dist --only-plat build/wheel/*.whl \
 	  $(foreach library,libc10 libtorch libtorch_cpu libgomp,--exclude '$(library)*.so*')
+
+# As a user installs it, and from outside of the checkout. What was found stands in docs/install.md.
+compatibility: BIN := .venv-compatibility/bin
+compatibility:
+	$(PYTHON) -m venv --clear .venv-compatibility
+	$(BIN)/python -m pip install --quiet '$(TORCH)' numpy 'setuptools>=77' ninja
+	GRU_EXT_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation '.[test]'
+	cd tests && ../$(BIN)/python -m gru_ext.info && ../$(BIN)/python -m pytest -n auto \
+	  $(foreach name,modules autograd quantize errors lengths_and_resets,test_$(name).py)
 
 lint: .venv/built-dev
 	$(BIN)/ruff check .
@@ -86,7 +96,7 @@ gpu-check:
 	$(PYTHON) -m benchmarks.gpu_check --out out/gpu_check $(ARGS)
 
 clean:
-	rm -rf .venv .venv-cuda .venv-cuda-older .venv-nvcc build dist gru_ext/*.so *.egg-info
+	rm -rf .venv .venv-compatibility .venv-cuda .venv-cuda-older .venv-nvcc build dist gru_ext/*.so *.egg-info
 
 .venv/torch:
 	@$(PYTHON) -m venv --system-site-packages .venv; \
