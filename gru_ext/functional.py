@@ -6,6 +6,7 @@ Letters: T steps, B batch, I input, H hidden, L layers, D directions (1 or 2), N
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from torch import Tensor
 
@@ -30,46 +31,51 @@ def gru(  # noqa: D417 (the table has the rest)
     lengths: Tensor | Sequence[int] | int | None = None,
     resets: Tensor | None = None,
     reset_state: Tensor | None = None,
-    outputs: str = "all",
-    save: str = "gates",
+    outputs: Literal["all", "last"] = "all",
+    save: Literal["gates", "output"] = "gates",
     overlap_layers: int = 0,
     zoneout: float = 0,
     recurrent_dropout: float = 0,
     candidate_dropout: float = 0,
     weight_dropout: float = 0,
     reset_after: bool = True,
-    layer_norm: bool | str = False,
+    layer_norm: bool | Literal["joint"] = False,
 ) -> tuple[Tensor, Tensor]:
     """Run a GRU of L layers over whole sequences.
 
-    The recurrence is that of ``torch.nn.GRU`` (docs/equations.md). Differentiable in every mode: once or more,
-    forward, under ``torch.func`` and ``torch.compile``. Under ``torch.autocast`` it computes in autocast's dtype and
-    returns what ``torch.nn.GRU`` does: results in autocast's dtype on CUDA, in that of the initial state on a CPU
-    (docs/tools.md). float64 is left as it is.
+    Letters: T time steps, B batch size, I input size, H hidden size, L layers, D directions (1 or 2), N rows of all
+    steps of a packed batch. The recurrence is that of ``torch.nn.GRU`` (docs/equations.md). Differentiable in every
+    mode: once or more, forward, under ``torch.func`` and ``torch.compile``. Under ``torch.autocast`` it computes in
+    autocast's dtype and returns what ``torch.nn.GRU`` does: results in autocast's dtype on CUDA, in that of the initial
+    state on a CPU (docs/from_nn_gru.md). float64 is left as it is.
 
     Args:
-        input: (T, B, I); (B, T, I) with ``batch_first``; (T, I) unbatched; or (N, I) with ``batch_sizes``. float32,
-            float64, bfloat16 or float16; T at least 1, B may be 0. The halves compute and carry the state in float32.
-        hx: (L*D, B, H) initial state, or (L*D, H) unbatched; None for zero.
+        input: the sequences, (T, B, I); (B, T, I) with ``batch_first``; (T, I) unbatched; or (N, I) with
+            ``batch_sizes``. float32, float64, bfloat16 or float16; T at least 1, B may be 0. The halves compute and
+            carry the state in float32.
+        hx: initial state, (L*D, B, H), or (L*D, H) unbatched; None for zero.
         weights: for each layer, for each direction: weight_ih (3H, I or, after the first layer, D*H),
             weight_hh (3H, H) and, with biases, bias_ih (3H) and bias_hh (3H), both None or left out without. With
             ``layer_norm``, six: bias_ih and bias_hh, None without biases, then gain_ih (3H) and gain_hh (3H). Gate
             order is r, z, n.
-        num_layers: L.
-        bidirectional: D = 2; the second direction runs from the last step to the first.
-        batch_first: the batch is the first dimension of input and output; no effect unbatched or packed.
+        num_layers: number of layers (L). Default 1.
+        bidirectional: whether a second direction runs from the last step to the first (D = 2). Default False.
+        batch_first: whether the batch is the first dimension of input and output; no effect unbatched or packed.
+            Default False.
         dropout: probability of zeroing an element of the output of each layer but the last, while ``training``.
-        training: whether ``dropout`` and what drops or keeps units below applies.
-        batch_sizes: (T) int64 on the CPU, not increasing: the rows of each step, where ``input`` is the data of a
-            ``PackedSequence``. ``hx`` and ``h_n`` are then in the packed (sorted) order.
-        lengths: (B) steps of each sequence of a padded batch: integers from 0 to T, in any order, on any device; one
-            integer unbatched. Padding is not computed, whatever it holds: its output is zero, and h_n is the state
-            after each sequence's own last step, or hx where it has none. On a GPU, lengths there are waited for.
-        resets: (T, B) bool, or (B, T) with ``batch_first``, (T) unbatched, on any device: where set, the state is
-            that of ``reset_state`` before the step, as if another sequence began with it; ``hx`` is then of no effect
-            where the first step is set. The second direction runs over each part from its end. On a GPU, resets there
-            are waited for.
-        reset_state: (L*D, B, H), or (L*D, H) for all sequences alike: where a reset leaves the state; None for zero.
+            Default 0.
+        training: whether ``dropout`` and what drops or keeps units below applies. Default False.
+        batch_sizes: the rows of each step, where ``input`` is the data of a ``PackedSequence``: (T) int64 on the CPU,
+            not increasing. ``hx`` and ``h_n`` are then in the packed (sorted) order. Default None: not packed.
+        lengths: number of steps of each sequence of a padded batch (B): integers from 0 to T, in any order, on any
+            device; one integer unbatched. Padding is not computed, whatever it holds: its output is zero, and h_n is
+            the state after each sequence's own last step, or hx where it has none. On a GPU, lengths there are waited
+            for. Default None: T.
+        resets: bool, (T, B), or (B, T) with ``batch_first``, (T) unbatched, on any device: where it is set, the state
+            is that of ``reset_state`` before the step, as if another sequence began with it; ``hx`` is then of no
+            effect where the first step is set. The second direction runs over each part from its end. On a GPU, resets
+            there are waited for. Default None: nowhere.
+        reset_state: the state after a reset, (L*D, B, H), or (L*D, H) for all sequences alike. Default None: zero.
         {options}
 
     The masks follow ``torch.manual_seed``, and on a CPU do not depend on the number of threads. Equations:
@@ -91,6 +97,12 @@ def gru(  # noqa: D417 (the table has the rest)
         RuntimeError: the number of weights, a size, a shape, a device, one of the lengths or batch sizes, or the dtype
             of a tensor but ``input`` is wrong, packed ``input`` has a wrong rank, or T is 0.
         NotImplementedError: ``lengths`` or ``resets`` differ between the samples of ``torch.vmap``.
+
+    Example:
+        >>> weight_ih, weight_hh = torch.randn(3 * 256, 64), torch.randn(3 * 256, 256)
+        >>> output, h_n = gru_ext.functional.gru(torch.randn(100, 8, 64), None, [weight_ih, weight_hh])
+        >>> output.shape, h_n.shape
+        (torch.Size([100, 8, 256]), torch.Size([1, 8, 256]))
     """
     if type(reset_after) is not bool:
         reset_after = as_flag("gru", "reset_after", reset_after)
@@ -136,23 +148,25 @@ def gru_cell(  # noqa: D417 (the table has the rest)
     candidate_dropout: float = 0,
     training: bool = False,
     reset_after: bool = True,
-    layer_norm: bool | str = False,
+    layer_norm: bool | Literal["joint"] = False,
     gain_ih: Tensor | None = None,
     gain_hh: Tensor | None = None,
 ) -> Tensor:
     """One step of a GRU.
 
+    Letters: B batch size, I input size, H hidden size.
+
     Args:
-        input: (B, I), or (I) unbatched; dtypes as in ``gru``.
-        hx: (B, H), or (H) unbatched; None for zero.
-        weight_ih: (3H, I), gate order r, z, n.
-        weight_hh: (3H, H).
-        bias_ih: (3H), or None together with ``bias_hh``.
-        bias_hh: (3H), or None together with ``bias_ih``.
-        training: whether ``zoneout`` and ``candidate_dropout`` draw masks.
+        input: what comes in, (B, I), or (I) unbatched; dtypes as in ``gru``.
+        hx: the state before the step, (B, H), or (H) unbatched; None for zero.
+        weight_ih: weights of the input (3H, I), gate order r, z, n.
+        weight_hh: weights of the state (3H, H).
+        bias_ih: biases of the input's part (3H); None, the default, together with ``bias_hh``.
+        bias_hh: biases of the state's part (3H); None, the default, together with ``bias_ih``.
+        training: whether ``zoneout`` and ``candidate_dropout`` draw masks. Default False.
         {options}
-        gain_ih: (3H), with ``layer_norm``, else None.
-        gain_hh: (3H), likewise.
+        gain_ih: gains of the input's part (3H), with ``layer_norm``; else None, the default.
+        gain_hh: gains of the state's part (3H), with ``layer_norm``; else None, the default.
 
     Returns:
         The next state, (B, H) or (H).
@@ -163,6 +177,11 @@ def gru_cell(  # noqa: D417 (the table has the rest)
             the biases is given; a probability is not a number in [0, 1), or ``layer_norm`` another value; gains are
             given without ``layer_norm`` or not with it, or that comes with ``reset_after=False``.
         RuntimeError: a size, a shape or a device is wrong, or a dtype not that of the weights.
+
+    Example:
+        >>> weight_ih, weight_hh = torch.randn(3 * 256, 64), torch.randn(3 * 256, 256)
+        >>> gru_ext.functional.gru_cell(torch.randn(8, 64), None, weight_ih, weight_hh).shape
+        torch.Size([8, 256])
     """
     if type(reset_after) is not bool:
         reset_after = as_flag("gru_cell", "reset_after", reset_after)

@@ -34,7 +34,20 @@ def _commit() -> str:
 
 
 def info() -> dict[str, str]:
-    """Version and build facts, each as a line of text, under a short name."""
+    """Version and build facts: what ``python -m gru_ext.info`` prints.
+
+    Returns:
+        Lines of text under short names: ``gru_ext`` (with the commit, where it is known), ``python``, ``torch``,
+        ``cpu kernels``, ``cuda kernels`` (why there are none, if so), ``devices`` and ``library``, the file.
+
+    Raises:
+        ValueError: the environment variable ``GRU_EXT_CPU_ISA`` names no instruction set of this machine and build.
+
+    Example:
+        >>> from gru_ext.info import info
+        >>> [*info()]
+        ['gru_ext', 'python', 'torch', 'cpu kernels', 'cuda kernels', 'devices', 'library']
+    """
     isas = ", ".join(library.available_cpu_isas())
     return {
         "gru_ext": library.version + _commit(),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -17,7 +18,16 @@ from gru_ext.recurrence import check_flag, check_save, check_size
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel, and why it is the one."""
+    """A kernel, and why it is the one.
+
+    Attributes:
+        name: a name that ``use_cuda_kernels`` takes, or that of the CPU's kernels.
+        reason: a sentence.
+
+    Example:
+        >>> gru_ext.kernels(100, 32, 256, device="cpu").forward.reason
+        'the widest instruction set that this machine and this build know'
+    """
 
     name: str
     reason: str
@@ -25,7 +35,17 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Kernels:
-    """Those of a layer."""
+    """The kernels of a layer.
+
+    Attributes:
+        forward: a ``Kernel``.
+        backward: a ``Kernel``.
+
+    Example:
+        >>> kernels = gru_ext.kernels(100, 32, 256, device="cpu")
+        >>> kernels.forward.name == kernels.backward.name == f"cpu_{gru_ext.library.cpu_isa()}"
+        True
+    """
 
     forward: Kernel
     backward: Kernel
@@ -40,7 +60,7 @@ def kernels(
     device: torch.device | str | None = None,
     bidirectional: bool = False,
     packed: bool = False,
-    save: str = "gates",
+    save: Literal["gates", "output"] = "gates",
     masked: bool = False,
 ) -> Kernels:
     """Name the kernels that a layer would run by, with the switches of torch as they are now.
@@ -53,24 +73,31 @@ def kernels(
     (docs/cuda.md). On a CPU there is one family, compiled for several instruction sets.
 
     Args:
-        steps: T.
-        batch: B; of a packed batch, its sequences.
-        hidden_size: H.
-        dtype: of the layer; default torch's default dtype.
-        device: where it runs; default torch's default device.
-        bidirectional: D = 2, default False.
-        packed: whether the input is a ``PackedSequence``, default False.
+        steps: number of time steps (T).
+        batch: batch size (B); of a packed batch, the number of its sequences.
+        hidden_size: number of hidden units (H).
+        dtype: of the layer: float32, float64, bfloat16 or float16. Default: torch's default dtype.
+        device: where it runs. Default: torch's default device.
+        bidirectional: whether the layer has two directions. Default False.
+        packed: whether the input is a ``PackedSequence``. Default False.
         save: "gates", of the forward of training and its backward, the default; or "output", of inference, and of
             training with ``save="output"``. ``autotune`` measures them apart.
-        masked: whether the layer has zoneout, ``recurrent_dropout`` or ``candidate_dropout``, default False.
+        masked: whether the layer has zoneout, ``recurrent_dropout`` or ``candidate_dropout``. Default False.
 
     ``layer_norm`` and ``reset_after=False`` are computed by the stepwise kernels.
+
+    Returns:
+        The kernels of both passes, each with its reason.
 
     Raises:
         TypeError: a size is no int, or a flag no bool.
         ValueError: a size is below 1, ``dtype`` none that a GRU can have, or ``save`` neither of the two.
         RuntimeError: ``device`` is no CPU and no CUDA device, or there are no kernels for it in this build; or what
             ``use_cuda_kernels`` asks for cannot serve such a layer.
+
+    Example:
+        >>> gru_ext.kernels(100, 32, 256, device="cpu").forward.name.startswith("cpu_")
+        True
     """
     steps = check_size("kernels", "steps", steps)
     batch = check_size("kernels", "batch", batch)
@@ -127,6 +154,15 @@ def use_cuda_kernels(forward: str = "auto", backward: str | None = None) -> Iter
     Raises:
         ValueError: no kernel has such a name.
         RuntimeError: this build has no CUDA kernels. Operators raise it where what is asked for cannot serve.
+
+    Yields:
+        None.
+
+    Example:
+        >>> if gru_ext.library.has_cuda_kernels and torch.cuda.is_available():
+        ...     gru = gru_ext.GRU(64, 256, device="cuda")
+        ...     with gru_ext.use_cuda_kernels("stepwise"):
+        ...         output, h_n = gru(torch.randn(100, 8, 64, device="cuda"))
     """
     if not library.has_cuda_kernels:
         raise RuntimeError(f"use_cuda_kernels: this build of gru_ext has no CUDA kernels ({library.cuda_build})")
@@ -167,6 +203,10 @@ def autotune(enable: bool = True, cache: str | os.PathLike[str] | None = None) -
 
     Raises:
         TypeError: ``enable`` is no bool, or ``cache`` no path.
+
+    Example:
+        >>> gru_ext.autotune(cache="")  # measure anew in this process, and keep nothing
+        >>> gru_ext.autotune(False)
     """
     if not isinstance(enable, bool):
         raise TypeError(f"autotune: expected enable to be a bool, got {enable!r}")

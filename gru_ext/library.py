@@ -138,8 +138,15 @@ warn_of_missing_kernels()
 def cpu_isa() -> str:
     """The instruction set that the CPU kernels use.
 
+    Returns:
+        One of ``available_cpu_isas()``.
+
     Raises:
-        ValueError: the environment variable GRU_EXT_CPU_ISA names none of the available ones.
+        ValueError: the environment variable ``GRU_EXT_CPU_ISA`` names none of the available ones.
+
+    Example:
+        >>> gru_ext.library.cpu_isa() in gru_ext.library.available_cpu_isas()
+        True
     """
     isa: str = _ops.cpu_isa()
     return isa
@@ -153,6 +160,11 @@ def empty_cache() -> int:
 
     Returns:
         The bytes that were kept.
+
+    Example:
+        >>> _ = gru_ext.empty_cache()
+        >>> gru_ext.empty_cache()
+        0
     """
     kept: int = _ops.empty_cache()
     return kept
@@ -165,6 +177,14 @@ def philox(counter: list[int], key: list[int]) -> list[int]:
 
 
 def available_cpu_isas() -> list[str]:
-    """The instruction sets that this build has kernels for and this machine can run, narrowest first."""
+    """The instruction sets that this build has kernels for and this machine can run, narrowest first.
+
+    Returns:
+        Names that ``GRU_EXT_CPU_ISA`` may have.
+
+    Example:
+        >>> gru_ext.library.available_cpu_isas()[0]
+        'portable'
+    """
     isas: list[str] = _ops.available_cpu_isas()
     return isas

@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar, NoReturn, overload
+from typing import Any, ClassVar, Literal, NoReturn, overload
 
 import torch
 from torch import Tensor, nn
@@ -70,22 +70,22 @@ def _reset_parameters(module: GRU | GRUCell) -> None:
 class GRU(ModuleWithOptions):
     r"""A GRU of L layers over whole sequences: a drop-in replacement for ``torch.nn.GRU``.
 
-    Letters: T steps, B batch, I input_size, H hidden_size, L num_layers, D directions (1 or 2). The parameters have
-    ``torch.nn.GRU``'s names, shapes, order and, for the same seed, initial values, so that a ``state_dict`` of one
+    Letters: T time steps, B batch size, I input size, H hidden size, L layers, D directions (1 or 2). The parameters
+    have ``torch.nn.GRU``'s names, shapes, order and, for the same seed, initial values, so that a ``state_dict`` of one
     loads into the other: for each layer k, ``weight_ih_l{k}`` (3H, I or D*H), ``weight_hh_l{k}`` (3H, H) and, with
     ``bias``, ``bias_ih_l{k}`` (3H), ``bias_hh_l{k}`` (3H); those of the reverse direction end in ``_reverse``. With
     ``layer_norm`` there are ``gain_ih_l{k}`` (3H) and ``gain_hh_l{k}`` (3H) too.
 
     Args:
-        input_size: I.
-        hidden_size: H.
-        num_layers: L, default 1.
-        bias: whether the layers have biases, default True.
-        batch_first: input and output are (B, T, ...), default False: (T, B, ...).
-        dropout: probability of zeroing an element of the output of each layer but the last, in training; default 0.
-        bidirectional: D = 2, default False.
-        device: of the parameters.
-        dtype: of the parameters: float32, float64, bfloat16 or float16.
+        input_size: number of input features (I).
+        hidden_size: number of hidden units (H).
+        num_layers: number of layers (L), each on the output of the one before. Default 1.
+        bias: whether the layers have biases. Default True.
+        batch_first: whether input and output are (B, T, ...) instead of (T, B, ...). Default False.
+        dropout: probability of zeroing an element of the output of each layer but the last, in training. Default 0.
+        bidirectional: whether a second direction runs from the last step to the first (D = 2). Default False.
+        device: where the parameters are. Default: torch's default device.
+        dtype: of the parameters: float32, float64, bfloat16 or float16. Default: torch's default dtype.
         {options}
 
     The four probabilities below ``dropout`` apply to every layer and direction, and go together in any way; equations:
@@ -101,6 +101,14 @@ class GRU(ModuleWithOptions):
             ``outputs`` neither "all" nor "last", ``save`` neither "gates" nor "output", ``layer_norm`` another value
             or with ``reset_after=False``, or ``overlap_layers`` below 0, or above with ``num_layers`` 1,
             ``bidirectional`` or ``recurrent_dropout``.
+
+    Example:
+        >>> gru = gru_ext.GRU(64, 256, num_layers=2, batch_first=True)
+        >>> output, h_n = gru(torch.randn(8, 100, 64))
+        >>> output.shape, h_n.shape
+        (torch.Size([8, 100, 256]), torch.Size([2, 8, 256]))
+        >>> gru.load_state_dict(torch.nn.GRU(64, 256, num_layers=2).state_dict())
+        <All keys matched successfully>
     """
 
     # As of torch.nn.GRU, whose subclasses add to the list and read the rest.
@@ -124,15 +132,15 @@ class GRU(ModuleWithOptions):
     batch_first: bool
     dropout: float
     bidirectional: bool
-    outputs: str = option()
-    save: str = option()
+    outputs: Literal["all", "last"] = option()
+    save: Literal["gates", "output"] = option()
     overlap_layers: int = option()
     zoneout: float = option()
     recurrent_dropout: float = option()
     candidate_dropout: float = option()
     weight_dropout: float = option()
     reset_after: bool = option()
-    layer_norm: bool | str = option()
+    layer_norm: bool | Literal["joint"] = option()
     _gru_ext_weight_names: list[str]
     # Weights that were given by `_flat_weights`, after the parameters that were there then.
     _gru_ext_flat_weights: tuple[list[Tensor], list[Tensor]] | None
@@ -149,15 +157,15 @@ class GRU(ModuleWithOptions):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
-        outputs: str = "all",
-        save: str = "gates",
+        outputs: Literal["all", "last"] = "all",
+        save: Literal["gates", "output"] = "gates",
         overlap_layers: int = 0,
         zoneout: float = 0.0,
         recurrent_dropout: float = 0.0,
         candidate_dropout: float = 0.0,
         weight_dropout: float = 0.0,
         reset_after: bool = True,
-        layer_norm: bool | str = False,
+        layer_norm: bool | Literal["joint"] = False,
     ) -> None:
         super().__init__()
         self.input_size = check_size("GRU", "input_size", input_size)
@@ -206,15 +214,31 @@ class GRU(ModuleWithOptions):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw every parameter from U(-1/sqrt(H), 1/sqrt(H)); with ``layer_norm``, gains are one and biases zero."""
+        """Draw every parameter from U(-1/sqrt(H), 1/sqrt(H)); with ``layer_norm``, gains are one and biases zero.
+
+        Example:
+            >>> gru = gru_ext.GRU(3, 4)
+            >>> gru.reset_parameters()
+            >>> bool(gru.weight_hh_l0.abs().max() <= 0.5)
+            True
+        """
         _reset_parameters(self)
 
     def flatten_parameters(self) -> None:
-        """Do nothing: accepted for code written for ``torch.nn.GRU``. The kernels take the weights where they are."""
+        """Do nothing: accepted for code written for ``torch.nn.GRU``. The kernels take the weights where they are.
+
+        Example:
+            >>> gru_ext.GRU(3, 4).flatten_parameters()
+        """
 
     @property
     def all_weights(self) -> list[list[Tensor]]:
-        """The parameters, a list for each direction of each layer, in the order of the class's description."""
+        """The parameters, a list for each direction of each layer, in the order of the class's description.
+
+        Example:
+            >>> [tuple(weight.shape) for weight in gru_ext.GRU(3, 4).all_weights[0]]
+            [(12, 3), (12, 4), (12,), (12,)]
+        """
         return [[parameter_or_attribute(self, name) for name in names] for names in self._all_weights]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -282,20 +306,33 @@ class GRU(ModuleWithOptions):
         """Run the layers.
 
         Args:
-            input: (T, B, I); (B, T, I) with ``batch_first``; (T, I) unbatched; or a ``PackedSequence``, sorted or not.
-            hx: (L*D, B, H) initial state, or (L*D, H) unbatched; None for zero.
-            lengths: (B) steps of each padded sequence: integers from 0 to T, in any order, on any device; one integer
-                unbatched. Their padding is not computed; its output is zero, and h_n is the state after each
-                sequence's own last step, or hx where it has none.
-            resets: (T, B) bool, or (B, T) with ``batch_first``, (T) unbatched: where set, the state is reset before the
-                step, as if another sequence began with it; where the first step is set, hx is of no effect.
-            reset_state: (L*D, B, H), or (L*D, H) for all sequences: where a reset leaves the state; None for zero.
+            input: the sequences, in the dtype of the parameters: (T, B, I); (B, T, I) with ``batch_first``; (T, I)
+                unbatched; or a ``PackedSequence``, sorted or not.
+            hx: initial state, (L*D, B, H), or (L*D, H) unbatched. Default None: zero.
+            lengths: number of steps of each padded sequence (B): integers from 0 to T, in any order, on any device; one
+                integer unbatched. Padding is not computed; its output is zero, and h_n is the state after each
+                sequence's own last step, or hx where it has none. Default None: T.
+            resets: bool, (T, B), or (B, T) with ``batch_first``, (T) unbatched: where it is set, the state is reset
+                before the step, as if another sequence began with it; in the first step, hx is then of no effect.
+                Default None: nowhere.
+            reset_state: the state after a reset, (L*D, B, H), or (L*D, H) for all sequences. Default None: zero.
 
         On a GPU, ``lengths`` and ``resets`` that are there are waited for, once a call, as packing would.
 
         Returns:
             The output, (T, B, D*H) or as the input was laid out (a ``PackedSequence`` for one), or with
             ``outputs="last"`` (B, D*H), unbatched (D*H), in any layout; and h_n (L*D, B, H) or (L*D, H).
+
+        Example:
+            >>> gru = gru_ext.GRU(3, 4)
+            >>> output, h_n = gru(torch.randn(7, 2, 3), lengths=[7, 2])
+            >>> output[2:, 1].count_nonzero()
+            tensor(0)
+            >>> torch.equal(h_n[0, 1], output[1, 1])
+            True
+            >>> first_of_an_episode = torch.zeros(7, 2, dtype=torch.bool)
+            >>> first_of_an_episode[4, 0] = True
+            >>> output, h_n = gru(torch.randn(7, 2, 3), h_n, resets=first_of_an_episode)
 
         Raises:
             TypeError: ``input``, ``hx``, ``resets`` or ``reset_state`` is no dense tensor, or ``lengths`` are not what
@@ -329,18 +366,37 @@ class GRU(ModuleWithOptions):
 
         The parameters are shared, not copied: an optimizer that holds them stays valid.
 
+        Args:
+            module: a ``torch.nn.GRU``, not one of a subclass.
+
+        Returns:
+            A new ``GRU``.
+
         Raises:
             TypeError: ``module`` is not exactly a ``torch.nn.GRU``, its parameters are parametrized, pruned or sharded,
                 or it has a method of its own, as by ``module.forward = f``.
+
+        Example:
+            >>> theirs = torch.nn.GRU(3, 4)
+            >>> ours = gru_ext.GRU.from_torch(theirs)
+            >>> ours.weight_hh_l0 is theirs.weight_hh_l0
+            True
         """
         return converted("from_torch", module, nn.GRU, cls)
 
     def to_torch(self) -> nn.GRU:
         """The ``torch.nn.GRU`` with this module's very parameters and all else that ``from_torch`` takes.
 
+        Returns:
+            A new ``torch.nn.GRU``.
+
         Raises:
             TypeError: as in ``from_torch``.
             ValueError: ``torch.nn.GRU`` has no such recurrence or output.
+
+        Example:
+            >>> gru_ext.GRU(3, 4).to_torch()
+            GRU(3, 4)
         """
         check_recurrence("to_torch", self, allowed={Changes.NOTHING})
         return converted("to_torch", self, GRU, nn.GRU)
@@ -394,15 +450,15 @@ def _run(
 class GRUCell(ModuleWithOptions):
     """One step of a GRU: a drop-in replacement for ``torch.nn.GRUCell``.
 
-    Parameters: ``weight_ih`` (3H, I), ``weight_hh`` (3H, H) and, with ``bias``, ``bias_ih`` (3H), ``bias_hh`` (3H);
-    with ``layer_norm``, ``gain_ih`` (3H), ``gain_hh`` (3H).
+    Letters: B batch size, I input size, H hidden size. Parameters: ``weight_ih`` (3H, I), ``weight_hh`` (3H, H) and,
+    with ``bias``, ``bias_ih`` (3H), ``bias_hh`` (3H); with ``layer_norm``, ``gain_ih`` (3H), ``gain_hh`` (3H).
 
     Args:
-        input_size: I.
-        hidden_size: H.
-        bias: whether the cell has biases, default True.
-        device: of the parameters.
-        dtype: of the parameters: float32, float64, bfloat16 or float16.
+        input_size: number of input features (I).
+        hidden_size: number of hidden units (H).
+        bias: whether the cell has biases. Default True.
+        device: where the parameters are. Default: torch's default device.
+        dtype: of the parameters: float32, float64, bfloat16 or float16. Default: torch's default dtype.
         {options}
 
     A cell knows of no sequence, so it has none of the dropouts that keep their masks for one.
@@ -411,6 +467,14 @@ class GRUCell(ModuleWithOptions):
         TypeError: a size is not an int, or a flag not a bool.
         ValueError: a size is below 0, a probability not a number in [0, 1), or ``layer_norm`` another value or with
             ``reset_after=False``.
+
+    Example:
+        >>> cell = gru_ext.GRUCell(64, 256)
+        >>> state = torch.zeros(8, 256)
+        >>> for x in torch.randn(3, 8, 64):
+        ...     state = cell(x, state)
+        >>> state.shape
+        torch.Size([8, 256])
     """
 
     __constants__: ClassVar[list[str]] = ["input_size", "hidden_size", "bias"]
@@ -420,7 +484,7 @@ class GRUCell(ModuleWithOptions):
     zoneout: float = option()
     candidate_dropout: float = option()
     reset_after: bool = option()
-    layer_norm: bool | str = option()
+    layer_norm: bool | Literal["joint"] = option()
 
     def __init__(
         self,
@@ -433,7 +497,7 @@ class GRUCell(ModuleWithOptions):
         zoneout: float = 0.0,
         candidate_dropout: float = 0.0,
         reset_after: bool = True,
-        layer_norm: bool | str = False,
+        layer_norm: bool | Literal["joint"] = False,
     ) -> None:
         super().__init__()
         self.input_size = check_size("GRUCell", "input_size", input_size, smallest=0)
@@ -455,18 +519,29 @@ class GRUCell(ModuleWithOptions):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw every parameter from U(-1/sqrt(H), 1/sqrt(H)); with ``layer_norm``, gains are one and biases zero."""
+        """Draw every parameter from U(-1/sqrt(H), 1/sqrt(H)); with ``layer_norm``, gains are one and biases zero.
+
+        Example:
+            >>> cell = gru_ext.GRUCell(3, 4)
+            >>> cell.reset_parameters()
+            >>> bool(cell.weight_hh.abs().max() <= 0.5)
+            True
+        """
         _reset_parameters(self)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Run one step.
 
         Args:
-            input: (B, I), or (I) unbatched.
-            hx: (B, H), or (H) unbatched; None for zero.
+            input: what comes in, in the dtype of the parameters: (B, I), or (I) unbatched.
+            hx: the state before the step, (B, H), or (H) unbatched. Default None: zero.
 
         Returns:
             The next state, (B, H) or (H).
+
+        Example:
+            >>> gru_ext.GRUCell(3, 4)(torch.randn(2, 3)).shape
+            torch.Size([2, 4])
 
         Raises:
             TypeError: ``input`` or ``hx`` is no dense tensor.
@@ -490,10 +565,37 @@ class GRUCell(ModuleWithOptions):
 
     @classmethod
     def from_torch(cls, module: nn.GRUCell) -> GRUCell:
-        """A GRUCell that shares all of a ``torch.nn.GRUCell``; see ``GRU.from_torch``."""
+        """A GRUCell that shares all of a ``torch.nn.GRUCell``; see ``GRU.from_torch``.
+
+        Args:
+            module: a ``torch.nn.GRUCell``, not one of a subclass.
+
+        Returns:
+            A new ``GRUCell``.
+
+        Raises:
+            TypeError: as in ``GRU.from_torch``.
+
+        Example:
+            >>> theirs = torch.nn.GRUCell(3, 4)
+            >>> gru_ext.GRUCell.from_torch(theirs).weight_hh is theirs.weight_hh
+            True
+        """
         return converted("from_torch", module, nn.GRUCell, cls)
 
     def to_torch(self) -> nn.GRUCell:
-        """The ``torch.nn.GRUCell`` that shares all of this module; see ``GRU.to_torch``."""
+        """The ``torch.nn.GRUCell`` that shares all of this module; see ``GRU.to_torch``.
+
+        Returns:
+            A new ``torch.nn.GRUCell``.
+
+        Raises:
+            TypeError: as in ``GRU.from_torch``.
+            ValueError: ``torch.nn.GRUCell`` has no such recurrence.
+
+        Example:
+            >>> gru_ext.GRUCell(3, 4).to_torch()
+            GRUCell(3, 4)
+        """
         check_recurrence("to_torch", self)
         return converted("to_torch", self, GRUCell, nn.GRUCell)

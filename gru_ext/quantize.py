@@ -75,6 +75,12 @@ def quantize_dynamic(module: Model, inplace: bool = False) -> Model | QuantizedG
         ValueError: a GRU in it has another recurrence or output in ``eval()`` than ``torch.nn.GRU``, is not float32,
             not on the CPU, or has no units, a weight that is not finite, or more than 66,311 columns. Whatever is
             raised, nothing has been replaced.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.GRU(64, 256)).eval()
+        >>> small = gru_ext.quantize_dynamic(model)
+        >>> type(model[1]).__name__, type(small[1]).__name__
+        ('GRU', 'QuantizedGRU')
     """
     if not isinstance(inplace, bool):
         raise TypeError(
@@ -264,6 +270,8 @@ class QuantizedGRU(_QuantizedModule):
     Its input and results are laid out as those of ``torch.nn.GRU``. They have one floating dtype, whichever it is. All
     is computed in float32, and scales and biases stay float32 in a model that is moved to another dtype.
 
+    Letters: T time steps, B batch size, I input size, H hidden size, L layers, D directions (1 or 2).
+
     For each layer k it holds, and its ``state_dict`` names, ``weight_ih_l{k}`` (3H, I or D*H) and ``weight_hh_l{k}``
     (3H, H) int8, ``scale_ih_l{k}`` and ``scale_hh_l{k}`` (3H), and with ``bias`` ``bias_ih_l{k}`` and ``bias_hh_l{k}``
     (3H), float32; those of the reverse direction end in ``_reverse``. A row of a weight is about int8 * scale. None of
@@ -285,17 +293,24 @@ class QuantizedGRU(_QuantizedModule):
     avx2, AVX2; of portable, 16-byte vectors. By default the widest that the machine has.
 
     Args:
-        input_size: I, at most 66,311, as H and D*H.
-        hidden_size: H.
-        num_layers: L, default 1.
-        bias: whether the layers have biases, default True.
-        batch_first: input and output are (B, T, ...), default False: (T, B, ...).
-        bidirectional: D = 2, default False.
-        device: of the buffers, which are zero until a ``state_dict`` is loaded.
+        input_size: number of input features (I), at most 66,311, as H and D*H.
+        hidden_size: number of hidden units (H).
+        num_layers: number of layers (L). Default 1.
+        bias: whether the layers have biases. Default True.
+        batch_first: whether input and output are (B, T, ...) instead of (T, B, ...). Default False.
+        bidirectional: whether a second direction runs from the last step to the first (D = 2). Default False.
+        device: where the buffers are, which are zero until a ``state_dict`` is loaded. Default: torch's default device.
 
     Raises:
         TypeError: a size is not an int or a flag not a bool.
         ValueError: a size is below 1 or too large.
+
+    Example:
+        >>> small = gru_ext.quantize_dynamic(gru_ext.GRU(64, 256))
+        >>> empty = gru_ext.QuantizedGRU(64, 256)
+        >>> empty.load_state_dict(small.state_dict())
+        <All keys matched successfully>
+        >>> output, h_n = empty(torch.randn(100, 8, 64))
     """
 
     num_layers: int
@@ -328,14 +343,33 @@ class QuantizedGRU(_QuantizedModule):
 
     @classmethod
     def from_float(cls, module: GRU | nn.GRU) -> QuantizedGRU:
-        """The quantised form of a GRU, with all else that it has; errors as in ``quantize_dynamic``."""
+        """The quantised form of a GRU, with all else that it has.
+
+        Args:
+            module: a ``gru_ext.GRU`` or ``torch.nn.GRU``, float32, on the CPU.
+
+        Returns:
+            A new ``QuantizedGRU``.
+
+        Raises:
+            TypeError: as in ``quantize_dynamic``, or ``module`` is no GRU.
+            ValueError: as in ``quantize_dynamic``.
+
+        Example:
+            >>> gru_ext.QuantizedGRU.from_float(torch.nn.GRU(3, 4))
+            QuantizedGRU(3, 4)
+        """
         check_type("from_float", "module", module, GRU, nn.GRU)
         quantized = _quantized(cls, "from_float", module)
         rebind(module, quantized)
         return quantized
 
     def flatten_parameters(self) -> None:
-        """Do nothing: accepted for code written for ``torch.nn.GRU``."""
+        """Do nothing: accepted for code written for ``torch.nn.GRU``.
+
+        Example:
+            >>> gru_ext.QuantizedGRU(3, 4).flatten_parameters()
+        """
 
     @overload
     def forward(
@@ -363,11 +397,12 @@ class QuantizedGRU(_QuantizedModule):
         """Run the layers.
 
         Args:
-            input: (T, B, I); (B, T, I) with ``batch_first``; (T, I) unbatched; or a ``PackedSequence``, sorted or not.
-            hx: (L*D, B, H) initial state, or (L*D, H) unbatched; None for zero.
-            lengths: as of ``GRU.forward``, and the other two.
-            resets: likewise.
-            reset_state: likewise.
+            input: the sequences, of any floating dtype: (T, B, I); (B, T, I) with ``batch_first``; (T, I) unbatched; or
+                a ``PackedSequence``, sorted or not.
+            hx: initial state, (L*D, B, H), or (L*D, H) unbatched. Default None: zero.
+            lengths: number of steps of each padded sequence (B), as in ``GRU.forward``.
+            resets: where the state is reset (T, B), as in ``GRU.forward``.
+            reset_state: the state after a reset, as in ``GRU.forward``.
 
         Returns:
             The output, (T, B, D*H) or as the input was laid out (a ``PackedSequence`` for one), and h_n (L*D, B, H) or
@@ -377,6 +412,12 @@ class QuantizedGRU(_QuantizedModule):
             TypeError: an argument is no tensor.
             ValueError: the rank of ``input`` or its dtype is wrong, or as in ``GRU.forward``.
             RuntimeError: a size, a shape, a device, one of the lengths or the dtype of ``hx`` is wrong, or T is 0.
+
+        Example:
+            >>> small = gru_ext.quantize_dynamic(gru_ext.GRU(3, 4))
+            >>> output, h_n = small(torch.randn(7, 2, 3), lengths=[7, 2])
+            >>> output.shape, output.requires_grad
+            (torch.Size([7, 2, 4]), False)
         """
         if isinstance(input, Proxy) or isinstance(hx, Proxy):
             return record_call(self, QuantizedGRU, input, hx, lengths=lengths, resets=resets, reset_state=reset_state)
@@ -437,14 +478,18 @@ class QuantizedGRUCell(_QuantizedModule):
     ``bias_ih`` and ``bias_hh`` (3H), float32. Arithmetic, accuracy and limits are those of ``QuantizedGRU``.
 
     Args:
-        input_size: I, at most 66,311, as H.
-        hidden_size: H.
-        bias: whether the cell has biases, default True.
-        device: of the buffers, which are zero until a ``state_dict`` is loaded.
+        input_size: number of input features (I), at most 66,311, as H.
+        hidden_size: number of hidden units (H).
+        bias: whether the cell has biases. Default True.
+        device: where the buffers are, which are zero until a ``state_dict`` is loaded. Default: torch's default device.
 
     Raises:
         TypeError: a size is not an int, or ``bias`` not a bool.
         ValueError: a size is below 1 or too large.
+
+    Example:
+        >>> gru_ext.quantize_dynamic(gru_ext.GRUCell(3, 4))
+        QuantizedGRUCell(3, 4)
     """
 
     scale_ih: Tensor
@@ -458,7 +503,22 @@ class QuantizedGRUCell(_QuantizedModule):
 
     @classmethod
     def from_float(cls, module: GRUCell | nn.GRUCell) -> QuantizedGRUCell:
-        """The quantised form of a cell, with all else that it has; errors as in ``quantize_dynamic``."""
+        """The quantised form of a cell, with all else that it has.
+
+        Args:
+            module: a ``gru_ext.GRUCell`` or ``torch.nn.GRUCell``, float32, on the CPU.
+
+        Returns:
+            A new ``QuantizedGRUCell``.
+
+        Raises:
+            TypeError: as in ``quantize_dynamic``, or ``module`` is no cell.
+            ValueError: as in ``quantize_dynamic``.
+
+        Example:
+            >>> gru_ext.QuantizedGRUCell.from_float(torch.nn.GRUCell(3, 4))
+            QuantizedGRUCell(3, 4)
+        """
         check_type("from_float", "module", module, GRUCell, nn.GRUCell)
         quantized = _quantized(cls, "from_float", module)
         rebind(module, quantized)
@@ -468,11 +528,16 @@ class QuantizedGRUCell(_QuantizedModule):
         """Run one step.
 
         Args:
-            input: (B, I), or (I) unbatched.
-            hx: (B, H), or (H) unbatched; None for zero.
+            input: what comes in, of any floating dtype: (B, I), or (I) unbatched.
+            hx: the state before the step, (B, H), or (H) unbatched. Default None: zero.
 
         Returns:
             The next state, (B, H) or (H); without gradient, in the dtype of the input.
+
+        Example:
+            >>> small = gru_ext.quantize_dynamic(gru_ext.GRUCell(3, 4))
+            >>> small(torch.randn(2, 3)).shape
+            torch.Size([2, 4])
 
         Raises:
             TypeError: an argument is no tensor.

@@ -32,6 +32,11 @@ def replace_gru(model: Model) -> Model | GRU | GRUCell:
         TypeError: ``model`` is no module; or a GRU in it is parametrized, pruned, weight-normed or sharded by itself,
             was compiled in place, or has a method of its own, as by ``gru.forward = f``. Nothing has been replaced
             then.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.GRU(64, 256))
+        >>> type(gru_ext.replace_gru(model)[1])
+        <class 'gru_ext.modules.GRU'>
     """
     replaced: Model | GRU | GRUCell = replace_modules(
         "replace_gru", model, {nn.GRU: _converter(nn.GRU, GRU), nn.GRUCell: _converter(nn.GRUCell, GRUCell)}
@@ -53,6 +58,11 @@ def to_torch(model: Model) -> Model | nn.GRU | nn.GRUCell:
     Raises:
         TypeError: as in ``replace_gru``, or a GRU in the model has int8 weights.
         ValueError: ``torch.nn`` has no such recurrence or output. Nothing has been replaced then.
+
+    Example:
+        >>> model = torch.nn.Sequential(gru_ext.GRU(64, 256))
+        >>> type(gru_ext.to_torch(model)[0])
+        <class 'torch.nn.modules.rnn.GRU'>
     """
     replaced: Model | nn.GRU | nn.GRUCell = replace_modules(
         "to_torch",

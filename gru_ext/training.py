@@ -17,12 +17,7 @@ def truncated(
 
     This is truncated back-propagation through time (Williams and Peng 1990, with as many steps back as forward): each
     stretch starts in the state that the one before left, detached. The loss of a stretch is computed, back-propagated
-    and, if wanted, stepped on before the next one runs::
-
-        for (output, _), target in zip(gru_ext.truncated(gru, x.split(35)), y.split(35)):
-            optimizer.zero_grad()
-            loss(output, target).backward()
-            optimizer.step()
+    and, if wanted, stepped on before the next one runs.
 
     Args:
         module: called as ``module(stretch, state)``, it returns its output and its next state: a ``GRU``, or a model
@@ -39,6 +34,15 @@ def truncated(
     Raises:
         TypeError: ``module`` is not callable, ``stretches`` not iterable, or a state holds something else than tensors
             and None.
+
+    Example:
+        >>> gru = gru_ext.GRU(3, 4)
+        >>> optimizer = torch.optim.Adam(gru.parameters())
+        >>> x, y = torch.randn(100, 2, 3), torch.randn(100, 2, 4)
+        >>> for (output, _), target in zip(gru_ext.truncated(gru, x.split(35)), y.split(35)):
+        ...     optimizer.zero_grad()
+        ...     torch.nn.functional.mse_loss(output, target).backward()
+        ...     _ = optimizer.step()
     """
     if not callable(module):
         raise TypeError(f"truncated: expected module to be callable, got {type(module).__name__}")

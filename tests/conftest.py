@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import warnings
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ torch.set_num_threads(1)
 
 # Those tests have their threads, whatever else the machine does.
 os.environ.setdefault("GRU_EXT_CPU_WAIT", "0.1")
+
+# Keras takes TensorFlow unless it is told otherwise.
+os.environ.setdefault("KERAS_BACKEND", "torch" if importlib.util.find_spec("jax") is None else "jax")
 
 # What is drawn while tests are collected is the same in every process, so that they can be shared out.
 torch.manual_seed(0)

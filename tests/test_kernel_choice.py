@@ -32,7 +32,7 @@ def test_kernels_wants_a_dtype_that_a_gru_has() -> None:
 
 def test_kernels_wants_a_save_that_a_gru_has() -> None:
     with pytest.raises(ValueError, match='kernels: expected save to be "gates" or "output", got \'all\''):
-        gru_ext.kernels(10, 4, 32, save="all")
+        gru_ext.kernels(10, 4, 32, save="all")  # type: ignore[arg-type]
 
 
 def test_kernels_wants_a_device_that_has_kernels() -> None:

@@ -35,7 +35,7 @@ def test_signatures_and_docstrings_are_those_of_the_table(public: Callable[..., 
     assert names == list(OPTIONS) if has_all else set(names) < set(OPTIONS)
     for name in names:
         assert parameters[name].default == OPTIONS[name].default
-        assert f"\n        {name}: {OPTIONS[name].words.split()[0]} " in str(public.__doc__)
+        assert f"\n    {name}: {OPTIONS[name].words.split()[0]} " in str(inspect.getdoc(public))
 
 
 def test_the_table_of_the_page_of_variants_is_this_one() -> None:

@@ -167,7 +167,7 @@ def test_the_argument_is_kept_and_shown() -> None:
 
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r'^GRU: expected outputs to be "all" or "last", got \'first\'$'):
-        gru_ext.GRU(3, 4, outputs="first")
+        gru_ext.GRU(3, 4, outputs="first")  # type: ignore[arg-type]
     weights = [torch.randn(12, 3), torch.randn(12, 4)]
     with pytest.raises(ValueError, match=r'^gru: expected outputs to be "all" or "last", got None$'):
         functional.gru(torch.randn(5, 2, 3), None, weights, outputs=None)  # type: ignore[arg-type]

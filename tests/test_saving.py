@@ -239,7 +239,7 @@ def test_the_argument_is_kept_shown_and_dropped_in_conversions() -> None:
 
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r'^GRU: expected save to be "gates" or "output", got \'y\'$'):
-        gru_ext.GRU(3, 4, save="y")
+        gru_ext.GRU(3, 4, save="y")  # type: ignore[arg-type]
     weights = [torch.randn(12, 3), torch.randn(12, 4)]
     with pytest.raises(ValueError, match=r'^gru: expected save to be "gates" or "output", got None$'):
         functional.gru(torch.randn(5, 2, 3), None, weights, save=None)  # type: ignore[arg-type]

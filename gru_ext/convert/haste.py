@@ -46,11 +46,20 @@ def from_haste(weights: Mapping[str, Any], *, batch_first: bool = False) -> GRU:
         weights: its ``state_dict()``, or arrays of these names: ``kernel`` (I, 3H), ``recurrent_kernel`` (H, 3H),
             ``bias`` (3H), ``recurrent_bias`` (3H) and, of a LayerNormGRU, ``gamma`` (2, 3H); float32, float64, bfloat16
             or float16, all of one dtype. Copied.
-        batch_first: as of ``GRU``.
+        batch_first: whether input and output of the GRU are (B, T, ...) instead of (T, B, ...). Default False.
+
+    Returns:
+        A ``GRU`` of one layer and direction; with a gamma, of ``layer_norm="joint"``.
 
     Raises:
         TypeError: ``weights`` is no mapping, or ``batch_first`` no bool.
         ValueError: a name, a shape or a dtype is not as listed above.
+
+    Example:
+        >>> weights = {"kernel": torch.randn(3, 12), "recurrent_kernel": torch.randn(4, 12)}
+        >>> weights |= {"bias": torch.zeros(12), "recurrent_bias": torch.zeros(12)}
+        >>> gru_ext.convert.from_haste(weights)
+        GRU(3, 4)
     """
     if not isinstance(weights, Mapping):
         raise TypeError(f"from_haste: expected weights of type Mapping, got {type(weights).__name__}")
@@ -82,9 +91,20 @@ def to_haste(gru: GRU | nn.GRU) -> dict[str, Tensor]:
     Those of a GRU with ``layer_norm="joint"`` are for ``haste_pytorch.LayerNormGRU``. A GRU without biases gets biases
     of zero.
 
+    Args:
+        gru: of one layer and direction.
+
+    Returns:
+        Tensors by haste's names: ``kernel``, ``recurrent_kernel``, ``bias``, ``recurrent_bias`` and, with
+        ``layer_norm``, ``gamma``.
+
     Raises:
-        TypeError: not a GRU with plain parameters.
+        TypeError: ``gru`` is not a GRU with plain parameters.
         ValueError: it has several layers, both directions, ``reset_after=False`` or ``layer_norm=True``.
+
+    Example:
+        >>> {name: tuple(tensor.shape) for name, tensor in gru_ext.convert.to_haste(gru_ext.GRU(3, 4)).items()}
+        {'kernel': (3, 12), 'recurrent_kernel': (4, 12), 'bias': (12,), 'recurrent_bias': (12,)}
     """
     layers = layers_of("to_haste", gru, converted=("layer_norm",))
     if isinstance(gru, GRU) and not gru.reset_after:

@@ -56,17 +56,25 @@ def from_keras_weights(
     Args:
         weights: what ``get_weights()`` of the layer, of the ``Bidirectional`` around it, or of a stack of such layers
             returns: arrays (or tensors) of float32, float64, bfloat16 or float16, all of one dtype. Copied.
-        use_bias: of the layers, as their other arguments here; the defaults are Keras's.
+        use_bias: whether the layers have biases. Default True, as in Keras.
         reset_after: whether the reset gate applies after the product with the recurrent kernel. If not, Keras has one
-            bias: it becomes ``bias_ih``, and ``bias_hh`` is zero.
-        go_backwards: of a single layer; what is returned is then ``Reversed``.
-        bidirectional: whether the layers are in ``Bidirectional``, with ``merge_mode="concat"``.
-        dropout: between the layers, as of ``GRU``.
+            bias: it becomes ``bias_ih``, and ``bias_hh`` is zero. Default True.
+        go_backwards: whether the layer, a single one, runs from the last step to the first. Default False.
+        bidirectional: whether the layers are in ``Bidirectional``, with ``merge_mode="concat"``. Default False.
+        dropout: probability of zeroing an element between the layers, as of ``GRU``. Default 0.
+
+    Returns:
+        A ``GRU``; a ``Reversed`` for ``go_backwards``.
 
     Raises:
         TypeError: ``weights`` is no list, or a flag no bool.
         ValueError: the number of arrays, a shape or a dtype is another than the arguments say, or ``dropout`` is not a
             number in [0, 1].
+
+    Example:
+        >>> kernel, recurrent_kernel, bias = torch.randn(3, 12), torch.randn(4, 12), torch.zeros(2, 12)
+        >>> gru_ext.convert.from_keras_weights([kernel, recurrent_kernel, bias])
+        GRU(3, 4, batch_first=True)
     """
     function = "from_keras_weights"
     if not isinstance(weights, Sequence) or isinstance(weights, str | bytes):
@@ -100,9 +108,20 @@ def to_keras_weights(gru: GRU | nn.GRU | Reversed) -> list[numpy.ndarray[Any, An
     The layers have ``use_bias`` and ``reset_after`` as the GRU has ``bias`` and ``reset_after``. Without
     ``reset_after`` Keras has one bias, the sum of the two of the GRU: exact, up to its rounding.
 
+    Args:
+        gru: a GRU, or a ``Reversed``.
+
+    Returns:
+        For each layer and direction: kernel (I, 3H), recurrent kernel (H, 3H) and, with biases, bias (2, 3H), or (3H)
+        without ``reset_after``.
+
     Raises:
-        TypeError: not a GRU with plain parameters.
+        TypeError: ``gru`` is not a GRU with plain parameters.
         ImportError: the weights are bfloat16, and the package ml_dtypes is not installed.
+
+    Example:
+        >>> [array.shape for array in gru_ext.convert.to_keras_weights(gru_ext.GRU(3, 4))]
+        [(3, 12), (4, 12), (2, 12)]
     """
     return [array for layer in _arrays("to_keras_weights", gru) for array in layer]
 
@@ -125,6 +144,13 @@ def from_keras(layer: Any) -> GRU | Reversed:
         ValueError: it is not built, or has an activation, a dropout of its inputs or states, a ``merge_mode`` or
             another argument that a ``GRU`` has not. The weights alone convert by ``from_keras_weights``.
         ImportError: keras is not installed.
+
+    Example:
+        >>> import keras
+        >>> layer = keras.layers.GRU(4)
+        >>> layer.build((None, None, 3))
+        >>> gru_ext.convert.from_keras(layer)
+        GRU(3, 4, batch_first=True)
     """
     keras = _import_keras("from_keras")
     parts = list(layer.layers) if isinstance(layer, keras.Sequential) else [layer]
@@ -161,6 +187,9 @@ def from_keras(layer: Any) -> GRU | Reversed:
 def to_keras(gru: GRU | nn.GRU | Reversed) -> Any:
     """The built Keras layer with the weights of a GRU, copied; needs keras.
 
+    Args:
+        gru: a GRU, or a ``Reversed``.
+
     Returns:
         A ``keras.layers.GRU`` that returns every step, or a ``keras.layers.Bidirectional`` of one; for several layers,
         a ``keras.Sequential`` of them, with ``keras.layers.Dropout`` between where the GRU has dropout. Input and
@@ -168,10 +197,15 @@ def to_keras(gru: GRU | nn.GRU | Reversed) -> Any:
         give them ``to_keras_weights``.
 
     Raises:
-        TypeError: not a GRU with plain parameters.
+        TypeError: ``gru`` is not a GRU with plain parameters.
         ValueError: ``gru`` is a ``Reversed`` that restores the order, which Keras's ``go_backwards`` does not, or one
             of several layers.
         ImportError: keras is not installed.
+
+    Example:
+        >>> layer = gru_ext.convert.to_keras(gru_ext.GRU(3, 4))
+        >>> layer.units, layer.return_sequences
+        (4, True)
     """
     keras = _import_keras("to_keras")
     arrays = _arrays("to_keras", gru)
@@ -258,7 +292,10 @@ def _import_keras(function: str) -> Any:
     try:
         import keras
     except ImportError as error:
-        raise ImportError(f"{function} needs the package keras: pip install keras") from error
+        raise ImportError(
+            f"{function} needs the package keras: pip install keras; and a backend for it, such as torch:"
+            f" KERAS_BACKEND=torch ({error})"
+        ) from error
     return keras
 
 

@@ -43,10 +43,21 @@ _CONVERTED = ("reset_after", "save_y", "save_gates")
 
 
 def to_onnx_weights(gru: GRU | nn.GRU) -> list[dict[str, Tensor]]:
-    """For each layer of a GRU, the weights of its node: W (D, 3H, I), R (D, 3H, H) and, with biases, B (D, 6H).
+    """The weights of a GRU as ONNX's nodes have them; copies.
+
+    Args:
+        gru: a GRU.
+
+    Returns:
+        For each layer, the weights of its node: W (D, 3H, I), R (D, 3H, H) and, with biases, B (D, 6H).
 
     Raises:
-        TypeError: not a GRU with plain parameters.
+        TypeError: ``gru`` is not a GRU with plain parameters.
+
+    Example:
+        >>> (layer,) = gru_ext.convert.to_onnx_weights(gru_ext.GRU(3, 4))
+        >>> {name: tuple(weight.shape) for name, weight in layer.items()}
+        {'W': (1, 12, 3), 'R': (1, 12, 4), 'B': (1, 24)}
     """
     layers = []
     for layer in layers_of("to_onnx_weights", gru):
@@ -75,8 +86,8 @@ def to_onnx(
     Args:
         model: any module with GRUs in it, or an ``ExportedProgram`` that has not been decomposed. Call its ``eval()``
             first, as for any export.
-        args: example arguments of ``model``, as of ``torch.onnx.export``.
-        kwargs: example arguments by name.
+        args: example arguments of ``model``, as of ``torch.onnx.export``. Default: none.
+        kwargs: example arguments by name. Default: none.
         arguments: further ones of ``torch.onnx.export``, such as ``dynamic_shapes``, ``input_names`` or
             ``opset_version``.
 
@@ -88,6 +99,12 @@ def to_onnx(
         TypeError: an argument is ``f`` or ``dynamo``, which are not for choice here.
         NotImplementedError: a GRU does what the node cannot, or takes a ``PackedSequence`` or ``resets``.
         torch.onnx.OnnxExporterError: ``torch.onnx`` cannot export another part of the model.
+
+    Example:
+        >>> model = torch.nn.Sequential(gru_ext.GRU(3, 4, bidirectional=True)).eval()
+        >>> program = gru_ext.convert.to_onnx(model, (torch.randn(7, 2, 3),), verbose=False)
+        >>> [node.op_type for node in program.model.graph if node.op_type == "GRU"]
+        ['GRU']
     """
     _import("onnx", "to_onnx")
     _import("onnxscript", "to_onnx")
@@ -132,8 +149,9 @@ def from_onnx(
 
     Args:
         model: the model, the bytes of one, or the path of one.
-        node: the name of the node, or of its first output; None where the model has one GRU node alone. Several names
-            are the layers of one GRU, first to last; that each takes what the one before gives is for you to see to.
+        node: the name of the node, or of its first output; None, the default, where the model has one GRU node alone.
+            Several names are the layers of one GRU, first to last; that each takes what the one before gives is for
+            you to see to.
 
     Returns:
         A ``GRU``, sequence first; a ``Reversed`` for the direction "reverse". It has biases where the node has B.
@@ -143,6 +161,12 @@ def from_onnx(
             shape; or an attribute (``activations``, ``clip``, ``layout``) asks for what a ``GRU`` does not compute.
         TypeError: ``model`` is something else.
         ImportError: onnx is not installed.
+
+    Example:
+        >>> model = torch.nn.Sequential(gru_ext.GRU(3, 4)).eval()
+        >>> program = gru_ext.convert.to_onnx(model, (torch.randn(7, 2, 3),), verbose=False)
+        >>> gru_ext.convert.from_onnx(program.model_proto)
+        GRU(3, 4)
     """
     onnx, message = _import("onnx", "from_onnx"), _import("google.protobuf.message", "from_onnx")
     if isinstance(model, bytes | str | os.PathLike):
@@ -164,6 +188,20 @@ def from_onnx_node(node: onnx.NodeProto, weights: Mapping[str, Any]) -> GRU | Re
         node: a ``NodeProto`` of the operator GRU.
         weights: arrays or tensors by the names that ``node.input`` has for W (D, 3H, I), R (D, 3H, H) and, where it has
             one, B (D, 6H). Copied.
+
+    Returns:
+        A ``GRU``, sequence first; a ``Reversed`` for the direction "reverse".
+
+    Raises:
+        ValueError: ``node`` is of another operator or asks for what a ``GRU`` does not compute, or a weight is missing
+            or of a wrong shape.
+        ImportError: onnx is not installed.
+
+    Example:
+        >>> import onnx
+        >>> node = onnx.helper.make_node("GRU", ["x", "w", "r"], ["y"], hidden_size=4, linear_before_reset=1)
+        >>> gru_ext.convert.from_onnx_node(node, {"w": torch.randn(1, 12, 3), "r": torch.randn(1, 12, 4)})
+        GRU(3, 4, bias=False)
     """
     return _from_nodes("from_onnx_node", [node], weights)
 

@@ -17,7 +17,7 @@ class Reversed(nn.Module):
     """A GRU on its input turned around in time. Called as the GRU is, with a tensor.
 
     Args:
-        gru: of one direction.
+        gru: a GRU of one direction.
         restore_order: whether the output is turned back, so that its step t belongs to step t of the input, as that of
             an ONNX node with ``direction="reverse"`` does. If not, step 0 of the output is the state after the last
             step of the input, as with Keras's ``go_backwards``.
@@ -25,6 +25,13 @@ class Reversed(nn.Module):
     Raises:
         TypeError: ``gru`` is no GRU, or ``restore_order`` no bool.
         ValueError: ``gru`` is bidirectional.
+
+    Example:
+        >>> gru = gru_ext.GRU(3, 4)
+        >>> x = torch.randn(7, 2, 3)
+        >>> output, h_n = gru_ext.convert.Reversed(gru, restore_order=True)(x)
+        >>> torch.equal(output, gru(x.flip(0))[0].flip(0))
+        True
     """
 
     def __init__(self, gru: GRU, restore_order: bool) -> None:
@@ -37,10 +44,22 @@ class Reversed(nn.Module):
         self.restore_order = restore_order
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As ``GRU.forward``; h_n is the state after step 0 of the input.
+        """As ``GRU.forward``, of a tensor.
+
+        Args:
+            input: the sequences, (T, B, I), (B, T, I) with ``batch_first`` of the GRU, or (T, I) unbatched.
+            hx: initial state, before the last step: (L, B, H), or (L, H) unbatched. Default None: zero.
+
+        Returns:
+            The output, laid out as the input was; and h_n, the state after step 0 of the input.
 
         Raises:
             TypeError: ``input`` is a ``PackedSequence``, or no tensor.
+
+        Example:
+            >>> output, h_n = gru_ext.convert.Reversed(gru_ext.GRU(3, 4), restore_order=True)(torch.randn(7, 2, 3))
+            >>> torch.equal(output[0], h_n[0])
+            True
         """
         given: Any = input
         if isinstance(given, PackedSequence):
