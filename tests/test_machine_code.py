@@ -318,6 +318,23 @@ def test_integers_are_computed(text: str, values: tuple[int, ...], expected: int
     assert (result.bits == (expected & 0xFFFFFFFF)).all()
 
 
+def test_bits_are_known_one_by_one() -> None:
+    """A flag of 16 bits that is kept in half of a register, whose other half is unknown, is known."""
+    state = State(launch_of(1), 0)
+    state.write("R1", every(3), EVERYWHERE)
+    for text in (
+        "PRMT R2, R1, 0x7610, R2",
+        "LOP3.LUT R3, R2, 0xffff, RZ, 0xc0, !PT",
+        "LOP3.LUT R4, R2, R1, RZ, 0xc0, !PT",
+    ):
+        line = instruction(text)
+        MEANINGS[line.opcode.split(".")[0]](state, line, operands_of(line.operands), EVERYWHERE)
+    assert not state.read("R2").known.any()
+    for register in ("R3", "R4"):
+        assert state.read(register).known.all()
+        assert (state.read(register).bits == 3).all()
+
+
 @pytest.mark.parametrize(
     ("low", "high", "comparison", "expected"),
     [
@@ -347,7 +364,7 @@ def test_a_carry_goes_into_the_upper_half() -> None:
     for text in ("IADD3 R4, P0, R0, R2, RZ", "IADD3.X R5, R1, R3, RZ, P0, !PT"):
         line = instruction(text)
         MEANINGS["IADD3"](state, line, operands_of(line.operands), EVERYWHERE)
-    assert (state.wide("R4").bits == np.uint64(9 << 32 | 2)).all()
+    assert (state.wide("R4")[0] == np.uint64(9 << 32 | 2)).all()
 
 
 # ---- The model, of a kernel

@@ -22,10 +22,21 @@ class PathError(Exception):
 
 
 class Value(NamedTuple):
-    """32 bits of every lane, and of which lanes they are known."""
+    """32 bits of every lane, and which of them are known."""
 
     bits: Words
-    known: Lanes
+    certain: Words  # a mask
+
+    @property
+    def known(self) -> Lanes:
+        """In which lanes all of them are."""
+        known: Lanes = self.certain == MASK
+        return known
+
+
+def value_of(bits: Words, known: Lanes) -> Value:
+    """Known in some lanes, and in the others not at all."""
+    return Value(bits, np.where(known, MASK, np.uint64(0)))
 
 
 class Predicate(NamedTuple):
@@ -48,12 +59,12 @@ class Launch:
 
 def every(number: int) -> Value:
     """The same in every lane."""
-    return Value(np.full(LANES, number & 0xFFFFFFFF, np.uint64), np.ones(LANES, np.bool_))
+    return Value(np.full(LANES, number & 0xFFFFFFFF, np.uint64), np.full(LANES, MASK))
 
 
 def unknown() -> Value:
     """Unknown in every lane."""
-    return Value(np.zeros(LANES, np.uint64), np.zeros(LANES, np.bool_))
+    return Value(np.zeros(LANES, np.uint64), np.zeros(LANES, np.uint64))
 
 
 def signed(bits: Words) -> NDArray[np.int64]:
@@ -116,11 +127,11 @@ class State:
 
     def __post_init__(self) -> None:
         self.registers = {"R": np.zeros((256, LANES), np.uint64), "UR": np.zeros((64, LANES), np.uint64)}
-        self.known = {"R": np.zeros((256, LANES), np.bool_), "UR": np.zeros((64, LANES), np.bool_)}
+        self.certain = {"R": np.zeros((256, LANES), np.uint64), "UR": np.zeros((64, LANES), np.uint64)}
         self.true = {"": np.zeros((8, LANES), np.bool_), "U": np.zeros((8, LANES), np.bool_)}
         self.true_known = {"": np.zeros((8, LANES), np.bool_), "U": np.zeros((8, LANES), np.bool_)}
         for kind in ("R", "UR"):
-            self.known[kind][-1] = True
+            self.certain[kind][-1] = MASK
         for kind in ("", "U"):
             self.true[kind][-1] = self.true_known[kind][-1] = True
         self.of_barrier = Predicate(np.zeros(LANES, np.bool_), np.zeros(LANES, np.bool_))
@@ -129,25 +140,27 @@ class State:
         """An operand of 32 bits, or the upper ones of an operand of 64."""
         if found := register_of(operand):
             number = found.number + (high and found.number >= 0)
-            bits, known = self.registers[found.kind][number], self.known[found.kind][number]
+            bits, certain = self.registers[found.kind][number], self.certain[found.kind][number]
+            if found.absolute or found.sign == "-":
+                certain = np.where(certain == MASK, MASK, np.uint64(0))
             if found.absolute:
                 bits = unsigned(np.abs(signed(bits)))
             if found.sign == "-":
                 bits = (np.uint64(1 << 32) - bits) & MASK
             elif found.sign == "~":
                 bits = ~bits & MASK
-            return Value(bits, known)
+            return Value(bits, certain)
         if IMMEDIATE.fullmatch(operand):
             return every(-1 if high and operand.startswith("-") else 0) if high else every(int(operand, 16))
         if place := CONSTANT.fullmatch(operand):
             value = self.constant(operand, 4 * high)
-            return Value((np.uint64(1 << 32) - value.bits) & MASK, value.known) if place[1] else value
+            return Value((np.uint64(1 << 32) - value.bits) & MASK, value.certain) if place[1] else value
         return unknown()  # a number in floating point
 
-    def wide(self, operand: str) -> Value:
-        """64 bits: of a register and the next."""
+    def wide(self, operand: str) -> tuple[Words, Lanes]:
+        """64 bits, of a register and the next, and in which lanes they are known."""
         low, upper = self.read(operand), self.read(operand, high=True)
-        return Value(low.bits | upper.bits << np.uint64(32), low.known & upper.known)
+        return low.bits | upper.bits << np.uint64(32), low.known & upper.known
 
     def constant(self, operand: str, beyond: int = 0) -> Value:
         """32 bits of constant memory, ``beyond`` bytes after those that it names."""
@@ -189,7 +202,7 @@ class State:
         if found is None:
             raise PathError(f"{operand} is no register")
         if found.number >= 0:
-            self._put((self.registers[found.kind], self.known[found.kind]), found.number + beyond, value, lanes)
+            self._put((self.registers[found.kind], self.certain[found.kind]), found.number + beyond, value, lanes)
 
     def write_predicate(self, operand: str, value: Predicate, lanes: Predicate) -> None:
         """As ``write``, of a predicate."""
@@ -207,8 +220,9 @@ class State:
             contents[number], known[number] = value
             return
         maybe = lanes.true | ~lanes.known
+        nothing = np.zeros_like(known[number])
         contents[number] = np.where(maybe, value[0], contents[number])
-        known[number] = np.where(maybe, value.known & lanes.known, known[number])
+        known[number] = np.where(lanes.known, np.where(maybe, value[1], known[number]), nothing)
 
 
 EVERYWHERE = Predicate(np.ones(LANES, np.bool_), np.ones(LANES, np.bool_))

@@ -25,6 +25,7 @@ from benchmarks.machine_code.lanes import (
     signed,
     unknown,
     unsigned,
+    value_of,
 )
 from benchmarks.machine_code.listing import Instruction
 
@@ -69,8 +70,9 @@ def _multiply(state: State, i: Instruction, operands: tuple[str, ...], lanes: Pr
     else:
         product = first.bits * second.bits
     product = np.where(zero, _bits(0), product)
-    third = state.wide(c) if wide else state.read(c)
-    total, known = product + third.bits, known & third.known
+    third = state.read(c)
+    added, added_known = state.wide(c) if wide else (third.bits, third.known)
+    total, known = product + added, known & added_known
     if "X" in kinds:
         carry = state.predicate(operands[4 + carried])
         total, known = total + carry.true, known & carry.known
@@ -78,11 +80,11 @@ def _multiply(state: State, i: Instruction, operands: tuple[str, ...], lanes: Pr
         limit = total < product if wide else (total & MASK) < (product & MASK)
         state.write_predicate(operands[1], Predicate(limit, known), lanes)
     if "HI" in kinds:
-        state.write(operands[0], Value(total >> _bits(32), known), lanes)
+        state.write(operands[0], value_of(total >> _bits(32), known), lanes)
         return
-    state.write(operands[0], Value(total & MASK, known), lanes)
+    state.write(operands[0], value_of(total & MASK, known), lanes)
     if "WIDE" in kinds:
-        state.write(operands[0], Value(total >> _bits(32), known), lanes, beyond=1)
+        state.write(operands[0], value_of(total >> _bits(32), known), lanes, beyond=1)
 
 
 def _add(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
@@ -105,7 +107,7 @@ def _add(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predica
     for number in range(carried):
         out = Predicate((total >> _bits(32)) > number, known)
         state.write_predicate(operands[1 + number], out, lanes)
-    state.write(operands[0], Value(total & MASK, known), lanes)
+    state.write(operands[0], value_of(total & MASK, known), lanes)
 
 
 def _shift_add(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
@@ -131,7 +133,7 @@ def _shift_add(state: State, i: Instruction, operands: tuple[str, ...], lanes: P
     total = shifted + b.bits + carry
     if carried:
         state.write_predicate(operands[1], Predicate(total >> _bits(32) > 0, known), lanes)
-    state.write(operands[0], Value(total & MASK, known), lanes)
+    state.write(operands[0], value_of(total & MASK, known), lanes)
 
 
 def _shift(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
@@ -148,15 +150,15 @@ def _shift(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predi
         bits = bits if {"S32", "S64"} & {*kinds} else upper.bits >> shift
     else:
         bits = both >> shift
-    state.write(operands[0], Value(bits & MASK, known), lanes)
+    state.write(operands[0], value_of(bits & MASK, known), lanes)
 
 
-def _table(table: int, inputs: list[Words]) -> Words:
-    """What the table says of each bit of the three."""
+def _table(table: int, may_be_one: list[Words], may_be_zero: list[Words]) -> Words:
+    """The bits that the table may make one, of three of which it is given what each may be."""
     bits: Words = np.zeros(LANES, np.uint64)
     for index in range(8):
         if table >> index & 1:
-            chosen = [word if index >> 2 - place & 1 else ~word for place, word in enumerate(inputs)]
+            chosen = [(may_be_one if index >> 2 - place & 1 else may_be_zero)[place] for place in range(3)]
             bits |= chosen[0] & chosen[1] & chosen[2]
     bits &= MASK
     return bits
@@ -167,12 +169,16 @@ def _logic(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predi
     carried = _predicates(operands, 0)
     target, *inputs, table, more = operands[carried:]
     values = [state.read(operand) for operand in inputs]
-    known = _all_known(values)
-    bits = _table(int(table, 16), [value.bits for value in values])
+    may_be_one = [value.bits | ~value.certain for value in values]
+    may_be_zero = [~value.bits | ~value.certain for value in values]
+    one = _table(int(table, 16), may_be_one, may_be_zero)
+    zero = _table(~int(table, 16), may_be_one, may_be_zero)
+    result = Value(one & ~zero, (one ^ zero) & MASK)
     also = state.predicate(more)
+    compared = Predicate(result.bits != 0, result.known | (result.bits != 0))
     for out in operands[:carried]:
-        state.write_predicate(out, Predicate((bits != 0) | also.true, known & also.known), lanes)
-    state.write(target, Value(bits, known), lanes)
+        state.write_predicate(out, _combined("OR", compared, also), lanes)
+    state.write(target, result, lanes)
 
 
 def _predicate_logic(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
@@ -181,7 +187,8 @@ def _predicate_logic(state: State, i: Instruction, operands: tuple[str, ...], la
     known = _all_known(values)
     words = [np.where(value.true, MASK, _bits(0)) for value in values]
     for out, number in ((first, table), (second, other)):
-        state.write_predicate(out, Predicate(_table(int(number, 16), words) != 0, known), lanes)
+        true = _table(int(number, 16), words, [~word for word in words]) != 0
+        state.write_predicate(out, Predicate(true, known), lanes)
 
 
 COMPARED: dict[str, Callable[[NDArray[np.int64], NDArray[np.int64]], Lanes]] = {
@@ -230,7 +237,7 @@ def _compare(state: State, i: Instruction, operands: tuple[str, ...], lanes: Pre
 def _select(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
     a, b, which = state.read(operands[1]), state.read(operands[2]), state.predicate(operands[3])
     known = np.where(which.true, a.known, b.known) & which.known
-    state.write(operands[0], Value(np.where(which.true, a.bits, b.bits), known), lanes)
+    state.write(operands[0], value_of(np.where(which.true, a.bits, b.bits), known), lanes)
 
 
 def _least_or_most(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
@@ -244,26 +251,31 @@ def _least_or_most(state: State, i: Instruction, operands: tuple[str, ...], lane
         numbers = [numbers[0] + numbers[1], numbers[2]]
     chosen = np.where(least.true, np.minimum(*numbers), np.maximum(*numbers))
     chosen = np.maximum(chosen, 0) if ".RELU" in i.opcode else chosen
-    state.write(operands[0], Value(unsigned(chosen), known), lanes)
+    state.write(operands[0], value_of(unsigned(chosen), known), lanes)
 
 
 def _absolute(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
     value = state.read(operands[1])
-    state.write(operands[0], Value(unsigned(np.abs(signed(value.bits))), value.known), lanes)
+    state.write(operands[0], value_of(unsigned(np.abs(signed(value.bits))), value.known), lanes)
 
 
 def _permute(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
     """PRMT: four of the eight bytes of b and a; the upper bit of a place asks for its sign alone."""
     a, places, b = (state.read(operand) for operand in operands[1:4])
-    if i.opcode != "PRMT":
+    if i.opcode != "PRMT" or not places.known.all():
         return _forget(state, i, operands, lanes)
-    both, bits = b.bits << _bits(32) | a.bits, np.zeros(LANES, np.uint64)
-    for byte in range(4):
-        place = places.bits >> _bits(4 * byte) & _bits(15)
-        chosen = both >> (place & _bits(7)) * _bits(8) & _bits(255)
-        chosen = np.where(place & _bits(8), np.where(chosen & _bits(128), _bits(255), _bits(0)), chosen)
-        bits |= chosen << _bits(8 * byte)
-    state.write(operands[0], Value(bits, a.known & b.known & places.known), lanes)
+
+    def permuted(words: Words) -> Words:
+        result: Words = np.zeros(LANES, np.uint64)
+        for byte in range(4):
+            place = places.bits >> _bits(4 * byte) & _bits(15)
+            chosen = words >> (place & _bits(7)) * _bits(8) & _bits(255)
+            chosen = np.where(place & _bits(8), np.where(chosen & _bits(128), _bits(255), _bits(0)), chosen)
+            result |= chosen << _bits(8 * byte)
+        return result
+
+    both, certain = (upper << _bits(32) | lower for upper, lower in ((b.bits, a.bits), (b.certain, a.certain)))
+    state.write(operands[0], Value(permuted(both), permuted(certain)), lanes)
 
 
 def _special(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
@@ -278,7 +290,7 @@ def _special(state: State, i: Instruction, operands: tuple[str, ...], lanes: Pre
     if name in ("SRZ", "URZ"):
         values = every(0)
     elif name in numbers:
-        values = Value(numbers[name], np.ones(LANES, np.bool_))
+        values = value_of(numbers[name], np.ones(LANES, np.bool_))
     state.write(operands[0], values, lanes)
     if i.opcode == "CS2R":
         state.write(operands[0], values, lanes, beyond=1)
@@ -287,7 +299,7 @@ def _special(state: State, i: Instruction, operands: tuple[str, ...], lanes: Pre
 def _load_constant(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
     value, upper = state.constant(operands[1]), state.constant(operands[1], 4)
     if ".U8" in i.opcode:
-        value = Value(value.bits & _bits(255), value.known)
+        value = value_of(value.bits & _bits(255), value.known)
     state.write(operands[0], value, lanes)
     if ".64" in i.opcode:
         state.write(operands[0], upper, lanes, beyond=1)
@@ -322,13 +334,13 @@ def _float_of_integer(state: State, i: Instruction, operands: tuple[str, ...], l
     numbers = value.bits.astype(np.float64) if ".U32" in i.opcode else signed(value.bits).astype(np.float64)
     rounded = numbers.astype(np.float32)
     rounded = np.where(rounded < numbers, np.nextafter(rounded, np.float32(np.inf)), rounded)
-    state.write(operands[0], Value(rounded.view(np.uint32).astype(np.uint64), value.known), lanes)
+    state.write(operands[0], value_of(rounded.view(np.uint32).astype(np.uint64), value.known), lanes)
 
 
 def _integer_of_float(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
     numbers = np.clip(np.nan_to_num(_floats(state, operands[1])), 0, 2.0**32 - 1)
     known = state.read(operands[1]).known
-    state.write(operands[0], Value(numbers.astype(np.uint64), known), lanes)
+    state.write(operands[0], value_of(numbers.astype(np.uint64), known), lanes)
 
 
 def _special_function(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
@@ -338,7 +350,7 @@ def _special_function(state: State, i: Instruction, operands: tuple[str, ...], l
         return state.write(operands[0], unknown(), lanes)
     with np.errstate(all="ignore"):
         result = (1 / _floats(state, operands[1])).astype(np.float32)
-    state.write(operands[0], Value(result.view(np.uint32).astype(np.uint64), value.known), lanes)
+    state.write(operands[0], value_of(result.view(np.uint32).astype(np.uint64), value.known), lanes)
 
 
 def _forget(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:

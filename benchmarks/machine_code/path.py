@@ -58,8 +58,9 @@ def _address(state: State, operands: tuple[str, ...]) -> tuple[Words, Lanes]:
         if IMMEDIATE.fullmatch(part):
             total = total + np.uint64(int(part, 16) & (1 << 64) - 1)
         else:
-            value = state.wide(part) if part.endswith(".64") else state.read(part)
-            total, known = total + value.bits, known & value.known
+            value = state.read(part)
+            bits, bits_known = state.wide(part) if part.endswith(".64") else (value.bits, value.known)
+            total, known = total + bits, known & bits_known
     return total, known
 
 
