@@ -3,10 +3,10 @@
 ``make cuda-check`` runs it in an environment of its own, with a CUDA torch. It compiles the whole extension for the
 default architectures, imports it, checks that the CUDA operators are registered and what ``gru_ext.info`` says,
 and prints registers and static shared memory of every kernel. It fails if a kernel spills, has a stack frame or a
-serial load (machine_code.py; SERIAL names what stays), or needs more than the committed table says. Then it runs every
-kernel of sm_90, and some of other architectures, on the CPU. ``make cuda-check ARGS=--write`` writes the table anew,
-and those of docs/kernels.md. With ``--host-only``, in an environment of another torch, it compiles the host side alone,
-links it with the kernels that the first check has compiled, and imports that: no kernel knows of torch
+serial load (benchmarks/machine_code; SERIAL names what stays), or needs more than the committed table says. Then it
+runs every kernel of sm_90, and some of other architectures, on the CPU. ``make cuda-check ARGS=--write`` writes the
+table anew, and those of docs/kernels.md. With ``--host-only``, in an environment of another torch, it compiles the host
+side alone, links it with the kernels that the first check has compiled, and imports that: no kernel knows of torch
 (take_objects.py).
 
 What the table says belongs to a release of nvcc: under another one it is not compared.
@@ -21,7 +21,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -29,10 +28,15 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import kernel_tables
-import machine_code
 import torch
+from process import ROOT
 
-ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
+
+from benchmarks.machine_code.listing import read
+from benchmarks.machine_code.serial_loads import serial_loads
+from benchmarks.machine_code.toolkit import ToolError, cuobjdump
+
 TABLE = ROOT / "tests" / "cuda_resources.json"
 BUILD = ROOT / "build" / "cuda-check"
 OTHER_BUILD = ROOT / "build" / f"cuda-check-{torch.__version__}"  # of the host side alone
@@ -250,24 +254,12 @@ def defects(table: Table) -> list[str]:
     return faults
 
 
-def cuobjdump() -> str:
-    """NVIDIA's, of this environment, else of the toolkit; with nvdisasm beside it, which it starts."""
-    packages = Path(sysconfig.get_path("purelib")) / "nvidia"
-    places = [*packages.glob("*/bin"), Path(nvcc()).parent]
-    for place in places:
-        if all((place / name).exists() for name in ("cuobjdump", "nvdisasm")):
-            return str(place / "cuobjdump")
-    packages_to_install = "nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm"
-    fail(f"no cuobjdump with nvdisasm was found; run: .venv-cuda/bin/python -m pip install {packages_to_install}")
-
-
 def serial_loads_of(program: str, path: Path) -> dict[tuple[str, str], tuple[str, ...]]:
     """Those of each kernel of an object file, by mangled name and architecture."""
     with subprocess.Popen([program, "-sass", str(path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         found = {
-            (kernel.kernel, kernel.architecture): tuple(machine_code.serial_loads(kernel.code))
-            for kernel in machine_code.read(process.stdout)
+            (kernel.kernel, kernel.architecture): tuple(serial_loads(kernel.code)) for kernel in read(process.stdout)
         }
     if process.returncode != 0:
         fail(f"cuobjdump cannot read {path}")
@@ -278,7 +270,7 @@ def with_serial_loads(table: Table, objects: list[Path]) -> Table:
     """The table with those of each kernel, which are found in object files."""
     found: dict[tuple[str, str], tuple[str, ...]] = {}
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for of_file in pool.map(partial(serial_loads_of, cuobjdump()), objects):
+        for of_file in pool.map(partial(serial_loads_of, str(cuobjdump())), objects):
             found |= of_file
     names = demangled([kernel for kernel, _ in found])
     serial = {(name, arch): loads for name, ((_, arch), loads) in zip(names, found.items(), strict=True)}
@@ -328,7 +320,10 @@ def main() -> None:
         build(OTHER_BUILD, with_kernels=False)
         check_import(OTHER_BUILD)
         return
-    cuobjdump()  # or an end before the minutes of the build
+    try:
+        cuobjdump()
+    except ToolError as error:  # before the minutes of the build
+        fail(str(error))
     output = build(BUILD, with_kernels=True)
     check_import(BUILD)
     check_constants()

@@ -12,8 +12,8 @@ import functools
 import hashlib
 import os
 import re
-import shutil
 import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +23,10 @@ from building import make_all, make_once, with_included
 from cluster_kernels import ClusterConfig, Config, StreamedConfig
 from emulation import open_library
 from process import ROOT
+
+sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
+
+from benchmarks.machine_code.toolkit import find_nvcc
 
 BUILD = ROOT / "build" / "ptx"
 MACHINE = ROOT / "tests" / "ptx"
@@ -75,16 +79,6 @@ GRU_DEVICE bool planted() {{
 def plant(fault: str) -> str:
     """The edit of PTX compiled ``with_faults`` that plants one of them."""
     return rf"mov\.u32 (%r\d+), {FAULT_NUMBERS + fault_names().index(fault)}; -> mov.u32 $1, 1;"
-
-
-@functools.cache
-def find_nvcc() -> Path | None:
-    """The compiler, or None."""
-    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    found = shutil.which("nvcc", path=f"{home}/bin" if home else None) or shutil.which(
-        "nvcc", path="/usr/local/cuda/bin"
-    )
-    return Path(found) if found else None
 
 
 def missing() -> str:

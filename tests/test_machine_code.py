@@ -1,9 +1,23 @@
-"""What ``make cuda-check`` finds in the machine code of kernels."""
+"""The machine code of kernels: what ``make cuda-check`` finds in it, and what the model of a step makes of it."""
 
 from __future__ import annotations
 
+import sys
+
+import numpy as np
 import pytest
-from machine_code import Instruction, read, serial_loads, step_loop
+from process import ROOT
+
+sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
+
+from benchmarks.machine_code import figures, kernels, simulate
+from benchmarks.machine_code.lanes import EVERYWHERE, Launch, PathError, State, every, operands_of
+from benchmarks.machine_code.listing import NO_BARRIER, Instruction, read, step_loop
+from benchmarks.machine_code.meanings import MEANINGS
+from benchmarks.machine_code.path import Issued, steps_of
+from benchmarks.machine_code.serial_loads import serial_loads
+from benchmarks.machine_code.simulate import ModelError
+from benchmarks.machine_code.toolkit import missing
 
 # From a kernel whose step loop ends at 0xde70: a pair of 16-bit values is loaded as one word, past barrier 5, or as two
 # halves, past barrier 2, which the PRMT at 0x9ae0 waits for at once.
@@ -100,3 +114,284 @@ def test_a_wait_behind_branches_is_found() -> None:
 )
 def test_other_loads_pass(listing: str) -> None:
     assert serial_loads(code_of(listing)) == []
+
+
+# ---- The model: code written by hand, with known answers
+
+
+def instruction(text: str, stall: int = 1, releases: int = NO_BARRIER, waits: tuple[int, ...] = ()) -> Instruction:
+    """One line of code, at address 0."""
+    guard, _, rest = text.partition(" ") if text.startswith("@") else ("", "", text)
+    opcode, _, operands = rest.partition(" ")
+    mask = sum(1 << barrier for barrier in waits)
+    return Instruction(0, guard, opcode, operands, stall << 41 | releases << 46 | NO_BARRIER << 49 | mask << 52)
+
+
+def code_of_lines(*lines: Instruction) -> list[Instruction]:
+    """Sixteen bytes apart."""
+    return [line._replace(address=16 * place) for place, line in enumerate(lines)]
+
+
+STEPS = 4
+# A step counter in R0, of which 8 steps are done; the jump back costs 5 + 13 + 5 cycles and figures.JUMP.
+BEGIN = (
+    instruction("MOV R0, 0x0", 5),
+    instruction("S2R R1, SR_TID.X", 1, 5),
+    instruction("MOV R2, 0x100", 5, waits=(5,)),
+)
+HEAD = 16 * len(BEGIN)
+END = (
+    instruction("VIADD R0, R0, 0x1", 5),
+    instruction("ISETP.GE.AND P0, PT, R0, 0x8, PT", 13),
+    instruction(f"@!P0 BRA {HEAD:#x}", 5),
+    instruction("EXIT", 5),
+)
+END_CYCLES = 5 + 13 + 5 + figures.JUMP.value
+
+
+def launch_of(warps: int) -> Launch:
+    return Launch(threads=32 * warps, blocks=1, block=0, first_parameter=0x210, parameters=bytes(range(64)))
+
+
+def issued(*step: Instruction, warps: int = 1) -> list[list[list[Issued]]]:
+    """Of a loop of these instructions."""
+    return steps_of(code_of_lines(*BEGIN, *step, *END), launch_of(warps), STEPS)
+
+
+def test_loads_that_wait_for_one_another_add_up() -> None:
+    load = instruction("LDG.E R4, desc[UR4][R2.64]", 1, 0)
+    steps = issued(instruction("MOV R3, 0x0", 5), load, instruction("FADD R5, R4, R4", 4, waits=(0,)), load)
+    assert simulate.cycles(steps, 1000) == 5 + 1000 + 4 + 1 + END_CYCLES
+    once = issued(instruction("MOV R3, 0x0", 5), load, load, instruction("FADD R5, R4, R4", 4, waits=(0,)))
+    assert simulate.cycles(once, 1000) == 5 + 1 + 1000 + 4 + END_CYCLES
+
+
+def test_products_are_bound_by_the_tensor_core() -> None:
+    steps = issued(*[instruction("HMMA.16816.F32.BF16 R4, R8, R12, R4")] * 40, warps=8)
+    most = simulate.bounds(steps)
+    assert most.tensor == 2 * 40 * figures.HMMA.value
+    assert most.issue == 2 * (40 + len(END) - 1)
+    # One warp of a part multiplies while the other goes round, but for what both do at the end.
+    assert most.tensor <= simulate.cycles(steps, 1000) < most.tensor + END_CYCLES
+    assert simulate.cycles(issued(*[instruction("HMMA.16816.F32.BF16 R4, R8, R12, R4", 8)] * 40), 0) == 320 + END_CYCLES
+
+
+def test_warps_meet_at_a_barrier() -> None:
+    """Warp 1 has work that warp 0 has not: both take its time, and the barrier's."""
+    work = 7
+    step = (
+        instruction("ISETP.LT.U32.AND P1, PT, R1, 0x20, PT", 13),
+        instruction(f"@P1 BRA {HEAD + 16 * (2 + work):#x}", 5),
+        *[instruction("FADD R4, R4, R4", 10)] * work,
+        instruction("BAR.SYNC.DEFER_BLOCKING 0x0", 6),
+    )
+    steps = issued(*step, warps=2)
+    assert [len(of_warp[0]) for of_warp in steps] == [3 + 3, 3 + 3 + work]
+    assert simulate.cycles(steps, 0) == 13 + 5 + 10 * work + figures.LATENCIES["BAR"].value + END_CYCLES
+
+
+def test_named_barriers_keep_others_apart() -> None:
+    """Two groups of two warps: the group of warps 0 and 2 does not wait for the other, which has more to do."""
+    step = (
+        instruction("LOP3.LUT R4, R1, 0x20, RZ, 0xc0, !PT", 5),
+        instruction("ISETP.NE.AND P1, PT, R4, RZ, PT", 13),
+        instruction("VIADD R5, R4, 0x1", 5),
+        instruction("@P1 MUFU.EX2 R6, R7", 1, 0),
+        instruction("BAR.SYNC.DEFER_BLOCKING R5, 0x40", 6, waits=(0,)),
+    )
+    steps = issued(*step, warps=4)
+    assert {one.barrier for of_warp in steps for one in of_warp[0] if one.warps} == {1, 33}
+    assert simulate.cycles(steps, 0) == 5 + 13 + 5 + 1 + figures.LATENCIES["BAR"].value + END_CYCLES
+
+
+@pytest.mark.parametrize(
+    ("access", "pitch", "accesses"),
+    [
+        ("STS [R4], R5", 4, 1),
+        ("STS [R4], R5", 8, 2),
+        ("STS [R4+0x20], R5", 128, 32),
+        ("LDS.64 R6, [R4]", 8, 2),
+        ("LDS.128 R8, [R4]", 16, 4),
+        ("LDSM.16.M88.4 R8, [R4]", 128 + 16, 4),
+        ("LDSM.16.M88.4 R8, [R4]", 128, 32),
+        ("LDG.E R6, desc[UR4][R4.64]", 4, 1),
+        ("LDG.E R6, desc[UR4][R4.64]", 256, 32),
+    ],
+)
+def test_accesses_that_meet_in_a_bank_take_turns(access: str, pitch: int, accesses: int) -> None:
+    step = (instruction(f"IMAD R4, R1, {pitch:#x}, RZ", 5), instruction("MOV R5, 0x0", 5), instruction(access, 1, 0))
+    ((first, *_),) = issued(*step)
+    assert first[2].accesses == accesses
+
+
+def test_lanes_part_and_meet() -> None:
+    """Half of the lanes go one way, the others the other; what both execute after the meeting is issued once."""
+    step = (
+        instruction("ISETP.LT.AND P1, PT, R1, 0x8, PT", 13),
+        instruction(f"BSSY B0, {HEAD + 16 * 6:#x}"),
+        instruction(f"@P1 BRA {HEAD + 16 * 5:#x}", 5),
+        instruction("MOV R4, 0x1"),
+        instruction(f"BRA {HEAD + 16 * 5:#x}", 5),
+        instruction("BSYNC B0", 5),
+        instruction("FADD R5, R5, R5"),
+    )
+    ((first, *_),) = issued(*step)
+    counts = [(one.instruction.opcode, one.lanes) for one in first[2:7]]
+    assert counts == [("BRA", 8), ("MOV", 24), ("BRA", 24), ("BSYNC", 24), ("BSYNC", 8)]
+    assert (first[7].instruction.opcode, first[7].lanes) == ("FADD", 32)
+
+
+def test_a_path_that_is_not_decided_is_an_error() -> None:
+    load, compare = instruction("LDG.E R4, desc[UR4][R2.64]", 1, 0), "ISETP.EQ.AND P1, PT, R4, RZ, PT"
+    step = (instruction("MOV R3, 0x0", 5), load, instruction(compare, 13, waits=(0,)))
+    with pytest.raises(PathError, match=r"depends on something unknown: @P1 BRA 0x30 at 0x60, warp 0"):
+        issued(*step, instruction(f"@P1 BRA {HEAD:#x}"))
+    with pytest.raises(PathError, match=r"whether it executes depends on something unknown: @P1 STG"):
+        issued(*step, instruction("@P1 STG.E desc[UR4][R2.64], R5"))
+    with pytest.raises(PathError, match=r"an address is unknown: STS \[R4\], R5"):
+        issued(*step[:2], instruction("STS [R4], R5", waits=(0,)))
+
+
+def test_lanes_that_wait_for_ever_are_an_error() -> None:
+    step = (
+        instruction("ISETP.LT.AND P1, PT, R1, 0x8, PT", 13),
+        instruction("BSSY B0, 0x90"),
+        instruction(f"@P1 BRA {HEAD + 16 * 4:#x}", 5),
+        instruction("BSYNC B0", 5),
+        instruction("WARPSYNC.ALL", 5),
+    )
+    with pytest.raises(PathError, match="for ever at 0x60, 0x70"):
+        issued(*step)
+
+
+def test_an_unknown_opcode_is_an_error() -> None:
+    with pytest.raises(PathError, match=r"unknown opcode HGMMA: HGMMA\.64x8x16\.F32 R4, R8 at 0x30"):
+        issued(instruction("HGMMA.64x8x16.F32 R4, R8", 1, 0))
+    with pytest.raises(ModelError, match="FADD at 0x30 releases a barrier"):
+        simulate.cycles(issued(instruction("FADD R4, R4, R4", 1, 0)), 0)
+
+
+def test_a_prediction_is_always_the_same() -> None:
+    load = instruction("LDS R6, [R1]", 1, 0)
+    step = [load, instruction("MUFU.EX2 R6, R6", 1, 1, waits=(0,)), instruction("STS [R1], R6", 1, waits=(1,))] * 5
+    found = {simulate.cycles(issued(*step, warps=8), 300) for _ in range(3)}
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "expected"),
+    [
+        ("IMAD R0, R1, R2, R3", (7, -3, 100), 79),
+        ("IMAD.HI.U32 R0, R1, R2, R3", (1 << 31, 6, 0, 5), 8),
+        ("IMAD.WIDE R0, R1, R2, RZ", (-1, 5), -5),
+        ("IADD3 R0, R1, -R2, R3", (10, 4, 1), 7),
+        ("VIADD R0, R1, 0xffffffff", (10,), 9),
+        ("LEA R0, R1, R2, 0x3", (5, 2), 42),
+        ("LEA.HI R0, R1, R2, RZ, 0x5", (-1, 3), 3 + 31),
+        ("SHF.R.S32.HI R0, RZ, 0x4, R1", (-32,), -2),
+        ("SHF.R.U32.HI R0, RZ, 0x4, R1", (-32,), (1 << 28) - 2),
+        ("SHF.L.U32 R0, R1, 0x4, RZ", (3,), 48),
+        ("SHF.R.U64 R0, R1, 0x8, R2", (0x100, 1), (1 << 24) + 1),
+        ("SHF.L.U64.HI R0, R1, 0x4, R2", (-1, 1), 31),
+        ("LOP3.LUT R0, R1, R2, R3, 0x96, !PT", (12, 10, 1), 7),
+        ("LOP3.LUT R0, R1, 0xf0, RZ, 0xc0, !PT", (0x1234,), 0x30),
+        ("PRMT R0, R1, 0x5410, R2", (0x1111AAAA, 0x2222BBBB), 0xBBBBAAAA),
+        ("PRMT R0, R1, 0x9910, RZ", (0x8000,), -32768),
+        ("VIMNMX R0, R1, 0x2, PT", (-5,), -5),
+        ("VIMNMX R0, R1, R2, !PT", (-5, 3), 3),
+        ("VIADDMNMX.RELU R0, R1, R2, 0x2, PT", (-5, 3), 0),
+        ("SEL R0, R1, R2, !PT", (1, 2), 2),
+        ("IABS R0, R1", (-9,), 9),
+        ("LDC R0, c[0x0][0x210]", (), 0x03020100),
+        ("LDC R0, c[0x0][R1+0x210]", (4,), 0x07060504),
+        ("ULDC.U8 UR0, c[0x0][0x215]", (), 5),
+    ],
+)
+def test_integers_are_computed(text: str, values: tuple[int, ...], expected: int) -> None:
+    state, line = State(launch_of(1), 0), instruction(text)
+    for number, value in enumerate(values):
+        state.write(f"R{number + 1}", every(value), EVERYWHERE)
+    operands = operands_of(line.operands)
+    MEANINGS[line.opcode.split(".")[0]](state, line, operands, EVERYWHERE)
+    result = state.read(operands[0])
+    assert result.known.all()
+    assert (result.bits == (expected & 0xFFFFFFFF)).all()
+
+
+def test_bits_are_known_one_by_one() -> None:
+    """A flag of 16 bits that is kept in half of a register, whose other half is unknown, is known."""
+    state = State(launch_of(1), 0)
+    state.write("R1", every(3), EVERYWHERE)
+    for text in (
+        "PRMT R2, R1, 0x7610, R2",
+        "LOP3.LUT R3, R2, 0xffff, RZ, 0xc0, !PT",
+        "LOP3.LUT R4, R2, R1, RZ, 0xc0, !PT",
+    ):
+        line = instruction(text)
+        MEANINGS[line.opcode.split(".")[0]](state, line, operands_of(line.operands), EVERYWHERE)
+    assert not state.read("R2").known.any()
+    for register in ("R3", "R4"):
+        assert state.read(register).known.all()
+        assert (state.read(register).bits == 3).all()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "comparison", "expected"),
+    [
+        ((1, 2), (0, 0), "GE", False),
+        ((1, 2), (1, 0), "GE", True),
+        ((2, 2), (0, 0), "GE", True),
+        ((1, 2), (-1, 0), "LT", True),
+    ],
+)
+def test_numbers_of_64_bits_are_compared(
+    low: tuple[int, int], high: tuple[int, int], comparison: str, expected: bool
+) -> None:
+    state = State(launch_of(1), 0)
+    for number, value in enumerate((*low, *high)):
+        state.write(f"R{number}", every(value), EVERYWHERE)
+    for text in (f"ISETP.{comparison}.U32.AND P0, PT, R0, R1, PT", f"ISETP.{comparison}.AND.EX P1, PT, R2, R3, PT, P0"):
+        line = instruction(text)
+        MEANINGS["ISETP"](state, line, operands_of(line.operands), EVERYWHERE)
+    assert state.predicate("P1").known.all()
+    assert (state.predicate("P1").true == expected).all()
+
+
+def test_a_carry_goes_into_the_upper_half() -> None:
+    state = State(launch_of(1), 0)
+    for number, value in enumerate((0xFFFFFFFF, 7, 3, 1)):
+        state.write(f"R{number}", every(value), EVERYWHERE)
+    for text in ("IADD3 R4, P0, R0, R2, RZ", "IADD3.X R5, R1, R3, RZ, P0, !PT"):
+        line = instruction(text)
+        MEANINGS["IADD3"](state, line, operands_of(line.operands), EVERYWHERE)
+    assert (state.wide("R4")[0] == np.uint64(9 << 32 | 2)).all()
+
+
+# ---- The model, of a kernel
+
+
+def test_a_name_that_no_kernel_has_is_an_error() -> None:
+    with pytest.raises(kernels.UnknownKernelError, match=r"expected one of cluster_H64_C1_rows8, .*, got cluster_H63"):
+        kernels.named("cluster_H63", "bf16", "fwd")
+
+
+@pytest.mark.parametrize("direction", ["fwd", "bwd"])
+def test_a_step_of_a_kernel_is_followed(direction: str) -> None:
+    """Its products are counted by what the source says, its loads are of pairs, and the bounds hold."""
+    if why := missing():
+        pytest.skip(why)
+    kernel = kernels.named("cluster_H64_C1_rows8", "bf16", direction)
+    code = kernels.compiled(kernel, "90")
+    steps = kernels.steps_of(kernel, code)
+    assert [len(of_warp) for of_warp in steps] == [kernels.STEPS] * kernel.warps
+    tiles = 3 * kernel.hidden * kernel.hidden // (16 * 16) // kernel.warps  # of 16 x 16, of the weights of a warp
+    for of_warp in steps:
+        executed = [one.instruction.opcode for one in of_warp[-1] if one.lanes]
+        assert sum(opcode.startswith("HMMA") for opcode in executed) == tiles
+        loads = [opcode for opcode in executed if opcode.startswith(("LDG", "LD."))]
+        pairs = kernel.hidden // 2 * kernel.rows // (32 * kernel.warps)
+        assert [opcode.removeprefix("LDG").removeprefix("LD") for opcode in loads] == [".E"] * (
+            pairs * (3 if direction == "fwd" else 6)
+        )
+    most, predicted = simulate.bounds(steps), simulate.cycles(steps, figures.FROM_L2.value)
+    assert max(most) <= predicted <= simulate.cycles(steps, figures.FROM_MEMORY.value)

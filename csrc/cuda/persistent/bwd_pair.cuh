@@ -94,10 +94,10 @@ struct BwdPair {
     const int existing = t < steps ? count : 0;
     const int64_t row_of_batch = work.row0 + row;
     T* const to = dgates + row_of_batch * p.dgates[work.direction].row_stride + work.unit0 + unit;
-    store_pair(to, grads[0].n, grads[1].n, existing, p.paired);
-    store_pair(to + p.H, grads[0].r, grads[1].r, existing, p.paired);
-    store_pair(to + 2 * p.H, grads[0].z, grads[1].z, existing, p.paired);
-    store_pair(to + 3 * p.H, grads[0].q, grads[1].q, existing, p.paired);
+    store_pairs<4, T>({to, to + p.H, to + 2 * p.H, to + 3 * p.H},
+                      {LoadedPair<T>::rounded(grads[0].n, grads[1].n), LoadedPair<T>::rounded(grads[0].r, grads[1].r),
+                       LoadedPair<T>::rounded(grads[0].z, grads[1].z), LoadedPair<T>::rounded(grads[0].q, grads[1].q)},
+                      existing, p.paired);
     if (h_prev) {
       store_pair(h_prev + row_of_batch * p.h_prev[work.direction].row_stride + work.unit0 + unit,
                  to_acc(loaded[5].first()) * factor[0], to_acc(loaded[5].second()) * factor[1], existing, p.paired);

@@ -68,10 +68,10 @@ struct FwdPair {
     store_pair(y + row_of_batch * p.y.row_stride + work.unit0 + unit, h[0], h[1], stored, p.paired);
     if (gates_of_step == nullptr) return;
     T* const to = gates_of_step + row_of_batch * 4 * p.H + work.unit0 + unit;
-    store_pair(to, gates[0].r, gates[1].r, exist, p.paired);
-    store_pair(to + p.H, gates[0].z, gates[1].z, exist, p.paired);
-    store_pair(to + 2 * p.H, gates[0].n, gates[1].n, exist, p.paired);
-    store_pair(to + 3 * p.H, gates[0].q, gates[1].q, exist, p.paired);
+    store_pairs<4, T>({to, to + p.H, to + 2 * p.H, to + 3 * p.H},
+                      {LoadedPair<T>::rounded(gates[0].r, gates[1].r), LoadedPair<T>::rounded(gates[0].z, gates[1].z),
+                       LoadedPair<T>::rounded(gates[0].n, gates[1].n), LoadedPair<T>::rounded(gates[0].q, gates[1].q)},
+                      exist, p.paired);
   }
 
   GRU_DEVICE void store_last_state(const PersistentFwdParams<T>& p, const BlockWork& work) const {

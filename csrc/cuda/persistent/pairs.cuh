@@ -31,7 +31,7 @@ struct PairWords {
   }
 };
 
-// A pair as it came from memory: halves in one word until they are used. Were they two registers, the compiler would
+// A pair as it is in memory: halves in one word until they are used. Were they two registers, the compiler would
 // take the word apart where the paths of load_pair meet, right behind the load, and every load would wait for the one
 // before.
 template <typename T>
@@ -48,6 +48,10 @@ struct LoadedPair {
       return {{first, second}};
     }
   }
+  GRU_DEVICE static LoadedPair rounded(float first, float second) {
+    return of(from_acc<T>(first), from_acc<T>(second));
+  }
+  GRU_DEVICE void store(T* p) const { store_global(reinterpret_cast<Memory*>(p), memory); }
   GRU_DEVICE T first() const {
     if constexpr (kHalves) {
       return {static_cast<uint16_t>(memory)};
@@ -86,16 +90,25 @@ GRU_DEVICE LoadedPair<T> load_pair(const T* from, int count, bool paired) {
   load_pairs(pair, {from}, {count}, paired);
   return pair[0];
 }
-template <typename T>
-GRU_DEVICE void store_pair(T* p, float first, float second, int count, bool paired) {
+
+// Pairs to `to`, of each of which the first `count` exist.
+template <int N, typename T>
+GRU_DEVICE void store_pairs(T* const (&to)[N], const LoadedPair<T> (&pairs)[N], int count, bool paired) {
   if (count <= 0) return;
-  const Pair<T> pair{from_acc<T>(first), from_acc<T>(second)};
   if (paired) {
-    store_global(reinterpret_cast<Pair<T>*>(p), pair);
+    GRU_UNROLL
+    for (int i = 0; i < N; ++i) pairs[i].store(to[i]);
   } else {
-    store_global(p, pair.first);
-    if (count > 1) store_global(p + 1, pair.second);
+    GRU_UNROLL
+    for (int i = 0; i < N; ++i) {
+      store_global(to[i], pairs[i].first());
+      if (count > 1) store_global(to[i] + 1, pairs[i].second());
+    }
   }
+}
+template <typename T>
+GRU_DEVICE void store_pair(T* to, float first, float second, int count, bool paired) {
+  store_pairs<1, T>({to}, {LoadedPair<T>::rounded(first, second)}, count, paired);
 }
 
 }  // namespace device

@@ -251,12 +251,11 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
     }
     if (failed) break;
 
-    T* const y = rows_of_step(p.y, packed, {t, row}) + work.direction * p.H;
-    T* const gates_of_step = kSaveGates ? p.gates + (work.direction * p.N + row) * 4 * p.H : nullptr;
+    // Others wait for h': all of it goes first.
+    Gates<float> gates[kPairs][2] = {};
     GRU_UNROLL
     for (int e = 0; e < kPairs; ++e) {
       auto& pair = own[e];
-      Gates<float> gates[2] = {};
       if (pair.existing(t) > 0) {
         Pair<float> a_h[3];
         GRU_UNROLL
@@ -264,14 +263,19 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
           a_h[gate] = sum_of_parts<Traits::kGroupWarps>(
               sums + (gate * kRows + pair.row) * kSumPitch + pair.unit - self.group * 16, 3 * kRows * kSumPitch);
         }
-        pair.template advance<typename Traits::Math>(t, a_h, gates);
+        pair.template advance<typename Traits::Math>(t, a_h, gates[e]);
       }
-      // Others wait for h': it goes first. Beyond H it is zero, beyond a sequence's end what it was there.
+      // Beyond H it is zero, beyond a sequence's end what it was there.
       if (s + 1 < steps) exchange.send(pair, s + 1);
-      pair.store_step(p, work, t, y, gates_of_step, gates);
-      // From s: t would take a register till here.
-      if (s + 1 < steps) pair.load_step(p, work, {reverse ? steps - 2 - s : s + 1, next_row});
     }
+    if (s + 1 < steps) {
+      GRU_UNROLL
+      for (int e = 0; e < kPairs; ++e) own[e].load_step(p, work, {reverse ? steps - 2 - s : s + 1, next_row});
+    }
+    T* const y = rows_of_step(p.y, packed, {t, row}) + work.direction * p.H;
+    T* const gates_of_step = kSaveGates ? p.gates + (work.direction * p.N + row) * 4 * p.H : nullptr;
+    GRU_UNROLL
+    for (int e = 0; e < kPairs; ++e) own[e].store_step(p, work, t, y, gates_of_step, gates[e]);
   }
 
   if (failed) store_global(p.error, 1);

@@ -1,0 +1,134 @@
+"""What a step of a cluster-persistent kernel should take, by a model of its machine code. Needs nvcc, and no GPU.
+
+    python -m benchmarks.machine_code cluster_H512_C8_rows8
+    python -m benchmarks.machine_code cluster_H512_C8_rows8 --dtype fp16 --pass bwd --clock H100
+    python -m benchmarks.machine_code --table            # that of docs/kernels.md
+    python -m benchmarks.machine_code --figures          # the latencies and rates, and their sources
+
+A step is one of many, of a full tile in training: all rows, pairs aligned, not packed, no wait that fails. The path of
+each warp is found by executing its integers (path.py), its time by a simulation of a block (simulate.py) with the
+latencies and rates of figures.py. All of it is a prediction: nothing was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import NamedTuple
+
+from benchmarks.machine_code import figures, kernels, simulate
+from benchmarks.machine_code.figures import CLOCK_HZ, Figure
+from benchmarks.machine_code.kernels import DTYPES, FIRST_PARAMETER, PASSES, Kernel, UnknownKernelError
+from benchmarks.machine_code.lanes import PathError
+from benchmarks.machine_code.serial_loads import serial_loads
+from benchmarks.machine_code.simulate import Bounds, ModelError
+from benchmarks.machine_code.toolkit import ToolError
+
+TABLE = tuple(
+    (name, direction)
+    for direction in PASSES
+    for name in ("cluster_H512_C8_rows8", "cluster_H256_C4_rows16", "cluster_H64_C1_rows8")
+)
+
+
+class Prediction(NamedTuple):
+    """Of a step of a kernel."""
+
+    instructions: int  # that the warp with the most issues
+    bounds: Bounds
+    from_l2: float  # cycles, where loads come from the L2 cache
+    from_memory: float
+    serial_loads: int
+
+
+def predict(kernel: Kernel, architecture: str) -> Prediction:
+    """Compile it and predict."""
+    code = kernels.compiled(kernel, architecture)
+    steps = kernels.steps_of(kernel, code)
+    return Prediction(
+        max(len(of_warp[-1]) for of_warp in steps),
+        simulate.bounds(steps),
+        simulate.cycles(steps, figures.FROM_L2.value),
+        simulate.cycles(steps, figures.FROM_MEMORY.value),
+        len(serial_loads(code.code)),
+    )
+
+
+def describe(kernel: Kernel, found: Prediction, clock: str) -> str:
+    """All that is known of it, in lines."""
+    microseconds = [1e6 * cycles / CLOCK_HZ[clock] for cycles in (found.from_l2, found.from_memory)]
+    rows = [f"{name:10} {cycles:7.0f}" for name, cycles in found.bounds._asdict().items()]
+    return "\n".join(
+        [
+            f"{kernel.name} {kernel.dtype} {kernel.direction}: {kernel.warps} warps, "
+            f"{found.instructions} instructions a step, {found.serial_loads} serial loads",
+            "",
+            "cycles of a step that each part would take alone (predicted)",
+            *rows,
+            "",
+            f"predicted  {found.from_l2:7.0f} cycles, {microseconds[0]:.2f} us on an {clock}, loads from the L2 cache",
+            f"           {found.from_memory:7.0f} cycles, {microseconds[1]:.2f} us, loads from memory",
+        ]
+    )
+
+
+def table(dtype: str, architecture: str, clock: str) -> str:
+    """In Markdown."""
+    lines = [
+        f"| pass, H, C, rows | instructions | {' | '.join(Bounds._fields)} | L2 | memory | us on an {clock} |",
+        f"| --- |{' ---: |' * (len(Bounds._fields) + 4)}",
+    ]
+    for name, direction in TABLE:
+        kernel = kernels.named(name, dtype, direction)
+        found = predict(kernel, architecture)
+        cells = [
+            f"{direction} {kernel.hidden}, {kernel.blocks}, {kernel.rows}",
+            str(found.instructions),
+            *(f"{cycles:.0f}" for cycles in (*found.bounds, found.from_l2, found.from_memory)),
+            f"{1e6 * found.from_l2 / CLOCK_HZ[clock]:.2f} to {1e6 * found.from_memory / CLOCK_HZ[clock]:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def sources() -> str:
+    """Every latency and rate."""
+    single = {name: value for name, value in vars(figures).items() if isinstance(value, Figure)}
+    return "\n".join(
+        f"{name:18} {figure.value:5g}  {figure.source}" for name, figure in {**figures.LATENCIES, **single}.items()
+    )
+
+
+def main() -> None:
+    """Print it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.machine_code",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("kernel", nargs="?", metavar="KERNEL", help="its name, as in cluster_H512_C8_rows8")
+    parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="of the tensor core, or fp32; default bf16")
+    parser.add_argument("--pass", dest="direction", choices=PASSES, default="fwd", help="default: fwd")
+    parser.add_argument("--arch", choices=FIRST_PARAMETER, default="90", help="default: 90, which the latencies are of")
+    parser.add_argument("--clock", choices=CLOCK_HZ, default="H200", help="for the microseconds, default: H200")
+    parser.add_argument("--table", action="store_true", help="the table of docs/kernels.md")
+    parser.add_argument("--figures", action="store_true", help="latencies and rates, and their sources")
+    asked = parser.parse_args()
+    try:
+        if asked.figures:
+            print(sources())
+        elif asked.table:
+            print(table(asked.dtype, asked.arch, asked.clock))
+        elif asked.kernel is None:
+            parser.error("expected KERNEL, --table or --figures")
+        else:
+            kernel = kernels.named(asked.kernel, asked.dtype, asked.direction)
+            print(describe(kernel, predict(kernel, asked.arch), asked.clock))
+    except UnknownKernelError as error:
+        parser.error(str(error))
+    except (ModelError, PathError, ToolError) as error:
+        sys.exit(f"machine_code: {error}")
+
+
+if __name__ == "__main__":
+    main()

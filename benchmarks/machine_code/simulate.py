@@ -1,0 +1,261 @@
+"""How long the steps of a block take, issue by issue.
+
+A warp issues in order, when the stall of its last instruction is over and the barriers that the next one waits for are
+released; of the warps that can, the one that has waited longest. A multiprocessor has four parts, which share out the
+warps; each issues one instruction a cycle, and has a tensor core, units for integers and for special functions; all
+share the pipe to memory. Blocks of a cluster are taken to be alike: each receives what this one sends, as it sends it.
+Not modelled: misses of the instruction cache, conflicts of registers, what other clusters do to the network and memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from benchmarks.machine_code import figures
+from benchmarks.machine_code.figures import LATENCIES
+from benchmarks.machine_code.listing import NO_BARRIER, Instruction
+from benchmarks.machine_code.path import GLOBAL, Issued
+
+PARTS = 4  # of a multiprocessor
+SENT_BYTES = 16  # by a lane of an asynchronous store
+
+INTEGERS = (
+    *("IADD3", "VIADD", "IMAD", "LEA", "SHF", "LOP3", "PLOP3", "ISETP", "SEL", "VIMNMX", "VIADDMNMX", "IABS", "PRMT"),
+    *("FSETP", "FSEL", "FMNMX", "F2FP"),
+)
+
+Steps = Sequence[Sequence[Sequence[Issued]]]  # of each warp, of each step
+
+
+class ModelError(Exception):
+    """An instruction that the model does not know."""
+
+
+class Bounds(NamedTuple):
+    """Cycles of a step that each part would take if it were alone."""
+
+    issue: float
+    tensor: float
+    integer: float
+    special: float
+    shared: float
+    exchange: float
+    chain: float  # the longest path from one step to the next, where nothing is busy with something else
+
+
+@dataclass
+class _Warp:
+    index: int
+    steps: Sequence[Sequence[Issued]]
+    step: int = 0
+    place: int = 0
+    ready: float = 0.0
+    last: float = 0.0
+    released: list[float] = field(default_factory=lambda: [0.0] * 6)
+    blocked: bool = False
+
+    @property
+    def done(self) -> bool:
+        return self.step == len(self.steps)
+
+
+def _base(instruction: Instruction) -> str:
+    return instruction.opcode.split(".")[0]
+
+
+def _tensor_cycles(instruction: Instruction) -> float:
+    return (figures.HMMA_TF32 if ".TF32" in instruction.opcode else figures.HMMA).value
+
+
+def _latency(instruction: Instruction) -> float:
+    """From its issue to its result, of what is not a memory access."""
+    base = _base(instruction)
+    found = LATENCIES.get(base)
+    if found is None:
+        raise ModelError(f"{instruction.opcode} at {instruction.address:#x} releases a barrier, nobody knows when")
+    indexed = base == "LDC" and "[R" in instruction.operands
+    return found.value + (figures.INDEXED_CONSTANT.value if indexed else 0)
+
+
+class Block:
+    """The warps of a block, and what they share.
+
+    ``memory``: cycles of a load from global memory. ``alone``: with no limit to rates, so that only the chain counts.
+    """
+
+    def __init__(self, steps: Steps, memory: float, alone: bool = False) -> None:
+        self._warps = [_Warp(index, of_warp) for index, of_warp in enumerate(steps)]
+        self._memory, self._alone = memory, alone
+        self._issue = [0.0] * len(self._warps if alone else range(PARTS))
+        self._pipes: dict[tuple[str, int], float] = {}
+        self._arrivals: dict[int, list[tuple[float, _Warp]]] = {}  # by block barrier
+        self._sends = [
+            sum(one.lanes > 0 and _base(one.instruction) == "STAS" for warp in steps for one in warp[step])
+            for step in range(min(map(len, steps)))
+        ]
+        self._sent: dict[int, int] = {}
+        self._received: dict[int, float] = {}
+        self.ends: list[float] = []  # of the steps of the first warp
+
+    def run(self) -> float:
+        """Cycles of a step, in the steady state."""
+        while waiting := [warp for warp in self._warps if not warp.done]:
+            times = [(time, warp.last, warp.index) for warp in waiting if (time := self._earliest(warp)) is not None]
+            if not times:
+                raise ModelError("all warps wait for others")
+            time, _, index = min(times)
+            self._execute(self._warps[index], time)
+        if len(self.ends) < 3:
+            raise ModelError(f"expected 3 steps or more, got {len(self.ends)}")
+        return (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
+
+    def _part(self, warp: _Warp) -> int:
+        return warp.index % len(self._issue)
+
+    def _earliest(self, warp: _Warp) -> float | None:
+        """When it can issue its next instruction; None where that depends on what others have yet to do."""
+        if warp.blocked:
+            return None
+        one = warp.steps[warp.step][warp.place]
+        instruction, base, part = one.instruction, _base(one.instruction), self._part(warp)
+        time = max(warp.ready, self._issue[part])
+        for barrier in range(6):
+            if instruction.waits_for(barrier):
+                time = max(time, warp.released[barrier])
+        if ".PHASECHK" in instruction.opcode and one.lanes and warp.step > 0:
+            before = warp.step - 1
+            if self._sent.get(before, 0) < self._sends[before]:
+                return None
+            time = max(time, self._received.get(before, 0.0) - LATENCIES["SYNCS"].value)
+        if base == "HMMA":
+            time = max(time, self._pipes.get(("tensor", part), 0.0))
+        elif base == "MUFU":
+            time = max(time, self._pipes.get(("special", part), 0.0))
+        elif base in INTEGERS:
+            time = max(time, self._pipes.get((_unit(base), part), 0.0))
+        return time
+
+    def _take(self, pipe: str, part: int, time: float, cycles: float) -> float:
+        """When it begins, in the order of asking; the pipe is busy for so long."""
+        begins = max(time, self._pipes.get((pipe, part), 0.0))
+        self._pipes[pipe, part] = begins + (0.0 if self._alone else cycles)
+        return begins
+
+    def _execute(self, warp: _Warp, time: float) -> None:
+        one = warp.steps[warp.step][warp.place]
+        instruction, base, part = one.instruction, _base(one.instruction), self._part(warp)
+        self._issue[part] = time if self._alone else time + 1
+        if base == "HMMA":
+            self._take("tensor", part, time, _tensor_cycles(instruction))
+        elif base == "MUFU":
+            self._take("special", part, time, figures.MUFU.value)
+        elif base in INTEGERS:
+            self._take(_unit(base), part, time, figures.INTEGER.value)
+        result, read = self._results(warp, one, time)
+        for barrier, when in ((instruction.released, result), (instruction.released_when_read, read)):
+            if barrier != NO_BARRIER:
+                warp.released[barrier] = max(warp.released[barrier], when)
+        warp.last, warp.ready = time, time + max(1, instruction.stall)
+        if one.jumps:
+            warp.ready += figures.JUMP.value
+        if base == "BSYNC":
+            warp.ready = max(warp.ready, time + figures.MEETING.value)
+        if base == "BAR" and one.lanes:
+            self._arrive(warp, one, time)
+        self._advance(warp)
+
+    def _results(self, warp: _Warp, one: Issued, time: float) -> tuple[float, float]:
+        """When its result may be used, and when its operands have been read."""
+        instruction, base = one.instruction, _base(one.instruction)
+        if one.lanes == 0:
+            return time, time
+        if base in ("LDS", "LDSM", "STS", "STAS"):
+            begins = self._take("memory", 0, time, one.accesses * figures.SHARED_ACCESS.value)
+            last = begins + one.accesses - 1
+            if base == "STAS":
+                self._send(warp.step, one, last + 1)
+            if base in ("STS", "STAS"):
+                return last, last + figures.STORE_READ.value / 2
+            return last + LATENCIES[base].value, last + figures.LOAD_READ.value
+        if base == "SHFL":
+            begins = self._take("memory", 0, time, figures.SHUFFLE.value)
+            return begins + LATENCIES[base].value, begins + figures.LOAD_READ.value
+        if base in GLOBAL:
+            if ".STRONG" in instruction.opcode:
+                raise ModelError(f"{instruction.opcode} at {instruction.address:#x}: exchanges through global memory")
+            begins = self._take("memory", 0, time, one.accesses * figures.GLOBAL_LINE.value)
+            if base in ("STG", "ST"):
+                return begins, begins + figures.STORE_READ.value
+            return begins + self._memory, begins + figures.LOAD_READ.value
+        releases = instruction.released != NO_BARRIER or instruction.released_when_read != NO_BARRIER
+        result = time + _latency(instruction) if releases else time
+        return result, min(result, time + figures.LOAD_READ.value)
+
+    def _send(self, step: int, one: Issued, time: float) -> None:
+        cycles = one.lanes * SENT_BYTES / figures.CLUSTER_BYTES.value
+        begins = self._take("network", 0, time, cycles)
+        arrives = begins + (0 if self._alone else cycles) + figures.CLUSTER_LATENCY.value
+        self._sent[step] = self._sent.get(step, 0) + 1
+        self._received[step] = max(self._received.get(step, 0.0), arrives)
+
+    def _arrive(self, warp: _Warp, one: Issued, time: float) -> None:
+        arrived = self._arrivals.setdefault(one.barrier, [])
+        arrived.append((time, warp))
+        warp.blocked = True
+        if len(arrived) == (one.warps or len(self._warps)):
+            free = max(when for when, _ in arrived) + LATENCIES["BAR"].value
+            for _, waiting in self._arrivals.pop(one.barrier):
+                waiting.blocked, waiting.ready = False, max(waiting.ready, free)
+
+    def _advance(self, warp: _Warp) -> None:
+        warp.place += 1
+        if warp.place == len(warp.steps[warp.step]):
+            warp.place, warp.step = 0, warp.step + 1
+            if warp.index == 0:
+                self.ends.append(warp.ready)
+
+
+def _unit(base: str) -> str:
+    """IMAD has units of its own."""
+    return "product" if base == "IMAD" else "integer"
+
+
+def cycles(steps: Steps, memory: float) -> float:
+    """Predicted cycles of a step; ``memory``: of a load from global memory."""
+    return Block(steps, memory).run()
+
+
+def bounds(steps: Steps) -> Bounds:
+    """Of the last step."""
+    last = [of_warp[-1] for of_warp in steps]
+
+    def most(cost: dict[str, float] | None, of_units: tuple[str, ...] = ()) -> float:
+        parts = [0.0] * PARTS
+        for index, of_warp in enumerate(last):
+            for one in of_warp:
+                base = _base(one.instruction)
+                if cost is None:
+                    parts[index % PARTS] += 1
+                elif base in cost and (not of_units or base in of_units):
+                    parts[index % PARTS] += cost[base]
+        return max(parts)
+
+    everything = [one for of_warp in last for one in of_warp if one.lanes]
+    sent = sum(one.lanes * SENT_BYTES for one in everything if _base(one.instruction) == "STAS")
+    tensor = max(
+        sum(_tensor_cycles(one.instruction) for w in last[part::PARTS] for one in w if _base(one.instruction) == "HMMA")
+        for part in range(PARTS)
+    )
+    integer = dict.fromkeys(INTEGERS, figures.INTEGER.value)
+    shuffles = sum(_base(one.instruction) == "SHFL" for one in everything)
+    return Bounds(
+        issue=most(None),
+        tensor=tensor,
+        integer=max(most({"IMAD": integer.pop("IMAD")}), most(integer)),
+        special=most({"MUFU": figures.MUFU.value}),
+        shared=sum(one.accesses for one in everything) + shuffles * figures.SHUFFLE.value,
+        exchange=sent / figures.CLUSTER_BYTES.value,
+        chain=Block(steps, figures.FROM_L2.value, alone=True).run(),
+    )
