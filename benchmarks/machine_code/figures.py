@@ -10,8 +10,6 @@ Sources:
 - Luo: W. Luo et al., Benchmarking and Dissecting the Nvidia Hopper GPU Architecture via Microbenchmarking, 2024
   (arXiv 2402.13499), and Dissecting the NVIDIA Hopper Architecture through Microbenchmarking and Multiple Level
   Analysis, 2025 (arXiv 2501.12084), of an H800.
-- Jia: Z. Jia et al., Dissecting the NVIDIA Volta GPU Architecture via Microbenchmarking, 2018 (arXiv 1804.06826): of
-  instructions that nobody has published for Hopper.
 """
 
 from __future__ import annotations
@@ -31,18 +29,18 @@ ASSUMED = "assumed"
 # From the issue of an instruction to when its result may be used.
 LATENCIES = {
     "LDS": Figure(30, "Luo: 29 of a load from shared memory, and one on the way"),
-    "LDSM": Figure(33, "Luo: of ldmatrix; x4 takes three cycles more, as it is four accesses"),
-    "SHFL": Figure(24, "Jia: 23 to 25"),
-    "MUFU": Figure(22, "Jia: 21 to 23, through a barrier"),
-    "S2R": Figure(22, f"Jia; {ASSUMED} for Hopper"),
+    "LDSM": Figure(33, f"{ASSUMED}: near LDS; x4 takes three cycles more, as it is four accesses"),
+    "SHFL": Figure(24, ASSUMED),
+    "MUFU": Figure(22, ASSUMED),
+    "S2R": Figure(22, ASSUMED),
     "S2UR": Figure(22, f"{ASSUMED}, as S2R"),
-    "LDC": Figure(28, f"Jia: 27 of the nearest cache for constants; {ASSUMED} for Hopper"),
+    "LDC": Figure(28, f"{ASSUMED}: of the nearest cache for constants"),
     "R2UR": Figure(12, ASSUMED),
     "F2F": Figure(20, ASSUMED),
     "F2I": Figure(20, ASSUMED),
     "I2F": Figure(20, ASSUMED),
     "SYNCS": Figure(20, f"{ASSUMED}: of an mbarrier in the own shared memory"),
-    "BAR": Figure(22, f"Jia: of a block barrier from the last arrival; {ASSUMED} for Hopper"),
+    "BAR": Figure(22, f"{ASSUMED}: of a block barrier, from the last arrival"),
     "B2R": Figure(12, ASSUMED),
     "VOTE": Figure(12, ASSUMED),
 }
