@@ -120,6 +120,7 @@ SUITES: dict[str, Suite] = {
         _cases([Size(1, B, H) for H in (64, 128, 256, 512, 1024) for B in (1, 4, 16)]),
         passes=("forward",),
         rotate=False,
+        also=("gru_ext_prepared",),
     ),
     "scaling": Suite("how does the time grow with T, B, H and shrink with threads?", _scaling),
     "memory": Suite(

@@ -7,6 +7,7 @@ from gru_ext import tracing as tracing  # registers what torch.compile needs
 from gru_ext.kernel_choice import autotune, kernels, use_cuda_kernels
 from gru_ext.library import empty_cache
 from gru_ext.modules import GRU, GRUCell
+from gru_ext.prepared import PreparedGRU, PreparedGRUCell, prepare
 from gru_ext.quantize import QuantizedGRU, QuantizedGRUCell, quantize_dynamic
 from gru_ext.replace import replace_gru, to_torch
 from gru_ext.training import truncated
@@ -15,6 +16,8 @@ from gru_ext.version import __version__
 __all__ = [
     "GRU",
     "GRUCell",
+    "PreparedGRU",
+    "PreparedGRUCell",
     "QuantizedGRU",
     "QuantizedGRUCell",
     "__version__",
@@ -23,6 +26,7 @@ __all__ = [
     "empty_cache",
     "functional",
     "kernels",
+    "prepare",
     "quantize_dynamic",
     "replace_gru",
     "to_torch",

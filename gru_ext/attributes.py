@@ -46,9 +46,11 @@ class _OptionAttribute:
         if "_gru_ext_options" not in vars(module):  # before __init__, whose options are not known yet
             return False
         order = type(module).__mro__
-        # torch's parametrizations and FSDP make subclasses of their own.
-        written_by_torch = all(cls.__module__.startswith("torch.") for cls in order[: order.index(self._owner)])
-        return written_by_torch or self._name in module._gru_ext_given
+        # torch's parametrizations and FSDP make subclasses of their own, as `prepare` does.
+        not_by_users = all(
+            cls.__module__.startswith(("torch.", "gru_ext.")) for cls in order[: order.index(self._owner)]
+        )
+        return not_by_users or self._name in module._gru_ext_given
 
 
 def option() -> Any:

@@ -256,7 +256,7 @@ def variants_of(problem: Problem, reset_after: bool = True) -> dict[str, Variant
         "zoneout of eval mode": Variant(zoneout=0.3),
         "recurrent dropout": Variant(recurrent_mask=recurrent, recurrent_dropout=0.4),
         "candidate dropout": Variant(candidate_mask=candidate, candidate_dropout=0.4),
-        "all": Variant(zoneout, recurrent, candidate, 0.0, 0.4, 0.4),
+        "all": Variant(zoneout, recurrent, candidate, 0.0, 0.4, 0.3),
     }
     return {name: variant._replace(reset_after=reset_after) for name, variant in alone.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
@@ -9,42 +10,31 @@ import torch
 from accuracy import TF32_PEERS, check_problems
 from building import load_operators, united
 from cases import Problem, Size, solve_by
+from emulated_sources import HOST_SIDE, INCLUDES, MACROS, OWN
 from process import ROOT
 from torch import Tensor
 
 from gru_ext.variant import PLAIN, Variant
 
-EMULATOR = ROOT / "tests" / "emulator"
-CSRC = ROOT / "csrc"
 SMALL = Size(4, 3, 2, 34)  # a layer that every family serves
 
 
 @cache
 def emulated_operators() -> Any:
-    """``gru_fwd`` and ``gru_bwd``, as in ``torch.ops.gru_ext``; see emulator/backend/operators.cpp."""
+    """``gru_fwd`` and ``gru_bwd``, as in ``torch.ops.gru_ext``; see emulator/backend/operators.cpp.
+
+    Those of ``$GRU_EXT_EMULATED_LIBRARY`` where that is set, else built here.
+    """
+    if library := os.environ.get("GRU_EXT_EMULATED_LIBRARY"):
+        torch.ops.load_library(library)
+        return torch.ops.gru_ext_emulated
     directory = ROOT / "build" / f"emulated_cuda_{torch.__version__}"
-    emulator = [EMULATOR / f"{name}.cpp" for name in ("emulator", "fiber", "arithmetic", "race")]
-    backend = sorted((EMULATOR / "backend").glob("*.cpp"))
-    host = [
-        *(CSRC / "op" / f"{name}.cpp" for name in ("check", "recompute")),
-        *(path for path in sorted((CSRC / "cuda").rglob("*.cpp")) if path.stem != "op_cuda"),
-    ]
-    # Before torch's own: backend/ has stand-ins for two headers of c10/cuda.
-    includes = [EMULATOR / "backend", EMULATOR, CSRC]
     load_operators(
         "gru_ext_emulated",
         directory,
-        [*backend, *emulator, united(directory / "host_side.cpp", host, CSRC)],
-        extra_include_paths=[str(path) for path in includes],
-        extra_cflags=[
-            "-O2",
-            "-DGRU_EXT_CHUNK_BYTES=1024",
-            "-DGRU_EXT_WINDOW_BYTES=8192",
-            "-DGRU_EXT_SELF_TEST_UNITS=160",
-            "-DGRU_EXT_CUDA_BUILD='\"emulator\"'",
-            "-DGRU_EXT_VERSION='\"0\"'",
-            "-DGRU_EXT_TORCH_VERSION='\"any\"'",
-        ],
+        [*OWN, united(directory / "host_side.cpp", HOST_SIDE, ROOT / "csrc")],
+        extra_include_paths=[str(path) for path in INCLUDES],
+        extra_cflags=["-O2", *(f"-D{name}='{value}'" for name, value in MACROS.items())],
     )
     return torch.ops.gru_ext_emulated
 

@@ -7,12 +7,13 @@ so that the kernels take pairs and pieces of 16 bytes wherever addresses and str
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
-from cases import Options, Size, make_problem
-from compare import assert_near
-from emulated_backend import emulate, emulated_operators
+from cases import Options, Size, make_problem, variants_of
+from compare import assert_near, assert_same_bits
+from emulated_backend import emulate, emulated_operators, solve_emulated
 from torch import Tensor
 
 SIZE = Size(2, 2, 8, 32)
@@ -74,6 +75,19 @@ def test_any_address_and_stride_of_any_tensor(family: str, place: Callable[[Tens
 def test_any_address_in_float32(family: str) -> None:
     """Where values have another size than the other dtypes."""
     check_addresses(family, FAMILIES.get(family, SIZE), torch.float32, one_element_on)
+
+
+@pytest.mark.parametrize("family", ["stepwise", "streamed"])
+def test_any_address_and_stride_of_any_mask(family: str) -> None:
+    emulate().use_cuda_kernels(family, family)
+    problem = make_problem(SIZE, Options(bidirectional=True), torch.bfloat16)
+    variant = variants_of(problem)["all"]
+    expected = solve_emulated(problem, variant)
+    for name in ("zoneout_mask", "recurrent_mask", "candidate_mask"):
+        for place in (one_element_on, with_odd_strides):
+            moved: dict[str, Any] = {name: place(getattr(variant, name))}
+            for result, tensor in solve_emulated(problem, variant._replace(**moved)).items():
+                assert_same_bits(tensor, expected[result], f"{result} with another {name}")
 
 
 def check_addresses(family: str, size: Size, dtype: torch.dtype, place: Callable[[Tensor], Tensor]) -> None:

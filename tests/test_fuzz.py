@@ -5,7 +5,7 @@ Hypothesis makes a case that fails as small as it can, and prints it.
 
 from __future__ import annotations
 
-from fuzz import layers, modules, wrong_calls
+from fuzz import int8, layers, modules, wrong_calls
 from hypothesis import HealthCheck, given, settings
 
 # Nothing depends on the machine, and nothing is left on its disk.
@@ -21,6 +21,12 @@ SOME = settings(
 @given(layers.cases("cpu"))
 def test_layers(case: layers.Case) -> None:
     layers.check(case)
+
+
+@settings(SOME, max_examples=20)
+@given(int8.cases())
+def test_layers_of_int8_weights(case: int8.Case) -> None:
+    int8.check(case)
 
 
 @settings(SOME, max_examples=15)

@@ -112,7 +112,8 @@ def test_empty_cache_gives_back_what_is_kept() -> None:
     assert gru_ext.empty_cache() == 0
     module = gru_ext.GRU(4, 64)
     with torch.no_grad():
-        module(torch.zeros(100, 100, 4))
-    kept = gru_ext.empty_cache()
-    assert kept >= 100 * 100 * 64 * 4
+        for steps in (60, 100, 100):  # a kept buffer serves a call of its own size, and no other
+            module(torch.zeros(steps, 100, 4))
+    of_outputs = (60 + 100) * 100 * 64 * 4
+    assert of_outputs <= gru_ext.empty_cache() < 1.2 * of_outputs
     assert gru_ext.empty_cache() == 0

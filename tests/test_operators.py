@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from cases import ALL_OPTIONS, FLOATING, Options, Problem, Size, make_problem
+from cases import ALL_OPTIONS, FLOATING, Options, Problem, Size, make_problem, solve_by, variants_of
+from compare import assert_same_bits
+from layouts import inner_transposed
 from torch import Tensor
 
 from gru_ext import library
@@ -345,6 +347,16 @@ def test_wrong_weights_of_the_second_direction_are_found() -> None:
     wrong = weights_with(5, zeros(15, 6), bidirectional=True)
     text = "expected weight_hh of shape (3H, H) = (15, 5), got (15, 6)"
     check_fault(ops.gru, {**arguments, "weights": wrong}, RuntimeError, text)
+
+
+def test_masks_may_have_any_strides() -> None:
+    problem = make_problem(SIZE, Options(bidirectional=True))
+    variant = variants_of(problem)["all"]
+    expected = solve_by(ops, problem, variant)
+    names = ("zoneout_mask", "recurrent_mask", "candidate_mask")
+    strided: dict[str, Any] = {name: inner_transposed(getattr(variant, name)) for name in names}
+    for name, tensor in solve_by(ops, problem, variant._replace(**strided)).items():
+        assert_same_bits(tensor, expected[name], name)
 
 
 def test_the_operators_take_gradients_that_are_not_contiguous() -> None:

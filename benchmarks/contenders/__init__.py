@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.contenders.base import Contender, Problem, Step
 from benchmarks.contenders.compile import Compile
 from benchmarks.contenders.flashrnn import FlashRNN
-from benchmarks.contenders.gru_ext import GruExt, GruExtOutput
+from benchmarks.contenders.gru_ext import GruExt, GruExtOutput, GruExtPrepared
 from benchmarks.contenders.haste import Haste
 from benchmarks.contenders.keras import Keras
 from benchmarks.contenders.onnxruntime import OnnxRuntime
@@ -16,6 +16,7 @@ __all__ = ["ON_REQUEST", "OURS", "PEERS", "Contender", "GruExt", "Problem", "Ste
 
 OURS = GruExt.name
 PEERS: dict[str, type[Contender]] = {
-    peer.name: peer for peer in (Torch, Compile, OnnxRuntime, OpenVINO, Keras, Haste, FlashRNN, GruExtOutput)
+    peer.name: peer
+    for peer in (Torch, Compile, OnnxRuntime, OpenVINO, Keras, Haste, FlashRNN, GruExtOutput, GruExtPrepared)
 }
 ON_REQUEST: dict[str, str] = {name: reason for name, peer in PEERS.items() if (reason := peer.on_request)}

@@ -58,3 +58,22 @@ class GruExtOutput(GruExt):
     configuration = 'gru_ext.GRU(save="output"), eager'
     on_request = "takes part in the suite memory, or if --against names it"
     save: ClassVar[Literal["gates", "output"]] = "output"
+
+
+class GruExtPrepared(GruExt):
+    """``gru_ext.prepare(gru_ext.GRU)``, whose weights were arranged once."""
+
+    name = "gru_ext_prepared"
+    configuration = "gru_ext.prepare(gru_ext.GRU), eager"
+    on_request = "takes part in the suite latency, or if --against names it; forward alone, on a CPU"
+
+    @classmethod
+    def refuses(cls, problem: Problem) -> str | None:
+        """Training, and another device than a CPU."""
+        if problem.kind != "forward" or torch.device(problem.device).type != "cpu":
+            return "weights are prepared for inference on a CPU"
+        return super().refuses(problem)
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self.module = gru_ext.prepare(self.module, inplace=True)  # type: ignore[type-var]

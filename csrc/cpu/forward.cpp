@@ -40,6 +40,7 @@ struct FwdTensors {
   scalar_t* h_n;  // (D, B, H)
   Tensor gates;   // of Variant::gates_shape; undefined where none are saved
   const LayerMasks& masks;
+  const ArrangedWeights* arranged;  // of each direction, in the place of the weights; null where the call arranges them
 };
 
 template <typename scalar_t, typename operand_t>
@@ -58,51 +59,71 @@ class FwdPass {
         tensors_(tensors),
         direction_(direction),
         chunks_(chunks_of(s, kFwdChunkRows)),
+        arrangement_{s.I, s.H, tensors.variant.reset_after},
         rows_of_x_(tensors.x),
         rows_of_y_(tensors.y.defined() ? tensors.y : tensors.x),
         barrier_(threads) {
-    const Tensor* weights = &tensors.weights[direction * s.weights_per_direction()];
     constexpr auto operand_dtype = c10::CppTypeToScalarType<operand_t>::value;
-    weight_ih_ = as_operand(weights[0], operand_dtype);
-    weight_hh_ = as_operand(weights[1], operand_dtype);
+    const ArrangedWeights* const given = tensors.arranged == nullptr ? nullptr : tensors.arranged + direction;
+    const Tensor* weights = nullptr;
+    if (given == nullptr) {
+      weights = &tensors.weights[direction * s.weights_per_direction()];
+      weight_ih_ = as_operand(weights[0], operand_dtype);
+      weight_hh_ = as_operand(weights[1], operand_dtype);
+    }
+    packs_ = given == nullptr && packs_weights(s, sizeof(operand_t));
 
-    const int64_t groups = (s.H + kernel_.lanes - 1) / kernel_.lanes;
-    const int64_t stride = groups * kernel_.lanes + kSkew;
+    const int64_t groups = arrangement_.groups(), stride = arrangement_.stride(), lanes = arrangement_.kernel.lanes;
     const int64_t rows = most_rows(chunks_);
-    const auto words = [&](UnitVectors vectors, int64_t K) {
-      constexpr int64_t values = packed_values<scalar_t, operand_t>;
-      const int64_t panels = (groups + vectors.groups() - 1) / vectors.groups();
-      return p_.packed ? panels * ((K + values - 1) / values) * vectors.count * kernel_.lanes : 0;
-    };
     copies_x_ = tensors.x.scalar_type() != operand_dtype || !rows_of_x_.uniform(s);
     p_.I = s.I;
     p_.H = s.H;
     p_.reset_after = tensors.variant.reset_after;
-    p_.packed = packs_weights(s, sizeof(operand_t));
+    p_.packed = packs_ || given != nullptr;
     p_.norms = static_cast<int>(tensors.variant.layer_norm);
     p_.B = s.B;
     p_.moment_rows = std::max(rows, s.B);
-    const size_t bias = workspace_.reserve<acc_t>(4 * stride);
-    const size_t gains = workspace_.reserve<acc_t>(s.has_gains ? 6 * stride : 0);
-    const size_t hidden_gates = workspace_.reserve<acc_t>(s.has_gains ? groups * s.B * 3 * kernel_.lanes : 0);
+    const size_t bias = workspace_.reserve<acc_t>(given == nullptr ? 4 * stride : 0);
+    const size_t gains = workspace_.reserve<acc_t>(given == nullptr && s.has_gains ? 6 * stride : 0);
+    const size_t hidden_gates = workspace_.reserve<acc_t>(s.has_gains ? groups * s.B * 3 * lanes : 0);
     const size_t moments = workspace_.reserve<acc_t>(s.has_gains ? threads * p_.moment_rows * 4 : 0);
     const size_t state = workspace_.reserve<acc_t>(s.B * stride);
     const size_t exchanged = workspace_.reserve<operand_t>(2 * s.B * stride);
-    const size_t input_gates = workspace_.reserve<acc_t>(groups * rows * 3 * kernel_.lanes);
+    const size_t input_gates = workspace_.reserve<acc_t>(groups * rows * 3 * lanes);
     const size_t chunk_x = workspace_.reserve<operand_t>(copies_x_ ? rows * s.I : 0);
-    const size_t packed_ih = workspace_.reserve<acc_t>(words(kThreeGates, s.I));
-    const size_t packed_hh = workspace_.reserve<acc_t>(words(p_.reset_after ? kThreeGates : kTwoGates, s.H));
-    const size_t packed_hn = workspace_.reserve<acc_t>(p_.reset_after ? 0 : words(kTwoGroups, s.H));
+    const size_t packed_ih = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_ih() : 0);
+    const size_t packed_hh = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_hh() : 0);
+    const size_t packed_hn = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_hn() : 0);
     workspace_.allocate();
 
-    fill_bias(weights, workspace_.at<acc_t>(bias), stride);
-    p_.input_bias = workspace_.at<acc_t>(bias);
+    ArrangedWeights arranged{};
+    if (given != nullptr) {
+      arranged = *given;
+    } else {
+      arranged.bias = workspace_.at<acc_t>(bias);
+      arranged.gains = workspace_.at<acc_t>(gains);
+      arrangement_.fill_bias(s.has_bias ? weights + 2 : nullptr, s.has_bias ? weights + 3 : nullptr,
+                             workspace_.at<acc_t>(bias));
+      if (s.has_gains) {
+        fill_gains<scalar_t>(weights + s.weights_per_direction() - 2, s.H, workspace_.at<acc_t>(gains), stride);
+      }
+      if (packs_) {
+        arranged.weight_ih = workspace_.at<void>(packed_ih);
+        arranged.weight_hh = workspace_.at<void>(packed_hh);
+        arranged.weight_hn = workspace_.at<void>(packed_hn);
+      } else {
+        arranged.weight_ih = weight_ih_.const_data_ptr();
+        arranged.weight_hh = weight_hh_.const_data_ptr();
+        arranged.weight_hn = weight_hh_.const_data_ptr<operand_t>() + 2 * s.H * s.H;
+      }
+    }
+    p_.weight_ih = arranged.weight_ih;
+    p_.weight_hh = arranged.weight_hh;
+    p_.weight_hn = arranged.weight_hn;
+    p_.input_bias = static_cast<const acc_t*>(arranged.bias);
     p_.bias_hn = p_.input_bias + 3 * stride;
     p_.h_stride = stride;
-    if (s.has_gains) {
-      fill_gains<scalar_t>(weights + s.weights_per_direction() - 2, s.H, workspace_.at<acc_t>(gains), stride);
-    }
-    p_.gains = workspace_.at<acc_t>(gains);
+    p_.gains = static_cast<const acc_t*>(arranged.gains);
     p_.hidden_gates = workspace_.at<acc_t>(hidden_gates);
     p_.moments = workspace_.at<acc_t>(moments);
     p_.masks = tensors.masks.template of<acc_t>(s, direction);
@@ -112,9 +133,6 @@ class FwdPass {
     fill_state();
     p_.input_gates = workspace_.at<acc_t>(input_gates);
     copied_x_ = workspace_.at<operand_t>(chunk_x);
-    p_.weight_ih = p_.packed ? workspace_.at<void>(packed_ih) : weight_ih_.const_data_ptr();
-    p_.weight_hh = p_.packed ? workspace_.at<void>(packed_hh) : weight_hh_.const_data_ptr();
-    p_.weight_hn = p_.packed ? workspace_.at<void>(packed_hn) : weight_hn();
     p_.saves_y = tensors.y.defined();
     p_.y = p_.saves_y ? tensors.y.template data_ptr<scalar_t>() + direction * s.H : nullptr;
     p_.y_stride = rows_of_y_.stride_b;
@@ -123,22 +141,15 @@ class FwdPass {
     p_.first_step = p_.step_count = 0;
   }
 
-  bool packs() const { return p_.packed; }
+  bool packs() const { return packs_; }
   size_t chunks() const { return chunks_.size(); }
   // Whether the bits of the results depend on the number of threads, which then stays what it is.
   bool sums_across_threads() const { return p_.norms > 0; }
   StepBarrier& barrier() { return barrier_; }
 
   void pack(int thread, int team) {
-    const auto pack = [&](const operand_t* weights, UnitVectors vectors, int64_t K, const void* packed) {
-      const int64_t units = vectors.groups() * kernel_.lanes;
-      const int64_t panels = (s_.H + units - 1) / units;
-      kernel_.pack_units(weights, vectors, s_.H, K, share(panels, thread, team), share(panels, thread + 1, team),
-                         const_cast<void*>(packed));
-    };
-    pack(weight_ih_.const_data_ptr<operand_t>(), kThreeGates, s_.I, p_.weight_ih);
-    pack(weight_hh_.const_data_ptr<operand_t>(), p_.reset_after ? kThreeGates : kTwoGates, s_.H, p_.weight_hh);
-    if (!p_.reset_after) pack(weight_hn(), kTwoGroups, s_.H, p_.weight_hn);
+    arrangement_.pack(weight_ih_.const_data_ptr<operand_t>(), weight_hh_.const_data_ptr<operand_t>(),
+                      {p_.weight_ih, p_.weight_hh, p_.weight_hn, nullptr, nullptr}, thread, team);
   }
 
   void begin(size_t i) {
@@ -164,30 +175,14 @@ class FwdPass {
     p_.x_stride = copies_x_ ? s_.I : rows_of_x_.stride_b;
   }
 
-  void run(int thread, int team) { (p_.masks.any ? kernel_.fwd_masked : kernel_.fwd)(p_, thread, team, barrier_); }
+  void run(int thread, int team) {
+    const auto& kernel = arrangement_.kernel;
+    (p_.masks.any ? kernel.fwd_masked : kernel.fwd)(p_, thread, team, barrier_);
+  }
 
   void finish() { copy_rows(p_.state, p_.h_stride, tensors_.h_n + direction_ * s_.B * s_.H, s_.H, s_.B, s_.H); }
 
  private:
-  // The rows of weight_hh that belong to the candidate.
-  const operand_t* weight_hn() const { return weight_hh_.const_data_ptr<operand_t>() + 2 * s_.H * s_.H; }
-
-  // The biases that are added to W x: b_ih, and b_hh too, but that of q, which stays apart.
-  void fill_bias(const Tensor* weights, acc_t* sum, int64_t stride) {
-    std::fill_n(sum, 4 * stride, acc_t(0));
-    if (!s_.has_bias) return;
-    const Tensor bias_ih = weights[2].contiguous(), bias_hh = weights[3].contiguous();
-    const scalar_t* of_x = bias_ih.const_data_ptr<scalar_t>();
-    const scalar_t* of_h = bias_hh.const_data_ptr<scalar_t>();
-    for (int64_t gate = 0; gate < 3; ++gate) {
-      acc_t* target = sum + gate * stride;
-      for (int64_t u = 0; u < s_.H; ++u) target[u] = static_cast<acc_t>(of_x[gate * s_.H + u]);
-      if (gate == 2 && p_.reset_after) break;
-      for (int64_t u = 0; u < s_.H; ++u) target[u] += static_cast<acc_t>(of_h[gate * s_.H + u]);
-    }
-    copy_rows(of_h + 2 * s_.H, s_.H, sum + 3 * stride, stride, 1, s_.H);
-  }
-
   // h0, or zero, in the state and in its exchanged copies: in both, as a row that begins late is not written until
   // then.
   void fill_state() {
@@ -214,11 +209,12 @@ class FwdPass {
   const Sequence& s_;
   const FwdTensors<scalar_t>& tensors_;
   const int64_t direction_;
-  const FwdKernels<scalar_t, operand_t> kernel_ = fwd_kernels<scalar_t, operand_t>();
   const std::vector<Chunk> chunks_;
+  const Arrangement<scalar_t, operand_t> arrangement_;
   const Rows rows_of_x_, rows_of_y_;
-  Tensor weight_ih_;  // (3H, I)
-  Tensor weight_hh_;  // (3H, H)
+  Tensor weight_ih_;  // (3H, I); undefined where weights came arranged
+  Tensor weight_hh_;  // (3H, H); likewise
+  bool packs_;        // whether this call packs the weights
   bool copies_x_;     // whether the rows of a chunk's x are converted or gathered
   operand_t* copied_x_;
   Workspace workspace_;
@@ -245,7 +241,8 @@ FwdResult gru_fwd_cpu(const Layer& layer, bool save_gates, bool save_y) {
   });
 }
 
-void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& results) {
+void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& results,
+                      const ArrangedWeights* arranged) {
   const BelowAutogradAndAutocast guard;
   const Tensor &y = std::get<0>(results), &h_n = std::get<1>(results), &gates = std::get<2>(results);
   const Tensor& x = layer.x;
@@ -264,8 +261,9 @@ void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& re
                                        layer.variant,
                                        y.dim() > 1 ? y : Tensor(),
                                        h_n.data_ptr<scalar_t>(),
-                                       were_saved(gates) ? gates : Tensor(),
-                                       masks};
+                                       gates.defined() && were_saved(gates) ? gates : Tensor(),
+                                       masks,
+                                       arranged};
     run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, fwd_flops(s));
   });
 }

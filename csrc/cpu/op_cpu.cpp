@@ -16,6 +16,8 @@ TORCH_LIBRARY_IMPL(gru_ext, CPU, m) {
   m.impl("gru_fwd_members", gru_ext::gru_fwd_members_operator<gru_ext::gru_fwd_members_cpu>);
   m.impl("gru_bwd_members", gru_ext::gru_bwd_operator<gru_ext::gru_bwd_members_cpu>);
   m.impl("gru_int8", gru_ext::gru_int8_cpu);
+  m.impl("prepare", gru_ext::prepare_cpu);
+  m.impl("gru_prepared", gru_ext::gru_prepared_cpu);
 }
 
 TORCH_LIBRARY_FRAGMENT(gru_ext, m) {

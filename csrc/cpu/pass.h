@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cpu/arranged.h"
 #include "cpu/isa.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/step_barrier.h"
@@ -22,31 +23,9 @@
 
 namespace gru_ext {
 
-// Columns added to buffers that are read by column, so that rows do not fall into the same sets of the cache.
-constexpr int64_t kSkew = 16;
-
 // `tensor`, or a copy of it whose rows are contiguous.
 inline at::Tensor with_contiguous_rows(const at::Tensor& tensor) {
   return tensor.stride(-1) == 1 ? tensor : tensor.contiguous();
-}
-
-// Copies `rows` rows of `columns` values between buffers of other strides and dtypes.
-template <typename From, typename To>
-void copy_rows(const From* source, int64_t source_stride, To* target, int64_t target_stride, int64_t rows,
-               int64_t columns) {
-  for (int64_t row = 0; row < rows; ++row) {
-    std::copy_n(source + row * source_stride, columns, target + row * target_stride);
-  }
-}
-
-// The gains of a direction, gain_ih and gain_hh (3H) each, as (6, stride), zero beyond H.
-template <typename scalar_t, typename acc_t>
-void fill_gains(const at::Tensor* weights, int64_t H, acc_t* gains, int64_t stride) {
-  std::fill_n(gains, 6 * stride, acc_t(0));
-  for (int i = 0; i < 2; ++i) {
-    const at::Tensor gain = weights[i].contiguous();
-    copy_rows(gain.const_data_ptr<scalar_t>(), H, gains + 3 * i * stride, stride, 3, H);
-  }
 }
 
 // Runs `body` on the threads. Where they mostly waited for cores that other programs hold, `threads` becomes 1.

@@ -498,6 +498,17 @@ GRU_DEVICE double square_root(double x) { return ::sqrt(x); }
 namespace gru_ext {
 namespace device {
 
+// What is at p, zero where p is null. 16 bits are anew, or the compiler would convert them on the path that loads them,
+// right behind the load, and so wait for it before the next load is under way.
+template <typename T>
+GRU_DEVICE T load_if_any(const T* p) {
+  if constexpr (sizeof(T) == 2) {
+    return {static_cast<uint16_t>(anew(p != nullptr ? load_global(reinterpret_cast<const uint16_t*>(p)) : 0))};
+  } else {
+    return p != nullptr ? load_global(p) : T{};
+  }
+}
+
 // The functions of the cell, for cell.h, in T = float or double, with the accuracy of the math library.
 template <typename T>
 struct AccurateMath {

@@ -22,11 +22,12 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 from process import TESTS
 
-from fuzz import layers, modules, wrong_calls
+from fuzz import int8, layers, modules, wrong_calls
 from gru_ext import library
 
 KINDS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
     "cpu": (lambda: layers.cases("cpu"), layers.check),
+    "int8": (int8.cases, int8.check),
     "modules": (modules.calls, modules.check),
     "wrong": (wrong_calls.wrong_calls, wrong_calls.check),
     "cuda": (lambda: layers.cases("cuda"), layers.check),
@@ -38,7 +39,7 @@ SILENCE = 300  # seconds after which a process hangs
 def shares(chosen: list[str]) -> Iterator[tuple[str, str]]:
     """Each kind of case, with each instruction set that matters to it."""
     for kind in KINDS:
-        for isa in library.available_cpu_isas() if kind == "cpu" else library.available_cpu_isas()[-1:]:
+        for isa in library.available_cpu_isas()[0 if kind in ("cpu", "int8") else -1 :]:
             if all(word in (kind, isa) for word in chosen):
                 yield kind, isa
 
@@ -107,6 +108,8 @@ def run_share(kind: str, isa: str, seconds: float, seed: int) -> dict[str, int]:
 def main(seconds: float, seed: int, chosen: list[str]) -> None:
     """Every share, and a line of figures for each; ends in failure if there is a fault."""
     of_all = list(shares(chosen))
+    if not of_all:
+        sys.exit(f"expected a kind of case, {', '.join(KINDS)}, or an instruction set of here, got {' '.join(chosen)}")
     any_fault = False
     for kind, isa in of_all:
         figures = dict.fromkeys(("tried", "wrong", "crashed", "hung", "unclear"), 0)

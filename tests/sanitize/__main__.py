@@ -2,6 +2,7 @@
 
     make sanitize SECONDS=600                   # AddressSanitizer and UndefinedBehaviorSanitizer
     make sanitize SECONDS=600 ARGS=thread       # ThreadSanitizer
+    make sanitize SECONDS=60 ARGS="address avx2"    # one instruction set: the others are not compiled
 
 Address: there is no pool of buffers, so that each is freed and has redzones; between the arrays of a buffer there are
 gaps that nobody may touch, and what was not written is NaN (csrc/cpu/buffers.h). Thread: threads come from openmp.cpp,
@@ -32,6 +33,7 @@ SANITIZERS = {
 # The pragma of a source for an instruction set, and what this machine has in its place.
 TARGET = re.compile(r"#pragma GCC target\(.*\)")
 MACHINE = "avx2,fma,f16c"
+ISAS = ("portable", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16")  # each is only used with those before
 RUNTIMES = {"address": ["libasan.so", "libstdc++.so"], "thread": ["libtsan.so", "libstdc++.so"]}
 COMPILER = os.environ.get("CXX", "c++").split()
 
@@ -67,8 +69,11 @@ def copy_sources(target: Path) -> None:
             copy.write_text(text)
 
 
-def build(sanitizer: str) -> Path:
-    """A folder to be on sys.path, with the package and its library, compiled again where sources have changed."""
+def build(sanitizer: str, isa: str) -> Path:
+    """A folder to be on sys.path, with the package and its library, compiled again where sources have changed.
+
+    ``isa``: an instruction set, where kernels for it and those that it includes are enough; empty for all.
+    """
     directory = ROOT / "build" / "sanitize" / sanitizer
     directory.mkdir(parents=True, exist_ok=True)
     flags = [*FLAGS, *SANITIZERS[sanitizer]]
@@ -82,6 +87,7 @@ def build(sanitizer: str) -> Path:
         **os.environ,
         "GRU_EXT_CUDA": "0",
         "GRU_EXT_CXXFLAGS": " ".join(flags),
+        "GRU_EXT_BUILD_ISAS": " ".join(ISAS[: ISAS.index(isa) + 1] if isa else ()),
         "LDFLAGS": " ".join(linked),
     }
     copy_sources(directory)
@@ -106,16 +112,25 @@ def environment_of(sanitizer: str, directory: Path) -> dict[str, str]:
     }
 
 
-def main(seconds: str, sanitizer: str) -> None:
+def main(seconds: str, sanitizer: str = "address", isa: str = "") -> None:
     """Build, then fuzz; ends as the fuzz does."""
-    directory = build(sanitizer)
+    directory = build(sanitizer, isa)
     environment = environment_of(sanitizer, directory)
     loaded = subprocess.check_output(
         [sys.executable, "-c", "import gru_ext; print(gru_ext.library.path)"], env=environment, cwd=TESTS, text=True
     )
     assert Path(loaded.strip()).is_relative_to(directory), f"another library was loaded: {loaded}"
-    sys.exit(subprocess.call([sys.executable, "-m", "fuzz", seconds, "cpu"], env=environment, cwd=TESTS))
+    shares = [("cpu", 0.8), ("int8", 0.2)]  # of the time
+    statuses = [
+        subprocess.call(
+            [sys.executable, "-m", "fuzz", str(float(seconds) * part), kind, *filter(None, [isa])],
+            env=environment,
+            cwd=TESTS,
+        )
+        for kind, part in shares
+    ]
+    sys.exit(any(statuses))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "address")
+    main(*sys.argv[1:])

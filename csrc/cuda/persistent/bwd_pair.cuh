@@ -1,4 +1,5 @@
-// The pointwise part of the recurrence backwards, for the persistent kernels: a thread's pairs of hidden units.
+// The pointwise part of the recurrence backwards, for the persistent kernels: a thread's pairs of hidden units. Forward:
+// fwd_pair.cuh.
 #pragma once
 
 #include "cuda/persistent/pairs.cuh"
@@ -6,11 +7,6 @@
 
 namespace gru_ext {
 namespace device {
-
-// What a block works on: the rows from row0 on, the units from unit0 on.
-struct BlockWork {
-  int direction, row0, unit0;
-};
 
 // Two neighbouring units of a row.
 template <typename T>
@@ -38,24 +34,31 @@ struct BwdPair {
     for (int j = 0; j < 4; ++j) dbias[j][0] = dbias[j][1] = 0.0f;
   }
 
-  GRU_DEVICE void load_step(const PersistentBwdParams<T>& p, const BlockWork& work, int t) {
-    const int direction = work.direction, existing = t < steps ? count : 0;
-    const bool reverse = direction == 1;
+  // `row_before`: of the step before it in time, which the next one here will be.
+  GRU_DEVICE void load_step(const PersistentBwdParams<T>& p, const BlockWork& work, const Step& step,
+                            int64_t row_before) {
+    const int t = step.t, direction = work.direction, existing = t < steps ? count : 0;
+    const bool reverse = direction == 1, packed = p.offsets != nullptr;
     const int64_t row_of_batch = work.row0 + row;
-    const T* const from =
-        p.gates + (direction * p.N + row_of_step(p.offsets, p.B, t) + row_of_batch) * 4 * p.H + work.unit0 + unit;
+    const T* const from = p.gates + (direction * p.N + step.row + row_of_batch) * 4 * p.H + work.unit0 + unit;
     const T* const dy_of_row =
-        p.dy.data ? rows_of_step(p.dy, p.offsets, t) + row_of_batch * p.dy.row_stride + direction * p.H : nullptr;
+        p.dy.data ? rows_of_step(p.dy, packed, step) + row_of_batch * p.dy.row_stride + direction * p.H : nullptr;
     const int t_prev = reverse ? t + 1 : t - 1;
     const bool has_prev = reverse ? t_prev < steps : t_prev >= 0;
     const T* const h_of_row =
-        has_prev ? rows_of_step(p.y, p.offsets, t_prev) + row_of_batch * p.y.row_stride + direction * p.H
+        has_prev ? rows_of_step(p.y, packed, {t_prev, row_before}) + row_of_batch * p.y.row_stride + direction * p.H
                  : at_offset(p.h0, (static_cast<int64_t>(direction) * p.B + row_of_batch) * p.H);
     load_pairs(loaded,
                {from, from + p.H, from + 2 * p.H, from + 3 * p.H, at_offset(dy_of_row, work.unit0 + unit),
                 at_offset(h_of_row, work.unit0 + unit)},
                {existing, existing, existing, existing, p.dy.data ? existing : 0, has_prev || p.h0 ? existing : 0},
                p.paired);
+  }
+
+  // Parts of dL/dh that have come.
+  GRU_DEVICE void add(const Pair<float>& parts) {
+    d[0] += parts.first;
+    d[1] += parts.second;
   }
 
   // The gate gradients of the step that was loaded, zero where the sequence does not have it; d is then of the step

@@ -1,4 +1,4 @@
-// Where the rows of a step are in tensors whose sequences may be packed.
+// What a block works on, and where its steps are in tensors whose sequences may be packed.
 #pragma once
 
 #include "cuda/params.h"
@@ -14,15 +14,28 @@ GRU_DEVICE T* at_offset(T* tensor, int64_t offset) {
   return reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(tensor) + offset * sizeof(T));
 }
 
-// The first element of step t of a tensor with a row for every step of every sequence.
-template <typename scalar_t>
-GRU_DEVICE scalar_t* rows_of_step(const StepRows<scalar_t>& tensor, const int64_t* offsets, int t) {
-  return tensor.data + (offsets ? load_global(offsets + t) * tensor.row_stride : t * tensor.step_stride);
+// What a block works on: the rows from row0 on, the units from unit0 on.
+struct BlockWork {
+  int direction, row0, unit0;
+};
+
+// A step, and its first row in a tensor of N rows.
+struct Step {
+  int t;
+  int64_t row;
+};
+
+// The first row of step t. In a packed batch it is loaded: kernels ask for it a step before they use it, so that no
+// load of their loop waits for another.
+template <typename Params>
+GRU_DEVICE int64_t first_row(const Params& p, int t) {
+  return p.offsets ? load_global(p.offsets + t) : static_cast<int64_t>(t) * p.B;
 }
 
-// The first row of step t in a tensor of N rows.
-GRU_DEVICE int64_t row_of_step(const int64_t* offsets, int B, int t) {
-  return offsets ? load_global(offsets + t) : static_cast<int64_t>(t) * B;
+// The first element of a step of a tensor with a row for every step of every sequence.
+template <typename scalar_t>
+GRU_DEVICE scalar_t* rows_of_step(const StepRows<scalar_t>& tensor, bool packed, const Step& step) {
+  return tensor.data + (packed ? step.row * tensor.row_stride : step.t * tensor.step_stride);
 }
 
 GRU_DEVICE int clamp(int x, int low, int high) { return x < low ? low : x > high ? high : x; }

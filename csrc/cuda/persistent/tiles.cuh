@@ -1,6 +1,8 @@
-// Weights as the products take them: from memory to registers and shared memory, and the products of the FMA units.
+// The recurrent products of the persistent kernels: weights as a warp keeps them, what it multiplies them by, and the
+// sums on their way to the threads that add them.
 #pragma once
 
+#include "cuda/persistent/pairs.cuh"
 #include "cuda/persistent/types.cuh"
 
 namespace gru_ext {
@@ -16,27 +18,36 @@ GRU_DEVICE void to_operand(uint32_t (&words)[4]) {
 }
 
 // The A tiles of a warp, M rows of them: the first kRegisterTiles of a row in registers, the others in shared memory,
-// (M, kSharedTiles), kWarpSize apart.
-template <int kRegisterTiles, int kSharedTiles, int M, int N>
-GRU_DEVICE void keep_tile(uint32_t (&registers)[M][N][4], u32x4* overflow, int m, int tile, const uint32_t (&a)[4]) {
-  if (tile < kRegisterTiles) {
-    GRU_UNROLL
-    for (int i = 0; i < 4; ++i) registers[m][tile < kRegisterTiles ? tile : 0][i] = a[i];
-  } else {
-    store_shared(overflow + (m * kSharedTiles + tile - kRegisterTiles) * kWarpSize, u32x4{a[0], a[1], a[2], a[3]});
+// which they begin.
+template <int M, int kRegisterTiles, int kSharedTiles>
+struct WeightTiles {
+  uint32_t registers[M][kRegisterTiles > 0 ? kRegisterTiles : 1][4];
+  u32x4* overflow;  // (M, kSharedTiles), kWarpSize apart
+
+  GRU_DEVICE WeightTiles() {
+    const int warp = thread_index() / kWarpSize, lane = thread_index() % kWarpSize;
+    overflow = reinterpret_cast<u32x4*>(shared_memory()) + warp * (M * kSharedTiles * kWarpSize) + lane;
   }
-}
-template <int kRegisterTiles, int kSharedTiles, int M, int N>
-GRU_DEVICE void load_tile(uint32_t (&a)[4], const uint32_t (&registers)[M][N][4], const u32x4* overflow, int m,
-                          int tile) {
-  if (tile < kRegisterTiles) {
-    GRU_UNROLL
-    for (int i = 0; i < 4; ++i) a[i] = registers[m][tile < kRegisterTiles ? tile : 0][i];
-  } else {
-    const u32x4 v = load_shared(overflow + (m * kSharedTiles + tile - kRegisterTiles) * kWarpSize);
-    a[0] = v.x, a[1] = v.y, a[2] = v.z, a[3] = v.w;
+
+  GRU_DEVICE void keep(int m, int tile, const uint32_t (&a)[4]) {
+    if (tile < kRegisterTiles) {
+      GRU_UNROLL
+      for (int i = 0; i < 4; ++i) registers[m][tile < kRegisterTiles ? tile : 0][i] = a[i];
+    } else {
+      store_shared(overflow + (m * kSharedTiles + tile - kRegisterTiles) * kWarpSize, u32x4{a[0], a[1], a[2], a[3]});
+    }
   }
-}
+
+  GRU_DEVICE void load(uint32_t (&a)[4], int m, int tile) const {
+    if (tile < kRegisterTiles) {
+      GRU_UNROLL
+      for (int i = 0; i < 4; ++i) a[i] = registers[m][tile < kRegisterTiles ? tile : 0][i];
+    } else {
+      const u32x4 v = load_shared(overflow + (m * kSharedTiles + tile - kRegisterTiles) * kWarpSize);
+      a[0] = v.x, a[1] = v.y, a[2] = v.z, a[3] = v.w;
+    }
+  }
+};
 
 // Products on the FMA units, in the place of mma: M tiles of 16 units, kRows rows of the batch. The four threads of the
 // same g share out the columns of A: of every 16, the two of an even tile and the two of the odd one after it that
@@ -79,6 +90,72 @@ struct FmaSums {
     }
   }
 };
+
+// The 8 rows of the operand that begin at `rows`, `pitch` words apart, as the tensor core takes them for two A tiles.
+GRU_DEVICE void load_operand(uint32_t (&b)[4], const uint32_t* rows, int pitch, int lane) {
+  const int words = GRU_FAULT(misaligned, 4, 2);  // that a row of ldmatrix's has
+  ldmatrix_x4(b, rows + lane % 8 * pitch + lane / 8 * words);
+}
+
+// Adds to d the products of the warp's kTiles tiles, in each of their M rows, with kRows rows of the operand, `pitch`
+// words apart, where tile and the next begin at word column_of(tile).
+template <typename Operand, int kTiles, int kRows, int M, typename Weights, typename ColumnOf>
+GRU_DEVICE void multiply(float (&d)[M][kRows / 8][4], const Weights& weights, const uint32_t* rows, int pitch,
+                         const ColumnOf& column_of) {
+  const int lane = thread_index() % kWarpSize, c = lane % 4;
+  if constexpr (kOnFmaUnits<Operand>) {
+    FmaSums<M, kRows> products;
+    GRU_UNROLL
+    for (int tile = 0; tile < kTiles; tile += 2) {
+      uint32_t a[M][2][4];
+      GRU_UNROLL
+      for (int i = 0; i < 2 * M; ++i) weights.load(a[i / 2][i % 2], i / 2, tile + i % 2);
+      products.add(a, rows + column_of(tile), pitch, c);
+    }
+    GRU_UNROLL
+    for (int m = 0; m < M; ++m) {
+      GRU_UNROLL
+      for (int n = 0; n < kRows / 8; ++n) products.add_to(d[m][n], m, n, c);
+    }
+  } else {
+    GRU_UNROLL
+    for (int tile = 0; tile < kTiles; tile += 2) {
+      uint32_t b[kRows / 8][4];
+      GRU_UNROLL
+      for (int n = 0; n < kRows / 8; ++n) load_operand(b[n], rows + n * 8 * pitch + column_of(tile), pitch, lane);
+      GRU_UNROLL
+      for (int k = 0; k < 2 && tile + k < kTiles; ++k) {
+        GRU_UNROLL
+        for (int m = 0; m < M; ++m) {
+          uint32_t a[4];
+          weights.load(a, m, tile + k);
+          GRU_UNROLL
+          for (int n = 0; n < kRows / 8; ++n) mma<Operand>(d[m][n], a, b[n][2 * k], b[n][2 * k + 1]);
+        }
+      }
+    }
+  }
+}
+
+// A D tile of a warp to shared memory: `sums` has its 8 rows of the batch, `pitch` apart, and begins with its units.
+GRU_DEVICE void store_sum_tile(float* sums, int pitch, const float (&d)[4]) {
+  const int lane = thread_index() % kWarpSize, g = lane / 4, c = lane % 4;
+  GRU_UNROLL
+  for (int i = 0; i < 4; ++i) store_shared(sums + (2 * c + i % 2) * pitch + g + i / 2 * 8, d[i]);
+}
+
+// The sum of kCount pairs in shared memory, `pitch` floats apart, in their order.
+template <int kCount>
+GRU_DEVICE Pair<float> sum_of_parts(const float* first, int pitch) {
+  Pair<float> sum{};
+  GRU_UNROLL
+  for (int i = 0; i < kCount; ++i) {
+    const Pair<float> part = load_shared(reinterpret_cast<const Pair<float>*>(first + i * pitch));
+    sum.first += part.first;
+    sum.second += part.second;
+  }
+  return sum;
+}
 
 // Copies kRows rows of kColumns values to shared memory, 4 words of padding after each, so that ldmatrix meets every
 // bank once; all threads of the block call it. `weights` is the first of them in a matrix of H columns, of which `rows`

@@ -52,22 +52,24 @@ gru_step_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<scalar_t>>
     bias_hn = to_acc(load_global(p.bias_hh + 2 * p.H + u));
   }
   for (int64_t row = place.first_row; row < p.rows; row += place.row_stride) {
+    const int64_t element = row * p.H + u;
+    const LoadedMasks masks = load_masks(p.masks, true, element);
+    const int recurrent_mask = load_mask(p.masks.recurrent, element);
     const acc_t* a_x = p.a_x + row * 3 * p.H + u;
     const acc_t* a_h = p.a_h + row * 3 * p.H + u;
     const acc_t a_r = load_global(a_x) + load_global(a_h) + bias_r;
     const acc_t a_z = load_global(a_x + p.H) + load_global(a_h + p.H) + bias_z;
     const acc_t a_n = load_global(a_x + 2 * p.H) + bias_in;
     const acc_t q = load_global(a_h + 2 * p.H) + bias_hn;
-    acc_t* const h = p.h + row * p.H + u;
+    const acc_t h = load_global(p.h + element);
     Gates<acc_t> gates;
     using Math = device::AccurateMath<acc_t>;
-    const acc_t next = p.masks.any
-                           ? cell_fwd<Math>(a_r, a_z, a_n, q, load_global(h), gates, cell_masks(p.masks, row * p.H + u))
-                           : cell_fwd<Math>(a_r, a_z, a_n, q, load_global(h), gates);
-    store_global(h, next);
+    const acc_t next = p.masks.any ? cell_fwd<Math>(a_r, a_z, a_n, q, h, gates, cell_masks(p.masks, masks))
+                                   : cell_fwd<Math>(a_r, a_z, a_n, q, h, gates);
+    store_global(p.h + element, next);
     if (p.y != nullptr) store_global(p.y + row * p.y_stride + u, from_acc<scalar_t>(next));
     if (p.h_operand != nullptr) {
-      store_global(p.h_operand + row * p.H + u, from_acc<scalar_t>(next * recurrent_factor(p.masks, row * p.H + u)));
+      store_global(p.h_operand + element, from_acc<scalar_t>(next * recurrent_factor(p.masks, recurrent_mask != 0)));
     }
     if (p.gates != nullptr) {
       scalar_t* const saved = p.gates + row * 4 * p.H + u;
@@ -79,12 +81,13 @@ gru_step_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<scalar_t>>
   }
 }
 
-// The state before the step.
+// The state before the step, as it came from memory.
 template <typename scalar_t, typename acc_t>
-GRU_DEVICE acc_t previous_state(const GruStepBwdParams<scalar_t, acc_t>& p, int64_t row, int64_t unit) {
-  if (row < p.prev_rows) return device::to_acc(device::load_global(p.y_prev + row * p.y_stride + unit));
-  if (p.h0 != nullptr) return device::to_acc(device::load_global(p.h0 + row * p.H + unit));
-  return 0;
+GRU_DEVICE scalar_t previous_state(const GruStepBwdParams<scalar_t, acc_t>& p, int64_t row, int64_t unit) {
+  const scalar_t* const from = row < p.prev_rows ? p.y_prev + row * p.y_stride + unit
+                               : p.h0 != nullptr ? p.h0 + row * p.H + unit
+                                                 : nullptr;
+  return device::load_if_any(from);
 }
 
 // Grid: as forward, for max(rows, product_rows) rows.
@@ -101,31 +104,33 @@ gru_step_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<scalar_t>>
   const int64_t u = place.unit;
   const int64_t last_row = p.rows > p.product_rows ? p.rows : p.product_rows;
   for (int64_t row = place.first_row; row < last_row; row += place.row_stride) {
-    acc_t* const dh = p.dh + row * p.H + u;
-    acc_t d = load_global(dh);
-    if (row < p.product_rows) {
-      d += load_global(p.dh_product + row * p.H + u) * recurrent_factor(p.masks, row * p.H + u);
-    }
-    if (row >= p.rows) {  // a sequence that has ended: d is the gradient of its h0
-      store_global(dh, d);
+    const bool has_step = row < p.rows, has_product = row < p.product_rows;
+    const int64_t element = row * p.H + u;
+    const LoadedMasks masks = load_masks(p.masks, has_step, element);
+    const int recurrent_mask = load_mask(p.masks.recurrent, element);
+    acc_t d = load_global(p.dh + element);
+    const acc_t product = has_product ? load_global(p.dh_product + element) : acc_t(0);
+    const acc_t factor = recurrent_factor(p.masks, recurrent_mask != 0);
+    if (!has_step) {  // a sequence that has ended: d is the gradient of its h0
+      if (has_product) d += product * factor;
+      store_global(p.dh + element, d);
       continue;
     }
-    if (p.dy != nullptr) d += to_acc(load_global(p.dy + row * p.dy_stride + u));
+    const acc_t h = to_acc(previous_state(p, row, u));
     const scalar_t* saved = p.gates + row * 4 * p.H + u;
     const Gates<acc_t> gates{to_acc(load_global(saved)), to_acc(load_global(saved + p.H)),
                              to_acc(load_global(saved + 2 * p.H)), to_acc(load_global(saved + 3 * p.H))};
-    const acc_t h = previous_state(p, row, u);
+    if (has_product) d += product * factor;
+    if (p.dy != nullptr) d += to_acc(load_global(p.dy + row * p.dy_stride + u));
     GateGrads<acc_t> grads;
-    store_global(dh, p.masks.any ? cell_bwd(gates, h, d, grads, cell_masks(p.masks, row * p.H + u))
-                                 : cell_bwd(gates, h, d, grads));
+    store_global(p.dh + element,
+                 p.masks.any ? cell_bwd(gates, h, d, grads, cell_masks(p.masks, masks)) : cell_bwd(gates, h, d, grads));
     scalar_t* const dgates = p.dgates + row * 4 * p.H + u;
     store_global(dgates, from_acc<scalar_t>(grads.n));
     store_global(dgates + p.H, from_acc<scalar_t>(grads.r));
     store_global(dgates + 2 * p.H, from_acc<scalar_t>(grads.z));
     store_global(dgates + 3 * p.H, from_acc<scalar_t>(grads.q));
-    if (p.h_operand != nullptr) {
-      store_global(p.h_operand + row * p.H + u, from_acc<scalar_t>(h * recurrent_factor(p.masks, row * p.H + u)));
-    }
+    if (p.h_operand != nullptr) store_global(p.h_operand + element, from_acc<scalar_t>(h * factor));
   }
 }
 

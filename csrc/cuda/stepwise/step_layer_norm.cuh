@@ -36,6 +36,26 @@ struct NormColumns {
       : first(norm == 0 ? 0 : 2 * H), last(norms == 2 && norm == 0 ? 2 * H : 3 * H) {}
 };
 
+// The sum over this thread's columns of term(value), value = load(column). Several loads are under way before the first
+// value is touched; the terms are added in the order of the columns.
+template <typename Load, typename Term>
+GRU_DEVICE auto sum_of_columns(const NormColumns& columns, const Load& load, const Term& term) {
+  constexpr int kAtOnce = 4;
+  decltype(term(load(0))) sum{};
+  for (int64_t i = columns.first + device::thread_index(); i < columns.last; i += kAtOnce * kStepThreads) {
+    decltype(load(0)) values[kAtOnce] = {};
+    GRU_UNROLL
+    for (int k = 0; k < kAtOnce; ++k) {
+      if (i + k * kStepThreads < columns.last) values[k] = load(i + k * kStepThreads);
+    }
+    GRU_UNROLL
+    for (int k = 0; k < kAtOnce; ++k) {
+      if (i + k * kStepThreads < columns.last) sum = sum + term(values[k]);
+    }
+  }
+  return sum;
+}
+
 // The place of a gate: an index into an array of the parameters would have them copied to local memory.
 GRU_DEVICE int64_t place_of(const int (&places)[3], int gate) {
   return gate == 0 ? places[0] : gate == 1 ? places[1] : places[2];
@@ -53,16 +73,9 @@ gru_step_norm_fwd_kernel(const GruStepNormFwdParams<scalar_t, device::acc_type<s
     for (int norm = 0; norm < p.norms; ++norm) {
       const NormColumns columns(p.norms, norm, p.H);
       const acc_t count = static_cast<acc_t>(columns.last - columns.first);
-      acc_t sum = 0;
-      for (int64_t i = columns.first + device::thread_index(); i < columns.last; i += kStepThreads) {
-        sum += load_global(values + i);
-      }
-      const acc_t mean = block_sum(sum) / count;
-      acc_t squares = 0;
-      for (int64_t i = columns.first + device::thread_index(); i < columns.last; i += kStepThreads) {
-        const acc_t difference = load_global(values + i) - mean;
-        squares += difference * difference;
-      }
+      const auto load = [&](int64_t i) { return load_global(values + i); };
+      const acc_t mean = block_sum(sum_of_columns(columns, load, [](acc_t value) { return value; })) / count;
+      const acc_t squares = sum_of_columns(columns, load, [&](acc_t value) { return (value - mean) * (value - mean); });
       const acc_t inverse_std =
           acc_t(1) / device::square_root(block_sum(squares) / count + static_cast<acc_t>(kNormEpsilon));
       for (int64_t i = columns.first + device::thread_index(); i < columns.last; i += kStepThreads) {
@@ -97,9 +110,9 @@ gru_step_norm_bwd_kernel(const GruStepNormBwdParams<scalar_t> p) {
       };
       acc_t sum = 0, sum_hat = 0;
       for (int64_t i = columns.first + device::thread_index(); i < columns.last; i += kStepThreads) {
-        const acc_t d = gradient(i);
+        const acc_t normalised = to_acc(load_global(hat + i)), d = gradient(i);
         sum += d;
-        sum_hat += d * to_acc(load_global(hat + i));
+        sum_hat += d * normalised;
       }
       const acc_t mean_d = block_sum(sum) / count, mean_d_hat = block_sum(sum_hat) / count;
       const acc_t inverse_std = to_acc(load_global(p.inverse_std + row * p.saved_stride + norm));

@@ -24,15 +24,17 @@ gru_step_reset_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<scal
     bias_z = to_acc(load_global(p.bias_ih + p.H + u)) + to_acc(load_global(p.bias_hh + p.H + u));
   }
   for (int64_t row = place.first_row; row < p.rows; row += place.row_stride) {
+    const int64_t element = row * p.H + u;
+    const int recurrent_mask = load_mask(p.masks.recurrent, element);
     const acc_t* a_x = p.a_x + row * 3 * p.H + u;
     const acc_t* a_h = p.a_h + row * 2 * p.H + u;
     const acc_t a_r = load_global(a_x) + load_global(a_h) + bias_r;
     const acc_t a_z = load_global(a_x + p.H) + load_global(a_h + p.H) + bias_z;
     ResetBeforeGates<acc_t> gates;
-    const acc_t h = load_global(p.h + row * p.H + u) * recurrent_factor(p.masks, row * p.H + u);
+    const acc_t h = load_global(p.h + element) * recurrent_factor(p.masks, recurrent_mask != 0);
     const acc_t reset = reset_fwd<device::AccurateMath<acc_t>>(a_r, a_z, h, gates);
-    store_global(p.reset + row * p.H + u, from_acc<scalar_t>(reset));
-    store_global(p.z + row * p.H + u, gates.z);
+    store_global(p.reset + element, from_acc<scalar_t>(reset));
+    store_global(p.z + element, gates.z);
     if (p.gates != nullptr) {
       scalar_t* const saved = p.gates + row * 3 * p.H + u;
       store_global(saved, from_acc<scalar_t>(gates.r));
@@ -58,18 +60,20 @@ gru_step_candidate_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<
     bias_n = to_acc(load_global(p.bias_ih + 2 * p.H + u)) + to_acc(load_global(p.bias_hh + 2 * p.H + u));
   }
   for (int64_t row = place.first_row; row < p.rows; row += place.row_stride) {
-    const acc_t a_n =
-        load_global(p.a_x + row * 3 * p.H + 2 * p.H + u) + load_global(p.a_reset + row * p.H + u) + bias_n;
-    acc_t* const h = p.h + row * p.H + u;
+    const int64_t element = row * p.H + u;
+    const LoadedMasks masks = load_masks(p.masks, true, element);
+    const int recurrent_mask = load_mask(p.masks.recurrent, element);
+    const acc_t a_n = load_global(p.a_x + row * 3 * p.H + 2 * p.H + u) + load_global(p.a_reset + element) + bias_n;
+    const acc_t h = load_global(p.h + element);
     ResetBeforeGates<acc_t> gates;
-    gates.z = load_global(p.z + row * p.H + u);
+    gates.z = load_global(p.z + element);
     using Math = device::AccurateMath<acc_t>;
-    const acc_t next = p.masks.any ? candidate_fwd<Math>(a_n, load_global(h), gates, cell_masks(p.masks, row * p.H + u))
-                                   : candidate_fwd<Math>(a_n, load_global(h), gates);
-    store_global(h, next);
+    const acc_t next = p.masks.any ? candidate_fwd<Math>(a_n, h, gates, cell_masks(p.masks, masks))
+                                   : candidate_fwd<Math>(a_n, h, gates);
+    store_global(p.h + element, next);
     if (p.y != nullptr) store_global(p.y + row * p.y_stride + u, from_acc<scalar_t>(next));
     if (p.h_operand != nullptr) {
-      store_global(p.h_operand + row * p.H + u, from_acc<scalar_t>(next * recurrent_factor(p.masks, row * p.H + u)));
+      store_global(p.h_operand + element, from_acc<scalar_t>(next * recurrent_factor(p.masks, recurrent_mask != 0)));
     }
     if (p.gates != nullptr) store_global(p.gates + row * 3 * p.H + 2 * p.H + u, from_acc<scalar_t>(gates.n));
   }
@@ -89,28 +93,33 @@ gru_step_candidate_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<
   const int64_t u = place.unit;
   const int64_t last_row = p.rows > p.product_rows ? p.rows : p.product_rows;
   for (int64_t row = place.first_row; row < last_row; row += place.row_stride) {
-    acc_t* const dh = p.dh + row * p.H + u;
-    acc_t d = load_global(dh);
-    const acc_t factor = recurrent_factor(p.masks, row * p.H + u);
-    if (row < p.product_rows) d += load_global(p.dh_product + row * p.H + u) * factor;
-    if (row >= p.rows) {  // a sequence that has ended: d is the gradient of its h0
-      store_global(dh, d);
+    const bool has_step = row < p.rows, has_product = row < p.product_rows;
+    const int64_t element = row * p.H + u;
+    const LoadedMasks masks = load_masks(p.masks, has_step, element);
+    const int recurrent_mask = load_mask(p.masks.recurrent, element);
+    acc_t d = load_global(p.dh + element);
+    const acc_t product = has_product ? load_global(p.dh_product + element) : acc_t(0);
+    const acc_t factor = recurrent_factor(p.masks, recurrent_mask != 0);
+    if (!has_step) {  // a sequence that has ended: d is the gradient of its h0
+      if (has_product) d += product * factor;
+      store_global(p.dh + element, d);
       continue;
     }
-    if (p.dy != nullptr) d += to_acc(load_global(p.dy + row * p.dy_stride + u));
+    const acc_t h = to_acc(previous_state(p, row, u));
     const scalar_t* saved = p.gates + row * 3 * p.H + u;
     const ResetBeforeGates<acc_t> gates{to_acc(load_global(saved)), to_acc(load_global(saved + p.H)),
                                         to_acc(load_global(saved + 2 * p.H))};
-    const acc_t h = previous_state(p, row, u);
+    if (has_product) d += product * factor;
+    if (p.dy != nullptr) d += to_acc(load_global(p.dy + row * p.dy_stride + u));
     ResetBeforeGrads<acc_t> grads;
-    store_global(dh, p.masks.any ? candidate_bwd(gates, h, d, grads, cell_masks(p.masks, row * p.H + u))
-                                 : candidate_bwd(gates, h, d, grads));
+    store_global(p.dh + element, p.masks.any ? candidate_bwd(gates, h, d, grads, cell_masks(p.masks, masks))
+                                             : candidate_bwd(gates, h, d, grads));
     scalar_t* const dgates = p.dgates + row * 3 * p.H + u;
     store_global(dgates, from_acc<scalar_t>(grads.n));
     store_global(dgates + 2 * p.H, from_acc<scalar_t>(grads.z));
     if (p.h_operand != nullptr) {
-      store_global(p.h_operand + row * p.H + u, from_acc<scalar_t>(h * factor));
-      store_global(p.reset + row * p.H + u, from_acc<scalar_t>(gates.r * h * factor));
+      store_global(p.h_operand + element, from_acc<scalar_t>(h * factor));
+      store_global(p.reset + element, from_acc<scalar_t>(gates.r * h * factor));
     }
   }
 }
@@ -128,14 +137,17 @@ gru_step_reset_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<scal
   if (place.unit >= p.H) return;
   const int64_t u = place.unit;
   for (int64_t row = place.first_row; row < p.rows; row += place.row_stride) {
-    acc_t* const dh = p.dh + row * p.H + u;
+    const int64_t element = row * p.H + u;
+    const scalar_t previous = previous_state(p, row, u);
+    const acc_t dreset = load_global(p.dreset + element), dh = load_global(p.dh + element);
     ResetBeforeGates<acc_t> gates;
     gates.r = to_acc(load_global(p.gates + row * 3 * p.H + u));
+    const int recurrent_mask = load_mask(p.masks.recurrent, element);
     ResetBeforeGrads<acc_t> grads;
-    const acc_t factor = recurrent_factor(p.masks, row * p.H + u);
-    const acc_t h = previous_state(p, row, u) * factor;
-    const acc_t past_reset = reset_bwd(gates, h, load_global(p.dreset + row * p.H + u), grads) * factor;
-    store_global(dh, load_global(dh) + past_reset);
+    const acc_t factor = recurrent_factor(p.masks, recurrent_mask != 0);
+    const acc_t h = to_acc(previous) * factor;
+    const acc_t past_reset = reset_bwd(gates, h, dreset, grads) * factor;
+    store_global(p.dh + element, dh + past_reset);
     store_global(p.dgates + row * 3 * p.H + p.H + u, from_acc<scalar_t>(grads.r));
   }
 }

@@ -81,230 +81,253 @@ struct GruClusterBwdTraits {
   static_assert(kSharedBytes <= (C_ == 1 ? 163 : 227) * 1024, "the shared memory of a block, sm_80 and sm_90");
 };
 
+// A thread: where it is in its block, and what the block works on.
 template <typename Traits>
-GRU_DEVICE void gru_cluster_bwd(const PersistentBwdParams<typename Traits::T>& p) {
-  using T = typename Traits::T;
-  using Operand = typename Traits::Operand;
-  using Words = PairWords<Operand>;
-  constexpr int C = Traits::kC, kRows = Traits::kRows, kTiles = Traits::kTiles, kPitch = Traits::kPitch;
-  constexpr int kUnits = Traits::kUnits, kUnitTiles = Traits::kUnitTiles, kPairs = Traits::kPairs;
-  constexpr int kRegisterTiles = Traits::kRegisterTiles, kPartPitch = Traits::kPartPitch;
+struct BwdThread {
+  int thread, warp, lane;
+  int g, c;     // see primitives.cuh, tensor cores
+  int rank;     // of the block in its cluster
+  int cluster;  // of the call
+  BlockWork work;
 
-  const int thread = thread_index(), warp = thread / kWarpSize, lane = thread % kWarpSize;
-  const int rank = C == 1 ? 0 : cluster_rank();
-  const int tiles = (p.B + kRows - 1) / kRows;
-  const int cluster = block_index() / C, direction = cluster / tiles;
-  const int row0 = cluster % tiles * kRows;  // the tile's first
-  const int unit0 = rank * kUnits;           // the block's first
-  const int H = p.H;
-  const int steps = p.lengths ? load_global(p.lengths + row0) : p.T;  // the first row of a tile has the most
-  const bool reverse = direction == 1;
-  const int g = lane / 4, c = lane % 4;  // see primitives.cuh, tensor cores
+  GRU_DEVICE explicit BwdThread(const PersistentBwdParams<typename Traits::T>& p) {
+    constexpr int C = Traits::kC, kRows = Traits::kRows;
+    thread = thread_index();
+    warp = thread / kWarpSize;
+    lane = thread % kWarpSize;
+    g = lane / 4;
+    c = lane % 4;
+    rank = C == 1 ? 0 : cluster_rank();
+    cluster = block_index() / C;
+    const int tiles = (p.B + kRows - 1) / kRows;
+    work = {cluster / tiles, cluster % tiles * kRows, rank * Traits::kUnits};
+  }
 
-  char* const shared = shared_memory();
-  u32x4* const overflow = reinterpret_cast<u32x4*>(shared) + warp * (kUnitTiles * Traits::kSharedTiles * kWarpSize) +
-                          lane;  // (kUnitTiles, kSharedTiles), kWarpSize apart
-  uint64_t* const mbarriers = reinterpret_cast<uint64_t*>(shared + Traits::kMbarrierOffset);
-  uint32_t* const dgates = reinterpret_cast<uint32_t*>(shared + Traits::kDgatesOffset);  // (2, rows, kPitch): r, z, q
-  uint32_t* const staged = dgates;                                                       // before the first step
-  float* const parts = reinterpret_cast<float*>(shared + Traits::kPartOffset);  // (2, C, kUnits / 2, kPartPitch): of
-                                                                                // each row, two units
+  // The tile of 16 units of dL/dh that is the warp's m-th. Blocks begin at their own, so that they send to different
+  // blocks at a time.
+  GRU_DEVICE int tile_of_h(int m) const {
+    return (warp * Traits::kUnitTiles + m + work.unit0 / 16) % (Traits::kHidden / 16);
+  }
+};
 
-  if constexpr (C > 1) {
-    if (thread == 0) {
-      GRU_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        mbarrier_init(mbarriers + i, 1);
-        mbarrier_arrive_expect(mbarriers + i, Traits::kExchangeBytes);
-      }
-      mbarrier_init_fence();
+// The parts of dL/dh that a block has from all blocks of its cluster: (2, C, kUnits / 2, kPartPitch) in shared memory, of
+// even and odd steps, with two units of every row.
+template <typename Traits>
+struct PartExchange {
+  static constexpr int C = Traits::kC;
+  float* parts;
+  uint64_t* mbarriers;  // one for each buffer
+  int thread, rank;
+
+  GRU_DEVICE explicit PartExchange(const BwdThread<Traits>& self)
+      : parts(reinterpret_cast<float*>(shared_memory() + Traits::kPartOffset)),
+        mbarriers(reinterpret_cast<uint64_t*>(shared_memory() + Traits::kMbarrierOffset)),
+        thread(self.thread),
+        rank(self.rank) {}
+
+  // All threads call each of these: `begin` first, `meet` before the first step, `wait` for the parts of step s, which
+  // returns whether they have come, and `end` when they are done.
+  GRU_DEVICE void begin() {
+    if (C == 1 || thread != 0) return;
+    GRU_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      mbarrier_init(mbarriers + i, 1);
+      mbarrier_arrive_expect(mbarriers + i, Traits::kExchangeBytes);
+    }
+    mbarrier_init_fence();
+  }
+
+  GRU_DEVICE void meet() {
+    if constexpr (C > 1) {
+      cluster_barrier();
+    } else {
+      block_barrier();
     }
   }
 
-  // The tile of 16 units of dL/dh that is this warp's m-th. Blocks begin at their own, so that they send to different
-  // blocks at a time.
-  const auto tile_of_h = [&](int m) { return (warp * kUnitTiles + m + unit0 / 16) % (Traits::kHidden / 16); };
+  GRU_DEVICE bool wait(int s, uint32_t limit) {
+    if constexpr (C > 1) {
+      if (!mbarrier_wait(mbarriers + s % 2, (s - 1) / 2 % 2, limit)) return false;
+      if (thread == 0) mbarrier_arrive_expect(mbarriers + s % 2, Traits::kExchangeBytes);
+    } else {
+      block_barrier();
+    }
+    return true;
+  }
 
-  // A tiles of this warp, by way of shared memory that is free before the first step. Beyond H they are zero.
-  uint32_t weights[kUnitTiles][kRegisterTiles > 0 ? kRegisterTiles : 1][4];
+  GRU_DEVICE void end() {
+    if constexpr (C > 1) cluster_barrier();
+  }
+
+  // The sum of the parts of a pair of the block's, in the order of the blocks.
+  GRU_DEVICE Pair<float> sum_of(const BwdPair<typename Traits::T>& pair, int s) const {
+    return sum_of_parts<C>(parts + s % 2 * C * Traits::kPartFloats + pair.unit / 2 * Traits::kPartPitch + pair.row * 2,
+                           Traits::kPartFloats);
+  }
+
+  // Sends the D tile of 16 units that begin at unit0 of block `to`, of 8 rows from `row` on; all threads of a warp call
+  // it. Those whose g differ in the last bit exchange halves: the even one gets units g and g + 1, the odd one units g +
+  // 7 and g + 8, both of rows 2c and 2c + 1.
+  GRU_DEVICE void send(const float (&d)[4], const BwdThread<Traits>& self, int to, int unit0, int row, int s) {
+    const bool odd = self.g % 2 == 1;
+    const float other[2] = {shuffle_xor(odd ? d[0] : d[2], 4), shuffle_xor(odd ? d[1] : d[3], 4)};
+    const u32x4 packet = {float_bits(odd ? other[0] : d[0]), float_bits(odd ? d[2] : other[0]),
+                          float_bits(odd ? other[1] : d[1]), float_bits(odd ? d[3] : other[1])};
+    const int buffer = GRU_FAULT(one_part_buffer, s % 2, (s + 1) % 2), unit = unit0 + (odd ? self.g + 7 : self.g);
+    float* const place =
+        parts + (buffer * C + rank) * Traits::kPartFloats + unit / 2 * Traits::kPartPitch + (row + 2 * self.c) * 2;
+    if constexpr (C == 1) {
+      store_shared(reinterpret_cast<u32x4*>(place), packet);
+    } else {
+      store_async(place, mbarriers + s % 2, to, packet);
+    }
+  }
+};
+
+// A tiles of this warp, by way of shared memory that is free before the first step. Beyond H they are zero.
+template <typename Traits>
+GRU_DEVICE void load_bwd_weights(WeightTiles<Traits::kUnitTiles, Traits::kRegisterTiles, Traits::kSharedTiles>& weights,
+                                 const PersistentBwdParams<typename Traits::T>& p, const BwdThread<Traits>& self,
+                                 uint32_t* staged) {
+  using T = typename Traits::T;
+  using Operand = typename Traits::Operand;
+  constexpr int kStagePitch = Traits::kHidden / kValuesPerWord<T> + 4, kUnits = Traits::kUnits;
+  const int H = p.H, lane = self.lane, c = self.c;
   GRU_UNROLL
   for (int first = 0; first < 3 * kUnits; first += Traits::kStageRows) {
-    constexpr int kStagePitch = Traits::kHidden / kValuesPerWord<T> + 4;
-    const int unit = unit0 + first % kUnits;
+    const int unit = self.work.unit0 + first % kUnits;
     stage_weights<Traits::kStageRows, Traits::kHidden, Traits::kThreads>(
-        staged, p.weight_hh[direction] + static_cast<int64_t>(first / kUnits * H + unit) * H, H, H - unit, H,
+        staged, p.weight_hh[self.work.direction] + static_cast<int64_t>(first / kUnits * H + unit) * H, H, H - unit, H,
         p.aligned);
     block_barrier();
     GRU_UNROLL
-    for (int m = 0; m < kUnitTiles; ++m) {
+    for (int m = 0; m < Traits::kUnitTiles; ++m) {
       GRU_UNROLL
       for (int i = 0; i < Traits::kStageRows; i += Traits::kTileValues) {
-        const int tile = (first + i) / Traits::kTileValues;
         uint32_t a[4];
         if constexpr (kValuesPerWord<T> == 2) {
           ldmatrix_x4_transposed(
-              a, staged + (i + lane / 16 * 8 + lane % 8) * kStagePitch + tile_of_h(m) * 8 + lane / 8 % 2 * 4);
+              a, staged + (i + lane / 16 * 8 + lane % 8) * kStagePitch + self.tile_of_h(m) * 8 + lane / 8 % 2 * 4);
         } else {
           GRU_UNROLL
           for (int j = 0; j < 4; ++j) {
             const int row = kOnFmaUnits<Operand> ? i / 16 * 16 + 4 * c + i / 8 % 2 * 2 + j / 2 : i + c + j / 2 * 4;
-            a[j] = load_shared(staged + row * kStagePitch + tile_of_h(m) * 16 + g + j % 2 * 8);
+            a[j] = load_shared(staged + row * kStagePitch + self.tile_of_h(m) * 16 + self.g + j % 2 * 8);
           }
           to_operand<Operand>(a);
         }
-        keep_tile<kRegisterTiles, Traits::kSharedTiles>(weights, overflow, m, tile, a);
+        weights.keep(m, (first + i) / Traits::kTileValues, a);
       }
     }
     block_barrier();
   }
+}
 
-  // ldmatrix loads tiles in twos: the one beyond an odd number is never multiplied, but it is read.
-  if constexpr (kTiles % 2 == 1) {
-    for (int i = thread; i < 2 * kRows * 8; i += Traits::kThreads) {
-      store_shared(dgates + i / 8 * kPitch + kTiles * 8 + i % 8, 0u);
+// The gate gradients of a pair to shared memory, rounded to operands; `dgates`: of the step, (rows, kPitch), r, z and q.
+template <typename Traits>
+GRU_DEVICE void store_operand(uint32_t* dgates, const BwdPair<typename Traits::T>& pair,
+                              const GateGrads<float> (&grads)[2]) {
+  using Words = PairWords<typename Traits::Operand>;
+  constexpr int kValues = kValuesPerWord<typename Traits::T>;
+  if (pair.row >= Traits::kRows) return;
+  uint32_t* const to = dgates + pair.row * Traits::kPitch + pair.unit / kValues;
+  const Words words[3] = {Words::of(grads[0].r, grads[1].r), Words::of(grads[0].z, grads[1].z),
+                          Words::of(grads[0].q, grads[1].q)};
+  GRU_UNROLL
+  for (int i = 0; i < 3 * Words::count; ++i) {
+    const int gate = i / Words::count, w = i % Words::count;
+    store_shared(to + gate * (Traits::kUnits / kValues) + w, words[gate].word[w]);
+  }
+}
+
+template <typename Traits>
+GRU_DEVICE void gru_cluster_bwd(const PersistentBwdParams<typename Traits::T>& p) {
+  using T = typename Traits::T;
+  using Operand = typename Traits::Operand;
+  constexpr int kRows = Traits::kRows, kPitch = Traits::kPitch;
+  constexpr int kUnits = Traits::kUnits, kUnitTiles = Traits::kUnitTiles, kPairs = Traits::kPairs;
+
+  const BwdThread<Traits> self(p);
+  const BlockWork& work = self.work;
+  const int steps = p.lengths ? load_global(p.lengths + work.row0) : p.T;  // the first row of a tile has the most
+  const bool reverse = work.direction == 1, packed = p.offsets != nullptr;
+  // (2, rows, kPitch): r, z, q
+  uint32_t* const dgates = reinterpret_cast<uint32_t*>(shared_memory() + Traits::kDgatesOffset);
+
+  PartExchange<Traits> exchange(self);
+  exchange.begin();
+  WeightTiles<kUnitTiles, Traits::kRegisterTiles, Traits::kSharedTiles> weights;
+  load_bwd_weights(weights, p, self, dgates);
+  // multiply loads tiles in twos: the one beyond an odd number is never multiplied, but it is read.
+  if constexpr (Traits::kTiles % 2 == 1) {
+    for (int i = self.thread; i < 2 * kRows * 8; i += Traits::kThreads) {
+      store_shared(dgates + i / 8 * kPitch + Traits::kTiles * 8 + i % 8, 0u);
     }
   }
 
-  const BlockWork work{direction, row0, unit0};
   BwdPair<T> own[kPairs];
   GRU_UNROLL
   for (int e = 0; e < kPairs; ++e) {
-    const int i = thread + e * Traits::kThreads;
+    const int i = self.thread + e * Traits::kThreads;
     own[e].begin(p, work, kRows, i / (kUnits / 2) < kRows ? i / 8 % kRows : kRows, (i / (8 * kRows) * 8 + i % 8) * 2);
   }
+  exchange.meet();
 
-  if constexpr (C > 1) {
-    cluster_barrier();
-  } else {
-    block_barrier();
-  }
-
+  const auto row_of_step = [&](int s) { return s < steps ? first_row(p, reverse ? s : steps - 1 - s) : 0; };
+  int64_t row = row_of_step(0), row_before = row_of_step(1);
   bool failed = false;
   GRU_NO_UNROLL
   for (int s = 0;; ++s) {
     at_step(s);
-    const int buffer = s % 2, t = reverse ? s : steps - 1 - s;
+    const int t = reverse ? s : steps - 1 - s;
     if (s < steps) {
       GRU_UNROLL
-      for (int e = 0; e < kPairs; ++e) own[e].load_step(p, work, t);
+      for (int e = 0; e < kPairs; ++e) own[e].load_step(p, work, {t, row}, row_before);
     }
     if (s > 0) {
-      if constexpr (C > 1) {
-        failed |= !mbarrier_wait(mbarriers + buffer, (s - 1) / 2 % 2, p.wait_limit);
-        if (!failed && thread == 0) mbarrier_arrive_expect(mbarriers + buffer, Traits::kExchangeBytes);
-      } else {
-        block_barrier();
-      }
+      failed = !exchange.wait(s, p.wait_limit);
       GRU_UNROLL
       for (int e = 0; e < kPairs; ++e) {
-        auto& pair = own[e];
-        if (pair.row >= kRows) continue;
-        float sum[2] = {};
-        GRU_UNROLL
-        for (int from = 0; from < C; ++from) {
-          const Pair<float> part = load_shared(reinterpret_cast<const Pair<float>*>(
-              parts + (buffer * C + from) * Traits::kPartFloats + pair.unit / 2 * kPartPitch + pair.row * 2));
-          sum[0] += part.first;
-          sum[1] += part.second;
-        }
-        pair.d[0] += sum[0];
-        pair.d[1] += sum[1];
+        if (own[e].row < kRows) own[e].add(exchange.sum_of(own[e], s));
       }
     }
     if (s == steps) break;
 
-    uint32_t* const operand = dgates + GRU_FAULT(one_dgates_buffer, buffer, 0) * kRows * kPitch;
-    T* const dgates_of_step = rows_of_step(p.dgates[direction], p.offsets, t);
-    T* const h_prev_of_step = p.h_prev[direction].data ? rows_of_step(p.h_prev[direction], p.offsets, t) : nullptr;
+    uint32_t* const operand = dgates + GRU_FAULT(one_dgates_buffer, s % 2, 0) * kRows * kPitch;
+    T* const dgates_of_step = rows_of_step(p.dgates[work.direction], packed, {t, row});
+    const auto& h_prev = p.h_prev[work.direction];
+    T* const h_prev_of_step = h_prev.data ? rows_of_step(h_prev, packed, {t, row}) : nullptr;
     GRU_UNROLL
     for (int e = 0; e < kPairs; ++e) {
-      auto& pair = own[e];
       GateGrads<float> grads[2] = {};
-      pair.differentiate(t, grads);
-      if (pair.row < kRows) {
-        uint32_t* const to = operand + pair.row * kPitch + pair.unit / kValuesPerWord<T>;
-        const Words words[3] = {Words::of(grads[0].r, grads[1].r), Words::of(grads[0].z, grads[1].z),
-                                Words::of(grads[0].q, grads[1].q)};
-        GRU_UNROLL
-        for (int gate = 0; gate < 3; ++gate) {
-          GRU_UNROLL
-          for (int w = 0; w < Words::count; ++w) {
-            store_shared(to + gate * (kUnits / kValuesPerWord<T>)+w, words[gate].word[w]);
-          }
-        }
-      }
-      pair.store_step(p, work, t, dgates_of_step, h_prev_of_step, grads);
+      own[e].differentiate(t, grads);
+      store_operand<Traits>(operand, own[e], grads);
+      own[e].store_step(p, work, t, dgates_of_step, h_prev_of_step, grads);
     }
+    row = row_before;
+    row_before = row_of_step(s + 2);
     failed = GRU_FAULT(no_block_barrier, block_barrier_or(failed), failed);
     if (failed) break;
 
-    float* const next = parts + (GRU_FAULT(one_part_buffer, (s + 1) % 2, s % 2) * C + rank) * Traits::kPartFloats;
     GRU_NO_UNROLL
     for (int pass = 0; pass < kRows; pass += Traits::kPassRows) {
       constexpr int kColumns = Traits::kPassRows / 8;  // of D tiles
       float d[kUnitTiles][kColumns][4] = {};
-      if constexpr (kOnFmaUnits<Operand>) {
-        FmaSums<kUnitTiles, Traits::kPassRows> products;
-        GRU_UNROLL
-        for (int tile = 0; tile < kTiles; tile += 2) {
-          uint32_t a[kUnitTiles][2][4];
-          GRU_UNROLL
-          for (int i = 0; i < 2 * kUnitTiles; ++i)
-            load_tile<kRegisterTiles, Traits::kSharedTiles>(a[i / 2][i % 2], weights, overflow, i / 2, tile + i % 2);
-          products.add(a, operand + pass * kPitch + tile * 8, kPitch, c);
-        }
-        GRU_UNROLL
-        for (int m = 0; m < kUnitTiles; ++m) {
-          GRU_UNROLL
-          for (int n = 0; n < kColumns; ++n) products.add_to(d[m][n], m, n, c);
-        }
-      } else {
-        GRU_UNROLL
-        for (int tile = 0; tile < kTiles; tile += 2) {
-          uint32_t b[kColumns][4];
-          GRU_UNROLL
-          for (int n = 0; n < kColumns; ++n) {
-            ldmatrix_x4(b[n], operand + (pass + n * 8 + lane % 8) * kPitch + tile * 8 + lane / 8 * 4);
-          }
-          GRU_UNROLL
-          for (int k = 0; k < 2 && tile + k < kTiles; ++k) {
-            GRU_UNROLL
-            for (int m = 0; m < kUnitTiles; ++m) {
-              uint32_t a[4];
-              load_tile<kRegisterTiles, Traits::kSharedTiles>(a, weights, overflow, m, tile + k);
-              GRU_UNROLL
-              for (int n = 0; n < kColumns; ++n) mma<Operand>(d[m][n], a, b[n][2 * k], b[n][2 * k + 1]);
-            }
-          }
-        }
-      }
-      // Threads whose g differ in the last bit exchange halves: the even one gets units g and g + 1, the odd one units
-      // g + 7 and g + 8, both of rows 2c and 2c + 1.
-      const bool odd = g % 2 == 1;
+      multiply<Operand, Traits::kTiles, Traits::kPassRows>(d, weights, operand + pass * kPitch, kPitch,
+                                                           [](int tile) { return tile * 8; });
       GRU_UNROLL
       for (int m = 0; m < kUnitTiles; ++m) {
-        const int owner = tile_of_h(m) / (kUnits / 16), unit = tile_of_h(m) % (kUnits / 16) * 16 + (odd ? g + 7 : g);
+        const int tile = self.tile_of_h(m), to = tile / (kUnits / 16), unit0 = tile % (kUnits / 16) * 16;
         GRU_UNROLL
-        for (int n = 0; n < kColumns; ++n) {
-          const float* const sum = d[m][n];
-          const float other[2] = {shuffle_xor(odd ? sum[0] : sum[2], 4), shuffle_xor(odd ? sum[1] : sum[3], 4)};
-          const u32x4 packet = {float_bits(odd ? other[0] : sum[0]), float_bits(odd ? sum[2] : other[0]),
-                                float_bits(odd ? other[1] : sum[1]), float_bits(odd ? sum[3] : other[1])};
-          float* const to = next + unit / 2 * kPartPitch + (pass + n * 8 + 2 * c) * 2;
-          if constexpr (C == 1) {
-            store_shared(reinterpret_cast<u32x4*>(to), packet);
-          } else {
-            store_async(to, mbarriers + (s + 1) % 2, owner, packet);
-          }
-        }
+        for (int n = 0; n < kColumns; ++n) exchange.send(d[m][n], self, to, unit0, pass + n * 8, s + 1);
       }
     }
   }
 
   // All parts have come and, after this barrier, been read.
   failed = block_barrier_or(failed);
-  store_bwd_results<kRows, kUnits, Traits::kThreads>(p, work, cluster, failed, own, parts);
-  if constexpr (C > 1) cluster_barrier();
+  store_bwd_results<kRows, kUnits, Traits::kThreads>(p, work, self.cluster, failed, own, exchange.parts);
+  exchange.end();
 }
 
 template <typename Traits>

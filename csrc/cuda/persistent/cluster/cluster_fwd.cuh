@@ -27,17 +27,14 @@
 // The cluster barrier before the loop: no store may come before the mbarriers are made and the first h is in place.
 // The one after it: no block may leave while another, after a wait that took too long, still sends to it.
 //
-// Where R is too large for a cluster, or the GPU has none, the C blocks are a group (Exchange::packets). A block sends
-// its units of h' once, as packets in global memory, which here means the L2 cache, and every block fetches all of h:
-// its threads wait for the packets, put them into shared memory, and a block barrier ends that. Again there are two
-// buffers: a block that sends h(s + 1) has had all of h(s), whose senders had fetched h(s - 1).
+// Where R is too large for a cluster, or the GPU has none, the C blocks are a group: group/group_fwd.cuh.
 //
 // A wait that takes too long sets `error`; the group then leaves the loop, others follow as their waits end, and all
 // meet at the last barrier.
 #pragma once
 
-#include "cuda/persistent/pairs.cuh"
-#include "cuda/persistent/rows.cuh"
+#include "cuda/persistent/cluster/state_exchange.cuh"
+#include "cuda/persistent/fwd_pair.cuh"
 #include "cuda/persistent/tiles.cuh"
 
 namespace gru_ext {
@@ -99,354 +96,188 @@ struct GruClusterFwdTraits {
   static_assert(kPitch % 2 == 0 && kWords % 2 == 0, "packets are fetched in twos");
 };
 
-template <typename Traits, bool kSaveGates>
-GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p) {
+// A tiles of this warp, by way of shared memory that is free before the first step. Beyond H they are zero.
+template <typename Traits>
+GRU_DEVICE void load_fwd_weights(WeightTiles<3, Traits::kRegisterTiles, Traits::kSharedTiles>& weights,
+                                 const PersistentFwdParams<typename Traits::T>& p, const FwdThread<Traits>& self,
+                                 uint32_t* staged) {
   using T = typename Traits::T;
   using Operand = typename Traits::Operand;
-  using Math = typename Traits::Math;
-  using Words = PairWords<Operand>;
-  constexpr int C = Traits::kC, kRows = Traits::kRows, kTiles = Traits::kTiles, kPitch = Traits::kPitch;
-  constexpr int kRegisterTiles = Traits::kRegisterTiles, kSumPitch = Traits::kSumPitch, kPairs = Traits::kPairs;
-  constexpr int kGroupWarps = Traits::kGroupWarps, kStageTiles = Traits::kStageTiles;
-  constexpr Exchange kExchange = Traits::kExchange;
-
-  const int thread = thread_index(), warp = thread / kWarpSize, lane = thread % kWarpSize;
-  const int rank = kExchange == Exchange::cluster ? cluster_rank() : block_index() % C;
-  const int tiles = (p.B + kRows - 1) / kRows;
-  const int cluster = (kExchange == Exchange::packets ? p.first_group : 0) + block_index() / C;
-  const int direction = cluster / tiles;
-  const int row0 = cluster % tiles * kRows;  // the tile's first
-  const int group = warp % Traits::kGroups, part = warp / Traits::kGroups;
-  const int group_thread = part * kWarpSize + lane;
-  const int unit0 = rank * Traits::kUnits + group * 16;  // the group's first
-  const int H = p.H;
-  const int steps = p.lengths ? load_global(p.lengths + row0) : p.T;  // the first row of a tile has the most
-  const bool reverse = direction == 1;
-
-  char* const shared = shared_memory();
-  uint32_t* const state = reinterpret_cast<uint32_t*>(shared + Traits::kStateOffset);  // (2, rows, kPitch)
-  uint32_t* const staged = state;                                                      // before the first step
-  const int g = lane / 4, c = lane % 4;  // see primitives.cuh, tensor cores
-  float* const sums = reinterpret_cast<float*>(shared + Traits::kSumOffset) +
-                      group * (kGroupWarps * 3 * kRows * kSumPitch);  // (parts, 3, rows, kSumPitch)
-  u32x4* const overflow = reinterpret_cast<u32x4*>(shared) + warp * (3 * Traits::kSharedTiles * kWarpSize) +
-                          lane;                                                // (3, kSharedTiles), kWarpSize apart
-  float* const bias = reinterpret_cast<float*>(shared + Traits::kBiasOffset);  // (3, kUnits)
-  uint64_t* const mbarriers = reinterpret_cast<uint64_t*>(shared + Traits::kMbarrierOffset);
-  uint64_t* const packets = p.packets + static_cast<int64_t>(cluster) * Traits::kPackets;  // (2, rows, kWords)
-
-  if constexpr (kExchange == Exchange::cluster) {
-    if (thread == 0) {
-      GRU_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        mbarrier_init(mbarriers + i, 1);
-        mbarrier_arrive_expect(mbarriers + i, Traits::kExchangeBytes);
-      }
-      GRU_FAULT(no_mbarrier_fence, mbarrier_init_fence(), void());
-    }
-  }
-
-  // A tiles of this warp, by way of shared memory that is free before the first step. Beyond H they are zero.
-  uint32_t weights[3][kRegisterTiles > 0 ? kRegisterTiles : 1][4];
+  constexpr int kStageTiles = Traits::kStageTiles, kColumns = Traits::kStageColumns;
+  constexpr int kStagePitch = kColumns / kValuesPerWord<T> + 4;
+  const int H = p.H, row = self.work.unit0, lane = self.lane;
   GRU_UNROLL
   for (int gate = 0; gate < 3; ++gate) {
     GRU_UNROLL
-    for (int first = 0; first < kTiles; first += kStageTiles) {
-      constexpr int kColumns = Traits::kStageColumns, kStagePitch = kColumns / kValuesPerWord<T> + 4;
-      const int row = rank * Traits::kUnits, column = first / kStageTiles * kColumns;
+    for (int first = 0; first < Traits::kTiles; first += kStageTiles) {
+      const int column = first / kStageTiles * kColumns;
       stage_weights<Traits::kUnits, kColumns, Traits::kThreads>(
-          staged, p.weight_hh[direction] + static_cast<int64_t>(gate * H + row) * H + column, H, H - row, H - column,
-          p.aligned);
+          staged, p.weight_hh[self.work.direction] + static_cast<int64_t>(gate * H + row) * H + column, H, H - row,
+          H - column, p.aligned);
       block_barrier();
       GRU_UNROLL
       for (int i = 0; i < kStageTiles; ++i) {
-        const int tile = first + i;
         uint32_t a[4];
         if constexpr (kOnFmaUnits<Operand>) {
           GRU_UNROLL
           for (int j = 0; j < 4; ++j) {
-            const int column = (part * kStageTiles + i / 2 * 2) * 8 + 4 * c + i % 2 * 2 + j / 2;
-            a[j] = load_shared(staged + (group * 16 + g + j % 2 * 8) * kStagePitch + column);
+            const int column = (self.part * kStageTiles + i / 2 * 2) * 8 + 4 * self.c + i % 2 * 2 + j / 2;
+            a[j] = load_shared(staged + (self.group * 16 + self.g + j % 2 * 8) * kStagePitch + column);
           }
         } else {
-          ldmatrix_x4(a,
-                      staged + (group * 16 + lane % 16) * kStagePitch + (part * kStageTiles + i) * 8 + lane / 16 * 4);
+          ldmatrix_x4(a, staged + (self.group * 16 + lane % 16) * kStagePitch + (self.part * kStageTiles + i) * 8 +
+                             lane / 16 * 4);
           to_operand<Operand>(a);
         }
-        keep_tile<kRegisterTiles, Traits::kSharedTiles>(weights, overflow, gate, tile, a);
+        weights.keep(gate, first + i, a);
       }
       block_barrier();
     }
   }
-  for (int i = thread; i < 3 * Traits::kUnits; i += Traits::kThreads) {
-    const int gate = i / Traits::kUnits, unit = i % Traits::kUnits;
-    const T* const bias_hh = p.bias_hh[direction];
-    const bool exists = bias_hh && rank * Traits::kUnits + unit < H;
-    store_shared(bias + i, exists ? to_acc(load_global(bias_hh + gate * H + rank * Traits::kUnits + unit)) : 0.0f);
-  }
+}
 
-  // The first h, all of it.
-  for (int i = thread; i < kRows * Traits::kHidden / 2; i += Traits::kThreads) {
-    const int row = i / (Traits::kHidden / 2), unit = i % (Traits::kHidden / 2) * 2;
-    const int count = p.h0 && row0 + row < p.B ? clamp(H - unit, 0, 2) : 0;
-    const LoadedPair<T> h =
-        load_pair(at_offset(p.h0, (static_cast<int64_t>(direction) * p.B + row0 + row) * H + unit), count, p.paired);
+// The biases of the block's units, (3, kUnits), in float32; zero where there are none.
+template <typename Traits>
+GRU_DEVICE void load_bias(float* bias, const PersistentFwdParams<typename Traits::T>& p, const BlockWork& work) {
+  for (int i = thread_index(); i < 3 * Traits::kUnits; i += Traits::kThreads) {
+    const int gate = i / Traits::kUnits, unit = work.unit0 + i % Traits::kUnits;
+    const auto* const bias_hh = p.bias_hh[work.direction];
+    store_shared(bias + i, bias_hh && unit < p.H ? to_acc(load_global(bias_hh + gate * p.H + unit)) : 0.0f);
+  }
+}
+
+// The first h, all of it, as operand words.
+template <typename Traits>
+GRU_DEVICE void load_first_state(uint32_t* state, const PersistentFwdParams<typename Traits::T>& p,
+                                 const BlockWork& work) {
+  using Words = PairWords<typename Traits::Operand>;
+  constexpr int kPairsOfRow = Traits::kHidden / 2;
+  for (int i = thread_index(); i < Traits::kRows * kPairsOfRow; i += Traits::kThreads) {
+    const int row = i / kPairsOfRow, unit = i % kPairsOfRow * 2;
+    const int count = p.h0 && work.row0 + row < p.B ? clamp(p.H - unit, 0, 2) : 0;
+    const int64_t row_of_all = static_cast<int64_t>(work.direction) * p.B + work.row0 + row;
+    const auto h = load_pair(at_offset(p.h0, row_of_all * p.H + unit), count, p.paired);
     const Words words = Words::of(to_acc(h.first()), to_acc(h.second()));
     GRU_UNROLL
     for (int w = 0; w < Words::count; ++w) {
-      store_shared(state + row * kPitch + unit / kValuesPerWord<T> + w, words.word[w]);
+      store_shared(state + row * Traits::kPitch + unit / kValuesPerWord<typename Traits::T> + w, words.word[w]);
     }
   }
+}
 
-  // The pairs of units that this thread works on.
-  struct {
-    int row;          // of the tile; from kRows on for a thread that has none
-    int unit, count;  // the first unit, and how many of the two there are (0 beyond B)
-    int steps;        // of the row's sequence
-    float h[2];
-    LoadedPair<T> a_x[3];  // of the next step
-  } own[kPairs];
-  const auto load_a_x = [&](auto& pair, int t) {
-    const T* const a_x = rows_of_step(p.a_x[direction], p.offsets, t) +
-                         static_cast<int64_t>(row0 + pair.row) * p.a_x[direction].row_stride + pair.unit;
-    const int count = t < pair.steps ? pair.count : 0;
-    load_pairs(pair.a_x, {a_x, a_x + H, a_x + 2 * H}, {count, count, count}, p.paired);
+// The warp's part of R h + b_hh, of all rows of the tile, to the sums of its group.
+template <typename Traits>
+GRU_DEVICE void multiply_state(float* sums, const WeightTiles<3, Traits::kRegisterTiles, Traits::kSharedTiles>& weights,
+                               const float* bias, const uint32_t* h, const FwdThread<Traits>& self) {
+  constexpr int kColumns = Traits::kPassRows / 8;  // of D tiles
+  // A stage has kStageTiles tiles of every part.
+  const auto column_of = [&](int tile) {
+    constexpr int kStageTiles = Traits::kStageTiles;
+    return ((tile / kStageTiles * Traits::kGroupWarps + self.part) * kStageTiles + tile % kStageTiles) * 8;
   };
+  GRU_NO_UNROLL
+  for (int pass = 0; pass < Traits::kRows; pass += Traits::kPassRows) {
+    float d[3][kColumns][4];
+    GRU_UNROLL
+    for (int gate = 0; gate < 3; ++gate) {
+      GRU_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        const int unit = self.group * 16 + self.g + i * 8;
+        const float b = self.part == 0 ? load_shared(bias + gate * Traits::kUnits + unit) : 0.0f;
+        GRU_UNROLL
+        for (int n = 0; n < kColumns; ++n) d[gate][n][2 * i] = d[gate][n][2 * i + 1] = b;
+      }
+    }
+    multiply<typename Traits::Operand, Traits::kTiles, Traits::kPassRows>(d, weights, h + pass * Traits::kPitch,
+                                                                          Traits::kPitch, column_of);
+    float* const sums_of_pass = sums + GRU_FAULT(store_out_of_shared, 0, Traits::kSharedBytes);
+    GRU_UNROLL
+    for (int gate = 0; gate < 3; ++gate) {
+      GRU_UNROLL
+      for (int n = 0; n < kColumns; ++n) {
+        const int row = (self.part * 3 + gate) * Traits::kRows + pass + n * 8;
+        store_sum_tile(sums_of_pass + row * Traits::kSumPitch, Traits::kSumPitch, d[gate][n]);
+      }
+    }
+  }
+}
+
+template <typename Traits, bool kSaveGates>
+GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p) {
+  using T = typename Traits::T;
+  constexpr int kRows = Traits::kRows, kSumPitch = Traits::kSumPitch, kPairs = Traits::kPairs;
+
+  const FwdThread<Traits> self(p);
+  const BlockWork& work = self.work;
+  const int steps = p.lengths ? load_global(p.lengths + work.row0) : p.T;  // the first row of a tile has the most
+  const bool reverse = work.direction == 1, packed = p.offsets != nullptr;
+  float* const bias = reinterpret_cast<float*>(shared_memory() + Traits::kBiasOffset);  // (3, kUnits)
+  float* const sums = reinterpret_cast<float*>(shared_memory() + Traits::kSumOffset) +
+                      self.group * (Traits::kGroupWarps * 3 * kRows * kSumPitch);  // (parts, 3, rows, kSumPitch)
+
+  StateExchange<Traits> exchange(p, self);
+  exchange.begin();
+  WeightTiles<3, Traits::kRegisterTiles, Traits::kSharedTiles> weights;
+  load_fwd_weights(weights, p, self, exchange.of_step(0));
+  load_bias<Traits>(bias, p, work);
+  load_first_state<Traits>(exchange.of_step(0), p, work);
+
+  const auto row_of_step = [&](int s) { return s < steps ? first_row(p, reverse ? steps - 1 - s : s) : 0; };
+  int64_t next_row = row_of_step(0);
+  FwdPair<T> own[kPairs];
   GRU_UNROLL
   for (int e = 0; e < kPairs; ++e) {
-    auto& pair = own[e];
-    const int i = group_thread + e * Traits::kGroupThreads;
-    pair.row = i / 8;
-    pair.unit = unit0 + i % 8 * 2;
-    const int row = row0 + pair.row;
-    const bool exists = pair.row < kRows && row < p.B;
-    pair.count = exists ? clamp(H - pair.unit, 0, 2) : 0;
-    pair.steps = !exists ? 0 : p.lengths ? load_global(p.lengths + row) : p.T;
-    const LoadedPair<T> h = load_pair(at_offset(p.h0, (static_cast<int64_t>(direction) * p.B + row) * H + pair.unit),
-                                      p.h0 ? pair.count : 0, p.paired);
-    pair.h[0] = to_acc(h.first());
-    pair.h[1] = to_acc(h.second());
-    load_a_x(pair, reverse ? steps - 1 : 0);
+    const int i = self.part * kWarpSize + self.lane + e * Traits::kGroupThreads;
+    own[e].begin(p, work, i / 8, self.group * 16 + i % 8 * 2, i / 8 < kRows);
+    own[e].load_step(p, work, {reverse ? steps - 1 : 0, next_row});
   }
 
-  if constexpr (kExchange == Exchange::cluster) {
-    GRU_FAULT(no_cluster_barrier, cluster_barrier(), void());
-  } else {
-    GRU_FAULT(no_barrier_before_first_step, block_barrier(), void());
-  }
-
-  if (GRU_FAULT(a_thread_leaves, false, thread == 5)) return;
+  exchange.meet();
+  if (GRU_FAULT(a_thread_leaves, false, self.thread == 5)) return;
 
   bool failed = false;
   GRU_NO_UNROLL
   for (int s = 0; s < steps; ++s) {
     at_step(s);
-    const int buffer = s % 2, t = reverse ? steps - 1 - s : s;
-    if (s > 0) {
-      if constexpr (kExchange == Exchange::packets) {
-        const uint64_t* const from = packets + buffer * kRows * Traits::kWords;
-        uint32_t* const to = state + buffer * kRows * kPitch;
-        constexpr int kTwos = kRows * Traits::kWords / 2, kAtOnce = 4;
-        for (int first = thread; first < kTwos && !failed; first += kAtOnce * Traits::kThreads) {
-          const uint64_t* fetched[kAtOnce];
-          u32x4 values[kAtOnce];
-          GRU_UNROLL
-          for (int i = 0; i < kAtOnce; ++i) {
-            const int two = first + i * Traits::kThreads;
-            fetched[i] = from + (two < kTwos ? two : first) * 2;
-          }
-          failed |= !wait_for_packets(values, fetched,
-                                      static_cast<uint32_t>(GRU_FAULT(wrong_tag, s, s < 2 ? s : s - 2)), p.wait_limit);
-          GRU_UNROLL
-          for (int i = 0; i < kAtOnce; ++i) {
-            const int two = first + i * Traits::kThreads;
-            if (two < kTwos) {
-              store_shared(reinterpret_cast<u32x2*>(to + two * 2 / Traits::kWords * kPitch + two * 2 % Traits::kWords),
-                           u32x2{values[i].x, values[i].z});
-            }
-          }
-        }
-        failed = GRU_FAULT(no_barrier_after_packets, block_barrier_or(failed), failed);
-      } else if constexpr (kExchange == Exchange::cluster) {
-        const int parity = GRU_FAULT(wrong_parity, (s - 1) / 2 % 2, s / 2 % 2);
-        failed |= !mbarrier_wait(mbarriers + buffer, parity, p.wait_limit);
-        if (!failed && (thread == 0 || GRU_FAULT(two_arrivals, false, thread == kWarpSize))) {
-          mbarrier_arrive_expect(mbarriers + buffer, Traits::kExchangeBytes + GRU_FAULT(too_few_bytes, 0, -16) +
-                                                         GRU_FAULT(too_many_bytes, 0, 16));
-        }
-      } else {
-        GRU_FAULT(no_block_barrier, block_barrier(), void());
-      }
-    }
-
-    // A stage has kStageTiles tiles of every part.
-    const auto tile_of_h = [&](int tile) {
-      return (tile / kStageTiles * kGroupWarps + part) * kStageTiles + tile % kStageTiles;
-    };
-    const uint32_t* const h = state + buffer * kRows * kPitch;
-    GRU_NO_UNROLL
-    for (int pass = 0; pass < kRows; pass += Traits::kPassRows) {
-      constexpr int kColumns = Traits::kPassRows / 8;  // of D tiles
-      float d[3][kColumns][4];
-      GRU_UNROLL
-      for (int gate = 0; gate < 3; ++gate) {
-        GRU_UNROLL
-        for (int i = 0; i < 2; ++i) {
-          const float b = part == 0 ? load_shared(bias + gate * Traits::kUnits + group * 16 + g + i * 8) : 0.0f;
-          GRU_UNROLL
-          for (int n = 0; n < kColumns; ++n) d[gate][n][2 * i] = d[gate][n][2 * i + 1] = b;
-        }
-      }
-      if constexpr (kOnFmaUnits<Operand>) {
-        FmaSums<3, Traits::kPassRows> products;
-        GRU_UNROLL
-        for (int tile = 0; tile < kTiles; tile += 2) {
-          uint32_t a[3][2][4];
-          GRU_UNROLL
-          for (int i = 0; i < 6; ++i)
-            load_tile<kRegisterTiles, Traits::kSharedTiles>(a[i / 2][i % 2], weights, overflow, i / 2, tile + i % 2);
-          products.add(a, h + pass * kPitch + tile_of_h(tile) * 8, kPitch, c);
-        }
-        GRU_UNROLL
-        for (int gate = 0; gate < 3; ++gate) {
-          GRU_UNROLL
-          for (int n = 0; n < kColumns; ++n) products.add_to(d[gate][n], gate, n, c);
-        }
-      } else {
-        GRU_UNROLL
-        for (int tile = 0; tile < kTiles; tile += 2) {
-          uint32_t b[kColumns][4];
-          GRU_UNROLL
-          for (int n = 0; n < kColumns; ++n) {
-            ldmatrix_x4(b[n], h + (pass + n * 8 + lane % 8) * kPitch + tile_of_h(tile) * 8 +
-                                  lane / 8 * GRU_FAULT(misaligned, 4, 2));
-          }
-          GRU_UNROLL
-          for (int k = 0; k < 2; ++k) {
-            GRU_UNROLL
-            for (int gate = 0; gate < 3; ++gate) {
-              uint32_t a[4];
-              load_tile<kRegisterTiles, Traits::kSharedTiles>(a, weights, overflow, gate, tile + k);
-              GRU_UNROLL
-              for (int n = 0; n < kColumns; ++n) mma<Operand>(d[gate][n], a, b[n][2 * k], b[n][2 * k + 1]);
-            }
-          }
-        }
-      }
-      GRU_UNROLL
-      for (int gate = 0; gate < 3; ++gate) {
-        GRU_UNROLL
-        for (int n = 0; n < kColumns; ++n) {
-          float* const sum = sums + ((part * 3 + gate) * kRows + pass + n * 8 + 2 * c) * kSumPitch + g +
-                             GRU_FAULT(store_out_of_shared, 0, Traits::kSharedBytes);
-          store_shared(sum, d[gate][n][0]);
-          store_shared(sum + kSumPitch, d[gate][n][1]);
-          store_shared(sum + 8, d[gate][n][2]);
-          store_shared(sum + kSumPitch + 8, d[gate][n][3]);
-        }
-      }
-    }
-    if constexpr (kGroupWarps == 1) {
+    const int t = reverse ? steps - 1 - s : s;
+    const int64_t row = next_row;
+    next_row = row_of_step(s + 1);
+    if (s > 0) failed = !exchange.wait(s, p.wait_limit);
+    multiply_state<Traits>(sums, weights, bias, exchange.of_step(s), self);
+    if constexpr (Traits::kGroupWarps == 1) {
       failed = GRU_FAULT(no_group_barrier, warp_barrier_or(failed), failed);
     } else {
-      failed = GRU_FAULT(no_group_barrier, named_barrier_or(1 + group, Traits::kGroupThreads, failed), failed);
+      failed = GRU_FAULT(no_group_barrier, named_barrier_or(1 + self.group, Traits::kGroupThreads, failed), failed);
     }
     if (failed) break;
 
-    T* const y = rows_of_step(p.y, p.offsets, t) + direction * H;
-    T* const gates_of_step =
-        kSaveGates ? p.gates + (direction * p.N + row_of_step(p.offsets, p.B, t)) * 4 * H : nullptr;
+    T* const y = rows_of_step(p.y, packed, {t, row}) + work.direction * p.H;
+    T* const gates_of_step = kSaveGates ? p.gates + (work.direction * p.N + row) * 4 * p.H : nullptr;
     GRU_UNROLL
     for (int e = 0; e < kPairs; ++e) {
       auto& pair = own[e];
-      const int count = t < pair.steps ? pair.count : 0;
       Gates<float> gates[2] = {};
-      if (count > 0) {
-        float a[3][2] = {};
+      if (pair.existing(t) > 0) {
+        Pair<float> a_h[3];
         GRU_UNROLL
-        for (int i = 0; i < kGroupWarps; ++i) {
-          GRU_UNROLL
-          for (int gate = 0; gate < 3; ++gate) {
-            const Pair<float> sum = load_shared(reinterpret_cast<const Pair<float>*>(
-                sums + ((i * 3 + gate) * kRows + pair.row) * kSumPitch + (pair.unit - unit0)));
-            a[gate][0] += sum.first;
-            a[gate][1] += sum.second;
-          }
+        for (int gate = 0; gate < 3; ++gate) {
+          a_h[gate] = sum_of_parts<Traits::kGroupWarps>(
+              sums + (gate * kRows + pair.row) * kSumPitch + pair.unit - self.group * 16, 3 * kRows * kSumPitch);
         }
-        pair.h[0] = cell_fwd<Math>(to_acc(pair.a_x[0].first()) + a[0][0], to_acc(pair.a_x[1].first()) + a[1][0],
-                                   to_acc(pair.a_x[2].first()), a[2][0], pair.h[0], gates[0]);
-        const float second =
-            cell_fwd<Math>(to_acc(pair.a_x[0].second()) + a[0][1], to_acc(pair.a_x[1].second()) + a[1][1],
-                           to_acc(pair.a_x[2].second()), a[2][1], pair.h[1], gates[1]);
-        if (count == 2) pair.h[1] = second;
+        pair.template advance<typename Traits::Math>(t, a_h, gates);
       }
-
       // Others wait for h': it goes first. Beyond H it is zero, beyond a sequence's end what it was there.
-      if (s + 1 < steps) {
-        const bool has_row = pair.row < kRows;
-        const Words words = Words::of(pair.h[0], pair.h[1]);
-        uint32_t* const next = state + (GRU_FAULT(one_buffer, (s + 1) % 2, s % 2) * kRows + pair.row) * kPitch +
-                               pair.unit / kValuesPerWord<T>;
-        if constexpr (kExchange == Exchange::none) {
-          if (has_row) {
-            GRU_UNROLL
-            for (int w = 0; w < Words::count; ++w) store_shared(next + w, words.word[w]);
-          }
-        } else if constexpr (kExchange == Exchange::packets) {
-          if (has_row) {
-            uint64_t* const sent = packets +
-                                   (GRU_FAULT(one_packet_buffer, (s + 1) % 2, 0) * kRows + pair.row) * Traits::kWords +
-                                   pair.unit / kValuesPerWord<T>;
-            GRU_UNROLL
-            for (int w = 0; w < Words::count; ++w) store_packet(sent + w, words.word[w], static_cast<uint32_t>(s + 1));
-          }
-        } else {
-          // As many threads as fill 16 bytes gather them, and share out the blocks to send them to.
-          constexpr int kSenders = 4 / Words::count;
-          const int sender = lane % kSenders;
-          uint32_t packet[4];
-          GRU_UNROLL
-          for (int w = 0; w < 4 && GRU_FAULT(divergent_shuffle, true, count > 0); ++w) {
-            packet[w] = shuffle(words.word[w % Words::count], lane - sender + w / Words::count);
-          }
-          // Whoever gets the packet knows that all threads whose values are in it have read their sums.
-          GRU_FAULT(no_warp_barrier, warp_barrier(), void());
-          if (has_row) {
-            GRU_UNROLL
-            for (int i = 0; i < (C + kSenders - 1) / kSenders; ++i) {
-              const int turn = i * kSenders + sender;
-              if (turn < GRU_FAULT(forgets_a_block, C, C - 1)) {
-                const int to = turn + rank < C ? turn + rank : turn + rank - C;  // each block begins with another
-                store_async(next - sender * Words::count, mbarriers + (s + 1) % 2, to,
-                            u32x4{packet[0], packet[1], packet[2], packet[3]});
-              }
-            }
-          }
-        }
-      }
-
-      const int64_t row = row0 + pair.row;
-      store_pair(y + row * p.y.row_stride + pair.unit, pair.h[0], pair.h[1],
-                 GRU_FAULT(stores_beyond_h, count, count > 0 ? 2 : 0), p.paired);
-      if constexpr (kSaveGates) {
-        T* const to = gates_of_step + row * 4 * H + pair.unit;
-        store_pair(to, gates[0].r, gates[1].r, count, p.paired);
-        store_pair(to + H, gates[0].z, gates[1].z, count, p.paired);
-        store_pair(to + 2 * H, gates[0].n, gates[1].n, count, p.paired);
-        store_pair(to + 3 * H, gates[0].q, gates[1].q, count, p.paired);
-      }
-      if (s + 1 < steps) load_a_x(pair, reverse ? steps - 2 - s : s + 1);  // from s: t would take a register till here
+      if (s + 1 < steps) exchange.send(pair, s + 1);
+      pair.store_step(p, work, t, y, gates_of_step, gates);
+      // From s: t would take a register till here.
+      if (s + 1 < steps) pair.load_step(p, work, {reverse ? steps - 2 - s : s + 1, next_row});
     }
   }
 
   if (failed) store_global(p.error, 1);
   GRU_UNROLL
-  for (int e = 0; e < kPairs; ++e) {
-    const auto& pair = own[e];
-    store_pair(p.h_n + (static_cast<int64_t>(direction) * p.B + row0 + pair.row) * H + pair.unit, pair.h[0], pair.h[1],
-               pair.count, p.paired);
-  }
-  if constexpr (kExchange == Exchange::cluster) cluster_barrier();
+  for (int e = 0; e < kPairs; ++e) own[e].store_last_state(p, work);
+  exchange.end();
 }
 
 template <typename Traits, bool kSaveGates>

@@ -90,76 +90,215 @@ struct GruGroupBwdTraits {
   static_assert(kSharedBytes <= 227 * 1024, "the shared memory of a block, sm_90");
 };
 
+// A thread: where it is in its block, and what the block works on.
 template <typename Traits>
-GRU_DEVICE void gru_group_bwd(const PersistentBwdParams<typename Traits::T>& p) {
+struct GroupBwdThread {
+  int thread, lane;
+  int g, c;         // see primitives.cuh, tensor cores
+  int group, part;  // of warps: that of its units; which part of the sum
+  int block_group;  // of blocks, of the call
+  BlockWork work;
+
+  GRU_DEVICE explicit GroupBwdThread(const PersistentBwdParams<typename Traits::T>& p) {
+    constexpr int kRows = Traits::kRows;
+    thread = thread_index();
+    lane = thread % kWarpSize;
+    g = lane / 4;
+    c = lane % 4;
+    group = thread / kWarpSize % Traits::kGroups;
+    part = thread / kWarpSize / Traits::kGroups;
+    block_group = p.first_group + block_index() / Traits::kC;
+    const int tiles = (p.B + kRows - 1) / kRows;
+    work = {block_group / tiles, block_group % tiles * kRows, block_index() % Traits::kC * Traits::kUnits};
+  }
+};
+
+// A tiles of this warp, by way of shared memory that is free before the first step. Beyond H they are zero.
+template <typename Traits>
+GRU_DEVICE void load_group_bwd_weights(WeightTiles<3, Traits::kRegisterTiles, Traits::kSharedTiles>& weights,
+                                       const PersistentBwdParams<typename Traits::T>& p,
+                                       const GroupBwdThread<Traits>& self, uint32_t* staged) {
   using T = typename Traits::T;
   using Operand = typename Traits::Operand;
-  using Words = PairWords<Operand>;
-  constexpr int C = Traits::kC, kRows = Traits::kRows, kTiles = Traits::kTiles, kPitch = Traits::kPitch;
-  constexpr int kRegisterTiles = Traits::kRegisterTiles, kSumPitch = Traits::kSumPitch, kPairs = Traits::kPairs;
-  constexpr int kGroupWarps = Traits::kGroupWarps, kStageTiles = Traits::kStageTiles, kWords = Traits::kWords;
-
-  const int thread = thread_index(), warp = thread / kWarpSize, lane = thread % kWarpSize;
-  const int rank = block_index() % C;
-  const int tiles = (p.B + kRows - 1) / kRows;
-  const int block_group = p.first_group + block_index() / C, direction = block_group / tiles;
-  const int group = warp % Traits::kGroups, part = warp / Traits::kGroups;  // of warps
-  const int group_thread = part * kWarpSize + lane;
-  const BlockWork work{direction, block_group % tiles * kRows, rank * Traits::kUnits};
-  const int H = p.H;
-  const int steps = p.lengths ? load_global(p.lengths + work.row0) : p.T;  // the first row of a tile has the most
-  const bool reverse = direction == 1;
-  const int g = lane / 4, c = lane % 4;  // see primitives.cuh, tensor cores
-
-  char* const shared = shared_memory();
-  u32x4* const overflow = reinterpret_cast<u32x4*>(shared) + warp * (3 * Traits::kSharedTiles * kWarpSize) +
-                          lane;  // (3, kSharedTiles), kWarpSize apart
-  uint32_t* const dgates = reinterpret_cast<uint32_t*>(shared + Traits::kDgatesOffset);  // (rows, kPitch): r, z, q
-  uint32_t* const staged = dgates;                                                       // before the first step
-  float* const sums = reinterpret_cast<float*>(shared + Traits::kSumOffset) +
-                      group * (kGroupWarps * kRows * kSumPitch);                            // (parts, rows, kSumPitch)
-  u32x4* const packets = p.packets + static_cast<int64_t>(block_group) * Traits::kPackets;  // (2, rows, kWords)
-
-  // A tiles of this warp, by way of shared memory that is free before the first step. Beyond H they are zero.
-  uint32_t weights[3][kRegisterTiles > 0 ? kRegisterTiles : 1][4];
+  constexpr int kStageTiles = Traits::kStageTiles, kStagePitch = Traits::kStagePitch;
+  const int H = p.H, lane = self.lane, c = self.c, unit0 = self.work.unit0;
   GRU_UNROLL
   for (int gate = 0; gate < 3; ++gate) {
     GRU_UNROLL
-    for (int first = 0; first < kTiles; first += kStageTiles) {
-      constexpr int kStagePitch = Traits::kStagePitch;
+    for (int first = 0; first < Traits::kTiles; first += kStageTiles) {
       const int row = first / kStageTiles * Traits::kStageRows;
       stage_weights<Traits::kStageRows, Traits::kUnits, Traits::kThreads>(
-          staged, p.weight_hh[direction] + static_cast<int64_t>(gate * H + row) * H + work.unit0, H, H - row,
-          H - work.unit0, p.aligned);
+          staged, p.weight_hh[self.work.direction] + static_cast<int64_t>(gate * H + row) * H + unit0, H, H - row,
+          H - unit0, p.aligned);
       block_barrier();
       GRU_UNROLL
       for (int i = 0; i < kStageTiles; ++i) {
-        const int tile = first + i, row_of_stage = (part * kStageTiles + i) * Traits::kTileValues;
+        const int row_of_stage = (self.part * kStageTiles + i) * Traits::kTileValues;
         uint32_t a[4];
         if constexpr (kValuesPerWord<T> == 2) {
           ldmatrix_x4_transposed(
-              a, staged + (row_of_stage + lane / 16 * 8 + lane % 8) * kStagePitch + group * 8 + lane / 8 % 2 * 4);
+              a, staged + (row_of_stage + lane / 16 * 8 + lane % 8) * kStagePitch + self.group * 8 + lane / 8 % 2 * 4);
         } else {
           GRU_UNROLL
           for (int j = 0; j < 4; ++j) {
             const int row_of_tile = kOnFmaUnits<Operand> ? 4 * c + i % 2 * 2 + j / 2 - i % 2 * 8 : c + j / 2 * 4;
-            a[j] = load_shared(staged + (row_of_stage + row_of_tile) * kStagePitch + group * 16 + g + j % 2 * 8);
+            a[j] =
+                load_shared(staged + (row_of_stage + row_of_tile) * kStagePitch + self.group * 16 + self.g + j % 2 * 8);
           }
           to_operand<Operand>(a);
         }
-        keep_tile<kRegisterTiles, Traits::kSharedTiles>(weights, overflow, gate, tile, a);
+        weights.keep(gate, first + i, a);
       }
       block_barrier();
     }
   }
+}
+
+// The gate gradients of all units and rows, as the blocks of a group send them to each other.
+template <typename Traits>
+struct GradExchange {
+  u32x4* packets;    // (2, rows, kWords), of even and odd steps: a word of r, z and q, and of which step they are
+  uint32_t* dgates;  // (rows, kPitch), in shared memory: r, z, q
+  int thread, unit0;
+
+  GRU_DEVICE GradExchange(const PersistentBwdParams<typename Traits::T>& p, const GroupBwdThread<Traits>& self)
+      : packets(p.packets + static_cast<int64_t>(self.block_group) * Traits::kPackets),
+        dgates(reinterpret_cast<uint32_t*>(shared_memory() + Traits::kDgatesOffset)),
+        thread(self.thread),
+        unit0(self.work.unit0) {}
+
+  // Fetches those of the step before step s; all threads call it. Returns whether they have come.
+  GRU_DEVICE bool wait(int s, uint32_t limit) {
+    constexpr int kWords = Traits::kWords, kCount = Traits::kRows * kWords, kAtOnce = 4;
+    const uint32_t tag = GRU_FAULT(wrong_tag, s, s < 2 ? s : s - 2);
+    const u32x4* const from = packets + s % 2 * Traits::kRows * kWords;
+    bool failed = false;
+    for (int first = thread; first < kCount && !failed; first += kAtOnce * Traits::kThreads) {
+      const u32x4* fetched[kAtOnce];
+      u32x4 values[kAtOnce];
+      GRU_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int packet = first + i * Traits::kThreads;
+        fetched[i] = from + (packet < kCount ? packet : first);
+      }
+      failed = !wait_for_triples(values, fetched, tag, limit);
+      GRU_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int packet = first + i * Traits::kThreads;
+        if (packet >= kCount) continue;
+        uint32_t* const to = dgates + packet / kWords * Traits::kPitch + packet % kWords;
+        store_shared(to, values[i].x);
+        store_shared(to + kWords, values[i].y);
+        store_shared(to + 2 * kWords, values[i].z);
+      }
+    }
+    return !GRU_FAULT(no_barrier_after_packets, block_barrier_or(failed), failed);
+  }
+
+  // Sends those of a pair of the block's, which are for step s.
+  GRU_DEVICE void send(const BwdPair<typename Traits::T>& pair, const GateGrads<float> (&grads)[2], int s) {
+    using Words = PairWords<typename Traits::Operand>;
+    if (pair.row >= Traits::kRows) return;
+    const int buffer = GRU_FAULT(one_packet_buffer, s % 2, 0);
+    u32x4* const to = packets + (buffer * Traits::kRows + pair.row) * Traits::kWords +
+                      (unit0 + pair.unit) / kValuesPerWord<typename Traits::T>;
+    const Words r = Words::of(grads[0].r, grads[1].r), z = Words::of(grads[0].z, grads[1].z),
+                q = Words::of(grads[0].q, grads[1].q);
+    GRU_UNROLL
+    for (int w = 0; w < Words::count; ++w) {
+      store_triple(to + w, r.word[w], z.word[w], q.word[w], static_cast<uint32_t>(s));
+    }
+  }
+};
+
+// Adds to d, by gate, so that one mma need not wait for another, the products of the warp's tiles with kRows rows of the
+// gate gradients, where tile and the next of a gate begin at word column_of(gate, tile).
+template <typename Traits, int kRows, typename Weights, typename ColumnOf>
+GRU_DEVICE void multiply_gates(float (&d)[3][kRows / 8][4], const Weights& weights, const uint32_t* rows,
+                               const ColumnOf& column_of) {
+  using Operand = typename Traits::Operand;
+  constexpr int kPitch = Traits::kPitch;
+  const int lane = thread_index() % kWarpSize;
+  FmaSums<1, kRows> products;  // of all gates, without tensor cores
+  GRU_UNROLL
+  for (int tile = 0; tile < Traits::kTiles; tile += 2) {
+    GRU_UNROLL
+    for (int gate = 0; gate < 3; ++gate) {
+      uint32_t a[1][2][4];
+      GRU_UNROLL
+      for (int k = 0; k < 2; ++k) weights.load(a[0][k], gate, tile + k);
+      if constexpr (kOnFmaUnits<Operand>) {
+        products.add(a, rows + column_of(gate, tile), kPitch, lane % 4);
+      } else {
+        uint32_t b[kRows / 8][4];
+        GRU_UNROLL
+        for (int n = 0; n < kRows / 8; ++n)
+          load_operand(b[n], rows + n * 8 * kPitch + column_of(gate, tile), kPitch, lane);
+        GRU_UNROLL
+        for (int k = 0; k < 2; ++k) {
+          GRU_UNROLL
+          for (int n = 0; n < kRows / 8; ++n) mma<Operand>(d[gate][n], a[0][k], b[n][2 * k], b[n][2 * k + 1]);
+        }
+      }
+    }
+  }
+  if constexpr (kOnFmaUnits<Operand>) {
+    GRU_UNROLL
+    for (int n = 0; n < kRows / 8; ++n) products.add_to(d[0][n], 0, n, lane % 4);
+  }
+}
+
+// The warp's part of the sum over the gate rows, of all rows of the tile, to the sums of its group.
+template <typename Traits>
+GRU_DEVICE void multiply_grads(float* sums, const WeightTiles<3, Traits::kRegisterTiles, Traits::kSharedTiles>& weights,
+                               const uint32_t* dgates, const GroupBwdThread<Traits>& self) {
+  // A stage has kStageTiles tiles of every part.
+  const auto column_of = [&](int gate, int tile) {
+    constexpr int kStageTiles = Traits::kStageTiles;
+    const int stage = tile / kStageTiles * Traits::kGroupWarps + self.part;
+    return gate * Traits::kWords + (stage * kStageTiles + tile % kStageTiles) * 8;
+  };
+  GRU_NO_UNROLL
+  for (int pass = 0; pass < Traits::kRows; pass += Traits::kPassRows) {
+    constexpr int kColumns = Traits::kPassRows / 8;  // of D tiles
+    float d[3][kColumns][4] = {};
+    multiply_gates<Traits, Traits::kPassRows>(d, weights, dgates + pass * Traits::kPitch, column_of);
+    GRU_UNROLL
+    for (int n = 0; n < kColumns; ++n) {
+      float sum[4];
+      GRU_UNROLL
+      for (int i = 0; i < 4; ++i) sum[i] = d[0][n][i] + d[1][n][i] + d[2][n][i];
+      const int row = self.part * Traits::kRows + pass + n * 8;
+      store_sum_tile(sums + row * Traits::kSumPitch, Traits::kSumPitch, sum);
+    }
+  }
+}
+
+template <typename Traits>
+GRU_DEVICE void gru_group_bwd(const PersistentBwdParams<typename Traits::T>& p) {
+  using T = typename Traits::T;
+  constexpr int kRows = Traits::kRows, kSumPitch = Traits::kSumPitch, kPairs = Traits::kPairs;
+
+  const GroupBwdThread<Traits> self(p);
+  const BlockWork& work = self.work;
+  const int steps = p.lengths ? load_global(p.lengths + work.row0) : p.T;  // the first row of a tile has the most
+  const bool reverse = work.direction == 1, packed = p.offsets != nullptr;
+  float* const sums = reinterpret_cast<float*>(shared_memory() + Traits::kSumOffset) +
+                      self.group * (Traits::kGroupWarps * kRows * kSumPitch);  // (parts, rows, kSumPitch)
+
+  GradExchange<Traits> exchange(p, self);
+  WeightTiles<3, Traits::kRegisterTiles, Traits::kSharedTiles> weights;
+  load_group_bwd_weights(weights, p, self, exchange.dgates);
 
   BwdPair<T> own[kPairs];
   GRU_UNROLL
   for (int e = 0; e < kPairs; ++e) {
-    const int i = group_thread + e * Traits::kGroupThreads;
-    own[e].begin(p, work, kRows, i / 8, group * 16 + i % 8 * 2);
+    const int i = self.part * kWarpSize + self.lane + e * Traits::kGroupThreads;
+    own[e].begin(p, work, kRows, i / 8, self.group * 16 + i % 8 * 2);
   }
 
+  const auto row_of_step = [&](int s) { return s < steps ? first_row(p, reverse ? s : steps - 1 - s) : 0; };
+  int64_t row = row_of_step(0), row_before = row_of_step(1);
   bool failed = false;
   GRU_NO_UNROLL
   for (int s = 0;; ++s) {
@@ -167,131 +306,41 @@ GRU_DEVICE void gru_group_bwd(const PersistentBwdParams<typename Traits::T>& p) 
     const int t = reverse ? s : steps - 1 - s;
     if (s < steps) {
       GRU_UNROLL
-      for (int e = 0; e < kPairs; ++e) own[e].load_step(p, work, t);
+      for (int e = 0; e < kPairs; ++e) own[e].load_step(p, work, {t, row}, row_before);
     }
+    const int64_t row_to_come = row_of_step(s + 2);
     if (s > 0) {
-      const u32x4* const from = packets + s % 2 * kRows * kWords;
-      constexpr int kCount = kRows * kWords, kAtOnce = 4;
-      for (int first = thread; first < kCount && !failed; first += kAtOnce * Traits::kThreads) {
-        const u32x4* fetched[kAtOnce];
-        u32x4 values[kAtOnce];
-        GRU_UNROLL
-        for (int i = 0; i < kAtOnce; ++i) {
-          const int packet = first + i * Traits::kThreads;
-          fetched[i] = from + (packet < kCount ? packet : first);
-        }
-        failed |= !wait_for_triples(values, fetched, static_cast<uint32_t>(GRU_FAULT(wrong_tag, s, s < 2 ? s : s - 2)),
-                                    p.wait_limit);
-        GRU_UNROLL
-        for (int i = 0; i < kAtOnce; ++i) {
-          const int packet = first + i * Traits::kThreads;
-          if (packet >= kCount) continue;
-          uint32_t* const to = dgates + packet / kWords * kPitch + packet % kWords;
-          store_shared(to, values[i].x);
-          store_shared(to + kWords, values[i].y);
-          store_shared(to + 2 * kWords, values[i].z);
-        }
-      }
-      failed = GRU_FAULT(no_barrier_after_packets, block_barrier_or(failed), failed);
+      failed = !exchange.wait(s, p.wait_limit);
       if (failed) break;
-
-      // A stage has kStageTiles tiles of every part.
-      const auto tile_of_gate = [&](int tile) {
-        return (tile / kStageTiles * kGroupWarps + part) * kStageTiles + tile % kStageTiles;
-      };
-      GRU_NO_UNROLL
-      for (int pass = 0; pass < kRows; pass += Traits::kPassRows) {
-        constexpr int kColumns = Traits::kPassRows / 8;  // of D tiles
-        float d[3][kColumns][4] = {};                    // by gate, so that one mma need not wait for another
-        const auto tile_of_dgates = [&](int gate, int tile) { return gate * kWords + tile_of_gate(tile) * 8; };
-        if constexpr (kOnFmaUnits<Operand>) {
-          FmaSums<1, Traits::kPassRows> products;
-          GRU_UNROLL
-          for (int tile = 0; tile < kTiles; tile += 2) {
-            GRU_UNROLL
-            for (int gate = 0; gate < 3; ++gate) {
-              uint32_t a[1][2][4];
-              GRU_UNROLL
-              for (int i = 0; i < 2; ++i)
-                load_tile<kRegisterTiles, Traits::kSharedTiles>(a[0][i], weights, overflow, gate, tile + i);
-              products.add(a, dgates + pass * kPitch + tile_of_dgates(gate, tile), kPitch, c);
-            }
-          }
-          GRU_UNROLL
-          for (int n = 0; n < kColumns; ++n) products.add_to(d[0][n], 0, n, c);
-        } else {
-          GRU_UNROLL
-          for (int tile = 0; tile < kTiles; tile += 2) {
-            GRU_UNROLL
-            for (int gate = 0; gate < 3; ++gate) {
-              uint32_t b[kColumns][4];
-              GRU_UNROLL
-              for (int n = 0; n < kColumns; ++n) {
-                ldmatrix_x4(b[n],
-                            dgates + (pass + n * 8 + lane % 8) * kPitch + tile_of_dgates(gate, tile) + lane / 8 * 4);
-              }
-              GRU_UNROLL
-              for (int k = 0; k < 2; ++k) {
-                uint32_t a[4];
-                load_tile<kRegisterTiles, Traits::kSharedTiles>(a, weights, overflow, gate, tile + k);
-                GRU_UNROLL
-                for (int n = 0; n < kColumns; ++n) mma<Operand>(d[gate][n], a, b[n][2 * k], b[n][2 * k + 1]);
-              }
-            }
-          }
-        }
-        GRU_UNROLL
-        for (int n = 0; n < kColumns; ++n) {
-          float* const sum = sums + (part * kRows + pass + n * 8 + 2 * c) * kSumPitch + g;
-          GRU_UNROLL
-          for (int i = 0; i < 4; ++i) {
-            store_shared(sum + i % 2 * kSumPitch + i / 2 * 8, d[0][n][i] + d[1][n][i] + d[2][n][i]);
-          }
-        }
-      }
+      multiply_grads<Traits>(sums, weights, exchange.dgates, self);
       GRU_FAULT(no_block_barrier, block_barrier(), void());
       GRU_UNROLL
       for (int e = 0; e < kPairs; ++e) {
         auto& pair = own[e];
         if (pair.row >= kRows) continue;
-        float sum[2] = {};
-        GRU_UNROLL
-        for (int i = 0; i < kGroupWarps; ++i) {
-          const Pair<float> of_part = load_shared(reinterpret_cast<const Pair<float>*>(
-              sums + (i * kRows + pair.row) * kSumPitch + (pair.unit - group * 16)));
-          sum[0] += of_part.first;
-          sum[1] += of_part.second;
-        }
-        pair.d[0] += sum[0];
-        pair.d[1] += sum[1];
+        pair.add(sum_of_parts<Traits::kGroupWarps>(sums + pair.row * kSumPitch + pair.unit - self.group * 16,
+                                                   kRows * kSumPitch));
       }
     }
     if (s == steps) break;
 
-    T* const dgates_of_step = rows_of_step(p.dgates[direction], p.offsets, t);
-    T* const h_prev_of_step = p.h_prev[direction].data ? rows_of_step(p.h_prev[direction], p.offsets, t) : nullptr;
+    T* const dgates_of_step = rows_of_step(p.dgates[work.direction], packed, {t, row});
+    const auto& h_prev = p.h_prev[work.direction];
+    T* const h_prev_of_step = h_prev.data ? rows_of_step(h_prev, packed, {t, row}) : nullptr;
     GRU_UNROLL
     for (int e = 0; e < kPairs; ++e) {
-      auto& pair = own[e];
       GateGrads<float> grads[2] = {};
-      pair.differentiate(t, grads);
-      if (pair.row < kRows) {  // others wait for these: they go first
-        u32x4* const sent = packets + (GRU_FAULT(one_packet_buffer, (s + 1) % 2, 0) * kRows + pair.row) * kWords +
-                            (work.unit0 + pair.unit) / kValuesPerWord<T>;
-        const Words r = Words::of(grads[0].r, grads[1].r), z = Words::of(grads[0].z, grads[1].z),
-                    q = Words::of(grads[0].q, grads[1].q);
-        GRU_UNROLL
-        for (int w = 0; w < Words::count; ++w) {
-          store_triple(sent + w, r.word[w], z.word[w], q.word[w], static_cast<uint32_t>(s + 1));
-        }
-      }
-      pair.store_step(p, work, t, dgates_of_step, h_prev_of_step, grads);
+      own[e].differentiate(t, grads);
+      exchange.send(own[e], grads, s + 1);  // others wait for these: they go first
+      own[e].store_step(p, work, t, dgates_of_step, h_prev_of_step, grads);
     }
+    row = row_before;
+    row_before = row_to_come;
   }
 
   failed = block_barrier_or(failed);
-  store_bwd_results<kRows, Traits::kUnits, Traits::kThreads>(p, work, block_group, failed, own,
-                                                             reinterpret_cast<float*>(dgates));
+  store_bwd_results<kRows, Traits::kUnits, Traits::kThreads>(p, work, self.block_group, failed, own,
+                                                             reinterpret_cast<float*>(exchange.dgates));
 }
 
 template <typename Traits>

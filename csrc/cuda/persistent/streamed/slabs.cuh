@@ -200,9 +200,10 @@ class Slabs {
   // looks. False if that took more than `limit` ticks.
   GRU_DEVICE bool wait(int s, uint32_t limit) const {
     bool failed = false;
+    const auto raised = static_cast<uint32_t>(GRU_FAULT(early_flag, s + 1, s));
     const int end = part_ == 0 ? end_block_ : 0;
     for (int block = first_block_ + thread_index() % kWarpSize; block < end; block += kWarpSize) {
-      failed |= !wait_for_flag(flags_ + block, static_cast<uint32_t>(GRU_FAULT(early_flag, s + 1, s)), limit);
+      failed |= !wait_for_flag(flags_ + block, raised, limit);
     }
     return !GRU_FAULT(no_barrier_after_flags, slice_barrier_or(failed), failed);
   }
@@ -323,18 +324,14 @@ class Slabs {
 // Writes the sums of a warp, of the rows of one pass, to shared memory: (slices, kPassRows, kSumPitch).
 template <typename Traits>
 GRU_DEVICE void store_sums(float* sums, const float (&d)[Traits::kWeightTiles][Traits::kColumns][4], int pass) {
-  const int warp = thread_index() / kWarpSize, lane = thread_index() % kWarpSize, g = lane / 4, c = lane % 4;
+  const int warp = thread_index() / kWarpSize;
   const int slice = warp / Traits::kParts, first_tile = warp % Traits::kParts * Traits::kWeightTiles;
   GRU_UNROLL
   for (int m = 0; m < Traits::kWeightTiles; ++m) {
     GRU_UNROLL
     for (int n = 0; n < Traits::kPassRows / 8; ++n) {
-      float* const sum =
-          sums + (slice * Traits::kPassRows + n * 8 + 2 * c) * Traits::kSumPitch + (first_tile + m) * 16 + g;
-      GRU_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        store_shared(sum + i % 2 * Traits::kSumPitch + i / 2 * 8, d[m][pass * (Traits::kPassRows / 8) + n][i]);
-      }
+      store_sum_tile(sums + (slice * Traits::kPassRows + n * 8) * Traits::kSumPitch + (first_tile + m) * 16,
+                     Traits::kSumPitch, d[m][pass * (Traits::kPassRows / 8) + n]);
     }
   }
 }
@@ -342,15 +339,8 @@ GRU_DEVICE void store_sums(float* sums, const float (&d)[Traits::kWeightTiles][T
 // The sum over the slices, in their order, for two neighbouring rows of weights.
 template <typename Traits>
 GRU_DEVICE Pair<float> sum_of_slices(const float* sums, int row_of_pass, int row_of_weights) {
-  Pair<float> sum{};
-  GRU_UNROLL
-  for (int slice = 0; slice < Traits::kSlices; ++slice) {
-    const Pair<float> part = load_shared(reinterpret_cast<const Pair<float>*>(
-        sums + (slice * Traits::kPassRows + row_of_pass) * Traits::kSumPitch + row_of_weights));
-    sum.first += part.first;
-    sum.second += part.second;
-  }
-  return sum;
+  return sum_of_parts<Traits::kSlices>(sums + row_of_pass * Traits::kSumPitch + row_of_weights,
+                                       Traits::kPassRows * Traits::kSumPitch);
 }
 
 }  // namespace device

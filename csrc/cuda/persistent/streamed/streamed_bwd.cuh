@@ -23,6 +23,29 @@ template <typename Name, int Units, int Rows, int Slices, int Parts, int Registe
 using GruStreamedBwdTraits =
     StreamedTraits<Name, Units, Units, /*Gates=*/3, Rows, Slices, Parts, RegisterSlabs, WeightStages, OperandStages>;
 
+// Begins to stream the block's columns of R, as rows of its transpose.
+template <typename Traits>
+GRU_DEVICE void load_bwd_slabs(Slabs<Traits>& slabs, const PersistentBwdParams<typename Traits::T>& p,
+                               const BlockWork& work) {
+  using T = typename Traits::T;
+  const T* const weight_hh = p.weight_hh[work.direction];
+  const int H = p.H;
+  slabs.load_weights([&](int slab, int row, int word) {
+    const int lane = thread_index() % kWarpSize, g = lane / 4, c = lane % 4;
+    uint32_t words[4];
+    GRU_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const int column = work.unit0 + row + g + i % 2 * 8;
+      const int from_unit = slab / 3 * Traits::kSlabUnits + (word + c + i / 2 * 4) * kValuesPerWord<T>;
+      const int count = column < H ? clamp(H - from_unit, 0, kValuesPerWord<T>) : 0;
+      const T* const first = weight_hh + (static_cast<int64_t>(slab % 3) * H + from_unit) * H + column;
+      const T values[2] = {count > 0 ? load_global(first) : T{}, count > 1 ? load_global(first + H) : T{}};
+      words[i] = operand_word<typename Traits::Operand>(values[0], values[1], count);
+    }
+    return u32x4{words[0], words[1], words[2], words[3]};
+  });
+}
+
 // kMasks: whether there may be any.
 template <typename Traits, bool kMasks>
 GRU_DEVICE void gru_streamed_bwd(const PersistentBwdParams<typename Traits::T>& p) {
@@ -37,25 +60,11 @@ GRU_DEVICE void gru_streamed_bwd(const PersistentBwdParams<typename Traits::T>& 
   const int group = p.first_group + group_of_launch, tiles = (p.B + kRows - 1) / kRows;
   const BlockWork work{group / tiles, group % tiles * kRows, block * Traits::kUnits};
   const int steps = p.lengths ? load_global(p.lengths + work.row0) : p.T;  // the first row of a tile has the most
-  const bool reverse = work.direction == 1;
-  const T* const weight_hh = p.weight_hh[work.direction];
+  const bool reverse = work.direction == 1, packed = p.offsets != nullptr;
   float* const sums = reinterpret_cast<float*>(shared_memory());
 
   Slabs<Traits> slabs(p.streamed, group, group_of_launch, work.direction, block);
-  slabs.load_weights([&](int slab, int row, int word) {
-    const int lane = thread % kWarpSize, g = lane / 4, c = lane % 4;
-    uint32_t words[4];
-    GRU_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const int column = work.unit0 + row + g + i % 2 * 8;
-      const int from_unit = slab / 3 * Traits::kSlabUnits + (word + c + i / 2 * 4) * kValuesPerWord<T>;
-      const int count = column < H ? clamp(H - from_unit, 0, kValuesPerWord<T>) : 0;
-      const T* const first = weight_hh + (static_cast<int64_t>(slab % 3) * H + from_unit) * H + column;
-      const T values[2] = {count > 0 ? load_global(first) : T{}, count > 1 ? load_global(first + H) : T{}};
-      words[i] = operand_word<typename Traits::Operand>(values[0], values[1], count);
-    }
-    return u32x4{words[0], words[1], words[2], words[3]};
-  });
+  load_bwd_slabs(slabs, p, work);
 
   // A pair of units of one row of every pass.
   const int row_of_pass = Traits::row_of_thread(thread), unit = thread % Traits::kUnitPairs * 2;
@@ -67,25 +76,31 @@ GRU_DEVICE void gru_streamed_bwd(const PersistentBwdParams<typename Traits::T>& 
   }
 
   const DirectionMasks<float>& masks = p.masks[work.direction];
-  const auto load_factor = [&](float (&factor)[2], const BwdPair<T>& own) {  // of the state in the product
-    factor[0] = factor[1] = 1.0f;
-    if constexpr (kMasks) {
-      const int64_t place = static_cast<int64_t>(work.row0 + own.row) * H + work.unit0 + own.unit;
-      GRU_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        if (i < own.count) factor[i] = recurrent_factor(masks, place + i);
-      }
+  // What the recurrent mask, which is that of all steps, lets through: bit 2 * pass + i is that of unit i of the pair.
+  uint32_t let_through = 0;
+  if constexpr (kMasks) {
+    GRU_UNROLL
+    for (int i = 0; i < 2 * kPasses; ++i) {
+      const BwdPair<T>& pair = own[i / 2];
+      const int64_t place = static_cast<int64_t>(work.row0 + pair.row) * H + work.unit0 + pair.unit + i % 2;
+      let_through |= static_cast<uint32_t>(load_mask(i % 2 < pair.count ? masks.recurrent : nullptr, place)) << i;
     }
+  }
+  const auto factor_of = [&](int pass, int i) {  // of the state in the product
+    return kMasks ? recurrent_factor(masks, (let_through >> (2 * pass + i) & 1) != 0) : 1.0f;
   };
 
+  const auto row_of_step = [&](int s) { return s < steps ? first_row(p, reverse ? s : steps - 1 - s) : 0; };
+  int64_t row = row_of_step(0), row_before = row_of_step(1);
   bool failed = false;
   GRU_NO_UNROLL
   for (int s = 0;; ++s) {
     at_step(s);
     const int t = reverse ? s : steps - 1 - s;
+    const int64_t row_to_come = row_of_step(s + 2);
     if (s < steps) {
       GRU_UNROLL
-      for (int pass = 0; pass < kPasses; ++pass) own[pass].load_step(p, work, t);
+      for (int pass = 0; pass < kPasses; ++pass) own[pass].load_step(p, work, {t, row}, row_before);
     }
     if (s > 0) {
       failed = !slabs.wait(s - 1, p.wait_limit);
@@ -97,26 +112,25 @@ GRU_DEVICE void gru_streamed_bwd(const PersistentBwdParams<typename Traits::T>& 
         GRU_FAULT(no_block_barrier, block_barrier(), void());
         if (works) {
           const Pair<float> sum = sum_of_slices<Traits>(sums, row_of_pass, unit);
-          float factor[2];
-          load_factor(factor, own[pass]);
-          own[pass].d[0] += sum.first * factor[0];
-          own[pass].d[1] += sum.second * factor[1];
+          own[pass].add({sum.first * factor_of(pass, 0), sum.second * factor_of(pass, 1)});
         }
         if (pass + 1 < kPasses) block_barrier();
       }
     }
     if (s == steps) break;
 
-    T* const dgates_of_step = rows_of_step(p.dgates[work.direction], p.offsets, t);
-    T* const h_prev_of_step =
-        p.h_prev[work.direction].data ? rows_of_step(p.h_prev[work.direction], p.offsets, t) : nullptr;
+    T* const dgates_of_step = rows_of_step(p.dgates[work.direction], packed, {t, row});
+    const auto& h_prev = p.h_prev[work.direction];
+    T* const h_prev_of_step = h_prev.data ? rows_of_step(h_prev, packed, {t, row}) : nullptr;
     GRU_UNROLL
     for (int pass = 0; pass < kPasses; ++pass) {
       auto& pair = own[pass];
       GateGrads<float> grads[2] = {};
       if constexpr (kMasks) {
-        const int64_t row = row_of_step(p.offsets, p.B, t) + work.row0 + pair.row;
-        pair.differentiate(t, grads, [&](int i) { return cell_masks(masks, row * H + work.unit0 + pair.unit + i); });
+        const int64_t row_of_pair = row + work.row0 + pair.row;
+        pair.differentiate(t, grads, [&](int i) {
+          return cell_masks(masks, load_masks(masks, true, row_of_pair * H + work.unit0 + pair.unit + i));
+        });
       } else {
         pair.differentiate(t, grads);
       }
@@ -124,11 +138,12 @@ GRU_DEVICE void gru_streamed_bwd(const PersistentBwdParams<typename Traits::T>& 
         const Words of_gates[3] = {Words::of(grads[0].r, grads[1].r), Words::of(grads[0].z, grads[1].z),
                                    Words::of(grads[0].q, grads[1].q)};
         const int word = (work.unit0 + unit) / kValuesPerWord<T>, slab = word / Traits::kSlabWords * 3;
+        const int buffer = GRU_FAULT(one_operand_buffer, s % 2, 0);
         GRU_UNROLL
         for (int i = 0; i < 3 * Words::count; ++i) {
           const int gate = i / Words::count, w = i % Words::count;
-          store_exchanged(operand_word_at<Traits>(p.streamed, group_of_launch, GRU_FAULT(one_operand_buffer, s % 2, 0),
-                                                  slab + gate, word % Traits::kSlabWords + w, pair.row),
+          store_exchanged(operand_word_at<Traits>(p.streamed, group_of_launch, buffer, slab + gate,
+                                                  word % Traits::kSlabWords + w, pair.row),
                           of_gates[gate].word[w]);
         }
       }
@@ -136,11 +151,11 @@ GRU_DEVICE void gru_streamed_bwd(const PersistentBwdParams<typename Traits::T>& 
         failed = GRU_FAULT(no_barrier_before_flag, block_barrier_or(failed), failed);
         if (thread == 0 && !failed) raise_flag(flag_of_block(p.streamed, group, block), static_cast<uint32_t>(s + 1));
       }
-      float factor[2];
-      load_factor(factor, pair);
-      pair.store_step(p, work, t, dgates_of_step, h_prev_of_step, grads, factor);
+      pair.store_step(p, work, t, dgates_of_step, h_prev_of_step, grads, {factor_of(pass, 0), factor_of(pass, 1)});
     }
     if (failed) break;
+    row = row_before;
+    row_before = row_to_come;
   }
   GRU_FAULT(no_last_copy_wait, copy_async_wait(), void());
 

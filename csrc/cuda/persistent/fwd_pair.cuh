@@ -1,0 +1,90 @@
+// The pointwise part of the recurrence, for the persistent kernels: a thread's pairs of hidden units. Backwards:
+// bwd_pair.cuh.
+#pragma once
+
+#include "cuda/persistent/pairs.cuh"
+#include "cuda/persistent/rows.cuh"
+
+namespace gru_ext {
+namespace device {
+
+// Two neighbouring units of a row.
+template <typename T>
+struct FwdPair {
+  int row;          // of the tile
+  int unit, count;  // the first unit, within the block, and how many of the two there are
+  int steps;        // of the row's sequence; 0 beyond B, and for a thread that has no row
+  float h[2];
+  LoadedPair<T> a_x[3];  // of the step to come
+
+  // row, unit: see above. `works`: whether the thread has such a row.
+  GRU_DEVICE void begin(const PersistentFwdParams<T>& p, const BlockWork& work, int row_of_tile, int unit_of_block,
+                        bool works) {
+    row = row_of_tile;
+    unit = unit_of_block;
+    count = clamp(p.H - work.unit0 - unit, 0, 2);
+    const int row_of_batch = work.row0 + row;
+    const bool exists = works && row_of_batch < p.B;
+    steps = !exists ? 0 : p.lengths ? load_global(p.lengths + row_of_batch) : p.T;
+    const LoadedPair<T> h0 = load_pair(at_offset(p.h0, of_state(p, work)), p.h0 && exists ? count : 0, p.paired);
+    h[0] = to_acc(h0.first());
+    h[1] = to_acc(h0.second());
+  }
+
+  // How many of the two units have step t.
+  GRU_DEVICE int existing(int t) const { return t < steps ? count : 0; }
+
+  GRU_DEVICE void load_step(const PersistentFwdParams<T>& p, const BlockWork& work, const Step& step) {
+    const StepRows<const T>& rows = p.a_x[work.direction];
+    const T* const from = rows_of_step(rows, p.offsets != nullptr, step) +
+                          static_cast<int64_t>(work.row0 + row) * rows.row_stride + work.unit0 + unit;
+    const int exist = existing(step.t);
+    load_pairs(a_x, {from, from + p.H, from + 2 * p.H}, {exist, exist, exist}, p.paired);
+  }
+
+  // h becomes the state after step t, which was loaded and of which some unit exists. `a_h`: R h + b_hh of r, z and n.
+  // `masks_of`: of a unit of the two, what regularises it.
+  template <typename Math, typename MasksOf>
+  GRU_DEVICE void advance(int t, const Pair<float> (&a_h)[3], Gates<float> (&gates)[2], const MasksOf& masks_of) {
+    h[0] = cell_fwd<Math>(to_acc(a_x[0].first()) + a_h[0].first, to_acc(a_x[1].first()) + a_h[1].first,
+                          to_acc(a_x[2].first()), a_h[2].first, h[0], gates[0], masks_of(0));
+    const float second =
+        cell_fwd<Math>(to_acc(a_x[0].second()) + a_h[0].second, to_acc(a_x[1].second()) + a_h[1].second,
+                       to_acc(a_x[2].second()), a_h[2].second, h[1], gates[1], masks_of(1));
+    if (existing(t) == 2) h[1] = second;
+  }
+
+  template <typename Math>
+  GRU_DEVICE void advance(int t, const Pair<float> (&a_h)[3], Gates<float> (&gates)[2]) {
+    advance<Math>(t, a_h, gates, [](int) { return NoMasks<float>(); });
+  }
+
+  // `y`, `gates_of_step`: the first elements of the step and direction; gates_of_step null where they are not saved.
+  GRU_DEVICE void store_step(const PersistentFwdParams<T>& p, const BlockWork& work, int t, T* y, T* gates_of_step,
+                             const Gates<float> (&gates)[2]) const {
+    const int exist = existing(t);
+    const int stored = GRU_FAULT(stores_beyond_h, exist, exist > 0 ? 2 : 0);
+    const int64_t row_of_batch = anew(work.row0 + row);  // or its products with strides would be kept from other places
+    store_pair(y + row_of_batch * p.y.row_stride + work.unit0 + unit, h[0], h[1], stored, p.paired);
+    if (gates_of_step == nullptr) return;
+    T* const to = gates_of_step + row_of_batch * 4 * p.H + work.unit0 + unit;
+    store_pair(to, gates[0].r, gates[1].r, exist, p.paired);
+    store_pair(to + p.H, gates[0].z, gates[1].z, exist, p.paired);
+    store_pair(to + 2 * p.H, gates[0].n, gates[1].n, exist, p.paired);
+    store_pair(to + 3 * p.H, gates[0].q, gates[1].q, exist, p.paired);
+  }
+
+  GRU_DEVICE void store_last_state(const PersistentFwdParams<T>& p, const BlockWork& work) const {
+    // The place is computed anew: kept since the first state was loaded, it would take registers all the time.
+    const int64_t row_of_all = static_cast<int64_t>(work.direction) * p.B + anew(work.row0 + row);
+    store_pair(p.h_n + row_of_all * p.H + anew(work.unit0 + unit), h[0], h[1], existing(0), p.paired);
+  }
+
+  // Where in (D, B, H).
+  GRU_DEVICE int64_t of_state(const PersistentFwdParams<T>& p, const BlockWork& work) const {
+    return (static_cast<int64_t>(work.direction) * p.B + (work.row0 + row)) * p.H + work.unit0 + unit;
+  }
+};
+
+}  // namespace device
+}  // namespace gru_ext

@@ -1,0 +1,323 @@
+"""GRUs whose weights were arranged once for this machine, for inference on a CPU: ``prepare``.
+
+Letters: T steps, B batch, I input, H hidden, L layers, D directions (1 or 2).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, TypeVar, overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from gru_ext import library as library  # registers the operators
+from gru_ext.modules import GRU, GRUCell
+from gru_ext.recurrence import check_flag
+from gru_ext.regularizers import recurrence_of
+from gru_ext.sharing import check_module, converted, replace_modules
+from gru_ext.torch_internals import autocast_is_on, is_eager
+
+__all__ = ["PreparedGRU", "PreparedGRUCell", "prepare"]
+
+Model = TypeVar("Model", bound=nn.Module)
+
+_ops = torch.ops.gru_ext
+
+
+def prepare(module: Model, inplace: bool = False) -> Model | PreparedGRU | PreparedGRUCell:
+    """Arrange the weights of every GRU of a model for the kernels of this machine, once for all calls.
+
+    Otherwise each call arranges them, unless it has so few rows that this would not pay. A prepared call saves that,
+    and most of its Python. The GRUs are ``gru_ext.GRU``, ``gru_ext.GRUCell``, ``torch.nn.GRU`` and
+    ``torch.nn.GRUCell`` on the CPU. Left alone are quantised ones, whose weights are arranged already, subclasses, and
+    all other modules. Parameters, ``state_dict``, hooks, attributes and modes stay as they are. Results are those of
+    the module before: the same bits, but for calls of so few rows, whose sums were in another order. See
+    ``PreparedGRU``.
+
+    Args:
+        module: any module.
+        inplace: prepare the GRUs in ``module`` itself; by default in a copy of it, which leaves it as it was.
+
+    Returns:
+        The model with its GRUs prepared.
+
+    Raises:
+        TypeError: ``inplace`` is no bool; or as in ``replace_gru``. Nothing has been prepared then.
+
+    Example:
+        >>> model = gru_ext.prepare(torch.nn.GRU(8, 16).eval())
+        >>> y, h_n = model(torch.randn(1, 1, 8))
+    """
+    check_flag("prepare", "inplace", inplace)
+    check_module("prepare", "module", module)
+    model = module if inplace else copy.deepcopy(module)
+    prepared: Model | PreparedGRU | PreparedGRUCell = replace_modules(
+        "prepare",
+        model,
+        {GRU: _of_ours, nn.GRU: _of_torch, GRUCell: _of_ours, nn.GRUCell: _of_torch},
+    )
+    return prepared
+
+
+def _of_ours(operation: str, module: GRU | GRUCell) -> PreparedGRU | PreparedGRUCell:
+    """What ``module`` is to become: it shares all of it."""
+    kind: Any = PreparedGRU if isinstance(module, GRU) else PreparedGRUCell
+    made: PreparedGRU | PreparedGRUCell = kind.__new__(kind)
+    vars(made).update(vars(module))
+    made._arrange()
+    return made
+
+
+def _of_torch(operation: str, module: nn.GRU | nn.GRUCell) -> PreparedGRU | PreparedGRUCell:
+    if isinstance(module, nn.GRU):
+        return _of_ours(operation, converted(operation, module, nn.GRU, GRU, in_place=True))
+    return _of_ours(operation, converted(operation, module, nn.GRUCell, GRUCell, in_place=True))
+
+
+def _version(weight: Tensor) -> int:
+    """How often a tensor has changed in place; those that were made under inference_mode do not count it."""
+    return 0 if weight.is_inference() else weight._version
+
+
+class _PreparedModule(nn.Module):
+    """What a layer and a cell share: the arranged weights, and of which parameters they are."""
+
+    _gru_ext_arranged: Tensor | None  # as the operator `prepare` returns them; None where the ordinary call serves
+    _gru_ext_arranged_names: list[str]  # of the parameters that were arranged, in the operator's order
+    # Of each: itself, so that no other comes to lie where it is; how often it had changed; where its values are.
+    _gru_ext_arranged_of: list[tuple[Tensor, int, int]]
+
+    def _weights_of_layers(self) -> tuple[list[str], int, bool]:
+        """The names of the weights in the operator's order, L, and whether there are two directions."""
+        raise NotImplementedError
+
+    def _arrange(self) -> None:
+        names, num_layers, bidirectional = self._weights_of_layers()
+        module: Any = self
+        self._gru_ext_arranged = None
+        weights = [weight for name in names if (weight := self._parameters.get(name)) is not None]
+        if (
+            module.hidden_size == 0
+            or len(weights) < len(names)
+            or any(weight.device.type != "cpu" for weight in weights)
+        ):
+            return
+        variant = recurrence_of(module._gru_ext_options, training=False)
+        assert variant is not None
+        self._gru_ext_arranged_names = names
+        self._gru_ext_arranged_of = [(weight, _version(weight), weight.data_ptr()) for weight in weights]
+        self._gru_ext_arranged = _ops.prepare(
+            weights,
+            num_layers,
+            bidirectional,
+            any("bias" in name for name in names),
+            variant.zoneout,
+            variant.reset_after,
+            variant.layer_norm,
+        )
+
+    def _run(self, input: Any, hx: Any, batch_first: bool) -> tuple[Tensor, Tensor] | None:
+        """The results by the arranged weights, None where the ordinary call serves.
+
+        Raises:
+            RuntimeError: the weights are no longer those of the module.
+        """
+        if (
+            self._gru_ext_arranged is None
+            or self.training
+            or type(input) is not Tensor
+            or not (hx is None or type(hx) is Tensor)
+            or autocast_is_on()
+            or not is_eager()
+            or (torch.is_grad_enabled() and (input.requires_grad or (hx is not None and hx.requires_grad)))
+        ):
+            return None
+        weights = [*map(self._parameters.get, self._gru_ext_arranged_names)]
+        try:
+            outputs: tuple[Tensor, Tensor] = _ops.gru_prepared(input, hx, weights, self._gru_ext_arranged, batch_first)
+            return outputs
+        except (RuntimeError, ValueError):
+            # What the ordinary call takes besides, or refuses in its own words; or stale weights.
+            self._check_weights()
+            return None
+
+    def _check_weights(self) -> None:
+        changed = [
+            name
+            for name, (weight, version, address) in zip(
+                self._gru_ext_arranged_names, self._gru_ext_arranged_of, strict=True
+            )
+            if self._parameters.get(name) is not weight or (_version(weight), weight.data_ptr()) != (version, address)
+        ]
+        if changed:
+            raise RuntimeError(
+                f"{type(self).__name__}: {', '.join(changed)} changed since the weights were arranged; call"
+                " gru_ext.prepare again, or arrange() of this module"
+            )
+
+    def arrange(self) -> None:
+        """Arrange the weights anew: after a parameter was changed or replaced."""
+        self._arrange()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._arrange()
+        return self
+
+    def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:
+        super()._load_from_state_dict(*arguments, **keywords)
+        self._arrange()
+
+    def _set_option(self, name: str, value: Any) -> None:
+        super()._set_option(name, value)  # type: ignore[misc]
+        self._arrange()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and files have their own parameters, perhaps on another machine.
+        return {k: v for k, v in vars(self).items() if not k.startswith("_gru_ext_arranged")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._arrange()
+
+
+class PreparedGRU(_PreparedModule, GRU):
+    """A ``GRU`` whose weights ``prepare`` arranged for this machine.
+
+    In ``eval()`` it runs from the arranged weights, and its results carry no gradient of the parameters. It is the
+    ordinary ``GRU`` in ``train()``, where the gradient of ``input`` or ``hx`` is asked for, for a ``PackedSequence``,
+    with ``lengths`` or ``resets``, for unbatched input, with ``outputs="last"``, on another device, under autocast, and
+    while torch compiles or exports.
+
+    A call raises where it sees that a parameter is no longer what was arranged: another tensor, a change in place, or
+    another ``.data``. It cannot see what was written past torch: by NumPy or DLPack views, by another process in shared
+    memory, or to parameters that were made under ``torch.inference_mode``. ``load_state_dict``, ``to``, setting an
+    option, copies and files arrange anew.
+
+    ``prepare`` makes it.
+
+    Args:
+        arguments: those of ``GRU``, by position.
+        keywords: those of ``GRU``, by name.
+
+    Raises:
+        TypeError: as ``GRU``.
+        ValueError: as ``GRU``.
+
+    Example:
+        >>> gru = gru_ext.prepare(gru_ext.GRU(8, 16).eval())
+        >>> y, h_n = gru(torch.randn(5, 2, 8))
+    """
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._arrange()
+
+    def _weights_of_layers(self) -> tuple[list[str], int, bool]:
+        return self._gru_ext_weight_names, self.num_layers, self.bidirectional
+
+    @overload
+    def forward(
+        self,
+        input: Tensor,
+        hx: Tensor | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | int | None = None,
+        resets: Tensor | None = None,
+        reset_state: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def forward(self, input: PackedSequence, hx: Tensor | None = None) -> tuple[Any, Tensor]: ...
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | int | None = None,
+        resets: Tensor | None = None,
+        reset_state: Tensor | None = None,
+    ) -> tuple[Tensor | PackedSequence, Tensor]:
+        """Run the layers: arguments, results and errors of ``GRU.forward``.
+
+        Args:
+            input: the sequences, as in ``GRU.forward``.
+            hx: initial state, as in ``GRU.forward``.
+            lengths: number of steps of each padded sequence, as in ``GRU.forward``.
+            resets: where the state is reset, as in ``GRU.forward``.
+            reset_state: the state after a reset, as in ``GRU.forward``.
+
+        Returns:
+            The output and h_n, as ``GRU.forward``.
+
+        Raises:
+            RuntimeError: a parameter has changed since it was arranged.
+
+        Example:
+            >>> gru = gru_ext.prepare(gru_ext.GRU(3, 4).eval())
+            >>> with torch.no_grad():
+            ...     output, h_n = gru(torch.randn(1, 2, 3))
+        """
+        if (
+            lengths is resets is reset_state is None
+            and self._gru_ext_flat_weights is None
+            and self._gru_ext_options["outputs"] == "all"
+        ):
+            outputs = self._run(input, hx, self.batch_first)
+            if outputs is not None:
+                return outputs
+        given: Any = input  # which GRU.forward has overloads for
+        return super().forward(given, hx, lengths=lengths, resets=resets, reset_state=reset_state)
+
+
+class PreparedGRUCell(_PreparedModule, GRUCell):
+    """A ``GRUCell`` whose weights ``prepare`` arranged for this machine; when it uses them: ``PreparedGRU``.
+
+    Args:
+        arguments: those of ``GRUCell``, by position.
+        keywords: those of ``GRUCell``, by name.
+
+    Raises:
+        TypeError: as ``GRUCell``.
+        ValueError: as ``GRUCell``.
+
+    Example:
+        >>> cell = gru_ext.prepare(gru_ext.GRUCell(8, 16).eval())
+        >>> h = cell(torch.randn(2, 8))
+    """
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._arrange()
+
+    def _weights_of_layers(self) -> tuple[list[str], int, bool]:
+        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "gain_ih", "gain_hh")
+        return [name for name in kinds if self._parameters.get(name) is not None], 1, False
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        """Run one step: arguments, results and errors of ``GRUCell.forward``.
+
+        Args:
+            input: what comes in, as in ``GRUCell.forward``.
+            hx: the state before the step, as in ``GRUCell.forward``.
+
+        Returns:
+            The next state, as ``GRUCell.forward``.
+
+        Raises:
+            RuntimeError: a parameter has changed since it was arranged.
+
+        Example:
+            >>> cell = gru_ext.prepare(gru_ext.GRUCell(3, 4).eval())
+            >>> cell(torch.randn(2, 3)).shape
+            torch.Size([2, 4])
+        """
+        if type(input) is Tensor and input.dim() == 2 and (hx is None or (type(hx) is Tensor and hx.dim() == 2)):
+            outputs = self._run(input.unsqueeze(0), None if hx is None else hx.unsqueeze(0), batch_first=False)
+            if outputs is not None:
+                return outputs[1].squeeze_(0)
+        return super().forward(input, hx)

@@ -1,0 +1,265 @@
+"""``prepare``: weights arranged once give the results of the module before, or an error where they are stale."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from compare import assert_same_bits
+from process import thread_count
+from torch import nn
+
+import gru_ext
+
+SIZES = [(1, 1, 1), (3, 5, 8), (4, 7, 33)]  # batch, input, hidden
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"num_layers": 3},
+    {"bidirectional": True, "num_layers": 2},
+    {"batch_first": True, "bidirectional": True},
+    {"bias": False},
+    {"reset_after": False},
+    {"layer_norm": True, "num_layers": 2},
+    {"layer_norm": "joint", "bias": False},
+    {"zoneout": 0.3},
+    {"dropout": 0.5, "num_layers": 2, "recurrent_dropout": 0.25},
+]
+
+
+def enough_rows(options: dict[str, Any], batch: int, size: int, **other: Any) -> torch.Tensor:
+    """Input of so many steps that the call before arranges the weights too."""
+    x = torch.randn(40, batch, size, **other)
+    return x.transpose(0, 1).contiguous() if options.get("batch_first") else x
+
+
+@pytest.fixture
+def prepared_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """A context in which the ordinary call fails."""
+
+    def fail(*arguments: Any, **keywords: Any) -> None:
+        raise AssertionError("the ordinary call served")
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr("gru_ext.modules.call_gru", fail)
+            patch.setattr("gru_ext.modules.call_cell", fail)
+            yield
+
+    return context
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bits_are_those_of_the_module_before(
+    options: dict[str, Any], dtype: torch.dtype, threads: int, prepared_only: Callable[[], Any]
+) -> None:
+    for batch, size, hidden in SIZES:
+        gru = gru_ext.GRU(size, hidden, dtype=dtype, **options).eval()
+        prepared: Any = gru_ext.prepare(gru)
+        assert type(prepared) is gru_ext.PreparedGRU
+        layers = options.get("num_layers", 1) * (2 if options.get("bidirectional") else 1)
+        x = enough_rows(options, batch, size, dtype=dtype)
+        with thread_count(threads), torch.no_grad():
+            for hx in (None, torch.randn(layers, batch, hidden, dtype=dtype)):
+                with prepared_only():
+                    outputs = prepared(x, hx)
+                for ours, expected in zip(outputs, gru(x, hx), strict=True):
+                    assert_same_bits(ours, expected)
+                    assert not ours.requires_grad
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_few_rows(dtype: torch.dtype) -> None:
+    """The module before reads the weights as they are then: sums in another order."""
+    gru = gru_ext.GRU(20, 40, num_layers=2, dtype=dtype).eval()
+    reference = copy.deepcopy(gru).double()
+    x = torch.randn(1, 1, 20, dtype=dtype)
+    y, h_n = gru_ext.prepare(gru)(x)
+    expected = reference(x.double())
+    tolerance = 10 * torch.finfo(dtype).eps
+    assert torch.allclose(y.double(), expected[0], rtol=tolerance, atol=tolerance)
+    assert torch.allclose(h_n.double(), expected[1], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"bias": False}, {"layer_norm": True}, {"reset_after": False}, {"zoneout": 0.2}], ids=str
+)
+def test_cell(options: dict[str, Any], prepared_only: Callable[[], Any]) -> None:
+    cell = gru_ext.GRUCell(5, 9, dtype=torch.float64, **options).eval()
+    prepared = gru_ext.prepare(cell)
+    x, hx = torch.randn(60, 5, dtype=torch.float64), torch.randn(60, 9, dtype=torch.float64)
+    with torch.no_grad():
+        for state in (None, hx):
+            with prepared_only():
+                ours = prepared(x, state)
+            assert_same_bits(ours, cell(x, state))
+        assert_same_bits(prepared(x[0], hx[0]), cell(x[0], hx[0]))
+    no_input = gru_ext.GRUCell(0, 3).eval()
+    assert_same_bits(gru_ext.prepare(no_input)(torch.zeros(2, 0)), no_input(torch.zeros(2, 0)).detach())
+
+
+def test_a_whole_model() -> None:
+    """Copied, with everything that was no GRU as it was, and files of the model as they were."""
+
+    class Own(nn.GRU):
+        pass
+
+    model = nn.ModuleDict(
+        {
+            "torch": nn.GRU(3, 4),
+            "ours": gru_ext.GRU(3, 4),
+            "cell": nn.GRUCell(3, 4),
+            "own": Own(3, 4),
+            "linear": nn.Linear(2, 2),
+        }
+    ).eval()
+    prepared: Any = gru_ext.prepare(model)
+    kinds = {name: type(module) for name, module in prepared.items()}
+    assert kinds == {
+        "torch": gru_ext.PreparedGRU,
+        "ours": gru_ext.PreparedGRU,
+        "cell": gru_ext.PreparedGRUCell,
+        "own": Own,
+        "linear": nn.Linear,
+    }
+    now: Any = model
+    assert type(now["torch"]) is nn.GRU
+    assert prepared.state_dict().keys() == model.state_dict().keys()
+    x = torch.randn(30, 2, 3)
+    with torch.no_grad():
+        assert torch.allclose(prepared["torch"](x)[0], now["torch"](x)[0], atol=1e-6)
+    assert gru_ext.prepare(model, inplace=True) is model
+    assert {type(now["torch"]), type(now["ours"])} == {gru_ext.PreparedGRU}
+    quantized: Any = gru_ext.quantize_dynamic(nn.Sequential(nn.GRU(3, 4)))
+    same: Any = gru_ext.prepare(quantized)
+    assert type(same[0]) is gru_ext.QuantizedGRU
+
+
+def changes() -> dict[str, Callable[[Any], None]]:
+    def in_place(gru: Any) -> None:
+        with torch.no_grad():
+            gru.bias_hh_l0.add_(1)
+
+    def replaced(gru: gru_ext.GRU) -> None:
+        gru.weight_hh_l0 = nn.Parameter(torch.zeros(12, 4))
+
+    def data(gru: gru_ext.GRU) -> None:
+        gru.weight_ih_l0.data = torch.zeros(12, 3)
+
+    def parametrized(gru: gru_ext.GRU) -> None:
+        nn.utils.parametrizations.weight_norm(gru, "weight_ih_l0")
+
+    return {"in place": in_place, "replaced": replaced, "data": data, "parametrized": parametrized}
+
+
+@pytest.mark.parametrize("change", changes())
+def test_a_stale_weight_is_an_error_until_it_is_arranged(change: str) -> None:
+    gru: Any = gru_ext.prepare(gru_ext.GRU(3, 4).eval())
+    x = torch.randn(2, 1, 3)
+    gru(x)
+    changes()[change](gru)
+    with pytest.raises(RuntimeError, match=r"PreparedGRU: \w+_l0.* changed since the weights were arranged; "):
+        gru(x)
+    gru.arrange()
+    expected = gru_ext.GRU(3, 4)
+    expected.load_state_dict({name: getattr(gru, name).detach() for name in expected.state_dict()})
+    assert torch.allclose(gru(x)[0], expected(x)[0], atol=1e-6)
+
+
+def test_what_arranges_anew() -> None:
+    gru: Any = gru_ext.prepare(gru_ext.GRU(3, 4).eval())
+    other = gru_ext.GRU(3, 4)
+    x = torch.randn(40, 2, 3)
+    gru.load_state_dict(other.state_dict())
+    assert_same_bits(gru(x)[0], other(x)[0].detach())
+    copies: list[Any] = [copy.deepcopy(gru), through_a_file(gru)]
+    for copied in copies:
+        assert type(copied) is type(gru)
+        assert copied._gru_ext_arranged is not None
+        assert_same_bits(copied(x)[0], gru(x)[0])
+        with torch.no_grad():
+            copied.weight_ih_l0.zero_()
+        gru(x)  # not its parameters
+    gru.double()
+    assert_same_bits(gru(x.double())[0], other.double()(x.double())[0].detach())
+    gru.reset_after = False
+    other.reset_after = False
+    assert_same_bits(gru(x.double())[0], other(x.double())[0].detach())
+
+
+def through_a_file(module: nn.Module) -> Any:
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def test_the_ordinary_call_serves_the_rest() -> None:
+    gru = gru_ext.GRU(3, 4, num_layers=2).eval()
+    prepared: Any = gru_ext.prepare(gru)
+    x = torch.randn(40, 2, 3, requires_grad=True)
+    prepared(x)[0].sum().backward()
+    given = x.grad
+    assert given is not None
+    x.grad = None
+    gru(x)[0].sum().backward()
+    assert x.grad is not None
+    assert_same_bits(given, x.grad)
+    x = x.detach()
+    packed = nn.utils.rnn.pack_padded_sequence(x, [40, 7])
+    assert_same_bits(prepared(packed)[0].data, gru(packed)[0].data)
+    assert_same_bits(prepared(x, lengths=[3, 40])[0], gru(x, lengths=[3, 40])[0])
+    assert_same_bits(prepared(x[:, 0])[0], gru(x[:, 0])[0])
+    prepared.train()
+    assert prepared(x)[0].requires_grad
+    program = torch.export.export(prepared.eval(), (x,))
+    assert torch.allclose(program.module()(x)[0], gru(x)[0], atol=1e-6)
+
+
+def test_refusals_are_those_of_gru() -> None:
+    gru = gru_ext.GRU(3, 4).eval()
+    prepared = gru_ext.prepare(gru)
+    for arguments in (
+        (torch.randn(2, 1, 5),),
+        (torch.randn(0, 1, 3),),
+        (torch.randn(2, 1, 3).double(),),
+        (torch.randn(2, 1, 3), torch.randn(1, 2, 4)),
+        (torch.randn(2, 1, 3), torch.randn(1, 1, 4).double()),
+        (torch.randn(3),),
+    ):
+        with pytest.raises((RuntimeError, ValueError)) as expected:
+            gru(*arguments)
+        with pytest.raises(expected.type) as ours:
+            prepared(*arguments)
+        assert str(ours.value) == str(expected.value)
+    with pytest.raises(TypeError, match=r"^prepare: expected inplace"):
+        gru_ext.prepare(gru, inplace=1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^prepare: expected module of type torch\.nn\.Module, got int$"):
+        gru_ext.prepare(3)  # type: ignore[type-var]
+
+
+def test_the_operators_refuse_what_was_not_prepared() -> None:
+    ops = torch.ops.gru_ext
+    x, weights = torch.randn(2, 1, 3), [torch.randn(12, 3), torch.randn(12, 4)]
+    for other in (torch.zeros(64, dtype=torch.uint8), torch.zeros(8, dtype=torch.uint8), torch.zeros(64)):
+        with pytest.raises(RuntimeError, match=r"^gru_prepared: expected prepared as `prepare` returned it, got "):
+            ops.gru_prepared(x, None, weights, other)
+    arranged = ops.prepare(weights, 1, False, False)
+    with pytest.raises(RuntimeError, match=r"^gru_prepared: expected prepared of "):
+        ops.gru_prepared(x, None, weights, arranged[:-64].clone())
+    with pytest.raises(RuntimeError, match=r"^gru_prepared: expected 2 weights, as were prepared, got 1"):
+        ops.gru_prepared(x, None, weights[:1], arranged)
+    with pytest.raises(RuntimeError, match=r"^gru_prepared: .*got weights\[1\] with other values"):
+        ops.gru_prepared(x, None, [weights[0], weights[1].clone()], arranged)
+    with pytest.raises(RuntimeError, match=r"weights\[1\] of shape \(3H, K\) = \(12, 4\), got \[11, 4\]"):
+        ops.prepare([weights[0], weights[1][:11]], 1, False, False)
+    with pytest.raises(RuntimeError, match=r"^prepare: expected 4 weights, got 2"):
+        ops.prepare(weights, 1, False, True)
