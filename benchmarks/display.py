@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import astuple, fields
 from types import TracebackType
 from typing import Any
 
@@ -92,12 +94,28 @@ class LiveDisplay(Display):
 
 
 def _table(run: Run, kind: str, most: int | None = None) -> Any:
+    head, rows = report.table(run, kind, ranges=False)
+    return _rich_table(report.heading(run, kind), head, rows[-most:] if most else rows)
+
+
+def _rich_table(title: str, head: list[str], rows: list[list[str]]) -> Any:
     from rich.table import Table
 
-    head, rows = report.table(run, kind, ranges=False)
-    table = Table(title=report.heading(run, kind), title_justify="left", header_style="bold")
+    table = Table(title=title, title_justify="left", header_style="bold")
     for name in head:
         table.add_column(name, justify="left" if name == head[0] else "right")
-    for cells in rows[-most:] if most else rows:
+    for cells in rows:
         table.add_row(*cells)
     return table
+
+
+def show(title: str, rows: Sequence[Any]) -> None:
+    """Print dataclasses as a table, a column for each field: with rich on a terminal, else in Markdown."""
+    cells = [["-" if v is None else f"{v:.3g}" if isinstance(v, float) else str(v) for v in astuple(r)] for r in rows]
+    head = [field.name.replace("_", " ") for field in fields(rows[0])]
+    if isinstance(display(), LiveDisplay):
+        import rich
+
+        rich.print(_rich_table(title, head, cells))
+    else:
+        print(f"{title}\n\n{report.markdown_table(head, cells)}")

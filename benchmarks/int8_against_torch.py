@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import gru_ext
-from benchmarks import files
+from benchmarks import display, files
 from benchmarks.contenders import Step
 from benchmarks.machine import facts
 from benchmarks.measure import Spread, alternate, cpu_clock, ratio
@@ -87,10 +87,6 @@ def main() -> None:
     threads = torch.get_num_threads()
     environment = facts(torch.device("cpu"), torch.qint8, threads) | {"engine": torch.backends.quantized.engine}
     print(", ".join(f"{key} {value}" for key, value in environment.items()))
-    print(
-        f"{'T,B,H (I = H)':38} {'torch ms':>9} {'ours ms':>9} {'ratio':>6} {'(range)':16}"
-        f" {'over fp32':>9} {'bf16':>6}  largest error, torch and ours   rms"
-    )
     rows: list[Row] = []
     for size in TEN:
         if args.filter not in str(size):
@@ -126,13 +122,9 @@ def main() -> None:
                 *(their_error, our_error, their_rms, our_rms),
             )
         )
-        spread = f"({ratios.low:.2f} to {ratios.high:.2f})"
-        print(
-            f"{size!s:38} {torch_ms:9.3f} {ours_ms:9.3f} {ratios.median:5.2f}x {spread:16}"
-            f" {over_fp32:8.2f}x {over_bf16:5.2f}x"
-            f"  {their_error:.2e} {our_error:.2e}   {their_rms:.2e} {our_rms:.2e}",
-            flush=True,
-        )
+        print(f"{size}: {ratios.median:.2f} times as fast as torch", flush=True)
+    if rows:
+        display.show("int8, forward; over: times faster than our own GRU in that dtype; errors against float64", rows)
     if args.json:
         try:
             content = {"environment": environment, "rows": [asdict(row) for row in rows]}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 import gru_ext
-from benchmarks import files
+from benchmarks import display, files
 from benchmarks.contenders import Step
 from benchmarks.contenders.base import Problem
 from benchmarks.contenders.onnxruntime import OnnxRuntime
@@ -130,9 +130,6 @@ def main() -> None:
     threads = torch.get_num_threads()
     environment = facts(torch.device("cpu"), torch.float32, threads)
     print(", ".join(f"{key} {value}" for key, value in environment.items()))
-    print(
-        f"{'T,B,H (I = H)':14} {'':7} {'ours ms':>9} {'loop':>7} {'(range)':18} {'onnxruntime':>11} {'reset_after':>11}"
-    )
     rows: list[Row] = []
     for size in TEN:
         if size.L > 1 or size.D > 1 or args.filter not in str(size):
@@ -141,13 +138,9 @@ def main() -> None:
         for kind in kinds:
             row = measure(size, kind, threads, args.blocks, args.block_seconds)
             rows.append(row)
-            spread = f"({row.loop_low:.2f} to {row.loop_high:.2f})"
-            peer = "" if row.onnxruntime is None else f"{row.onnxruntime:.2f}x"
-            print(
-                f"{size!s:14} {kind:7} {row.ours_ms:9.3f} {row.loop:6.2f}x {spread:18} {peer:>11}"
-                f" {row.reset_after:10.2f}x",
-                flush=True,
-            )
+            print(f"{size} {kind}: {row.loop:.2f} times as fast as the loop", flush=True)
+    if rows:
+        display.show("reset_after=False; their time over ours, of the loop with its range", rows)
     if args.json:
         try:
             content = {"environment": environment, "rows": [asdict(row) for row in rows]}

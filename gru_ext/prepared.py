@@ -6,7 +6,7 @@ Letters: T steps, B batch, I input, H hidden, L layers, D directions (1 or 2).
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, overload
 
 import torch
@@ -17,7 +17,7 @@ from gru_ext import library as library  # registers the operators
 from gru_ext.modules import GRU, GRUCell
 from gru_ext.recurrence import check_flag
 from gru_ext.regularizers import recurrence_of
-from gru_ext.sharing import check_module, converted, replace_modules
+from gru_ext.sharing import check_module, check_type, converted, replace_modules
 from gru_ext.torch_internals import autocast_is_on, is_eager
 
 __all__ = ["PreparedGRU", "PreparedGRUCell", "prepare"]
@@ -63,18 +63,26 @@ def prepare(module: Model, inplace: bool = False) -> Model | PreparedGRU | Prepa
 
 
 def _of_ours(operation: str, module: GRU | GRUCell) -> PreparedGRU | PreparedGRUCell:
-    """What ``module`` is to become: it shares all of it."""
-    kind: Any = PreparedGRU if isinstance(module, GRU) else PreparedGRUCell
-    made: PreparedGRU | PreparedGRUCell = kind.__new__(kind)
-    vars(made).update(vars(module))
-    made._arrange()
-    return made
+    return PreparedGRU(module) if isinstance(module, GRU) else PreparedGRUCell(module)
 
 
 def _of_torch(operation: str, module: nn.GRU | nn.GRUCell) -> PreparedGRU | PreparedGRUCell:
     if isinstance(module, nn.GRU):
-        return _of_ours(operation, converted(operation, module, nn.GRU, GRU, in_place=True))
-    return _of_ours(operation, converted(operation, module, nn.GRUCell, GRUCell, in_place=True))
+        return PreparedGRU(converted(operation, module, nn.GRU, GRU, in_place=True))
+    return PreparedGRUCell(converted(operation, module, nn.GRUCell, GRUCell, in_place=True))
+
+
+def ordinary(module: PreparedGRU | PreparedGRUCell) -> GRU | GRUCell:
+    """The GRU or cell that a prepared one was: it shares all of it, but for the arranged weights."""
+    kind: Any = GRU if isinstance(module, PreparedGRU) else GRUCell
+    made: GRU | GRUCell = kind.__new__(kind)
+    vars(made).update(module.__getstate__())
+    return made
+
+
+def of_prepared(convert: Callable[[str, Any], nn.Module]) -> Callable[[str, Any], nn.Module]:
+    """What ``replace_modules`` has of prepared modules, where ``convert`` is that of ordinary ones."""
+    return lambda operation, module: convert(operation, ordinary(module))
 
 
 def _version(weight: Tensor) -> int:
@@ -89,6 +97,11 @@ class _PreparedModule(nn.Module):
     _gru_ext_arranged_names: list[str]  # of the parameters that were arranged, in the operator's order
     # Of each: itself, so that no other comes to lie where it is; how often it had changed; where its values are.
     _gru_ext_arranged_of: list[tuple[Tensor, int, int]]
+
+    def _take(self, module: nn.Module) -> None:
+        """Share all that a module has, and arrange its weights."""
+        vars(self).update(vars(module))
+        self._arrange()
 
     def _weights_of_layers(self) -> tuple[list[str], int, bool]:
         """The names of the weights in the operator's order, L, and whether there are two directions."""
@@ -159,7 +172,13 @@ class _PreparedModule(nn.Module):
             )
 
     def arrange(self) -> None:
-        """Arrange the weights anew: after a parameter was changed or replaced."""
+        """Arrange the weights anew: after a parameter was changed or replaced.
+
+        Example:
+            >>> gru = gru_ext.prepare(gru_ext.GRU(8, 16).eval())
+            >>> _ = gru.bias_hh_l0.requires_grad_(False).zero_()
+            >>> gru.arrange()
+        """
         self._arrange()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
@@ -197,24 +216,57 @@ class PreparedGRU(_PreparedModule, GRU):
     memory, or to parameters that were made under ``torch.inference_mode``. ``load_state_dict``, ``to``, setting an
     option, copies and files arrange anew.
 
-    ``prepare`` makes it.
+    ``prepare`` makes it of a model's.
 
     Args:
-        arguments: those of ``GRU``, by position.
-        keywords: those of ``GRU``, by name.
+        module: the GRU, of which it shares parameters and all else.
 
     Raises:
-        TypeError: as ``GRU``.
-        ValueError: as ``GRU``.
+        TypeError: ``module`` is not exactly a ``gru_ext.GRU``.
 
     Example:
-        >>> gru = gru_ext.prepare(gru_ext.GRU(8, 16).eval())
+        >>> gru = gru_ext.PreparedGRU(gru_ext.GRU(8, 16).eval())
         >>> y, h_n = gru(torch.randn(5, 2, 8))
     """
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
-        self._arrange()
+    def __init__(self, module: GRU) -> None:
+        check_type("PreparedGRU", "module", module, GRU)
+        self._take(module)
+
+    @classmethod
+    def from_torch(cls, module: nn.GRU) -> PreparedGRU:
+        """The prepared form of a ``torch.nn.GRU``, with its very parameters; see ``GRU.from_torch``.
+
+        Args:
+            module: the GRU.
+
+        Returns:
+            A module that shares all of it.
+
+        Raises:
+            TypeError: as in ``GRU.from_torch``.
+
+        Example:
+            >>> gru = gru_ext.PreparedGRU.from_torch(torch.nn.GRU(8, 16).eval())
+        """
+        return cls(GRU.from_torch(module))
+
+    def to_torch(self) -> nn.GRU:
+        """The ``torch.nn.GRU`` that shares all of this module, without the arranged weights.
+
+        Returns:
+            The module.
+
+        Raises:
+            TypeError: as in ``GRU.to_torch``.
+            ValueError: likewise.
+
+        Example:
+            >>> module = gru_ext.prepare(gru_ext.GRU(8, 16).eval()).to_torch()
+        """
+        module: Any = ordinary(self)
+        converted: nn.GRU = module.to_torch()
+        return converted
 
     def _weights_of_layers(self) -> tuple[list[str], int, bool]:
         return self._gru_ext_weight_names, self.num_layers, self.bidirectional
@@ -242,25 +294,25 @@ class PreparedGRU(_PreparedModule, GRU):
         resets: Tensor | None = None,
         reset_state: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor]:
-        """Run the layers: arguments, results and errors of ``GRU.forward``.
+        """Run the layers.
 
         Args:
-            input: the sequences, as in ``GRU.forward``.
-            hx: initial state, as in ``GRU.forward``.
-            lengths: number of steps of each padded sequence, as in ``GRU.forward``.
-            resets: where the state is reset, as in ``GRU.forward``.
-            reset_state: the state after a reset, as in ``GRU.forward``.
+            input: as of ``GRU.forward``, and the others.
+            hx: likewise.
+            lengths: likewise.
+            resets: likewise.
+            reset_state: likewise.
 
         Returns:
-            The output and h_n, as ``GRU.forward``.
-
-        Raises:
-            RuntimeError: a parameter has changed since it was arranged.
+            The output and h_n, as ``GRU.forward`` returns them.
 
         Example:
-            >>> gru = gru_ext.prepare(gru_ext.GRU(3, 4).eval())
-            >>> with torch.no_grad():
-            ...     output, h_n = gru(torch.randn(1, 2, 3))
+            >>> gru = gru_ext.prepare(gru_ext.GRU(8, 16).eval())
+            >>> output, h_n = gru(torch.randn(5, 2, 8), torch.zeros(1, 2, 16))
+
+        Raises:
+            RuntimeError: a parameter has changed since it was arranged; or as in ``GRU.forward``, which has the other
+                errors too.
         """
         if (
             lengths is resets is reset_state is None
@@ -278,43 +330,77 @@ class PreparedGRUCell(_PreparedModule, GRUCell):
     """A ``GRUCell`` whose weights ``prepare`` arranged for this machine; when it uses them: ``PreparedGRU``.
 
     Args:
-        arguments: those of ``GRUCell``, by position.
-        keywords: those of ``GRUCell``, by name.
+        module: the cell, of which it shares parameters and all else.
 
     Raises:
-        TypeError: as ``GRUCell``.
-        ValueError: as ``GRUCell``.
+        TypeError: ``module`` is not exactly a ``gru_ext.GRUCell``.
 
     Example:
-        >>> cell = gru_ext.prepare(gru_ext.GRUCell(8, 16).eval())
+        >>> cell = gru_ext.PreparedGRUCell(gru_ext.GRUCell(8, 16).eval())
         >>> h = cell(torch.randn(2, 8))
     """
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
-        self._arrange()
+    def __init__(self, module: GRUCell) -> None:
+        check_type("PreparedGRUCell", "module", module, GRUCell)
+        self._take(module)
+
+    @classmethod
+    def from_torch(cls, module: nn.GRUCell) -> PreparedGRUCell:
+        """The prepared form of a ``torch.nn.GRUCell``, with its very parameters; see ``GRU.from_torch``.
+
+        Args:
+            module: the cell.
+
+        Returns:
+            A module that shares all of it.
+
+        Raises:
+            TypeError: as in ``GRU.from_torch``.
+
+        Example:
+            >>> cell = gru_ext.PreparedGRUCell.from_torch(torch.nn.GRUCell(8, 16).eval())
+        """
+        return cls(GRUCell.from_torch(module))
+
+    def to_torch(self) -> nn.GRUCell:
+        """The ``torch.nn.GRUCell`` that shares all of this module, without the arranged weights.
+
+        Returns:
+            The module.
+
+        Raises:
+            TypeError: as in ``GRUCell.to_torch``.
+            ValueError: likewise.
+
+        Example:
+            >>> module = gru_ext.prepare(gru_ext.GRUCell(8, 16).eval()).to_torch()
+        """
+        module: Any = ordinary(self)
+        converted: nn.GRUCell = module.to_torch()
+        return converted
 
     def _weights_of_layers(self) -> tuple[list[str], int, bool]:
         kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "gain_ih", "gain_hh")
         return [name for name in kinds if self._parameters.get(name) is not None], 1, False
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        """Run one step: arguments, results and errors of ``GRUCell.forward``.
+        """Run one step.
 
         Args:
-            input: what comes in, as in ``GRUCell.forward``.
-            hx: the state before the step, as in ``GRUCell.forward``.
+            input: (B, I), or (I) unbatched.
+            hx: (B, H), or (H) unbatched; None for zero.
 
         Returns:
-            The next state, as ``GRUCell.forward``.
-
-        Raises:
-            RuntimeError: a parameter has changed since it was arranged.
+            The next state, (B, H) or (H).
 
         Example:
-            >>> cell = gru_ext.prepare(gru_ext.GRUCell(3, 4).eval())
-            >>> cell(torch.randn(2, 3)).shape
-            torch.Size([2, 4])
+            >>> cell = gru_ext.prepare(gru_ext.GRUCell(8, 16).eval())
+            >>> cell(torch.randn(2, 8), torch.zeros(2, 16)).shape
+            torch.Size([2, 16])
+
+        Raises:
+            RuntimeError: a parameter has changed since it was arranged; or as in ``GRUCell.forward``, which has the
+                other errors too.
         """
         if type(input) is Tensor and input.dim() == 2 and (hx is None or (type(hx) is Tensor and hx.dim() == 2)):
             outputs = self._run(input.unsqueeze(0), None if hx is None else hx.unsqueeze(0), batch_first=False)

@@ -30,6 +30,7 @@ from gru_ext.layout import (
     run_packed,
 )
 from gru_ext.modules import GRU, GRUCell, describe, refuse_script, trace_forward
+from gru_ext.prepared import PreparedGRU, PreparedGRUCell, of_prepared
 from gru_ext.recurrence import Changes, as_flag, check_flag, check_size
 from gru_ext.reference import LARGEST_INT8, quantize_rows
 from gru_ext.segments import run_segments
@@ -92,7 +93,16 @@ def quantize_dynamic(module: Model, inplace: bool = False) -> Model | QuantizedG
     layer = partial(_quantized, QuantizedGRU)
     cell = partial(_quantized, QuantizedGRUCell)
     quantized: Model | QuantizedGRU | QuantizedGRUCell = replace_modules(
-        "quantize_dynamic", model, {GRU: layer, nn.GRU: layer, GRUCell: cell, nn.GRUCell: cell}
+        "quantize_dynamic",
+        model,
+        {
+            GRU: layer,
+            nn.GRU: layer,
+            PreparedGRU: of_prepared(layer),
+            GRUCell: cell,
+            nn.GRUCell: cell,
+            PreparedGRUCell: of_prepared(cell),
+        },
     )
     return quantized
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from gru_ext.modules import GRU, GRUCell
+from gru_ext.prepared import PreparedGRU, PreparedGRUCell, of_prepared
 from gru_ext.quantize import QuantizedGRU, QuantizedGRUCell
 from gru_ext.recurrence import Changes
 from gru_ext.sharing import check_recurrence, converted, replace_modules
@@ -70,6 +71,8 @@ def to_torch(model: Model) -> Model | nn.GRU | nn.GRUCell:
         {
             GRU: _converter(GRU, nn.GRU),
             GRUCell: _converter(GRUCell, nn.GRUCell),
+            PreparedGRU: of_prepared(_converter(GRU, nn.GRU)),
+            PreparedGRUCell: of_prepared(_converter(GRUCell, nn.GRUCell)),
             QuantizedGRU: _refuse_int8,
             QuantizedGRUCell: _refuse_int8,
         },

@@ -24,6 +24,7 @@ from benchmarks import __main__ as command
 from benchmarks import (
     check,
     contenders,
+    display,
     files,
     kernels,
     machine,
@@ -41,6 +42,7 @@ from benchmarks.contenders.base import ModuleContender
 from benchmarks.contenders.flashrnn import FlashRNN
 from benchmarks.contenders.haste import Haste
 from benchmarks.contenders.torch import Torch
+from benchmarks.measure import Spread
 from benchmarks.results import Row, Run, Timing
 from benchmarks.roofline import Bound, Peaks
 from benchmarks.suites import DEEPBENCH_INFERENCE, DEEPBENCH_TRAIN, PASSES, SUITES, Pass, Size
@@ -667,6 +669,13 @@ def test_markdown_and_html_reports(tmp_path: Path) -> None:
     for text in (markdown, page):
         assert text.count("haste is absent: not installed") == 1
         assert "peaks, 2 threads: 100 GFLOP/s" in text
+
+
+def test_rows_of_other_programs_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    display.show("title", [Spread(1.23456, 0.5, 2e-5)])
+    assert capsys.readouterr().out == (
+        "title\n\n| median | low | high |\n| --- | --- | --- |\n| 1.23 | 0.5 | 2e-05 |\n"
+    )
 
 
 # ---- the command

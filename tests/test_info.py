@@ -94,6 +94,8 @@ def test_public_names_are_there() -> None:
     assert gru_ext.__all__ == [
         "GRU",
         "GRUCell",
+        "PreparedGRU",
+        "PreparedGRUCell",
         "QuantizedGRU",
         "QuantizedGRUCell",
         "__version__",
@@ -102,6 +104,7 @@ def test_public_names_are_there() -> None:
         "empty_cache",
         "functional",
         "kernels",
+        "prepare",
         "quantize_dynamic",
         "replace_gru",
         "to_torch",

@@ -143,6 +143,29 @@ def test_a_whole_model() -> None:
     assert type(same[0]) is gru_ext.QuantizedGRU
 
 
+def test_the_way_back() -> None:
+    gru: Any = gru_ext.GRU(3, 4).eval()
+    cell = gru_ext.GRUCell(3, 4).eval()
+    gru.tag = "mine"
+    model: Any = nn.ModuleDict({"gru": gru, "cell": cell})
+    prepared: Any = gru_ext.prepare(model)
+    back: Any = gru_ext.to_torch(copy.deepcopy(prepared))
+    assert [type(module) for module in back.values()] == [nn.GRU, nn.GRUCell]
+    assert back["gru"].tag == "mine"
+    assert not [name for name in vars(back["gru"]) if "arranged" in name]
+    x = torch.randn(30, 2, 3)
+    assert torch.allclose(back["gru"](x)[0], prepared["gru"](x)[0], atol=1e-6)
+    assert type(prepared["gru"].to_torch()) is nn.GRU
+    assert type(prepared["cell"].to_torch()) is nn.GRUCell
+    small: Any = gru_ext.quantize_dynamic(prepared)
+    expected: Any = gru_ext.quantize_dynamic(model)
+    assert_same_bits(small["gru"](x)[0], expected["gru"](x)[0])
+    assert_same_bits(small["cell"](x[0]), expected["cell"](x[0]))
+    assert type(gru_ext.PreparedGRU.from_torch(back["gru"])) is gru_ext.PreparedGRU
+    with pytest.raises(TypeError, match=r"^PreparedGRU: expected module of type gru_ext\.GRU, got Linear$"):
+        gru_ext.PreparedGRU(nn.Linear(1, 1))  # type: ignore[arg-type]
+
+
 def changes() -> dict[str, Callable[[Any], None]]:
     def in_place(gru: Any) -> None:
         with torch.no_grad():
