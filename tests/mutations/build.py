@@ -19,7 +19,7 @@ from process import ROOT
 
 COPY = ROOT / "build" / "mutants"
 COMPILER = os.environ.get("CXX", "c++").split()
-OBJECTS = COPY / "build" / "objects"
+OBJECTS = COPY / "build" / f"objects_{torch.__version__}"
 TORCH_HEADERS = OBJECTS / "torch.h"
 # Kernels for GPUs in the emulator, which run too long without optimisation, and have few of torch's headers.
 OPTIMISED = ("persistent_kernels", "emulator", "fiber", "arithmetic", "race")
@@ -97,7 +97,7 @@ def _precompile(target: Path) -> None:
 
 
 def _run(arguments: list[str]) -> None:
-    # ccache would keep what is compiled once.
+    # ccache would keep objects that nobody asks for again.
     environment = {**os.environ, "CCACHE_DISABLE": "1"}
     subprocess.run([*COMPILER, *arguments], check=True, capture_output=True, text=True, env=environment)
 
