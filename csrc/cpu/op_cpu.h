@@ -23,6 +23,7 @@ std::tuple<at::Tensor, at::Tensor> gru_int8_cpu(const at::Tensor& x, const std::
 at::Tensor prepare_cpu(at::TensorList weights, int64_t num_layers, bool bidirectional, bool bias, double zoneout,
                        bool reset_after, int64_t layer_norm);
 std::tuple<at::Tensor, at::Tensor> gru_prepared_cpu(const at::Tensor& x, const std::optional<at::Tensor>& hx,
-                                                    at::TensorList weights, const at::Tensor& prepared, bool batch_first);
+                                                    at::TensorList weights, const at::Tensor& prepared,
+                                                    bool batch_first);
 
 }  // namespace gru_ext
