@@ -235,13 +235,14 @@ def kernels_of(library: ctypes.CDLL) -> list[str]:
 
 # ---- A few kernels, chosen by what they branch on
 
-ALONE = ClusterConfig(torch.bfloat16, 64, 1, 8)  # one block, one warp to a group
+ALONE = ClusterConfig(torch.bfloat16, 64, 1, 8)  # one block
 CLUSTER = ClusterConfig(torch.bfloat16, 128, 2, 32)  # several passes, two warps to a group
 GROUP = ClusterConfig(torch.bfloat16, 512, 8, 8, group=True)  # packets, and weights in shared memory
 STREAMED = StreamedConfig(torch.float32, 32, 32, shared_slabs=0)  # flags, several passes, weights that are streamed
 PARTS = StreamedConfig(torch.bfloat16, 16, 16)  # three warps to a slice
 MASKED = StreamedConfig(torch.bfloat16, 32, 16, masked=True)
 TF32 = ClusterConfig(torch.float32, 128, 2, 8)
+IEEE = ClusterConfig(torch.float32, 64, 1, 8, ieee=True)  # one warp to a group
 SAMPLE: list[Config] = [
     ALONE,
     CLUSTER,
@@ -251,7 +252,7 @@ SAMPLE: list[Config] = [
     MASKED,
     PARTS,
     TF32,
-    ClusterConfig(torch.float32, 64, 1, 8, ieee=True),
+    IEEE,
 ]
 STEPWISE = ("gru_step_fwd_float16", "gru_one_step_fwd_bfloat16")
 KERNELS = (*(config.kernel(way) for config in SAMPLE for way in ("fwd", "bwd")), *STEPWISE)

@@ -27,6 +27,7 @@ from compiled_kernels import (
     ALONE,
     CLUSTER,
     GROUP,
+    IEEE,
     PARTS,
     STREAMED,
     STREAMING,
@@ -130,7 +131,7 @@ FAULTS = {
     # Barriers
     "a block barrier left out": Fault(ALONE, "bwd", r"bar\.sync\s+0;", "", UNORDERED),
     "a barrier of a group left out": Fault(CLUSTER, "fwd", r"barrier\.cta\.red\S* .*;", "", "race: |never written"),
-    "a warp barrier left out": Fault(ALONE, "fwd", r"bar\.warp\.sync.*;", "", "another lane of its warp"),
+    "a warp barrier left out": Fault(IEEE, "fwd", r"bar\.warp\.sync.*;", "", "another lane of its warp"),
     "a barrier for other threads": Fault(
         STREAMED, "fwd", r"(barrier\.cta\.sync\.aligned %r\d+), %r\d+", "$1, 32", "race: |never written|too many|differ"
     ),

@@ -144,8 +144,8 @@ FAULTS = [
         "(sliced or inner_transposed) and float32",
     ),
     Fault(
-        "csrc/cpu/forward.cpp",
-        "if (gate == 2 && p_.reset_after) break;",
+        "csrc/cpu/arranged.h",
+        "if (gate == 2 && reset_after) break;",
         "if (gate == 2) break;",
         ACCURACY,
         "reset and T2-B3-I5-H7 and float64",
@@ -245,9 +245,9 @@ FAULTS = [
         "T6",
     ),
     Fault(
-        "csrc/cpu/forward.cpp",
-        "share(panels, thread + 1, team),\n",
-        "share(panels, thread + 1, team) - (thread + 1 < team),\n",
+        "csrc/cpu/arranged.h",
+        "share(count, thread + 1, team),\n",
+        "share(count, thread + 1, team) - (thread + 1 < team),\n",
         THREADS,
         "2-T30-B30 and float32",
     ),
@@ -307,7 +307,7 @@ FAULTS = [
         "mask and T4-B3-I2-H5 and bi and float64",
     ),
     Fault(
-        "csrc/cpu/pass.h",
+        "csrc/cpu/arranged.h",
         "gains + 3 * i * stride, stride, 3, H);",
         "gains + i * stride, stride, 3, H);",
         ACCURACY,
