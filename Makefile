@@ -86,7 +86,8 @@ coverage: .venv/built-dev
 cuda-check: .venv-cuda/torch .venv-cuda-older/torch .venv-nvcc/nvidia .venv/built-dev
 	.venv-cuda/bin/python tests/check_cuda_build.py $(ARGS)
 	.venv-cuda-older/bin/python tests/check_cuda_build.py --host-only
-	CUDA_HOME=$(CURDIR)/.venv-nvcc/nvidia/cu13 $(BIN)/python -m pytest -n auto tests/test_compiled_kernels.py -k 'accuracy or schedule'
+	CUDA_HOME=$(CURDIR)/.venv-nvcc/nvidia/cu13 $(BIN)/python -m pytest -n auto \
+	  tests/test_accuracy.py::test_compiled_kernel tests/test_compiled_kernels.py -k 'accuracy or schedule'
 
 # With the system's torch and the library that is there, built or carried; no environment, as there may be no network.
 gpu-check:
