@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gru_ext import library as library  # registers the operators
+from gru_ext.layout import FLOATING
 from gru_ext.modules import GRU, GRUCell
 from gru_ext.recurrence import check_flag
 from gru_ext.regularizers import recurrence_of
@@ -25,6 +26,8 @@ __all__ = ["PreparedGRU", "PreparedGRUCell", "prepare"]
 Model = TypeVar("Model", bound=nn.Module)
 
 _ops = torch.ops.gru_ext
+
+_ARRANGED_KINDS = [{("cpu", dtype)} for dtype in FLOATING]  # devices and dtypes of all weights of a module
 
 
 def prepare(module: Model, inplace: bool = False) -> Model | PreparedGRU | PreparedGRUCell:
@@ -46,6 +49,7 @@ def prepare(module: Model, inplace: bool = False) -> Model | PreparedGRU | Prepa
 
     Raises:
         TypeError: ``inplace`` is no bool; or as in ``replace_gru``. Nothing has been prepared then.
+        RuntimeError: a weight has another shape than the sizes of its GRU ask for. Likewise.
 
     Example:
         >>> model = gru_ext.prepare(torch.nn.GRU(8, 16).eval())
@@ -112,11 +116,8 @@ class _PreparedModule(nn.Module):
         module: Any = self
         self._gru_ext_arranged = None
         weights = [weight for name in names if (weight := self._parameters.get(name)) is not None]
-        if (
-            module.hidden_size == 0
-            or len(weights) < len(names)
-            or any(weight.device.type != "cpu" for weight in weights)
-        ):
+        kinds = {(weight.device.type, weight.dtype) for weight in weights}
+        if module.hidden_size == 0 or len(weights) < len(names) or kinds not in _ARRANGED_KINDS:
             return
         variant = recurrence_of(module._gru_ext_options, training=False)
         assert variant is not None
@@ -380,8 +381,14 @@ class PreparedGRUCell(_PreparedModule, GRUCell):
         return converted
 
     def _weights_of_layers(self) -> tuple[list[str], int, bool]:
-        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "gain_ih", "gain_hh")
-        return [name for name in kinds if self._parameters.get(name) is not None], 1, False
+        names = ["weight_ih", "weight_hh"]
+        for pair in (
+            ["bias_ih", "bias_hh"],
+            ["gain_ih", "gain_hh"],
+        ):  # of one alone, the ordinary call says what is wrong
+            if any(self._parameters.get(name) is not None for name in pair):
+                names += pair
+        return names, 1, False
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Run one step.

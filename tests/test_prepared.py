@@ -166,6 +166,21 @@ def test_the_way_back() -> None:
         gru_ext.PreparedGRU(nn.Linear(1, 1))  # type: ignore[arg-type]
 
 
+def test_what_cannot_be_arranged_is_ordinary() -> None:
+    gru: Any = gru_ext.prepare(gru_ext.GRU(3, 4).eval())
+    gru.weight_hh_l0.data = gru.weight_hh_l0.data.half()
+    gru.arrange()
+    with pytest.raises(RuntimeError, match=r"^gru: expected all weights of one dtype and device, "):
+        gru(torch.zeros(2, 1, 3))
+    cell: Any = gru_ext.GRUCell(3, 4).eval()
+    cell.bias_ih = None
+    with pytest.raises(ValueError, match=r"^gru_cell: expected both bias_ih and bias_hh or neither, got one$"):
+        gru_ext.prepare(cell)(torch.zeros(2, 3))
+    empty: Any = gru_ext.prepare(gru_ext.GRU(3, 4, num_layers=2).eval())
+    hx = torch.randn(2, 0, 4)
+    assert [result.shape for result in empty(torch.zeros(5, 0, 3), hx)] == [(5, 0, 4), (2, 0, 4)]
+
+
 def changes() -> dict[str, Callable[[Any], None]]:
     def in_place(gru: Any) -> None:
         with torch.no_grad():
@@ -272,7 +287,7 @@ def test_refusals_are_those_of_gru() -> None:
 def test_the_operators_refuse_what_was_not_prepared() -> None:
     ops = torch.ops.gru_ext
     x, weights = torch.randn(2, 1, 3), [torch.randn(12, 3), torch.randn(12, 4)]
-    for other in (torch.zeros(64, dtype=torch.uint8), torch.zeros(8, dtype=torch.uint8), torch.zeros(64)):
+    for other in (torch.zeros(256, dtype=torch.uint8), torch.zeros(8, dtype=torch.uint8), torch.zeros(256)):
         with pytest.raises(RuntimeError, match=r"^gru_prepared: expected prepared as `prepare` returned it, got "):
             ops.gru_prepared(x, None, weights, other)
     arranged = ops.prepare(weights, 1, False, False)

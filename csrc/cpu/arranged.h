@@ -1,5 +1,5 @@
-// The weights of a direction as the forward's kernels read them: packed in panels, biases and gains in whole groups. They
-// are arranged in each call that packs (forward.cpp), or once for many calls (prepared.cpp).
+// The weights of a direction as the forward's kernels read them: packed in panels, biases and gains in whole groups.
+// They are arranged in each call that packs (forward.cpp), or once for many calls (prepared.cpp).
 #pragma once
 
 #include <ATen/core/Tensor.h>

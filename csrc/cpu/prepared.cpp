@@ -24,7 +24,7 @@ using at::Tensor;
 using at::TensorList;
 
 constexpr int64_t kLine = 64;
-constexpr uint64_t kMark = 0x67727570726570ULL;
+constexpr uint64_t kMark = 0x67727570726570ULL;  // "gruprep": what other bytes begin with by no accident
 
 struct Header {
   uint64_t mark;
@@ -38,8 +38,8 @@ struct Header {
   int64_t inputs(int64_t layer) const { return layer == 0 ? I : D * H; }
 };
 
-// Which weight was arranged: where its values are, and how often they had changed. Tensors of inference mode do not count
-// that.
+// Which weight was arranged: where its values are, and how often they had changed. Tensors of inference mode do not
+// count that.
 struct Seen {
   const void* data;
   int64_t version;
@@ -52,14 +52,14 @@ struct Seen {
 static_assert(std::is_trivially_copyable_v<Header> && std::is_trivially_copyable_v<Seen>);
 static_assert(sizeof(Header) % alignof(Seen) == 0);
 
-// Calls visit(layer, arrangement, arrays, array sizes) for each direction of each layer, where the arrays are from `base`
-// on, which may be null. Returns the size of all.
+// Calls visit(i, arrangement, arrays) for each direction of each layer, which is the i-th of all; its arrays lie from
+// `base` on, and nowhere where that is null. Returns the size of all.
 template <typename scalar_t, typename operand_t, typename Visit>
 int64_t for_each_direction(const Header& header, char* base, const Visit& visit) {
   using acc_t = acc_type<scalar_t>;
   int64_t size = (sizeof(Header) + header.weights * sizeof(Seen) + kLine - 1) / kLine * kLine;
   const auto next = [&](int64_t count) {
-    char* const place = base + size;
+    char* const place = base == nullptr ? nullptr : base + size;
     size += (count * static_cast<int64_t>(sizeof(acc_t)) + kLine - 1) / kLine * kLine;
     return place;
   };
@@ -78,7 +78,7 @@ int64_t for_each_direction(const Header& header, char* base, const Visit& visit)
   return size;
 }
 
-// Of a layer's input: throws where a weight does not fit the first.
+// Throws where a weight has not the dtype of the first, or not the shape that the sizes of the first two ask for.
 void check_weights(TensorList weights, const Header& header, int64_t per_direction) {
   const Tensor& first = weights[0];
   for (int64_t i = 0; i < static_cast<int64_t>(weights.size()); ++i) {
@@ -97,7 +97,8 @@ void check_weights(TensorList weights, const Header& header, int64_t per_directi
 
 Header header_of(const Tensor& prepared) {
   Header header{};
-  TORCH_CHECK(prepared.scalar_type() == at::kByte && prepared.is_contiguous() && prepared.numel() >= kLine &&
+  TORCH_CHECK(prepared.scalar_type() == at::kByte && prepared.is_contiguous() &&
+                  prepared.numel() >= static_cast<int64_t>(sizeof header) &&
                   reinterpret_cast<uintptr_t>(prepared.const_data_ptr()) % kLine == 0,
               "gru_prepared: expected prepared as `prepare` returned it, got ", prepared.sizes(), ", ",
               prepared.scalar_type());
@@ -112,7 +113,6 @@ Header header_of(const Tensor& prepared) {
 
 Tensor prepare_cpu(TensorList weights, int64_t num_layers, bool bidirectional, bool bias, double zoneout,
                    bool reset_after, int64_t layer_norm) {
-  const BelowAutogradAndAutocast below;
   const int64_t D = bidirectional ? 2 : 1, per_direction = 2 + (bias ? 2 : 0) + (layer_norm > 0 ? 2 : 0);
   TORCH_CHECK(num_layers >= 1 && static_cast<int64_t>(weights.size()) == num_layers * D * per_direction,
               "prepare: expected ", num_layers * D * per_direction, " weights, got ", weights.size());
@@ -136,36 +136,38 @@ Tensor prepare_cpu(TensorList weights, int64_t num_layers, bool bidirectional, b
                     "prepare: expected weights of dtype float32, float64, bfloat16 or float16, got ", header.dtype);
   check_weights(weights, header, per_direction);
 
-  Tensor prepared;
-  with_scalar_and_operand_type(header.dtype, [&](auto scalar, auto operand) {
-    using scalar_t = decltype(scalar);
-    using operand_t = decltype(operand);
-    using acc_t = acc_type<scalar_t>;
-    const int64_t size =
-        for_each_direction<scalar_t, operand_t>(header, nullptr, [](int64_t, const auto&, const ArrangedWeights&) {});
-    // From the pool for its large pages: single rows read the weights no faster than addresses are looked up.
-    prepared = pooled_empty({size}, at::TensorOptions(at::kByte));
-    char* const base = static_cast<char*>(prepared.data_ptr());
-    std::memset(base, 0, size);
-    std::memcpy(base, &header, sizeof header);
-    Seen* const seen = reinterpret_cast<Seen*>(base + sizeof(Header));
-    for (size_t i = 0; i < weights.size(); ++i) seen[i] = Seen::of(weights[i]);
-    for_each_direction<scalar_t, operand_t>(
-        header, base, [&](int64_t i, const auto& arrangement, const ArrangedWeights& arrays) {
-          constexpr auto operand_dtype = c10::CppTypeToScalarType<operand_t>::value;
-          const Tensor* const given = &weights[i * per_direction];
-          const Tensor ih = given[0].to(operand_dtype).contiguous(), hh = given[1].to(operand_dtype).contiguous();
-          arrangement.pack(ih.template const_data_ptr<operand_t>(), hh.template const_data_ptr<operand_t>(), arrays,
-                           /*thread=*/0, /*team=*/1);
-          acc_t* const sum = static_cast<acc_t*>(const_cast<void*>(arrays.bias));
-          arrangement.fill_bias(bias ? given + 2 : nullptr, bias ? given + 3 : nullptr, sum);
-          if (layer_norm > 0) {
-            acc_t* const gains = static_cast<acc_t*>(const_cast<void*>(arrays.gains));
-            fill_gains<scalar_t>(given + per_direction - 2, header.H, gains, arrangement.stride());
-          }
-        });
+  return call_on_cpu([&] {
+    Tensor prepared;
+    with_scalar_and_operand_type(header.dtype, [&](auto scalar, auto operand) {
+      using scalar_t = decltype(scalar);
+      using operand_t = decltype(operand);
+      using acc_t = acc_type<scalar_t>;
+      const int64_t size =
+          for_each_direction<scalar_t, operand_t>(header, nullptr, [](int64_t, const auto&, const ArrangedWeights&) {});
+      // From the pool for its large pages: single rows read the weights no faster than addresses are looked up.
+      prepared = pooled_empty({size}, at::TensorOptions(at::kByte));
+      char* const base = static_cast<char*>(prepared.data_ptr());
+      std::memset(base, 0, size);
+      std::memcpy(base, &header, sizeof header);
+      Seen* const seen = reinterpret_cast<Seen*>(base + sizeof(Header));
+      for (size_t i = 0; i < weights.size(); ++i) seen[i] = Seen::of(weights[i]);
+      for_each_direction<scalar_t, operand_t>(
+          header, base, [&](int64_t i, const auto& arrangement, const ArrangedWeights& arrays) {
+            constexpr auto operand_dtype = c10::CppTypeToScalarType<operand_t>::value;
+            const Tensor* const given = &weights[i * per_direction];
+            const Tensor ih = given[0].to(operand_dtype).contiguous(), hh = given[1].to(operand_dtype).contiguous();
+            arrangement.pack(ih.template const_data_ptr<operand_t>(), hh.template const_data_ptr<operand_t>(), arrays,
+                             /*thread=*/0, /*team=*/1);
+            acc_t* const sum = static_cast<acc_t*>(const_cast<void*>(arrays.bias));
+            arrangement.fill_bias(bias ? given + 2 : nullptr, bias ? given + 3 : nullptr, sum);
+            if (layer_norm > 0) {
+              acc_t* const gains = static_cast<acc_t*>(const_cast<void*>(arrays.gains));
+              fill_gains<scalar_t>(given + per_direction - 2, header.H, gains, arrangement.stride());
+            }
+          });
+    });
+    return prepared;
   });
-  return prepared;
 }
 
 std::tuple<Tensor, Tensor> gru_prepared_cpu(const Tensor& x, const std::optional<Tensor>& hx, TensorList weights,
@@ -207,7 +209,8 @@ std::tuple<Tensor, Tensor> gru_prepared_cpu(const Tensor& x, const std::optional
     variant.layer_norm = header.layer_norm;
     const Tensor h_n = at::empty({L * D, B, H}, x.options());
     const std::optional<Tensor> not_packed;
-    // The part of a layer of hx or h_n. Of a single layer it is the tensor itself: a view takes as long as a short step.
+    // The part of a layer of hx or h_n. Of a single layer it is the tensor itself: a view takes as long as a short
+    // step.
     const auto of_layer = [&](const Tensor& states, int64_t layer) {
       return L == 1 ? states : states.narrow(0, layer * D, D);
     };

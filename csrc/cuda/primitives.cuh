@@ -291,9 +291,9 @@ GRU_DEVICE bool wait_for_triples(u32x4 (&values)[N], const u32x4* const (&packet
 }
 
 // ---- Flags: exchange between blocks of a grid through global memory, of more than packets should carry
-// A block stores words, meets at a block_barrier, and one of its threads then raises the block's flag. A thread that has
-// waited for the flag may copy the words, and so may those that meet it at a barrier after that. All blocks must run at
-// the same time. The L1 cache, which does not see what other blocks store, is passed.
+// A block stores words, meets at a block_barrier, and one of its threads then raises the block's flag. A thread that
+// has waited for the flag may copy the words, and so may those that meet it at a barrier after that. All blocks must
+// run at the same time. The L1 cache, which does not see what other blocks store, is passed.
 
 GRU_DEVICE void store_exchanged(uint32_t* p, uint32_t word) {
   asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(word) : "memory");

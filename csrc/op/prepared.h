@@ -1,8 +1,8 @@
 // The operators `prepare` and `gru_prepared`: all layers of a GRU whose weights were arranged once, for inference.
 //
-// Letters as in layer.h, and L layers. `prepare` returns bytes that only `gru_prepared` reads, in this process: they are
-// in the order of this machine's kernels. They hold copies, and where the weights were, in which version: `gru_prepared`
-// throws where these have changed.
+// Letters as in layer.h, and L layers. `prepare` returns bytes that only `gru_prepared` reads, in this process: they
+// are in the order of this machine's kernels. They hold copies, and where the weights were, in which version:
+// `gru_prepared` throws where these have changed.
 #pragma once
 
 #include <ATen/core/Tensor.h>

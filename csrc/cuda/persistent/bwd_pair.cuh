@@ -1,5 +1,5 @@
-// The pointwise part of the recurrence backwards, for the persistent kernels: a thread's pairs of hidden units. Forward:
-// fwd_pair.cuh.
+// The pointwise part of the recurrence backwards, for the persistent kernels: a thread's pairs of hidden units.
+// Forward: fwd_pair.cuh.
 #pragma once
 
 #include "cuda/persistent/pairs.cuh"

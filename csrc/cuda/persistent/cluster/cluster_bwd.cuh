@@ -110,8 +110,8 @@ struct BwdThread {
   }
 };
 
-// The parts of dL/dh that a block has from all blocks of its cluster: (2, C, kUnits / 2, kPartPitch) in shared memory, of
-// even and odd steps, with two units of every row.
+// The parts of dL/dh that a block has from all blocks of its cluster: (2, C, kUnits / 2, kPartPitch) in shared memory,
+// of even and odd steps, with two units of every row.
 template <typename Traits>
 struct PartExchange {
   static constexpr int C = Traits::kC;
@@ -166,8 +166,8 @@ struct PartExchange {
   }
 
   // Sends the D tile of 16 units that begin at unit0 of block `to`, of 8 rows from `row` on; all threads of a warp call
-  // it. Those whose g differ in the last bit exchange halves: the even one gets units g and g + 1, the odd one units g +
-  // 7 and g + 8, both of rows 2c and 2c + 1.
+  // it. Those whose g differ in the last bit exchange halves: the even one gets units g and g + 1, the odd one units g
+  // + 7 and g + 8, both of rows 2c and 2c + 1.
   GRU_DEVICE void send(const float (&d)[4], const BwdThread<Traits>& self, int to, int unit0, int row, int s) {
     const bool odd = self.g % 2 == 1;
     const float other[2] = {shuffle_xor(odd ? d[0] : d[2], 4), shuffle_xor(odd ? d[1] : d[3], 4)};
@@ -223,7 +223,8 @@ GRU_DEVICE void load_bwd_weights(WeightTiles<Traits::kUnitTiles, Traits::kRegist
   }
 }
 
-// The gate gradients of a pair to shared memory, rounded to operands; `dgates`: of the step, (rows, kPitch), r, z and q.
+// The gate gradients of a pair to shared memory, rounded to operands; `dgates`: of the step, (rows, kPitch), r, z and
+// q.
 template <typename Traits>
 GRU_DEVICE void store_operand(uint32_t* dgates, const BwdPair<typename Traits::T>& pair,
                               const GateGrads<float> (&grads)[2]) {

@@ -1,10 +1,10 @@
 // The instantiations of the cluster-persistent kernels: X(hidden, C, rows, warps, register tiles), see
 // GruClusterFwdTraits and GruClusterBwdTraits. Each serves every H up to `hidden`.
 //
-// As many tiles of R as possible are in registers without spilling; docs/kernels.md has their registers and shared memory.
-// Only those are compiled that the time model misses by more than 10% somewhere (benchmarks/needed_kernels.py), and the
-// forward of each such backward. Two stay for the tests of compiled kernels: X(128, 2, 32, ...) is the smallest of several
-// blocks with tiles of 32 rows.
+// As many tiles of R as possible are in registers without spilling; docs/kernels.md has their registers and shared
+// memory. Only those are compiled that the time model misses by more than 10% somewhere (benchmarks/needed_kernels.py),
+// and the forward of each such backward. Two stay for the tests of compiled kernels: X(128, 2, 32, ...) is the smallest
+// of several blocks with tiles of 32 rows.
 #pragma once
 
 // clang-format off

@@ -211,8 +211,8 @@ struct GradExchange {
   }
 };
 
-// Adds to d, by gate, so that one mma need not wait for another, the products of the warp's tiles with kRows rows of the
-// gate gradients, where tile and the next of a gate begin at word column_of(gate, tile).
+// Adds to d, by gate, so that one mma need not wait for another, the products of the warp's tiles with kRows rows of
+// the gate gradients, where tile and the next of a gate begin at word column_of(gate, tile).
 template <typename Traits, int kRows, typename Weights, typename ColumnOf>
 GRU_DEVICE void multiply_gates(float (&d)[3][kRows / 8][4], const Weights& weights, const uint32_t* rows,
                                const ColumnOf& column_of) {

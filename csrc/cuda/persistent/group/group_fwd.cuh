@@ -1,9 +1,9 @@
 // The group-persistent forward: the cluster-persistent one (cluster_fwd.cuh), for an R that is too large for a cluster,
 // and for GPUs without clusters. Its C blocks are any of the grid that run at the same time.
 //
-// A block sends its units of h' once, as packets in global memory, which here means the L2 cache, and every block fetches
-// all of h: its threads wait for the packets, put them into shared memory, and a block barrier ends that. Two buffers are
-// enough: a block that sends h(s + 1) has had all of h(s), whose senders had fetched h(s - 1).
+// A block sends its units of h' once, as packets in global memory, which here means the L2 cache, and every block
+// fetches all of h: its threads wait for the packets, put them into shared memory, and a block barrier ends that. Two
+// buffers are enough: a block that sends h(s + 1) has had all of h(s), whose senders had fetched h(s - 1).
 #pragma once
 
 #include "cuda/persistent/cluster/cluster_fwd.cuh"
