@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pytest
 import torch
 from cases import (
     ALL_OPTIONS,
@@ -32,6 +31,9 @@ from layouts import beside_a_boundary, every_other, inner_transposed, of_a_long_
 from torch import Tensor
 
 from gru_ext.variant import PLAIN, Variant
+
+if TYPE_CHECKING:
+    import pytest  # which a machine that rehearses the check on a GPU may lack
 
 Results = dict[str, Tensor]  # as of ``cases.solve``
 Solver = Callable[[Problem, Variant, bool], Results]  # the bool: whether gates are saved, or computed again

@@ -49,6 +49,12 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproces
     return folder, check(folder, "--rehearse", PYTHONPATH=f"{packages}{os.pathsep}{ROOT}")
 
 
+def test_the_emulated_device_of_a_rehearsal_needs_no_pytest() -> None:
+    code = "import sys; sys.modules['pytest'] = None; import benchmarks.gpu_check.emulated"
+    result = run_python("-c", code, path=[ROOT])
+    assert result.returncode == 0, result.stderr
+
+
 def assert_every_row_but_the_planted_passed(found: results.Results, stages: tuple[Stage, ...], output: str) -> None:
     assert list(found["rows"]) == [stage.name for stage in stages]
     for stage, rows in found["rows"].items():
