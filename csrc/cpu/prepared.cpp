@@ -24,10 +24,9 @@ using at::Tensor;
 using at::TensorList;
 
 constexpr int64_t kLine = 64;
-constexpr uint64_t kMark = 0x67727570726570ULL;  // "gruprep": what other bytes begin with by no accident
 
 struct Header {
-  uint64_t mark;
+  uint64_t mark;  // mark_of
   CpuIsa isa;
   at::ScalarType dtype;
   int64_t L, D, I, H;
@@ -51,6 +50,17 @@ struct Seen {
 };
 static_assert(std::is_trivially_copyable_v<Header> && std::is_trivially_copyable_v<Seen>);
 static_assert(sizeof(Header) % alignof(Seen) == 0);
+
+// What the bytes of a header say of those after the mark (FNV-1a): other bytes have it by no accident, and none where
+// one word is damaged.
+uint64_t mark_of(const void* header) {
+  uint64_t words[sizeof(Header) / sizeof(uint64_t)];
+  static_assert(sizeof words == sizeof(Header));
+  std::memcpy(words, header, sizeof words);
+  uint64_t mark = 0xcbf29ce484222325ULL;
+  for (size_t i = 1; i < std::size(words); ++i) mark = (mark ^ words[i]) * 0x100000001b3ULL;
+  return mark;
+}
 
 // Calls visit(i, arrangement, arrays) for each direction of each layer, which is the i-th of all; its arrays lie from
 // `base` on, and nowhere where that is null. Returns the size of all.
@@ -103,7 +113,8 @@ Header header_of(const Tensor& prepared) {
               "gru_prepared: expected prepared as `prepare` returned it, got ", prepared.sizes(), ", ",
               prepared.scalar_type());
   std::memcpy(&header, prepared.const_data_ptr(), sizeof header);
-  TORCH_CHECK(header.mark == kMark, "gru_prepared: expected prepared as `prepare` returned it, got other bytes");
+  TORCH_CHECK(header.mark == mark_of(prepared.const_data_ptr()),
+              "gru_prepared: expected prepared as `prepare` returned it, got other bytes");
   TORCH_CHECK(header.isa == cpu_isa(), "gru_prepared: expected weights prepared for ", isa_name(cpu_isa()), ", got ",
               isa_name(header.isa));
   return header;
@@ -120,7 +131,7 @@ Tensor prepare_cpu(TensorList weights, int64_t num_layers, bool bidirectional, b
   TORCH_CHECK(weight_ih.dim() == 2 && weight_hh.dim() == 2 && weight_hh.size(1) > 0,
               "prepare: expected weights of shape (3H, I) and (3H, H), H at least 1, got ", weight_ih.sizes(), " and ",
               weight_hh.sizes());
-  const Header header{kMark,
+  const Header header{/*mark=*/0,
                       cpu_isa(),
                       weight_ih.scalar_type(),
                       num_layers,
@@ -149,6 +160,7 @@ Tensor prepare_cpu(TensorList weights, int64_t num_layers, bool bidirectional, b
       char* const base = static_cast<char*>(prepared.data_ptr());
       std::memset(base, 0, size);
       std::memcpy(base, &header, sizeof header);
+      reinterpret_cast<Header*>(base)->mark = mark_of(base);
       Seen* const seen = reinterpret_cast<Seen*>(base + sizeof(Header));
       for (size_t i = 0; i < weights.size(); ++i) seen[i] = Seen::of(weights[i]);
       for_each_direction<scalar_t, operand_t>(
@@ -184,7 +196,7 @@ std::tuple<Tensor, Tensor> gru_prepared_cpu(const Tensor& x, const std::optional
     TORCH_CHECK(!hx.has_value() || (hx->dim() == 3 && hx->size(0) == L * D && hx->size(1) == B && hx->size(2) == H &&
                                     hx->scalar_type() == header.dtype && hx->device().is_cpu()),
                 "gru_prepared: expected hx of shape (L*D, B, H) = (", L * D, ", ", B, ", ", H, "), ", header.dtype,
-                ", on the CPU");
+                ", on the CPU, got ", hx->sizes(), ", ", hx->scalar_type(), " on ", hx->device());
     std::vector<ArrangedWeights> arranged(L * D);
     with_scalar_and_operand_type(header.dtype, [&](auto scalar, auto operand) {
       char* const base = static_cast<char*>(const_cast<void*>(prepared.const_data_ptr()));

@@ -22,12 +22,13 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 from process import TESTS
 
-from fuzz import int8, layers, modules, wrong_calls
+from fuzz import int8, layers, modules, prepared, wrong_calls
 from gru_ext import library
 
 KINDS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
     "cpu": (lambda: layers.cases("cpu"), layers.check),
     "int8": (int8.cases, int8.check),
+    "prepared": (prepared.cases, prepared.check),
     "modules": (modules.calls, modules.check),
     "wrong": (wrong_calls.wrong_calls, wrong_calls.check),
     "cuda": (lambda: layers.cases("cuda"), layers.check),
@@ -39,7 +40,7 @@ SILENCE = 300  # seconds after which a process hangs
 def shares(chosen: list[str]) -> Iterator[tuple[str, str]]:
     """Each kind of case, with each instruction set that matters to it."""
     for kind in KINDS:
-        for isa in library.available_cpu_isas()[0 if kind in ("cpu", "int8") else -1 :]:
+        for isa in library.available_cpu_isas()[0 if kind in ("cpu", "int8", "prepared") else -1 :]:
             if all(word in (kind, isa) for word in chosen):
                 yield kind, isa
 

@@ -133,11 +133,39 @@ def _wrong_module() -> dict[str, tuple[Any, ...]]:
     }
 
 
-def _forward() -> Callable[..., Any]:
-    def forward(**arguments: Any) -> Any:
-        return gru_ext.GRU(3, 4)(**arguments)
+def _forward(**arguments: Any) -> Any:
+    return gru_ext.GRU(3, 4)(**arguments)
 
-    return forward
+
+def _forward_prepared(**arguments: Any) -> Any:
+    return gru_ext.prepare(gru_ext.GRU(3, 4).eval())(**arguments)
+
+
+def _prepared() -> dict[str, Any]:
+    good = _gru()
+    good["prepared"] = torch.ops.gru_ext.prepare(good["weights"], 1, False, True)
+    return {name.replace("input", "x"): value for name, value in good.items()}
+
+
+def _wrong_prepared() -> dict[str, tuple[Any, ...]]:
+    good = _prepared()
+    whole = good["prepared"]
+    damaged = (
+        *(whole[:size].clone() for size in (0, 8, 100, len(whole) - 1)),
+        whole[1:],
+        whole.flip(0),
+        whole[::2],
+    )
+
+    def dense(name: str) -> tuple[Any, ...]:  # torch itself refuses the others of its operators
+        return tuple(v for v in _wrong_tensors(good[name]) if not (isinstance(v, Tensor) and v.is_sparse))
+
+    return {
+        "x": dense("x"),
+        "hx": dense("hx"),
+        "weights": (None, [], good["weights"][:1], [w.clone() for w in good["weights"]], [NoTensor()]),
+        "prepared": (None, "x", NoTensor(), whole.float(), torch.zeros_like(whole), *damaged),
+    }
 
 
 def _wrong_forward() -> dict[str, tuple[Any, ...]]:
@@ -172,16 +200,28 @@ def functions() -> list[Function]:
                 "bias": WRONG_FLAGS,
             },
         ),
-        Function("GRU.forward", _forward(), lambda: {"input": torch.randn(5, 2, 3)}, _wrong_forward()),
+        *(
+            Function(name, forward, lambda: {"input": torch.randn(5, 2, 3)}, _wrong_forward())
+            for name, forward in (("GRU.forward", _forward), ("PreparedGRU.forward", _forward_prepared))
+        ),
+        *(
+            Function(convert.__name__, convert, lambda: {"model": nn.GRU(3, 4)}, {"model": WRONG_MODULES})
+            for convert in (gru_ext.replace_gru, gru_ext.to_torch)
+        ),
         *(
             Function(
-                name,
-                lambda module, convert=convert: convert(module),
+                convert.__name__,
+                convert,
                 lambda: {"module": nn.GRU(3, 4)},
-                {"module": WRONG_MODULES},
+                {"module": WRONG_MODULES, "inplace": WRONG_FLAGS},
             )
-            for name, convert in (("replace_gru", gru_ext.replace_gru), ("quantize_dynamic", gru_ext.quantize_dynamic))
+            for convert in (gru_ext.quantize_dynamic, gru_ext.prepare)
         ),
+        *(
+            Function(kind.__name__, kind, lambda of=of: {"module": of(3, 4)}, {"module": WRONG_MODULES})
+            for kind, of in ((gru_ext.PreparedGRU, gru_ext.GRU), (gru_ext.PreparedGRUCell, gru_ext.GRUCell))
+        ),
+        Function("gru_prepared", torch.ops.gru_ext.gru_prepared, _prepared, _wrong_prepared()),
         Function(
             "kernels",
             gru_ext.kernels,
@@ -237,7 +277,7 @@ def fault_of(call: WrongCall) -> str:
             what
             for what, found in (
                 ("the argument", any(re.search(rf"\b{name}\b", words) for name in names)),
-                ("what was expected", re.search(r"\bexpect", words)),
+                ("what was expected", re.search(r"\b[Ee]xpect", words)),
                 ("what came", re.search(r"\bgot\b|\bfound\b|, but ", words)),
             )
             if not found

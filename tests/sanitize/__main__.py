@@ -120,7 +120,7 @@ def main(seconds: str, sanitizer: str = "address", isa: str = "") -> None:
         [sys.executable, "-c", "import gru_ext; print(gru_ext.library.path)"], env=environment, cwd=TESTS, text=True
     )
     assert Path(loaded.strip()).is_relative_to(directory), f"another library was loaded: {loaded}"
-    shares = [("cpu", 0.8), ("int8", 0.2)]  # of the time
+    shares = [("cpu", 0.6), ("int8", 0.2), ("prepared", 0.2)]  # of the time
     statuses = [
         subprocess.call(
             [sys.executable, "-m", "fuzz", str(float(seconds) * part), kind, *filter(None, [isa])],
