@@ -142,13 +142,17 @@ LONE_BIAS = BIAS[0]
 @pytest.mark.parametrize(
     ("arrays", "arguments", "text"),
     [
-        ([], {}, "expected 3 arrays for each of D = 1 directions of each layer (use_bias = True), got 0"),
+        ([], {}, "expected weights of 3 arrays for each of D = 1 directions of each layer (use_bias = True), got 0"),
         (
             [KERNEL, RECURRENT],
             {},
-            "expected 3 arrays for each of D = 1 directions of each layer (use_bias = True), got 2",
+            "expected weights of 3 arrays for each of D = 1 directions of each layer (use_bias = True), got 2",
         ),
-        ([KERNEL, RECURRENT, BIAS], {"bidirectional": True}, "expected 3 arrays for each of D = 2 directions of each"),
+        (
+            [KERNEL, RECURRENT, BIAS],
+            {"bidirectional": True},
+            "expected weights of 3 arrays for each of D = 2 directions of each",
+        ),
         ([KERNEL[:, 1:], RECURRENT, BIAS], {}, "expected kernel of layer 0 of shape (I, 3H) = (3, 12), got (3, 11)"),
         (
             [KERNEL, RECURRENT[1:], BIAS],

@@ -17,11 +17,13 @@ from typing import Any
 import pytest
 import torch
 from accuracy import check_problems, forbid_tf32
-from cases import Options, Size, make_problem
+from cases import Options, Size, make_problem, variants_of
 from compare import assert_same_bits
 from emulated_backend import SMALL, check_emulated, choice, emulate, emulated_operators, solve_emulated
 from layouts import transposed
 from torch import Tensor
+
+from gru_ext.variant import PLAIN
 
 
 @pytest.fixture(autouse=True)
@@ -377,6 +379,17 @@ def test_the_self_test_tolerates_a_twentieth_of_the_largest_value(of: str, resul
     assert "nan, where" in fault_of(torch.nan)
 
 
+@pytest.mark.parametrize("masks", ["", "all"], ids=["plain", "masked"])
+def test_the_self_test_has_two_tiles_and_the_masks_of_the_kernel(masks: str) -> None:
+    ops = emulate(spoiled=1)
+    ops.use_cuda_kernels("streamed", "auto")
+    problem = make_problem(SMALL, Options(), torch.bfloat16)
+    variant = variants_of(problem, True)[masks] if masks else PLAIN
+    with pytest.raises(RuntimeError, match="differs by"):
+        solve_emulated(problem, variant)
+    assert ops.last_launch()[:2] == (17, bool(masks))
+
+
 @pytest.mark.parametrize("strides", [(2**30 + 2, 68, 1), (68, 2**30 + 2, 1)], ids=["steps", "rows"])
 @pytest.mark.parametrize("kernel", ["stepwise", "cluster", "group", "streamed"])
 def test_gradients_that_lie_further_apart_than_32_bits_count(kernel: str, strides: tuple[int, ...]) -> None:
@@ -481,6 +494,7 @@ def test_the_limit_of_a_wait_is_the_callers() -> None:
     arguments = (p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional, True)
     try:
         ops.gru_fwd(*arguments)
+        assert ops.last_launch()[2] == pytest.approx(0.25, rel=1e-4)
         ops.lose_store(0)
         ops.gru_fwd(*arguments)
         ops.lose_store(-1)
@@ -531,6 +545,12 @@ def test_capture_takes_only_kernels_that_were_tested_before() -> None:
     solve_emulated(problem)
     assert ops.cluster_launches() == 0
     assert ops.residency_queries() == 0  # which load kernels, as a capture does not allow
+    ops.emulate_capture(False)
+    choice()
+    assert ops.residency_queries() > 0
+    ops.emulate_capture(True)
+    solve_emulated(problem)
+    assert ops.cluster_launches() == 0  # loaded, and not tested
     ops.emulate_capture(False)
     solve_emulated(problem)
     assert ops.cluster_launches() == 4

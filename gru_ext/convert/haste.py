@@ -67,7 +67,7 @@ def from_haste(weights: Mapping[str, Any], *, batch_first: bool = False) -> GRU:
     if set(weights) not in (set(_NAMES), set(_NORM_NAMES)):
         raise ValueError(
             f"from_haste: expected weights with the names {', '.join(_NAMES)} and, of a LayerNormGRU, gamma, got"
-            f" {', '.join(map(str, weights))}"
+            f" {', '.join(map(str, weights)) or 'none'}"
         )
     kernel, recurrent, bias, recurrent_bias = (as_tensor("from_haste", name, weights[name]) for name in _NAMES)
     hidden = recurrent.shape[0]

@@ -87,8 +87,8 @@ def from_keras_weights(
     directions, arrays = 2 if bidirectional else 1, 3 if use_bias else 2
     if not weights or len(weights) % (directions * arrays):
         raise ValueError(
-            f"{function}: expected {arrays} arrays for each of D = {directions} directions of each layer (use_bias ="
-            f" {use_bias}), got {len(weights)}"
+            f"{function}: expected weights of {arrays} arrays for each of D = {directions} directions of each layer"
+            f" (use_bias = {use_bias}), got {len(weights)}"
         )
     found = [
         _direction(function, weights[i : i + arrays], i // (directions * arrays), reset_after)

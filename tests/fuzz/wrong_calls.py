@@ -20,7 +20,10 @@ from gru_ext.recurrence import OPTIONS, check_rate
 
 DOCUMENTED = (TypeError, ValueError, RuntimeError, NotImplementedError)
 # Where two tensors do not fit each other, any of them may be named; the operators have names of their own.
-TENSORS = ("input", "x", "hx", "weights", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "biases")
+TENSORS = (
+    *("input", "x", "hx", "weights", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "biases"),
+    *("kernel", "recurrent_kernel", "bias", "recurrent_bias"),  # of other libraries
+)
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,47 @@ def _wrong_prepared() -> dict[str, tuple[Any, ...]]:
     }
 
 
+def _truncated(**arguments: Any) -> list[Any]:
+    return list(gru_ext.truncated(**arguments))
+
+
+def _converters() -> Iterator[Function]:
+    """To and from other libraries' weights; those that need these libraries have tests of their own."""
+    convert = gru_ext.convert
+    arrays: Any = convert.to_keras_weights(gru_ext.GRU(3, 4))
+    named: Any = convert.to_haste(gru_ext.GRU(3, 4))
+    cut = [[*arrays[:place], array[..., :-1], *arrays[place + 1 :]] for place, array in enumerate(arrays)]
+    flags = ("use_bias", "reset_after", "go_backwards", "bidirectional")
+    yield Function(
+        "from_keras_weights",
+        convert.from_keras_weights,
+        lambda: {"weights": arrays},
+        {
+            "weights": (None, 3, "abc", [], arrays[:2], [*arrays[:2], None], [*arrays[:2], "x"], *cut),
+            "dropout": WRONG_RATES,
+            **dict.fromkeys(flags, WRONG_FLAGS),
+        },
+    )
+    yield Function(
+        "from_haste",
+        convert.from_haste,
+        lambda: {"weights": named},
+        {
+            "weights": (None, 3, [1], {}, {"kernel": 1}, *({**named, name: named[name][..., :-1]} for name in named)),
+            "batch_first": WRONG_FLAGS,
+        },
+    )
+    for to in (convert.to_keras_weights, convert.to_haste, convert.to_onnx_weights):
+        yield Function(to.__name__, to, lambda: {"gru": gru_ext.GRU(3, 4)}, {"gru": WRONG_MODULES})
+    for kind, of in ((gru_ext.GRU, nn.GRU), (gru_ext.GRUCell, nn.GRUCell)):
+        yield Function(
+            f"{kind.__name__}.from_torch",
+            kind.from_torch,
+            lambda of=of: {"module": of(3, 4)},
+            {"module": WRONG_MODULES},
+        )
+
+
 def _wrong_forward() -> dict[str, tuple[Any, ...]]:
     wrong = _wrong_gru()
     return {name: wrong[name] for name in ("input", "hx", "lengths", "resets", "reset_state")}
@@ -221,6 +265,14 @@ def functions() -> list[Function]:
             Function(kind.__name__, kind, lambda of=of: {"module": of(3, 4)}, {"module": WRONG_MODULES})
             for kind, of in ((gru_ext.PreparedGRU, gru_ext.GRU), (gru_ext.PreparedGRUCell, gru_ext.GRUCell))
         ),
+        *_converters(),
+        Function(
+            "truncated",
+            _truncated,
+            lambda: {"module": gru_ext.GRU(3, 4), "stretches": torch.randn(6, 2, 3).split(3)},
+            {"module": (None, 3, "x"), "stretches": (None, 3, NoTensor())},
+        ),
+        Function("autotune", gru_ext.autotune, lambda: {"cache": ""}, {"enable": WRONG_FLAGS, "cache": (3, b"x", [])}),
         Function("gru_prepared", torch.ops.gru_ext.gru_prepared, _prepared, _wrong_prepared()),
         Function(
             "kernels",

@@ -562,14 +562,14 @@ FAULTS = [
         "y.select(0, window.t_begin - 1);",
         "y.select(0, window.t_begin);",
         "tests/test_accuracy.py::test_emulated_cluster_in_windows",
-        "bfloat16 and not bi and not packed",
+        "bfloat16 and hx and not packed",
     ),
     Fault(
         "csrc/cuda/persistent/windows.cpp",
         "    sums[d].bias.add_(grads[d].bias);",
         "    sums[d].bias.add_(grads[d].bias, 2);",
         "tests/test_accuracy.py::test_emulated_cluster_in_windows",
-        "bfloat16 and not bi and bias and not packed",
+        "bfloat16 and bias and not packed",
     ),
     Fault(
         "csrc/cuda/products.cpp",
@@ -594,8 +594,8 @@ FAULTS = [
     # ---- The kernels of the CUDA backend
     Fault(
         "csrc/cuda/persistent/rows.cuh",
-        "t * tensor.step_stride);",
-        "static_cast<int>(t * tensor.step_stride));",
+        ": step.t * tensor.step_stride);",
+        ": static_cast<int>(step.t * tensor.step_stride));",
         f"{CLUSTER}::test_gradients_that_lie_further_apart_than_32_bits_count",
         "cluster and steps",
     ),

@@ -16,6 +16,9 @@ struct EmulatedDevice {
   double spoil = 100;       // what is added to its first value
   int launches = 0;         // of cluster kernels, so far
   int block_launches = 0;   // of all others
+  int rows = 0;             // of the batch of the last launch of a cluster kernel
+  bool masked = false;      // whether that had masks
+  double wait_seconds = 0;  // which a wait of it may take
   bool capturing = false;
   bool has_shared_memory = true;  // enough for streamed kernels
   int architecture = 90;          // that the kernels were compiled for

@@ -86,6 +86,9 @@ const char* run(const emulator::Shape& shape, const Parameters& p, Stream stream
     return "refused by the test";
   }
   ++device.launches;
+  device.rows = p.B;
+  device.masked = p.masks[0].zoneout != nullptr;
+  device.wait_seconds = 1e-9 * p.wait_limit * device::kWaitTick;
   std::string failure;
   try {
     emulator::launch(shape, kernel);
