@@ -252,6 +252,10 @@ def test_the_ordinary_call_serves_the_rest() -> None:
     assert x.grad is not None
     assert_same_bits(given, x.grad)
     x = x.detach()
+    hx = torch.randn(2, 2, 4, requires_grad=True)
+    assert prepared(x, hx)[0].requires_grad
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_same_bits(prepared(x)[0], gru(x)[0])
     packed = nn.utils.rnn.pack_padded_sequence(x, [40, 7])
     assert_same_bits(prepared(packed)[0].data, gru(packed)[0].data)
     assert_same_bits(prepared(x, lengths=[3, 40])[0], gru(x, lengths=[3, 40])[0])
@@ -284,6 +288,18 @@ def test_refusals_are_those_of_gru() -> None:
         gru_ext.prepare(3)  # type: ignore[type-var]
 
 
+def of_another_machine(arranged: torch.Tensor) -> torch.Tensor:
+    """The same bytes with the mark and instruction set of another; see Header of csrc/cpu/prepared.cpp."""
+    header = bytearray(arranged[:80].tolist())
+    header[8] = (header[8] + 1) % 2
+    mark = 0xCBF29CE484222325
+    for place in range(8, 80, 8):
+        mark = (mark ^ int.from_bytes(header[place : place + 8], "little")) * 0x100000001B3 % 2**64
+    changed = arranged.clone()
+    changed[:80] = torch.tensor([*mark.to_bytes(8, "little"), *header[8:]], dtype=torch.uint8)
+    return changed
+
+
 def test_the_operators_refuse_what_was_not_prepared() -> None:
     ops = torch.ops.gru_ext
     x, weights = torch.randn(2, 1, 3), [torch.randn(12, 3), torch.randn(12, 4)]
@@ -291,6 +307,8 @@ def test_the_operators_refuse_what_was_not_prepared() -> None:
         with pytest.raises(RuntimeError, match=r"^gru_prepared: expected prepared as `prepare` returned it, got "):
             ops.gru_prepared(x, None, weights, other)
     arranged = ops.prepare(weights, 1, False, False)
+    with pytest.raises(RuntimeError, match=r"^gru_prepared: expected weights prepared for \w+, got \w+"):
+        ops.gru_prepared(x, None, weights, of_another_machine(arranged))
     with pytest.raises(RuntimeError, match=r"^gru_prepared: expected prepared of "):
         ops.gru_prepared(x, None, weights, arranged[:-64].clone())
     with pytest.raises(RuntimeError, match=r"^gru_prepared: expected 2 weights, as were prepared, got 1"):

@@ -50,7 +50,9 @@ DAMAGES: dict[str, Callable[[Tensor, int], Tensor]] = {
     "a bit of the header": _byte,
     "short": lambda arranged, place: arranged[: place % arranged.numel()].clone(),
     "long": lambda arranged, place: torch.cat([arranged, arranged.new_zeros(1 + place % 100)]),
-    "moved": lambda arranged, place: arranged[1 + place % 60 :],
+    "at an odd address": lambda arranged, place: torch.cat([arranged.new_zeros(1 + place % 60), arranged])[
+        1 + place % 60 :
+    ],
     "spread": lambda arranged, place: arranged.repeat_interleave(2)[::2],
     "of another dtype": lambda arranged, place: arranged.view(torch.int8),
 }
