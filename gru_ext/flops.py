@@ -68,6 +68,11 @@ def _backward(
     return 2 * 3 * hidden * (of_inputs + (rows - first) * hidden + of_weights + gates_again)
 
 
+@register_flop_formula(_ops.gru_prepared)
+def _prepared(x: Shape, hx: Shape | None, weights: Sequence[Shape], *_: Any, **__: Any) -> int:
+    return 2 * math.prod(x[:-1]) * sum(math.prod(weight) for weight in weights if len(weight) == 2)
+
+
 @register_flop_formula(_ops.gru_int8)
 def _int8(
     x: Shape,

@@ -15,12 +15,14 @@ __all__ = ["Proxy", "record_call"]
 
 
 def record_call(module: nn.Module, kind: type[nn.Module], input: Any, hx: Any, **keywords: Any) -> Any:
-    """The Proxy for the result of ``module(input, hx, **keywords)``, where ``module`` has ``forward`` of ``kind``.
+    """The Proxy for the result of ``module(input, hx, **keywords)``, of which ``forward`` of ``kind`` is all.
 
     Raises:
         TypeError: ``forward`` is a subclass's, of which the call would be only a part.
     """
-    if type(module).forward is not kind.forward or "forward" in vars(module):
+    # Those of prepared modules are ours too, and no part of another.
+    ours = getattr(type(module).forward, "__module__", "").startswith("gru_ext.")
+    if not ours or "forward" in vars(module):
         raise TypeError(
             f"{type(module).__name__}: expected tensors in {kind.__name__}.forward, got those of torch.fx: to trace a"
             " model with a subclass that calls it, use a torch.fx.Tracer whose is_leaf_module is True for the subclass"

@@ -41,7 +41,7 @@ class Model(nn.Module):
 
 def test_fx_records_one_call_of_each_module() -> None:
     quantized = gru_ext.quantize_dynamic(Model(nn).float())
-    for model in (Model(gru_ext), quantized):
+    for model in (Model(gru_ext), quantized, gru_ext.prepare(Model(nn).eval())):
         traced = torch.fx.symbolic_trace(model)
         called = [node.target for node in traced.graph.nodes if node.op == "call_module"]
         assert called == ["linear", "layer", "cell"]
@@ -112,6 +112,8 @@ def test_flops_of_what_nn_gru_has_not() -> None:
     assert flops(lambda: module(X)[0].sum().backward()) == 2 * forward + backward
     assert flops(lambda: gru_ext.quantize_dynamic(nn.GRU(3, 4))(X.float())) == forward
     assert flops(lambda: module(X, lengths=[5, 1])) == 2 * 6 * 12 * (3 + 4)
+    prepared = gru_ext.prepare(nn.GRU(3, 4, 2, bidirectional=True, dtype=FLOAT64).eval())
+    assert flops(lambda: prepared(X)) == flops(lambda: prepared.to_torch()(X))
 
 
 # ---- Results are tensors of their own
