@@ -117,3 +117,13 @@ def test_empty_cache_gives_back_what_is_kept() -> None:
     of_outputs = (60 + 100) * 100 * 64 * 4
     assert of_outputs <= gru_ext.empty_cache() < 1.2 * of_outputs
     assert gru_ext.empty_cache() == 0
+
+
+def test_what_is_kept_has_a_limit() -> None:
+    """The oldest buffers go first: of 672 MB of outputs, each of another size, at most 512 MB are kept."""
+    gru_ext.empty_cache()
+    module = gru_ext.GRU(1, 64)
+    with torch.no_grad():
+        for steps in range(2400, 4500, 300):
+            module(torch.zeros(1, 1, 1).expand(steps, 110, 1))
+    assert 400 << 20 < gru_ext.empty_cache() <= 512 << 20

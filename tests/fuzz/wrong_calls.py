@@ -171,6 +171,10 @@ def _wrong_prepared() -> dict[str, tuple[Any, ...]]:
     }
 
 
+def _good_module(kind: Callable[[int, int], nn.Module]) -> Callable[[], dict[str, Any]]:
+    return lambda: {"module": kind(3, 4)}
+
+
 def _truncated(**arguments: Any) -> list[Any]:
     return list(gru_ext.truncated(**arguments))
 
@@ -207,7 +211,7 @@ def _converters() -> Iterator[Function]:
         yield Function(
             f"{kind.__name__}.from_torch",
             kind.from_torch,
-            lambda of=of: {"module": of(3, 4)},
+            _good_module(of),
             {"module": WRONG_MODULES},
         )
 
@@ -256,13 +260,13 @@ def functions() -> list[Function]:
             Function(
                 convert.__name__,
                 convert,
-                lambda: {"module": nn.GRU(3, 4)},
+                _good_module(nn.GRU),
                 {"module": WRONG_MODULES, "inplace": WRONG_FLAGS},
             )
             for convert in (gru_ext.quantize_dynamic, gru_ext.prepare)
         ),
         *(
-            Function(kind.__name__, kind, lambda of=of: {"module": of(3, 4)}, {"module": WRONG_MODULES})
+            Function(kind.__name__, kind, _good_module(of), {"module": WRONG_MODULES})
             for kind, of in ((gru_ext.PreparedGRU, gru_ext.GRU), (gru_ext.PreparedGRUCell, gru_ext.GRUCell))
         ),
         *_converters(),

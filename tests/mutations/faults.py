@@ -536,6 +536,12 @@ FAULTS = [
         "% 1 == 0,",
         "tests/test_fuzz.py::test_prepared_modules",
     ),
+    Fault(
+        "csrc/cpu/buffers.cpp",
+        "kMostKept = size_t{512} << 20",
+        "kMostKept = size_t{4096} << 20",
+        "tests/test_memory.py::test_what_is_kept_has_a_limit",
+    ),
     # ---- The kernels of the CPU
     Fault(
         "csrc/cell/cell.h",
