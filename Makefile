@@ -18,7 +18,7 @@ OLDER_CUDA_TORCH ?= torch==2.11.0
 NEWER_NVCC ?= 13.5
 BIN := .venv/bin
 
-SOURCES := setup.py pyproject.toml gru_ext/version.py $(shell find csrc -name '*.c*' -o -name '*.h')
+SOURCES := setup.py pyproject.toml src/gru_ext/version.py $(shell find csrc -name '*.c*' -o -name '*.h')
 
 CPP_SOURCES := find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh'
 
@@ -94,7 +94,7 @@ gpu-check:
 	$(PYTHON) -m benchmarks.gpu_check --out out/gpu_check $(ARGS)
 
 clean:
-	rm -rf .venv .venv-compatibility .venv-cuda .venv-cuda-older .venv-nvcc build dist gru_ext/*.so *.egg-info
+	rm -rf .venv .venv-compatibility .venv-cuda .venv-cuda-older .venv-nvcc build dist src/gru_ext/*.so src/*.egg-info
 
 .venv/torch:
 	@$(PYTHON) -m venv --system-site-packages .venv; \

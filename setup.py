@@ -1,4 +1,4 @@
-"""Builds gru_ext/libgru_ext.so against the torch that is installed. See README.md for the commands."""
+"""Builds src/gru_ext/libgru_ext.so against the torch that is installed. See README.md for the commands."""
 
 # isort: off
 from __future__ import annotations
@@ -298,7 +298,7 @@ def without_python(library: Extension) -> Extension:
     return library
 
 
-VERSION: str = runpy.run_path(str(ROOT / "gru_ext" / "version.py"))["__version__"]
+VERSION: str = runpy.run_path(str(ROOT / "src" / "gru_ext" / "version.py"))["__version__"]
 CUDA = choose_cuda()
 
 setup(ext_modules=[extension(VERSION, CUDA)], cmdclass={"build_ext": BuildExtension, "bdist_wheel": WheelOfAnyPython})

@@ -20,7 +20,7 @@ import gru_ext
 
 
 def link_sources(path: Path) -> None:
-    for name in ("setup.py", "build_backend.py", "pyproject.toml", "README.md", "LICENSE", "csrc", "gru_ext"):
+    for name in ("setup.py", "build_backend.py", "pyproject.toml", "README.md", "LICENSE", "csrc", "src"):
         (path / name).symlink_to(ROOT / name)
 
 
@@ -288,7 +288,7 @@ def library_for(path: Path, torch_version: str | None) -> Path:
     """A package whose library does nothing, and says what it was built for."""
     package = path / "gru_ext"
     package.mkdir()
-    for source in (ROOT / "gru_ext").iterdir():
+    for source in (ROOT / "src" / "gru_ext").iterdir():
         if source.suffix != ".so":
             (package / source.name).symlink_to(source)
     section = (

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OPTIONAL = {"keras", "ml_dtypes", "numpy", "onnx", "onnx_ir", "onnxscript"}
-FILES = sorted((ROOT / "gru_ext").rglob("*.py"))
+FILES = sorted((ROOT / "src" / "gru_ext").rglob("*.py"))
 
 
 def private_names(source: str) -> set[str]:

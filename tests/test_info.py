@@ -33,7 +33,7 @@ def test_info_names_what_was_built_and_what_runs() -> None:
     assert facts["torch"] == f"{torch.__version__} (built against {library.built_for_torch})"
     assert facts["cpu kernels"].startswith(f"{library.cpu_isa()} in use")
     assert facts["devices"].startswith("cpu (")
-    assert facts["library"] == str(ROOT / "gru_ext" / "libgru_ext.so")
+    assert facts["library"] == str(ROOT / "src" / "gru_ext" / "libgru_ext.so")
 
 
 def test_info_names_every_family_of_cuda_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,8 +117,8 @@ def test_public_names_are_there() -> None:
 
 @pytest.mark.parametrize("checkout", [False, True])
 def test_without_the_compiled_library_the_import_error_says_how_to_build(tmp_path: Path, checkout: bool) -> None:
-    copied = tmp_path / "gru_ext"
-    shutil.copytree(ROOT / "gru_ext", copied, ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__"))
+    copied = tmp_path / "src" / "gru_ext"
+    shutil.copytree(ROOT / "src" / "gru_ext", copied, ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__"))
     script = """
 try:
     import gru_ext
@@ -126,15 +126,14 @@ except ImportError as error:
     print(error)
 """
     # Without site (-S), the finder of an editable install does not find the module after all.
-    path = [tmp_path, *(Path(entry) for entry in sys.path if entry)]
+    path = [tmp_path / "src", *(Path(entry) for entry in sys.path if entry)]
     if checkout:
         (tmp_path / "setup.py").touch()
     text = output_of(run_python("-S", "-c", script, path=path, directory=tmp_path))
     if checkout:
         assert text == (
-            f"gru_ext was imported from a checkout in which it is not built, {tmp_path}. If it is installed, start"
-            " Python in another folder, as this one hides it; or build it here with: pip install --no-build-isolation"
-            " -e .\n"
+            f"gru_ext was imported from a checkout in which it is not built, {tmp_path}. Build it with:"
+            f" pip install --no-build-isolation -e {tmp_path}\n"
         )
     else:
         assert text.startswith("gru_ext's compiled library could not be loaded (")

@@ -54,7 +54,7 @@ def sources_of(words: list[str]) -> list[Path]:
     """The files of the project that ``python words...`` runs; none where it runs another's."""
     if words[0] == "-m":
         package, *_ = parts = words[1].split(".")
-        for folder in (ROOT, ROOT / "tests"):
+        for folder in (ROOT, ROOT / "src", ROOT / "tests"):
             if (folder / package).exists():
                 place = folder.joinpath(*parts)
                 files = [*place.glob("*.py")] if place.is_dir() else [place.with_suffix(".py")]
@@ -139,7 +139,7 @@ def test_the_commands_of_a_page_exist(page: Path) -> None:
     [
         ("make tset", "no make target"),
         ("python -m benchmarks quick --repotr out.html", "no option --repotr"),
-        ("cd / && python -m gru_ext.inof", "no module gru_ext.inof"),
+        ("cd tests && python -m gru_ext.inof", "no module gru_ext.inof"),
         ("python examples/train.py", "no file examples/train.py"),
         ("X=1 pip install -e '.[devel]'", "no extra devel"),
         ("cat x | gru-ext", "no command gru-ext"),
@@ -179,7 +179,7 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
 def sources() -> list[Path]:
     """Of the library and its build."""
     of_build = [ROOT / "setup.py", ROOT / "build_backend.py"]
-    return [*of_build, *(ROOT / "gru_ext").rglob("*.py"), *(ROOT / "csrc").rglob("*.[ch]*")]
+    return [*of_build, *(ROOT / "src" / "gru_ext").rglob("*.py"), *(ROOT / "csrc").rglob("*.[ch]*")]
 
 
 def variables_read(path: Path) -> set[str]:

@@ -29,7 +29,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 def site() -> Path:
     """Built once for what it is made of, in the environment of the tests."""
     read = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")]
-    read += sorted(path for folder in ("docs", "gru_ext") for path in (ROOT / folder).rglob("*") if path.is_file())
+    read += sorted(path for folder in ("docs", "src") for path in (ROOT / folder).rglob("*") if path.is_file())
     digest = hashlib.sha256()
     for path in read:
         if path.suffix not in (".so", ".pyc"):

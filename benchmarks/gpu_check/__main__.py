@@ -51,7 +51,8 @@ def main() -> int:
     if not set(asked) <= set(names):
         parser().error(f"expected --stages {'with' if arguments.sanitize else 'without'} --sanitize to be of {names}")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    before = filter(None, [os.environ.get("PYTHONPATH")])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT), *before])
     if not arguments.sanitize:  # which slows kernels down
         os.environ.setdefault("GRU_EXT_CUDA_WAIT_LIMIT", WAIT_SECONDS)
     if arguments.commit:

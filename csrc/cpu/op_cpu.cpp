@@ -1,4 +1,4 @@
-// What the CPU backend registers: its operators, and what gru_ext/library.py asks of it.
+// What the CPU backend registers: its operators, and what src/gru_ext/library.py asks of it.
 #include <torch/library.h>
 
 #include <string>

@@ -1,4 +1,4 @@
-// The operators that the CUDA backend implements, and what gru_ext/kernel_choice.py asks of it: for the library of
+// The operators that the CUDA backend implements, and what src/gru_ext/kernel_choice.py asks of it: for the library of
 // op_cuda.cpp, or for one of the tests', in which they serve CPU tensors.
 #pragma once
 

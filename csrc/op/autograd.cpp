@@ -1,5 +1,5 @@
 // The derivative of `gru` for plain autograd: a C++ node, because with a Python one a tiny step takes 2.6 times as long
-// (docs/performance.md). Under torch.func transforms gru_ext/transforms.py serves, with the same operators.
+// (docs/performance.md). Under torch.func transforms src/gru_ext/transforms.py serves, with the same operators.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 

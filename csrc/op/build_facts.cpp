@@ -1,4 +1,4 @@
-// What gru_ext/library.py asks of the library, as operators: the library serves programs without Python too, so that
+// What src/gru_ext/library.py asks of the library, as operators: the library serves programs without Python too, so that
 // nothing in it may need one.
 #include <ATen/core/Dict.h>
 #include <torch/library.h>
@@ -11,7 +11,7 @@
 namespace gru_ext {
 namespace {
 
-// gru_ext/library.py reads this section of the file before it loads it, which another torch may not survive.
+// src/gru_ext/library.py reads this section of the file before it loads it, which another torch may not survive.
 __attribute__((section("gru_ext_torch"), used)) const char built_for_torch[] = GRU_EXT_TORCH_VERSION;
 
 c10::Dict<std::string, std::string> build_facts() {

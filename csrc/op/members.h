@@ -1,5 +1,5 @@
 // The operators `gru_fwd_members` and `gru_bwd_members`: layers of the same sizes with weights of their own, as they
-// arise where torch.func.vmap goes over weights (gru_ext/members.py).
+// arise where torch.func.vmap goes over weights (src/gru_ext/members.py).
 //
 // Every tensor has a dimension of the E members before those of layer.h, batch_sizes excepted. Here is how a backend
 // runs them one after another.

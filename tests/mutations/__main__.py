@@ -34,7 +34,7 @@ from mutations.build import COPY, EMULATED, LIBRARY, Library
 from mutations.faults import FAULTS, STEP_BARRIER, Fault
 
 OUTCOMES = ROOT / "build" / "mutants.json"
-COPIED = ("csrc", "gru_ext", "tests", "benchmarks", "examples")  # folders whose files come and go with the project's
+COPIED = ("csrc", "src", "tests", "benchmarks", "examples")  # folders whose files come and go with the project's
 OF_ONE_FAULT = ("tests/mutations", "tests/test_")  # a change of them leaves the outcomes of other faults as they are
 SECONDS = 600  # of a test: one that takes longer hangs
 
@@ -107,13 +107,13 @@ def _test_in_this_process(test: str, cases: str, output: Path) -> None:
         os.dup2(file.fileno(), 2)
     os.setpgid(0, 0)
     os.chdir(COPY)
-    folders = [str(COPY), str(COPY / "tests")]
+    folders = [str(COPY / "src"), str(COPY), str(COPY / "tests")]
     os.environ |= {
         "GRU_EXT_CPU_ISA": "portable",
         "GRU_EXT_EMULATED_LIBRARY": str(EMULATED.path),
         "PYTHONPATH": os.pathsep.join(folders),
     }
-    sys.path[:] = folders + [path for path in sys.path if Path(path).resolve() not in (ROOT, TESTS)]
+    sys.path[:] = folders + [path for path in sys.path if Path(path).resolve() not in (ROOT / "src", ROOT, TESTS)]
     for name, module in list(sys.modules.items()):
         if (getattr(module, "__file__", None) or "").startswith(str(TESTS)):
             del sys.modules[name]

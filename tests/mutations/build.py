@@ -117,7 +117,7 @@ def _defined(macros: Mapping[str, str]) -> list[str]:
 
 
 LIBRARY = Library(
-    COPY / "gru_ext" / "libgru_ext.so",
+    COPY / "src" / "gru_ext" / "libgru_ext.so",
     _of_copy(_sources_of_library()),
     _defined(
         {

@@ -55,7 +55,7 @@ def with_stand_ins(path: Path, text: str) -> str:
 def copy_sources(target: Path) -> None:
     """What the library is built from; files that are the same stay as old as they are."""
     files = ("setup.py", "build_backend.py", "pyproject.toml", "README.md", "LICENSE")
-    patterns = ("csrc/**/*.cpp", "csrc/**/*.h", "gru_ext/**/*.py", *files)
+    patterns = ("csrc/**/*.cpp", "csrc/**/*.h", "src/gru_ext/**/*.py", *files)
     names = {path.relative_to(ROOT) for pattern in patterns for path in ROOT.glob(pattern)}
     for old in {path.relative_to(target) for path in (target / "csrc").rglob("*.*")} - names:
         (target / old).unlink()
@@ -93,7 +93,7 @@ def build(sanitizer: str, isa: str) -> Path:
     copy_sources(directory)
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "--build-temp", str(directory / "objects")]
     subprocess.run(command, cwd=directory, env=environment, check=True)
-    return directory
+    return directory / "src"
 
 
 def environment_of(sanitizer: str, directory: Path) -> dict[str, str]:

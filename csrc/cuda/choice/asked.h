@@ -1,4 +1,4 @@
-// What gru_ext/kernel_choice.py asks for, and is told.
+// What src/gru_ext/kernel_choice.py asks for, and is told.
 #pragma once
 
 #include <ATen/core/Tensor.h>

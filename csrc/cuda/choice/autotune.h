@@ -16,7 +16,7 @@ using Timings = std::vector<Timing>;  // the fastest first; "stepwise" is one of
 // Whether calls of a kind that was not measured yet are to be.
 bool autotunes();
 
-// The operator of gru_ext/kernel_choice.py. Forgets what is in memory, then reads `path`, and adds to it what is
+// The operator of src/gru_ext/kernel_choice.py. Forgets what is in memory, then reads `path`, and adds to it what is
 // measured from then on; an empty path: memory alone.
 void autotune(bool enable, std::string path);
 

@@ -20,7 +20,7 @@ void check_waits();
 
 // How long a wait inside a persistent kernel may take, by the clock of wait_clock.h.
 uint32_t wait_limit();
-// The operator of gru_ext/kernel_choice.py; returns the seconds before.
+// The operator of src/gru_ext/kernel_choice.py; returns the seconds before.
 double set_cuda_wait_limit(double seconds);
 
 // Of the current device; no other thread looks at one as long as this lives.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from pathlib import Path
 
 import torch
 
@@ -23,9 +22,8 @@ def _devices() -> str:
 def _commit() -> str:
     """The commit that was installed, as pip noted it, or of the checkout; empty where neither is known."""
     commit: str = library.installed_from().get("vcs_info", {}).get("commit_id", "")
-    checkout = Path(__file__).parent.parent
-    if not commit and (checkout / ".git").exists():
-        describe = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
+    if not commit and (library.CHECKOUT / ".git").exists():
+        describe = ["git", "-C", str(library.CHECKOUT), "describe", "--always", "--dirty", "--abbrev=12"]
         try:
             commit = subprocess.run(describe, capture_output=True, text=True, timeout=10).stdout.strip()
         except (OSError, subprocess.TimeoutExpired):

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+CHECKOUT = Path(__file__).parent.parent.parent  # where this file is one of a checkout
+
 
 def installed_from() -> dict[str, Any]:
     """Where the package was installed from, as pip and uv note it (PEP 610); empty where neither did."""
@@ -102,11 +104,10 @@ check_torch(path)
 try:
     torch.ops.load_library(path)
 except OSError as error:
-    if not path.exists() and path.parents[1].joinpath("setup.py").exists():
+    if not path.exists() and (CHECKOUT / "setup.py").exists():
         raise ImportError(
-            f"gru_ext was imported from a checkout in which it is not built, {path.parents[1]}. If it is installed,"
-            " start Python in another folder, as this one hides it; or build it here with: pip install"
-            " --no-build-isolation -e ."
+            f"gru_ext was imported from a checkout in which it is not built, {CHECKOUT}. Build it with: pip install"
+            f" --no-build-isolation -e {CHECKOUT}"
         ) from error
     raise ImportError(
         f"gru_ext's compiled library could not be loaded ({error.__cause__ or error}). Build it again, against the"
