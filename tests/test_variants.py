@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
-from typing import Any
 
 import pytest
 import torch
 from accuracy import BOTH, SOME_OPTIONS
 from cases import FLOATING, Options, Problem, Size, layer_with, make_problem, reference_with, solve, variants_of
 from compare import assert_all_near, assert_same_bits
+from torch import Tensor
 
 from gru_ext import reference
 from gru_ext.variant import Variant
@@ -36,12 +36,14 @@ def problem_of(name: str, size: Size, options: Options, dtype: torch.dtype = tor
 def with_masks(name: str, problem: Problem) -> dict[str, Variant]:
     """The variant alone, with masks of each kind, and with all of them; or masks alone."""
     variant = VARIANTS.get(name, Variant())
-    settings = {"reset_after": variant.reset_after, "layer_norm": variant.layer_norm}
-    masked = {kind: masks._replace(**settings) for kind, masks in variants_of(problem).items()}
+    masked = {
+        kind: masks._replace(reset_after=variant.reset_after, layer_norm=variant.layer_norm)
+        for kind, masks in variants_of(problem).items()
+    }
     return ({"alone": variant} if name in VARIANTS else {}) | masked
 
 
-def arguments_of(problem: Problem) -> tuple[Any, ...]:
+def arguments_of(problem: Problem) -> tuple[Tensor, Tensor | None, list[Tensor], Tensor | None, bool]:
     return (problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional)
 
 

@@ -100,7 +100,7 @@ void emulate_seconds(const std::vector<double>& seconds) {
 
 int64_t measurements() { return emulator::device.measurements; }
 
-int64_t cluster_launches() { return emulator::device.launches; }
+int64_t persistent_launches() { return emulator::device.launches; }
 
 int64_t residency_queries() { return emulator::device.residency_queries; }
 
@@ -320,7 +320,7 @@ TORCH_LIBRARY(gru_ext_emulated, m) {
   m.def("emulate_limits(int architecture, int shared_bytes) -> ()", &gru_ext::emulate_limits);
   m.def("emulate_no_memory(int launches, bool throws) -> ()", &gru_ext::emulate_no_memory);
   m.def("emulate_capture(bool capturing) -> ()", &gru_ext::emulate_capture);
-  m.def("cluster_launches() -> int", &gru_ext::cluster_launches);
+  m.def("persistent_launches() -> int", &gru_ext::persistent_launches);
   m.def("residency_queries() -> int", &gru_ext::residency_queries);
   m.def("block_launches() -> int", &gru_ext::block_launches);
 }
