@@ -36,7 +36,7 @@ from compare import assert_same_bits
 from compiled_backend import new_device
 from compiled_kernels import SAMPLE, SAMPLE_LIBRARY, STREAMED, STREAMING, missing
 from emulated_backend import SMALL as CLUSTER_SMALL
-from emulated_backend import emulate
+from emulated_backend import emulate, emulate_tested
 from emulation import Schedule
 from on_cuda import float32_precision, kernels_of
 from persistent_kernels import (
@@ -214,20 +214,18 @@ CLUSTER_SIZES = [Size(1, 1, 1, 1), Size(3, 9, 5, 34), Size(4, 17, 6, 64), Size(5
     grid([(CLUSTER_SMALL, Options(bidirectional=True))], HALVES_AND_TF32, changes=ABSENT),
 )
 def test_emulated_cluster(case: Case) -> None:
-    ops = emulate()
-    ops.use_cuda_kernels("cluster", "cluster")
+    ops = emulate_tested("cluster", case.dtype)
     check(case, partial(solve_by, ops), TF32_PEERS.get(case.dtype), draws=1)
-    assert ops.persistent_launches() == 4  # a test and a call, forward and backward
+    assert ops.persistent_launches() == 2  # forward and backward
 
 
 @emulated
 @each(grid(product([Size(9, 9, 5, 34)], ALL_OPTIONS), HALVES_AND_TF32, save_gates=False))
 def test_emulated_cluster_in_windows(case: Case) -> None:
     """One direction in windows, of which the backward has more; both directions in one."""
-    ops = emulate()
-    ops.use_cuda_kernels("cluster", "cluster")
+    ops = emulate_tested("cluster", case.dtype)
     check(case, partial(solve_by, ops), TF32_PEERS.get(case.dtype))
-    windows = ops.persistent_launches() - 2  # without the self-tests
+    windows = ops.persistent_launches()
     assert windows == 2 if case.options.bidirectional else windows > 9
 
 
@@ -236,12 +234,10 @@ def test_emulated_cluster_in_windows(case: Case) -> None:
 @pytest.mark.parametrize("multiprocessors", [4, 9, 40])
 def test_emulated_group(case: Case, multiprocessors: int) -> None:
     """With one, two or all groups at a time."""
-    ops = emulate(multiprocessors)
-    ops.use_cuda_kernels("group", "group")
+    ops = emulate_tested("group", case.dtype, multiprocessors)
     check(case, partial(solve_by, ops), TF32_PEERS.get(case.dtype))
     groups = (2 if case.options.bidirectional else 1) * -(-case.size.batch // 16)
-    # Forward and backward; the self-test has two tiles and directions.
-    assert ops.persistent_launches() == 2 * sum(-(-n // (multiprocessors // 4)) for n in (4, groups))
+    assert ops.persistent_launches() == 2 * -(-groups // (multiprocessors // 4))  # forward and backward
 
 
 @emulated
@@ -256,17 +252,11 @@ def test_emulated_group(case: Case, multiprocessors: int) -> None:
 )
 def test_emulated_streamed(case: Case, multiprocessors: int) -> None:
     """With one, two, three or all groups at a time; of the wider layers some weights are read again every step."""
-    ops = emulate(multiprocessors)
-    ops.use_cuda_kernels("streamed", "streamed")
+    ops = emulate_tested("streamed", case.dtype, multiprocessors)
     check(case, partial(solve_by, ops), TF32_PEERS.get(case.dtype))
-
-    def launches(units: int, groups: int) -> int:
-        return -(-groups // min(groups, multiprocessors // -(-units // 32)))
-
     groups = 4 if case.options.bidirectional else 2
-    tested = min(160, multiprocessors * 32) - 2
-    # Forward and backward; the self-test has two tiles and directions.
-    assert ops.persistent_launches() == 2 * (launches(tested, 4) + launches(case.size.hidden, groups))
+    at_a_time = min(groups, multiprocessors // -(-case.size.hidden // 32))
+    assert ops.persistent_launches() == 2 * -(-groups // at_a_time)  # forward and backward
 
 
 @emulated
@@ -278,10 +268,9 @@ def test_emulated_streamed(case: Case, multiprocessors: int) -> None:
 )
 def test_emulated_streamed_with_masks(case: Case) -> None:
     """Where gates are not saved, in windows."""
-    ops = emulate()
-    ops.use_cuda_kernels("streamed", "streamed")
+    ops = emulate_tested("streamed", case.dtype, masked=True)
     check(case, partial(solve_by, ops), TF32_PEERS.get(case.dtype))
-    assert ops.persistent_launches() >= 2 + 2 * len(case.variants(case.problem()))
+    assert ops.persistent_launches() >= 2 * len(case.variants(case.problem()))
 
 
 # ---- The persistent kernels alone, emulated

@@ -314,6 +314,17 @@ def test_the_first_call_tests_the_kernel_once() -> None:
     assert "tests it" not in choice()[1]
 
 
+@pytest.mark.parametrize(
+    ("family", "multiprocessors", "launches"), [("group", 4, 4), ("group", 9, 2), ("streamed", 9, 4)]
+)
+def test_the_self_test_has_two_tiles_and_directions(family: str, multiprocessors: int, launches: int) -> None:
+    """So four groups, of which so many run at a time as the device has multiprocessors for; then one of the call."""
+    ops = emulate(multiprocessors)
+    ops.use_cuda_kernels(family, family)
+    solve_emulated(make_problem(SMALL, Options(), torch.bfloat16))
+    assert ops.persistent_launches() == 2 * (launches + 1)  # forward and backward
+
+
 def test_the_self_test_leaves_generators_alone() -> None:
     emulate()
     torch.manual_seed(1)
