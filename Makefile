@@ -22,14 +22,18 @@ SOURCES := setup.py pyproject.toml src/gru_ext/version.py $(shell find csrc -nam
 
 CPP_SOURCES := find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh'
 
-.PHONY: train test docs bench publish wheel compatibility lint format fuzz sanitize mutate coverage cuda-check gpu-check clean
+.PHONY: train test pytest docs bench publish wheel compatibility lint format fuzz sanitize mutate coverage cuda-check gpu-check clean
 
 train: .venv/built-examples
 	$(BIN)/python examples/train_text.py $(ARGS)
 
+# Lint beside the tests: mypy has one thread.
+test: .venv/built-dev
+	$(MAKE) --no-print-directory --jobs=2 lint pytest
+
 # In a process for each of up to 8 cores, as most tests are of one thread. A process that is done takes tests from another;
 # what several need is built once, under a lock.
-test: lint
+pytest: .venv/built-dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 docs: .venv/built-docs

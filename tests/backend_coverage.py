@@ -45,7 +45,7 @@ REASONS = [
     Reason(
         "persistent/persistent.cpp",
         "no kernel of these was compiled for this device",
-        "of other GPUs; tests/test_cuda_cluster_emulated.py has them",
+        "of other GPUs; tests/test_cuda_persistent_emulated.py has them",
     ),
     Reason("", "class ", "families and kernels are never destroyed"),
     Reason(

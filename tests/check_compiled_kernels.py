@@ -24,10 +24,10 @@ from typing import NamedTuple
 
 import torch
 from cases import Options, Problem, Size, exact, framework, make_problem, reference_with, solve, variants_of
-from cluster_kernels import ClusterConfig, Config, StreamedConfig, cluster_fwd, solve_cluster
 from compare import assert_all_accurate, assert_same_bits
 from compiled_kernels import kernels_of, linked
 from emulation import EmulationError, Schedule
+from persistent_kernels import Config, HeldConfig, StreamedConfig, persistent_fwd, solve_persistent
 from step_kernels import NAMES, normalise, one_step, solve_by_steps
 from torch import Tensor
 
@@ -44,14 +44,14 @@ def config_of(kernel: str) -> Config:
     family, dtype, hidden, blocks, units, rows, masked = found.groups()
     if family == "streamed":
         return StreamedConfig(DTYPES[dtype], int(units), int(rows), shared_slabs=0, masked=masked is not None)
-    return ClusterConfig(DTYPES[dtype], int(hidden), int(blocks), int(rows), family == "group", dtype == "ieee")
+    return HeldConfig(DTYPES[dtype], int(hidden), int(blocks), int(rows), family == "group", dtype == "ieee")
 
 
 def problems_of(config: Config) -> list[Problem]:
     """An H whose rows are not aligned, and one whose are; in small layers two tiles, packed and both directions."""
     problems = []
     for ragged in (True, False):
-        hidden = config.hidden if isinstance(config, ClusterConfig) else 4 * config.units + 32
+        hidden = config.hidden if isinstance(config, HeldConfig) else 4 * config.units + 32
         if ragged:
             hidden -= 13 if hidden < WITH_ORDER else 14
         small = hidden < WITH_ORDER
@@ -74,14 +74,14 @@ def check_problem(config: Config, problem: Problem, backward: bool, library: cty
     variant = variants_of(problem)["all"] if masked else PLAIN
     if not backward:
         problem = replace(problem, dy=None, dh_n=None)
-    inference = cluster_fwd(config, problem, save_gates=False, schedule=schedule, variant=variant)
+    inference = persistent_fwd(config, problem, save_gates=False, schedule=schedule, variant=variant)
     ours = {"y": inference.y, "h_n": inference.h_n}
     if backward:
-        ours = solve_cluster(config, problem, schedule=schedule, variant=variant)
+        ours = solve_persistent(config, problem, schedule=schedule, variant=variant)
         assert_same_bits(inference.y, ours["y"])
         assert_same_bits(inference.h_n, ours["h_n"])
     else:
-        cluster_fwd(config, problem, schedule=schedule, variant=variant)
+        persistent_fwd(config, problem, schedule=schedule, variant=variant)
     peer = solve(reference_with(variant) if masked else framework, problem.to(config.peer_dtype))
     theirs = {name: result.to(config.dtype) for name, result in peer.items()}
     reference = solve(reference_with(variant) if masked else exact, problem.to(torch.float64))

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 from building import make_all, make_once, with_included
-from cluster_kernels import ClusterConfig, Config, StreamedConfig
 from emulation import open_library
+from persistent_kernels import Config, HeldConfig, StreamedConfig
 from process import ROOT
 
 sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
@@ -235,18 +235,18 @@ def kernels_of(library: ctypes.CDLL) -> list[str]:
 
 # ---- A few kernels, chosen by what they branch on
 
-ALONE = ClusterConfig(torch.bfloat16, 64, 1, 8)  # one block
-CLUSTER = ClusterConfig(torch.bfloat16, 128, 2, 32)  # several passes, two warps to a group
-GROUP = ClusterConfig(torch.bfloat16, 512, 8, 8, group=True)  # packets, and weights in shared memory
+ALONE = HeldConfig(torch.bfloat16, 64, 1, 8)  # one block
+CLUSTER = HeldConfig(torch.bfloat16, 128, 2, 32)  # several passes, two warps to a group
+GROUP = HeldConfig(torch.bfloat16, 512, 8, 8, group=True)  # packets, and weights in shared memory
 STREAMED = StreamedConfig(torch.float32, 32, 32, shared_slabs=0)  # flags, several passes, weights that are streamed
 PARTS = StreamedConfig(torch.bfloat16, 16, 16)  # three warps to a slice
 MASKED = StreamedConfig(torch.bfloat16, 32, 16, masked=True)
-TF32 = ClusterConfig(torch.float32, 128, 2, 8)
-IEEE = ClusterConfig(torch.float32, 64, 1, 8, ieee=True)  # one warp to a group
+TF32 = HeldConfig(torch.float32, 128, 2, 8)
+IEEE = HeldConfig(torch.float32, 64, 1, 8, ieee=True)  # one warp to a group
 SAMPLE: list[Config] = [
     ALONE,
     CLUSTER,
-    ClusterConfig(torch.float16, 256, 4, 16),
+    HeldConfig(torch.float16, 256, 4, 16),
     GROUP,
     STREAMED,
     MASKED,

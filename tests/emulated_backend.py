@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accuracy import TF32_PEERS, check_problems
 from building import load_operators, united
-from cases import Problem, Size, solve_by
+from cases import Options, Problem, Size, make_problem, solve_by, variants_of
 from emulated_sources import HOST_SIDE, INCLUDES, MACROS, OWN
 from process import ROOT
 from torch import Tensor
@@ -29,11 +29,15 @@ def emulated_operators() -> Any:
         torch.ops.load_library(library)
         return torch.ops.gru_ext_emulated
     directory = ROOT / "build" / f"emulated_cuda_{torch.__version__}"
+    with_torch = [path for path in OWN if path.stem == "operators"]
     load_operators(
         "gru_ext_emulated",
         directory,
-        [*OWN, united(directory / "host_side.cpp", HOST_SIDE, ROOT / "csrc")],
-        extra_include_paths=[str(path) for path in INCLUDES],
+        [
+            *(path for path in OWN if path not in with_torch),
+            united(directory / "host_side.cpp", HOST_SIDE + with_torch, ROOT),
+        ],
+        extra_include_paths=[str(path) for path in (ROOT, *INCLUDES)],
         extra_cflags=["-O2", *(f"-D{name}='{value}'" for name, value in MACROS.items())],
     )
     return torch.ops.gru_ext_emulated
@@ -44,6 +48,31 @@ def emulate(multiprocessors: int = 40, *, refusals: int = 0, spoiled: int = 0, c
     ops = emulated_operators()
     ops.emulate(multiprocessors, refusals, spoiled, capturing)
     ops.lose_store(-1)
+    return ops
+
+
+@cache
+def _tested_device(multiprocessors: int, family: str, dtype: torch.dtype, masked: bool) -> int:
+    ops = emulated_operators()
+    index: int = ops.emulate(multiprocessors, 0, 0, False)
+    problem = make_problem(SMALL, Options(), dtype)
+    for name in ops.cuda_kernel_names(dtype, False):
+        if name.startswith(family) and not name.endswith("_ieee") and name.endswith("_masked") == masked:
+            ops.use_cuda_kernels(name, name)
+            solve_emulated(problem, variants_of(problem)["all"] if masked else PLAIN)
+    return index
+
+
+def emulate_tested(family: str, dtype: torch.dtype, multiprocessors: int = 40, masked: bool = False) -> Any:
+    """A device on which the kernels of a family are asked for, and have passed their self-test. Returns the operators.
+
+    The self-test takes longer than most problems of the tests. No launch has been counted.
+    """
+    index = _tested_device(multiprocessors, family, dtype, masked)
+    ops = emulated_operators()
+    ops.emulate(multiprocessors, 0, 0, False, index)
+    ops.lose_store(-1)
+    ops.use_cuda_kernels(family, family)
     return ops
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from cases import Options, Problem, Size, make_problem
-from cluster_kernels import ClusterConfig, StreamedConfig
+from persistent_kernels import HeldConfig, StreamedConfig
 from process import ROOT
 
 import gru_ext
@@ -57,9 +57,9 @@ def cuda_problem(size: Size, options: Options = PLAIN, dtype: torch.dtype = torc
 
 
 @contextmanager
-def kernels_of(config: ClusterConfig | StreamedConfig, hidden: int, backward: str) -> Iterator[None]:
+def kernels_of(config: HeldConfig | StreamedConfig, hidden: int, backward: str) -> Iterator[None]:
     """Only these; the test is skipped where the device is too small for them, and for no other reason."""
-    ieee = isinstance(config, ClusterConfig) and config.ieee
+    ieee = isinstance(config, HeldConfig) and config.ieee
     with float32_precision("ieee" if ieee else "tf32", "ieee"), gru_ext.use_cuda_kernels(config.name, backward):
         try:
             gru_ext.kernels(1, 1, hidden, dtype=config.dtype, device="cuda")

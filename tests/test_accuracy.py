@@ -32,25 +32,24 @@ from accuracy import (
     grid,
 )
 from cases import ALL_OPTIONS, Options, Problem, Size, make_problem, solve_by
-from cluster_kernels import (
-    BFLOAT16,
-    SMALL_CONFIGS,
-    SMALL_SIZES,
-    ClusterConfig,
-    Config,
-    StreamedConfig,
-    group_instantiations,
-    instantiations,
-    solve_cluster,
-    streamed_instantiations,
-)
 from compare import assert_same_bits
 from compiled_backend import new_device
 from compiled_kernels import SAMPLE, SAMPLE_LIBRARY, STREAMED, STREAMING, missing
 from emulated_backend import SMALL as CLUSTER_SMALL
-from emulated_backend import emulate
+from emulated_backend import emulate, emulate_tested
 from emulation import Schedule
 from on_cuda import float32_precision, kernels_of
+from persistent_kernels import (
+    BFLOAT16,
+    SMALL_CONFIGS,
+    SMALL_SIZES,
+    Config,
+    HeldConfig,
+    StreamedConfig,
+    held_instantiations,
+    solve_persistent,
+    streamed_instantiations,
+)
 from process import thread_count
 
 import gru_ext
@@ -215,20 +214,18 @@ CLUSTER_SIZES = [Size(1, 1, 1, 1), Size(3, 9, 5, 34), Size(4, 17, 6, 64), Size(5
     grid([(CLUSTER_SMALL, Options(bidirectional=True))], HALVES_AND_TF32, changes=ABSENT),
 )
 def test_emulated_cluster(case: Case) -> None:
-    ops = emulate()
-    ops.use_cuda_kernels("cluster", "cluster")
+    ops = emulate_tested("cluster", case.dtype)
     check(case, partial(solve_by, ops), TF32_PEERS.get(case.dtype), draws=1)
-    assert ops.cluster_launches() == 4  # a test and a call, forward and backward
+    assert ops.persistent_launches() == 2  # forward and backward
 
 
 @emulated
 @each(grid(product([Size(9, 9, 5, 34)], ALL_OPTIONS), HALVES_AND_TF32, save_gates=False))
 def test_emulated_cluster_in_windows(case: Case) -> None:
     """One direction in windows, of which the backward has more; both directions in one."""
-    ops = emulate()
-    ops.use_cuda_kernels("cluster", "cluster")
+    ops = emulate_tested("cluster", case.dtype)
     check(case, partial(solve_by, ops), TF32_PEERS.get(case.dtype))
-    windows = ops.cluster_launches() - 2  # without the self-tests
+    windows = ops.persistent_launches()
     assert windows == 2 if case.options.bidirectional else windows > 9
 
 
@@ -237,12 +234,10 @@ def test_emulated_cluster_in_windows(case: Case) -> None:
 @pytest.mark.parametrize("multiprocessors", [4, 9, 40])
 def test_emulated_group(case: Case, multiprocessors: int) -> None:
     """With one, two or all groups at a time."""
-    ops = emulate(multiprocessors)
-    ops.use_cuda_kernels("group", "group")
+    ops = emulate_tested("group", case.dtype, multiprocessors)
     check(case, partial(solve_by, ops), TF32_PEERS.get(case.dtype))
     groups = (2 if case.options.bidirectional else 1) * -(-case.size.batch // 16)
-    # Forward and backward; the self-test has two tiles and directions.
-    assert ops.cluster_launches() == 2 * sum(-(-n // (multiprocessors // 4)) for n in (4, groups))
+    assert ops.persistent_launches() == 2 * -(-groups // (multiprocessors // 4))  # forward and backward
 
 
 @emulated
@@ -257,17 +252,11 @@ def test_emulated_group(case: Case, multiprocessors: int) -> None:
 )
 def test_emulated_streamed(case: Case, multiprocessors: int) -> None:
     """With one, two, three or all groups at a time; of the wider layers some weights are read again every step."""
-    ops = emulate(multiprocessors)
-    ops.use_cuda_kernels("streamed", "streamed")
+    ops = emulate_tested("streamed", case.dtype, multiprocessors)
     check(case, partial(solve_by, ops), TF32_PEERS.get(case.dtype))
-
-    def launches(units: int, groups: int) -> int:
-        return -(-groups // min(groups, multiprocessors // -(-units // 32)))
-
     groups = 4 if case.options.bidirectional else 2
-    tested = min(160, multiprocessors * 32) - 2
-    # Forward and backward; the self-test has two tiles and directions.
-    assert ops.cluster_launches() == 2 * (launches(tested, 4) + launches(case.size.hidden, groups))
+    at_a_time = min(groups, multiprocessors // -(-case.size.hidden // 32))
+    assert ops.persistent_launches() == 2 * -(-groups // at_a_time)  # forward and backward
 
 
 @emulated
@@ -279,10 +268,9 @@ def test_emulated_streamed(case: Case, multiprocessors: int) -> None:
 )
 def test_emulated_streamed_with_masks(case: Case) -> None:
     """Where gates are not saved, in windows."""
-    ops = emulate()
-    ops.use_cuda_kernels("streamed", "streamed")
+    ops = emulate_tested("streamed", case.dtype, masked=True)
     check(case, partial(solve_by, ops), TF32_PEERS.get(case.dtype))
-    assert ops.cluster_launches() >= 2 + 2 * len(case.variants(case.problem()))
+    assert ops.persistent_launches() >= 2 * len(case.variants(case.problem()))
 
 
 # ---- The persistent kernels alone, emulated
@@ -314,14 +302,14 @@ def every_instantiation() -> Iterator[tuple[Config, Case]]:
     show what is of the instantiation: its shape, and where every unit and row is. That buffers are used again in the
     third step is the same code in all of them, and small ones show it.
     """
-    for config in instantiations():
+    for config in held_instantiations("cluster", "BWD"):
         small = config.hidden <= 256
         steps = 3 if small else 2
         yield config, Case(Size(steps, config.rows + 3 if small else 3, 2, config.hidden - 14), dtype=config.dtype)
         if small:
             yield config, Case(Size(3, config.rows - 3, 2, config.hidden), dtype=config.dtype)
-    backward = group_instantiations("BWD")
-    for group in group_instantiations("FWD"):
+    backward = held_instantiations("group", "BWD")
+    for group in held_instantiations("group", "FWD"):
         alone = "" if group in backward else "forward alone"
         steps = 3 if group.hidden <= 256 else 2
         yield group, Case(Size(steps, group.rows - 3, 2, group.hidden - 14), PLAIN, group.dtype, change=alone)
@@ -338,16 +326,16 @@ def every_instantiation() -> Iterator[tuple[Config, Case]]:
 
 @each_of([*small_configs()])
 def test_emulated_kernel(config: Config, case: Case) -> None:
-    solver = partial(solve_cluster, config, batch_first=case.change == "batch first")
+    solver = partial(solve_persistent, config, batch_first=case.change == "batch first")
     check(case, lambda problem, *_: solver(problem), config.peer_dtype, draws=1)
 
 
 @each_of([*every_instantiation()])
 def test_emulated_instantiation(config: Config, case: Case) -> None:
-    races = isinstance(config, ClusterConfig) and not config.group and config.hidden < 256
+    races = isinstance(config, HeldConfig) and not config.group and config.hidden < 256
     check(
         case,
-        lambda problem, *_: solve_cluster(config, problem, schedule=Schedule(races=races)),
+        lambda problem, *_: solve_persistent(config, problem, schedule=Schedule(races=races)),
         config.peer_dtype,
         draws=1,
     )
@@ -360,7 +348,7 @@ def sample() -> Iterator[tuple[Config, int, Case]]:
     """Rows that are not aligned, two tiles, both directions, packed; then rows that are, by other schedules."""
     for config in SAMPLE:
         # All of H of a cluster, or an H that shows as much.
-        hidden = min(config.hidden, 256) if isinstance(config, ClusterConfig) else 130
+        hidden = min(config.hidden, 256) if isinstance(config, HeldConfig) else 130
         variant = "all masks" if isinstance(config, StreamedConfig) and config.masked else ""
         yield config, 1, Case(Size(4, config.rows + 1, 5, hidden - 31), BOTH, config.dtype, variant)
         for seed, options in ((2, PLAIN), (3, Options(bias=False, hx=False))):
@@ -375,7 +363,7 @@ def test_compiled_kernel(config: Config, seed: int, case: Case) -> None:
     schedule = Schedule(seed=seed, library=SAMPLE_LIBRARY)
 
     def solver(problem: Problem, variant: Variant, _: bool) -> Results:
-        return solve_cluster(config, problem, schedule=schedule, variant=variant)
+        return solve_persistent(config, problem, schedule=schedule, variant=variant)
 
     check(case, solver, config.peer_dtype, draws=1)
 
@@ -473,8 +461,8 @@ def check_kernel_on_cuda(config: Config, hidden: int, backwards: Iterable[Config
 
 
 @on_a_gpu
-@pytest.mark.parametrize("config", instantiations(), ids=str)
-def test_cuda_of_every_cluster_kernel(config: ClusterConfig) -> None:
+@pytest.mark.parametrize("config", held_instantiations("cluster", "BWD"), ids=str)
+def test_cuda_of_every_cluster_kernel(config: HeldConfig) -> None:
     """All of H, and an H whose rows are not aligned; several tiles, the last not full."""
     sizes = [(config.rows, config.hidden), (2 * config.rows + 3, config.hidden - 14)]
     check_kernel_on_cuda(config, config.hidden, [config], (Size(20, batch, 24, hidden) for batch, hidden in sizes))
@@ -487,15 +475,15 @@ def groups_at_a_time(blocks: int) -> int:
 
 
 @on_a_gpu
-@pytest.mark.parametrize("config", group_instantiations("FWD"), ids=str)
-def test_cuda_of_every_group_kernel(config: ClusterConfig) -> None:
+@pytest.mark.parametrize("config", held_instantiations("group", "FWD"), ids=str)
+def test_cuda_of_every_group_kernel(config: HeldConfig) -> None:
     """As above; more groups than the device runs at a time."""
     sizes = [
         (config.rows, config.hidden),
         (config.rows * (groups_at_a_time(config.blocks) + 1), config.hidden - 14),
     ]
     layers = (Size(20, batch, 24, hidden) for batch, hidden in sizes)
-    check_kernel_on_cuda(config, config.hidden, group_instantiations("BWD"), layers)
+    check_kernel_on_cuda(config, config.hidden, held_instantiations("group", "BWD"), layers)
 
 
 @on_a_gpu

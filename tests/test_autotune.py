@@ -58,10 +58,10 @@ def test_the_fastest_measured_serves() -> None:
     assert name == CLUSTERS[1]
     times = f"measured {CLUSTERS[1]} 1 ms, stepwise 2 ms, {CLUSTERS[0]} 3 ms, {CLUSTERS[2]} 4 ms"
     assert reason == f"{times}; 1 clusters, 10 at a time"
-    launches = ops.cluster_launches()
+    launches = ops.persistent_launches()
     call()
     assert ops.measurements() == 4
-    assert ops.cluster_launches() == launches + 1
+    assert ops.persistent_launches() == launches + 1
 
 
 def test_every_family_is_measured() -> None:
@@ -87,9 +87,9 @@ def test_stepwise_may_be_the_fastest() -> None:
     call()
     assert choice()[0] == "stepwise"
     assert "measured stepwise 1 ms" in choice()[1]
-    launches = ops.cluster_launches()
+    launches = ops.persistent_launches()
     call()
-    assert ops.cluster_launches() == launches
+    assert ops.persistent_launches() == launches
 
 
 @pytest.mark.parametrize(("seconds", "serves"), [(1e-3, True), (7e-3, False)])
@@ -104,10 +104,10 @@ def test_the_one_step_kernel_is_measured_too(seconds: float, serves: bool) -> No
     name, reason = choice(size=one_step)
     assert name == ("one_step" if serves else CLUSTERS[1])
     assert f"one_step {1e3 * seconds:.3g} ms" in reason
-    launches = ops.cluster_launches()
+    launches = ops.persistent_launches()
     call(one_step)
     assert ops.measurements() == 5
-    assert ops.cluster_launches() == launches + (not serves)
+    assert ops.persistent_launches() == launches + (not serves)
 
 
 def test_one_step_of_a_dtype_without_cluster_kernels_is_measured() -> None:
@@ -299,10 +299,10 @@ def test_nothing_is_measured_while_a_graph_is_captured() -> None:
     call()
     assert ops.measurements() == 4
     ops.emulate_capture(True)
-    launches = ops.cluster_launches()
+    launches = ops.persistent_launches()
     call()
     assert ops.measurements() == 4
-    assert ops.cluster_launches() == launches + 1
+    assert ops.persistent_launches() == launches + 1
 
 
 @pytest.mark.parametrize("luck", [{"spoiled": 1}, {"refusals": 1}], ids=str)

@@ -15,13 +15,6 @@ import pytest
 import torch
 from cases import Options, Problem, Size, make_problem
 from check_compiled_kernels import check_one_step, check_steps
-from cluster_kernels import (
-    Backward,
-    Config,
-    Forward,
-    cluster_bwd,
-    cluster_fwd,
-)
 from compare import assert_same_bits
 from compiled_kernels import (
     ALONE,
@@ -47,6 +40,13 @@ from emulator_faults import (
     FWD_FAULTS_CLUSTER,
     FWD_FAULTS_GROUP,
 )
+from persistent_kernels import (
+    Backward,
+    Config,
+    Forward,
+    persistent_bwd,
+    persistent_fwd,
+)
 
 pytestmark = pytest.mark.skipif(missing() != "", reason=missing())
 
@@ -65,9 +65,11 @@ def test_accuracy_of_stepwise_kernels() -> None:
 def test_every_schedule_gives_the_same_bits(config: Config) -> None:
     """Of training, and y and h_n of inference, which is another kernel."""
     problem = make_problem(Size(4, 9, 3, 50), Options(packed=True), config.dtype)
-    expected = cluster_fwd(config, problem, schedule=Schedule(library=LIBRARY))
+    expected = persistent_fwd(config, problem, schedule=Schedule(library=LIBRARY))
     for seed in range(2, 8):
-        results = cluster_fwd(config, problem, save_gates=seed % 2 == 0, schedule=Schedule(seed=seed, library=LIBRARY))
+        results = persistent_fwd(
+            config, problem, save_gates=seed % 2 == 0, schedule=Schedule(seed=seed, library=LIBRARY)
+        )
         assert_same_bits(results.y, expected.y)
         assert_same_bits(results.h_n, expected.h_n)
 
@@ -77,7 +79,7 @@ def test_every_schedule_gives_the_same_bits(config: Config) -> None:
 def test_a_kernel_that_waits_too_long_says_so(config: Config, lost: int) -> None:
     problem = make_problem(Size(4, 3, 2, 100), Options(), config.dtype)
     schedule = Schedule(races=False, time_out=True, lost_store=lost, library=LIBRARY)
-    assert cluster_fwd(config, problem, schedule=schedule).error.item() == 1
+    assert persistent_fwd(config, problem, schedule=schedule).error.item() == 1
 
 
 # ---- Planted faults: edits of the PTX, each breaking one rule
@@ -219,10 +221,10 @@ FAULTS = {
 
 def run_way(fault: Fault, problem: Problem, schedule: Schedule) -> Forward | Backward:
     if fault.way == "fwd":
-        return cluster_fwd(fault.config, problem, schedule=schedule)
-    forward = cluster_fwd(fault.config, problem, schedule=Schedule(library=LIBRARY))
+        return persistent_fwd(fault.config, problem, schedule=schedule)
+    forward = persistent_fwd(fault.config, problem, schedule=Schedule(library=LIBRARY))
     assert forward.gates is not None
-    return cluster_bwd(fault.config, problem, forward.y, forward.gates, schedule=schedule)
+    return persistent_bwd(fault.config, problem, forward.y, forward.gates, schedule=schedule)
 
 
 @pytest.mark.parametrize("name", FAULTS)

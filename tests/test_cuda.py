@@ -101,7 +101,7 @@ def test_tf32_is_used_only_where_both_switches_allow_it() -> None:
                     assert_same_bits(tensor, expected[name], f"{name} with {rnn}, {matmul}")
 
 
-def test_cluster_kernels_use_tf32_where_the_switch_for_rnns_allows_it() -> None:
+def test_persistent_kernels_use_tf32_where_the_switch_for_rnns_allows_it() -> None:
     names = []
     for rnn in ("ieee", "tf32"):
         with float32_precision(rnn, "ieee"):

@@ -184,7 +184,7 @@ def test_it_serves_during_a_capture_and_without_a_test_of_itself() -> None:
     ops = by_the_model(capturing=True)
     problem = make_problem(SMALL, BOTH, torch.bfloat16)
     ops.gru_fwd(problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional, True)
-    assert (ops.block_launches(), ops.cluster_launches()) == (1, 0)
+    assert (ops.block_launches(), ops.persistent_launches()) == (1, 0)
 
 
 def test_variants_and_empty_batches_are_not_its() -> None:

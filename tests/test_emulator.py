@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 from cases import Options, Problem, Size, make_problem
-from cluster_kernels import Backward, ClusterConfig, Config, Forward, StreamedConfig, cluster_bwd, cluster_fwd
 from compare import assert_same_bits
 from emulation import SOURCES, EmulationError, Schedule, run
 from emulator_faults import (
@@ -21,12 +20,13 @@ from emulator_faults import (
     FWD_FAULTS_CLUSTER,
     FWD_FAULTS_GROUP,
 )
+from persistent_kernels import Backward, Config, Forward, HeldConfig, StreamedConfig, persistent_bwd, persistent_fwd
 from process import output_of, run_python
 from torch import Tensor
 
-ALONE = ClusterConfig(torch.bfloat16, 64, 1, 8)  # one block
-CLUSTER = ClusterConfig(torch.bfloat16, 64, 4, 16)
-GROUP = ClusterConfig(torch.bfloat16, 64, 4, 16, group=True)
+ALONE = HeldConfig(torch.bfloat16, 64, 1, 8)  # one block
+CLUSTER = HeldConfig(torch.bfloat16, 64, 4, 16)
+GROUP = HeldConfig(torch.bfloat16, 64, 4, 16, group=True)
 STREAMED = StreamedConfig(torch.bfloat16, 48, 16, shared_slabs=0)  # three warps to a slice
 SIZE = Size(6, 9, 5, 33)  # odd H and two tiles of 8 rows
 SEEDS = range(5)
@@ -54,9 +54,9 @@ def streamed_problem() -> Problem:
 
 
 def backward(config: Config, problem: Problem, schedule: Schedule) -> Backward:
-    forward = cluster_fwd(config, problem)
+    forward = persistent_fwd(config, problem)
     assert forward.gates is not None
-    return cluster_bwd(config, problem, forward.y, forward.gates, schedule=schedule)
+    return persistent_bwd(config, problem, forward.y, forward.gates, schedule=schedule)
 
 
 def tensors_of(results: Forward | Backward) -> Mapping[str, Tensor]:
@@ -71,21 +71,21 @@ def tensors_of(results: Forward | Backward) -> Mapping[str, Tensor]:
 @pytest.mark.parametrize(("fault", "report"), FWD_FAULTS_ALONE.items())
 def test_a_fault_of_one_block_is_found(problem: Problem, fault: str, report: str, seed: int) -> None:
     with pytest.raises(EmulationError, match=f"gru_cluster_fwd: (?s:.*)({report})"):
-        cluster_fwd(ALONE, problem, schedule=Schedule(seed=seed, fault=fault))
+        persistent_fwd(ALONE, problem, schedule=Schedule(seed=seed, fault=fault))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("fault", "report"), FWD_FAULTS_CLUSTER.items())
 def test_a_fault_of_a_cluster_is_found(problem: Problem, fault: str, report: str, seed: int) -> None:
     with pytest.raises(EmulationError, match=f"gru_cluster_fwd: (?s:.*)({report})"):
-        cluster_fwd(CLUSTER, problem, schedule=Schedule(seed=seed, fault=fault))
+        persistent_fwd(CLUSTER, problem, schedule=Schedule(seed=seed, fault=fault))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("fault", "report"), FWD_FAULTS_GROUP.items())
 def test_a_fault_of_a_group_is_found(problem: Problem, fault: str, report: str, seed: int) -> None:
     with pytest.raises(EmulationError, match=report):
-        cluster_fwd(GROUP, problem, schedule=Schedule(seed=seed, fault=fault))
+        persistent_fwd(GROUP, problem, schedule=Schedule(seed=seed, fault=fault))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -108,7 +108,7 @@ def test_a_fault_of_the_backward_of_a_group_is_found(problem: Problem, fault: st
 def test_a_fault_of_a_streamed_kernel_is_found(
     streamed_problem: Problem, direction: str, fault: str, report: str, seed: int
 ) -> None:
-    run_kernel: Callable[..., Forward | Backward] = cluster_fwd if direction == "fwd" else backward
+    run_kernel: Callable[..., Forward | Backward] = persistent_fwd if direction == "fwd" else backward
     with pytest.raises(EmulationError, match=f"gru_streamed_{direction}: (?s:.*)({report})"):
         run_kernel(STREAMED, streamed_problem, schedule=Schedule(seed=seed, fault=fault))
 
@@ -123,12 +123,12 @@ def test_every_fault_has_a_test() -> None:
 
 
 @pytest.mark.parametrize("config", [ALONE, CLUSTER], ids=str)
-def test_results_do_not_depend_on_the_schedule(problem: Problem, config: ClusterConfig) -> None:
+def test_results_do_not_depend_on_the_schedule(problem: Problem, config: HeldConfig) -> None:
     first: Mapping[str, Tensor] = {}
     for seed in range(20):
         schedule = Schedule(seed=seed, races=seed % 2 == 0)
         results = {
-            **tensors_of(cluster_fwd(config, problem, schedule=schedule)),
+            **tensors_of(persistent_fwd(config, problem, schedule=schedule)),
             **tensors_of(backward(config, problem, schedule)),
         }
         first = first or results
@@ -142,7 +142,7 @@ def test_results_do_not_depend_on_the_schedule(problem: Problem, config: Cluster
 @pytest.mark.parametrize("lost", [0, 50, 200])
 def test_a_lost_store_is_a_deadlock(problem: Problem, lost: int) -> None:
     with pytest.raises(EmulationError, match=r"deadlock: no thread can go on and no store is under way(?s:.*)lacks 0"):
-        cluster_fwd(CLUSTER, problem, schedule=Schedule(lost_store=lost))
+        persistent_fwd(CLUSTER, problem, schedule=Schedule(lost_store=lost))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -150,7 +150,7 @@ def test_a_lost_store_is_a_deadlock(problem: Problem, lost: int) -> None:
 def test_a_kernel_whose_wait_times_out_reports_it_and_ends(problem: Problem, lost: int, seed: int) -> None:
     # Whoever has waited in vain reads what may be on its way.
     schedule = Schedule(seed=seed, races=False, lost_store=lost, time_out=True)
-    assert int(cluster_fwd(CLUSTER, problem, schedule=schedule).error) == 1
+    assert int(persistent_fwd(CLUSTER, problem, schedule=schedule).error) == 1
     assert int(backward(CLUSTER, problem, schedule).error) == 1
 
 
@@ -160,7 +160,7 @@ def test_a_kernel_whose_wait_times_out_reports_it_and_ends(problem: Problem, los
 def test_a_report_names_kernel_block_warp_lane_step_and_line(problem: Problem) -> None:
     for fault in ("stores_beyond_h", "two_arrivals"):
         with pytest.raises(EmulationError, match=f"^gru_cluster_fwd: (?s:.*){PLACE}$"):
-            cluster_fwd(CLUSTER, problem, schedule=Schedule(fault=fault))
+            persistent_fwd(CLUSTER, problem, schedule=Schedule(fault=fault))
 
 
 def test_a_store_to_an_input_is_found() -> None:

@@ -12,7 +12,7 @@ def test_the_pages_have_the_tables_of_the_source() -> None:
 
 
 def test_what_serves_on_a_device() -> None:
-    """As the host side has it: tests/test_cuda_cluster_emulated.py tells the emulated device the same limits."""
+    """As the host side has it: tests/test_cuda_persistent_emulated.py tells the emulated device the same limits."""
 
     def kernel(family: str, hidden: int, blocks: int, shared: int) -> Instantiation:
         return Instantiation("fwd", family, "float", hidden, blocks, 8, 8, 8, shared << 10, 0, 1.0)

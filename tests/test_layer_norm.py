@@ -10,14 +10,11 @@ import copy
 import pickle
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from itertools import product
 from typing import Any
 
 import pytest
 import torch
 from cases import (
-    FLOATING,
     Options,
     Problem,
     Size,
@@ -34,7 +31,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import gru_ext
-from gru_ext import convert, functional, reference
+from gru_ext import convert, functional
 from gru_ext.variant import Variant
 
 FLOAT64 = torch.float64
@@ -94,18 +91,6 @@ def test_steps_are_those_of_the_formula(mode: Any) -> None:
         assert_near(cell, h, "cell")
 
 
-@pytest.mark.parametrize("norms", NORMS)
-def test_the_reference_s_gradients_by_hand_equal_autograd_s(norms: int) -> None:
-    problem = make_problem(SMALL, Options(bidirectional=True, packed=True, gains=True))
-    arguments = (problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional)
-    for variant in variants(norms, problem).values():
-        dx, dhx, dweights = reference.gru_bwd(problem.dy, problem.dh_n, *arguments, variant)
-        names = [f"d{name}" for name in problem.names]
-        by_hand = {"dx": dx, "dhx": dhx, **dict(zip(names, dweights, strict=True))}
-        expected = solve(reference_with(variant), problem)
-        assert_all_near(by_hand, {name: expected[name] for name in by_hand})
-
-
 def test_the_input_s_and_the_state_s_scale_do_not_matter() -> None:
     """But for what eps adds: the statistics take them away."""
     p = make_problem(Size(5, 2, 3, 8), Options(gains=True))
@@ -149,53 +134,6 @@ print("the same")
 def test_the_same_bits_where_threads_have_to_share_a_core() -> None:
     """The sums over units are split among the threads, so that their number must not depend on who else computes."""
     assert output_of(run_python("-c", ON_ONE_CORE)) == "the same\n"
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-def test_empty_batch(dtype: torch.dtype) -> None:
-    problem = make_problem(Size(4, 0, 3, 5), Options(bidirectional=True, gains=True), dtype)
-    results = solve(layer_with(Variant(layer_norm=2)), problem)
-    assert results["y"].shape == (4, 0, 10)
-    assert results["dx"].shape == (4, 0, 3)
-    for name, weight in zip(problem.names, problem.weights, strict=True):
-        assert_same_bits(results[f"d{name}"], torch.zeros_like(weight), name)
-
-
-@pytest.mark.parametrize("dtype", FLOATING, ids=str)
-def test_a_bad_row_touches_itself_only_from_its_step_on(dtype: torch.dtype) -> None:
-    layer = layer_with(Variant(layer_norm=2))
-    problem = make_problem(Size(6, 4, 3, 17), Options(gains=True), dtype)
-    bad = replace(problem, x=problem.x.clone())
-    bad.x[2, 1, 0] = torch.nan
-    expected, y = solve(layer, problem)["y"], solve(layer, bad)["y"]
-    assert y[2:, 1].isnan().all()
-    y[2:, 1] = expected[2:, 1]
-    assert_same_bits(y, expected)
-
-
-@pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
-def test_each_gradient_is_the_same_alone(need: tuple[bool, bool, bool]) -> None:
-    p = make_problem(SMALL, Options(bidirectional=True, packed=True, gains=True))
-    arguments = (p.x, p.hx, p.weights, p.batch_sizes, True)
-    ops, variant = torch.ops.gru_ext, Variant(layer_norm=2)
-    y, _, gates = ops.gru_fwd(*arguments, True, True, *variant)
-    every = ops.gru_bwd(p.dy, p.dh_n, *arguments, y, gates, True, True, True, *variant)
-    some = ops.gru_bwd(p.dy, p.dh_n, *arguments, y, gates, *need, *variant)
-    for needed, tensor, expected in zip(need[:2], some, every, strict=False):
-        assert_same_bits(tensor, expected if needed else torch.empty(0, dtype=FLOAT64))
-    assert len(some[2]) == (12 if need[2] else 0)
-    for tensor, expected in zip(some[2], every[2], strict=False):
-        assert_same_bits(tensor, expected)
-
-
-def test_opcheck() -> None:
-    p = make_problem(Size(3, 2, 2, 3), Options(bidirectional=True, gains=True))
-    arguments = (p.x, p.hx, p.weights, None, True)
-    variant = Variant(layer_norm=2)
-    torch.library.opcheck(torch.ops.gru_ext.gru_fwd.default, (*arguments, True, True, *variant))
-    y, _, gates = torch.ops.gru_ext.gru_fwd(*arguments, True, True, *variant)
-    needs = (True, True, True)
-    torch.library.opcheck(torch.ops.gru_ext.gru_bwd.default, (p.dy, p.dh_n, *arguments, y, gates, *needs, *variant))
 
 
 # ---- The modules

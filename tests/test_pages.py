@@ -45,6 +45,13 @@ def test_the_snippets_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pyt
             example.evaluate()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_line_of_prose_is_over_120_columns(page: Path) -> None:
+    """But tables, code, and what a program has written."""
+    text = re.sub(r"(?s)<!-- (?!end).*?<!-- end -->|```.*?```", "", page.read_text())
+    assert [line for line in text.splitlines() if len(line) > 120 and not line.startswith("|")] == []
+
+
 def targets() -> set[str]:
     """Of the Makefile."""
     return set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))

@@ -16,18 +16,17 @@ from cases import (
     Size,
     layer_with,
     make_problem,
-    reference_with,
     solve,
     variants_of,
 )
-from compare import assert_all_near, assert_near, assert_same_bits
+from compare import assert_near, assert_same_bits
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gru_ext
-from gru_ext import functional, library, reference
+from gru_ext import functional, library
 from gru_ext.regularizers import bernoulli
 from gru_ext.variant import Variant
 
@@ -101,17 +100,6 @@ def test_masks_follow_the_seed_and_not_the_number_of_threads() -> None:
 
 
 # ---- The kernels, given masks
-
-
-def test_the_reference_s_gradients_by_hand_equal_autograd_s() -> None:
-    problem = make_problem(SIZES[1], Options(bidirectional=True, packed=True))
-    arguments = (problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional)
-    for variant in variants_of(problem).values():
-        dx, dhx, dweights = reference.gru_bwd(problem.dy, problem.dh_n, *arguments, variant)
-        names = [f"d{name}" for name in problem.names]
-        by_hand = {"dx": dx, "dhx": dhx, **dict(zip(names, dweights, strict=True))}
-        expected = solve(reference_with(variant), problem)
-        assert_all_near(by_hand, {name: expected[name] for name in by_hand})
 
 
 def test_two_threads_give_the_same_bits_each_time() -> None:

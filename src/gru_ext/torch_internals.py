@@ -1,6 +1,6 @@
 """The private names of torch that gru_ext uses, each with why, and since which version torch has it.
 
-torch may change them in any version. No other file has one (tests/test_torch_internals.py). What a subclass of
+torch may change them in any version. No other file has one (tests/test_imports.py). What a subclass of
 ``nn.Module`` inherits, such as ``self._parameters``, is not here.
 """
 

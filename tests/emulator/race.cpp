@@ -54,7 +54,11 @@ AccessHistory::Report AccessHistory::read(size_t begin, size_t bytes, const Acce
     if (cell.write.actor == kNobody) return {Finding::never_written, i * kCellBytes, {}};
     if (!cell.write.is_known_at(moment)) return {Finding::race_with_write, i * kCellBytes, cell.write};
     if (!cell.read.is_known_at(moment)) {
-      auto& more = cell.more_reads;
+      if (cell.more == 0) {
+        cell.more = static_cast<uint32_t>(more_reads_.size());
+        more_reads_.emplace_back();
+      }
+      auto& more = more_reads_[cell.more];
       more.erase(std::remove_if(more.begin(), more.end(), [&](const Access& a) { return a.is_known_at(moment); }),
                  more.end());
       more.push_back(cell.read);
@@ -69,12 +73,12 @@ AccessHistory::Report AccessHistory::write(size_t begin, size_t bytes, const Acc
     Cell& cell = cells_[i];
     if (!cell.write.is_known_at(moment)) return {Finding::race_with_write, i * kCellBytes, cell.write};
     if (!cell.read.is_known_at(moment)) return {Finding::race_with_read, i * kCellBytes, cell.read};
-    for (const Access& other : cell.more_reads) {
+    for (const Access& other : more_reads_[cell.more]) {
       if (!other.is_known_at(moment)) return {Finding::race_with_read, i * kCellBytes, other};
     }
     cell.write = access;
     cell.read = Access();
-    cell.more_reads.clear();
+    if (cell.more != 0) more_reads_[cell.more].clear();
   }
   return {};
 }

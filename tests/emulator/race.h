@@ -81,10 +81,11 @@ class AccessHistory {
   static constexpr size_t kCellBytes = 2;
   struct Cell {
     Access write;
-    Access read;                     // the last one
-    std::vector<Access> more_reads;  // others that are not known to it
+    Access read;        // the last one
+    uint32_t more = 0;  // in more_reads_: others that are not known to it; 0 for none
   };
-  std::vector<Cell> cells_;
+  std::vector<Cell> cells_;  // as small as they come: there are 100,000 of a block, and what they take is cache misses
+  std::vector<std::vector<Access>> more_reads_ = {{}};
 };
 
 }  // namespace emulator

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ACCURACY = "tests/test_accuracy.py::test_cpu"
-CLUSTER = "tests/test_cuda_cluster_emulated.py"
+CLUSTER = "tests/test_cuda_persistent_emulated.py"
 ONE_STEP = "tests/test_cuda_one_step_emulated.py"
 STEP = "tests/test_cuda_step_emulated.py"
 STEPWISE = "tests/test_accuracy.py::test_emulated_stepwise"
@@ -85,7 +85,7 @@ FAULTS = [
         "src/gru_ext/variant.py",
         "directions, rows, 9 * hidden + 16",
         "directions, rows, 9 * hidden",
-        "tests/test_layer_norm.py::test_opcheck",
+        "tests/test_variants.py::test_opcheck",
     ),
     Fault(
         "src/gru_ext/training.py",

@@ -52,15 +52,17 @@ const char* run(const char* name, int64_t rows, int64_t H, const Kernel& kernel)
   return run_blocks(name, step_blocks(rows, H, kMostBlocks), /*shared_bytes=*/0, kernel);
 }
 
-// Sets what the host side finds from now on: a new device, of which nothing is known yet.
-void emulate(int64_t multiprocessors, int64_t refusals, int64_t spoiled, bool capturing) {
-  const int index = emulator::device.index + 1;
+// Sets what the host side finds from now on: a new device, of which nothing is known yet, or that of an index, of which
+// the host side knows what it has found out. Returns the index.
+int64_t emulate(int64_t multiprocessors, int64_t refusals, int64_t spoiled, bool capturing, int64_t index) {
+  static int devices = 0;
   emulator::device = {};
-  emulator::device.index = index;
+  emulator::device.index = index < 0 ? ++devices : static_cast<int>(index);
   emulator::device.multiprocessors = static_cast<int>(multiprocessors);
   emulator::device.refusals = static_cast<int>(refusals);
   emulator::device.spoiled = static_cast<int>(spoiled);
   emulator::device.capturing = capturing;
+  return emulator::device.index;
 }
 
 // What `spoiled` launches leave: `value` more in the first place of a result, see device.h.
@@ -100,7 +102,7 @@ void emulate_seconds(const std::vector<double>& seconds) {
 
 int64_t measurements() { return emulator::device.measurements; }
 
-int64_t cluster_launches() { return emulator::device.launches; }
+int64_t persistent_launches() { return emulator::device.launches; }
 
 // Of a cluster kernel: rows of the batch, whether it had masks, and the seconds that a wait of it may take.
 std::tuple<int64_t, bool, double> last_launch() {
@@ -122,97 +124,97 @@ void name_product(const GruOneStepProduct<scalar_t>& product, int64_t D, int64_t
   }
 }
 
+// What the forward kernels of a step have in common; those of reset_before have three gates.
+template <typename scalar_t, typename acc_t>
+void name_step_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, int64_t gates, bool writes_h) {
+  name_rows("a_x", p.a_x, p.rows, 3 * p.H, 3 * p.H, false);
+  name_rows("bias_ih", p.bias_ih, 3, p.H, p.H, false);
+  name_rows("bias_hh", p.bias_hh, 3, p.H, p.H, false);
+  name_rows("h", p.h, p.rows, p.H, p.H, writes_h);
+  name_rows("gates", p.gates, p.rows, gates * p.H, gates * p.H, true);
+  name_masks(p.masks, p.rows, p.rows, p.H);
+}
+
+// And the kernels that write y.
+template <typename scalar_t, typename acc_t>
+void name_results(const GruStepFwdParams<scalar_t, acc_t>& p) {
+  name_rows("h_operand", p.h_operand, p.rows, p.H, p.H, true);
+  name_rows("y", p.y, p.rows, p.y_stride, p.H, true);
+}
+
+// And the backward kernels, of so many rows of dh.
+template <typename scalar_t, typename acc_t>
+void name_step_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, int64_t gates, int64_t rows) {
+  name_rows("gates", p.gates, p.rows, gates * p.H, gates * p.H, false);
+  name_rows("y_prev", p.y_prev, p.prev_rows, p.y_stride, p.H, false);
+  name_rows("h0", p.h0, p.rows, p.H, p.H, false);
+  name_rows("dh", p.dh, rows, p.H, p.H, true);
+  name_rows("dgates", p.dgates, p.rows, gates * p.H, gates * p.H, true);
+  name_masks(p.masks, p.rows, rows, p.H);
+}
+
+// And the kernels that read dy; returns the rows of dh.
+template <typename scalar_t, typename acc_t>
+int64_t name_step_bwd_of_dy(const GruStepBwdParams<scalar_t, acc_t>& p, int64_t gates) {
+  const int64_t rows = std::max(p.rows, p.product_rows);
+  name_step_bwd(p, gates, rows);
+  name_rows("dy", p.dy, p.rows, p.dy_stride, p.H, false);
+  name_rows("dh_product", p.dh_product, p.product_rows, p.H, p.H, false);
+  name_rows("h_operand", p.h_operand, p.rows, p.H, p.H, true);
+  return rows;
+}
+
 }  // namespace
 
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
   emulator::check_stream(stream);
-  name_rows("a_x", p.a_x, p.rows, 3 * p.H, 3 * p.H, false);
+  name_step_fwd(p, 4, true);
+  name_results(p);
   name_rows("a_h", p.a_h, p.rows, 3 * p.H, 3 * p.H, false);
-  name_rows("bias_ih", p.bias_ih, 3, p.H, p.H, false);
-  name_rows("bias_hh", p.bias_hh, 3, p.H, p.H, false);
-  name_rows("h", p.h, p.rows, p.H, p.H, true);
-  name_rows("h_operand", p.h_operand, p.rows, p.H, p.H, true);
-  name_masks(p.masks, p.rows, p.rows, p.H);
-  name_rows("y", p.y, p.rows, p.y_stride, p.H, true);
-  name_rows("gates", p.gates, p.rows, 4 * p.H, 4 * p.H, true);
   return run("gru_step_fwd_kernel", p.rows, p.H, [&] { gru_step_fwd_kernel<scalar_t>(p); });
 }
 
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
   emulator::check_stream(stream);
-  const int64_t rows = std::max(p.rows, p.product_rows);
-  name_rows("dy", p.dy, p.rows, p.dy_stride, p.H, false);
-  name_rows("gates", p.gates, p.rows, 4 * p.H, 4 * p.H, false);
-  name_rows("y_prev", p.y_prev, p.prev_rows, p.y_stride, p.H, false);
-  name_rows("h0", p.h0, p.rows, p.H, p.H, false);
-  name_rows("dh", p.dh, rows, p.H, p.H, true);
-  name_rows("dh_product", p.dh_product, p.product_rows, p.H, p.H, false);
-  name_rows("dgates", p.dgates, p.rows, 4 * p.H, 4 * p.H, true);
-  name_rows("h_operand", p.h_operand, p.rows, p.H, p.H, true);
-  name_masks(p.masks, p.rows, rows, p.H);
+  const int64_t rows = name_step_bwd_of_dy(p, 4);
   return run("gru_step_bwd_kernel", rows, p.H, [&] { gru_step_bwd_kernel<scalar_t>(p); });
 }
 
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_reset_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
   emulator::check_stream(stream);
-  name_rows("a_x", p.a_x, p.rows, 3 * p.H, 3 * p.H, false);
+  name_step_fwd(p, 3, false);
   name_rows("a_h", p.a_h, p.rows, 2 * p.H, 2 * p.H, false);
-  name_rows("bias_ih", p.bias_ih, 3, p.H, p.H, false);
-  name_rows("bias_hh", p.bias_hh, 3, p.H, p.H, false);
-  name_rows("h", p.h, p.rows, p.H, p.H, false);
   name_rows("reset", p.reset, p.rows, p.H, p.H, true);
   name_rows("z", p.z, p.rows, p.H, p.H, true);
-  name_rows("gates", p.gates, p.rows, 3 * p.H, 3 * p.H, true);
-  name_masks(p.masks, p.rows, p.rows, p.H);
   return run("gru_step_reset_fwd_kernel", p.rows, p.H, [&] { gru_step_reset_fwd_kernel<scalar_t>(p); });
 }
 
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
   emulator::check_stream(stream);
-  name_rows("a_x", p.a_x, p.rows, 3 * p.H, 3 * p.H, false);
+  name_step_fwd(p, 3, true);
+  name_results(p);
   name_rows("a_reset", p.a_reset, p.rows, p.H, p.H, false);
-  name_rows("bias_ih", p.bias_ih, 3, p.H, p.H, false);
-  name_rows("bias_hh", p.bias_hh, 3, p.H, p.H, false);
   name_rows("z", p.z, p.rows, p.H, p.H, false);
-  name_rows("h", p.h, p.rows, p.H, p.H, true);
-  name_rows("h_operand", p.h_operand, p.rows, p.H, p.H, true);
-  name_rows("y", p.y, p.rows, p.y_stride, p.H, true);
-  name_rows("gates", p.gates, p.rows, 3 * p.H, 3 * p.H, true);
-  name_masks(p.masks, p.rows, p.rows, p.H);
   return run("gru_step_candidate_fwd_kernel", p.rows, p.H, [&] { gru_step_candidate_fwd_kernel<scalar_t>(p); });
 }
 
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
   emulator::check_stream(stream);
-  const int64_t rows = std::max(p.rows, p.product_rows);
-  name_rows("dy", p.dy, p.rows, p.dy_stride, p.H, false);
-  name_rows("gates", p.gates, p.rows, 3 * p.H, 3 * p.H, false);
-  name_rows("y_prev", p.y_prev, p.prev_rows, p.y_stride, p.H, false);
-  name_rows("h0", p.h0, p.rows, p.H, p.H, false);
-  name_rows("dh", p.dh, rows, p.H, p.H, true);
-  name_rows("dh_product", p.dh_product, p.product_rows, p.H, p.H, false);
-  name_rows("dgates", p.dgates, p.rows, 3 * p.H, 3 * p.H, true);
-  name_rows("h_operand", p.h_operand, p.rows, p.H, p.H, true);
+  const int64_t rows = name_step_bwd_of_dy(p, 3);
   name_rows("reset", p.reset, p.rows, p.H, p.H, true);
-  name_masks(p.masks, p.rows, rows, p.H);
   return run("gru_step_candidate_bwd_kernel", rows, p.H, [&] { gru_step_candidate_bwd_kernel<scalar_t>(p); });
 }
 
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
   emulator::check_stream(stream);
-  name_rows("gates", p.gates, p.rows, 3 * p.H, 3 * p.H, false);
-  name_rows("y_prev", p.y_prev, p.prev_rows, p.y_stride, p.H, false);
-  name_rows("h0", p.h0, p.rows, p.H, p.H, false);
-  name_rows("dh", p.dh, p.rows, p.H, p.H, true);
+  name_step_bwd(p, 3, p.rows);
   name_rows("dreset", p.dreset, p.rows, p.H, p.H, false);
-  name_rows("dgates", p.dgates, p.rows, 3 * p.H, 3 * p.H, true);
-  name_masks(p.masks, p.rows, p.rows, p.H);
   return run("gru_step_reset_bwd_kernel", p.rows, p.H, [&] { gru_step_reset_bwd_kernel<scalar_t>(p); });
 }
 
@@ -257,56 +259,28 @@ const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<scalar_t>& p, Stre
 }
 
 // The emulator has nothing to load.
-#define GRU_LOADED(T)                   \
-  template <>                           \
-  bool load_gru_step_kernels<T>() {     \
-    return true;                        \
-  }                                     \
-  template <>                           \
-  bool load_gru_one_step_kernels<T>() { \
-    return true;                        \
-  }
-GRU_LOADED(double)
-GRU_LOADED(float)
-GRU_LOADED(device::float16)
-GRU_LOADED(device::bfloat16)
-
-template const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<double>&, Stream);
-template const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<float>&, Stream);
-template const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<device::float16>&, Stream);
-template const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<device::bfloat16>&, Stream);
-template const char* launch_gru_step_fwd(const GruStepFwdParams<double, double>&, Stream);
-template const char* launch_gru_step_reset_fwd(const GruStepFwdParams<double, double>&, Stream);
-template const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<double, double>&, Stream);
-template const char* launch_gru_step_bwd(const GruStepBwdParams<double, double>&, Stream);
-template const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<double, double>&, Stream);
-template const char* launch_gru_step_reset_bwd(const GruStepBwdParams<double, double>&, Stream);
-template const char* launch_gru_step_fwd(const GruStepFwdParams<float, float>&, Stream);
-template const char* launch_gru_step_reset_fwd(const GruStepFwdParams<float, float>&, Stream);
-template const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<float, float>&, Stream);
-template const char* launch_gru_step_bwd(const GruStepBwdParams<float, float>&, Stream);
-template const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<float, float>&, Stream);
-template const char* launch_gru_step_reset_bwd(const GruStepBwdParams<float, float>&, Stream);
-template const char* launch_gru_step_fwd(const GruStepFwdParams<device::float16, float>&, Stream);
-template const char* launch_gru_step_reset_fwd(const GruStepFwdParams<device::float16, float>&, Stream);
-template const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<device::float16, float>&, Stream);
-template const char* launch_gru_step_bwd(const GruStepBwdParams<device::float16, float>&, Stream);
-template const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<device::float16, float>&, Stream);
-template const char* launch_gru_step_reset_bwd(const GruStepBwdParams<device::float16, float>&, Stream);
-template const char* launch_gru_step_fwd(const GruStepFwdParams<device::bfloat16, float>&, Stream);
-template const char* launch_gru_step_reset_fwd(const GruStepFwdParams<device::bfloat16, float>&, Stream);
-template const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<device::bfloat16, float>&, Stream);
-template const char* launch_gru_step_bwd(const GruStepBwdParams<device::bfloat16, float>&, Stream);
-template const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<device::bfloat16, float>&, Stream);
-template const char* launch_gru_step_reset_bwd(const GruStepBwdParams<device::bfloat16, float>&, Stream);
-template const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<double, double>&, Stream);
-template const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<double>&, Stream);
-template const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<float, float>&, Stream);
-template const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<float>&, Stream);
-template const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<device::float16, float>&, Stream);
-template const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<device::float16>&, Stream);
-template const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<device::bfloat16, float>&, Stream);
-template const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<device::bfloat16>&, Stream);
+#define GRU_KERNELS_OF(T, acc_t)                                                                 \
+  template <>                                                                                    \
+  bool load_gru_step_kernels<T>() {                                                              \
+    return true;                                                                                 \
+  }                                                                                              \
+  template <>                                                                                    \
+  bool load_gru_one_step_kernels<T>() {                                                          \
+    return true;                                                                                 \
+  }                                                                                              \
+  template const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<T>&, Stream);           \
+  template const char* launch_gru_step_fwd(const GruStepFwdParams<T, acc_t>&, Stream);           \
+  template const char* launch_gru_step_reset_fwd(const GruStepFwdParams<T, acc_t>&, Stream);     \
+  template const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<T, acc_t>&, Stream); \
+  template const char* launch_gru_step_bwd(const GruStepBwdParams<T, acc_t>&, Stream);           \
+  template const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<T, acc_t>&, Stream); \
+  template const char* launch_gru_step_reset_bwd(const GruStepBwdParams<T, acc_t>&, Stream);     \
+  template const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<T, acc_t>&, Stream);  \
+  template const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<T>&, Stream);
+GRU_KERNELS_OF(double, double)
+GRU_KERNELS_OF(float, float)
+GRU_KERNELS_OF(device::float16, float)
+GRU_KERNELS_OF(device::bfloat16, float)
 
 }  // namespace gru_ext
 
@@ -318,14 +292,15 @@ TORCH_LIBRARY(gru_ext_emulated, m) {
   gru_ext::define_kernel_choice(m);
   m.def("emulate_seconds(float[] seconds) -> ()", &gru_ext::emulate_seconds);
   m.def("measurements() -> int", &gru_ext::measurements);
-  m.def("emulate(int multiprocessors, int refusals, int spoiled, bool capturing) -> ()", &gru_ext::emulate);
+  m.def("emulate(int multiprocessors, int refusals, int spoiled, bool capturing, int index=-1) -> int",
+        &gru_ext::emulate);
   m.def("emulate_spoil(float value, int result) -> ()", &gru_ext::emulate_spoil);
   m.def("lose_store(int number) -> ()", &gru_ext::lose_store);
   m.def("emulate_shared_memory(bool enough) -> ()", &gru_ext::emulate_shared_memory);
   m.def("emulate_limits(int architecture, int shared_bytes) -> ()", &gru_ext::emulate_limits);
   m.def("emulate_no_memory(int launches, bool throws) -> ()", &gru_ext::emulate_no_memory);
   m.def("emulate_capture(bool capturing) -> ()", &gru_ext::emulate_capture);
-  m.def("cluster_launches() -> int", &gru_ext::cluster_launches);
+  m.def("persistent_launches() -> int", &gru_ext::persistent_launches);
   m.def("last_launch() -> (int, bool, float)", &gru_ext::last_launch);
   m.def("residency_queries() -> int", &gru_ext::residency_queries);
   m.def("block_launches() -> int", &gru_ext::block_launches);

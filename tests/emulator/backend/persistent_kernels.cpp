@@ -11,7 +11,7 @@
 #include "cuda/persistent/streamed/streamed_bwd.cuh"
 #include "cuda/persistent/streamed/streamed_fwd.cuh"
 #include "device.h"
-#include "gru_cluster_shape.h"
+#include "held_shape.h"
 
 namespace gru_ext {
 namespace {
@@ -121,13 +121,9 @@ void name_fwd(const Parameters& p) {
 template <typename Traits>
 const char* run_fwd(const PersistentFwdParams<typename Traits::T>& p, Stream stream) {
   name_fwd(p);
-  return run(emulator::shape_of<Traits>("gru_cluster_fwd_kernel", p.B, p.D), p, stream, [&] {
-    if (p.gates) {
-      device::gru_cluster_fwd_kernel<Traits, true>(p);
-    } else {
-      device::gru_cluster_fwd_kernel<Traits, false>(p);
-    }
-  });
+  const auto kernel =
+      p.gates ? device::gru_cluster_fwd_kernel<Traits, true> : device::gru_cluster_fwd_kernel<Traits, false>;
+  return run(emulator::shape_of<Traits>("gru_cluster_fwd_kernel", p.B, p.D), p, stream, [&] { kernel(p); });
 }
 
 // As many groups at a time as the device runs; name_buffers(p) names all but the packets.
@@ -150,13 +146,9 @@ const char* run_groups(const char* name, const Parameters& p, Stream stream, con
 template <typename Traits>
 const char* run_group_fwd(const PersistentFwdParams<typename Traits::T>& p, Stream stream) {
   using Parameters = PersistentFwdParams<typename Traits::T>;
-  return run_groups<Traits>("gru_group_fwd_kernel", p, stream, name_fwd<Parameters>, [](const Parameters& part) {
-    if (part.gates) {
-      device::gru_group_fwd_kernel<Traits, true>(part);
-    } else {
-      device::gru_group_fwd_kernel<Traits, false>(part);
-    }
-  });
+  return run_groups<Traits>(
+      "gru_group_fwd_kernel", p, stream, name_fwd<Parameters>,
+      p.gates ? device::gru_group_fwd_kernel<Traits, true> : device::gru_group_fwd_kernel<Traits, false>);
 }
 
 template <typename Traits, typename Parameters>
@@ -188,7 +180,7 @@ template <typename Traits>
 const char* run_group_bwd(const PersistentBwdParams<typename Traits::T>& p, Stream stream) {
   using Parameters = PersistentBwdParams<typename Traits::T>;
   return run_groups<Traits>("gru_group_bwd_kernel", p, stream, name_bwd<Traits, Parameters>,
-                            [](const Parameters& part) { device::gru_group_bwd_kernel<Traits>(part); });
+                            device::gru_group_bwd_kernel<Traits>);
 }
 
 // So little shared memory that of all but the smallest H some weights are streamed.
@@ -280,12 +272,14 @@ Launched<HeldEntry, PersistentBwdParams<typename Traits::T>> group_bwd_entry() {
 
 }  // namespace
 
-#define GRU_ENTRIES(T, name, Entries, ...)           \
-  template <>                                        \
-  const Entries<T>& name<T>() {                      \
-    static const Entries<T> entries = {__VA_ARGS__}; \
-    return entries;                                  \
+#define GRU_LIST(Entries, name, ...)              \
+  const Entries& name() {                         \
+    static const Entries entries = {__VA_ARGS__}; \
+    return entries;                               \
   }
+#define GRU_ENTRIES(T, name, Entries, ...) \
+  template <>                              \
+  GRU_LIST(Entries<T>, name<T>, __VA_ARGS__)
 
 #define GRU_16BIT(T)                                                                                          \
   GRU_ENTRIES(T, cluster_fwd_entries, HeldFwdEntries,                                                         \
@@ -320,25 +314,13 @@ GRU_STREAMED(bfloat16)
 GRU_STREAMED(float16)
 GRU_STREAMED(float)
 
-const HeldFwdEntries<float>& cluster_fwd_ieee_entries() {
-  static const HeldFwdEntries<float> entries = {
-      cluster_fwd_entry<device::GruClusterFwdTraits<device::ieee, 64, 4, 16, 2, 4>>()};
-  return entries;
-}
-const HeldBwdEntries<float>& cluster_bwd_ieee_entries() {
-  static const HeldBwdEntries<float> entries = {
-      cluster_bwd_entry<device::GruClusterBwdTraits<device::ieee, 64, 4, 16, 2, 6>>()};
-  return entries;
-}
-const HeldFwdEntries<float>& group_fwd_ieee_entries() {
-  static const HeldFwdEntries<float> entries = {
-      group_fwd_entry<device::GruClusterFwdTraits<device::ieee, 128, 4, 16, 4, 8, device::Exchange::packets>>()};
-  return entries;
-}
-const HeldBwdEntries<float>& group_bwd_ieee_entries() {
-  static const HeldBwdEntries<float> entries = {
-      group_bwd_entry<device::GruGroupBwdTraits<device::ieee, 128, 4, 16, 4, 4>>()};
-  return entries;
-}
+GRU_LIST(HeldFwdEntries<float>, cluster_fwd_ieee_entries,
+         cluster_fwd_entry<device::GruClusterFwdTraits<device::ieee, 64, 4, 16, 2, 4>>())
+GRU_LIST(HeldBwdEntries<float>, cluster_bwd_ieee_entries,
+         cluster_bwd_entry<device::GruClusterBwdTraits<device::ieee, 64, 4, 16, 2, 6>>())
+GRU_LIST(HeldFwdEntries<float>, group_fwd_ieee_entries,
+         group_fwd_entry<device::GruClusterFwdTraits<device::ieee, 128, 4, 16, 4, 8, device::Exchange::packets>>())
+GRU_LIST(HeldBwdEntries<float>, group_bwd_ieee_entries,
+         group_bwd_entry<device::GruGroupBwdTraits<device::ieee, 128, 4, 16, 4, 4>>())
 
 }  // namespace gru_ext

@@ -7,27 +7,30 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import Options, Size, make_problem
-from cluster_kernels import (
+from compare import assert_same_bits
+from emulation import Schedule
+from persistent_kernels import (
     DTYPES_OF_GROUPS,
     SMALL_CONFIGS,
     SMALL_SIZES,
-    ClusterConfig,
     Config,
+    HeldConfig,
     StreamedConfig,
-    cluster_bwd,
-    cluster_fwd,
-    group_instantiations,
-    solve_cluster,
+    held_instantiations,
+    persistent_bwd,
+    persistent_fwd,
+    solve_persistent,
     streamed_instantiations,
 )
-from compare import assert_same_bits
-from emulation import Schedule
+
+
+def test_every_backward_has_a_forward() -> None:
+    for family in ("cluster", "group"):
+        assert set(held_instantiations(family, "BWD")) <= set(held_instantiations(family, "FWD"))
+    assert set(streamed_instantiations("BWD")) <= set(streamed_instantiations("FWD"))
+
 
 # ---- Groups
-
-
-def test_every_group_of_the_backward_has_a_forward() -> None:
-    assert set(group_instantiations("BWD")) <= set(group_instantiations("FWD"))
 
 
 @pytest.mark.parametrize(
@@ -40,29 +43,25 @@ def test_a_group_gives_the_bits_of_a_cluster(
 ) -> None:
     """Under ten schedules: the same sums in the same order."""
     problem = make_problem(size, options, dtype)
-    expected = cluster_fwd(ClusterConfig(dtype, 64, blocks, rows), problem)
+    expected = persistent_fwd(HeldConfig(dtype, 64, blocks, rows), problem)
     for seed in range(10):
-        forward = cluster_fwd(ClusterConfig(dtype, 64, blocks, rows, group=True), problem, schedule=Schedule(seed=seed))
+        forward = persistent_fwd(HeldConfig(dtype, 64, blocks, rows, group=True), problem, schedule=Schedule(seed=seed))
         for name in ("y", "h_n", "gates", "error"):
             assert_same_bits(getattr(forward, name), getattr(expected, name), name)
 
 
 def test_a_group_that_waits_too_long_says_so() -> None:
-    config = ClusterConfig(torch.bfloat16, 64, 4, 16, group=True)
+    config = HeldConfig(torch.bfloat16, 64, 4, 16, group=True)
     problem = make_problem(Size(5, 11, 4, 36), Options(), torch.bfloat16)
-    whole = cluster_fwd(config, problem)
+    whole = persistent_fwd(config, problem)
     assert whole.gates is not None
     for lost in (0, 100, 1000):
         schedule = Schedule(races=False, time_out=True, lost_store=lost)
-        assert cluster_fwd(config, problem, schedule=schedule).error.item() == 1
-        assert cluster_bwd(config, problem, whole.y, whole.gates, schedule=schedule).error.item() == 1
+        assert persistent_fwd(config, problem, schedule=schedule).error.item() == 1
+        assert persistent_bwd(config, problem, whole.y, whole.gates, schedule=schedule).error.item() == 1
 
 
 # ---- Streamed kernels
-
-
-def test_every_streamed_backward_has_a_forward() -> None:
-    assert set(streamed_instantiations("BWD")) <= set(streamed_instantiations("FWD"))
 
 
 @pytest.mark.parametrize("kept", [0, 1])
@@ -71,7 +70,7 @@ def test_streamed_weights_are_those_that_stay(steps: int, kept: int) -> None:
     """With one streamed slab to a slice, which has no order, the same bits."""
     problem = make_problem(Size(steps, 9, 3, 128 + 64 * kept), Options(), torch.bfloat16)
     stay, stream = (
-        cluster_fwd(StreamedConfig(torch.bfloat16, 16, 8, shared_slabs=shared), problem) for shared in (-1, kept)
+        persistent_fwd(StreamedConfig(torch.bfloat16, 16, 8, shared_slabs=shared), problem) for shared in (-1, kept)
     )
     assert_same_bits(stream.y, stay.y)
 
@@ -79,12 +78,12 @@ def test_streamed_weights_are_those_that_stay(steps: int, kept: int) -> None:
 def test_a_streamed_kernel_that_waits_too_long_says_so() -> None:
     config = StreamedConfig(torch.bfloat16, 48, 16, shared_slabs=0)
     problem = make_problem(Size(5, 11, 4, 200), Options(), torch.bfloat16)
-    whole = cluster_fwd(config, problem)
+    whole = persistent_fwd(config, problem)
     assert whole.gates is not None
     for lost in (0, 7, 19):
         schedule = Schedule(races=False, time_out=True, lost_store=lost)
-        assert cluster_fwd(config, problem, schedule=schedule).error.item() == 1
-        assert cluster_bwd(config, problem, whole.y, whole.gates, schedule=schedule).error.item() == 1
+        assert persistent_fwd(config, problem, schedule=schedule).error.item() == 1
+        assert persistent_bwd(config, problem, whole.y, whole.gates, schedule=schedule).error.item() == 1
 
 
 # ---- What must not matter
@@ -93,7 +92,7 @@ def test_a_streamed_kernel_that_waits_too_long_says_so() -> None:
 @pytest.mark.parametrize("config", SMALL_CONFIGS, ids=str)
 def test_inference_gives_the_bits_of_training(config: Config) -> None:
     problem = make_problem(Size(5, 11, 4, 35), Options(bidirectional=True), config.dtype)
-    training, inference = cluster_fwd(config, problem), cluster_fwd(config, problem, save_gates=False)
+    training, inference = persistent_fwd(config, problem), persistent_fwd(config, problem, save_gates=False)
     assert_same_bits(inference.y, training.y)
     assert_same_bits(inference.h_n, training.h_n)
 
@@ -104,7 +103,7 @@ def test_every_schedule_gives_the_same_bits(options: Options, config: Config) ->
     problem = make_problem(Size(5, 10, 4, 50), options, config.dtype)
     first: dict[str, torch.Tensor] = {}
     for seed in range(10):
-        results = solve_cluster(config, problem, schedule=Schedule(seed=seed))
+        results = solve_persistent(config, problem, schedule=Schedule(seed=seed))
         first = first or results
         for name, result in results.items():
             assert_same_bits(result, first[name], name)
@@ -116,7 +115,7 @@ def test_a_bad_row_touches_itself_only_from_its_step_on(value: float, config: Co
     problem = make_problem(Size(6, 11, 3, 40), Options(), config.dtype)
     x = problem.x.clone()
     x[2, 1, 0] = value
-    good, bad = cluster_fwd(config, problem), cluster_fwd(config, replace(problem, x=x))
+    good, bad = persistent_fwd(config, problem), persistent_fwd(config, replace(problem, x=x))
     touched = torch.zeros(6, 11, dtype=torch.bool)
     touched[2:, 1] = True
     assert_same_bits(bad.y[~touched], good.y[~touched])
@@ -127,10 +126,10 @@ def test_a_bad_row_touches_itself_only_from_its_step_on(value: float, config: Co
 def test_dgates_h_prev_and_dbias_agree(config: Config) -> None:
     """What the backward leaves for the products over all steps."""
     problem = make_problem(Size(4, 19, 3, 21), Options(), config.dtype)
-    forward = cluster_fwd(config, problem)
+    forward = persistent_fwd(config, problem)
     assert forward.gates is not None
     assert problem.hx is not None
-    backward = cluster_bwd(config, problem, forward.y, forward.gates)
+    backward = persistent_bwd(config, problem, forward.y, forward.gates)
     assert_same_bits(backward.h_prev[0], torch.cat([problem.hx, forward.y[:-1]]))
     sums = backward.dgates[0].double().view(4, 19, 4, 21).sum((0, 1))
     tolerance = 4 * 19 * torch.finfo(config.dtype).eps * backward.dgates[0].abs().max()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +21,8 @@ DTYPE_NAMES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float
 
 
 @dataclass(frozen=True)
-class ClusterConfig:
-    """An instantiation of tests/emulator/run_gru_cluster.cpp."""
+class HeldConfig:
+    """An instantiation of tests/emulator/run_cluster.cpp."""
 
     dtype: torch.dtype
     hidden: int  # the largest H
@@ -64,7 +64,7 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class StreamedConfig:
-    """An instantiation of tests/emulator/run_gru_streamed.h."""
+    """An instantiation of tests/emulator/run_streamed.h."""
 
     dtype: torch.dtype
     units: int  # of a block
@@ -104,69 +104,56 @@ class StreamedConfig:
         return self.kernel("").removeprefix("gru_").replace("__", "_") + kept
 
 
-Config = ClusterConfig | StreamedConfig
+Config = HeldConfig | StreamedConfig
 
 
 # ---- Which there are
 
 
-def instantiations() -> list[ClusterConfig]:
-    """The table of cluster/configs.h, as far as forward and backward share it."""
-    text = (PERSISTENT / "cluster" / "configs.h").read_text()
-    configs: dict[str, list[ClusterConfig]] = {"FWD": [], "BWD": []}
-    for direction, kind, rows in re.findall(r"#define GRU_CLUSTER_(FWD|BWD)_(\w+)\(X\)((?:.*\\\n)*.*)", text):
-        for hidden, blocks, tile in re.findall(r"X\( *(\d+), *(\d+), *(\d+), *\d+, *\d+\)", rows):
-            configs[direction].append(
-                ClusterConfig(DTYPES[kind], int(hidden), int(blocks), int(tile), ieee=kind == "IEEE")
-            )
-    assert configs["BWD"]
-    assert set(configs["BWD"]) <= set(configs["FWD"])
-    return configs["BWD"]
+def _rows(family: str, direction: str) -> Iterator[tuple[str, list[int]]]:
+    """The tables of a family's configs.h for FWD or BWD: the name of the kind of each row, and its numbers."""
+    text = (PERSISTENT / family / "configs.h").read_text()
+    tables = re.findall(rf"#define GRU_{family.upper()}_{direction}_(\w+)\(X\)((?:.*\\\n)*.*)", text)
+    assert tables
+    for kind, rows in tables:
+        for numbers in re.findall(r"X\(([\d, ]+)\)", rows):
+            yield kind, [int(number) for number in numbers.split(",")]
 
 
-def group_instantiations(direction: str) -> list[ClusterConfig]:
-    """Those with the exchange by packets, FWD or BWD."""
-    text = (PERSISTENT / "group" / "configs.h").read_text()
-    found = [
-        ClusterConfig(DTYPES[kind], int(hidden), int(blocks), int(tile), group=True, ieee=kind == "IEEE")
-        for kind, rows in re.findall(rf"#define GRU_GROUP_{direction}_(\w+)\(X\)((?:.*\\\n)*.*)", text)
-        for hidden, blocks, tile in re.findall(r"X\( *(\d+), *(\d+), *(\d+), *\d+, *\d+\)", rows)
+def held_instantiations(family: str, direction: str) -> list[HeldConfig]:
+    """The kernels of clusters or groups, FWD or BWD."""
+    return [
+        HeldConfig(DTYPES[kind], hidden, blocks, rows, group=family == "group", ieee=kind == "IEEE")
+        for kind, (hidden, blocks, rows, *_) in _rows(family, direction)
     ]
-    assert found
-    return found
 
 
 def streamed_instantiations(direction: str) -> dict[StreamedConfig, int]:
-    """The table of streamed/configs.h, FWD or BWD; of each an H of which registers do not hold all."""
-    text = (PERSISTENT / "streamed" / "configs.h").read_text()
+    """The streamed kernels, FWD or BWD; of each an H of which registers do not hold all."""
     found = {}
-    for kind, lists in re.findall(rf"#define GRU_STREAMED_{direction}_(\w+)\(X\)((?:.*\\\n)*.*)", text):
-        for numbers in re.findall(r"X\(([\d, ]+)\)", lists):
-            units, rows, slices, _, in_registers, *_ = map(int, numbers.split(","))
-            of_slab = 64 // DTYPES[kind].itemsize // (1 if direction == "FWD" else 3)
-            config = StreamedConfig(DTYPES[kind], units, rows, shared_slabs=0)
-            found[config] = slices * in_registers * of_slab + 2
-    assert found
+    for kind, (units, rows, slices, _, in_registers, *_) in _rows("streamed", direction):
+        of_slab = 64 // DTYPES[kind].itemsize // (1 if direction == "FWD" else 3)
+        found[StreamedConfig(DTYPES[kind], units, rows, shared_slabs=0)] = slices * in_registers * of_slab + 2
     return found
 
 
 # Of every exchange, with one block and several, one tile of rows and several: compiled for tests alone.
 DTYPES_OF_GROUPS = (torch.bfloat16, torch.float16, torch.float32)
-BFLOAT16 = [ClusterConfig(torch.bfloat16, 64, blocks, rows) for blocks, rows in ((1, 8), (2, 8), (4, 16))]
+BFLOAT16 = [HeldConfig(torch.bfloat16, 64, blocks, rows) for blocks, rows in ((1, 8), (2, 8), (4, 16))]
 SMALL_CONFIGS: list[Config] = [
     *BFLOAT16,
     *(
-        ClusterConfig(dtype, 64, blocks, rows)
+        HeldConfig(dtype, 64, blocks, rows)
         for dtype in (torch.float16, torch.float32)
         for blocks, rows in ((1, 8), (4, 16))
     ),
-    *(ClusterConfig(dtype, 64, 4, 16, group=True) for dtype in DTYPES_OF_GROUPS),
+    *(HeldConfig(dtype, 64, 4, 16, group=True) for dtype in DTYPES_OF_GROUPS),
     StreamedConfig(torch.bfloat16, 16, 8),
     StreamedConfig(torch.bfloat16, 48, 16, shared_slabs=0),
     StreamedConfig(torch.float16, 32, 16, shared_slabs=1),
     StreamedConfig(torch.float32, 48, 8, shared_slabs=0),
-    ClusterConfig(torch.float32, 64, 1, 8, ieee=True),
-    *(ClusterConfig(torch.float32, 64, 4, 16, group=group, ieee=True) for group in (False, True)),
+    HeldConfig(torch.float32, 64, 1, 8, ieee=True),
+    *(HeldConfig(torch.float32, 64, 4, 16, group=group, ieee=True) for group in (False, True)),
 ]
 
 
@@ -226,6 +213,22 @@ def _sizes(problem: Problem) -> dict[str, int]:
     }
 
 
+def _numbers(
+    config: Config, problem: Problem, tensors: Sequence[Tensor | None], rows: Mapping[str, Tensor]
+) -> dict[str, int]:
+    """Sizes, what is aligned of all tensors with the weights, and the strides of those that have a row a step."""
+    matrices = [w.hh for w in reference.split_weights(problem.weights, problem.bidirectional)]
+    numbers = {
+        **_sizes(problem),
+        "paired": _is_paired([*matrices, *tensors]),
+        "aligned": _is_aligned(matrices),
+        "shared_slabs": config.shared_slabs,
+    }
+    for name, tensor in rows.items():
+        numbers[f"{name}_step_stride"], numbers[f"{name}_row_stride"] = _strides(tensor)
+    return numbers
+
+
 def _packed(problem: Problem) -> dict[str, Tensor | None]:
     sizes = problem.batch_sizes
     if sizes is None:
@@ -254,7 +257,7 @@ def _empty_like_rows(problem: Problem, features: int, batch_first: bool) -> Tens
     return problem.x.new_full((*problem.x.shape[:-1], features), torch.nan)
 
 
-def cluster_fwd(
+def persistent_fwd(
     config: Config,
     problem: Problem,
     save_gates: bool = True,
@@ -274,15 +277,7 @@ def cluster_fwd(
     h_n = problem.x.new_full((directions, sizes["B"], hidden), torch.nan)
     gates = problem.x.new_full((directions, sizes["N"], 4, hidden), torch.nan) if save_gates else None
     error = torch.zeros(1, dtype=torch.int32)
-    matrices = [w.hh for w in weights]
-    numbers = {
-        **sizes,
-        "paired": _is_paired([*a_x, *matrices, problem.hx, y, h_n, gates]),
-        "aligned": _is_aligned(matrices),
-        "shared_slabs": config.shared_slabs,
-    }
-    for name, tensor in (("a_x", a_x[0]), ("y", y)):
-        numbers[f"{name}_step_stride"], numbers[f"{name}_row_stride"] = _strides(tensor)
+    numbers = _numbers(config, problem, [*a_x, problem.hx, y, h_n, gates], {"a_x": a_x[0], "y": y})
     inputs: dict[str, Tensor | None] = {"h0": problem.hx, **_packed(problem), **_masks(variant, directions)}
     for d, w in enumerate(weights):
         inputs |= {f"a_x_{d}": a_x[d], f"weight_hh_{d}": w.hh, f"bias_hh_{d}": w.bias_hh}
@@ -303,7 +298,7 @@ class Backward:
     error: Tensor  # (1) int32
 
 
-def cluster_bwd(
+def persistent_bwd(
     config: Config,
     problem: Problem,
     y: Tensor,
@@ -325,16 +320,9 @@ def cluster_bwd(
     tiles = -(-sizes["B"] // config.rows)
     dbias = torch.full((directions, tiles, 4, hidden), torch.nan)
     error = torch.zeros(1, dtype=torch.int32)
-    matrices = [w.hh for w in weights]
-    tensors = [*matrices, dy, problem.dh_n, y, problem.hx, gates, *dgates, *h_prev, dh0]
-    numbers = {
-        **sizes,
-        "paired": _is_paired(tensors),
-        "aligned": _is_aligned(matrices),
-        "shared_slabs": config.shared_slabs,
-    }
-    for name, tensor in (("dy", y if dy is None else dy), ("y", y), ("dgates", dgates[0]), ("h_prev", h_prev[0])):
-        numbers[f"{name}_step_stride"], numbers[f"{name}_row_stride"] = _strides(tensor)
+    tensors = [dy, problem.dh_n, y, problem.hx, gates, *dgates, *h_prev, dh0]
+    rows = {"dy": y if dy is None else dy, "y": y, "dgates": dgates[0], "h_prev": h_prev[0]}
+    numbers = _numbers(config, problem, tensors, rows)
     inputs: dict[str, Tensor | None] = {"dy": dy, "dh_n": problem.dh_n, "y": y, "h0": problem.hx, "gates": gates}
     inputs |= {f"weight_hh_{d}": w.hh for d, w in enumerate(weights)} | _packed(problem) | _masks(variant, directions)
     outputs: dict[str, Tensor | None] = {"dh0": dh0, "dbias": dbias, "error": error}
@@ -344,7 +332,7 @@ def cluster_bwd(
     return Backward(dgates, dh0, dbias, h_prev, error)
 
 
-def solve_cluster(
+def solve_persistent(
     config: Config,
     problem: Problem,
     batch_first: bool = False,
@@ -356,12 +344,12 @@ def solve_cluster(
     Without a gradient of y or h_n by the forward kernel of inference alone.
     """
     has_backward = problem.dy is not None or problem.dh_n is not None
-    forward = cluster_fwd(config, problem, has_backward, batch_first, schedule, variant)
+    forward = persistent_fwd(config, problem, has_backward, batch_first, schedule, variant)
     assert not forward.error.any()
     if not has_backward:
         return {"y": forward.y, "h_n": forward.h_n}
     assert forward.gates is not None
-    backward = cluster_bwd(config, problem, forward.y, forward.gates, batch_first, schedule, variant)
+    backward = persistent_bwd(config, problem, forward.y, forward.gates, batch_first, schedule, variant)
     assert not backward.error.any()
     dtype, hidden = config.dtype, problem.weights[1].shape[1]
     dx = torch.zeros_like(problem.x, dtype=torch.float32)

@@ -111,7 +111,7 @@ def test_empty_batch_needs_no_kernel() -> None:
     ops = emulate()
     results = solve_emulated(make_problem(Size(4, 0, 3, 5), Options(bidirectional=True), torch.bfloat16))
     assert results["y"].shape == (4, 0, 10)
-    assert ops.cluster_launches() == 0
+    assert ops.persistent_launches() == 0
 
 
 # ---- Choice
@@ -171,7 +171,7 @@ def test_tf32_only_where_the_switch_for_rnns_allows_it(
     assert choice(torch.float32, size)[0].endswith("ieee")
     problem = make_problem(size, options, torch.float32)
     check_problems([problem], solve_emulated)
-    assert ops.cluster_launches() > 0
+    assert ops.persistent_launches() > 0
 
 
 OLD_SWITCHES: list[Callable[[], None]] = [
@@ -241,7 +241,7 @@ def test_stepwise_can_be_asked_for() -> None:
     ops = emulate()
     ops.use_cuda_kernels("stepwise", "stepwise")
     solve_emulated(make_problem(SMALL, Options(), torch.bfloat16))
-    assert ops.cluster_launches() == 0
+    assert ops.persistent_launches() == 0
     assert choice() == ("stepwise", "gru_ext.use_cuda_kernels asks for it")
 
 
@@ -272,7 +272,7 @@ def test_a_variant_is_an_error_where_other_kernels_than_the_stepwise_are_asked_f
     for name in ("stepwise", "auto"):
         ops.use_cuda_kernels(name, name)
         ops.gru_fwd(*arguments, **variant)
-    assert ops.cluster_launches() == 0
+    assert ops.persistent_launches() == 0
     ops.use_cuda_kernels("cluster", "auto")
     with pytest.raises(RuntimeError, match=r"asks for cluster, but layer_norm .* by the stepwise kernels alone"):
         ops.gru_fwd(*arguments, **variant)
@@ -312,8 +312,19 @@ def test_the_first_call_tests_the_kernel_once() -> None:
     p = make_problem(SMALL, Options(), torch.bfloat16)
     for launches in (2, 3, 4):
         ops.gru_fwd(p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional, True)
-        assert ops.cluster_launches() == launches
+        assert ops.persistent_launches() == launches
     assert "tests it" not in choice()[1]
+
+
+@pytest.mark.parametrize(
+    ("family", "multiprocessors", "launches"), [("group", 4, 4), ("group", 9, 2), ("streamed", 9, 4)]
+)
+def test_the_self_test_has_two_tiles_and_directions(family: str, multiprocessors: int, launches: int) -> None:
+    """So four groups, of which so many run at a time as the device has multiprocessors for; then one of the call."""
+    ops = emulate(multiprocessors)
+    ops.use_cuda_kernels(family, family)
+    solve_emulated(make_problem(SMALL, Options(), torch.bfloat16))
+    assert ops.persistent_launches() == 2 * (launches + 1)  # forward and backward
 
 
 def test_the_self_test_leaves_generators_alone() -> None:
@@ -343,9 +354,9 @@ def test_a_kernel_that_fails_is_not_used_again(
     assert said.count("Warning: gru:") == 1
     assert re.search(f"the kernel forward {name} is not used on .*{words}", said)
     assert choice()[0] not in (name, "stepwise")
-    launches = ops.cluster_launches()
+    launches = ops.persistent_launches()
     check_emulated(problem)
-    assert ops.cluster_launches() == launches + 2
+    assert ops.persistent_launches() == launches + 2
 
 
 RESULTS = {"forward": ("h_n", "y", "gates"), "backward": ("dhx", "weight_ih|dx", "bias_ih")}
@@ -411,7 +422,7 @@ def test_stepwise_when_every_kernel_fails(capfd: pytest.CaptureFixture[str]) -> 
     assert "could not be launched: refused by the test" in reason
     check_emulated(problem)
     assert capfd.readouterr().err == ""
-    assert ops.cluster_launches() == 0
+    assert ops.persistent_launches() == 0
 
 
 def test_a_kernel_that_is_asked_for_and_fails_is_an_error() -> None:
@@ -446,10 +457,10 @@ def test_a_kernel_without_the_memory_for_its_self_test_is_tested_later(
     check_emulated(problem)
     assert capfd.readouterr().err == ""
     assert choice()[0] == name
-    launches = ops.cluster_launches()
+    launches = ops.persistent_launches()
     ops.emulate_no_memory(0, throws)
     check_emulated(problem)
-    assert ops.cluster_launches() == launches + 4
+    assert ops.persistent_launches() == launches + 4
     ops = emulate()
     ops.use_cuda_kernels("cluster", "auto")
     ops.emulate_no_memory(1000, throws)
@@ -520,9 +531,9 @@ def test_a_wait_that_takes_too_long_is_an_error_at_the_next_call() -> None:
     ops.use_cuda_kernels("auto", "auto")
     with pytest.raises(RuntimeError, match=r"waited more than 4 seconds .* results of the calls since then are wrong"):
         ops.gru_fwd(*arguments)
-    launches = ops.cluster_launches()
+    launches = ops.persistent_launches()
     check_emulated(problem)
-    assert ops.cluster_launches() == launches
+    assert ops.persistent_launches() == launches
     assert "waited too long" in choice()[1]
 
 
@@ -543,20 +554,20 @@ def test_capture_takes_only_kernels_that_were_tested_before() -> None:
     ops = emulate(capturing=True)
     problem = make_problem(SMALL, Options(), torch.bfloat16)
     solve_emulated(problem)
-    assert ops.cluster_launches() == 0
+    assert ops.persistent_launches() == 0
     assert ops.residency_queries() == 0  # which load kernels, as a capture does not allow
     ops.emulate_capture(False)
     choice()
     assert ops.residency_queries() > 0
     ops.emulate_capture(True)
     solve_emulated(problem)
-    assert ops.cluster_launches() == 0  # loaded, and not tested
+    assert ops.persistent_launches() == 0  # loaded, and not tested
     ops.emulate_capture(False)
     solve_emulated(problem)
-    assert ops.cluster_launches() == 4
+    assert ops.persistent_launches() == 4
     ops.emulate_capture(True)
     solve_emulated(problem)
-    assert ops.cluster_launches() == 6
+    assert ops.persistent_launches() == 6
 
 
 def test_capture_of_a_packed_batch_is_stepwise() -> None:
@@ -564,10 +575,10 @@ def test_capture_of_a_packed_batch_is_stepwise() -> None:
     ops = emulate()
     problem = make_problem(SMALL, Options(packed=True), torch.bfloat16)
     solve_emulated(problem)
-    launches = ops.cluster_launches()
+    launches = ops.persistent_launches()
     ops.emulate_capture(True)
     check_emulated(problem)
-    assert ops.cluster_launches() == launches
+    assert ops.persistent_launches() == launches
 
 
 def test_another_device_is_tested_anew() -> None:
@@ -575,7 +586,7 @@ def test_another_device_is_tested_anew() -> None:
     for _ in range(2):
         ops = emulate()
         solve_emulated(problem)
-        assert ops.cluster_launches() == 4
+        assert ops.persistent_launches() == 4
 
 
 def test_arguments_are_not_modified() -> None:
