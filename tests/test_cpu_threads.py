@@ -57,7 +57,7 @@ def results_of(module: gru_ext.GRU, x: Tensor, threads: int) -> dict[str, Tensor
         y, h_n = module(leaf)
         (y.square().sum() + h_n.sum()).backward()
     gradients = {name: weight.grad for name, weight in module.named_parameters()}
-    return {"y": y.detach(), "h_n": h_n.detach(), "dx": leaf.grad, **gradients}  # type: ignore[dict-item]
+    return {"y": y.detach(), "h_n": h_n.detach(), "dx": leaf.grad, **gradients}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -75,6 +75,26 @@ def test_groups_of_rows_change_no_bit(variant: str, dtype: torch.dtype) -> None:
             # The members of a group of rows add up their sums: the last bits depend on how many they are.
             tolerance = 32 * torch.finfo(dtype).eps * float(expected[name].abs().max())
             torch.testing.assert_close(tensor, expected[name], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_many_rows_of_few_units_are_split_by_rows(backward: bool) -> None:
+    module, x = gru_ext.GRU(64, 64), torch.randn(20, 256, 64)
+    weights = [weight.detach() for weight in module.parameters()]
+    serial, longest, average, regions, row_groups, members = torch.ops.gru_ext.rehearse_cpu(
+        x, weights, 16, 0.75, backward
+    )
+    assert row_groups > 4
+    assert row_groups * members <= 16
+    assert serial > 0
+    assert longest >= average > 0
+    assert regions > 1
+
+
+def test_a_rehearsal_of_no_threads_is_a_value_error() -> None:
+    weights = [weight.detach() for weight in gru_ext.GRU(8, 8).parameters()]
+    with pytest.raises(ValueError, match="expected threads of at least 1 and wait above 0, got 0 and 1"):
+        torch.ops.gru_ext.rehearse_cpu(torch.randn(2, 3, 8), weights, 0, 1.0, False)
 
 
 def test_groups_of_rows_change_no_bit_of_int8() -> None:

@@ -368,7 +368,8 @@ BwdResult gru_bwd_cpu(const std::optional<Tensor>& dy, const std::optional<Tenso
 }
 
 void gru_bwd_cpu_into(const Sequence& s, const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n,
-                      const Layer& layer, const Tensor& y, const Tensor& gates, Need need, const BwdResult& results) {
+                      const Layer& layer, const Tensor& y, const Tensor& gates, Need need, const BwdResult& results,
+                      Rehearsal* rehearsal) {
   const BelowAutogradAndAutocast guard;
   const Tensor dx = std::get<0>(results), dhx = std::get<1>(results);
   const std::vector<Tensor>& dweights = std::get<2>(results);
@@ -405,7 +406,7 @@ void gru_bwd_cpu_into(const Sequence& s, const std::optional<Tensor>& dy, const 
                                        dhx,
                                        dweights,
                                        masks};
-    run_layer<BwdPass<scalar_t, decltype(operand)>>(s, tensors, flops);
+    run_layer<BwdPass<scalar_t, decltype(operand)>>(s, tensors, flops, rehearsal);
     if (need.dx && side_by_side) dx.add_(dx_of_directions[1]);
   });
 }

@@ -291,8 +291,8 @@ FwdResult gru_fwd_cpu(const Layer& layer, bool save_gates, bool save_y) {
   });
 }
 
-void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& results,
-                      const ArrangedWeights* arranged) {
+void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& results, const ArrangedWeights* arranged,
+                      Rehearsal* rehearsal) {
   const BelowAutogradAndAutocast guard;
   const Tensor &y = std::get<0>(results), &h_n = std::get<1>(results), &gates = std::get<2>(results);
   const Tensor& x = layer.x;
@@ -314,7 +314,7 @@ void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& re
                                        gates.defined() && were_saved(gates) ? gates : Tensor(),
                                        masks,
                                        arranged};
-    run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, fwd_flops(s));
+    run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, fwd_flops(s), rehearsal);
   });
 }
 

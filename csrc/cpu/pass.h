@@ -15,6 +15,7 @@
 #include "cpu/arranged.h"
 #include "cpu/isa.h"
 #include "cpu/kernels/kernels.h"
+#include "cpu/results.h"
 #include "cpu/step_barrier.h"
 #include "cpu/threads.h"
 #include "cpu/wait_cost.h"
@@ -66,6 +67,13 @@ class Team {
     bool any = false;
     for (StepBarrier& barrier : barriers_) any |= barrier.crowded(elapsed);
     return any;
+  }
+
+  // Lets every wait pass, until the next thread says what it has finished.
+  void open() {
+    for (StepBarrier& barrier : barriers_) {
+      for (int member = 0; member < plan_.grid.unit_groups; ++member) barrier.finished(member, int64_t{1} << 30);
+    }
   }
 
   static constexpr int kAllRows = -1;
@@ -152,9 +160,55 @@ inline bool runs_side_by_side(const Sequence& s, double flops) {
   return pays && (threads_for(s.T, flops) == 1 || 3 * s.H * (s.H + s.I) * 4 <= kCacheOfCore);
 }
 
+// Runs each thread's part of a pass by itself, in turn: twice, of which the second counts, as on a core of its own what
+// a thread reads again stays in its cache.
+template <typename Pass>
+void rehearse(Pass& pass, Rehearsal& rehearsal) {
+  const auto seconds = [](const auto& body) {
+    const auto start = std::chrono::steady_clock::now();
+    body();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
+  const int threads = pass.team().plan().threads;
+  const auto run = [&](bool on_all, const auto& part) {
+    if (!on_all || threads == 1) {
+      rehearsal.serial += seconds([&] { part(0, 1); });
+      return;
+    }
+    double longest = 0;
+    for (int thread = 0; thread < threads; ++thread) {
+      const auto once = [&] {
+        pass.team().open();
+        return seconds([&] { part(thread, threads); });
+      };
+      once();
+      const double time = once();
+      longest = std::max(longest, time);
+      rehearsal.average += time / threads;
+    }
+    rehearsal.longest += longest;
+    ++rehearsal.regions;
+  };
+  if (pass.packs()) run(true, [&](int thread, int team) { pass.pack(thread, team); });
+  for (size_t chunk = 0; chunk < pass.chunks(); ++chunk) {
+    rehearsal.serial += seconds([&] { pass.begin(chunk); });
+    for (int phase = 0; phase < Pass::kPhases; ++phase) {
+      if (pass.threads_of(phase) == 0) continue;
+      run(pass.threads_of(phase) > 1, [&](int thread, int team) { pass.run(phase, thread, team); });
+    }
+  }
+  rehearsal.serial += seconds([&] { pass.finish(); });
+  rehearsal.row_groups = pass.team().plan().grid.row_groups;
+  rehearsal.members = pass.team().plan().grid.unit_groups;
+}
+
 // Runs the passes of all directions of a layer. `flops`: of a step of one direction.
 template <typename Pass, typename Tensors>
-void run_layer(const Sequence& s, const Tensors& tensors, double flops) {
+void run_layer(const Sequence& s, const Tensors& tensors, double flops, Rehearsal* rehearsal) {
+  if (rehearsal != nullptr) {
+    Pass pass(s, tensors, /*direction=*/0, rehearsal->threads, rehearsal->wait);
+    return rehearse(pass, *rehearsal);
+  }
   const int most = threads_of_call(s.D * s.T * flops);
   const double wait = cost_of_waits(s, most);
   // The directions wait for each other at the end alone.
