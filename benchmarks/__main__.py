@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import display, plots, report, results, switches
+from benchmarks import cores, display, plots, report, results, switches
 from benchmarks.contenders import ON_REQUEST, OURS, PEERS
 from benchmarks.files import WriteError
 from benchmarks.results import Run
@@ -49,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
         help=f"peers, separated by commas, or none: {', '.join(PEERS)}; default: all but {', '.join(ON_REQUEST)}",
     )
     built.add_argument("--threads", type=_positive_int, help="for every contender; default: torch's own choice")
+    built.add_argument(
+        "--cores", type=_positive_int, help="scaling: predict so many cores, each thread's part run by itself, in turn"
+    )
     built.add_argument(
         "--filter", type=_pattern, default="", help="only sizes whose name (T,B,H...) this regular expression finds"
     )
@@ -153,6 +156,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0; 1 for a wrong answer of ours, or past --worse or --at-least; 2 bad options; 130 Ctrl-C."""
     command = parser()
     args = command.parse_args(arguments)
+    if args.cores is not None:
+        if args.suite != "scaling":
+            command.error(f"--cores goes with the suite scaling, got {args.suite}")
+        return cores.main(args.cores, args.filter)
     try:
         old = results.load(args.compare) if args.compare else None
         loaded = results.load(args.load) if args.load else None

@@ -438,6 +438,19 @@ def test_suites_are_what_they_say() -> None:
     assert {case.threads for case in SUITES["scaling"].cases(6)} == {0, 1, 2, 4, 6}
 
 
+def test_more_cores_than_there_are_are_predicted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["scaling", "--cores", "3", "--filter", "^40,8,64"]) == 0
+    printed = capsys.readouterr().out
+    lines = [line for line in printed.splitlines() if " cores  " in line]
+    assert [int(line.split()[0]) for line in lines] == 2 * [1, 2, 3]  # forward, backward
+    assert all("nn.GRU" in line and "efficiency" in line for line in lines)
+    assert ["clock" in line for line in lines] == 2 * [False, True, False]
+    assert command.main(["scaling", "--cores", "2", "--filter", "^no size"]) == 2
+    with pytest.raises(SystemExit):
+        command.main(["quick", "--cores", "2"])
+    assert "--cores goes with the suite scaling, got quick" in capsys.readouterr().err
+
+
 def test_names_of_sizes() -> None:
     assert str(Size(10, 4, 256)) == "10,4,256"
     assert str(Size(10, 4, 256, I=8, L=2, D=2)) == "10,4,256, I=8, 2 layers, both directions"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from cases import Options, Size, make_problem, ours, solve
 from compare import assert_same_bits
 from process import output_of, run_python, thread_count
+from torch import Tensor
 
+import gru_ext
+
+COUNTS = (2, 3, 5, 8, 16)
 CASES = {
     "small": (Size(40, 8, 64, 64), Options(), torch.float32),
     "wide input": (Size(5, 120, 700, 24), Options(), torch.float32),
@@ -17,18 +23,90 @@ CASES = {
         torch.float32,
     ),
     "bfloat16": (Size(10, 30, 40, 72), Options(), torch.bfloat16),
+    "many rows, few units": (Size(4, 130, 8, 20), Options(), torch.float32),
+    "sequences that end early": (Size(9, 40, 24, 40), Options(packed=True), torch.float32),
 }
+# Of tests with `ROWS` rows: they are five groups and a rest, and units of two groups of each instruction set.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "reset gate before": {"reset_after": False},
+    "masks": {"zoneout": 0.2, "candidate_dropout": 0.3, "recurrent_dropout": 0.3},
+    "masks, reset gate before": {"reset_after": False, "recurrent_dropout": 0.3},
+    "layer norm": {"layer_norm": True},
+}
+STEPS, ROWS, INPUTS, UNITS = 7, 43, 24, 40
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_bits_are_those_of_one_thread(case: str) -> None:
     problem = make_problem(*CASES[case])
     expected = solve(ours, problem)
-    for threads in (2, 3):
+    for threads in COUNTS:
         with thread_count(threads):
             results = solve(ours, problem)
         for name, tensor in results.items():
             assert_same_bits(tensor, expected[name], f"{name} on {threads} threads")
+
+
+def results_of(module: gru_ext.GRU, x: Tensor, threads: int) -> dict[str, Tensor]:
+    """Results and gradients on so many threads, with the same masks at each call."""
+    leaf = x.clone().requires_grad_()
+    module.zero_grad()
+    torch.manual_seed(1)
+    with thread_count(threads):
+        y, h_n = module(leaf)
+        (y.square().sum() + h_n.sum()).backward()
+    gradients = {name: weight.grad for name, weight in module.named_parameters()}
+    return {"y": y.detach(), "h_n": h_n.detach(), "dx": leaf.grad, **gradients}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_groups_of_rows_change_no_bit(variant: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    module = gru_ext.GRU(INPUTS, UNITS, **VARIANTS[variant]).to(dtype)
+    x = torch.randn(STEPS, ROWS, INPUTS).to(dtype)
+    expected = results_of(module, x, 1)
+    for threads in COUNTS:
+        for name, tensor in results_of(module, x, threads).items():
+            if variant != "layer norm":
+                assert_same_bits(tensor, expected[name], f"{name} on {threads} threads")
+                continue
+            # The members of a group of rows add up their sums: the last bits depend on how many they are.
+            tolerance = 32 * torch.finfo(dtype).eps * float(expected[name].abs().max())
+            torch.testing.assert_close(tensor, expected[name], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_many_rows_of_few_units_are_split_by_rows(backward: bool) -> None:
+    module, x = gru_ext.GRU(64, 64), torch.randn(20, 256, 64)
+    weights = [weight.detach() for weight in module.parameters()]
+    serial, longest, average, regions, row_groups, members = torch.ops.gru_ext.rehearse_cpu(
+        x, weights, 16, 0.75, backward
+    )
+    assert row_groups > 4
+    assert row_groups * members <= 16
+    assert serial > 0
+    assert longest >= average > 0
+    assert regions > 1
+
+
+def test_a_rehearsal_of_no_threads_is_a_value_error() -> None:
+    weights = [weight.detach() for weight in gru_ext.GRU(8, 8).parameters()]
+    with pytest.raises(ValueError, match="expected threads of at least 1 and wait above 0, got 0 and 1"):
+        torch.ops.gru_ext.rehearse_cpu(torch.randn(2, 3, 8), weights, 0, 1.0, False)
+
+
+def test_groups_of_rows_change_no_bit_of_int8() -> None:
+    torch.manual_seed(0)
+    module = gru_ext.quantize_dynamic(gru_ext.GRU(64, 64))
+    x, h_0 = torch.randn(40, ROWS, 64), torch.randn(1, ROWS, 64)
+    with thread_count(1):
+        expected = module(x, h_0)
+    for threads in COUNTS:
+        with thread_count(threads):
+            for tensor, alone in zip(module(x, h_0), expected, strict=True):
+                assert_same_bits(tensor, alone, f"{threads} threads")
 
 
 # Threads of OpenMP stay once they have been started. Torch would start one to quantize.

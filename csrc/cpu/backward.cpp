@@ -49,7 +49,7 @@ class BwdPass {
  public:
   using acc_t = acc_type<scalar_t>;
 
-  BwdPass(const Sequence& s, const BwdTensors<scalar_t>& tensors, int64_t direction, int threads)
+  BwdPass(const Sequence& s, const BwdTensors<scalar_t>& tensors, int64_t direction, int threads, double wait)
       : s_(s),
         tensors_(tensors),
         direction_(direction),
@@ -57,7 +57,7 @@ class BwdPass {
         rows_of_x_(tensors.x),
         rows_of_y_(tensors.y),
         rows_of_dy_(tensors.dy.defined() ? tensors.dy : tensors.y),
-        barrier_(threads) {
+        team_(work(), plan(threads, wait)) {
     const int64_t first_weight = direction * s.weights_per_direction();
     weight_ih_ = tensors.weights[first_weight].contiguous();
     weight_hh_ = tensors.weights[first_weight + 1].contiguous();
@@ -67,6 +67,7 @@ class BwdPass {
     const int64_t padded_H = (s.H + kernel_.panel_columns - 1) / kernel_.panel_columns * kernel_.panel_columns;
     p_.I = s.I;
     p_.H = s.H;
+    p_.B = s.B;
     p_.masks = tensors.masks.template of<acc_t>(s, direction);
     p_.dh_stride = padded_H + kSkew;
     p_.reset_after = tensors.variant.reset_after;
@@ -77,10 +78,11 @@ class BwdPass {
     p_.need_dx = need_dx;
     p_.need_dweights = need_dweights;
     const size_t dh = workspace_.reserve<acc_t>(s.B * p_.dh_stride);
-    const size_t dbias = workspace_.reserve<acc_t>(2 * p_.sums * p_.dh_stride);
+    const int64_t sums_of_blocks = (s.B + kRowBlock - 1) / kRowBlock * p_.sums * p_.dh_stride;
+    const size_t dbias = workspace_.reserve<acc_t>(2 * sums_of_blocks);
     const size_t gains = workspace_.reserve<acc_t>(s.has_gains ? 7 * p_.dh_stride : 0);
     const size_t da = workspace_.reserve<acc_t>(s.has_gains ? 4 * s.B * p_.dh_stride : 0);
-    const size_t moments = workspace_.reserve<acc_t>(s.has_gains ? threads * s.B * 8 : 0);
+    const size_t moments = workspace_.reserve<acc_t>(s.has_gains ? threads * s.B * kMoments : 0);
     const size_t dgates = workspace_.reserve<operand_t>(rows * p_.dgates_stride);
     const int64_t states = p_.reset_after ? 1 : 2;  // of a row: h, and r * h
     const size_t panels = workspace_.reserve<acc_t>(
@@ -102,8 +104,8 @@ class BwdPass {
       copy_rows(tensors.dh_n + direction * s.B * s.H, s.H, p_.dh, p_.dh_stride, s.B, s.H);
     }
     p_.dbias = workspace_.at<acc_t>(dbias);
-    p_.dbias_partial = p_.dbias + p_.sums * p_.dh_stride;
-    std::fill_n(p_.dbias, 2 * p_.sums * p_.dh_stride, acc_t(0));
+    p_.dbias_partial = p_.dbias + sums_of_blocks;
+    std::fill_n(p_.dbias, 2 * sums_of_blocks, acc_t(0));
     if (s.has_gains) fill_gains_and_bias(workspace_.at<acc_t>(gains));
     p_.da = workspace_.at<acc_t>(da);
     p_.moments = workspace_.at<acc_t>(moments);
@@ -142,7 +144,7 @@ class BwdPass {
   size_t chunks() const { return chunks_.size(); }
   // Whether the bits of the results depend on the number of threads, which then stays what it is.
   bool sums_across_threads() const { return p_.norms > 0; }
-  StepBarrier& barrier() { return barrier_; }
+  Team& team() { return team_; }
 
   void pack(int thread, int team) {
     const auto pack = [&](const scalar_t* weights, int64_t gates, int64_t columns, int64_t first_row, acc_t* packed) {
@@ -195,16 +197,39 @@ class BwdPass {
     }
     p_.x = x_.data();
     p_.h_prev = h_prev_.data();
-    if (!p_.need_dx) return;
-    scalar_t* dx = tensors_.dx[direction_].template data_ptr<scalar_t>() + chunk.offset * s_.I;
-    for (int64_t row = 0; row < chunk.rows; ++row) dx_.push_back(dx + row * s_.I);
-    p_.dx = dx_.data();
-    p_.add_to_dx = reverse && tensors_.dx[0].is_same(tensors_.dx[1]);
+    if (p_.need_dx) {
+      scalar_t* dx = tensors_.dx[direction_].template data_ptr<scalar_t>() + chunk.offset * s_.I;
+      for (int64_t row = 0; row < chunk.rows; ++row) dx_.push_back(dx + row * s_.I);
+      p_.dx = dx_.data();
+      p_.add_to_dx = reverse && tensors_.dx[0].is_same(tensors_.dx[1]);
+    }
+    if (team_.row_groups() == 1) return;
+    groups_.assign(team_.row_groups(), p_);
+    steps_of_groups_.resize(team_.row_groups());
+    for (int group = 0; group < team_.row_groups(); ++group) fill_group(group);
   }
 
-  void run(int thread, int team) { (p_.masks.any ? kernel_.bwd_masked : kernel_.bwd)(p_, thread, team, barrier_); }
+  enum { kSteps, kGradients, kPhases };
+  int threads_of(int phase) const {
+    return phase == kSteps || p_.need_dx || p_.need_dweights ? team_.plan().threads : 0;
+  }
+  void run(int phase, int thread, int team) {
+    if (phase == kGradients) return kernel_.gradients(p_, thread, team);
+    // Threads that have no part in the steps pack the rows meanwhile, if they are as many as the others.
+    const int others = team - team_.plan().grid.size();
+    const int first = 2 * others >= team ? team - others : 0;
+    if (thread >= first) kernel_.pack_rows(p_, thread - first, team - first);
+    team_.run(thread, team, [&](int group, int member, int members, StepBarrier& barrier) {
+      const auto& chunk = group == Team::kAllRows ? p_ : groups_[group];
+      (chunk.masks.any ? kernel_.bwd_masked : kernel_.bwd)(chunk, member, members, barrier);
+    });
+  }
 
   void finish() {
+    for (int64_t block = 1; block * kRowBlock < s_.B; ++block) {
+      const acc_t* sums = p_.dbias + block * p_.sums * p_.dh_stride;
+      for (int64_t i = 0; i < p_.sums * p_.dh_stride; ++i) p_.dbias[i] += sums[i];
+    }
     if (tensors_.need.dhx) {
       scalar_t* dhx = tensors_.dhx.template data_ptr<scalar_t>() + direction_ * s_.B * s_.H;
       copy_rows(p_.dh, p_.dh_stride, dhx, s_.H, s_.B, s_.H);
@@ -232,6 +257,41 @@ class BwdPass {
   }
 
  private:
+  static constexpr int64_t kMoments = 8;  // values of a row in p_.moments
+
+  Work work() const {
+    return {s_.T, kBwdChunkRows,
+            /*chunk_of_group=*/false, s_.B,
+            // Rows that end early stay in one group, as bits depend on how many rows a product has.
+            s_.packed_sizes.empty() ? kRowBlock : s_.B, s_.H, kernel_.panel_columns,
+            s_.has_gains || !tensors_.variant.reset_after ? 2.0 : 1.0, 6.0 * s_.B * s_.H * s_.H,
+            /*input_flops=*/0, static_cast<double>(3 * s_.H * s_.H * sizeof(operand_t)),
+            /*input_gate_bytes=*/0};
+  }
+  // All threads share the gradients of a chunk, if these alone are worth them.
+  Plan plan(int threads, double wait) const {
+    Plan plan = fastest_plan(work(), threads, wait);
+    const int64_t rows = std::min(s_.N, std::max(kBwdChunkRows, s_.B));
+    const int64_t inputs = (tensors_.need.dx + tensors_.need.dweights) * s_.I + tensors_.need.dweights * s_.H;
+    if (pays(6.0 * rows * s_.H * inputs, threads, wait)) plan.threads = threads;
+    return plan;
+  }
+
+  // The chunk of a row group.
+  void fill_group(int group) {
+    const int64_t first = team_.first_row(group), block = first / kRowBlock;
+    BwdChunk<scalar_t, operand_t>& p = groups_[group];
+    p.B = team_.first_row(group + 1) - first;
+    steps_of_groups_[group] = steps_of_rows(steps_, first, first + p.B, p.dy_stride);
+    p.steps = steps_of_groups_[group].data();
+    p.dh += first * p.dh_stride;
+    p.da += first * 4 * p.dh_stride;
+    p.moments += group * team_.plan().grid.unit_groups * p.moment_rows * kMoments;
+    p.dbias += block * p.sums * p.dh_stride;
+    p.dbias_partial += block * p.sums * p.dh_stride;
+    if (p.masks.recurrent != nullptr) p.masks.recurrent += first * s_.H;
+  }
+
   bool uses_weight_hh() const { return s_.T > 1 || tensors_.need.dhx; }
   // p_.gains and, after them, p_.bias_hn.
   void fill_gains_and_bias(acc_t* gains) {
@@ -273,6 +333,7 @@ class BwdPass {
   const BwdKernels<scalar_t, operand_t> kernel_ = bwd_kernels<scalar_t, operand_t>();
   const std::vector<Chunk> chunks_;
   const Rows rows_of_x_, rows_of_y_, rows_of_dy_;
+  Team team_;
   Tensor weight_ih_;                // (3H, I)
   Tensor weight_hh_;                // (3H, H)
   Tensor gates_;                    // of the chunk
@@ -283,7 +344,8 @@ class BwdPass {
   std::vector<const scalar_t*> x_, h_prev_;
   std::vector<scalar_t*> dx_;
   BwdChunk<scalar_t, operand_t> p_;
-  StepBarrier barrier_;
+  std::vector<BwdChunk<scalar_t, operand_t>> groups_;  // of p_, where there are several row groups
+  std::vector<std::vector<Step>> steps_of_groups_;
 };
 
 }  // namespace
@@ -306,7 +368,8 @@ BwdResult gru_bwd_cpu(const std::optional<Tensor>& dy, const std::optional<Tenso
 }
 
 void gru_bwd_cpu_into(const Sequence& s, const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n,
-                      const Layer& layer, const Tensor& y, const Tensor& gates, Need need, const BwdResult& results) {
+                      const Layer& layer, const Tensor& y, const Tensor& gates, Need need, const BwdResult& results,
+                      Rehearsal* rehearsal) {
   const BelowAutogradAndAutocast guard;
   const Tensor dx = std::get<0>(results), dhx = std::get<1>(results);
   const std::vector<Tensor>& dweights = std::get<2>(results);
@@ -343,7 +406,7 @@ void gru_bwd_cpu_into(const Sequence& s, const std::optional<Tensor>& dy, const 
                                        dhx,
                                        dweights,
                                        masks};
-    run_layer<BwdPass<scalar_t, decltype(operand)>>(s, tensors, flops);
+    run_layer<BwdPass<scalar_t, decltype(operand)>>(s, tensors, flops, rehearsal);
     if (need.dx && side_by_side) dx.add_(dx_of_directions[1]);
   });
 }

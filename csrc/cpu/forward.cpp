@@ -1,5 +1,6 @@
 // The CPU backend: a layer forward. In each chunk a thread multiplies the chunk's input with the weights of its own
-// hidden units, then goes through the steps (recurrence_body.h). Half precisions carry the state in fp32.
+// hidden units, or all threads share that product; then the threads of the steps go through them (recurrence_body.h).
+// Half precisions carry the state in fp32.
 #include <ATen/ATen.h>
 
 #include <vector>
@@ -19,7 +20,7 @@ namespace {
 using at::Tensor;
 using at::TensorList;
 
-// Rows of a chunk: few enough for its gates to stay in the cache.
+// Rows of a chunk that a row group has: few enough for their gates to stay in the cache.
 constexpr int64_t kFwdChunkRows = 128;
 // Whether the weights are packed. Calls of few rows read them where they are: packing costs a pass over I + H columns
 // of them, twice as dear where they do not stay in the cache, and products with unpacked weights about 20 columns' time
@@ -54,15 +55,15 @@ class FwdPass {
  public:
   using acc_t = acc_type<scalar_t>;
 
-  FwdPass(const Sequence& s, const FwdTensors<scalar_t>& tensors, int64_t direction, int threads)
+  FwdPass(const Sequence& s, const FwdTensors<scalar_t>& tensors, int64_t direction, int threads, double wait)
       : s_(s),
         tensors_(tensors),
         direction_(direction),
-        chunks_(chunks_of(s, kFwdChunkRows)),
         arrangement_{s.I, s.H, tensors.variant.reset_after},
         rows_of_x_(tensors.x),
         rows_of_y_(tensors.y.defined() ? tensors.y : tensors.x),
-        barrier_(threads) {
+        team_(work(), fastest_plan(work(), threads, wait)),
+        chunks_(chunks_of(s, kFwdChunkRows * team_.row_groups())) {
     constexpr auto operand_dtype = c10::CppTypeToScalarType<operand_t>::value;
     const ArrangedWeights* const given = tensors.arranged == nullptr ? nullptr : tensors.arranged + direction;
     const Tensor* weights = nullptr;
@@ -86,7 +87,7 @@ class FwdPass {
     const size_t bias = workspace_.reserve<acc_t>(given == nullptr ? 4 * stride : 0);
     const size_t gains = workspace_.reserve<acc_t>(given == nullptr && s.has_gains ? 6 * stride : 0);
     const size_t hidden_gates = workspace_.reserve<acc_t>(s.has_gains ? groups * s.B * 3 * lanes : 0);
-    const size_t moments = workspace_.reserve<acc_t>(s.has_gains ? threads * p_.moment_rows * 4 : 0);
+    const size_t moments = workspace_.reserve<acc_t>(s.has_gains ? threads * p_.moment_rows * kMoments : 0);
     const size_t state = workspace_.reserve<acc_t>(s.B * stride);
     const size_t exchanged = workspace_.reserve<operand_t>(2 * s.B * stride);
     const size_t input_gates = workspace_.reserve<acc_t>(groups * rows * 3 * lanes);
@@ -139,13 +140,15 @@ class FwdPass {
     p_.saves_gates = tensors.gates.defined();
     p_.gates = p_.saves_gates ? tensors.gates.select(0, direction).template data_ptr<scalar_t>() : nullptr;
     p_.first_step = p_.step_count = 0;
+    p_.has_input = team_.plan().shares_input;
+    p_.all_rows = true;
   }
 
   bool packs() const { return packs_; }
   size_t chunks() const { return chunks_.size(); }
   // Whether the bits of the results depend on the number of threads, which then stays what it is.
   bool sums_across_threads() const { return p_.norms > 0; }
-  StepBarrier& barrier() { return barrier_; }
+  Team& team() { return team_; }
 
   void pack(int thread, int team) {
     arrangement_.pack(weight_ih_.const_data_ptr<operand_t>(), weight_hh_.const_data_ptr<operand_t>(),
@@ -173,16 +176,61 @@ class FwdPass {
     // Where nothing is copied, scalar_t is operand_t.
     p_.x = copies_x_ ? copied_x_ : reinterpret_cast<const operand_t*>(x + rows_of_x_.offset(s_, chunk.t_begin));
     p_.x_stride = copies_x_ ? s_.I : rows_of_x_.stride_b;
+    if (team_.row_groups() == 1) return;
+    groups_.assign(team_.row_groups(), p_);
+    steps_of_groups_.resize(team_.row_groups());
+    for (int group = 0; group < team_.row_groups(); ++group) fill_group(group);
   }
 
-  void run(int thread, int team) {
+  enum { kInput, kSteps, kPhases };
+  int threads_of(int phase) const {
+    if (phase == kInput) return p_.has_input ? team_.plan().threads : 0;
+    return team_.plan().grid.size() > 1 ? team_.plan().threads : 1;
+  }
+  void run(int phase, int thread, int team) {
     const auto& kernel = arrangement_.kernel;
-    (p_.masks.any ? kernel.fwd_masked : kernel.fwd)(p_, thread, team, barrier_);
+    if (phase == kInput) {
+      if (p_.has_input) kernel.multiply_input(p_, thread, team);
+      return;
+    }
+    team_.run(thread, team, [&](int group, int member, int members, StepBarrier& barrier) {
+      const auto& chunk = group == Team::kAllRows ? p_ : groups_[group];
+      (chunk.masks.any ? kernel.fwd_masked : kernel.fwd)(chunk, member, members, barrier);
+    });
   }
 
   void finish() { copy_rows(p_.state, p_.h_stride, tensors_.h_n + direction_ * s_.B * s_.H, s_.H, s_.B, s_.H); }
 
  private:
+  static constexpr int64_t kMoments = 4;  // values of a row in p_.moments
+
+  Work work() const {
+    constexpr int64_t operand_size = sizeof(operand_t);
+    const int64_t lanes = arrangement_.kernel.lanes;
+    const int64_t chunk_steps = std::clamp<int64_t>(kFwdChunkRows / s_.B, 1, s_.T);
+    return {s_.T, kFwdChunkRows,
+            /*chunk_of_group=*/true, s_.B,
+            // Rows that end early stay in one group, as bits depend on how many rows a product has.
+            s_.packed_sizes.empty() ? kRowBlock : s_.B, s_.H, tensors_.variant.reset_after ? lanes : 2 * lanes,
+            s_.has_gains || !tensors_.variant.reset_after ? 2.0 : 1.0, 6.0 * s_.B * s_.H * s_.H,
+            6.0 * s_.B * s_.H * s_.I, static_cast<double>(3 * s_.H * (s_.H + s_.I / chunk_steps) * operand_size),
+            static_cast<double>(3 * s_.B * s_.H * sizeof(acc_t))};
+  }
+
+  // The chunk of a row group.
+  void fill_group(int group) {
+    const int64_t first = team_.first_row(group);
+    FwdChunk<scalar_t, operand_t>& p = groups_[group];
+    steps_of_groups_[group] = steps_of_rows(steps_, first, team_.first_row(group + 1), p.y_stride);
+    p.steps = steps_of_groups_[group].data();
+    p.all_rows = false;
+    p.state += first * p.h_stride;
+    for (operand_t*& h : p.h) h += first * p.h_stride;
+    p.hidden_gates += first * 3 * arrangement_.kernel.lanes;
+    p.moments += group * team_.plan().grid.unit_groups * p.moment_rows * kMoments;
+    if (p.masks.recurrent != nullptr) p.masks.recurrent += first * s_.H;
+  }
+
   // h0, or zero, in the state and in its exchanged copies: in both, as a row that begins late is not written until
   // then.
   void fill_state() {
@@ -209,9 +257,10 @@ class FwdPass {
   const Sequence& s_;
   const FwdTensors<scalar_t>& tensors_;
   const int64_t direction_;
-  const std::vector<Chunk> chunks_;
   const Arrangement<scalar_t, operand_t> arrangement_;
   const Rows rows_of_x_, rows_of_y_;
+  Team team_;
+  const std::vector<Chunk> chunks_;
   Tensor weight_ih_;  // (3H, I); undefined where weights came arranged
   Tensor weight_hh_;  // (3H, H); likewise
   bool packs_;        // whether this call packs the weights
@@ -220,7 +269,8 @@ class FwdPass {
   Workspace workspace_;
   std::vector<Step> steps_;
   FwdChunk<scalar_t, operand_t> p_;
-  StepBarrier barrier_;
+  std::vector<FwdChunk<scalar_t, operand_t>> groups_;  // of p_, where there are several row groups
+  std::vector<std::vector<Step>> steps_of_groups_;
 };
 
 }  // namespace
@@ -241,8 +291,8 @@ FwdResult gru_fwd_cpu(const Layer& layer, bool save_gates, bool save_y) {
   });
 }
 
-void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& results,
-                      const ArrangedWeights* arranged) {
+void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& results, const ArrangedWeights* arranged,
+                      Rehearsal* rehearsal) {
   const BelowAutogradAndAutocast guard;
   const Tensor &y = std::get<0>(results), &h_n = std::get<1>(results), &gates = std::get<2>(results);
   const Tensor& x = layer.x;
@@ -264,7 +314,7 @@ void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& re
                                        gates.defined() && were_saved(gates) ? gates : Tensor(),
                                        masks,
                                        arranged};
-    run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, fwd_flops(s));
+    run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, fwd_flops(s), rehearsal);
   });
 }
 

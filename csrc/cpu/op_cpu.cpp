@@ -23,6 +23,8 @@ TORCH_LIBRARY_IMPL(gru_ext, CPU, m) {
 TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
   if (!gru_ext::is_first_copy()) return;
   m.def("empty_cache() -> int", gru_ext::empty_pool);
+  m.def("rehearse_cpu(Tensor x, Tensor[] weights, int threads, float wait, bool backward) -> float[]",
+        gru_ext::rehearse_cpu);
   m.def("cpu_isa() -> str", [] { return std::string(gru_ext::isa_name(gru_ext::cpu_isa())); });
   m.def("available_cpu_isas() -> str[]", gru_ext::available_isa_names);
 }

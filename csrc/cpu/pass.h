@@ -1,7 +1,7 @@
 // What the forward and the backward of a layer share: how threads go through its directions and chunks of time steps.
 //
-// A pass is one direction of a layer. It is run chunk by chunk: `begin` prepares a chunk, `run` is one thread's part of
-// it. A chunk is one parallel region.
+// A pass is one direction of a layer. It is run chunk by chunk: `begin` prepares a chunk, then come its phases, of which
+// each is one parallel region, or the part of one thread.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,8 +15,10 @@
 #include "cpu/arranged.h"
 #include "cpu/isa.h"
 #include "cpu/kernels/kernels.h"
+#include "cpu/results.h"
 #include "cpu/step_barrier.h"
 #include "cpu/threads.h"
+#include "cpu/wait_cost.h"
 #include "op/check.h"
 #include "op/chunks.h"
 #include "op/dispatch.h"
@@ -28,45 +30,124 @@ inline at::Tensor with_contiguous_rows(const at::Tensor& tensor) {
   return tensor.stride(-1) == 1 ? tensor : tensor.contiguous();
 }
 
-// Runs `body` on the threads. Where they mostly waited for cores that other programs hold, `threads` becomes 1.
-template <typename Body>
-void run_chunk(int& threads, c10::ArrayRef<StepBarrier*> barriers, const Body& body) {
-  const auto start = std::chrono::steady_clock::now();
-  run_threads(threads, body);
-  if (threads == 1) return;
-  const auto elapsed = std::chrono::steady_clock::now() - start;
-  for (StepBarrier* barrier : barriers) {
-    if (barrier->crowded(elapsed)) threads = 1;
-  }
+// Microseconds that a wait of `threads` threads for each other costs a call.
+inline double cost_of_waits(const Sequence& s, int threads) {
+  if (threads == 1) return 0;
+  // With layer norm the bits depend on the number of threads, which then follows no measurement.
+  return s.has_gains ? usual_wait_cost() : wait_cost(threads);
 }
 
-// Runs passes at the same time, each on its share of `threads` threads, or of one.
+// The threads of a pass in its steps, and their barriers. A row group goes through a chunk that has only its rows.
+class Team {
+ public:
+  Team(const Work& work, const Plan& plan) : work_(work), plan_(plan) {
+    barriers_.reserve(plan.grid.row_groups);
+    for (int group = 0; group < plan.grid.row_groups; ++group) barriers_.emplace_back(plan.grid.unit_groups);
+  }
+
+  const Plan& plan() const { return plan_; }
+  int row_groups() const { return plan_.grid.row_groups; }
+  int64_t first_row(int group) const { return work_.first_row(group, row_groups()); }
+
+  // Calls steps(group, member, members, barrier) as one of `team` threads: of no group, so for all rows, where there
+  // are fewer than were planned. A thread that has no part in the steps does nothing.
+  template <typename Steps>
+  void run(int thread, int team, const Steps& steps) {
+    const int members = plan_.grid.unit_groups;
+    if (team < plan_.threads || plan_.grid.size() == 1) {
+      if (thread == 0) steps(kAllRows, 0, 1, alone_);
+    } else if (thread < plan_.grid.size()) {
+      const int group = thread / members;
+      steps(row_groups() == 1 ? kAllRows : group, thread % members, members, barriers_[group]);
+    }
+  }
+
+  // StepBarrier::crowded of any row group.
+  bool crowded(std::chrono::nanoseconds elapsed) {
+    bool any = false;
+    for (StepBarrier& barrier : barriers_) any |= barrier.crowded(elapsed);
+    return any;
+  }
+
+  // Lets every wait pass, until the next thread says what it has finished.
+  void open() {
+    for (StepBarrier& barrier : barriers_) {
+      for (int member = 0; member < plan_.grid.unit_groups; ++member) barrier.finished(member, int64_t{1} << 30);
+    }
+  }
+
+  static constexpr int kAllRows = -1;
+
+ private:
+  const Work work_;
+  const Plan plan_;
+  std::vector<StepBarrier> barriers_;
+  StepBarrier alone_{1};
+};
+
+// `steps` with the rows [first, last) of each alone. `stride`: elements between rows, as Step::offset counts them.
+inline std::vector<Step> steps_of_rows(std::vector<Step> steps, int64_t first, int64_t last, int64_t stride) {
+  for (Step& step : steps)
+    step = {step.row + first, last - first, step.packed_row + first, step.offset + first * stride};
+  return steps;
+}
+
+// Runs `steps` as Team::run does, on `threads` threads; sets these to 1 where OpenMP gave fewer, or where they mostly
+// waited for cores that other programs hold.
+template <typename Steps>
+void run_steps(int& threads, Team& team, const Steps& steps) {
+  const auto start = std::chrono::steady_clock::now();
+  int given = threads;
+  run_threads(threads, [&](int thread, int count) {
+    if (thread == 0) given = count;
+    team.run(thread, count, steps);
+  });
+  if (given < threads || team.crowded(std::chrono::steady_clock::now() - start)) threads = 1;
+}
+
+// Runs passes at the same time, each on an equal share of `threads` threads, or all on one.
 template <typename Pass>
 void run_together(c10::ArrayRef<Pass*> passes, int threads) {
   const int count = static_cast<int>(passes.size());
-  // Calls `part` with each pass on each of its threads.
-  const auto divided = [&](const auto& part) {
-    return [&passes, count, &part](int thread, int team) {
+  // Calls `part` with each pass on each of its threads. Where OpenMP gives fewer than were asked for, it is not asked
+  // again: the threads of a pass are either as many as were planned, or one.
+  const auto run_all = [&](const auto& part) {
+    int given = threads;
+    run_threads(threads, [&](int thread, int team) {
+      if (thread == 0) given = team;
       for (int i = 0; i < count; ++i) {
-        if (team < count) {
-          part(*passes[i], thread, team);
+        if (team < std::max(threads, count)) {
+          if (thread == 0) part(*passes[i], 0, 1);
           continue;
         }
-        const int begin = team * i / count, end = team * (i + 1) / count;
-        if (begin <= thread && thread < end) part(*passes[i], thread - begin, end - begin);
+        const int members = threads / count;
+        if (thread / members == i) part(*passes[i], thread % members, members);
       }
-    };
+    });
+    if (given < threads) threads = 1;
   };
-  const auto pack = [](Pass& pass, int thread, int team) { pass.pack(thread, team); };
-  const auto run = [](Pass& pass, int thread, int team) { pass.run(thread, team); };
-  std::vector<StepBarrier*> barriers;
-  for (Pass* pass : passes) barriers.push_back(&pass->barrier());
-  if (passes[0]->packs()) run_threads(threads, divided(pack));
+  const auto run_alone = [&](const auto& part) {
+    for (Pass* pass : passes) part(*pass, 0, 1);
+  };
+  if (passes[0]->packs()) run_all([](Pass& pass, int thread, int team) { pass.pack(thread, team); });
   for (size_t chunk = 0; chunk < passes[0]->chunks(); ++chunk) {
     for (Pass* pass : passes) pass->begin(chunk);
-    int still_free = threads;
-    run_chunk(still_free, barriers, divided(run));
-    if (!passes[0]->sums_across_threads()) threads = still_free;
+    for (int phase = 0; phase < Pass::kPhases; ++phase) {
+      int most = 0;
+      for (Pass* pass : passes) most = std::max(most, pass->threads_of(phase));
+      if (most == 0) continue;
+      const auto part = [phase](Pass& pass, int thread, int team) { pass.run(phase, thread, team); };
+      const auto start = std::chrono::steady_clock::now();
+      if (threads > 1 && (most > 1 || count > 1)) {
+        run_all(part);
+      } else {
+        run_alone(part);
+      }
+      const auto elapsed = std::chrono::steady_clock::now() - start;
+      for (Pass* pass : passes) {
+        if (pass->team().crowded(elapsed) && !pass->sums_across_threads()) threads = 1;
+      }
+    }
   }
   for (Pass* pass : passes) pass->finish();
 }
@@ -79,20 +160,67 @@ inline bool runs_side_by_side(const Sequence& s, double flops) {
   return pays && (threads_for(s.T, flops) == 1 || 3 * s.H * (s.H + s.I) * 4 <= kCacheOfCore);
 }
 
+// Runs each thread's part of a pass by itself, in turn: twice, of which the second counts, as on a core of its own what
+// a thread reads again stays in its cache.
+template <typename Pass>
+void rehearse(Pass& pass, Rehearsal& rehearsal) {
+  const auto seconds = [](const auto& body) {
+    const auto start = std::chrono::steady_clock::now();
+    body();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
+  const int threads = pass.team().plan().threads;
+  const auto run = [&](bool on_all, const auto& part) {
+    if (!on_all || threads == 1) {
+      rehearsal.serial += seconds([&] { part(0, 1); });
+      return;
+    }
+    double longest = 0;
+    for (int thread = 0; thread < threads; ++thread) {
+      const auto once = [&] {
+        pass.team().open();
+        return seconds([&] { part(thread, threads); });
+      };
+      once();
+      const double time = once();
+      longest = std::max(longest, time);
+      rehearsal.average += time / threads;
+    }
+    rehearsal.longest += longest;
+    ++rehearsal.regions;
+  };
+  if (pass.packs()) run(true, [&](int thread, int team) { pass.pack(thread, team); });
+  for (size_t chunk = 0; chunk < pass.chunks(); ++chunk) {
+    rehearsal.serial += seconds([&] { pass.begin(chunk); });
+    for (int phase = 0; phase < Pass::kPhases; ++phase) {
+      if (pass.threads_of(phase) == 0) continue;
+      run(pass.threads_of(phase) > 1, [&](int thread, int team) { pass.run(phase, thread, team); });
+    }
+  }
+  rehearsal.serial += seconds([&] { pass.finish(); });
+  rehearsal.row_groups = pass.team().plan().grid.row_groups;
+  rehearsal.members = pass.team().plan().grid.unit_groups;
+}
+
 // Runs the passes of all directions of a layer. `flops`: of a step of one direction.
 template <typename Pass, typename Tensors>
-void run_layer(const Sequence& s, const Tensors& tensors, double flops) {
-  const bool side_by_side = runs_side_by_side(s, flops);
-  int threads = std::max(threads_for(s.T, flops), side_by_side ? 2 : 1);
-  // Of two directions that have a thread each, neither waits before the end.
-  if (!s.has_gains) threads = threads_that_pay(threads, side_by_side && threads == 2 ? s.T * flops : flops);
-  if (side_by_side) {
-    Pass first(s, tensors, 0, threads), second(s, tensors, 1, threads);
+void run_layer(const Sequence& s, const Tensors& tensors, double flops, Rehearsal* rehearsal) {
+  if (rehearsal != nullptr) {
+    Pass pass(s, tensors, /*direction=*/0, rehearsal->threads, rehearsal->wait);
+    return rehearse(pass, *rehearsal);
+  }
+  const int most = threads_of_call(s.D * s.T * flops);
+  const double wait = cost_of_waits(s, most);
+  // The directions wait for each other at the end alone.
+  if (runs_side_by_side(s, flops)) {
+    const int threads = s.has_gains || pays(2 * s.T * flops, 2, wait) ? most : 1;
+    const int of_pass = std::max(1, threads / 2);
+    Pass first(s, tensors, 0, of_pass, wait), second(s, tensors, 1, of_pass, wait);
     return run_together<Pass>({&first, &second}, threads);
   }
   for (int64_t d = 0; d < s.D; ++d) {
-    Pass pass(s, tensors, d, threads);
-    run_together<Pass>({&pass}, threads);
+    Pass pass(s, tensors, d, most, wait);
+    run_together<Pass>({&pass}, pass.team().plan().threads);
   }
 }
 

@@ -11,13 +11,25 @@ namespace gru_ext {
 inline double fwd_flops(const Sequence& s) { return 6.0 * s.B * s.H * (s.H + s.I); }
 inline double bwd_flops(const Sequence& s) { return 6.0 * s.B * s.H * s.H; }
 
+// What a call of one direction would take on a machine with more cores: the parts of its threads, each run by itself, in
+// turn, on the calling thread. The results of such a call mean nothing.
+struct Rehearsal {
+  int threads;                      // in: of the team
+  double wait;                      // in: microseconds of a wait, for the choice of the grid
+  double serial = 0;                // out: seconds of what one thread does for all
+  double longest = 0;               // out: of the longest thread of each parallel region
+  double average = 0;               // out: of all threads of each parallel region, by their number
+  int64_t regions = 0;              // out: parallel regions
+  int row_groups = 1, members = 1;  // out: the grid
+};
+
 // As gru_fwd_cpu and gru_bwd_cpu (op_cpu.h), of a checked call, into `results`: contiguous, and of shape (0) where not
 // saved or not needed; gates may be undefined too, and y of the forward may have any strides between its rows.
 // `arranged`: the weights of each direction, which the layer then has not.
 void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& results,
-                      const ArrangedWeights* arranged = nullptr);
+                      const ArrangedWeights* arranged = nullptr, Rehearsal* rehearsal = nullptr);
 void gru_bwd_cpu_into(const Sequence& s, const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n,
                       const Layer& layer, const at::Tensor& y, const at::Tensor& gates, Need need,
-                      const BwdResult& results);
+                      const BwdResult& results, Rehearsal* rehearsal = nullptr);
 
 }  // namespace gru_ext

@@ -32,12 +32,12 @@ class StepBarrier {
     }
   }
 
-  // Whether, since the last call, the threads slept for more than half of `elapsed`: then one thread alone is faster
-  // than several that wait for cores.
+  // Whether, since the last call, all threads but one slept for more than half of `elapsed`, on average: then one thread
+  // alone is faster than several that wait for cores.
   bool crowded(std::chrono::nanoseconds elapsed) {
     std::chrono::nanoseconds slept{0};
     for (Flag& flag : flags_) slept += std::exchange(flag.slept, std::chrono::nanoseconds{0});
-    return 2 * slept > elapsed;
+    return 2 * slept > elapsed * static_cast<int64_t>(flags_.size() - 1);
   }
 
  private:

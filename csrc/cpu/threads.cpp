@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "cpu/isa.h"
-#include "cpu/wait_cost.h"
+#include "cpu/kernels/kernels.h"
 #include "op/forked_child.h"
 
 namespace gru_ext {
@@ -17,8 +17,15 @@ constexpr double kStepFlopsPerThread = 5e4;
 // 5 us: some times what it costs to wake a thread that has not gone to sleep yet. Of one row's step that is a megabyte
 // of float weights: more than a core's own cache holds, so that a second core's pays.
 constexpr double kFlopsPerCall = 5e5;
-// A thread's part of the work between two waits, in waits: half of it is what the second thread saves.
-constexpr double kWaitsOfWork = 3;
+constexpr double kMicrosecondsOfRegion = 5;
+// Waits count so many times: what is gained must be more than the noise of what they were measured to cost.
+constexpr double kWaitsCountAs = 3;
+// A wait for each further thread beyond the second, in waits for one.
+constexpr double kFurtherThread = 1.0 / 8;
+// A microsecond of one core reads so many bytes from the cache that cores share; and from another core's.
+constexpr double kSharedCacheRate = 3e4, kOtherCoreRate = 1e4;
+// More threads than that gain nothing worth having.
+constexpr double kLeastGain = 0.97;
 
 // What a core computes of small products.
 double flops_per_microsecond() {
@@ -26,17 +33,83 @@ double flops_per_microsecond() {
   return cpu_isa() >= CpuIsa::avx2 ? 5e4 : 2.5e4;
 }
 
-}  // namespace
+int64_t blocks_of_rows(const Work& work) { return std::max<int64_t>(1, work.rows / work.row_block); }
+int64_t blocks_of_units(const Work& work) { return (work.units + work.unit_block - 1) / work.unit_block; }
 
-int threads_for(int64_t steps, double flops) {
-  if (steps * flops < kFlopsPerCall || omp_in_parallel() || at::in_parallel_region() || in_forked_child()) return 1;
-  return static_cast<int>(std::clamp(flops / kStepFlopsPerThread, 1.0, static_cast<double>(at::get_num_threads())));
+// What the parallel region of a chunk adds to each of its steps.
+double region_of_step(const Work& work, int row_groups, double wait) {
+  const int64_t rows = work.chunk_rows * (work.chunk_of_group ? row_groups : 1);
+  const int64_t steps = std::clamp<int64_t>(rows / work.rows, 1, work.steps);
+  return (kMicrosecondsOfRegion + kWaitsCountAs * wait) / static_cast<double>(steps);
 }
 
-int threads_that_pay(int threads, double flops) {
-  if (threads == 1) return 1;
-  const double waits = flops / flops_per_microsecond() / wait_cost(threads);
-  return static_cast<int>(std::clamp(waits / kWaitsOfWork, 1.0, static_cast<double>(threads)));
+// Microseconds of the longest thread for a step of `flops` operations. `wait`: of `threads` threads.
+double step_time(const Work& work, Grid grid, double flops, int threads, double wait) {
+  // The last group and member have the most.
+  const int64_t rows = work.rows - work.first_row(grid.row_groups - 1, grid.row_groups);
+  const int64_t units =
+      std::min(work.units, (blocks_of_units(work) + grid.unit_groups - 1) / grid.unit_groups * work.unit_block);
+  const double part_of_units = static_cast<double>(units) / work.units;
+  const double bytes = work.weight_bytes * part_of_units;
+  // Half of a core's cache is for what is no weights.
+  const double reading = bytes > kCacheOfCore / 2 ? bytes / kSharedCacheRate : 0;
+  double time = reading + flops * part_of_units * rows / work.rows / flops_per_microsecond();
+  const auto relative = [](int members) { return 1 + kFurtherThread * (members - 2); };
+  if (grid.unit_groups > 1) {
+    time += kWaitsCountAs * work.waits * wait * relative(grid.unit_groups) / relative(threads);
+  }
+  return grid.size() > 1 ? time + region_of_step(work, grid.row_groups, wait) : time;
+}
+
+// Sets `plan` and `best` to the fastest grid for steps of `flops` operations, on top of `before`.
+void choose_grid(const Work& work, double flops, double before, int threads, double wait, bool shares_input, Plan& plan,
+                 double& best) {
+  const int most_rows = static_cast<int>(std::min<int64_t>(threads, blocks_of_rows(work)));
+  for (int row_groups = 1; row_groups <= most_rows; ++row_groups) {
+    const int most_units = static_cast<int>(std::min<int64_t>(threads / row_groups, blocks_of_units(work)));
+    for (int unit_groups = 1; unit_groups <= most_units; ++unit_groups) {
+      const Grid grid{row_groups, unit_groups};
+      const double time = before + step_time(work, grid, flops, threads, wait);
+      if (time >= best * (grid.size() > plan.grid.size() ? kLeastGain : 1)) continue;
+      best = time;
+      plan = {grid.size() > 1 || shares_input ? threads : 1, grid, shares_input};
+    }
+  }
+}
+
+}  // namespace
+
+int64_t Work::first_row(int group, int groups) const {
+  return group == groups ? rows : share(blocks_of_rows(*this), group, groups) * row_block;
+}
+
+int threads_of_call(double flops) {
+  if (flops < kFlopsPerCall || omp_in_parallel() || at::in_parallel_region() || in_forked_child()) return 1;
+  return at::get_num_threads();
+}
+
+int threads_for(int64_t steps, double flops) {
+  const double most = threads_of_call(steps * flops);
+  return static_cast<int>(std::min(most, std::max(1.0, flops / kStepFlopsPerThread)));
+}
+
+bool pays(double flops, int threads, double wait) {
+  if (threads == 1) return false;
+  const double saved = flops / flops_per_microsecond() * (threads - 1) / threads;
+  return saved > kMicrosecondsOfRegion + kWaitsCountAs * wait;
+}
+
+Plan fastest_plan(const Work& work, int threads, double wait) {
+  Plan plan;
+  const double flops = work.flops + work.input_flops;
+  double best = step_time(work, {}, flops, threads, wait);
+  choose_grid(work, flops, /*before=*/0, threads, wait, /*shares_input=*/false, plan, best);
+  if (work.input_flops > 0 && plan.grid.size() < threads) {
+    const double input = work.input_flops / flops_per_microsecond() / threads +
+                         region_of_step(work, /*row_groups=*/1, wait) + work.input_gate_bytes / kOtherCoreRate;
+    choose_grid(work, work.flops, input, threads, wait, /*shares_input=*/true, plan, best);
+  }
+  return plan;
 }
 
 void run_threads(int threads, const std::function<void(int, int)>& body) {

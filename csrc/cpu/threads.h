@@ -1,4 +1,5 @@
-// How the CPU backend runs on several threads: torch's own OpenMP pool, of torch's own size.
+// How the CPU backend runs on several threads: torch's own OpenMP pool, of torch's own size, and how a step of a
+// recurrence is split between them.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +12,45 @@ namespace gru_ext {
 // waking a thread, inside another parallel region, and in a forked child, whose pool did not survive the fork.
 int threads_for(int64_t steps, double flops);
 
-// Of `threads` as many as save more than their waits for each other cost, as measured (wait_cost.h), where there is one
-// after every `flops` operations. Not for results whose bits depend on the number of threads.
-int threads_that_pay(int threads, double flops);
+// torch.get_num_threads(), or 1 where `threads_for` steps of so many operations in all is.
+int threads_of_call(double flops);
+
+// The threads that go through the steps: row_groups times unit_groups. Each row group has rows of the batch of its own,
+// and never waits for another one; its members share the hidden units, and wait for each other at each step.
+struct Grid {
+  int row_groups = 1, unit_groups = 1;
+  int size() const { return row_groups * unit_groups; }
+};
+
+// The steps of a recurrence, as they can be split.
+struct Work {
+  int64_t steps;
+  int64_t chunk_rows;         // rows of all steps of a parallel region
+  bool chunk_of_group;        // whether each row group has so many, else they have them together
+  int64_t rows, row_block;    // of the batch; a row group has whole blocks, the last one what is left over as well
+  int64_t units, unit_block;  // hidden units; a member has whole blocks
+  double waits;               // of a step
+  double flops;               // of a step
+  double input_flops;         // of the input product of a step, which needs no wait; 0 where it is no part of the steps
+  double weight_bytes;        // that a step reads
+  double input_gate_bytes;    // of a step: what the input product leaves
+
+  // First of the rows of a row group; that of the next group ends them.
+  int64_t first_row(int group, int groups) const;
+};
+
+// How a call uses `threads` threads.
+struct Plan {
+  int threads = 1;            // 1, or all: the size of each parallel region
+  Grid grid;                  // of the steps
+  bool shares_input = false;  // whether all threads share the input product of the steps, before them
+};
+
+// The plan that takes the least time where a wait of `threads` threads for each other costs `wait` microseconds.
+Plan fastest_plan(const Work& work, int threads, double wait);
+
+// Whether work of `flops` operations, of which no thread waits for another, is worth `threads` threads.
+bool pays(double flops, int threads, double wait);
 
 // Calls body(thread, threads) on each of `threads` threads at once, or of as many as the OpenMP runtime gives.
 void run_threads(int threads, const std::function<void(int, int)>& body);

@@ -23,6 +23,7 @@ using Microseconds = std::chrono::duration<double, std::micro>;
 
 constexpr auto kKnownFor = std::chrono::seconds(1);
 constexpr int kPartOfTime = 100;  // of which a measurement takes at most one
+constexpr double kUsualCost = 0.75;
 
 // A state that threads exchange: 8 rows of 64 units, a value for each cache line.
 struct State {
@@ -63,7 +64,7 @@ double measure(int threads) {
 }
 
 // GRU_EXT_CPU_WAIT, if it is set.
-std::optional<double> given_cost() {
+std::optional<double> read_cost() {
   const char* given = std::getenv("GRU_EXT_CPU_WAIT");
   if (given == nullptr || *given == '\0') return std::nullopt;
   char* end = nullptr;
@@ -74,11 +75,17 @@ std::optional<double> given_cost() {
   return cost;
 }
 
+std::optional<double> given_cost() {
+  static const std::optional<double> given = read_cost();
+  return given;
+}
+
 }  // namespace
 
+double usual_wait_cost() { return given_cost().value_or(kUsualCost); }
+
 double wait_cost(int threads) {
-  static const std::optional<double> given = given_cost();
-  if (given.has_value()) return *given;
+  if (given_cost().has_value()) return *given_cost();
   static std::mutex mutex;
   static int of_threads = 0;
   static double cost = 0;

@@ -9,4 +9,8 @@ namespace gru_ext {
 // GRU_EXT_CPU_WAIT takes the place of it.
 double wait_cost(int threads);
 
+// The environment variable's, or what was measured between two cores that share a cache: for results whose bits depend
+// on the number of threads, which must not follow a measurement.
+double usual_wait_cost();
+
 }  // namespace gru_ext

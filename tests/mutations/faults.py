@@ -17,6 +17,7 @@ STREAMED = "tests/test_accuracy.py::test_emulated_streamed"
 ADDRESSES = "tests/test_cuda_addresses_emulated.py::test_any_address_and_stride_of_any_tensor"
 INT8 = "tests/test_quantize.py::test_every_step_is_as_specified"
 THREADS = "tests/test_accuracy.py::test_cpu_with_several_threads"
+ROW_GROUPS = "tests/test_cpu_threads.py::test_groups_of_rows_change_no_bit"
 STEP_BARRIER = "tests/test_step_barrier.py::test_no_order_loses_a_thread_or_a_step"  # compiles its own
 
 
@@ -340,6 +341,26 @@ FAULTS = [
         "share(count, thread + 1, team) - (thread + 1 < team),\n",
         THREADS,
         "2-T30-B30 and float32",
+    ),
+    Fault(
+        "csrc/cpu/forward.cpp",
+        "p.state += first * p.h_stride;",
+        "",
+        ROW_GROUPS,
+        "plain and float32",
+    ),
+    Fault(
+        "csrc/cpu/backward.cpp",
+        "p.dbias_partial += block * p.sums * p.dh_stride;",
+        "",
+        ROW_GROUPS,
+        "plain and float32",
+    ),
+    Fault(
+        "csrc/cpu/int8/int8_gru.cpp",
+        "part.h0 += first * s.H;",
+        "part.h0 += 0;",
+        "tests/test_cpu_threads.py::test_groups_of_rows_change_no_bit_of_int8",
     ),
     Fault(
         "csrc/cpu/forward.cpp",

@@ -194,9 +194,9 @@ inline __attribute__((always_inline)) void for_each_tile(int64_t rows, const Bod
   }
 }
 
-// W x + b_ih of a part for all rows of the chunk, plus b_hh for r and z.
+// W x + b_ih of a part for the rows [begin, end) of the chunk, plus b_hh for r and z.
 template <typename Dot>
-void input_gates_of(const Int8Chunk& p, const Part& part) {
+void input_gates_of(const Int8Chunk& p, const Part& part, int64_t begin, int64_t end) {
   const int64_t words = (p.I + 3) / 4;
   const int32_t* panel = part.panel(p.weight_ih, words);
   const OfGates scale(p.scale_ih, p.H, part.unit, part.count);
@@ -205,7 +205,8 @@ void input_gates_of(const Int8Chunk& p, const Part& part) {
   bias.r += bias_hh.r;
   bias.z += bias_hh.z;
   float* out = p.input_gates + part.group * p.rows * kWordStride + part.lane;
-  for_each_tile<Dot::rows>(p.rows, [&](int64_t first, int64_t count) __attribute__((always_inline)) {
+  for_each_tile<Dot::rows>(end - begin, [&](int64_t of_run, int64_t count) __attribute__((always_inline)) {
+    const int64_t first = begin + of_run;
     IntVector sums[Dot::rows][3];
     product_rows<Dot>(count, p.x_bytes + first * p.x_bytes_stride, p.x_bytes_stride, panel, words, sums);
     for (int64_t m = 0; m < count; ++m) {
@@ -289,7 +290,15 @@ void int8_chunk(const Int8Chunk& p, int thread, int threads, StepBarrier& barrie
   }
   barrier.finished(thread, p.first_round + 1);
   barrier.wait(thread, threads, p.first_round + 1);
-  for (int64_t part = begin; part < end; ++part) input_gates_of<Dot>(p, Part(part, p.H));
+  for (int64_t part = begin; part < end; ++part) {
+    if (p.all_rows) {
+      input_gates_of<Dot>(p, Part(part, p.H), 0, p.rows);
+      continue;
+    }
+    for (const Int8Step* step = p.steps; step < p.steps + p.step_count; ++step) {
+      input_gates_of<Dot>(p, Part(part, p.H), step->row, step->row + step->rows);
+    }
+  }
 
   uint8_t* bytes = p.h_bytes + thread * p.B * p.h_bytes_stride;
   float* scales = p.h_scale + thread * p.B;

@@ -30,8 +30,23 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
                    bool reverse, float* h_n) {
   const Int8Kernel kernel = int8_kernel();
   const std::vector<Chunk> chunks = chunks_of(s, kInt8ChunkRows);
-  const double flops = 6.0 * s.B * s.H * (s.H + s.I) / kOperationsPerFlop;
-  int threads = threads_that_pay(threads_for(s.T, flops), flops);
+  const double flops = 6.0 * s.B * s.H / kOperationsPerFlop;
+  int threads = threads_of_call(s.T * flops * (s.H + s.I));
+  const double wait = cost_of_waits(s, threads);
+  const Work work{s.T,
+                  kInt8ChunkRows,
+                  /*chunk_of_group=*/false,
+                  s.B,
+                  s.packed_sizes.empty() ? kRowBlock : s.B,
+                  s.H,
+                  kInt8Units,
+                  /*waits=*/1,
+                  flops * (s.H + s.I),
+                  /*input_flops=*/0,
+                  static_cast<double>(3 * s.H * s.H),
+                  /*input_gate_bytes=*/0};
+  Team team(work, fastest_plan(work, threads, wait));
+  threads = team.plan().threads;
   const int64_t rows = most_rows(chunks);
   const int64_t groups = (s.H + kInt8Units - 1) / kInt8Units;
   const Tensor bytes =
@@ -44,6 +59,7 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
   p.H = s.H;
   p.B = s.B;
   p.first_round = 0;
+  p.all_rows = true;
   p.x = x.const_data_ptr<float>();
   p.x_stride = rows_of_x.stride_b;
   p.weight_ih = weights[0].const_data_ptr<int32_t>();
@@ -64,8 +80,9 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
   p.x_scale = p.input_gates + groups * rows * 3 * kInt8Units;
   p.h_scale = p.x_scale + rows;
 
-  StepBarrier barrier(threads);
   std::vector<Int8Step> steps;
+  std::vector<Int8Chunk> row_groups(team.row_groups());
+  std::vector<std::vector<Int8Step>> steps_of_groups(team.row_groups());
   for (size_t i = 0; i < chunks.size(); ++i) {
     const Chunk& chunk = chunks[reverse ? chunks.size() - 1 - i : i];
     const int64_t count = chunk.t_end - chunk.t_begin;
@@ -81,7 +98,30 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
     p.steps = steps.data();
     p.step_count = count;
     p.rows = chunk.rows;
-    run_chunk(threads, {&barrier}, [&](int thread, int team) { kernel(p, thread, team, barrier); });
+    for (int group = 0; group < team.row_groups(); ++group) {
+      const int64_t first = team.first_row(group), rows_of_group = team.first_row(group + 1) - first;
+      Int8Chunk& part = row_groups[group] = p;
+      if (team.row_groups() == 1) break;
+      steps_of_groups[group] = steps;
+      for (Int8Step& step : steps_of_groups[group]) {
+        step.row += first;
+        step.rows = rows_of_group;
+        step.x_offset += first * p.x_stride;
+        step.y_offset += first * p.y_stride;
+        step.prev_offset += first * p.y_stride;
+        step.prev_rows = step.prev_rows == 0 ? 0 : rows_of_group;
+        step.last_rows = step.last_rows == 0 ? 0 : rows_of_group;
+      }
+      part.steps = steps_of_groups[group].data();
+      part.all_rows = false;
+      if (part.h0 != nullptr) part.h0 += first * s.H;
+      part.h_n += first * s.H;
+      part.h_bytes += group * team.plan().grid.unit_groups * s.B * p.h_bytes_stride;
+      part.h_scale += group * team.plan().grid.unit_groups * s.B;
+    }
+    run_steps(threads, team, [&](int group, int member, int members, StepBarrier& barrier) {
+      kernel(group == Team::kAllRows ? p : row_groups[group], member, members, barrier);
+    });
     p.first_round += 1 + count;
   }
 }

@@ -30,6 +30,7 @@ struct Int8Chunk {
   int64_t step_count;        //
   int64_t first_round;       // rounds of the barrier before this chunk; it takes step_count + 1
   int64_t rows;              // rows of all steps of the chunk
+  bool all_rows;             // whether the steps have all of these; else those of a row group
   const float* x;            // its rows are of I consecutive elements
   int64_t x_stride;          // between rows of a step
   const int32_t* weight_ih;  // (G, 1 + ceil(I / 4), 3, 16) packed

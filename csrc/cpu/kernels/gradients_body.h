@@ -9,6 +9,7 @@
 #include "cpu/kernels/lanes_body.h"
 #include "cpu/kernels/pack_body.h"
 #include "cpu/kernels/product_body.h"
+#include "cpu/kernels/steps_body.h"
 
 namespace gru_ext {
 namespace {
@@ -32,20 +33,21 @@ struct ChunkPanels {
         reset_panels(h_panels + of_h * size) {}
 };
 
-// `masked_states`: whether the thread has filled its columns of p.operand.
 template <typename scalar_t, typename operand_t>
-void pack_rows_of_chunk(const BwdChunk<scalar_t, operand_t>& p, bool masked_states, int thread, int threads) {
+void pack_rows(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads) {
+  if (!p.need_dweights) return;
   const ChunkPanels<scalar_t, operand_t> panels(p);
+  const int64_t begin = share(panels.of_h, thread, threads), end = share(panels.of_h, thread + 1, threads);
+  const bool masked_states = p.masks.recurrent != nullptr;
+  if (masked_states) mask_previous_states(p, begin * panels.columns, std::min(p.H, end * panels.columns));
   const auto x = [&](int64_t row) { return p.x[row]; };
   const auto h_prev = [&](int64_t row) { return masked_states ? p.operand + row * p.H : p.h_prev[row]; };
   pack_panels<scalar_t, operand_t>(x, p.rows, p.I, share(panels.of_x, thread, threads),
                                    share(panels.of_x, thread + 1, threads), panels.x_panels);
-  pack_panels<scalar_t, operand_t>(h_prev, p.rows, p.H, share(panels.of_h, thread, threads),
-                                   share(panels.of_h, thread + 1, threads), panels.h_panels);
+  pack_panels<scalar_t, operand_t>(h_prev, p.rows, p.H, begin, end, panels.h_panels);
   if (p.reset_after) return;
   const auto reset = [&](int64_t row) { return ProductOfRows<scalar_t>{p.gates + row * 3 * p.H, h_prev(row)}; };
-  pack_panels<scalar_t, operand_t>(reset, p.rows, p.H, share(panels.of_h, thread, threads),
-                                   share(panels.of_h, thread + 1, threads), panels.reset_panels);
+  pack_panels<scalar_t, operand_t>(reset, p.rows, p.H, begin, end, panels.reset_panels);
 }
 
 // `count` values of a row of a tile, stored to or added to `target`.
@@ -60,44 +62,54 @@ inline __attribute__((always_inline)) void put_row(const acc_t* tile, int64_t co
   }
 }
 
-// The thread's share of target (count, columns) = or += the columns [first, first + count) of dgates, transposed, times
-// the rows [begin, end) of the panels.
+// Some rows of the gradient of a weight: target (count, columns) is, or has added to it, the columns
+// [first, first + count) of dgates, transposed, times the panels.
+template <typename acc_t>
+struct WeightGradient {
+  int64_t first, count;
+  const acc_t* panels;
+  int64_t columns;
+  acc_t* target;
+
+  int64_t tiles() const { return (count + kTileRows<kPanelVectors> - 1) / kTileRows<kPanelVectors>; }
+  int64_t panel_count() const { return (columns + kPanelColumns<acc_t> - 1) / kPanelColumns<acc_t>; }
+  int64_t items() const { return tiles() * panel_count(); }
+};
+
+// The items [first_item, last_item) of a gradient, over the rows [begin, end) of dgates and the panels.
 template <typename scalar_t, typename operand_t>
-void weight_gradient(const BwdChunk<scalar_t, operand_t>& p, int64_t begin, int64_t end, int64_t first, int64_t count,
-                     const acc_type<scalar_t>* panels, int64_t panel_size, int64_t columns, acc_type<scalar_t>* target,
-                     int thread, int threads) {
+void weight_gradient(const BwdChunk<scalar_t, operand_t>& p, const WeightGradient<acc_type<scalar_t>>& gradient,
+                     int64_t panel_size, int64_t begin, int64_t end, int64_t first_item, int64_t last_item) {
   using acc_t = acc_type<scalar_t>;
   constexpr int tile_rows = kTileRows<kPanelVectors>;
   constexpr int width = kPanelColumns<acc_t>;
   constexpr int values = packed_values<scalar_t, operand_t>;
   constexpr Layout layout{values, tile_rows * values};
-  const int64_t panel_count = (columns + width - 1) / width;
-  const int64_t tiles = (count + tile_rows - 1) / tile_rows;
+  const int64_t panel_count = gradient.panel_count(), tiles = gradient.tiles(), columns = gradient.columns;
   const bool add = !p.first || begin > 0;
   alignas(64) operand_t tile[tile_rows * kLongestSum];
   alignas(64) acc_t product[tile_rows * width];
-  const auto dgates = [&](int64_t row) { return p.dgates + (begin + row) * p.dgates_stride + first; };
+  const auto dgates = [&](int64_t row) { return p.dgates + (begin + row) * p.dgates_stride + gradient.first; };
   int64_t packed_tile = -1;
   // So many panels as stay in the cache meet all tiles before the next ones do.
   constexpr int64_t at_once = kCacheOfCore / 2 / static_cast<int64_t>(kLongestSum * width * sizeof(acc_t));
-  for (int64_t item = share(tiles * panel_count, thread, threads);
-       item < share(tiles * panel_count, thread + 1, threads); ++item) {
+  for (int64_t item = first_item; item < last_item; ++item) {
     const int64_t first_panel = item / (tiles * at_once) * at_once;
     const int64_t panels_together = std::min(at_once, panel_count - first_panel);
     const int64_t place = item - first_panel * tiles;
     const int64_t row = place / panels_together * tile_rows;
     const int64_t panel = first_panel + place % panels_together;
-    const int64_t rows = std::min<int64_t>(tile_rows, count - row);
+    const int64_t rows = std::min<int64_t>(tile_rows, gradient.count - row);
     if (row != packed_tile) {
       pack_panel<operand_t, tile_rows, values>(dgates, end - begin, row, rows, tile);
       packed_tile = row;
     }
     product_tile<acc_t, operand_t, tile_rows, kPanelVectors, Start::zero>(
-        tile, panels + panel * panel_size + begin / values * width, layout,
+        tile, gradient.panels + panel * panel_size + begin / values * width, layout,
         (end - begin + values - 1) / values * values, nullptr, 0, product, width);
     for (int64_t m = 0; m < rows; ++m) {
       put_row(product + m * width, std::min<int64_t>(width, columns - panel * width), add,
-              target + (row + m) * columns + panel * width);
+              gradient.target + (row + m) * columns + panel * width);
     }
   }
 }
@@ -129,28 +141,36 @@ void input_gradient(const BwdChunk<scalar_t, operand_t>& p, int thread, int thre
 }
 
 template <typename scalar_t, typename operand_t>
-void gradients(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads) {
-  if (p.need_dweights) {
-    const ChunkPanels<scalar_t, operand_t> panels(p);
-    for (int64_t begin = 0; begin < p.rows; begin += kLongestSum) {
-      const int64_t end = std::min(p.rows, begin + kLongestSum);
-      const auto weight_ih = [&](int64_t first, int64_t count, int64_t row) {
-        weight_gradient(p, begin, end, first, count, panels.x_panels, panels.size, p.I, p.dweight_ih + row * p.I,
-                        thread, threads);
-      };
-      weight_ih(/*first=*/p.H, /*count=*/2 * p.H, /*row=*/0);  // r and z
-      weight_ih(/*first=*/0, /*count=*/p.H, /*row=*/2 * p.H);  // n
-      const auto weight_hh = [&](int64_t first, int64_t count, const auto* of_h, int64_t row) {
-        weight_gradient(p, begin, end, first, count, of_h, panels.size, p.H, p.dweight_hh + row * p.H, thread, threads);
-      };
-      if (p.reset_after) {
-        weight_hh(/*first=*/p.dgates_of_h, /*count=*/3 * p.H, panels.h_panels, /*row=*/0);  // r, z and q
-      } else {
-        weight_hh(/*first=*/p.H, /*count=*/2 * p.H, panels.h_panels, /*row=*/0);      // r and z
-        weight_hh(/*first=*/0, /*count=*/p.H, panels.reset_panels, /*row=*/2 * p.H);  // n
-      }
+void weight_gradients(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads) {
+  const ChunkPanels<scalar_t, operand_t> panels(p);
+  const int64_t H = p.H, I = p.I;
+  WeightGradient<acc_type<scalar_t>> parts[] = {
+      {H, 2 * H, panels.x_panels, I, p.dweight_ih},              // r and z of W
+      {0, H, panels.x_panels, I, p.dweight_ih + 2 * H * I},      // n of W
+      {p.dgates_of_h, 3 * H, panels.h_panels, H, p.dweight_hh},  // r, z and q of R
+      {0, 0, panels.reset_panels, H, p.dweight_hh + 2 * H * H},  // n of R: reset gate before
+  };
+  if (!p.reset_after) {
+    parts[2].count = 2 * H;
+    parts[3].count = H;
+  }
+  int64_t items = 0;
+  for (const auto& part : parts) items += part.items();
+  for (int64_t begin = 0; begin < p.rows; begin += kLongestSum) {
+    int64_t first = share(items, thread, threads), last = share(items, thread + 1, threads);
+    for (const auto& part : parts) {
+      const int64_t count = part.items();
+      weight_gradient(p, part, panels.size, begin, std::min(p.rows, begin + kLongestSum),
+                      std::clamp<int64_t>(first, 0, count), std::clamp<int64_t>(last, 0, count));
+      first -= count;
+      last -= count;
     }
   }
+}
+
+template <typename scalar_t, typename operand_t>
+void gradients(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads) {
+  if (p.need_dweights) weight_gradients(p, thread, threads);
   if (p.need_dx) input_gradient(p, thread, threads);
 }
 

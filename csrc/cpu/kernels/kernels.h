@@ -18,6 +18,10 @@ class StepBarrier;
 // Bytes that a core keeps in its own cache: a usual size of the second level.
 constexpr int64_t kCacheOfCore = int64_t{1} << 20;
 
+// Rows of the batch that stay together when threads split them, and whose gate gradients are summed together for the
+// gradients of the biases: so the bits of these do not depend on how many threads there are.
+constexpr int64_t kRowBlock = 8;
+
 // What a panel of packed weights (rows of gates, K) holds. Vector v of panel p has the units of group
 // p * groups() + v * group_step, of gate v * gate_step. kThreeGates: r, z, n of one group. kTwoGroups: two neighbouring
 // groups of one gate.
@@ -53,6 +57,8 @@ struct FwdChunk {
   int64_t x_stride;         // between rows of x
   bool reset_after;         // whether the reset gate comes after the recurrent product
   int norms;                // normalisations of each of W x and R h, 0 to 2: `Variant::layer_norm` in op/layer.h
+  bool has_input;           // whether input_gates are computed already
+  bool all_rows;            // whether the steps have all rows of the chunk; else those of a row group
   bool packed;              // whether the weights are packed by `pack_units`; else they are the parameters as they are
   const void* weight_ih;    // (3H, I)        panels of kThreeGates
   const void* weight_hh;    // (3H, H)        panels of kThreeGates; reset gate before: (2H, H), panels of kTwoGates
@@ -88,6 +94,7 @@ struct BwdChunk {
   int64_t I, H;
   const Step* steps;              // in the order of the backward recurrence
   int64_t step_count;             //
+  int64_t B;                      // rows of the batch
   int64_t first_step;             // waits of the barrier before this chunk
   int64_t rows;                   // rows of all steps of the chunk
   bool first;                     // whether the weight gradients are to be filled; else they are added to
@@ -118,14 +125,15 @@ struct BwdChunk {
   int64_t moment_rows;   // B
   acc_t* moments;        // (threads, B, 2, 4)  scratch: of each thread's units, each normalisation: the sums of d and
                          //                     d * hat, as in `norm_bwd`, of W x and of R h
-  acc_t* panels;         // scratch: x, the previous states and, reset gate before, r times them; packed as by
-                         // `pack_columns`
+  acc_t*
+      panels;  // scratch, filled by `pack_rows`: x, the previous states and, reset gate before, r times them; packed as by
+               // `pack_columns`
   acc_t* dweight_ih;     // (3H, I)  out, where need_dweights
   acc_t* dweight_hh;     // (3H, H)  out, likewise
   int sums;              // of a unit: 4, or 10 with norms
-  acc_t* dbias;          // (sums, dh_stride)  in, out: sums of the gate gradients, order n, r, z, q; then those
-                         // of the gains
-  acc_t* dbias_partial;  // (sums, dh_stride)  scratch, zero: sums of the latest steps
+  acc_t* dbias;          // (blocks of rows, sums, dh_stride)  in, out: sums of the gate gradients, order n, r, z, q;
+                         // then those of the gains
+  acc_t* dbias_partial;  // as dbias  scratch, zero: sums of the latest steps
   scalar_t* const* dx;   // (rows)  out: the rows of dx, where need_dx
   bool add_to_dx;        // whether dx holds the other direction's part
   DirectionMasks<acc_t> masks;
@@ -138,7 +146,9 @@ struct FwdKernels {
   // size of acc_t and holds as many consecutive values of a row as fit: words = ceil(K / packed_values).
   void (*pack_units)(const operand_t* weights, UnitVectors vectors, int64_t H, int64_t K, int64_t begin, int64_t end,
                      void* packed);
-  // One thread's part: the groups that `share` gives it. `fwd` takes no masks.
+  // A thread's share of the input product of all rows.
+  void (*multiply_input)(const FwdChunk<scalar_t, operand_t>& chunk, int thread, int threads);
+  // One thread's part of the steps: the groups that `share` gives it. `fwd` takes no masks.
   void (*fwd)(const FwdChunk<scalar_t, operand_t>& chunk, int thread, int threads, StepBarrier& barrier);
   void (*fwd_masked)(const FwdChunk<scalar_t, operand_t>& chunk, int thread, int threads, StepBarrier& barrier);
 };
@@ -155,9 +165,13 @@ struct BwdKernels {
   // holds as many consecutive values of a column as fit. Row k of the result is row (k + first_row) % K of weights.
   void (*pack_columns)(const scalar_t* weights, int64_t K, int64_t columns, int64_t first_row, int64_t begin,
                        int64_t end, acc_t* packed);
-  // One thread's part: the panels that `share` gives it. `bwd` takes no masks.
+  // A thread's share of chunk.panels. No step reads them.
+  void (*pack_rows)(const BwdChunk<scalar_t, operand_t>& chunk, int thread, int threads);
+  // One thread's part of the steps: the panels that `share` gives it. `bwd` takes no masks.
   void (*bwd)(const BwdChunk<scalar_t, operand_t>& chunk, int thread, int threads, StepBarrier& barrier);
   void (*bwd_masked)(const BwdChunk<scalar_t, operand_t>& chunk, int thread, int threads, StepBarrier& barrier);
+  // A thread's share of the gradients of the weights and of x, from the gate gradients of all steps and the panels.
+  void (*gradients)(const BwdChunk<scalar_t, operand_t>& chunk, int thread, int threads);
 };
 
 // Words of `rows` rows of `columns` values, packed in panels.

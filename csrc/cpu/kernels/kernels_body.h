@@ -11,14 +11,14 @@ namespace {
 template <typename scalar_t, typename operand_t>
 FwdKernels<scalar_t, operand_t> make_fwd_kernels() {
   using acc_t = acc_type<scalar_t>;
-  return {VectorMath<acc_t>::lanes, pack_units<acc_t, operand_t>, fwd_chunk<scalar_t, operand_t, false>,
-          fwd_chunk<scalar_t, operand_t, true>};
+  return {VectorMath<acc_t>::lanes, pack_units<acc_t, operand_t>, multiply_input_share<scalar_t, operand_t>,
+          fwd_chunk<scalar_t, operand_t, false>, fwd_chunk<scalar_t, operand_t, true>};
 }
 
 template <typename scalar_t, typename operand_t>
 BwdKernels<scalar_t, operand_t> make_bwd_kernels() {
-  return {kPanelColumns<acc_type<scalar_t>>, pack_columns<scalar_t, operand_t>, bwd_chunk<scalar_t, operand_t, false>,
-          bwd_chunk<scalar_t, operand_t, true>};
+  return {kPanelColumns<acc_type<scalar_t>>,     pack_columns<scalar_t, operand_t>,    pack_rows<scalar_t, operand_t>,
+          bwd_chunk<scalar_t, operand_t, false>, bwd_chunk<scalar_t, operand_t, true>, gradients<scalar_t, operand_t>};
 }
 
 }  // namespace

@@ -20,7 +20,8 @@ namespace gru_ext {
 namespace {
 
 // Rows whose statistics a thread adds up at once; the gates of these rows follow.
-constexpr int64_t kNormRows = kLongestBiasSum;
+constexpr int64_t kNormRows = 32;
+static_assert(kNormRows % kRowBlock == 0);
 
 // Where what is saved of a row begins, in units of H: `Variant::gates_shape` in op/layer.h.
 constexpr int kSavedInput = 3, kSavedHidden = 6, kSavedInverse = 9;
@@ -57,10 +58,11 @@ struct UnitRange {
         last(std::min(H, share(items, thread + 1, threads) * units_of_item)) {}
 };
 
-// Leaves the moments of the thread's groups [begin, end) of `rows` rows of values (groups, value_rows, 3, lanes).
+// Leaves the moments of the thread's groups [begin, end) of `rows` rows, from `first_row` on, of values
+// (groups, value_rows, 3, lanes).
 template <typename scalar_t, typename operand_t>
 void leave_moments(const FwdChunk<scalar_t, operand_t>& p, const acc_type<scalar_t>* values, int64_t value_rows,
-                   int64_t rows, int64_t begin, int64_t end, int thread) {
+                   int64_t first_row, int64_t rows, int64_t begin, int64_t end, int thread) {
   using acc_t = acc_type<scalar_t>;
   using Vector = typename VectorMath<acc_t>::Vector;
   constexpr int64_t lanes = VectorMath<acc_t>::lanes;
@@ -71,7 +73,7 @@ void leave_moments(const FwdChunk<scalar_t, operand_t>& p, const acc_type<scalar
   for (int64_t i = 0; i < lanes; ++i) ones[i] = i < units % lanes ? 1 : 0;
   const Vector valid = load<acc_t>(ones, lanes);
   const int norm_of_n = norm_of(p.norms, 2);
-  for (int64_t row = 0; row < rows; ++row) {
+  for (int64_t row = first_row; row < first_row + rows; ++row) {
     const auto value = [&](int64_t group, int gate) __attribute__((always_inline)) {
       return load<acc_t>(values + ((group * value_rows + row) * 3 + gate) * lanes, lanes);
     };
@@ -173,16 +175,18 @@ void save_inverse(scalar_t* saved, int64_t H, int place, int norms, const RowNor
   }
 }
 
-// W x of the chunk, for the groups [begin, end): normalised, with gains and biases, in place.
+// W x of the rows [first_of_run, end_of_run) of the chunk, for the groups [begin, end): normalised, with gains and
+// biases, in place.
 template <typename scalar_t, typename operand_t>
-void normalize_input(const FwdChunk<scalar_t, operand_t>& p, int64_t begin, int64_t end, int thread, int threads) {
+void normalize_input(const FwdChunk<scalar_t, operand_t>& p, int64_t first_of_run, int64_t end_of_run, int64_t begin,
+                     int64_t end, int thread, int threads) {
   using acc_t = acc_type<scalar_t>;
   using Vector = typename VectorMath<acc_t>::Vector;
   constexpr int64_t lanes = VectorMath<acc_t>::lanes;
   const int64_t first_row = p.steps[0].packed_row - p.steps[0].row;  // of the chunk within all steps
   RowNorm<acc_t> norms[kNormRows][2];
-  for (int64_t first = 0; first < p.rows; first += kNormRows) {
-    const int64_t rows = std::min(kNormRows, p.rows - first);
+  for (int64_t first = first_of_run; first < end_of_run; first += kNormRows) {
+    const int64_t rows = std::min(kNormRows, end_of_run - first);
     add_up_moments(p, first, rows, threads, norms);
     for (int64_t group = begin; group < end; ++group) {
       const int64_t unit = group * lanes;
@@ -245,11 +249,14 @@ void layer_norm_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int thre
   const int64_t groups = (p.H + lanes - 1) / lanes;
   const int64_t begin = share(groups, thread, threads);
   const int64_t end = share(groups, thread + 1, threads);
-  multiply_input<Start::zero>(p, begin, end);
-  leave_moments(p, p.input_gates, p.rows, p.rows, begin, end, thread);
+  multiply_input(p, begin, end);
+  for_each_run(p, [&](int64_t first, int64_t rows) {
+    leave_moments(p, p.input_gates, p.rows, first, rows, begin, end, thread);
+  });
   barrier.finished(thread, 2 * p.first_step + 1);
   barrier.wait(thread, threads, 2 * p.first_step + 1);
-  normalize_input(p, begin, end, thread, threads);
+  for_each_run(
+      p, [&](int64_t first, int64_t rows) { normalize_input(p, first, first + rows, begin, end, thread, threads); });
   barrier.finished(thread, 2 * p.first_step + 2);
   RowNorm<acc_t> norms[kNormRows][2];
   for (int64_t i = 0; i < p.step_count; ++i) {
@@ -264,7 +271,7 @@ void layer_norm_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int thre
                                        p.h_stride, p.hidden_gates + (group * p.B + row) * 3 * lanes);
       });
     }
-    leave_moments(p, p.hidden_gates, p.B, step.rows, begin, end, thread);
+    leave_moments(p, p.hidden_gates, p.B, 0, step.rows, begin, end, thread);
     barrier.finished(thread, 2 * done + 1);
     barrier.wait(thread, threads, 2 * done + 1);
     for (int64_t first = 0; first < step.rows; first += kNormRows) {
@@ -403,10 +410,17 @@ void norms_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step, UnitRan
         put(1, 0, da[0], 3);
         put(1, 1, da[1], 4);
         put(1, 2, da[3], 5);
+        if (!ends_block(row, rows)) continue;
+        constexpr int place_of_bias[4] = {1, 2, 0, 3};  // in the order n, r, z, q
+        for (int gate = 0; gate < 4; ++gate) {
+          add_bias_sum(p, first + row, place_of_bias[gate], unit, of_biases[gate]);
+          of_biases[gate] = Vector{};
+        }
+        for (int i = 0; i < 6; ++i) {
+          add_bias_sum(p, first + row, 4 + i, unit, of_gains[i]);
+          of_gains[i] = Vector{};
+        }
       }
-      constexpr int place_of_bias[4] = {1, 2, 0, 3};  // in the order n, r, z, q
-      for (int gate = 0; gate < 4; ++gate) add_bias_sum(p, place_of_bias[gate], unit, of_biases[gate]);
-      for (int i = 0; i < 6; ++i) add_bias_sum(p, 4 + i, unit, of_gains[i]);
     }
   }
 }
@@ -422,11 +436,6 @@ void layer_norm_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int thre
   const UnitRange units(p.H, panels, columns, thread, threads);
   const int64_t panel_size = (3 * p.H + values - 1) / values * columns;
   const acc_t* weight_hh = static_cast<const acc_t*>(p.weight_hh);
-  if (p.need_dweights) {
-    const bool masks_states = masked && p.masks.recurrent != nullptr;
-    if (masks_states) mask_previous_states(p, units.first, units.last);
-    pack_rows_of_chunk(p, masks_states, thread, threads);
-  }
   // Round i: the product of step i - 1, which needs all threads' gradients of it, and the cell of step i; then its
   // normalisations, which need all threads' sums.
   for (int64_t i = 0; i <= p.step_count; ++i) {
@@ -455,8 +464,6 @@ void layer_norm_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int thre
       flush_bias_sums(p, begin * columns, end * columns);
     }
   }
-  barrier.wait(thread, threads, 2 * (p.first_step + p.step_count + 1));
-  gradients(p, thread, threads);
 }
 
 }  // namespace

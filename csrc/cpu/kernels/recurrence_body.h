@@ -1,9 +1,10 @@
 // The recurrence over a chunk of steps, forward and backward, for one thread of several.
 //
-// Threads split the hidden units: forward by groups, backward by panels. A step's product reads what all threads wrote
-// in the step before, so each step begins with a wait for them; nothing else is shared within a step. Forward, the
-// state is kept twice: a thread that is a step ahead writes the copy that the others no longer read. The order in which
-// a thread goes through its units alternates, so that the weights it used last are used first, from the cache.
+// The threads of a row group split the hidden units: forward by groups, backward by panels. A step's product reads what
+// all of them wrote in the step before, so each step begins with a wait for them; nothing else is shared within a step.
+// Forward, the state is kept twice: a thread that is a step ahead writes the copy that the others no longer read. The
+// order in which a thread goes through its units alternates, so that the weights it used last are used first, from the
+// cache. A row group is a chunk with the rows of that group alone.
 #pragma once
 
 #include "cell/cell.h"
@@ -106,15 +107,7 @@ inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, op
   using Math = VectorMath<acc_t>;
   using Vector = typename Math::Vector;
   GateGrads<Vector> sums{};
-  const auto add_sums = [&] {
-    add_bias_sum(p, 0, unit, sums.n);
-    add_bias_sum(p, 1, unit, sums.r);
-    add_bias_sum(p, 2, unit, sums.z);
-    add_bias_sum(p, 3, unit, sums.q);
-    sums = GateGrads<Vector>{};
-  };
   for (int64_t row = 0; row < step.rows; ++row) {
-    if (row > 0 && row % kLongestBiasSum == 0) add_sums();
     const scalar_t* saved = p.gates + (step.row + row) * 4 * p.H + unit;
     const Gates<Vector> gates = {load<acc_t>(saved, count), load<acc_t>(saved + p.H, count),
                                  load<acc_t>(saved + 2 * p.H, count), load<acc_t>(saved + 3 * p.H, count)};
@@ -140,8 +133,13 @@ inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, op
     sums.r += grads.r;
     sums.z += grads.z;
     sums.q += grads.q;
+    if (!ends_block(row, step.rows)) continue;
+    add_bias_sum(p, row, 0, unit, sums.n);
+    add_bias_sum(p, row, 1, unit, sums.r);
+    add_bias_sum(p, row, 2, unit, sums.z);
+    add_bias_sum(p, row, 3, unit, sums.q);
+    sums = GateGrads<Vector>{};
   }
-  add_sums();
 }
 
 template <typename scalar_t, typename operand_t, bool masked>
@@ -157,11 +155,6 @@ void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
   const int64_t end = share(panels, thread + 1, threads);
   const int64_t panel_size = (3 * p.H + values - 1) / values * columns;
   const acc_t* weight_hh = static_cast<const acc_t*>(p.weight_hh);
-  if (p.need_dweights) {
-    const bool masks_states = masked && p.masks.recurrent != nullptr;
-    if (masks_states) mask_previous_states(p, begin * columns, std::min(p.H, end * columns));
-    pack_rows_of_chunk(p, masks_states, thread, threads);
-  }
   // Round i: the product of step i - 1, which needs all threads' gradients of it, then the gates of step i.
   for (int64_t i = 0; i <= p.step_count; ++i) {
     const int64_t done = p.first_step + i;
@@ -185,8 +178,6 @@ void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
       flush_bias_sums(p, begin * columns, end * columns);
     }
   }
-  barrier.wait(thread, threads, p.first_step + p.step_count + 1);
-  gradients(p, thread, threads);
 }
 
 }  // namespace

@@ -162,13 +162,7 @@ inline __attribute__((always_inline)) void candidate_gates_bwd(const BwdChunk<sc
   using Math = VectorMath<acc_t>;
   using Vector = typename Math::Vector;
   ResetBeforeGrads<Vector> sums{};
-  const auto add_sums = [&] {
-    add_bias_sum(p, 0, unit, sums.n);
-    add_bias_sum(p, 2, unit, sums.z);
-    sums = ResetBeforeGrads<Vector>{};
-  };
   for (int64_t row = 0; row < step.rows; ++row) {
-    if (row > 0 && row % kLongestBiasSum == 0) add_sums();
     ResetBeforeGates<Vector> gates;
     const Vector h = load_saved(p, step, row, unit, count, gates);
     acc_t* dh = p.dh + row * p.dh_stride + unit;
@@ -188,20 +182,23 @@ inline __attribute__((always_inline)) void candidate_gates_bwd(const BwdChunk<sc
     store<acc_t>(dgates + 2 * p.H, grads.z, count);
     sums.n += grads.n;
     sums.z += grads.z;
+    if (!ends_block(row, step.rows)) continue;
+    add_bias_sum(p, row, 0, unit, sums.n);
+    add_bias_sum(p, row, 2, unit, sums.z);
+    sums = ResetBeforeGrads<Vector>{};
   }
-  add_sums();
 }
 
-// The gradients of r of `rows` rows of a step, for the `count` units from `unit` on, at most kLongestBiasSum rows.
-// dreset: gradients of r * h, rows dreset_stride apart.
+// The gradients of r of `rows` rows of a step, for the `count` units from `unit` on.
+// dreset: gradients of r * h, rows dreset_stride apart. `sum`: in, out: over the rows of an unfinished block.
 template <bool masked, typename scalar_t, typename operand_t>
 inline __attribute__((always_inline)) void reset_gates_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step,
                                                            int64_t first_row, int64_t rows, int64_t unit, int64_t count,
-                                                           const acc_type<scalar_t>* dreset, int64_t dreset_stride) {
+                                                           const acc_type<scalar_t>* dreset, int64_t dreset_stride,
+                                                           typename VectorMath<acc_type<scalar_t>>::Vector& sum) {
   using acc_t = acc_type<scalar_t>;
   using Math = VectorMath<acc_t>;
   using Vector = typename Math::Vector;
-  Vector sum{};
   for (int64_t m = 0; m < rows; ++m) {
     const int64_t row = first_row + m;
     ResetBeforeGates<Vector> gates;
@@ -216,8 +213,10 @@ inline __attribute__((always_inline)) void reset_gates_bwd(const BwdChunk<scalar
     store<acc_t>(dh, load<acc_t>(dh, Math::lanes) + past_reset, Math::lanes);
     store<acc_t>(p.dgates + (step.row + row) * p.dgates_stride + p.H + unit, grads.r, count);
     sum += grads.r;
+    if (!ends_block(row, step.rows)) continue;
+    add_bias_sum(p, row, 1, unit, sum);
+    sum = Vector{};
   }
-  add_bias_sum(p, 1, unit, sum);
 }
 
 template <bool masked, typename scalar_t, typename operand_t>
@@ -227,7 +226,6 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
   constexpr int64_t values = packed_values<scalar_t, operand_t>;
   constexpr int columns = kPanelColumns<acc_t>;
   constexpr int tile_rows = kTileRows<kPanelVectors>;
-  static_assert(tile_rows <= kLongestBiasSum);
   const int64_t panels = (p.H + columns - 1) / columns;
   const int64_t begin = share(panels, thread, threads);
   const int64_t end = share(panels, thread + 1, threads);
@@ -237,11 +235,6 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
     return static_cast<const acc_t*>(weights) + panel * ((K + values - 1) / values * columns);
   };
   alignas(64) acc_t dreset[tile_rows * columns];
-  if (p.need_dweights) {
-    const bool masks_states = masked && p.masks.recurrent != nullptr;
-    if (masks_states) mask_previous_states(p, begin * columns, std::min(p.H, end * columns));
-    pack_rows_of_chunk(p, masks_states, thread, threads);
-  }
   // Round i: the product of r and z of step i - 1, which needs all threads' gradients of it, then n and z of step i;
   // then the product of n, which needs all threads' gradients of that, and r.
   for (int64_t i = 0; i <= p.step_count; ++i) {
@@ -269,12 +262,13 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
       const Step& step = p.steps[i];
       for (int64_t j = 0; j < end - begin; ++j) {
         const int64_t panel = nth_panel(j);
+        typename VectorMath<acc_t>::Vector sums[kPanelVectors] = {};
         for_each_tile<tile_rows>(step.rows, [&](int64_t row, int64_t rows) {
           product_rows<kPanelVectors, Start::zero>(rows, p.dgates + (step.row + row) * p.dgates_stride, p.dgates_stride,
                                                    panel_of(p.weight_hn, panel, p.H), p.H, no_bias, 0, dreset, columns);
           for (int64_t unit = panel * columns; unit < std::min(p.H, (panel + 1) * columns); unit += lanes) {
             reset_gates_bwd<masked>(p, step, row, rows, unit, std::min<int64_t>(lanes, p.H - unit),
-                                    dreset + unit - panel * columns, columns);
+                                    dreset + unit - panel * columns, columns, sums[unit / lanes % kPanelVectors]);
           }
         });
       }
@@ -284,8 +278,6 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
       flush_bias_sums(p, begin * columns, end * columns);
     }
   }
-  barrier.wait(thread, threads, 2 * (p.first_step + p.step_count + 1));
-  gradients(p, thread, threads);
 }
 
 }  // namespace

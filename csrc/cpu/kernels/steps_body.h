@@ -30,15 +30,46 @@ inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_
   product_rows<vectors, start>(rows, a, a_stride, packed, K, bias, p.h_stride, out, vectors * lanes);
 }
 
-// W x of the chunk, for the groups [begin, end); and the biases, where it starts with them.
-template <Start start = Start::bias, typename scalar_t, typename operand_t>
-void multiply_input(const FwdChunk<scalar_t, operand_t>& p, int64_t begin, int64_t end) {
+// Calls `body(first, count)` for the runs of neighbouring rows of the chunk that the steps have.
+template <typename scalar_t, typename operand_t, typename Body>
+inline __attribute__((always_inline)) void for_each_run(const FwdChunk<scalar_t, operand_t>& p, const Body& body) {
+  if (p.all_rows) return body(0, p.rows);
+  for (const Step* step = p.steps; step < p.steps + p.step_count; ++step) body(step->row, step->rows);
+}
+
+// W x of some rows of the chunk for a group; and the biases, where no normalisation comes before them.
+template <typename scalar_t, typename operand_t>
+void multiply_input_tile(const FwdChunk<scalar_t, operand_t>& p, int64_t group, int64_t row, int64_t rows) {
   constexpr int lanes = VectorMath<acc_type<scalar_t>>::lanes;
+  const operand_t* x = p.x + row * p.x_stride;
+  auto* out = p.input_gates + (group * p.rows + row) * 3 * lanes;
+  if (p.norms > 0) {
+    multiply_units<3, Start::zero>(p, kThreeGates, p.weight_ih, p.I, group, rows, x, p.x_stride, out);
+  } else {
+    multiply_units<3, Start::bias>(p, kThreeGates, p.weight_ih, p.I, group, rows, x, p.x_stride, out);
+  }
+}
+
+// The input product of the rows of the steps for the groups [begin, end), where it has not been computed.
+template <typename scalar_t, typename operand_t>
+void multiply_input(const FwdChunk<scalar_t, operand_t>& p, int64_t begin, int64_t end) {
+  if (p.has_input) return;
   for (int64_t group = begin; group < end; ++group) {
-    for_each_tile<kTileRows<3>>(p.rows, [&](int64_t row, int64_t rows) {
-      multiply_units<3, start>(p, kThreeGates, p.weight_ih, p.I, group, rows, p.x + row * p.x_stride, p.x_stride,
-                               p.input_gates + (group * p.rows + row) * 3 * lanes);
+    for_each_run(p, [&](int64_t first, int64_t count) {
+      for_each_tile<kTileRows<3>>(count,
+                                  [&](int64_t row, int64_t rows) { multiply_input_tile(p, group, first + row, rows); });
     });
+  }
+}
+
+template <typename scalar_t, typename operand_t>
+void multiply_input_share(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads) {
+  constexpr int lanes = VectorMath<acc_type<scalar_t>>::lanes;
+  const int64_t groups = (p.H + lanes - 1) / lanes;
+  const int64_t tiles = (p.rows + kTileRows<3> - 1) / kTileRows<3>;
+  for (int64_t i = share(groups * tiles, thread, threads); i < share(groups * tiles, thread + 1, threads); ++i) {
+    const int64_t row = p.rows * (i % tiles) / tiles;
+    multiply_input_tile(p, i / tiles, row, p.rows * (i % tiles + 1) / tiles - row);
   }
 }
 
@@ -106,33 +137,37 @@ inline __attribute__((always_inline)) void advance(const FwdChunk<scalar_t, oper
   if (p.saves_y) store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
 }
 
-// Rows, and steps, whose gate gradients are summed in one chain of additions for the gradients of the biases: sums of
-// sums round less than one long sum.
+// Steps whose gate gradients are summed in one chain of additions for the gradients of the biases: sums of sums round
+// less than one long sum.
 constexpr int64_t kLongestBiasSum = 32;
 
-// Adds `sum`, of the gate that is `gate`-th in the order of dgates, to the thread's partial sums for the units from
-// `unit` on.
+// Whether a row of a step is the last of its block.
+inline bool ends_block(int64_t row, int64_t rows) { return row % kRowBlock == kRowBlock - 1 || row == rows - 1; }
+
+// Adds `sum`, over the rows up to `row` of a block and of the gate that is `gate`-th in the order of dgates, to the
+// partial sums for the units from `unit` on.
 template <typename scalar_t, typename operand_t>
-inline __attribute__((always_inline)) void add_bias_sum(const BwdChunk<scalar_t, operand_t>& p, int gate, int64_t unit,
+inline __attribute__((always_inline)) void add_bias_sum(const BwdChunk<scalar_t, operand_t>& p, int64_t row, int gate,
+                                                        int64_t unit,
                                                         typename VectorMath<acc_type<scalar_t>>::Vector sum) {
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
-  acc_t* partial = p.dbias_partial + gate * p.dh_stride + unit;
+  acc_t* partial = p.dbias_partial + (row / kRowBlock * p.sums + gate) * p.dh_stride + unit;
   store<acc_t>(partial, load<acc_t>(partial, lanes) + sum, lanes);
 }
 
 // Adds the thread's partial sums to the gradients of the biases, and clears them.
 template <typename scalar_t, typename operand_t>
 void flush_bias_sums(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit, int64_t last_unit) {
-  for (int gate = 0; gate < p.sums; ++gate) {
-    for (int64_t i = gate * p.dh_stride + first_unit; i < gate * p.dh_stride + last_unit; ++i) {
+  for (int64_t sum = 0; sum < (p.B + kRowBlock - 1) / kRowBlock * p.sums; ++sum) {
+    for (int64_t i = sum * p.dh_stride + first_unit; i < sum * p.dh_stride + last_unit; ++i) {
       p.dbias[i] += p.dbias_partial[i];
       p.dbias_partial[i] = 0;
     }
   }
 }
 
-// The state before each step times the factor of the recurrent dropout: the thread's units of what entered the product.
+// The state before each step times the factor of the recurrent dropout: some units of what entered the product.
 template <typename scalar_t, typename operand_t>
 void mask_previous_states(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit, int64_t last_unit) {
   using acc_t = acc_type<scalar_t>;

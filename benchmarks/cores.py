@@ -1,0 +1,153 @@
+"""What a layer should take on a machine with more cores than this one: ``python -m benchmarks scaling --cores 64``.
+
+A team of P threads is planned as on P cores. Each thread's part of each parallel region is run by itself, in turn, and
+timed; a region takes as long as its longest part. To that is added what one core cannot show: waits, what threads read
+of each other's, and the regions themselves, by the constants below. ``nn.GRU`` beside it by the same method: on one
+thread, with a share of the rows, and a region for each of its operations.
+
+With 2 threads the sum is compared with the clock: how far it can be trusted.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.suites import Size
+
+# As csrc/cpu/threads.cpp has them. Microseconds: of a wait of two threads for each other, as measured between two cores
+# that share a cache, and of a parallel region.
+WAIT, REGION = 0.75, 5.0
+FURTHER = 1 / 8  # of a wait, for each member beyond the second: assumed
+OTHER_CORE = 10e3  # bytes a microsecond that a thread reads of what other cores wrote
+OPERATIONS = 2  # of nn.GRU in a step, that run on all threads: the product and the gates
+ROUNDS = 5
+SIZES = [
+    Size(40, 256, 64),
+    Size(40, 64, 256),
+    Size(20, 128, 256),
+    Size(20, 64, 512),
+    Size(40, 8, 64),
+    Size(20, 8, 32, I=3000),
+]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Seconds, and how the team is split."""
+
+    seconds: float
+    longest: float  # of the parallel regions: of their longest threads
+    average: float  # likewise, of all threads by their number
+    row_groups: int
+    members: int
+
+
+def _median(step: Callable[[], object]) -> float:
+    """Seconds a call, after one that is not counted."""
+    times = []
+    for _ in range(ROUNDS + 1):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def _inputs(size: Size, rows: int) -> tuple[nn.GRU, Tensor]:
+    torch.manual_seed(0)
+    return nn.GRU(size.inputs, size.H), torch.randn(size.T, rows, size.inputs)
+
+
+def predict(size: Size, backward: bool, threads: int) -> Predicted:
+    """Ours, of one pass."""
+    module, x = _inputs(size, size.B)
+    weights = [weight.detach() for weight in module.parameters()]
+    runs = [torch.ops.gru_ext.rehearse_cpu(x, weights, threads, WAIT, backward) for _ in range(ROUNDS)]
+    serial, longest, average, regions = (statistics.median(run[i] for run in runs) for i in range(4))
+    row_groups, members = (int(number) for number in runs[0][4:])
+    waits = size.T * WAIT * (1 + FURTHER * (members - 2)) if members > 1 else 0
+    # Values of what other cores wrote, all float32. Forward a member reads the state of its rows at each step; backward
+    # a thread reads its share of the gate gradients and all packed rows.
+    if backward:
+        values = size.T * size.B * (4 * size.H / threads + size.H + size.inputs) * (threads - 1) / threads
+    else:
+        values = size.T * size.B / row_groups * size.H * (members - 1) / members
+    reading = 4 * values / OTHER_CORE
+    seconds = serial + longest + 1e-6 * (waits + reading + regions * REGION)
+    return Predicted(seconds, longest, average, row_groups, members)
+
+
+def predict_torch(size: Size, backward: bool, threads: int) -> float:
+    """``nn.GRU``: seconds of one pass."""
+    module, x = _inputs(size, -(-size.B // threads))
+    x.requires_grad_(backward)
+    y = module(x)[0]
+    dy = torch.ones_like(y)
+
+    def forward() -> None:
+        with torch.no_grad():
+            module(x)
+
+    alone = _median((lambda: y.backward(dy, retain_graph=True)) if backward else forward)
+    passes = 2 if backward else 1
+    return alone + (1e-6 * REGION * OPERATIONS * passes * size.T if threads > 1 else 0)
+
+
+def clock(size: Size, backward: bool, threads: int) -> float:
+    """Seconds that ours takes on so many real threads."""
+    module, x = _inputs(size, size.B)
+    weights = [weight.detach() for weight in module.parameters()]
+    ops = torch.ops.gru_ext
+    y, _, gates = ops.gru_fwd(x, None, weights, None, False, True)
+    dy = torch.ones_like(y)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        if backward:
+            return _median(lambda: ops.gru_bwd(dy, None, x, None, weights, None, False, y, gates, True, False, True))
+        return _median(lambda: ops.gru_fwd(x, None, weights, None, False, False))
+    finally:
+        torch.set_num_threads(before)
+
+
+def main(cores: int, pattern: str) -> int:
+    """Print the table; exit status 2 where no size has the pattern in its name."""
+    sizes = [size for size in SIZES if re.search(pattern, str(size))]
+    if not sizes:
+        print(f"no size has {pattern} in its name (T,B,H): {'; '.join(map(str, SIZES))}")
+        return 2
+    counts = [count for count in (1, 2, 4, 8, 16, 32, 64, 128) if count < cores] + [cores]
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    print(f"predicted; a wait {WAIT} us, {FURTHER} of it for each member beyond 2, a region {REGION} us")
+    print("row groups x members; efficiency against one core; the longest part over the average one")
+    try:
+        for size in sizes:
+            for backward in (False, True):
+                _print_size(size, backward, counts)
+    finally:
+        torch.set_num_threads(before)
+    return 0
+
+
+def _print_size(size: Size, backward: bool, counts: list[int]) -> None:
+    """One size and pass on each number of cores."""
+    print(f"\n{size} {'backward' if backward else 'forward'}")
+    alone = predict(size, backward, 1).seconds
+    for count in counts:
+        ours = predict(size, backward, count)
+        theirs = predict_torch(size, backward, count)
+        longest = f"{ours.longest / ours.average:.2f}" if ours.average else "   -"
+        line = (
+            f"{count:4} cores  {ours.row_groups:2} x {ours.members:<2}  {1e3 * ours.seconds:9.3f} ms"
+            f"  efficiency {alone / ours.seconds / count:4.2f}  longest {longest}  nn.GRU {1e3 * theirs:9.3f} ms"
+        )
+        if count == 2:
+            line += f"  clock {1e3 * clock(size, backward, 2):9.3f} ms"
+        print(line)

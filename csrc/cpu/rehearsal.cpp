@@ -1,0 +1,41 @@
+// A layer on more cores than there are: see Rehearsal in results.h.
+#include <ATen/ATen.h>
+
+#include "cpu/call.h"
+#include "cpu/op_cpu.h"
+#include "cpu/results.h"
+#include "op/check.h"
+
+namespace gru_ext {
+
+std::vector<double> rehearse_cpu(const at::Tensor& x, at::TensorList weights, int64_t threads, double wait,
+                                 bool backward) {
+  TORCH_CHECK_VALUE(threads >= 1 && wait > 0, "rehearse_cpu: expected threads of at least 1 and wait above 0, got ",
+                    threads, " and ", wait);
+  const std::optional<at::Tensor> none;
+  const Layer layer{x, none, weights, none, /*bidirectional=*/false, {}};
+  Rehearsal rehearsal{static_cast<int>(threads), wait};
+  const FwdResult forward = gru_fwd_cpu(layer, /*save_gates=*/true, /*save_y=*/true);
+  const auto& [y, h_n, gates] = forward;
+  call_on_cpu([&] {
+    const Sequence s = check_fwd(layer);
+    if (!backward) {
+      gru_fwd_cpu_into(s, layer, {at::empty_like(y), at::empty_like(h_n), at::Tensor()}, nullptr, &rehearsal);
+      return 0;
+    }
+    std::vector<at::Tensor> dweights;
+    for (const at::Tensor& weight : weights) dweights.push_back(at::empty_like(weight));
+    const Need need{/*dx=*/true, /*dhx=*/false, /*dweights=*/true};
+    gru_bwd_cpu_into(s, at::ones_like(y), none, layer, y, gates, need, {at::empty_like(x), at::Tensor(), dweights},
+                     &rehearsal);
+    return 0;
+  });
+  return {rehearsal.serial,
+          rehearsal.longest,
+          rehearsal.average,
+          static_cast<double>(rehearsal.regions),
+          static_cast<double>(rehearsal.row_groups),
+          static_cast<double>(rehearsal.members)};
+}
+
+}  // namespace gru_ext
