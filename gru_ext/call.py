@@ -11,7 +11,7 @@ Letters: T steps, B batch, I input, H hidden, L layers, D directions (1 or 2), N
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from gru_ext import overlap
 from gru_ext.autocast import autocast, dtype_of_results
 from gru_ext.autograd import gru_layer, gru_operator
+from gru_ext.int8 import fake_int8_layer
 from gru_ext.layout import (
     FLOATING,
     Outputs,
@@ -129,6 +130,7 @@ def call_gru(
             weights, wavefront = overlap.wavefront_of(input, weights, num_layers, chunk, between, save_last)
     # ONNX's GRU takes lengths as they are; the packed segments have no counterpart.
     padded = lengths if lengths is not None and resets is None and torch.onnx.is_in_onnx_export() else None
+    layer_function = _layer_function(options)
     per_layer = len(weights) // num_layers
 
     def run(input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None, batch: int | None = None) -> Outputs:
@@ -140,7 +142,7 @@ def call_gru(
             if padded is not None:
                 return gru_padded(x, hx, layer_weights, padded, bidirectional, variant)
             save_y = save_last or layer + 1 < num_layers
-            return gru_layer(x, hx, layer_weights, batch_sizes, bidirectional, variant, save_y, save_gates)
+            return layer_function(x, hx, layer_weights, batch_sizes, bidirectional, variant, save_y, save_gates)
 
         return run_layers(
             run_layer, input, hx, num_layers, directions, batch_first, batch_sizes, between, outputs, wavefront
@@ -182,6 +184,7 @@ def call_cell(
         is_eager()
         and type(training) is bool
         and recurrence_of(options, training) is PLAIN
+        and not options["fake_int8"]
         and type(input) is Tensor
         and input.dim() == 2
         and (hx is None or (type(hx) is Tensor and hx.dim() == 2))
@@ -231,10 +234,15 @@ def call_cell(
         variant = recurrence_of(options, training)
         if variant is None:
             variant = masked_recurrence(options, x, h, None, None, 1, hidden)
-        return gru_layer(x, h, weights, None, False, variant)
+        return _layer_function(options)(x, h, weights, None, False, variant)
 
     h = run_cell(run_layer, input, hx)
     return h if result_dtype is None else h.to(result_dtype)
+
+
+def _layer_function(options: Mapping[str, Any]) -> Callable[..., Outputs]:
+    """What runs a layer: arguments and results as of ``gru_layer``."""
+    return fake_int8_layer if options["fake_int8"] else gru_layer
 
 
 def _present_weights(weights: Iterable[Tensor | None], directions: int, normalized: bool) -> Sequence[Tensor]:

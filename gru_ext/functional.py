@@ -40,6 +40,7 @@ def gru(  # noqa: D417 (the table has the rest)
     weight_dropout: float = 0,
     reset_after: bool = True,
     layer_norm: bool | Literal["joint"] = False,
+    fake_int8: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Run a GRU of L layers over whole sequences.
 
@@ -92,7 +93,8 @@ def gru(  # noqa: D417 (the table has the rest)
         ValueError: ``input`` that is not packed has a wrong rank, or has not the dtype of the weights, or that is none
             of the four; ``num_layers`` is below 1, ``dropout`` not a number in [0, 1], another probability not one in
             [0, 1), ``outputs``, ``save`` or ``layer_norm`` another value; ``lengths`` or ``resets`` come with
-            ``batch_sizes``, ``reset_state`` without ``resets``, or ``layer_norm`` with ``reset_after=False``;
+            ``batch_sizes``, ``reset_state`` without ``resets``, ``layer_norm`` with ``reset_after=False``, or
+            ``fake_int8`` with what int8 kernels do not compute;
             ``overlap_layers`` is below 0, or above with ``num_layers`` 1, ``bidirectional`` or ``recurrent_dropout``.
         RuntimeError: the number of weights, a size, a shape, a device, one of the lengths or batch sizes, or the dtype
             of a tensor but ``input`` is wrong, packed ``input`` has a wrong rank, or T is 0.
@@ -116,6 +118,7 @@ def gru(  # noqa: D417 (the table has the rest)
         "weight_dropout": weight_dropout,
         "reset_after": reset_after,
         "layer_norm": layer_norm,
+        "fake_int8": fake_int8,
     }
     options = DEFAULTS if are_defaults(options) else check_options("gru", options)
     return call_gru(
@@ -149,6 +152,7 @@ def gru_cell(  # noqa: D417 (the table has the rest)
     training: bool = False,
     reset_after: bool = True,
     layer_norm: bool | Literal["joint"] = False,
+    fake_int8: bool = False,
     gain_ih: Tensor | None = None,
     gain_hh: Tensor | None = None,
 ) -> Tensor:
@@ -175,7 +179,8 @@ def gru_cell(  # noqa: D417 (the table has the rest)
         TypeError: ``input``, ``hx``, a weight, a bias or a gain is no dense tensor, or a flag no bool.
         ValueError: the rank of ``input`` or ``hx`` is wrong, or the dtype of the weights none of the four; only one of
             the biases is given; a probability is not a number in [0, 1), or ``layer_norm`` another value; gains are
-            given without ``layer_norm`` or not with it, or that comes with ``reset_after=False``.
+            given without ``layer_norm`` or not with it, that comes with ``reset_after=False``, or ``fake_int8`` with
+            what int8 kernels do not compute.
         RuntimeError: a size, a shape or a device is wrong, or a dtype not that of the weights.
 
     Example:
@@ -190,6 +195,7 @@ def gru_cell(  # noqa: D417 (the table has the rest)
         "candidate_dropout": candidate_dropout,
         "reset_after": reset_after,
         "layer_norm": layer_norm,
+        "fake_int8": fake_int8,
     }
     options = check_options("gru_cell", options)
     weights = [weight_ih, weight_hh, bias_ih, bias_hh]

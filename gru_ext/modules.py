@@ -99,8 +99,8 @@ class GRU(ModuleWithOptions):
         TypeError: a size or ``overlap_layers`` is not an int, a flag not a bool, or ``dropout`` None or complex.
         ValueError: a size is below 1, ``dropout`` not a number in [0, 1], another probability not one in [0, 1),
             ``outputs`` neither "all" nor "last", ``save`` neither "gates" nor "output", ``layer_norm`` another value
-            or with ``reset_after=False``, or ``overlap_layers`` below 0, or above with ``num_layers`` 1,
-            ``bidirectional`` or ``recurrent_dropout``.
+            or with ``reset_after=False``, ``fake_int8`` with what int8 kernels do not compute, or ``overlap_layers``
+            below 0, or above with ``num_layers`` 1, ``bidirectional`` or ``recurrent_dropout``.
 
     Example:
         >>> gru = gru_ext.GRU(64, 256, num_layers=2, batch_first=True)
@@ -141,6 +141,7 @@ class GRU(ModuleWithOptions):
     weight_dropout: float = option()
     reset_after: bool = option()
     layer_norm: bool | Literal["joint"] = option()
+    fake_int8: bool = option()
     _gru_ext_weight_names: list[str]
     # Weights that were given by `_flat_weights`, after the parameters that were there then.
     _gru_ext_flat_weights: tuple[list[Tensor], list[Tensor]] | None
@@ -166,6 +167,7 @@ class GRU(ModuleWithOptions):
         weight_dropout: float = 0.0,
         reset_after: bool = True,
         layer_norm: bool | Literal["joint"] = False,
+        fake_int8: bool = False,
     ) -> None:
         super().__init__()
         self.input_size = check_size("GRU", "input_size", input_size)
@@ -185,6 +187,7 @@ class GRU(ModuleWithOptions):
             weight_dropout=weight_dropout,
             reset_after=reset_after,
             layer_norm=layer_norm,
+            fake_int8=fake_int8,
         )
         if overlap_layers != 0:
             check_overlap("GRU", overlap_layers, num_layers, bidirectional, recurrent_dropout)
@@ -465,8 +468,8 @@ class GRUCell(ModuleWithOptions):
 
     Raises:
         TypeError: a size is not an int, or a flag not a bool.
-        ValueError: a size is below 0, a probability not a number in [0, 1), or ``layer_norm`` another value or with
-            ``reset_after=False``.
+        ValueError: a size is below 0, a probability not a number in [0, 1), ``layer_norm`` another value or with
+            ``reset_after=False``, or ``fake_int8`` with what int8 kernels do not compute.
 
     Example:
         >>> cell = gru_ext.GRUCell(64, 256)
@@ -485,6 +488,7 @@ class GRUCell(ModuleWithOptions):
     candidate_dropout: float = option()
     reset_after: bool = option()
     layer_norm: bool | Literal["joint"] = option()
+    fake_int8: bool = option()
 
     def __init__(
         self,
@@ -498,13 +502,18 @@ class GRUCell(ModuleWithOptions):
         candidate_dropout: float = 0.0,
         reset_after: bool = True,
         layer_norm: bool | Literal["joint"] = False,
+        fake_int8: bool = False,
     ) -> None:
         super().__init__()
         self.input_size = check_size("GRUCell", "input_size", input_size, smallest=0)
         self.hidden_size = check_size("GRUCell", "hidden_size", hidden_size, smallest=0)
         self.bias = as_flag("GRUCell", "bias", bias)
         self._keep_options(
-            zoneout=zoneout, candidate_dropout=candidate_dropout, reset_after=reset_after, layer_norm=layer_norm
+            zoneout=zoneout,
+            candidate_dropout=candidate_dropout,
+            reset_after=reset_after,
+            layer_norm=layer_norm,
+            fake_int8=fake_int8,
         )
 
         def parameter(*shape: int) -> nn.Parameter:
