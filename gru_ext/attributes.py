@@ -81,6 +81,11 @@ class ModuleWithOptions(nn.Module):
                 f"{self._kind()}: expected layer_norm when the module is made, as it has gains, got {value!r} after"
                 f" {before['layer_norm']!r}"
             )
+        if options["blocks"] != before["blocks"]:
+            raise ValueError(
+                f"{self._kind()}: expected blocks when the module is made, as weight_hh depends on it, got {value!r}"
+                f" after {before['blocks']!r}"
+            )
         if options.get("overlap_layers", 0) != 0:
             sizes: Any = self
             check_overlap(
@@ -101,6 +106,18 @@ class ModuleWithOptions(nn.Module):
         elif state["_gru_ext_options"] == DEFAULTS:  # a copy of these
             state = {**state, "_gru_ext_options": DEFAULTS}
         super().__setstate__(state)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]
+        for name, parameter in self._parameters.items():
+            given = state_dict.get(prefix + name)
+            if name.startswith("weight_hh") and None not in (parameter, given) and given.shape != parameter.shape:
+                error_msgs: list[str] = rest[-1]
+                error_msgs.append(
+                    f"{self._kind()}: expected {prefix + name} of shape (3H, H / blocks) = {tuple(parameter.shape)}"
+                    f" with blocks={self._gru_ext_options['blocks']}, got {tuple(given.shape)};"
+                    " gru_ext.convert.to_blocks and to_dense make the one of the other"
+                )
 
     @classmethod
     def _kind(cls) -> str:

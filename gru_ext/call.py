@@ -21,6 +21,7 @@ from torch import Tensor
 from gru_ext import overlap
 from gru_ext.autocast import autocast, dtype_of_results
 from gru_ext.autograd import gru_layer, gru_operator
+from gru_ext.blocks import blocks_layer
 from gru_ext.int8 import fake_int8_layer
 from gru_ext.layout import (
     FLOATING,
@@ -108,7 +109,7 @@ def call_gru(
     if jit_trace() is not None:
         check_export()
     _check_dtypes_and_devices("gru", input, hx, weights, ValueError)
-    size, hidden = _columns("gru", weights[0], weights[1])
+    size, hidden = _columns("gru", weights[0], weights[1], options["blocks"])
     check_sizes(input, hx, size, hidden, num_layers * directions, batch_first, batch_sizes)
     if failed is not None:
         raise failed
@@ -185,6 +186,7 @@ def call_cell(
         and type(training) is bool
         and recurrence_of(options, training) is PLAIN
         and not options["fake_int8"]
+        and options["blocks"] == 1
         and type(input) is Tensor
         and input.dim() == 2
         and (hx is None or (type(hx) is Tensor and hx.dim() == 2))
@@ -221,7 +223,7 @@ def call_cell(
     if jit_trace() is not None:
         check_export()
     _check_dtypes_and_devices("gru_cell", input, hx, weights, RuntimeError)
-    size, hidden = _columns("gru_cell", weights[0], weights[1])
+    size, hidden = _columns("gru_cell", weights[0], weights[1], options["blocks"])
     check_cell_sizes(input, hx, size, hidden)
     if failed is not None and hidden > 0:
         raise failed
@@ -242,6 +244,8 @@ def call_cell(
 
 def _layer_function(options: Mapping[str, Any]) -> Callable[..., Outputs]:
     """What runs a layer: arguments and results as of ``gru_layer``."""
+    if options["blocks"] != 1:
+        return partial(blocks_layer, blocks=options["blocks"])
     return fake_int8_layer if options["fake_int8"] else gru_layer
 
 
@@ -278,14 +282,14 @@ def _present_weights(weights: Iterable[Tensor | None], directions: int, normaliz
     return present
 
 
-def _columns(op: str, weight_ih: Tensor, weight_hh: Tensor) -> tuple[int, int]:
+def _columns(op: str, weight_ih: Tensor, weight_hh: Tensor, blocks: int) -> tuple[int, int]:
     """I and H; the operators check the rest of the shapes."""
     of_input, of_state = weight_ih.shape, weight_hh.shape
     if not of_input:
         raise RuntimeError(f"{op}: expected weight_ih of shape (3H, I), got ()")
     if not of_state:
         raise RuntimeError(f"{op}: expected weight_hh of shape (3H, H), got ()")
-    return of_input[-1], of_state[-1]
+    return of_input[-1], of_state[-1] * blocks
 
 
 def _check_dtypes_and_devices(

@@ -40,6 +40,7 @@ def gru(  # noqa: D417 (the table has the rest)
     weight_dropout: float = 0,
     reset_after: bool = True,
     layer_norm: bool | Literal["joint"] = False,
+    blocks: int = 1,
     fake_int8: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Run a GRU of L layers over whole sequences.
@@ -56,9 +57,9 @@ def gru(  # noqa: D417 (the table has the rest)
             carry the state in float32.
         hx: initial state, (L*D, B, H), or (L*D, H) unbatched; None for zero.
         weights: for each layer, for each direction: weight_ih (3H, I or, after the first layer, D*H),
-            weight_hh (3H, H) and, with biases, bias_ih (3H) and bias_hh (3H), both None or left out without. With
-            ``layer_norm``, six: bias_ih and bias_hh, None without biases, then gain_ih (3H) and gain_hh (3H). Gate
-            order is r, z, n.
+            weight_hh (3H, H), with ``blocks`` (3H, H / blocks), and, with biases, bias_ih (3H) and bias_hh (3H), both
+            None or left out without. With ``layer_norm``, six: bias_ih and bias_hh, None without biases, then
+            gain_ih (3H) and gain_hh (3H). Gate order is r, z, n.
         num_layers: number of layers (L). Default 1.
         bidirectional: whether a second direction runs from the last step to the first (D = 2). Default False.
         batch_first: whether the batch is the first dimension of input and output; no effect unbatched or packed.
@@ -118,6 +119,7 @@ def gru(  # noqa: D417 (the table has the rest)
         "weight_dropout": weight_dropout,
         "reset_after": reset_after,
         "layer_norm": layer_norm,
+        "blocks": blocks,
         "fake_int8": fake_int8,
     }
     options = DEFAULTS if are_defaults(options) else check_options("gru", options)
@@ -152,6 +154,7 @@ def gru_cell(  # noqa: D417 (the table has the rest)
     training: bool = False,
     reset_after: bool = True,
     layer_norm: bool | Literal["joint"] = False,
+    blocks: int = 1,
     fake_int8: bool = False,
     gain_ih: Tensor | None = None,
     gain_hh: Tensor | None = None,
@@ -164,7 +167,7 @@ def gru_cell(  # noqa: D417 (the table has the rest)
         input: what comes in, (B, I), or (I) unbatched; dtypes as in ``gru``.
         hx: the state before the step, (B, H), or (H) unbatched; None for zero.
         weight_ih: weights of the input (3H, I), gate order r, z, n.
-        weight_hh: weights of the state (3H, H).
+        weight_hh: weights of the state (3H, H), with ``blocks`` (3H, H / blocks).
         bias_ih: biases of the input's part (3H); None, the default, together with ``bias_hh``.
         bias_hh: biases of the state's part (3H); None, the default, together with ``bias_ih``.
         training: whether ``zoneout`` and ``candidate_dropout`` draw masks. Default False.
@@ -195,6 +198,7 @@ def gru_cell(  # noqa: D417 (the table has the rest)
         "candidate_dropout": candidate_dropout,
         "reset_after": reset_after,
         "layer_norm": layer_norm,
+        "blocks": blocks,
         "fake_int8": fake_int8,
     }
     options = check_options("gru_cell", options)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gru_ext import library as library  # registers the operator
 from gru_ext import reference
-from gru_ext.layout import Outputs
+from gru_ext.layout import Outputs, check_weight_shapes
 from gru_ext.reference import fake_quantize_rows, quantize_rows
 from gru_ext.torch_internals import is_eager
 from gru_ext.variant import PLAIN, Variant
@@ -68,7 +68,7 @@ def fake_int8_layer(
     Without gradients the kernels themselves compute it, where they can; with gradients, plain PyTorch does.
     """
     directions = 2 if bidirectional else 1
-    _check_shapes(weights, directions, x.shape[-1])
+    check_weight_shapes(weights, directions, x.shape[-1])
     if (
         not torch.is_grad_enabled()
         and variant is PLAIN
@@ -83,18 +83,3 @@ def fake_int8_layer(
     return reference.gru(
         fake_quantize_rows(x), hx, rounded, batch_sizes, bidirectional, variant, rounded=fake_quantize_rows
     )
-
-
-def _check_shapes(weights: Sequence[Tensor], directions: int, inputs: int) -> None:
-    """Raise RuntimeError unless the shapes of a layer's weights fit each other, as the operators of others do."""
-    rows, hidden = 3 * weights[1].shape[-1], weights[1].shape[-1]
-    shapes = {
-        "weight_ih": ("(3H, I)", (rows, inputs)),
-        "weight_hh": ("(3H, H)", (rows, hidden)),
-        "bias_ih": ("(3H)", (rows,)),
-        "bias_hh": ("(3H)", (rows,)),
-    }
-    for i, weight in enumerate(weights):
-        name, (letters, shape) = [*shapes.items()][i % (len(weights) // directions)]
-        if weight.shape != shape:
-            raise RuntimeError(f"gru: expected {name} of shape {letters} = {shape}, got {tuple(weight.shape)}")

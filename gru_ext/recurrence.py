@@ -109,6 +109,13 @@ def check_overlap_steps(op: str, name: str, value: Any) -> int:
     return value
 
 
+def check_blocks(op: str, name: str, value: Any) -> int:
+    """The number of blocks: TypeError unless it is an int, ValueError below 1."""
+    if isinstance(value, bool):
+        raise TypeError(f"{op}: expected {name} of type int, got bool")
+    return check_size(op, name, value)
+
+
 def check_layer_norm(op: str, name: str, value: Any) -> bool | str:
     """False, True or ``"joint"``; ValueError of anything else."""
     if not isinstance(value, bool) and not (isinstance(value, str) and value == "joint"):
@@ -209,6 +216,16 @@ OPTIONS = {
         there; "joint", all three together, as in haste's LayerNormGRU.
         """,
     ),
+    "blocks": Option(
+        1,
+        check_blocks,
+        Changes.RESULTS,
+        """
+        number of blocks G, which divides H: weight_hh is (3H, H / G), and block g of its rows multiplies the units from
+        g H / G on. The layer is G GRUs of H / G units over one input, side by side; with ``layer_norm`` each is
+        normalised for itself.
+        """,
+    ),
     "fake_int8": Option(
         False,
         check_flag,
@@ -242,6 +259,12 @@ def documented(public: Documented) -> Documented:
         ]
         public.__doc__ = before.removesuffix(indent) + "\n".join(entries) + after
     return public
+
+
+def check_blocks_of(op: str, hidden: int, blocks: int) -> None:
+    """Raise ValueError unless the hidden units can be divided into as many blocks."""
+    if hidden % blocks != 0:
+        raise ValueError(f"{op}: expected blocks that divide hidden_size = {hidden}, got {blocks}")
 
 
 def check_options(op: str, options: dict[str, Any]) -> dict[str, Any]:

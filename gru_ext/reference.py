@@ -448,6 +448,23 @@ def gru_bwd(
     return dx, torch.stack(dhx), dweights
 
 
+# ---- Block-diagonal recurrent weights
+
+
+def block_diagonal(weight_hh: Tensor, blocks: int) -> Tensor:
+    """The dense weight_hh (3H, H) of G blocks (3H, H / G), zero outside of them: it has the same results."""
+    of_gates = weight_hh.unflatten(0, (3, blocks, -1))  # (3, G, H / G, H / G)
+    dense = weight_hh.new_zeros((3, blocks, of_gates.shape[2], blocks, weight_hh.shape[1]))
+    dense.diagonal(dim1=1, dim2=3).copy_(of_gates.movedim(1, -1))
+    return dense.flatten(3).flatten(0, 2)
+
+
+def diagonal_blocks(weight_hh: Tensor, blocks: int) -> Tensor:
+    """The G blocks (3H, H / G) on the diagonals of a dense weight_hh (3H, H)."""
+    parts = weight_hh.unflatten(0, (3, blocks, -1)).unflatten(-1, (blocks, -1))
+    return parts.diagonal(dim1=1, dim2=3).movedim(-1, 1).flatten(0, 2)
+
+
 # ---- Weights of int8
 
 

@@ -42,7 +42,7 @@ _ONNX_INT32 = 6  # TensorProto.INT32
 # Arguments of the operator, after the first five, that the node can do: without save_y, nothing uses its Y, and
 # what save_gates keeps is for a backward.
 _CONVERTED = ("reset_after", "save_y", "save_gates")
-_NOT_BY_OPERATOR = {"fake_int8"}  # options whose layers are not calls of the operator
+_NOT_BY_OPERATOR = {"blocks", "fake_int8"}  # options whose layers are not calls of the operator
 
 
 def to_onnx_weights(gru: GRU | nn.GRU) -> list[dict[str, Tensor]]:
