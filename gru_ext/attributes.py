@@ -108,11 +108,13 @@ class ModuleWithOptions(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        error_msgs: list[str] = rest[-1]
         for name, parameter in self._parameters.items():
             given = state_dict.get(prefix + name)
-            if name.startswith("weight_hh") and None not in (parameter, given) and given.shape != parameter.shape:
-                error_msgs: list[str] = rest[-1]
+            if parameter is None or given is None or not name.startswith("weight_hh"):
+                continue
+            if given.shape != parameter.shape:
                 error_msgs.append(
                     f"{self._kind()}: expected {prefix + name} of shape (3H, H / blocks) = {tuple(parameter.shape)}"
                     f" with blocks={self._gru_ext_options['blocks']}, got {tuple(given.shape)};"

@@ -27,17 +27,20 @@ _ops = torch.ops.gru_ext
 
 def rows_of_blocks(weight: Tensor, blocks: int) -> Tensor:
     """A weight (3H, ...) of a direction as those of its blocks: (G, 3 H / G, ...)."""
-    return weight.unflatten(0, (3, blocks, -1)).transpose(0, 1).flatten(1, 2)
+    gates: Tensor = weight.unflatten(0, (3, blocks, -1))
+    return gates.transpose(0, 1).flatten(1, 2)
 
 
 def units_of_blocks(units: Tensor, blocks: int) -> Tensor:
     """(..., H) to (G, ..., H / G)."""
-    return units.unflatten(-1, (blocks, -1)).movedim(-2, 0)
+    of_blocks: Tensor = units.unflatten(-1, (blocks, -1))
+    return of_blocks.movedim(-2, 0)
 
 
 def join_units(of_blocks: Tensor, directions: int = 1) -> Tensor:
     """(G, ..., D * H / G), of directions side by side, to (..., D * H)."""
-    return of_blocks.unflatten(-1, (directions, -1)).movedim(0, -2).flatten(-3)
+    of_directions: Tensor = of_blocks.unflatten(-1, (directions, -1))
+    return of_directions.movedim(0, -2).flatten(-3)
 
 
 def blocks_layer(
@@ -57,20 +60,16 @@ def blocks_layer(
     check_weight_shapes(weights, directions, x.shape[-1], blocks)
     members = [rows_of_blocks(weight, blocks) for weight in weights]
     hx_of = None if hx is None else units_of_blocks(hx, blocks)
-    masks = [None if mask is None else units_of_blocks(mask, blocks) for mask in variant[:MASKS]]
+    given_masks: tuple[Any, ...] = variant[:MASKS]
+    masks: list[Any] = [None if mask is None else units_of_blocks(mask, blocks) for mask in given_masks]
     varied = Variant(*masks, *variant[MASKS:])
     if in_forward_mode():
-        outputs = [
-            reference.gru(
-                x,
-                None if hx_of is None else hx_of[g],
-                [weight[g] for weight in members],
-                batch_sizes,
-                bidirectional,
-                Variant(*(None if mask is None else mask[g] for mask in masks), *variant[MASKS:]),
-            )
-            for g in range(blocks)
-        ]
+        outputs = []
+        for g in range(blocks):
+            state = None if hx_of is None else hx_of[g]
+            masks_of: list[Any] = [None if mask is None else mask[g] for mask in masks]
+            own = Variant(*masks_of, *variant[MASKS:])
+            outputs.append(reference.gru(x, state, [w[g] for w in members], batch_sizes, bidirectional, own))
         y, h_n = (torch.stack(parts) for parts in zip(*outputs, strict=True))
     else:
         xs = x.expand(blocks, *x.shape)

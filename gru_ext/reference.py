@@ -461,7 +461,7 @@ def block_diagonal(weight_hh: Tensor, blocks: int) -> Tensor:
 
 def diagonal_blocks(weight_hh: Tensor, blocks: int) -> Tensor:
     """The G blocks (3H, H / G) on the diagonals of a dense weight_hh (3H, H)."""
-    parts = weight_hh.unflatten(0, (3, blocks, -1)).unflatten(-1, (blocks, -1))
+    parts: Tensor = weight_hh.unflatten(0, (3, blocks, -1)).unflatten(-1, (blocks, -1))
     return parts.diagonal(dim1=1, dim2=3).movedim(-1, 1).flatten(0, 2)
 
 

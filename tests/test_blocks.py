@@ -38,7 +38,7 @@ def parts_of(gru: gru_ext.GRU, **arguments: Any) -> Iterator[gru_ext.GRU]:
     """A GRU of one layer as those of its blocks, each a GRU of its own."""
     size = gru.hidden_size // gru.blocks
     for g in range(gru.blocks):
-        part = gru_ext.GRU(gru.input_size, size, dtype=gru.weight_hh_l0.dtype, **arguments)
+        part = gru_ext.GRU(gru.input_size, size, dtype=gru.all_weights[0][0].dtype, **arguments)
         rows = [k * gru.hidden_size + g * size + unit for k in range(3) for unit in range(size)]
         part.load_state_dict({name: weight.detach()[rows] for name, weight in gru.state_dict().items()})
         yield part
@@ -111,7 +111,8 @@ def test_the_specification_has_the_same_results_and_the_nearest_blocks_are_those
     mask = reference.block_diagonal(torch.ones(3 * HIDDEN, size), BLOCKS).bool()
     assert mask.sum() == 3 * HIDDEN * size
     nearest = to_dense(to_blocks(dense, BLOCKS))
-    assert_same_bits(nearest.weight_hh_l0.detach(), dense.weight_hh_l0.detach().where(mask, 0.0))
+    diagonal = dense.get_parameter("weight_hh_l0").detach().where(mask, 0.0)
+    assert_same_bits(nearest.get_parameter("weight_hh_l0").detach(), diagonal)
     cell = gru_ext.GRUCell(5, HIDDEN, blocks=BLOCKS)
     state = cell(x[0].float().detach())
     assert_near(to_dense(cell)(x[0].float().detach(), state).detach(), cell(x[0].float(), state).detach(), "cell", 1e-6)
@@ -157,7 +158,9 @@ def test_masks_autocast_func_compile_and_export() -> None:
     for module in (compiled, gru):
         gru.zero_grad()
         module(x)[0].sin().sum().backward()
-        gradients.append(gru.weight_hh_l0.grad.clone())
+        gradient = gru.get_parameter("weight_hh_l0").grad
+        assert gradient is not None
+        gradients.append(gradient.clone())
     assert_near(gradients[0], gradients[1], "compiled", 1e-6)
     exported = torch.export.export(gru, (x,)).module()
     assert_near(exported(x)[0].detach(), gru(x)[0].detach(), "exported", 1e-6)
