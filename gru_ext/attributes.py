@@ -98,13 +98,14 @@ class ModuleWithOptions(nn.Module):
         self._gru_ext_options = options
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if "_gru_ext_options" not in state:  # a file from before options were kept apart
-            names = [name for name in OPTIONS if any(name in vars(base) for base in type(self).__mro__)]
-            options = {name: state.get(name, DEFAULTS[name]) for name in names}
+        names = [name for name in OPTIONS if any(name in vars(base) for base in type(self).__mro__)]
+        given = state.get("_gru_ext_options", state)  # a file from before options were kept apart, or had them all
+        options = {name: given.get(name, DEFAULTS[name]) for name in names}
+        if "_gru_ext_options" not in state:
             state = {name: value for name, value in state.items() if name not in options}
             self._keep_options(**options)
-        elif state["_gru_ext_options"] == DEFAULTS:  # a copy of these
-            state = {**state, "_gru_ext_options": DEFAULTS}
+        else:
+            state = {**state, "_gru_ext_options": DEFAULTS if options == DEFAULTS else options}
         super().__setstate__(state)  # type: ignore[no-untyped-call]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:

@@ -35,7 +35,7 @@ from gru_ext.layout import (
     run_layers,
 )
 from gru_ext.onnx_export import check_export, gru_padded
-from gru_ext.recurrence import DEFAULTS, as_flag, check_dropout, check_size
+from gru_ext.recurrence import DEFAULTS, as_flag, check_blocks_of, check_dropout, check_size
 from gru_ext.regularizers import drop_weights, masked_recurrence, recurrence_of
 from gru_ext.segments import run_segments
 from gru_ext.torch_internals import autocast_is_on, is_eager, jit_trace
@@ -289,6 +289,15 @@ def _columns(op: str, weight_ih: Tensor, weight_hh: Tensor, blocks: int) -> tupl
         raise RuntimeError(f"{op}: expected weight_ih of shape (3H, I), got ()")
     if not of_state:
         raise RuntimeError(f"{op}: expected weight_hh of shape (3H, H), got ()")
+    if blocks != 1:
+        hidden = of_state[0] // 3
+        check_blocks_of(op, hidden, blocks)
+        shape = (3 * hidden, hidden // blocks)
+        if of_state != shape:
+            raise RuntimeError(
+                f"{op}: expected weight_hh of shape (3H, H / blocks) = {shape} with blocks={blocks},"
+                f" got {tuple(of_state)}"
+            )
     return of_input[-1], of_state[-1] * blocks
 
 

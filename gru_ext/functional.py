@@ -90,12 +90,13 @@ def gru(  # noqa: D417 (the table has the rest)
     Raises:
         TypeError: ``input``, ``hx``, ``batch_sizes``, ``resets``, ``reset_state`` or a weight is no dense tensor,
             ``weights`` no sequence, or some biases are None and others not; ``lengths`` are not what a tensor can be
-            made of; a flag is no bool, ``num_layers`` or ``overlap_layers`` no int; ``dropout`` is None or complex.
+            made of; a flag is no bool, ``num_layers``, ``overlap_layers`` or ``blocks`` no int; ``dropout`` is None or
+            complex.
         ValueError: ``input`` that is not packed has a wrong rank, or has not the dtype of the weights, or that is none
             of the four; ``num_layers`` is below 1, ``dropout`` not a number in [0, 1], another probability not one in
             [0, 1), ``outputs``, ``save`` or ``layer_norm`` another value; ``lengths`` or ``resets`` come with
             ``batch_sizes``, ``reset_state`` without ``resets``, ``layer_norm`` with ``reset_after=False``, or
-            ``fake_int8`` with what int8 kernels do not compute;
+            ``fake_int8`` with what int8 kernels do not compute; ``blocks`` is below 1 or does not divide H;
             ``overlap_layers`` is below 0, or above with ``num_layers`` 1, ``bidirectional`` or ``recurrent_dropout``.
         RuntimeError: the number of weights, a size, a shape, a device, one of the lengths or batch sizes, or the dtype
             of a tensor but ``input`` is wrong, packed ``input`` has a wrong rank, or T is 0.
@@ -182,8 +183,8 @@ def gru_cell(  # noqa: D417 (the table has the rest)
         TypeError: ``input``, ``hx``, a weight, a bias or a gain is no dense tensor, or a flag no bool.
         ValueError: the rank of ``input`` or ``hx`` is wrong, or the dtype of the weights none of the four; only one of
             the biases is given; a probability is not a number in [0, 1), or ``layer_norm`` another value; gains are
-            given without ``layer_norm`` or not with it, that comes with ``reset_after=False``, or ``fake_int8`` with
-            what int8 kernels do not compute.
+            given without ``layer_norm`` or not with it, that comes with ``reset_after=False``, ``fake_int8`` with what
+            int8 kernels do not compute, or ``blocks`` is below 1 or does not divide H.
         RuntimeError: a size, a shape or a device is wrong, or a dtype not that of the weights.
 
     Example:

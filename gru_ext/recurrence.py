@@ -264,7 +264,7 @@ def documented(public: Documented) -> Documented:
 def check_blocks_of(op: str, hidden: int, blocks: int) -> None:
     """Raise ValueError unless the hidden units can be divided into as many blocks."""
     if hidden % blocks != 0:
-        raise ValueError(f"{op}: expected blocks that divide hidden_size = {hidden}, got {blocks}")
+        raise ValueError(f"{op}: expected blocks that divide H = {hidden}, got {blocks}")
 
 
 def check_options(op: str, options: dict[str, Any]) -> dict[str, Any]:

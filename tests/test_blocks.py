@@ -173,9 +173,9 @@ def test_wrong_blocks_are_named() -> None:
     assert repr(gru) == "GRU(3, 4, blocks=2)"
     weights = [p.detach() for p in gru.parameters()]
     x = torch.randn(5, 2, 3)
-    with pytest.raises(ValueError, match=r"^GRU: expected blocks that divide hidden_size = 4, got 3$"):
+    with pytest.raises(ValueError, match=r"^GRU: expected blocks that divide H = 4, got 3$"):
         gru_ext.GRU(3, 4, blocks=3)
-    with pytest.raises(ValueError, match=r"^GRUCell: expected blocks that divide hidden_size = 4, got 3$"):
+    with pytest.raises(ValueError, match=r"^GRUCell: expected blocks that divide H = 4, got 3$"):
         gru_ext.GRUCell(3, 4, blocks=3)
     for wrong, error in ((0, ValueError), (2.0, TypeError), (True, TypeError), ("2", TypeError)):
         with pytest.raises(error, match=r"^GRU: expected blocks of "):
@@ -183,12 +183,15 @@ def test_wrong_blocks_are_named() -> None:
     with pytest.raises(ValueError, match=r"^GRU: expected blocks when the module is made, .*, got 4 after 2$"):
         gru.blocks = 4
     dense = [weights[0], torch.zeros(12, 4), *weights[2:]]
-    with pytest.raises(RuntimeError, match=r"^gru: expected weight_ih of shape \(3H, I\) = \(24, 3\), got \(12, 3\)$"):
+    text = r"expected weight_hh of shape \(3H, H / blocks\) = \(12, 2\) with blocks=2, got \(12, 4\)$"
+    with pytest.raises(RuntimeError, match=f"^gru: {text}"):
         functional.gru(x, None, dense, blocks=2)
-    with pytest.raises(
-        RuntimeError, match=r"^gru: expected weight_hh of shape \(3H, H / 2\) = \(12, 2\), got \(9, 2\)"
-    ):
-        functional.gru(x, None, [weights[0], torch.zeros(9, 2), *weights[2:]], blocks=2)
+    with pytest.raises(RuntimeError, match=f"^gru_cell: {text}"):
+        functional.gru_cell(x[0], None, dense[0], dense[1], blocks=2)
+    with pytest.raises(ValueError, match=r"^gru: expected blocks that divide H = 4, got 3$"):
+        functional.gru(x, None, dense, blocks=3)
+    with pytest.raises(RuntimeError, match=r"^gru: expected weight_ih of shape \(3H, I\) = \(12, 3\), got \(9, 3\)$"):
+        functional.gru(x, None, [torch.zeros(9, 3), *weights[1:]], blocks=2)
     with pytest.raises(RuntimeError, match=r"expected hx of shape \(L\*D, B, H\) = \(1, 2, 4\), got \(1, 2, 2\)"):
         gru(x, torch.zeros(1, 2, 2))
     advice = "; gru_ext.convert.to_blocks and to_dense make the one of the other"
@@ -215,5 +218,5 @@ def test_what_others_have_no_blocks_for_is_refused() -> None:
             convert(gru)
     with pytest.raises(ValueError, match=r"^to_blocks: expected gru with blocks=1, got blocks=2; to_dense makes"):
         to_blocks(gru, 4)
-    with pytest.raises(ValueError, match=r"^to_blocks: expected blocks that divide hidden_size = 4, got 3"):
+    with pytest.raises(ValueError, match=r"^to_blocks: expected blocks that divide H = 4, got 3"):
         to_blocks(gru_ext.GRU(3, 4), 3)

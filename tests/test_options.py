@@ -80,6 +80,15 @@ def test_a_copy_of_a_module_without_options_still_makes_plain_calls() -> None:
         assert made._gru_ext_options is DEFAULTS
 
 
+def test_a_file_from_before_an_option_was_there_has_its_default() -> None:
+    for module in (gru_ext.GRU(3, 4), gru_ext.GRU(3, 4, zoneout=0.2), gru_ext.GRUCell(3, 4)):
+        kept = copy.copy(module)
+        kept._gru_ext_options = {k: v for k, v in module._gru_ext_options.items() if k not in ("blocks", "fake_int8")}
+        loaded = pickle.loads(pickle.dumps(kept))
+        assert loaded._gru_ext_options == module._gru_ext_options
+        assert (loaded._gru_ext_options is DEFAULTS) == (module._gru_ext_options is DEFAULTS)
+
+
 class Refuses(TorchDispatchMode):
     """Raises in our operator."""
 
