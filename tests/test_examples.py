@@ -401,6 +401,7 @@ def test_default_text_fits_the_default_settings() -> None:
 
 NEEDS = {
     "classify_sequences": ["sklearn"],
+    "train_for_int8": ["sklearn"],
     "with_accelerate": ["accelerate", "safetensors"],
     "with_lightning": ["lightning"],
 }
@@ -457,6 +458,15 @@ def test_classify_sequences() -> None:
     accuracy = re.search(r"^test accuracy: (0\.\d{4})$", printed, re.MULTILINE)
     assert accuracy is not None, printed
     assert float(accuracy[1]) > 0.6  # by chance: 0.1
+
+
+def test_train_for_int8() -> None:
+    pytest.importorskip("sklearn", reason="the examples extra is not installed")
+    printed = run_example("train_for_int8.py", "--epochs=6", "--more=1", "--hidden=16")
+    accuracies = [float(accuracy) for accuracy in re.findall(r": +(\d\.\d{4})", printed)]
+    assert len(accuracies) == 3, printed
+    assert min(accuracies) > 0.2  # by chance: 0.1
+    assert max(accuracies) - min(accuracies) < 0.2
 
 
 def test_recurrent_policy() -> None:

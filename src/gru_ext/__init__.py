@@ -8,7 +8,7 @@ from gru_ext.kernel_choice import autotune, kernels, use_cuda_kernels
 from gru_ext.library import empty_cache
 from gru_ext.modules import GRU, GRUCell
 from gru_ext.prepared import PreparedGRU, PreparedGRUCell, prepare
-from gru_ext.quantize import QuantizedGRU, QuantizedGRUCell, quantize_dynamic
+from gru_ext.quantize import QuantizedGRU, QuantizedGRUCell, fake_quantize, quantize_dynamic
 from gru_ext.replace import replace_gru, to_torch
 from gru_ext.training import truncated
 from gru_ext.version import __version__
@@ -24,6 +24,7 @@ __all__ = [
     "autotune",
     "convert",
     "empty_cache",
+    "fake_quantize",
     "functional",
     "kernels",
     "prepare",

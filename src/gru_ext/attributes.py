@@ -81,6 +81,11 @@ class ModuleWithOptions(nn.Module):
                 f"{self._kind()}: expected layer_norm when the module is made, as it has gains, got {value!r} after"
                 f" {before['layer_norm']!r}"
             )
+        if options["blocks"] != before["blocks"]:
+            raise ValueError(
+                f"{self._kind()}: expected blocks when the module is made, as weight_hh depends on it, got {value!r}"
+                f" after {before['blocks']!r}"
+            )
         if options.get("overlap_layers", 0) != 0:
             sizes: Any = self
             check_overlap(
@@ -93,14 +98,29 @@ class ModuleWithOptions(nn.Module):
         self._gru_ext_options = options
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if "_gru_ext_options" not in state:  # a file from before options were kept apart
-            names = [name for name in OPTIONS if any(name in vars(base) for base in type(self).__mro__)]
-            options = {name: state.get(name, DEFAULTS[name]) for name in names}
+        names = [name for name in OPTIONS if any(name in vars(base) for base in type(self).__mro__)]
+        given = state.get("_gru_ext_options", state)  # a file from before options were kept apart, or had them all
+        options = {name: given.get(name, DEFAULTS[name]) for name in names}
+        if "_gru_ext_options" not in state:
             state = {name: value for name, value in state.items() if name not in options}
             self._keep_options(**options)
-        elif state["_gru_ext_options"] == DEFAULTS:  # a copy of these
-            state = {**state, "_gru_ext_options": DEFAULTS}
+        else:
+            state = {**state, "_gru_ext_options": DEFAULTS if options == DEFAULTS else options}
         super().__setstate__(state)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        error_msgs: list[str] = rest[-1]
+        for name, parameter in self._parameters.items():
+            given = state_dict.get(prefix + name)
+            if parameter is None or given is None or not name.startswith("weight_hh"):
+                continue
+            if given.shape != parameter.shape:
+                error_msgs.append(
+                    f"{self._kind()}: expected {prefix + name} of shape (3H, H / blocks) = {tuple(parameter.shape)}"
+                    f" with blocks={self._gru_ext_options['blocks']}, got {tuple(given.shape)};"
+                    " gru_ext.convert.to_blocks and to_dense make the one of the other"
+                )
 
     @classmethod
     def _kind(cls) -> str:

@@ -11,7 +11,7 @@ Letters: T steps, B batch, I input, H hidden, L layers, D directions (1 or 2), N
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,8 @@ from torch import Tensor
 from gru_ext import overlap
 from gru_ext.autocast import autocast, dtype_of_results
 from gru_ext.autograd import gru_layer, gru_operator
+from gru_ext.blocks import blocks_layer
+from gru_ext.int8 import fake_int8_layer
 from gru_ext.layout import (
     FLOATING,
     Outputs,
@@ -33,7 +35,7 @@ from gru_ext.layout import (
     run_layers,
 )
 from gru_ext.onnx_export import check_export, gru_padded
-from gru_ext.recurrence import DEFAULTS, as_flag, check_dropout, check_size
+from gru_ext.recurrence import DEFAULTS, as_flag, check_blocks_of, check_dropout, check_size
 from gru_ext.regularizers import drop_weights, masked_recurrence, recurrence_of
 from gru_ext.segments import run_segments
 from gru_ext.torch_internals import autocast_is_on, is_eager, jit_trace
@@ -107,7 +109,7 @@ def call_gru(
     if jit_trace() is not None:
         check_export()
     _check_dtypes_and_devices("gru", input, hx, weights, ValueError)
-    size, hidden = _columns("gru", weights[0], weights[1])
+    size, hidden = _columns("gru", weights[0], weights[1], options["blocks"])
     check_sizes(input, hx, size, hidden, num_layers * directions, batch_first, batch_sizes)
     if failed is not None:
         raise failed
@@ -129,6 +131,7 @@ def call_gru(
             weights, wavefront = overlap.wavefront_of(input, weights, num_layers, chunk, between, save_last)
     # ONNX's GRU takes lengths as they are; the packed segments have no counterpart.
     padded = lengths if lengths is not None and resets is None and torch.onnx.is_in_onnx_export() else None
+    layer_function = _layer_function(options)
     per_layer = len(weights) // num_layers
 
     def run(input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None, batch: int | None = None) -> Outputs:
@@ -140,7 +143,7 @@ def call_gru(
             if padded is not None:
                 return gru_padded(x, hx, layer_weights, padded, bidirectional, variant)
             save_y = save_last or layer + 1 < num_layers
-            return gru_layer(x, hx, layer_weights, batch_sizes, bidirectional, variant, save_y, save_gates)
+            return layer_function(x, hx, layer_weights, batch_sizes, bidirectional, variant, save_y, save_gates)
 
         return run_layers(
             run_layer, input, hx, num_layers, directions, batch_first, batch_sizes, between, outputs, wavefront
@@ -182,6 +185,8 @@ def call_cell(
         is_eager()
         and type(training) is bool
         and recurrence_of(options, training) is PLAIN
+        and not options["fake_int8"]
+        and options["blocks"] == 1
         and type(input) is Tensor
         and input.dim() == 2
         and (hx is None or (type(hx) is Tensor and hx.dim() == 2))
@@ -218,7 +223,7 @@ def call_cell(
     if jit_trace() is not None:
         check_export()
     _check_dtypes_and_devices("gru_cell", input, hx, weights, RuntimeError)
-    size, hidden = _columns("gru_cell", weights[0], weights[1])
+    size, hidden = _columns("gru_cell", weights[0], weights[1], options["blocks"])
     check_cell_sizes(input, hx, size, hidden)
     if failed is not None and hidden > 0:
         raise failed
@@ -231,10 +236,17 @@ def call_cell(
         variant = recurrence_of(options, training)
         if variant is None:
             variant = masked_recurrence(options, x, h, None, None, 1, hidden)
-        return gru_layer(x, h, weights, None, False, variant)
+        return _layer_function(options)(x, h, weights, None, False, variant)
 
     h = run_cell(run_layer, input, hx)
     return h if result_dtype is None else h.to(result_dtype)
+
+
+def _layer_function(options: Mapping[str, Any]) -> Callable[..., Outputs]:
+    """What runs a layer: arguments and results as of ``gru_layer``."""
+    if options["blocks"] != 1:
+        return partial(blocks_layer, blocks=options["blocks"])
+    return fake_int8_layer if options["fake_int8"] else gru_layer
 
 
 def _present_weights(weights: Iterable[Tensor | None], directions: int, normalized: bool) -> Sequence[Tensor]:
@@ -270,14 +282,23 @@ def _present_weights(weights: Iterable[Tensor | None], directions: int, normaliz
     return present
 
 
-def _columns(op: str, weight_ih: Tensor, weight_hh: Tensor) -> tuple[int, int]:
+def _columns(op: str, weight_ih: Tensor, weight_hh: Tensor, blocks: int) -> tuple[int, int]:
     """I and H; the operators check the rest of the shapes."""
     of_input, of_state = weight_ih.shape, weight_hh.shape
     if not of_input:
         raise RuntimeError(f"{op}: expected weight_ih of shape (3H, I), got ()")
     if not of_state:
         raise RuntimeError(f"{op}: expected weight_hh of shape (3H, H), got ()")
-    return of_input[-1], of_state[-1]
+    if blocks != 1:
+        hidden = of_state[0] // 3
+        check_blocks_of(op, hidden, blocks)
+        shape = (3 * hidden, hidden // blocks)
+        if of_state != shape:
+            raise RuntimeError(
+                f"{op}: expected weight_hh of shape (3H, H / blocks) = {shape} with blocks={blocks},"
+                f" got {tuple(of_state)}"
+            )
+    return of_input[-1], of_state[-1] * blocks
 
 
 def _check_dtypes_and_devices(

@@ -40,6 +40,8 @@ def gru(  # noqa: D417 (the table has the rest)
     weight_dropout: float = 0,
     reset_after: bool = True,
     layer_norm: bool | Literal["joint"] = False,
+    blocks: int = 1,
+    fake_int8: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Run a GRU of L layers over whole sequences.
 
@@ -55,9 +57,9 @@ def gru(  # noqa: D417 (the table has the rest)
             carry the state in float32.
         hx: initial state, (L*D, B, H), or (L*D, H) unbatched; None for zero.
         weights: for each layer, for each direction: weight_ih (3H, I or, after the first layer, D*H),
-            weight_hh (3H, H) and, with biases, bias_ih (3H) and bias_hh (3H), both None or left out without. With
-            ``layer_norm``, six: bias_ih and bias_hh, None without biases, then gain_ih (3H) and gain_hh (3H). Gate
-            order is r, z, n.
+            weight_hh (3H, H), with ``blocks`` (3H, H / blocks), and, with biases, bias_ih (3H) and bias_hh (3H), both
+            None or left out without. With ``layer_norm``, six: bias_ih and bias_hh, None without biases, then
+            gain_ih (3H) and gain_hh (3H). Gate order is r, z, n.
         num_layers: number of layers (L). Default 1.
         bidirectional: whether a second direction runs from the last step to the first (D = 2). Default False.
         batch_first: whether the batch is the first dimension of input and output; no effect unbatched or packed.
@@ -88,11 +90,13 @@ def gru(  # noqa: D417 (the table has the rest)
     Raises:
         TypeError: ``input``, ``hx``, ``batch_sizes``, ``resets``, ``reset_state`` or a weight is no dense tensor,
             ``weights`` no sequence, or some biases are None and others not; ``lengths`` are not what a tensor can be
-            made of; a flag is no bool, ``num_layers`` or ``overlap_layers`` no int; ``dropout`` is None or complex.
+            made of; a flag is no bool, ``num_layers``, ``overlap_layers`` or ``blocks`` no int; ``dropout`` is None or
+            complex.
         ValueError: ``input`` that is not packed has a wrong rank, or has not the dtype of the weights, or that is none
             of the four; ``num_layers`` is below 1, ``dropout`` not a number in [0, 1], another probability not one in
             [0, 1), ``outputs``, ``save`` or ``layer_norm`` another value; ``lengths`` or ``resets`` come with
-            ``batch_sizes``, ``reset_state`` without ``resets``, or ``layer_norm`` with ``reset_after=False``;
+            ``batch_sizes``, ``reset_state`` without ``resets``, ``layer_norm`` with ``reset_after=False``, or
+            ``fake_int8`` with what int8 kernels do not compute; ``blocks`` is below 1 or does not divide H;
             ``overlap_layers`` is below 0, or above with ``num_layers`` 1, ``bidirectional`` or ``recurrent_dropout``.
         RuntimeError: the number of weights, a size, a shape, a device, one of the lengths or batch sizes, or the dtype
             of a tensor but ``input`` is wrong, packed ``input`` has a wrong rank, or T is 0.
@@ -116,6 +120,8 @@ def gru(  # noqa: D417 (the table has the rest)
         "weight_dropout": weight_dropout,
         "reset_after": reset_after,
         "layer_norm": layer_norm,
+        "blocks": blocks,
+        "fake_int8": fake_int8,
     }
     options = DEFAULTS if are_defaults(options) else check_options("gru", options)
     return call_gru(
@@ -149,6 +155,8 @@ def gru_cell(  # noqa: D417 (the table has the rest)
     training: bool = False,
     reset_after: bool = True,
     layer_norm: bool | Literal["joint"] = False,
+    blocks: int = 1,
+    fake_int8: bool = False,
     gain_ih: Tensor | None = None,
     gain_hh: Tensor | None = None,
 ) -> Tensor:
@@ -160,7 +168,7 @@ def gru_cell(  # noqa: D417 (the table has the rest)
         input: what comes in, (B, I), or (I) unbatched; dtypes as in ``gru``.
         hx: the state before the step, (B, H), or (H) unbatched; None for zero.
         weight_ih: weights of the input (3H, I), gate order r, z, n.
-        weight_hh: weights of the state (3H, H).
+        weight_hh: weights of the state (3H, H), with ``blocks`` (3H, H / blocks).
         bias_ih: biases of the input's part (3H); None, the default, together with ``bias_hh``.
         bias_hh: biases of the state's part (3H); None, the default, together with ``bias_ih``.
         training: whether ``zoneout`` and ``candidate_dropout`` draw masks. Default False.
@@ -175,7 +183,8 @@ def gru_cell(  # noqa: D417 (the table has the rest)
         TypeError: ``input``, ``hx``, a weight, a bias or a gain is no dense tensor, or a flag no bool.
         ValueError: the rank of ``input`` or ``hx`` is wrong, or the dtype of the weights none of the four; only one of
             the biases is given; a probability is not a number in [0, 1), or ``layer_norm`` another value; gains are
-            given without ``layer_norm`` or not with it, or that comes with ``reset_after=False``.
+            given without ``layer_norm`` or not with it, that comes with ``reset_after=False``, ``fake_int8`` with what
+            int8 kernels do not compute, or ``blocks`` is below 1 or does not divide H.
         RuntimeError: a size, a shape or a device is wrong, or a dtype not that of the weights.
 
     Example:
@@ -190,6 +199,8 @@ def gru_cell(  # noqa: D417 (the table has the rest)
         "candidate_dropout": candidate_dropout,
         "reset_after": reset_after,
         "layer_norm": layer_norm,
+        "blocks": blocks,
+        "fake_int8": fake_int8,
     }
     options = check_options("gru_cell", options)
     weights = [weight_ih, weight_hh, bias_ih, bias_hh]

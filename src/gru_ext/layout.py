@@ -5,7 +5,7 @@ Letters: T steps, B batch, I input, H hidden, L layers, D directions (1 or 2), N
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
 import torch
@@ -93,6 +93,23 @@ def check_sizes(
         raise RuntimeError(
             f"gru: expected hx of shape {'(L*D, B, H)' if batched else '(L*D, H)'} = {shape}, got {tuple(hx.shape)}"
         )
+
+
+def check_weight_shapes(weights: Sequence[Tensor], directions: int, inputs: int, blocks: int = 1) -> None:
+    """Raise RuntimeError unless the shapes of a layer's weights fit each other, as the operators do."""
+    columns = weights[1].shape[-1]
+    rows = 3 * columns * blocks
+    per_direction = len(weights) // directions
+    vectors = ("bias_ih", "bias_hh") if per_direction == 4 else ("bias_ih", "bias_hh", "gain_ih", "gain_hh")
+    shapes = {
+        "weight_ih": ("(3H, I)", (rows, inputs)),
+        "weight_hh": ("(3H, H)" if blocks == 1 else f"(3H, H / {blocks})", (rows, columns)),
+        **dict.fromkeys(vectors, ("(3H)", (rows,))),
+    }
+    for i, weight in enumerate(weights):
+        name, (letters, shape) = [*shapes.items()][i % per_direction]
+        if weight.shape != shape:
+            raise RuntimeError(f"gru: expected {name} of shape {letters} = {shape}, got {tuple(weight.shape)}")
 
 
 def run_layers(

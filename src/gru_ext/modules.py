@@ -21,7 +21,16 @@ from gru_ext.fx import Proxy, record_call
 from gru_ext.layout import check_no_padding, run_packed
 from gru_ext.onnx_export import check_export
 from gru_ext.overlap import check_overlap
-from gru_ext.recurrence import DEFAULTS, Changes, as_flag, check_dropout, check_flag, check_size, documented
+from gru_ext.recurrence import (
+    DEFAULTS,
+    Changes,
+    as_flag,
+    check_blocks_of,
+    check_dropout,
+    check_flag,
+    check_size,
+    documented,
+)
 from gru_ext.sharing import check_recurrence, converted
 from gru_ext.torch_internals import forward_in_jit_trace
 
@@ -74,7 +83,8 @@ class GRU(ModuleWithOptions):
     have ``torch.nn.GRU``'s names, shapes, order and, for the same seed, initial values, so that a ``state_dict`` of one
     loads into the other: for each layer k, ``weight_ih_l{k}`` (3H, I or D*H), ``weight_hh_l{k}`` (3H, H) and, with
     ``bias``, ``bias_ih_l{k}`` (3H), ``bias_hh_l{k}`` (3H); those of the reverse direction end in ``_reverse``. With
-    ``layer_norm`` there are ``gain_ih_l{k}`` (3H) and ``gain_hh_l{k}`` (3H) too.
+    ``layer_norm`` there are ``gain_ih_l{k}`` (3H) and ``gain_hh_l{k}`` (3H) too. With ``blocks``, ``weight_hh_l{k}``
+    is (3H, H / blocks).
 
     Args:
         input_size: number of input features (I).
@@ -99,8 +109,9 @@ class GRU(ModuleWithOptions):
         TypeError: a size or ``overlap_layers`` is not an int, a flag not a bool, or ``dropout`` None or complex.
         ValueError: a size is below 1, ``dropout`` not a number in [0, 1], another probability not one in [0, 1),
             ``outputs`` neither "all" nor "last", ``save`` neither "gates" nor "output", ``layer_norm`` another value
-            or with ``reset_after=False``, or ``overlap_layers`` below 0, or above with ``num_layers`` 1,
-            ``bidirectional`` or ``recurrent_dropout``.
+            or with ``reset_after=False``, ``fake_int8`` with what int8 kernels do not compute, or ``overlap_layers``
+            below 0, or above with ``num_layers`` 1, ``bidirectional`` or ``recurrent_dropout``; or ``blocks`` do not
+            divide ``hidden_size``.
 
     Example:
         >>> gru = gru_ext.GRU(64, 256, num_layers=2, batch_first=True)
@@ -141,6 +152,8 @@ class GRU(ModuleWithOptions):
     weight_dropout: float = option()
     reset_after: bool = option()
     layer_norm: bool | Literal["joint"] = option()
+    blocks: int = option()
+    fake_int8: bool = option()
     _gru_ext_weight_names: list[str]
     # Weights that were given by `_flat_weights`, after the parameters that were there then.
     _gru_ext_flat_weights: tuple[list[Tensor], list[Tensor]] | None
@@ -166,6 +179,8 @@ class GRU(ModuleWithOptions):
         weight_dropout: float = 0.0,
         reset_after: bool = True,
         layer_norm: bool | Literal["joint"] = False,
+        blocks: int = 1,
+        fake_int8: bool = False,
     ) -> None:
         super().__init__()
         self.input_size = check_size("GRU", "input_size", input_size)
@@ -185,7 +200,10 @@ class GRU(ModuleWithOptions):
             weight_dropout=weight_dropout,
             reset_after=reset_after,
             layer_norm=layer_norm,
+            blocks=blocks,
+            fake_int8=fake_int8,
         )
+        check_blocks_of("GRU", hidden_size, blocks)
         if overlap_layers != 0:
             check_overlap("GRU", overlap_layers, num_layers, bidirectional, recurrent_dropout)
         if dropout > 0 and num_layers == 1:
@@ -200,7 +218,7 @@ class GRU(ModuleWithOptions):
             layer_input = input_size if layer == 0 else directions * hidden_size
             shapes: dict[str, tuple[int, ...]] = {
                 "weight_ih": (3 * hidden_size, layer_input),
-                "weight_hh": (3 * hidden_size, hidden_size),
+                "weight_hh": (3 * hidden_size, hidden_size // blocks),
             }
             if bias:
                 shapes |= {"bias_ih": (3 * hidden_size,), "bias_hh": (3 * hidden_size,)}
@@ -451,7 +469,8 @@ class GRUCell(ModuleWithOptions):
     """One step of a GRU: a drop-in replacement for ``torch.nn.GRUCell``.
 
     Letters: B batch size, I input size, H hidden size. Parameters: ``weight_ih`` (3H, I), ``weight_hh`` (3H, H) and,
-    with ``bias``, ``bias_ih`` (3H), ``bias_hh`` (3H); with ``layer_norm``, ``gain_ih`` (3H), ``gain_hh`` (3H).
+    with ``bias``, ``bias_ih`` (3H), ``bias_hh`` (3H); with ``layer_norm``, ``gain_ih`` (3H), ``gain_hh`` (3H). With
+    ``blocks``, ``weight_hh`` is (3H, H / blocks).
 
     Args:
         input_size: number of input features (I).
@@ -465,8 +484,9 @@ class GRUCell(ModuleWithOptions):
 
     Raises:
         TypeError: a size is not an int, or a flag not a bool.
-        ValueError: a size is below 0, a probability not a number in [0, 1), or ``layer_norm`` another value or with
-            ``reset_after=False``.
+        ValueError: a size is below 0, a probability not a number in [0, 1), ``layer_norm`` another value or with
+            ``reset_after=False``, ``fake_int8`` with what int8 kernels do not compute, or ``blocks`` do not divide
+            ``hidden_size``.
 
     Example:
         >>> cell = gru_ext.GRUCell(64, 256)
@@ -485,6 +505,8 @@ class GRUCell(ModuleWithOptions):
     candidate_dropout: float = option()
     reset_after: bool = option()
     layer_norm: bool | Literal["joint"] = option()
+    blocks: int = option()
+    fake_int8: bool = option()
 
     def __init__(
         self,
@@ -498,20 +520,28 @@ class GRUCell(ModuleWithOptions):
         candidate_dropout: float = 0.0,
         reset_after: bool = True,
         layer_norm: bool | Literal["joint"] = False,
+        blocks: int = 1,
+        fake_int8: bool = False,
     ) -> None:
         super().__init__()
         self.input_size = check_size("GRUCell", "input_size", input_size, smallest=0)
         self.hidden_size = check_size("GRUCell", "hidden_size", hidden_size, smallest=0)
         self.bias = as_flag("GRUCell", "bias", bias)
         self._keep_options(
-            zoneout=zoneout, candidate_dropout=candidate_dropout, reset_after=reset_after, layer_norm=layer_norm
+            zoneout=zoneout,
+            candidate_dropout=candidate_dropout,
+            reset_after=reset_after,
+            layer_norm=layer_norm,
+            blocks=blocks,
+            fake_int8=fake_int8,
         )
 
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
 
         self.weight_ih = parameter(3 * self.hidden_size, self.input_size)
-        self.weight_hh = parameter(3 * self.hidden_size, self.hidden_size)
+        check_blocks_of("GRUCell", self.hidden_size, blocks)
+        self.weight_hh = parameter(3 * self.hidden_size, self.hidden_size // blocks)
         for name in ("bias_ih", "bias_hh"):
             self.register_parameter(name, parameter(3 * self.hidden_size) if self.bias else None)
         if layer_norm is not False:

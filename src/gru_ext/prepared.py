@@ -117,6 +117,8 @@ class _PreparedModule(nn.Module):
         self._gru_ext_arranged = None
         weights = [weight for name in names if (weight := self._parameters.get(name)) is not None]
         kinds = {(weight.device.type, weight.dtype) for weight in weights}
+        if module._gru_ext_options["fake_int8"] or module._gru_ext_options["blocks"] != 1:
+            return
         if module.hidden_size == 0 or len(weights) < len(names) or kinds not in _ARRANGED_KINDS:
             return
         variant = recurrence_of(module._gru_ext_options, training=False)

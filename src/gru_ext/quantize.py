@@ -1,13 +1,13 @@
-"""GRUs whose weights are int8, for inference on a CPU: ``quantize_dynamic``.
+"""GRUs whose weights are int8, for inference on a CPU: ``quantize_dynamic``; training for it: ``fake_quantize``.
 
-Letters: T steps, B batch, I input, H hidden, L layers, D directions (1 or 2), N rows of all steps, G groups of 16
-hidden units. What is quantised, and how far the results are from those of float32: docs/int8.md.
+Letters: T steps, B batch, I input, H hidden, L layers, D directions (1 or 2), N rows of all steps. What is
+quantised, and how far the results are from those of float32: docs/int8.md.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar, overload
 
@@ -17,6 +17,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gru_ext import library as library  # registers the operator
 from gru_ext.fx import Proxy, record_call
+from gru_ext.int8 import pack as pack
+from gru_ext.int8 import unpack as unpack
 from gru_ext.layout import (
     FLOATING,
     Outputs,
@@ -40,19 +42,19 @@ from gru_ext.sharing import (
     check_recurrence,
     check_type,
     check_weights,
+    converted,
     make,
     rebind,
     replace_modules,
 )
 
-__all__ = ["QuantizedGRU", "QuantizedGRUCell", "quantize_dynamic"]
+__all__ = ["QuantizedGRU", "QuantizedGRUCell", "fake_quantize", "quantize_dynamic"]
 
 Model = TypeVar("Model", bound=nn.Module)
 Quantized = TypeVar("Quantized", bound="_QuantizedModule")
 
 _ops = torch.ops.gru_ext
 
-UNITS, COLUMNS = 16, 4  # of a word of packed weights: a vector of dot products of four columns
 MOST_COLUMNS = (2**31 - 1) // (255 * LARGEST_INT8)  # an int32 surely holds their sum, of unsigned times signed bytes
 
 
@@ -107,27 +109,69 @@ def quantize_dynamic(module: Model, inplace: bool = False) -> Model | QuantizedG
     return quantized
 
 
-# ---- Weights
+def fake_quantize(module: Model, inplace: bool = False, enabled: bool = True) -> Model | GRU | GRUCell:
+    """Have every GRU of a model round as ``quantize_dynamic`` does, while it trains: quantisation-aware training.
 
+    The GRUs, ``gru_ext.GRU``, ``gru_ext.GRUCell``, ``torch.nn.GRU`` and ``torch.nn.GRUCell``, become those of
+    ``gru_ext`` with ``fake_int8=True``. Weights, and the rows of input and state where they are multiplied, are rounded
+    to the int8 grid, and gradients pass straight through. Parameters stay floating and the very same; with them
+    ``state_dict``, hooks, attributes and modes. After training, ``quantize_dynamic`` makes int8 of the model, with the
+    results that it has in ``eval()`` without gradients, bit for bit.
 
-def pack(weight: Tensor) -> Tensor:
-    """int8 weights (3H, K) in the order in which the kernels of every machine read them.
+    Args:
+        module: any module; its GRUs float32, on the CPU. It may be moved to a GPU afterwards.
+        inplace: change ``module`` itself; by default a copy of it, which leaves it as it was.
+        enabled: False has every GRU of ``gru_ext`` round no longer.
 
     Returns:
-        (G, 1 + ceil(K / 4), 3, 16) int32: the sum of each row, then words of four int8; see csrc/op/int8.h.
+        The model.
+
+    Raises:
+        TypeError: as in ``quantize_dynamic``, or ``enabled`` is no bool.
+        ValueError: as in ``quantize_dynamic``. Whatever is raised, nothing has been changed.
+
+    Example:
+        >>> model = gru_ext.fake_quantize(torch.nn.GRU(64, 256))
+        >>> output, h_n = model(torch.randn(10, 2, 64))
+        >>> output.square().mean().backward()
+        >>> type(gru_ext.quantize_dynamic(model)).__name__
+        'QuantizedGRU'
+        >>> gru_ext.fake_quantize(model, enabled=False)
+        GRU(64, 256)
     """
-    hidden, columns = weight.shape[0] // 3, weight.shape[1]
-    padding = (0, -columns % COLUMNS, 0, -hidden % UNITS)
-    rows = nn.functional.pad(weight.view(3, hidden, columns), padding).view(3, -(-hidden // UNITS), UNITS, -1)
-    words = rows.unflatten(-1, (-1, COLUMNS)).permute(1, 3, 0, 2, 4).contiguous().view(torch.int32).squeeze(-1)
-    sums = rows.sum(-1, dtype=torch.int32).transpose(0, 1).unsqueeze(1)
-    return torch.cat([sums, words], dim=1)
+    check_flag("fake_quantize", "inplace", inplace)
+    check_flag("fake_quantize", "enabled", enabled)
+    check_module("fake_quantize", "module", module)
+    model = module if inplace else copy.deepcopy(module)
+    if enabled:
+        kinds: tuple[type[nn.Module], ...] = (GRU, nn.GRU, GRUCell, nn.GRUCell)
+        makers: dict[type[nn.Module], Callable[[str, Any], nn.Module]] = dict.fromkeys(kinds, _rounding)
+        makers |= {kind: of_prepared(_rounding) for kind in (PreparedGRU, PreparedGRUCell)}
+    else:
+        ours = (GRU, GRUCell, PreparedGRU, PreparedGRUCell)
+        makers = {kind: partial(_with_fake_int8, value=False) for kind in ours}
+    changed: Model | GRU | GRUCell = replace_modules("fake_quantize", model, makers)
+    return changed
 
 
-def unpack(packed: Tensor, hidden: int, columns: int) -> Tensor:
-    """The int8 weights (3H, K) that ``pack`` was given."""
-    rows = packed[:, 1:].contiguous().unsqueeze(-1).view(torch.int8).permute(2, 0, 3, 1, 4).reshape(3, -1, COLUMNS)
-    return rows.reshape(3, -(-hidden // UNITS) * UNITS, -1)[:, :hidden, :columns].reshape(3 * hidden, columns)
+def _rounding(operation: str, module: GRU | GRUCell | nn.GRU | nn.GRUCell) -> GRU | GRUCell:
+    """A GRU of ours with ``fake_int8`` that shares all of a module which can be quantised."""
+    quantized: type[_QuantizedModule] = QuantizedGRU if isinstance(module, (GRU, nn.GRU)) else QuantizedGRUCell
+    _empty(quantized, operation, module)
+    if isinstance(module, nn.GRU):
+        module = converted(operation, module, nn.GRU, GRU, in_place=True)
+    elif isinstance(module, nn.GRUCell):
+        module = converted(operation, module, nn.GRUCell, GRUCell, in_place=True)
+    return _with_fake_int8(operation, module, value=True)
+
+
+def _with_fake_int8(operation: str, module: GRU | GRUCell, value: bool) -> GRU | GRUCell:
+    changed = copy.copy(module)
+    changed.fake_int8 = value
+    return changed
+
+
+# ---- Weights
 
 
 def _check_float(operation: str, module: nn.Module, name: str, weight: Tensor) -> None:
@@ -141,25 +185,37 @@ def _check_float(operation: str, module: nn.Module, name: str, weight: Tensor) -
         raise ValueError(f"{operation}: expected {name} of {kind} to be finite, got NaN or infinity")
 
 
-def _quantized(kind: type[Quantized], operation: str, source: nn.Module) -> Quantized:
-    """The quantised form of a float module, with its weights rounded, and copies of its biases; see ``carry``."""
-    check_recurrence(operation, source, allowed={Changes.NOTHING, Changes.TRAINING})
+def _empty(kind: type[Quantized], operation: str, source: nn.Module) -> tuple[Quantized, dict[str, Tensor]]:
+    """A quantised module of zeros on the meta device for a float one, and the weights that it is to be made of.
+
+    Raises:
+        TypeError: the weights are no parameters of the module's own.
+        ValueError: the module cannot be quantised.
+    """
+    check_recurrence(operation, source, allowed={Changes.NOTHING, Changes.TRAINING, Changes.ROUNDING})
     target = make(kind, source, "dropout")
-    names = target._float_names
-    check_weights(operation, source, names)
-    buffers = dict(target._buffers)
-    for name in names:
+    check_weights(operation, source, target._float_names)
+    weights: dict[str, Tensor] = {}
+    for name in target._float_names:
         weight = source._parameters[name]
         assert weight is not None
         _check_float(operation, source, name, weight)
-        value = weight.detach()
+        weights[name] = weight.detach()
+    return target, weights
+
+
+def _quantized(kind: type[Quantized], operation: str, source: nn.Module) -> Quantized:
+    """The quantised form of a float module, with its weights rounded, and copies of its biases; see ``carry``."""
+    target, weights = _empty(kind, operation, source)
+    buffers = dict(target._buffers)
+    for name, value in weights.items():
         if name in target._columns:
             rounded, scale = quantize_rows(value)
             buffers[f"packed_{name}"] = pack(rounded)
             buffers[name.replace("weight", "scale")] = scale
         else:
             buffers[name] = value.clone()
-    others = {name: parameter for name, parameter in source._parameters.items() if name not in names}
+    others = {name: parameter for name, parameter in source._parameters.items() if name not in weights}
     if taken := buffers.keys() & {*source._buffers, *others}:
         raise TypeError(f"{operation}: expected {type(source).__name__} without a {taken.pop()!r} of its own")
     carry(operation, source, target, others, {**buffers, **source._buffers})

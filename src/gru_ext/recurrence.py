@@ -23,6 +23,7 @@ class Changes(Enum):
     NOTHING = "only time and memory"
     TRAINING = "what training computes"
     RESULTS = "what eval() computes too"
+    ROUNDING = "rounding, as int8 kernels do it"
 
 
 class Option(NamedTuple):
@@ -106,6 +107,13 @@ def check_overlap_steps(op: str, name: str, value: Any) -> int:
     if value < 0:
         raise ValueError(f"{op}: expected {name} of at least 0, got {value}")
     return value
+
+
+def check_blocks(op: str, name: str, value: Any) -> int:
+    """The number of blocks: TypeError unless it is an int, ValueError below 1."""
+    if isinstance(value, bool):
+        raise TypeError(f"{op}: expected {name} of type int, got bool")
+    return check_size(op, name, value)
 
 
 def check_layer_norm(op: str, name: str, value: Any) -> bool | str:
@@ -208,6 +216,26 @@ OPTIONS = {
         there; "joint", all three together, as in haste's LayerNormGRU.
         """,
     ),
+    "blocks": Option(
+        1,
+        check_blocks,
+        Changes.RESULTS,
+        """
+        number of blocks G, which divides H: weight_hh is (3H, H / G), and block g of its rows multiplies the units from
+        g H / G on. The layer is G GRUs of H / G units over one input, side by side; with ``layer_norm`` each is
+        normalised for itself.
+        """,
+    ),
+    "fake_int8": Option(
+        False,
+        check_flag,
+        Changes.ROUNDING,
+        """
+        whether the weights, and the rows of input and state where they are multiplied, are rounded as by the int8
+        kernels, while gradients pass straight through: for training that knows of ``quantize_dynamic`` to come
+        (docs/int8.md). Not with options that ``quantize_dynamic`` refuses.
+        """,
+    ),
 }
 DEFAULTS = {name: option.default for name, option in OPTIONS.items()}
 
@@ -233,13 +261,19 @@ def documented(public: Documented) -> Documented:
     return public
 
 
+def check_blocks_of(op: str, hidden: int, blocks: int) -> None:
+    """Raise ValueError unless the hidden units can be divided into as many blocks."""
+    if hidden % blocks != 0:
+        raise ValueError(f"{op}: expected blocks that divide H = {hidden}, got {blocks}")
+
+
 def check_options(op: str, options: dict[str, Any]) -> dict[str, Any]:
     """The options in the form that is kept; where all have their defaults, ``DEFAULTS`` itself.
 
     Raises:
-        TypeError: ``overlap_layers`` is no int, or ``reset_after`` no bool.
-        ValueError: an option has another value than those it may have, or ``layer_norm`` comes with
-            ``reset_after=False``.
+        TypeError: ``overlap_layers`` is no int, or a flag no bool.
+        ValueError: an option has another value than those it may have, ``layer_norm`` comes with
+            ``reset_after=False``, or ``fake_int8`` with what int8 kernels do not compute.
     """
     checked = {name: OPTIONS[name].check(op, name, value) for name, value in options.items()}
     if checked["layer_norm"] is not False and not checked["reset_after"]:
@@ -247,6 +281,13 @@ def check_options(op: str, options: dict[str, Any]) -> dict[str, Any]:
             f"{op}: expected reset_after=True with layer_norm, which normalises the product that the reset gate is"
             " applied to, got reset_after=False"
         )
+    if checked["fake_int8"]:
+        for name, value in checked.items():
+            default = DEFAULTS[name]
+            if OPTIONS[name].changes is Changes.RESULTS and value != default:
+                raise ValueError(
+                    f"{op}: expected {name}={default!r} with fake_int8, as int8 kernels have it, got {value!r}"
+                )
     return DEFAULTS if checked == DEFAULTS else checked
 
 

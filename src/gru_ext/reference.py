@@ -12,7 +12,8 @@ Hinton 2016 (https://arxiv.org/abs/1607.06450).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -113,9 +114,21 @@ def cell_fwd_layer_norm(
     return *_gates_fwd(a_x, _affine(normalized, weights.gain_hh, weights.bias_hh), h, masks), normalized
 
 
-def cell_fwd(a_x: Tensor, h: Tensor, weights: Weights, masks: StepMasks = NO_MASKS) -> tuple[Tensor, Gates]:
-    """One step: ``a_x = W x + b_ih`` of shape (rows, 3H) and the state h (rows, H) to the next state and the gates."""
-    a_h = torch.nn.functional.linear(_times(masks.recurrent, h), weights.hh, weights.bias_hh)
+def cell_fwd(
+    a_x: Tensor,
+    h: Tensor,
+    weights: Weights,
+    masks: StepMasks = NO_MASKS,
+    rounded: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Gates]:
+    """One step: ``a_x = W x + b_ih`` of shape (rows, 3H) and the state h (rows, H) to the next state and the gates.
+
+    ``rounded`` is what rounds the state for the product, if anything does.
+    """
+    operand = _times(masks.recurrent, h)
+    if rounded is not None:
+        operand = rounded(operand)
+    a_h = torch.nn.functional.linear(operand, weights.hh, weights.bias_hh)
     return _gates_fwd(a_x, a_h, h, masks)
 
 
@@ -270,7 +283,13 @@ def _in_order(steps: int, reverse: bool) -> range:
 
 
 def _forward_direction(
-    x: Tensor, h: Tensor, weights: Weights, batch_sizes: Tensor | None, direction: int, variant: Variant
+    x: Tensor,
+    h: Tensor,
+    weights: Weights,
+    batch_sizes: Tensor | None,
+    direction: int,
+    variant: Variant,
+    rounded: Callable[[Tensor], Tensor] | None = None,
 ) -> _Pass:
     input_norm = None
     if variant.layer_norm > 0:
@@ -289,7 +308,7 @@ def _forward_direction(
         if variant.layer_norm > 0:
             y[t], gates[t], norms[t] = cell_fwd_layer_norm(a_x[t], h_prev[t], weights, variant.layer_norm, masks[t])
         else:
-            cell = cell_fwd if variant.reset_after else cell_fwd_reset_before
+            cell = partial(cell_fwd, rounded=rounded) if variant.reset_after else cell_fwd_reset_before
             y[t], gates[t] = cell(a_x[t], h_prev[t], weights, masks[t])
         h = _replace_rows(h, y[t])
     in_time = range(steps)
@@ -320,6 +339,7 @@ def gru(
     batch_sizes: Tensor | None = None,
     bidirectional: bool = False,
     variant: Variant = PLAIN,
+    rounded: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run one layer.
 
@@ -331,13 +351,15 @@ def gru(
         batch_sizes: (T) int64 on the CPU, the rows of each step of a packed batch, not increasing.
         bidirectional: D = 2; the second direction runs from the last step to the first.
         variant: masks, rates, the place of the reset gate, and normalisations.
+        rounded: what rounds the state (rows, H) for the recurrent product of a plain or masked layer. Default None: it
+            is multiplied as it is.
 
     Returns:
         y of shape (T, B, D*H), or (N, D*H) where packed, and h_n (D, B, H).
     """
     h0 = _initial_state(x, hx, weights, batch_sizes, bidirectional)
     passes = [
-        _forward_direction(x, h0[d], w, batch_sizes, d, variant)
+        _forward_direction(x, h0[d], w, batch_sizes, d, variant, rounded)
         for d, w in enumerate(split_weights(weights, bidirectional, variant.layer_norm))
     ]
     y = torch.cat([_join_steps(p.y, batch_sizes) for p in passes], dim=-1)
@@ -426,6 +448,23 @@ def gru_bwd(
     return dx, torch.stack(dhx), dweights
 
 
+# ---- Block-diagonal recurrent weights
+
+
+def block_diagonal(weight_hh: Tensor, blocks: int) -> Tensor:
+    """The dense weight_hh (3H, H) of G blocks (3H, H / G), zero outside of them: it has the same results."""
+    of_gates = weight_hh.unflatten(0, (3, blocks, -1))  # (3, G, H / G, H / G)
+    dense = weight_hh.new_zeros((3, blocks, of_gates.shape[2], blocks, weight_hh.shape[1]))
+    dense.diagonal(dim1=1, dim2=3).copy_(of_gates.movedim(1, -1))
+    return dense.flatten(3).flatten(0, 2)
+
+
+def diagonal_blocks(weight_hh: Tensor, blocks: int) -> Tensor:
+    """The G blocks (3H, H / G) on the diagonals of a dense weight_hh (3H, H)."""
+    parts: Tensor = weight_hh.unflatten(0, (3, blocks, -1)).unflatten(-1, (blocks, -1))
+    return parts.diagonal(dim1=1, dim2=3).movedim(-1, 1).flatten(0, 2)
+
+
 # ---- Weights of int8
 
 
@@ -444,20 +483,39 @@ class Int8Weights(NamedTuple):
     bias_hh: Tensor | None  # (3H)
 
 
+def scales_of_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """What rows (..., K) are multiplied by to be rounded to int8, and their scales, both (..., 1).
+
+    The scale is the row's largest magnitude / 127: zero, and its inverse too, where that is below ``SMALLEST_ROW``; NaN
+    where an element is not finite.
+    """
+    # amax alone has no value for a row of no columns.
+    magnitude = torch.nn.functional.pad(rows.abs(), (0, 1)).amax(-1, keepdim=True)
+    inverse = torch.where(magnitude < SMALLEST_ROW, 0.0, LARGEST_INT8 / magnitude)
+    scale = torch.where(magnitude < SMALLEST_ROW, 0.0, magnitude / LARGEST_INT8)
+    return inverse, torch.where(magnitude.isfinite(), scale, torch.nan)
+
+
 def quantize_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Round a float32 matrix (rows, K) to int8, each row with a scale of its own: it is about ``int8 * scale``.
 
     Returns:
-        The rounded matrix, int8 (rows, K), from -127 to 127; and the scales (rows): each row's largest magnitude / 127,
-        NaN where an element is not finite.
+        The rounded matrix, int8 (rows, K), from -127 to 127, zero in a row that is not finite; and the scales (rows).
     """
-    # amax alone has no value for a row of no columns.
-    magnitude = torch.nn.functional.pad(matrix.abs(), (0, 1)).amax(1, keepdim=True)
-    inverse = torch.where(magnitude < SMALLEST_ROW, 0.0, LARGEST_INT8 / magnitude)
-    scale = torch.where(magnitude < SMALLEST_ROW, 0.0, magnitude / LARGEST_INT8)
-    finite = magnitude.isfinite()
-    rounded = torch.where(finite, (matrix * inverse).round(), 0.0).to(torch.int8)
-    return rounded, torch.where(finite, scale, torch.nan).squeeze(1)
+    inverse, scale = scales_of_rows(matrix)
+    rounded = torch.where(scale.isfinite(), (matrix * inverse).round(), 0.0).to(torch.int8)
+    return rounded, scale.squeeze(-1)
+
+
+def fake_quantize_rows(rows: Tensor) -> Tensor:
+    """Rows (..., K) rounded as by ``quantize_rows``, in their own dtype: ``int8 * scale``.
+
+    The gradient passes straight through: it is that of the rows as they were.
+    """
+    inverse, scale = (torch.where(s == 0, 1.0, s) for s in scales_of_rows(_widened(rows.detach())))
+    # In units of the scale: torch's operator takes the inverse of a scale in other bits.
+    units = torch.fake_quantize_per_tensor_affine(_widened(rows) * inverse, 1.0, 0, -LARGEST_INT8, LARGEST_INT8)
+    return (units * scale).to(rows.dtype)
 
 
 def _linear_int8(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:

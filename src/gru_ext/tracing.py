@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gru_ext import library as library  # registers the operators
 from gru_ext.onnx_export import check_export
-from gru_ext.variant import Variant
+from gru_ext.variant import MASKS, Variant
 
 
 @torch.library.register_fake("gru_ext::gru_fwd")
@@ -67,6 +67,59 @@ def _gru_bwd_fake(
         dhx_shape = (2 if bidirectional else 1, _batch(x, batch_sizes), weights[1].shape[1])
     dx = x.new_empty(x.shape if need_dx else (0,))
     return dx, x.new_empty(dhx_shape), [w.new_empty(w.shape) for w in weights] if need_dweights else []
+
+
+@torch.library.register_fake("gru_ext::gru_fwd_members")
+def _gru_fwd_members_fake(
+    x: Tensor,
+    hx: Tensor | None,
+    weights: Sequence[Tensor],
+    batch_sizes: Tensor | None,
+    bidirectional: bool,
+    save_gates: bool = True,
+    *variant: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    masks = [None if mask is None else mask[0] for mask in variant[:MASKS]]
+    y, h_n, gates = _gru_fwd_fake(
+        x[0],
+        None if hx is None else hx[0],
+        [weight[0] for weight in weights],
+        batch_sizes,
+        bidirectional,
+        save_gates,
+        True,
+        *masks,
+        *variant[MASKS:],
+    )
+    return _of_members(y, x), _of_members(h_n, x), _of_members(gates, x)
+
+
+@torch.library.register_fake("gru_ext::gru_bwd_members")
+def _gru_bwd_members_fake(
+    dy: Tensor | None,
+    dh_n: Tensor | None,
+    x: Tensor,
+    hx: Tensor | None,
+    weights: Sequence[Tensor],
+    batch_sizes: Tensor | None,
+    bidirectional: bool,
+    y: Tensor,
+    gates: Tensor,
+    need_dx: bool,
+    need_dhx: bool,
+    need_dweights: bool,
+    *variant: Any,
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    first = [None if t is None else t[0] for t in (dy, dh_n, x, hx)]
+    of_weights = [weight[0] for weight in weights]
+    needs = (need_dx, need_dhx, need_dweights)
+    dx, dhx, dweights = _gru_bwd_fake(*first, of_weights, batch_sizes, bidirectional, y[0], gates[0], *needs, *variant)
+    return _of_members(dx, x), _of_members(dhx, x), [_of_members(dweight, x) for dweight in dweights]
+
+
+def _of_members(of_one: Tensor, x: Tensor) -> Tensor:
+    """As many as x (E, ...) has members."""
+    return of_one.new_empty((x.shape[0], *of_one.shape))
 
 
 @torch.library.register_fake("gru_ext::gru_int8")

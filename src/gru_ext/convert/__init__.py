@@ -1,5 +1,6 @@
-"""GRUs from and to other libraries: Keras, ONNX and haste. What each converts: docs/conversion.md."""
+"""GRUs from and to Keras, ONNX and haste; dense ones and those of blocks. What each converts: docs/conversion.md."""
 
+from gru_ext.convert.blocks import to_blocks, to_dense
 from gru_ext.convert.haste import from_haste, to_haste
 from gru_ext.convert.keras import from_keras, from_keras_weights, to_keras, to_keras_weights
 from gru_ext.convert.onnx import from_onnx, from_onnx_node, to_onnx, to_onnx_weights
@@ -12,6 +13,8 @@ __all__ = [
     "from_keras_weights",
     "from_onnx",
     "from_onnx_node",
+    "to_blocks",
+    "to_dense",
     "to_haste",
     "to_keras",
     "to_keras_weights",

@@ -51,7 +51,8 @@ def layers_of(function: str, gru: GRU | nn.GRU, converted: Collection[str] = ())
     check_type(function, "gru", gru, GRU, nn.GRU)
     for name, value in options_of(gru).items():
         default = OPTIONS[name].default
-        if OPTIONS[name].changes is Changes.RESULTS and name not in (*_CONVERTED, *converted) and value != default:
+        changes_results = OPTIONS[name].changes in (Changes.RESULTS, Changes.ROUNDING)
+        if changes_results and name not in (*_CONVERTED, *converted) and value != default:
             raise ValueError(f"{function}: expected gru with {name}={default!r}, got {name}={value!r}")
     directions = 2 if gru.bidirectional else 1
     kinds = Direction._fields[: 4 if gru.bias else 2]

@@ -27,6 +27,8 @@ from gru_ext.convert.directions import (
 from gru_ext.convert.reversed import Reversed
 from gru_ext.modules import GRU
 from gru_ext.onnx_export import NoCounterpartError, by_to_onnx
+from gru_ext.recurrence import DEFAULTS
+from gru_ext.sharing import options_of
 from gru_ext.torch_internals import schema_of
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ _ONNX_INT32 = 6  # TensorProto.INT32
 # Arguments of the operator, after the first five, that the node can do: without save_y, nothing uses its Y, and
 # what save_gates keeps is for a backward.
 _CONVERTED = ("reset_after", "save_y", "save_gates")
+_NOT_BY_OPERATOR = {"blocks", "fake_int8"}  # options whose layers are not calls of the operator
 
 
 def to_onnx_weights(gru: GRU | nn.GRU) -> list[dict[str, Tensor]]:
@@ -113,6 +116,11 @@ def to_onnx(
         raise TypeError(f"to_onnx: expected model of type {kinds}, got {type(model).__name__}")
     if taken := {"f", "dynamo"} & arguments.keys():
         raise TypeError(f"to_onnx: expected no argument {taken.pop()}; save what is returned with program.save(file)")
+    for module in model.modules() if isinstance(model, nn.Module) else ():
+        for name in _NOT_BY_OPERATOR & options_of(module).keys():
+            value, default = options_of(module)[name], DEFAULTS[name]
+            if value != default:
+                raise NoCounterpartError(f"to_onnx: ONNX's GRU has no {name}: expected {default!r}, got {value!r}")
     table = {
         torch.ops.gru_ext.gru.default: _translate,
         torch.ops.gru_ext.gru_padded.default: _node,

@@ -1,0 +1,275 @@
+"""Training that rounds as int8 kernels do: ``fake_quantize``, and what ``quantize_dynamic`` makes of the result."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from cases import ALL_OPTIONS, Options, Size, make_problem
+from compare import assert_near, assert_same_bits
+from int8_cases import LARGE, ROUNDING, SIZES, quantized_weights
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+
+import gru_ext
+from gru_ext import fake_quantize, functional, quantize_dynamic
+from gru_ext.reference import fake_quantize_rows, quantize_rows
+
+FLOAT32 = torch.float32
+X = torch.randn(6, 3, 5, generator=torch.Generator().manual_seed(3))
+RESETS = torch.tensor([[False, False, True], [True, False, False], *[[False] * 3] * 4])
+ARGUMENTS: list[dict[str, Any]] = [
+    {},
+    {"bias": False, "batch_first": True},
+    {"num_layers": 2, "bidirectional": True, "dropout": 0.5},
+]
+
+
+def first(output: Any) -> Tensor:
+    """The output of a layer or a cell as one tensor, packed or not."""
+    y = output[0] if isinstance(output, tuple) else output
+    result: Tensor = y.data if isinstance(y, PackedSequence) else y
+    return result
+
+
+# ---- What is rounded
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-42, 1e-37, 1e-30, 1e-3, 1e3, 1e30])
+def test_rows_are_rounded_to_the_same_integers_and_gradients_pass(scale: float) -> None:
+    rows = torch.randn(40, 33) * scale
+    rows[3] = 0
+    rows.requires_grad_()
+    rounded, scales = quantize_rows(rows.detach())
+    result = fake_quantize_rows(rows)
+    assert_same_bits(result.detach() + 0.0, rounded * scales.unsqueeze(1) + 0.0)  # zeros of either sign
+    gradient = torch.randn(40, 33)
+    result.backward(gradient)
+    assert rows.grad is not None
+    assert_near(rows.grad, gradient, "gradient", 1e-6)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_row_that_is_not_finite_is_nan(value: float) -> None:
+    rows = torch.randn(4, 7)
+    rows[2, 1] = value
+    assert torch.equal(fake_quantize_rows(rows).isnan().all(1), torch.tensor([False, False, True, False]))
+    assert not fake_quantize_rows(rows)[[0, 1, 3]].isnan().any()
+
+
+@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
+@pytest.mark.parametrize("size", [*SIZES[-2:], LARGE[2]], ids=str)
+def test_every_step_of_training_is_that_of_the_int8_kernels(size: Size, options: Options) -> None:
+    """From the same state, so that no difference of the last bit can become one of a whole integer."""
+    problem = make_problem(size, options, FLOAT32)
+    if problem.batch_sizes is not None:
+        return check_steps_of_packed(problem)
+    directions = 2 if problem.bidirectional else 1
+    count = len(problem.weights) // directions
+    hidden = size.hidden
+    state = torch.zeros(directions, size.batch, hidden) if problem.hx is None else problem.hx
+    for d in range(directions):
+        weights = problem.weights[d * count : (d + 1) * count]
+        h = state[d : d + 1]
+        for x in problem.x.split(1):
+            y, h_n = functional.gru(x, h, [w.requires_grad_() for w in weights], fake_int8=True)
+            with torch.no_grad():
+                expected, h = functional.gru(x, h, weights, fake_int8=True)
+            assert y.requires_grad
+            assert_near(y.detach(), expected, "y", ROUNDING)
+            assert_near(h_n.detach(), h, "h_n", ROUNDING)
+    return None
+
+
+def check_steps_of_packed(problem: Any) -> None:
+    """A packed batch is its sequences, in training too."""
+    arguments: dict[str, Any] = {"bidirectional": problem.bidirectional, "fake_int8": True}
+    weights = [w.requires_grad_() for w in problem.weights]
+    y, _ = functional.gru(problem.x, problem.hx, weights, batch_sizes=problem.batch_sizes, **arguments)
+    sizes = problem.batch_sizes.tolist()
+    offsets = [sum(sizes[:t]) for t in range(len(sizes))]
+    for b in range(sizes[0]):
+        rows = [offset + b for offset, size in zip(offsets, sizes, strict=True) if b < size]
+        h = None if problem.hx is None else problem.hx[:, b : b + 1]
+        expected, _ = functional.gru(problem.x[rows].unsqueeze(1), h, weights, **arguments)
+        assert_near(y[rows].detach(), expected[:, 0].detach(), f"sequence {b}", ROUNDING)
+
+
+def test_the_gradient_is_that_of_the_rounded_operands() -> None:
+    """One step by hand: the derivative with rounded x, h, W and R in the products, as if rounding were the identity."""
+    problem = make_problem(Size(1, 3, 5, 20), Options(), FLOAT32)
+    (weights,) = quantized_weights(problem)
+    assert problem.hx is not None
+    leaves = [t.clone().requires_grad_() for t in (problem.x, problem.hx, *problem.weights)]
+    y, _ = functional.gru(leaves[0], leaves[1], leaves[2:], fake_int8=True)
+    gradients = torch.autograd.grad(y.sin().sum(), leaves)
+
+    x, h = (fake_quantize_rows(t[0]).detach().requires_grad_() for t in (problem.x, problem.hx))
+    w, r = (
+        (q * s.unsqueeze(1)).requires_grad_()
+        for q, s in ((weights.ih, weights.scale_ih), (weights.hh, weights.scale_hh))
+    )
+    b_x, b_h = (b.detach().clone().requires_grad_() for b in problem.weights[2:])
+    kept = problem.hx[0].clone().requires_grad_()  # what z keeps is not rounded
+    (x_r, x_z, x_n), (h_r, h_z, q) = (x @ w.t() + b_x).chunk(3, 1), (h @ r.t() + b_h).chunk(3, 1)
+    z, n = torch.sigmoid(x_z + h_z), torch.tanh(x_n + torch.sigmoid(x_r + h_r) * q)
+    of_x, of_h, of_kept, *of_weights = torch.autograd.grad(
+        (n + z * (kept - n)).sin().sum(), [x, h, kept, w, r, b_x, b_h]
+    )
+    for result, expected in zip(gradients, [of_x, of_h + of_kept, *of_weights], strict=True):
+        assert_near(result.reshape(expected.shape), expected, "gradient", 1e-5)
+
+
+# ---- Modules, and what becomes of them
+
+
+CALLS: list[Callable[[nn.Module, Tensor], Any]] = [
+    lambda module, x: module(x),
+    lambda module, x: module(x, lengths=[3, 0, 2, 1, 2, 3] if module.batch_first else [6, 0, 2]),
+    lambda module, x: module(x, resets=RESETS),
+    lambda module, x: module(x[:, 0]),
+    lambda module, x: module(pack_sequence([x[:3, 0], x[:, 1], x[:1, 2]], enforce_sorted=False)),
+]
+
+
+@pytest.mark.parametrize("call", CALLS, ids=["padded", "lengths", "resets", "unbatched", "packed"])
+@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
+def test_the_quantized_module_has_the_bits_of_the_trained_one(
+    arguments: dict[str, Any], call: Callable[[nn.Module, Tensor], Any]
+) -> None:
+    module = fake_quantize(gru_ext.GRU(5, 20, **arguments))
+    optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
+    before = first(module.eval()(X)).detach()
+    for _ in range(2):
+        optimizer.zero_grad()
+        first(call(module.train(), X)).square().mean().backward()
+        optimizer.step()
+    quantized = quantize_dynamic(module.eval())
+    assert isinstance(quantized, gru_ext.QuantizedGRU)
+    with torch.no_grad():
+        assert_same_bits(first(call(module, X)), first(call(quantized, X)))
+        after = first(module(X))
+    assert not torch.equal(after, before), "nothing was trained"
+    assert_near(first(call(module, X)).detach(), first(call(quantized, X)), "with gradients", 2e-3)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kind", [nn.GRUCell, gru_ext.GRUCell])
+def test_cells(kind: type[nn.GRUCell], bias: bool) -> None:
+    cell = fake_quantize(kind(5, 20, bias=bias))
+    assert isinstance(cell, gru_ext.GRUCell)
+    h = cell(X[0], cell(X[1]))
+    h.sum().backward()
+    assert all(parameter.grad is not None for parameter in cell.parameters())
+    with torch.no_grad():
+        state = cell(X[1])
+        expected = quantize_dynamic(cell)(X[0], state)
+        assert_same_bits(cell(X[0], state), expected)
+    assert_near(cell(X[0], state).detach(), expected, "h", ROUNDING)
+
+
+class Model(nn.Module):
+    """GRUs of every kind, and a layer that is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.theirs, self.ours = nn.GRU(5, 4), gru_ext.GRU(4, 5, zoneout=0)
+        self.cells = nn.ModuleList([nn.GRUCell(5, 6), gru_ext.GRUCell(6, 7)])
+        self.linear = nn.Linear(7, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, B, 5) to (B, 2)."""
+        x = self.ours(self.theirs(x)[0])[0][-1]
+        for cell in self.cells:
+            x = cell(x)
+        result: Tensor = self.linear(x)
+        return result
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_model_keeps_its_state_and_can_be_undone(inplace: bool) -> None:
+    model = Model()
+    peer, names, parameters = copy.deepcopy(model), [*model.state_dict()], [*model.parameters()]
+    fake = fake_quantize(model, inplace=inplace)
+    assert isinstance(fake, Model)
+    assert (fake is model) == inplace
+    assert [*fake.state_dict()] == names
+    assert [a is b for a, b in zip(fake.parameters(), parameters, strict=True)] == [inplace] * len(parameters)
+    kinds = [type(m) for m in (fake.theirs, fake.ours, *fake.cells, fake.linear)]
+    assert kinds == [gru_ext.GRU, gru_ext.GRU, gru_ext.GRUCell, gru_ext.GRUCell, nn.Linear]
+    for copied in (fake, copy.deepcopy(fake), pickle.loads(pickle.dumps(fake))):
+        assert "fake_int8=True" in repr(copied.theirs)
+        assert_same_bits(copied(X), fake(X))
+    assert not torch.equal(fake(X), peer(X))
+    plain = fake_quantize(fake, inplace=inplace, enabled=False)
+    assert "fake_int8" not in repr(plain)
+    assert_near(plain(X).detach(), peer(X).detach(), "output", 1e-6)
+    assert type(gru_ext.to_torch(copy.deepcopy(plain)).theirs) is nn.GRU
+    prepared = gru_ext.prepare(fake_quantize(peer).eval())
+    with torch.no_grad():
+        assert_same_bits(prepared(X), quantize_dynamic(peer)(X))
+        undone = fake_quantize(prepared, enabled=False)(X)
+    assert_near(undone, peer(X).detach(), "prepared, undone", 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: gru_ext.GRU(5, 4, zoneout=0.5), "GRU with zoneout=0, as torch.nn has it, got zoneout=0.5"),
+        (lambda: gru_ext.GRU(5, 4, outputs="last"), "GRU with outputs='all', as torch.nn has it, got outputs='last'"),
+        (lambda: nn.GRU(5, 4).double(), "weight_ih_l0 of GRU in float32 on the CPU, got torch.float64 on cpu"),
+        (
+            lambda: nn.GRUCell(5, 4, device="meta"),
+            "weight_ih of GRUCell in float32 on the CPU, got torch.float32 on meta",
+        ),
+        (lambda: nn.GRU(66_312, 1), "input_size and hidden_size of at most 66311, for sums of 32 bits, got 66312"),
+    ],
+    ids=["zoneout", "outputs", "float64", "meta", "columns"],
+)
+def test_what_cannot_be_quantized_is_refused_and_nothing_is_changed(make: Callable[[], nn.Module], text: str) -> None:
+    model = nn.ModuleList([nn.GRU(5, 4), make()])
+    with pytest.raises(ValueError, match="expected ") as caught:
+        fake_quantize(model, inplace=True)
+    assert str(caught.value).endswith(text)
+    assert type(model[0]) is nn.GRU
+
+
+def test_other_recurrences_and_wrong_arguments_are_refused() -> None:
+    for arguments in ({"reset_after": False}, {"layer_norm": True}, {"zoneout": 0.1}):
+        with pytest.raises(ValueError, match="with fake_int8, as int8 kernels have it, got"):
+            gru_ext.GRU(5, 4, fake_int8=True, **arguments)
+        with pytest.raises(ValueError, match="with fake_int8, as int8 kernels have it, got"):
+            functional.gru_cell(X[0], None, torch.zeros(12, 5), torch.zeros(12, 4), fake_int8=True, **arguments)
+    module = gru_ext.GRU(5, 4, fake_int8=True)
+    with pytest.raises(ValueError, match=r"^to_torch: expected GRU with fake_int8=False, as torch\.nn has it"):
+        gru_ext.to_torch(module)
+    with pytest.raises(ValueError, match=r"^to_keras_weights: expected gru with fake_int8=False, got fake_int8=True"):
+        gru_ext.convert.to_keras_weights(module)
+    pytest.importorskip("onnxscript", reason="the convert extra is not installed")
+    with pytest.raises(NotImplementedError, match="to_onnx: ONNX's GRU has no fake_int8: expected False, got True"):
+        gru_ext.convert.to_onnx(module, (X,))
+    for index, shape in ((0, (12, 6)), (1, (12, 5)), (2, (13,))):
+        weights = [*map(torch.detach, module.parameters())]
+        weights[index] = torch.zeros(shape)
+        with pytest.raises(RuntimeError, match=r"^gru: expected .* of shape .*, got "):
+            functional.gru(X, None, weights, fake_int8=True)
+    with pytest.raises(TypeError, match="fake_quantize: expected enabled of type bool, got str"):
+        fake_quantize(module, enabled="no")  # type: ignore[arg-type]
+
+
+def test_dropouts_of_training_apply_and_autocast_and_compile_work() -> None:
+    module = fake_quantize(gru_ext.GRU(5, 20, recurrent_dropout=0.5, candidate_dropout=0.2, weight_dropout=0.3))
+    torch.manual_seed(0)
+    expected = module(X)[0].detach()
+    torch.manual_seed(0)
+    assert_same_bits(module(X)[0].detach(), expected)
+    assert not torch.equal(module(X)[0], expected)
+    module.eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_near(module(X)[0].detach(), module(X)[0].float().detach(), "autocast", 0.1)
+    compiled: Any = torch.compile(module, backend="aot_eager", fullgraph=True)
+    assert_near(compiled(X)[0].detach(), module(X)[0].detach(), "compiled", 1e-5)
