@@ -125,9 +125,8 @@ struct BwdChunk {
   int64_t moment_rows;   // B
   acc_t* moments;        // (threads, B, 2, 4)  scratch: of each thread's units, each normalisation: the sums of d and
                          //                     d * hat, as in `norm_bwd`, of W x and of R h
-  acc_t*
-      panels;  // scratch, filled by `pack_rows`: x, the previous states and, reset gate before, r times them; packed as by
-               // `pack_columns`
+  acc_t* panels;         // scratch, filled by `pack_rows`: x, the previous states and, reset gate before, r times
+                         // them; packed as by `pack_columns`
   acc_t* dweight_ih;     // (3H, I)  out, where need_dweights
   acc_t* dweight_hh;     // (3H, H)  out, likewise
   int sums;              // of a unit: 4, or 10 with norms
