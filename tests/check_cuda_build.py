@@ -57,6 +57,8 @@ SERIAL = (
     Stays(r"gru_streamed_fwd_kernel<.*, true>", r"sm_1\d0", r"LDG\.E\.U8 "),
     # The place of a packed batch's step goes into a uniform register at once; then it waits for other blocks anyway.
     Stays(r"gru_streamed_bwd_kernel<.*, false>", r"sm_1\d0", r"LDG\.E\.64 .* R2UR"),
+    # The same, before a barrier of the block.
+    Stays(r"gru_cluster_bwd_kernel<.*", r"sm_\d+", r"LDG\.E\.64 .* R2UR"),
     # Its registers are all in use, so that W x is loaded in the pass that needs it; all three loads are under way.
     Stays(r"gru_streamed_fwd_kernel<StreamedTraits<float16, 32, 96, 1, 64, .*", r"sm_90", r"LDG\.E "),
     # Doubles of a row: all three loads are under way.

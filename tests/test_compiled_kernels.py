@@ -131,7 +131,7 @@ FAULTS = {
         STREAMED, "fwd", r"fence\.acq_rel\.gpu;", "", "no fence between", STREAMING
     ),
     # Barriers
-    "a block barrier left out": Fault(ALONE, "bwd", r"bar\.sync\s+0;", "", UNORDERED),
+    "a block barrier left out": Fault(ALONE, "bwd", r"bar\.sync\s+0;", "", "race: |never written"),
     "a barrier of a group left out": Fault(CLUSTER, "fwd", r"barrier\.cta\.red\S* .*;", "", "race: |never written"),
     "a warp barrier left out": Fault(IEEE, "fwd", r"bar\.warp\.sync.*;", "", "another lane of its warp"),
     "a barrier for other threads": Fault(

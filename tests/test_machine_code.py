@@ -11,7 +11,7 @@ from process import ROOT
 sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
 from benchmarks.machine_code import figures, kernels, simulate
-from benchmarks.machine_code.lanes import EVERYWHERE, Launch, PathError, State, every, operands_of
+from benchmarks.machine_code.lanes import EVERYWHERE, LANES, Launch, PathError, Predicate, State, every, operands_of
 from benchmarks.machine_code.listing import NO_BARRIER, Instruction, read, step_loop
 from benchmarks.machine_code.meanings import MEANINGS
 from benchmarks.machine_code.path import Issued, steps_of
@@ -316,6 +316,17 @@ def test_integers_are_computed(text: str, values: tuple[int, ...], expected: int
     result = state.read(operands[0])
     assert result.known.all()
     assert (result.bits == (expected & 0xFFFFFFFF)).all()
+
+
+def test_predicates_are_kept_in_a_register() -> None:
+    state, line = State(launch_of(1), 0), instruction("P2R R0, PR, R1, 0x42")
+    state.write("R1", every(0x123), EVERYWHERE)
+    for number in range(7):
+        true = np.full(LANES, number in (0, 6))
+        state.write_predicate(f"P{number}", Predicate(true, np.ones(LANES, np.bool_)), EVERYWHERE)
+    MEANINGS["P2R"](state, line, operands_of(line.operands), EVERYWHERE)
+    assert state.read("R0").known.all()
+    assert (state.read("R0").bits == 0x161).all()
 
 
 def test_bits_are_known_one_by_one() -> None:

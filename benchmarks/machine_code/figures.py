@@ -55,7 +55,7 @@ FROM_L2 = Figure(270, "Luo: 264 of a load from the L2 cache")
 FROM_MEMORY = Figure(650, f"Luo: 479 on an idle GPU; {ASSUMED} beside the loads of all others")
 
 # A part of a multiprocessor starts one every so many cycles.
-HMMA = Figure(6, "Luo: mma.sync reaches 63% of 1024 multiply-adds a cycle: 2048 of m16n8k16 in 6.4")
+HMMA = Figure(6, "Luo: mma.sync reaches 63% of 512 multiply-adds a cycle: 2048 of m16n8k16 in 6.4")
 HMMA_TF32 = Figure(6, f"{ASSUMED}: half the multiply-adds, of half as many (m16n8k8)")
 MUFU = Figure(8, "guide: 16 results of a multiprocessor a cycle")
 INTEGER = Figure(2, "guide: 64 results of a multiprocessor a cycle: additions, comparisons, logic, shifts, products")

@@ -254,6 +254,17 @@ def _least_or_most(state: State, i: Instruction, operands: tuple[str, ...], lane
     state.write(operands[0], value_of(unsigned(chosen), known), lanes)
 
 
+def _keep_predicates(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
+    """P2R: the predicates of a mask as bits of a register."""
+    before, mask = state.read(operands[2]), _bits(int(operands[3], 16))
+    bits, certain = before.bits & ~mask, before.certain & ~mask
+    for number in range(7):
+        predicate, bit = state.predicate(f"P{number}"), _bits(1 << number) & mask
+        bits = bits | np.where(predicate.true, bit, _bits(0))
+        certain = certain | np.where(predicate.known, bit, _bits(0))
+    state.write(operands[0], Value(bits, certain), lanes)
+
+
 def _absolute(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
     value = state.read(operands[1])
     state.write(operands[0], value_of(unsigned(np.abs(signed(value.bits))), value.known), lanes)
@@ -421,6 +432,7 @@ MEANINGS: dict[str, Meaning] = {
     **dict.fromkeys(("LDC", "ULDC"), _load_constant),
     **dict.fromkeys(("VOTE", "VOTEU"), _vote),
     "IABS": _absolute,
+    "P2R": _keep_predicates,
     "R2UR": _to_uniform,
     "I2F": _float_of_integer,
     "F2I": _integer_of_float,

@@ -11,8 +11,8 @@ GRU_CLUSTER_BWD_16BIT(GRU_BFLOAT16)
 GRU_CLUSTER_BWD_TF32(GRU_FLOAT)
 GRU_CLUSTER_BWD_IEEE(GRU_FP32)
 #else
-GRU_CLUSTER_BWD(bfloat16, 64, 1, 8, 4, 12)
-GRU_CLUSTER_BWD(ieee, 64, 1, 8, 4, 24)
+GRU_CLUSTER_BWD(bfloat16, 64, 1, 8, 8, 6)
+GRU_CLUSTER_BWD(ieee, 64, 1, 8, 8, 12)
 #endif
 // Small clusters, for tests of many schedules.
 GRU_CLUSTER_BWD(bfloat16, 64, 2, 8, 4, 4)

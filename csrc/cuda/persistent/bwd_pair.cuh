@@ -8,6 +8,17 @@
 namespace gru_ext {
 namespace device {
 
+// The gate gradients of a pair as they are stored.
+template <typename T>
+struct RoundedGrads {
+  LoadedPair<T> pairs[4];  // of n, r, z, q
+
+  GRU_DEVICE static RoundedGrads of(const GateGrads<float> (&grads)[2]) {
+    return {{LoadedPair<T>::rounded(grads[0].n, grads[1].n), LoadedPair<T>::rounded(grads[0].r, grads[1].r),
+             LoadedPair<T>::rounded(grads[0].z, grads[1].z), LoadedPair<T>::rounded(grads[0].q, grads[1].q)}};
+  }
+};
+
 // Two neighbouring units of a row.
 template <typename T>
 struct BwdPair {
@@ -37,7 +48,7 @@ struct BwdPair {
   // `row_before`: of the step before it in time, which the next one here will be.
   GRU_DEVICE void load_step(const PersistentBwdParams<T>& p, const BlockWork& work, const Step& step,
                             int64_t row_before) {
-    const int t = step.t, direction = work.direction, existing = t < steps ? count : 0;
+    const int t = step.t, direction = work.direction;
     const bool reverse = direction == 1, packed = p.offsets != nullptr;
     const int64_t row_of_batch = work.row0 + row;
     const T* const from = p.gates + (direction * p.N + step.row + row_of_batch) * 4 * p.H + work.unit0 + unit;
@@ -48,11 +59,21 @@ struct BwdPair {
     const T* const h_of_row =
         has_prev ? rows_of_step(p.y, packed, {t_prev, row_before}) + row_of_batch * p.y.row_stride + direction * p.H
                  : at_offset(p.h0, (static_cast<int64_t>(direction) * p.B + row_of_batch) * p.H);
-    load_pairs(loaded,
-               {from, from + p.H, from + 2 * p.H, from + 3 * p.H, at_offset(dy_of_row, work.unit0 + unit),
-                at_offset(h_of_row, work.unit0 + unit)},
-               {existing, existing, existing, existing, p.dy.data ? existing : 0, has_prev || p.h0 ? existing : 0},
-               p.paired);
+    load_step(from, p.dy.data ? dy_of_row + work.unit0 + unit : nullptr,
+              has_prev || p.h0 ? at_offset(h_of_row, work.unit0 + unit) : nullptr, t, p.H, p.paired);
+  }
+
+  // Where the state before step t is: at `h` but before the sequence's first step; null for zero.
+  GRU_DEVICE const T* state_before(const PersistentBwdParams<T>& p, const BlockWork& work, int t, const T* h) const {
+    const bool first = work.direction == 1 ? t + 1 >= steps : t == 0;
+    return !first ? h : p.h0 ? p.h0 + of_state(p, work) : nullptr;
+  }
+
+  // Loads step t from its places: of the first gate, of dy and of the state before, null for zero.
+  GRU_DEVICE void load_step(const T* gates, const T* dy, const T* h, int t, int H, bool paired) {
+    const int existing = t < steps ? count : 0;
+    load_pairs(loaded, {gates, gates + H, gates + 2 * H, gates + 3 * H, dy, h},
+               {existing, existing, existing, existing, dy ? existing : 0, h ? existing : 0}, paired);
   }
 
   // Parts of dL/dh that have come.
@@ -87,31 +108,86 @@ struct BwdPair {
     differentiate(t, grads, [](int) { return NoMasks<float>(); });
   }
 
-  // `dgates`, `h_prev`: the first elements of the step; h_prev null if not needed, else it gets the state times
-  // `factor`.
+  // `dgates`, `h_prev`: the first elements of the step; h_prev null if not needed. `h`: the state before, as it
+  // entered the product.
   GRU_DEVICE void store_step(const PersistentBwdParams<T>& p, const BlockWork& work, int t, T* dgates, T* h_prev,
-                             const GateGrads<float> (&grads)[2], const float (&factor)[2]) const {
-    const int existing = t < steps ? count : 0;
-    const int64_t row_of_batch = work.row0 + row;
-    T* const to = dgates + row_of_batch * p.dgates[work.direction].row_stride + work.unit0 + unit;
-    store_pairs<4, T>({to, to + p.H, to + 2 * p.H, to + 3 * p.H},
-                      {LoadedPair<T>::rounded(grads[0].n, grads[1].n), LoadedPair<T>::rounded(grads[0].r, grads[1].r),
-                       LoadedPair<T>::rounded(grads[0].z, grads[1].z), LoadedPair<T>::rounded(grads[0].q, grads[1].q)},
-                      existing, p.paired);
-    if (h_prev) {
-      store_pair(h_prev + row_of_batch * p.h_prev[work.direction].row_stride + work.unit0 + unit,
-                 to_acc(loaded[5].first()) * factor[0], to_acc(loaded[5].second()) * factor[1], existing, p.paired);
-    }
+                             const RoundedGrads<T>& grads, const LoadedPair<T>& h) const {
+    store_step(dgates + place_in(p.dgates[work.direction].row_stride, work),
+               h_prev ? h_prev + place_in(p.h_prev[work.direction].row_stride, work) : nullptr, t, p.H, grads, h,
+               p.paired);
   }
 
-  GRU_DEVICE void store_step(const PersistentBwdParams<T>& p, const BlockWork& work, int t, T* dgates, T* h_prev,
-                             const GateGrads<float> (&grads)[2]) const {
-    store_step(p, work, t, dgates, h_prev, grads, {1.0f, 1.0f});
+  // The same, to its places: the first is that of n.
+  GRU_DEVICE void store_step(T* dgates, T* h_prev, int t, int H, const RoundedGrads<T>& grads, const LoadedPair<T>& h,
+                             bool paired) const {
+    const int existing = t < steps ? count : 0;
+    store_pairs<4, T>({dgates, dgates + H, dgates + 2 * H, dgates + 3 * H}, grads.pairs, existing, paired);
+    if (h_prev) store_pairs<1, T>({h_prev}, {h}, existing, paired);
+  }
+
+  // Elements from the first of a step to the pair's.
+  GRU_DEVICE int64_t place_in(int64_t row_stride, const BlockWork& work) const {
+    return (work.row0 + row) * row_stride + work.unit0 + unit;
   }
 
   // Where in (D, B, H).
   GRU_DEVICE int64_t of_state(const PersistentBwdParams<T>& p, const BlockWork& work) const {
     return (static_cast<int64_t>(work.direction) * p.B + (work.row0 + row)) * p.H + work.unit0 + unit;
+  }
+};
+
+// Elements from a step to the one before it in time; of h from that one to the next.
+struct BwdDistance {
+  int64_t gates, dy, h, dgates, h_prev;
+
+  template <typename T>
+  GRU_DEVICE static BwdDistance packed(const PersistentBwdParams<T>& p, int direction, int64_t rows,
+                                       int64_t rows_of_h) {
+    return {rows * 4 * p.H, rows * p.dy.row_stride, rows_of_h * p.y.row_stride, rows * p.dgates[direction].row_stride,
+            rows * p.h_prev[direction].row_stride};
+  }
+  template <typename T>
+  GRU_DEVICE static BwdDistance unpacked(const PersistentBwdParams<T>& p, int direction) {
+    const int sign = direction == 1 ? 1 : -1;
+    return {static_cast<int64_t>(sign) * p.B * 4 * p.H, sign * p.dy.step_stride, sign * p.y.step_stride,
+            sign * p.dgates[direction].step_stride, sign * p.h_prev[direction].step_stride};
+  }
+};
+
+// Where a pair of a thread is in the tensors of a step.
+template <typename T>
+struct BwdPlaces {
+  const T* gates;
+  const T* dy;  // null for zero
+  const T* h;   // the state before; in the first step of the sequence it is elsewhere
+  T* dgates;
+  T* h_prev;  // null if not needed
+
+  // `before`: the step before it in time.
+  GRU_DEVICE void begin(const PersistentBwdParams<T>& p, const BlockWork& work, const BwdPair<T>& pair,
+                        const Step& step, const Step& before) {
+    const bool packed = p.offsets != nullptr;
+    const int d = work.direction;
+    const auto place = [&](const auto& tensor, const Step& of, int first) {
+      const int64_t beyond = first + pair.place_in(tensor.row_stride, work);
+      return tensor.data ? rows_of_step(tensor, packed, of) + beyond : nullptr;
+    };
+    gates = p.gates + (d * p.N + step.row) * 4 * p.H + pair.place_in(4 * p.H, work);
+    dy = place(p.dy, step, d * p.H);
+    h = place(p.y, before, d * p.H);
+    dgates = place(p.dgates[d], step, 0);
+    h_prev = place(p.h_prev[d], step, 0);
+  }
+
+  // To the step before it in time, for what is loaded of it and what is stored.
+  GRU_DEVICE void advance_loads(const BwdDistance& distance) {
+    gates += distance.gates;
+    dy = at_offset(dy, distance.dy);
+    h += distance.h;
+  }
+  GRU_DEVICE void advance_stores(const BwdDistance& distance) {
+    dgates += distance.dgates;
+    h_prev = at_offset(h_prev, distance.h_prev);
   }
 };
 

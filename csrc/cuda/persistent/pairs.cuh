@@ -68,6 +68,16 @@ struct LoadedPair {
   }
 };
 
+// f(paired) as a constant: one branch for all pairs of a step.
+template <typename Function>
+GRU_DEVICE void with_pairing(bool paired, const Function& f) {
+  if (paired) {
+    f(true);
+  } else {
+    f(false);
+  }
+}
+
 // Pairs at `from`, of each of which the first `counts` exist; the others are zero. `paired`: every pair of the tensor
 // is aligned to its size and whole. All loads are under way before the first value is touched.
 template <int N, typename T>

@@ -25,7 +25,7 @@ struct Step {
   int64_t row;
 };
 
-// The first row of step t. In a packed batch it is loaded: kernels ask for it a step before they use it, so that no
+// The first row of step t. In a packed batch it is loaded: kernels ask for it long before they use it, so that no
 // load of their loop waits for another.
 template <typename Params>
 GRU_DEVICE int64_t first_row(const Params& p, int t) {

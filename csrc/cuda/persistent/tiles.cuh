@@ -118,6 +118,9 @@ GRU_DEVICE void multiply(float (&d)[M][kRows / 8][4], const Weights& weights, co
       for (int n = 0; n < kRows / 8; ++n) products.add_to(d[m][n], m, n, c);
     }
   } else {
+    // An mma takes five times as long to its result as to the next one. One D tile alone has two sums, therefore.
+    constexpr bool kAlone = M * kRows == 8;
+    float odd[4] = {};
     GRU_UNROLL
     for (int tile = 0; tile < kTiles; tile += 2) {
       uint32_t b[kRows / 8][4];
@@ -130,10 +133,14 @@ GRU_DEVICE void multiply(float (&d)[M][kRows / 8][4], const Weights& weights, co
           uint32_t a[4];
           weights.load(a, m, tile + k);
           GRU_UNROLL
-          for (int n = 0; n < kRows / 8; ++n) mma<Operand>(d[m][n], a, b[n][2 * k], b[n][2 * k + 1]);
+          for (int n = 0; n < kRows / 8; ++n) {
+            mma<Operand>(kAlone && k == 1 ? odd : d[m][n], a, b[n][2 * k], b[n][2 * k + 1]);
+          }
         }
       }
     }
+    GRU_UNROLL
+    for (int i = 0; i < 4 && kAlone; ++i) d[0][0][i] += odd[i];
   }
 }
 

@@ -9,13 +9,15 @@
 // rows of R as forward. It has all it needs for the gate gradients of its units; it multiplies them into all H units of
 // dL/dh, and sends each block of the cluster the part of the sum that belongs to that block's units.
 //
-//   1. Wait until the parts of dL/dh for the own units have come from all blocks.             mbarrier
-//   2. A thread adds the parts of its pairs of units, in the order of the blocks, and computes the gate gradients; they
-//      go to global memory, and rounded to the operand type to shared memory.                 barrier of the block
-//   3. mma: (16 units of dL/dh) x (the block's gate rows) x (rows of the tile). The transpose of R is the A operand, in
+//   1. A thread computes the gate gradients of its pairs of units; they go, rounded to the operand type, to shared
+//      memory.                                                                                barrier of the block
+//   2. mma: (16 units of dL/dh) x (the block's gate rows) x (rows of the tile). The transpose of R is the A operand, in
 //      registers as far as it fits; the gate gradients are the B operand, by ldmatrix.
-//   4. Neighbouring threads exchange halves, so that each has two units of two rows, 16 bytes, and send them.
-// After the last step the parts that come are dL/dh0.
+//   3. Neighbouring threads exchange halves, so that each has two units of two rows, 16 bytes, and send them.
+//   4. While they are on their way: loads of the next step, stores of this one.
+//   5. Wait until the parts of dL/dh for the own units have come from all blocks.             mbarrier
+//   6. A thread adds the parts of its pairs, in the order of the blocks.
+// After the last step the parts that come are dL/dh0. Of rows that the batch has not nothing is sent.
 //
 // Shared memory is written by: parts, by asynchronous stores of the whole cluster; dgates, by all threads of the block;
 // overflow weights, by the warp that reads them.
@@ -43,15 +45,20 @@ struct GruClusterBwdTraits {
   static constexpr Exchange kExchange = C_ == 1 ? Exchange::none : Exchange::cluster;
   static constexpr int kHidden = Hidden, kC = C_, kRows = Rows, kWarps = Warps, kRegisterTiles = RegisterTiles;
   static constexpr int kThreads = Warps * kWarpSize;
-  static constexpr int kUnits = Hidden / C_;                 // of a block
-  static constexpr int kUnitTiles = Hidden / 16 / Warps;     // A tiles of a warp in the direction of H
-  static constexpr int kTileValues = 8 * kValuesPerWord<T>;  // gate rows in a tile
-  static constexpr int kTiles = 3 * kUnits / kTileValues;    // A tiles in the direction of the gate rows
+  static constexpr int kUnits = Hidden / C_;  // of a block
+  // Where there are more warps than tiles of 16 units, they share out the gate rows too.
+  static constexpr int kSlices = Warps * 16 > Hidden ? Warps * 16 / Hidden : 1;
+  static constexpr int kUnitTiles = Hidden * kSlices / 16 / Warps;   // A tiles of a warp in the direction of H
+  static constexpr int kTileValues = 8 * kValuesPerWord<T>;          // gate rows in a tile
+  static constexpr int kTiles = 3 * kUnits / kTileValues / kSlices;  // A tiles of a warp, of the gate rows
   static constexpr int kSharedTiles = kTiles - RegisterTiles;
   static constexpr int kPassRows = Rows < 16 || kOnFmaUnits<Operand> ? 8 : 16;  // whose sums are in registers at a time
   static constexpr int kPairs = (kUnits / 2 * Rows + kThreads - 1) / kThreads;  // of a thread
+  // Where a thread's pairs are all of one row, they are kPairUnits units apart, and one place in memory tells of all.
+  static constexpr int kPlaces = kThreads % (8 * Rows) == 0 ? 1 : kPairs;
+  static constexpr int kPairUnits = kThreads / (8 * Rows) * 16;
   // Words between rows of dgates: tiles in twos, for ldmatrix, which meets every bank once.
-  static constexpr int kPitch = (kTiles + kTiles % 2) * 8 + 4;
+  static constexpr int kPitch = (kSlices * kTiles + kTiles % 2) * 8 + 4;
   static constexpr int kPartPitch = 2 * Rows + 4;  // floats between pairs of units: loads meet every bank once
   // Gate rows that are on their way from global memory to registers at a time.
   static constexpr int stage_rows(int rows) {
@@ -59,9 +66,10 @@ struct GruClusterBwdTraits {
   }
   static constexpr int kStageRows = stage_rows(kUnits);
 
-  static constexpr int kPartFloats = kUnits / 2 * kPartPitch;  // from one block
+  static constexpr int kParts = C_ * kSlices;                  // of dL/dh
+  static constexpr int kPartFloats = kUnits / 2 * kPartPitch;  // of one
   static constexpr int kStageBytes = kStageRows * (Hidden / kValuesPerWord<T> + 4) * 4;
-  static constexpr int kPartBytes = 2 * C_ * kPartFloats * 4;
+  static constexpr int kPartBytes = 2 * kParts * kPartFloats * 4;
   static constexpr int kDgatesBytes = 2 * Rows * kPitch * 4;
   static constexpr int kBiasBytes = 4 * Rows * kUnits * 4;  // when the steps are done
   static constexpr int max(int a, int b) { return a > b ? a : b; }
@@ -70,10 +78,11 @@ struct GruClusterBwdTraits {
   static constexpr int kDgatesOffset = kMbarrierOffset + 2 * 8;
   static constexpr int kPartOffset = kDgatesOffset + kDgatesBytes;
   static constexpr int kSharedBytes = kDgatesOffset + max(kStageBytes, kDgatesBytes + max(kPartBytes, kBiasBytes));
-  static constexpr int kExchangeBytes = Hidden * Rows * 4;  // what a block receives in a step
 
   static_assert(C_ >= 1 && C_ <= 16, "a cluster has at most 16 blocks");
-  static_assert(Hidden % (16 * C_) == 0 && Hidden % (16 * Warps) == 0, "blocks and warps own whole tiles of 16 units");
+  static_assert(Hidden % (16 * C_) == 0 && Hidden * kSlices % (16 * Warps) == 0, "whole tiles of 16 units");
+  static_assert(kSlices == 1 || kTiles % 2 == 0, "ldmatrix loads two tiles of the gate gradients at a time");
+  static_assert(3 * kUnits % (kTileValues * kSlices) == 0, "slices of the same size");
   static_assert(kUnits % kStageRows == 0 && kStageRows % 16 == 0, "whole stages");
   static_assert(Rows == 8 || Rows % 16 == 0, "the tensor core takes 8 rows, a pass 16");
   static_assert(RegisterTiles >= 0 && RegisterTiles <= kTiles, "register tiles");
@@ -84,16 +93,19 @@ struct GruClusterBwdTraits {
 // A thread: where it is in its block, and what the block works on.
 template <typename Traits>
 struct BwdThread {
-  int thread, warp, lane;
-  int g, c;     // see primitives.cuh, tensor cores
-  int rank;     // of the block in its cluster
-  int cluster;  // of the call
+  int thread, lane;
+  int warp, slice;  // of those that have the same gate rows; which gate rows
+  int g, c;         // see primitives.cuh, tensor cores
+  int rank;         // of the block in its cluster
+  int cluster;      // of the call
+  int rows;         // of the tile that the batch has
   BlockWork work;
 
   GRU_DEVICE explicit BwdThread(const PersistentBwdParams<typename Traits::T>& p) {
     constexpr int C = Traits::kC, kRows = Traits::kRows;
     thread = thread_index();
-    warp = thread / kWarpSize;
+    warp = thread / kWarpSize % (Traits::kWarps / Traits::kSlices);
+    slice = Traits::kSlices == 1 ? 0 : thread / kWarpSize / (Traits::kWarps / Traits::kSlices);
     lane = thread % kWarpSize;
     g = lane / 4;
     c = lane % 4;
@@ -101,6 +113,7 @@ struct BwdThread {
     cluster = block_index() / C;
     const int tiles = (p.B + kRows - 1) / kRows;
     work = {cluster / tiles, cluster % tiles * kRows, rank * Traits::kUnits};
+    rows = clamp(p.B - work.row0, 0, kRows);
   }
 
   // The tile of 16 units of dL/dh that is the warp's m-th. Blocks begin at their own, so that they send to different
@@ -110,20 +123,22 @@ struct BwdThread {
   }
 };
 
-// The parts of dL/dh that a block has from all blocks of its cluster: (2, C, kUnits / 2, kPartPitch) in shared memory,
-// of even and odd steps, with two units of every row.
+// The parts of dL/dh that a block has from all blocks of its cluster, of each one for every slice: (2, kParts, kUnits /
+// 2, kPartPitch) in shared memory, of even and odd steps, with two units of every row.
 template <typename Traits>
 struct PartExchange {
   static constexpr int C = Traits::kC;
   float* parts;
   uint64_t* mbarriers;  // one for each buffer
   int thread, rank;
+  int rows;  // that are sent: those that the batch has, in twos
 
   GRU_DEVICE explicit PartExchange(const BwdThread<Traits>& self)
       : parts(reinterpret_cast<float*>(shared_memory() + Traits::kPartOffset)),
         mbarriers(reinterpret_cast<uint64_t*>(shared_memory() + Traits::kMbarrierOffset)),
         thread(self.thread),
-        rank(self.rank) {}
+        rank(self.rank),
+        rows((self.rows + 1) / 2 * 2) {}
 
   // All threads call each of these: `begin` first, `meet` before the first step, `wait` for the parts of step s, which
   // returns whether they have come, and `end` when they are done.
@@ -132,7 +147,7 @@ struct PartExchange {
     GRU_UNROLL
     for (int i = 0; i < 2; ++i) {
       mbarrier_init(mbarriers + i, 1);
-      mbarrier_arrive_expect(mbarriers + i, Traits::kExchangeBytes);
+      mbarrier_arrive_expect(mbarriers + i, bytes_of_step());
     }
     mbarrier_init_fence();
   }
@@ -148,7 +163,7 @@ struct PartExchange {
   GRU_DEVICE bool wait(int s, uint32_t limit) {
     if constexpr (C > 1) {
       if (!mbarrier_wait(mbarriers + s % 2, (s - 1) / 2 % 2, limit)) return false;
-      if (thread == 0) mbarrier_arrive_expect(mbarriers + s % 2, Traits::kExchangeBytes);
+      if (thread == 0) mbarrier_arrive_expect(mbarriers + s % 2, bytes_of_step());
     } else {
       block_barrier();
     }
@@ -159,10 +174,14 @@ struct PartExchange {
     if constexpr (C > 1) cluster_barrier();
   }
 
+  // That a block receives.
+  GRU_DEVICE int bytes_of_step() const { return Traits::kSlices * Traits::kHidden * rows * 4; }
+
   // The sum of the parts of a pair of the block's, in the order of the blocks.
   GRU_DEVICE Pair<float> sum_of(const BwdPair<typename Traits::T>& pair, int s) const {
-    return sum_of_parts<C>(parts + s % 2 * C * Traits::kPartFloats + pair.unit / 2 * Traits::kPartPitch + pair.row * 2,
-                           Traits::kPartFloats);
+    return sum_of_parts<Traits::kParts>(
+        parts + s % 2 * Traits::kParts * Traits::kPartFloats + pair.unit / 2 * Traits::kPartPitch + pair.row * 2,
+        Traits::kPartFloats);
   }
 
   // Sends the D tile of 16 units that begin at unit0 of block `to`, of 8 rows from `row` on; all threads of a warp call
@@ -171,11 +190,12 @@ struct PartExchange {
   GRU_DEVICE void send(const float (&d)[4], const BwdThread<Traits>& self, int to, int unit0, int row, int s) {
     const bool odd = self.g % 2 == 1;
     const float other[2] = {shuffle_xor(odd ? d[0] : d[2], 4), shuffle_xor(odd ? d[1] : d[3], 4)};
+    if (row + 2 * self.c >= rows) return;
     const u32x4 packet = {float_bits(odd ? other[0] : d[0]), float_bits(odd ? d[2] : other[0]),
                           float_bits(odd ? other[1] : d[1]), float_bits(odd ? d[3] : other[1])};
     const int buffer = GRU_FAULT(one_part_buffer, s % 2, (s + 1) % 2), unit = unit0 + (odd ? self.g + 7 : self.g);
-    float* const place =
-        parts + (buffer * C + rank) * Traits::kPartFloats + unit / 2 * Traits::kPartPitch + (row + 2 * self.c) * 2;
+    float* const place = parts + (buffer * Traits::kParts + rank * Traits::kSlices + self.slice) * Traits::kPartFloats +
+                         unit / 2 * Traits::kPartPitch + (row + 2 * self.c) * 2;
     if constexpr (C == 1) {
       store_shared(reinterpret_cast<u32x4*>(place), packet);
     } else {
@@ -204,6 +224,8 @@ GRU_DEVICE void load_bwd_weights(WeightTiles<Traits::kUnitTiles, Traits::kRegist
     for (int m = 0; m < Traits::kUnitTiles; ++m) {
       GRU_UNROLL
       for (int i = 0; i < Traits::kStageRows; i += Traits::kTileValues) {
+        const int tile = (first + i) / Traits::kTileValues;
+        if (tile / Traits::kTiles != self.slice) continue;
         uint32_t a[4];
         if constexpr (kValuesPerWord<T> == 2) {
           ldmatrix_x4_transposed(
@@ -216,7 +238,7 @@ GRU_DEVICE void load_bwd_weights(WeightTiles<Traits::kUnitTiles, Traits::kRegist
           }
           to_operand<Operand>(a);
         }
-        weights.keep(m, (first + i) / Traits::kTileValues, a);
+        weights.keep(m, tile % Traits::kTiles, a);
       }
     }
     block_barrier();
@@ -241,12 +263,35 @@ GRU_DEVICE void store_operand(uint32_t* dgates, const BwdPair<typename Traits::T
   }
 }
 
+// The parts of dL/dh that the block's gate gradients give, each sent to the block whose units it is of.
+template <typename Traits>
+GRU_DEVICE void multiply_grads(
+    PartExchange<Traits>& exchange,
+    const WeightTiles<Traits::kUnitTiles, Traits::kRegisterTiles, Traits::kSharedTiles>& weights,
+    const uint32_t* dgates, const BwdThread<Traits>& self, int s) {
+  constexpr int kColumns = Traits::kPassRows / 8, kBlockTiles = Traits::kUnits / 16;
+  GRU_NO_UNROLL
+  for (int pass = 0; pass < Traits::kRows; pass += Traits::kPassRows) {
+    float d[Traits::kUnitTiles][kColumns][4] = {};
+    multiply<typename Traits::Operand, Traits::kTiles, Traits::kPassRows>(
+        d, weights, dgates + pass * Traits::kPitch, Traits::kPitch,
+        [&](int tile) { return (self.slice * Traits::kTiles + tile) * 8; });
+    GRU_UNROLL
+    for (int m = 0; m < Traits::kUnitTiles; ++m) {
+      const int tile = self.tile_of_h(m);
+      GRU_UNROLL
+      for (int n = 0; n < kColumns; ++n) {
+        exchange.send(d[m][n], self, tile / kBlockTiles, tile % kBlockTiles * 16, pass + n * 8, s);
+      }
+    }
+  }
+}
+
 template <typename Traits>
 GRU_DEVICE void gru_cluster_bwd(const PersistentBwdParams<typename Traits::T>& p) {
   using T = typename Traits::T;
-  using Operand = typename Traits::Operand;
   constexpr int kRows = Traits::kRows, kPitch = Traits::kPitch;
-  constexpr int kUnits = Traits::kUnits, kUnitTiles = Traits::kUnitTiles, kPairs = Traits::kPairs;
+  constexpr int kUnits = Traits::kUnits, kPairs = Traits::kPairs, kPlaces = Traits::kPlaces;
 
   const BwdThread<Traits> self(p);
   const BlockWork& work = self.work;
@@ -257,7 +302,7 @@ GRU_DEVICE void gru_cluster_bwd(const PersistentBwdParams<typename Traits::T>& p
 
   PartExchange<Traits> exchange(self);
   exchange.begin();
-  WeightTiles<kUnitTiles, Traits::kRegisterTiles, Traits::kSharedTiles> weights;
+  WeightTiles<Traits::kUnitTiles, Traits::kRegisterTiles, Traits::kSharedTiles> weights;
   load_bwd_weights(weights, p, self, dgates);
   // multiply loads tiles in twos: the one beyond an odd number is never multiplied, but it is read.
   if constexpr (Traits::kTiles % 2 == 1) {
@@ -267,61 +312,77 @@ GRU_DEVICE void gru_cluster_bwd(const PersistentBwdParams<typename Traits::T>& p
   }
 
   BwdPair<T> own[kPairs];
+  BwdPlaces<T> places[kPlaces];
   GRU_UNROLL
   for (int e = 0; e < kPairs; ++e) {
     const int i = self.thread + e * Traits::kThreads;
     own[e].begin(p, work, kRows, i / (kUnits / 2) < kRows ? i / 8 % kRows : kRows, (i / (8 * kRows) * 8 + i % 8) * 2);
   }
-  exchange.meet();
 
   const auto row_of_step = [&](int s) { return s < steps ? first_row(p, reverse ? s : steps - 1 - s) : 0; };
-  int64_t row = row_of_step(0), row_before = row_of_step(1);
+  const auto time_of_step = [&](int s) { return reverse ? s : steps - 1 - s; };
+  GRU_UNROLL
+  for (int e = 0; e < kPairs; ++e) {
+    own[e].load_step(p, work, {time_of_step(0), row_of_step(0)}, row_of_step(1));
+    if (e < kPlaces) {
+      places[e].begin(p, work, own[e], {time_of_step(0), row_of_step(0)}, {time_of_step(1), row_of_step(1)});
+    }
+  }
+  exchange.meet();
+
+  const bool has_h_prev = p.h_prev[work.direction].data != nullptr;
   bool failed = false;
   GRU_NO_UNROLL
-  for (int s = 0;; ++s) {
+  for (int s = 0; s < steps; ++s) {
     at_step(s);
-    const int t = reverse ? s : steps - 1 - s;
-    if (s < steps) {
-      GRU_UNROLL
-      for (int e = 0; e < kPairs; ++e) own[e].load_step(p, work, {t, row}, row_before);
-    }
-    if (s > 0) {
-      failed = !exchange.wait(s, p.wait_limit);
-      GRU_UNROLL
-      for (int e = 0; e < kPairs; ++e) {
-        if (own[e].row < kRows) own[e].add(exchange.sum_of(own[e], s));
-      }
-    }
-    if (s == steps) break;
-
+    const int t = time_of_step(s);
     uint32_t* const operand = dgates + GRU_FAULT(one_dgates_buffer, s % 2, 0) * kRows * kPitch;
-    T* const dgates_of_step = rows_of_step(p.dgates[work.direction], packed, {t, row});
-    const auto& h_prev = p.h_prev[work.direction];
-    T* const h_prev_of_step = h_prev.data ? rows_of_step(h_prev, packed, {t, row}) : nullptr;
+    RoundedGrads<T> rounded[kPairs];
+    LoadedPair<T> h[kPairs];
     GRU_UNROLL
     for (int e = 0; e < kPairs; ++e) {
       GateGrads<float> grads[2] = {};
       own[e].differentiate(t, grads);
       store_operand<Traits>(operand, own[e], grads);
-      own[e].store_step(p, work, t, dgates_of_step, h_prev_of_step, grads);
+      rounded[e] = RoundedGrads<T>::of(grads);
+      h[e] = own[e].loaded[5];
     }
-    row = row_before;
-    row_before = row_of_step(s + 2);
+    // Loaded long before they are used, but not beside the loads of the step, for which they would wait.
+    const int64_t row = packed ? row_of_step(s) : 0, row_before = packed ? row_of_step(s + 1) : 0,
+                  row_to_come = packed ? row_of_step(s + 2) : 0;
     failed = GRU_FAULT(no_block_barrier, block_barrier_or(failed), failed);
     if (failed) break;
+    multiply_grads<Traits>(exchange, weights, operand, self, s + 1);
 
-    GRU_NO_UNROLL
-    for (int pass = 0; pass < kRows; pass += Traits::kPassRows) {
-      constexpr int kColumns = Traits::kPassRows / 8;  // of D tiles
-      float d[kUnitTiles][kColumns][4] = {};
-      multiply<Operand, Traits::kTiles, Traits::kPassRows>(d, weights, operand + pass * kPitch, kPitch,
-                                                           [](int tile) { return tile * 8; });
+    // Others wait for the parts of dL/dh: what they do not need comes after them.
+    const BwdDistance distance =
+        packed ? BwdDistance::packed(p, work.direction, row_before - row, row_to_come - row_before)
+               : BwdDistance::unpacked(p, work.direction);
+    with_pairing(p.paired, [&](bool paired) {
       GRU_UNROLL
-      for (int m = 0; m < kUnitTiles; ++m) {
-        const int tile = self.tile_of_h(m), to = tile / (kUnits / 16), unit0 = tile % (kUnits / 16) * 16;
-        GRU_UNROLL
-        for (int n = 0; n < kColumns; ++n) exchange.send(d[m][n], self, to, unit0, pass + n * 8, s + 1);
+      for (int i = 0; i < kPlaces; ++i) places[i].advance_loads(distance);
+      GRU_UNROLL
+      for (int e = 0; e < kPairs && s + 1 < steps; ++e) {
+        const auto& at = places[e % kPlaces];
+        const int next = time_of_step(s + 1), beyond = e / kPlaces * Traits::kPairUnits;
+        own[e].load_step(at.gates + beyond, p.dy.data ? at.dy + beyond : nullptr,
+                         own[e].state_before(p, work, next, at.h + beyond), next, p.H, paired);
       }
+      GRU_UNROLL
+      for (int e = 0; e < kPairs; ++e) {
+        const auto& at = places[e % kPlaces];
+        const int beyond = e / kPlaces * Traits::kPairUnits;
+        own[e].store_step(at.dgates + beyond, has_h_prev ? at.h_prev + beyond : nullptr, t, p.H, rounded[e], h[e],
+                          paired);
+      }
+      GRU_UNROLL
+      for (int i = 0; i < kPlaces; ++i) places[i].advance_stores(distance);
+    });
+
+    failed = !exchange.wait(s + 1, p.wait_limit);
+    GRU_UNROLL
+    for (int e = 0; e < kPairs; ++e) {
+      if (own[e].row < self.rows) own[e].add(exchange.sum_of(own[e], s + 1));
     }
   }
 

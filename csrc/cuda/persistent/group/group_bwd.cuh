@@ -332,7 +332,7 @@ GRU_DEVICE void gru_group_bwd(const PersistentBwdParams<typename Traits::T>& p) 
       GateGrads<float> grads[2] = {};
       own[e].differentiate(t, grads);
       exchange.send(own[e], grads, s + 1);  // others wait for these: they go first
-      own[e].store_step(p, work, t, dgates_of_step, h_prev_of_step, grads);
+      own[e].store_step(p, work, t, dgates_of_step, h_prev_of_step, RoundedGrads<T>::of(grads), own[e].loaded[5]);
     }
     row = row_before;
     row_before = row_to_come;

@@ -151,7 +151,10 @@ GRU_DEVICE void gru_streamed_bwd(const PersistentBwdParams<typename Traits::T>& 
         failed = GRU_FAULT(no_barrier_before_flag, block_barrier_or(failed), failed);
         if (thread == 0 && !failed) raise_flag(flag_of_block(p.streamed, group, block), static_cast<uint32_t>(s + 1));
       }
-      pair.store_step(p, work, t, dgates_of_step, h_prev_of_step, grads, {factor_of(pass, 0), factor_of(pass, 1)});
+      const auto& h = pair.loaded[5];
+      pair.store_step(
+          p, work, t, dgates_of_step, h_prev_of_step, RoundedGrads<T>::of(grads),
+          LoadedPair<T>::rounded(to_acc(h.first()) * factor_of(pass, 0), to_acc(h.second()) * factor_of(pass, 1)));
     }
     if (failed) break;
     row = row_before;
