@@ -166,6 +166,8 @@ OF_GRU: dict[str, Any] = {
     **{name: 0.2 for name, option in OPTIONS.items() if option.check is check_rate},
     "reset_after": False,
     "layer_norm": True,
+    "blocks": 2,
+    "fake_int8": True,
 }
 OF_CELL = {name: OF_GRU[name] for name in inspect.signature(gru_ext.GRUCell).parameters if name in OF_GRU}
 

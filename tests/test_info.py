@@ -102,6 +102,7 @@ def test_public_names_are_there() -> None:
         "autotune",
         "convert",
         "empty_cache",
+        "fake_quantize",
         "functional",
         "kernels",
         "prepare",

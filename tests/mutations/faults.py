@@ -185,7 +185,7 @@ FAULTS = [
         "tests/test_convert_onnx.py::test_weights_of_a_node_come_back_bit_for_bit",
     ),
     Fault(
-        "src/gru_ext/quantize.py",
+        "src/gru_ext/int8.py",
         "padding = (0, -columns % COLUMNS, 0, -hidden % UNITS)",
         "padding = (0, COLUMNS - columns % COLUMNS, 0, -hidden % UNITS)",
         "tests/test_quantize.py::test_packed_weights_are_where_the_kernels_look",
