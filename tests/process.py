@@ -22,10 +22,13 @@ def run_python(
     directory: Path = ROOT,
     timeout: float = 120.0,
 ) -> subprocess.CompletedProcess[str]:
-    """``python arguments...`` with ``path`` before everything else on sys.path; output captured, any exit status."""
+    """``python arguments...`` with ``path`` before everything else on sys.path; output captured, any exit status.
+
+    Then comes the package beside these tests, in whatever copy of the project they are.
+    """
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), **(environment or {})},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT / "src"))), **(environment or {})},
         cwd=directory,
         capture_output=True,
         text=True,

@@ -196,7 +196,7 @@ def test_the_file_outlives_the_process(tmp_path: Path) -> None:
         lambda record: record[: len(record) // 3],
         lambda record: record[:-12],
         lambda record: record.replace("e-", "x-").replace("0.", "-1."),
-        lambda record: re.sub(r"=\S+", "=0", record),
+        lambda record: re.sub(r"(?<=\w)=0\.\S+", "=0", record),
         lambda record: record.replace("\t", " "),
         lambda record: record.replace("stepwise", "steps"),
         lambda record: b"\xff\x00\n=\t=\n\t\n" + bytes(range(256)),

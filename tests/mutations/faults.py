@@ -507,12 +507,6 @@ FAULTS = [
         "tests/test_other_tools.py::test_saved_tensors_may_come_back_with_other_strides",
     ),
     Fault(
-        "csrc/op/autocast.cpp",
-        "if (at::GradMode::is_enabled() && tensor.requires_grad() && !cast.requires_grad()) return tensor.to(dtype);\n",
-        "",
-        "tests/test_other_tools.py::test_autocast_casts_a_weight_once",
-    ),
-    Fault(
         "csrc/cpu/prepared.cpp",
         "data == other.data && version == other.version",
         "data == other.data",
