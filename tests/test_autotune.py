@@ -303,6 +303,8 @@ def test_nothing_is_measured_while_a_graph_is_captured() -> None:
     call()
     assert ops.measurements() == 4
     assert ops.persistent_launches() == launches + 1
+    call(Size(2, 3, 4, 8))  # of another kind, for which the same kernels may serve
+    assert ops.measurements() == 4
 
 
 @pytest.mark.parametrize("luck", [{"spoiled": 1}, {"refusals": 1}], ids=str)
@@ -318,9 +320,13 @@ def test_a_kernel_that_fails_while_measured_is_ruled_out(
 def test_what_cannot_be_told_never_serves() -> None:
     """On a device whose clock fails; where it always does, the time model chooses."""
     nan = float("nan")
-    start([nan, 2e-3, nan, nan])
+    ops = start([nan, 2e-3, nan, nan])
     call()
     assert choice()[0] == CLUSTERS[1]
+    launches = ops.persistent_launches()
+    ops.emulate_no_memory(1, False)  # for that kernel: the stepwise ones take its place
+    call()
+    assert ops.persistent_launches() == launches
     size = Size(1, 1000, 2, 60)
     ops = start([nan, nan], multiprocessors=1)
     by_model = choice(size=size)

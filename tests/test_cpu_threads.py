@@ -60,7 +60,7 @@ def results_of(module: gru_ext.GRU, x: Tensor, threads: int) -> dict[str, Tensor
     return {"y": y.detach(), "h_n": h_n.detach(), "dx": leaf.grad, **gradients}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_groups_of_rows_change_no_bit(variant: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)

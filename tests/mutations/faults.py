@@ -326,14 +326,12 @@ FAULTS = [
         "layer.x.select(0, e)), hx(of_member(layer.hx, e))",
         "layer.x.select(0, e)), hx(of_member(layer.hx, 0))",
         "tests/test_ensembles.py::test_members_on_several_threads",
-        "T6",
     ),
     Fault(
         "csrc/cpu/members.cpp",
         "for (int64_t e = together; e < E; ++e) body(e);",
         "for (int64_t e = together + 1; e < E; ++e) body(e);",
         "tests/test_ensembles.py::test_members_on_several_threads",
-        "T6",
     ),
     Fault(
         "csrc/cpu/arranged.h",
