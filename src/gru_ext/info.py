@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import subprocess
 
@@ -11,7 +12,9 @@ from gru_ext import library
 
 
 def _devices() -> str:
-    devices = [f"cpu ({torch.get_num_threads()} threads)"]
+    quota = library.cpu_quota()
+    limit = "" if quota == math.inf else f", a quota of {quota:.4g} cores"
+    devices = [f"cpu ({torch.get_num_threads()} threads{limit})"]
     for index in range(torch.cuda.device_count()):
         major, minor = torch.cuda.get_device_capability(index)
         kernels = "" if library.has_cuda_kernels else "; no gru_ext kernels in this build"
