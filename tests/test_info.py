@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
 import subprocess
@@ -35,13 +34,6 @@ def test_info_names_what_was_built_and_what_runs() -> None:
     assert facts["cpu kernels"].startswith(f"{library.cpu_isa()} in use")
     assert facts["devices"].startswith("cpu (")
     assert facts["library"] == str(ROOT / "src" / "gru_ext" / "libgru_ext.so")
-
-
-def test_info_names_a_quota(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "cpu_quota", lambda: 1.5)
-    assert ", a quota of 1.5 cores)" in info()["devices"]
-    monkeypatch.setattr(library, "cpu_quota", lambda: math.inf)
-    assert "quota" not in info()["devices"]
 
 
 def test_info_names_every_family_of_cuda_kernels(monkeypatch: pytest.MonkeyPatch) -> None:

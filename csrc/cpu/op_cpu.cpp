@@ -6,7 +6,6 @@
 #include "cpu/buffers.h"
 #include "cpu/isa.h"
 #include "cpu/op_cpu.h"
-#include "cpu/quota.h"
 #include "op/registration.h"
 #include "op/schemas.h"
 
@@ -27,6 +26,5 @@ TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
   m.def("rehearse_cpu(Tensor x, Tensor[] weights, int threads, float wait, bool backward) -> float[]",
         gru_ext::rehearse_cpu);
   m.def("cpu_isa() -> str", [] { return std::string(gru_ext::isa_name(gru_ext::cpu_isa())); });
-  m.def("cpu_quota(str root) -> float", gru_ext::cpu_quota);
   m.def("available_cpu_isas() -> str[]", gru_ext::available_isa_names);
 }

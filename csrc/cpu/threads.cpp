@@ -7,7 +7,6 @@
 
 #include "cpu/isa.h"
 #include "cpu/kernels/kernels.h"
-#include "cpu/quota.h"
 #include "op/forked_child.h"
 
 namespace gru_ext {
@@ -86,7 +85,7 @@ int64_t Work::first_row(int group, int groups) const {
 
 int threads_of_call(double flops) {
   if (flops < kFlopsPerCall || omp_in_parallel() || at::in_parallel_region() || in_forked_child()) return 1;
-  return std::min(at::get_num_threads(), threads_of_quota());
+  return at::get_num_threads();
 }
 
 int threads_for(int64_t steps, double flops) {

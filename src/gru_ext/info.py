@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import subprocess
 
@@ -12,9 +11,7 @@ from gru_ext import library
 
 
 def _devices() -> str:
-    quota = library.cpu_quota()
-    limit = "" if quota == math.inf else f", a quota of {quota:.4g} cores"
-    devices = [f"cpu ({torch.get_num_threads()} threads{limit})"]
+    devices = [f"cpu ({torch.get_num_threads()} threads)"]
     for index in range(torch.cuda.device_count()):
         major, minor = torch.cuda.get_device_capability(index)
         kernels = "" if library.has_cuda_kernels else "; no gru_ext kernels in this build"

@@ -153,20 +153,6 @@ def cpu_isa() -> str:
     return isa
 
 
-def cpu_quota() -> float:
-    """The share of the processors' time that the control groups of the process allow, as in a container.
-
-    Returns:
-        In cores; infinity without a limit.
-
-    Example:
-        >>> gru_ext.library.cpu_quota() > 0
-        True
-    """
-    quota: float = _ops.cpu_quota("")
-    return quota
-
-
 def empty_cache() -> int:
     """Give the memory that the CPU kernels keep for their next calls back to the system.
 
