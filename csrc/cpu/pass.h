@@ -1,7 +1,7 @@
 // What the forward and the backward of a layer share: how threads go through its directions and chunks of time steps.
 //
-// A pass is one direction of a layer. It is run chunk by chunk: `begin` prepares a chunk, then come its phases, of which
-// each is one parallel region, or the part of one thread.
+// A pass is one direction of a layer. It is run chunk by chunk: `begin` prepares a chunk, then come its phases, each of
+// which is one parallel region, or the part of one thread.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -11,8 +11,8 @@ namespace gru_ext {
 inline double fwd_flops(const Sequence& s) { return 6.0 * s.B * s.H * (s.H + s.I); }
 inline double bwd_flops(const Sequence& s) { return 6.0 * s.B * s.H * s.H; }
 
-// What a call of one direction would take on a machine with more cores: the parts of its threads, each run by itself, in
-// turn, on the calling thread. The results of such a call mean nothing.
+// What a call of one direction would take on a machine with more cores: the parts of its threads, each run by itself,
+// in turn, on the calling thread. The results of such a call mean nothing.
 struct Rehearsal {
   int threads;                      // in: of the team
   double wait;                      // in: microseconds of a wait, for the choice of the grid

@@ -12,7 +12,7 @@ namespace gru_ext {
 // waking a thread, inside another parallel region, and in a forked child, whose pool did not survive the fork.
 int threads_for(int64_t steps, double flops);
 
-// torch.get_num_threads(), or 1 where `threads_for` steps of so many operations in all is.
+// torch.get_num_threads(); or 1 for a call of too few operations, and wherever else `threads_for` gives 1.
 int threads_of_call(double flops);
 
 // The threads that go through the steps: row_groups times unit_groups. Each row group has rows of the batch of its own,

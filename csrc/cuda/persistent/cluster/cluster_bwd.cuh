@@ -17,7 +17,7 @@
 //   4. While they are on their way: loads of the next step, stores of this one.
 //   5. Wait until the parts of dL/dh for the own units have come from all blocks.             mbarrier
 //   6. A thread adds the parts of its pairs, in the order of the blocks.
-// After the last step the parts that come are dL/dh0. Of rows that the batch has not nothing is sent.
+// After the last step the parts that come are dL/dh0. Nothing is sent of rows beyond the batch.
 //
 // Shared memory is written by: parts, by asynchronous stores of the whole cluster; dgates, by all threads of the block;
 // overflow weights, by the warp that reads them.
