@@ -203,7 +203,8 @@ def run_packed(
     ``run`` takes the data (N, I), hx in the sorted order and batch_sizes to the output (N, D*H), or (B, D*H) with
     ``outputs="last"``, and h_n. The result is in the order of the sequences before they were sorted.
     """
-    data, batch_sizes, sorted_indices, unsorted_indices = input
+    # By name: torch 2.6 cannot compile the unpacking of a PackedSequence.
+    sorted_indices, unsorted_indices = input.sorted_indices, input.unsorted_indices
     if hx is not None:
         check_tensor("gru", "hx", hx)
     if hx is not None and sorted_indices is not None:
@@ -211,12 +212,12 @@ def run_packed(
         if hx.shape != shape:
             raise RuntimeError(f"gru: expected hx of shape (L*D, B, H) = {shape}, got {tuple(hx.shape)}")
         hx = hx.index_select(1, sorted_indices)
-    output, h_n = run(data, hx, batch_sizes)
+    output, h_n = run(input.data, hx, input.batch_sizes)
     if unsorted_indices is not None:
         h_n = h_n.index_select(1, unsorted_indices)
     if outputs == "last":
         return (output if unsorted_indices is None else output.index_select(0, unsorted_indices)), h_n
-    return PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices), h_n
+    return PackedSequence(output, input.batch_sizes, sorted_indices, unsorted_indices), h_n
 
 
 def check_cell_rank(input: Tensor, hx: Tensor | None) -> None:
