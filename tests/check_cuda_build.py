@@ -3,9 +3,10 @@
 ``make cuda-check`` runs it in an environment of its own, with a CUDA torch. It compiles the whole extension for the
 default architectures, imports it, checks that the CUDA operators are registered and what ``gru_ext.info`` says,
 and prints registers and static shared memory of every kernel. It fails if a kernel spills, has a stack frame or a
-serial load (benchmarks/machine_code; SERIAL names what stays), or needs more than the committed table says. Then it
-runs every kernel of sm_90, and some of other architectures, on the CPU. ``make cuda-check ARGS=--write`` writes the
-table anew, and those of docs/kernels.md. With ``--host-only``, in an environment of another torch, it compiles the host
+serial load (benchmarks/machine_code; SERIAL names what stays), or needs more than the committed table says; or if the
+step of a cluster kernel is predicted to take more than SLOWER times what the table says. Then it runs every kernel of
+sm_90, and some of other architectures, on the CPU. ``make cuda-check ARGS=--write`` writes the table anew, and those of
+docs/kernels.md. With ``--host-only``, in an environment of another torch, it compiles the host
 side alone, links it with the kernels that the first check has compiled, and imports that: no kernel knows of torch
 (take_objects.py).
 
@@ -22,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -33,7 +35,10 @@ from process import ROOT
 
 sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
-from benchmarks.machine_code.listing import read
+from benchmarks.machine_code.kernels import of_instantiation
+from benchmarks.machine_code.lanes import PathError
+from benchmarks.machine_code.listing import MachineCode, read
+from benchmarks.machine_code.prediction import predict
 from benchmarks.machine_code.serial_loads import serial_loads
 from benchmarks.machine_code.toolkit import ToolError, cuobjdump
 
@@ -42,6 +47,10 @@ BUILD = ROOT / "build" / "cuda-check"
 OTHER_BUILD = ROOT / "build" / f"cuda-check-{torch.__version__}"  # of the host side alone
 # Readable PTX of every architecture in the objects, for check_compiled_kernels.py: nvcc has it in any case.
 KEEP_PTX = "--no-compress -gencode=arch=compute_80,code=compute_80 -gencode=arch=compute_90,code=compute_90"
+
+
+PREDICTED = "sm_90"  # which the model's latencies are of
+SLOWER = 1.05
 
 
 class Stays(NamedTuple):
@@ -88,6 +97,7 @@ class Resources(NamedTuple):
     spilled: int = 0  # bytes stored and loaded, of a thread
     stack: int = 0  # bytes, of a thread
     serial: tuple[str, ...] = ()  # the serial loads, each in words
+    cycles: tuple[int, ...] = ()  # of a step, predicted: loads from the L2 cache, and from memory
 
 
 Table = dict[str, dict[str, Resources]]  # by kernel, then architecture
@@ -256,30 +266,60 @@ def defects(table: Table) -> list[str]:
     return faults
 
 
-def serial_loads_of(program: str, path: Path) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Those of each kernel of an object file, by mangled name and architecture."""
+class Read(NamedTuple):
+    """What the machine code of a kernel shows."""
+
+    serial: tuple[str, ...]
+    cycles: tuple[int, ...]
+
+
+def read_kernel(kernel: MachineCode) -> Read:
+    """Its serial loads; and the cycles of a step, of a cluster kernel whose path the model can follow."""
+    serial = tuple(serial_loads(kernel.code))
+    known = of_instantiation(demangled([kernel.kernel])[0]) if kernel.architecture == PREDICTED else None
+    if known is None:
+        return Read(serial, ())
+    try:
+        found = predict(known, kernel)
+    except PathError as error:
+        print(f"{known.name} {known.dtype} {known.direction} is not predicted: {error}", flush=True)
+        return Read(serial, ())
+    return Read(serial, (round(found.from_l2), round(found.from_memory)))
+
+
+def read_object(program: str, path: Path) -> dict[tuple[str, str], Read]:
+    """Of each kernel of an object file, by mangled name and architecture."""
     with subprocess.Popen([program, "-sass", str(path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        found = {
-            (kernel.kernel, kernel.architecture): tuple(serial_loads(kernel.code)) for kernel in read(process.stdout)
-        }
+        found = {(kernel.kernel, kernel.architecture): read_kernel(kernel) for kernel in read(process.stdout)}
     if process.returncode != 0:
         fail(f"cuobjdump cannot read {path}")
     return found
 
 
-def with_serial_loads(table: Table, objects: list[Path]) -> Table:
-    """The table with those of each kernel, which are found in object files."""
-    found: dict[tuple[str, str], tuple[str, ...]] = {}
+def with_machine_code(table: Table, objects: list[Path]) -> Table:
+    """The table with what the machine code of each kernel shows, which is in object files."""
+    found: dict[tuple[str, str], Read] = {}
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for of_file in pool.map(partial(serial_loads_of, str(cuobjdump())), objects):
+        for of_file in pool.map(partial(read_object, str(cuobjdump())), objects):
             found |= of_file
     names = demangled([kernel for kernel, _ in found])
-    serial = {(name, arch): loads for name, ((_, arch), loads) in zip(names, found.items(), strict=True)}
+    shown = {(name, arch): of_kernel for name, ((_, arch), of_kernel) in zip(names, found.items(), strict=True)}
     return {
-        name: {arch: r._replace(serial=serial[name, arch]) for arch, r in by_arch.items()}
+        name: {arch: r._replace(**shown[name, arch]._asdict()) for arch, r in by_arch.items()}
         for name, by_arch in table.items()
     }
+
+
+def entry(resources: Resources) -> dict[str, object]:
+    """Of the committed table."""
+    needed = {"registers": resources.registers, "shared": resources.shared}
+    return needed | ({"cycles": resources.cycles} if resources.cycles else {})
+
+
+def of_entry(registers: int, shared: int, cycles: Sequence[int] = ()) -> Resources:
+    """As ``entry`` wrote it."""
+    return Resources(registers, shared, cycles=tuple(cycles))
 
 
 def compare(table: Table, committed: Table, same_nvcc: bool) -> list[str]:
@@ -300,6 +340,13 @@ def compare(table: Table, committed: Table, same_nvcc: bool) -> list[str]:
                     faults.append(f"{name} needs {now.registers} registers on {arch}, {then.registers} in the table")
                 if same_nvcc and now.shared > then.shared:
                     faults.append(f"{name} needs {now.shared} shared bytes on {arch}, {then.shared} in the table")
+                if len(now.cycles) != len(then.cycles):
+                    faults.append(
+                        f"{name} has {len(now.cycles)} predictions on {arch}, {len(then.cycles)} in the table"
+                    )
+                elif same_nvcc and any(n > SLOWER * t for n, t in zip(now.cycles, then.cycles, strict=True)):
+                    cycles = f"{now.cycles} cycles on {arch}, {then.cycles} in the table"
+                    faults.append(f"a step of {name} is predicted to take {cycles}")
     return faults
 
 
@@ -330,15 +377,14 @@ def main() -> None:
     check_import(BUILD)
     check_constants()
     table, release = parse(output), nvcc_release(output)
-    table = with_serial_loads(table, sorted(BUILD.glob("temp*/csrc/cuda/**/instantiations/*.o")))
+    table = with_machine_code(table, sorted(BUILD.glob("temp*/csrc/cuda/**/instantiations/*.o")))
     show(table)
     faults = defects(table)
     if faults:
         fail("; ".join(faults))
     if write:
         kernels = {
-            name: {arch: {"registers": r.registers, "shared": r.shared} for arch, r in by_arch.items()}
-            for name, by_arch in table.items()
+            name: {arch: entry(resources) for arch, resources in by_arch.items()} for name, by_arch in table.items()
         }
         rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(by_arch)}" for name, by_arch in kernels.items())
         TABLE.write_text(f'{{"nvcc": {json.dumps(release)}, "kernels": {{\n{rows}\n}}}}\n')
@@ -347,14 +393,14 @@ def main() -> None:
         return
     stored = json.loads(TABLE.read_text())
     committed = {
-        name: {arch: Resources(**r) for arch, r in by_arch.items()} for name, by_arch in stored["kernels"].items()
+        name: {arch: of_entry(**r) for arch, r in by_arch.items()} for name, by_arch in stored["kernels"].items()
     }
     if stored["nvcc"] != release:
         print(f"\nthe table is of nvcc {stored['nvcc']}, this is {release}: not compared")
     faults = compare(table, committed, stored["nvcc"] == release)
     if faults:
         fail("; ".join(faults) + "; if that is meant, run: make cuda-check ARGS=--write")
-    print("\nno kernel spills, has a stack frame or a serial load, or needs more than the table allows")
+    print("\nno kernel spills, has a stack frame or a serial load, needs more or is slower than the table allows")
     check_execution()
 
 

@@ -1,8 +1,8 @@
 """The tables of kernels in docs/kernels.md and docs/cuda.md: ``python tests/kernel_tables.py`` writes them anew.
 
-Registers are those of tests/cuda_resources.json, which ``make cuda-check ARGS=--write`` measures and which then calls
-this; the rest is what the source says, printed by a program that is compiled here. Needs a C++17 compiler, ``$CXX`` or
-``c++``.
+Registers and cycles are those of tests/cuda_resources.json, which ``make cuda-check ARGS=--write`` finds and which then
+calls this; the rest is what the source says, printed by a program that is compiled here. Needs a C++17 compiler,
+``$CXX`` or ``c++``.
 """
 
 from __future__ import annotations
@@ -10,13 +10,19 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parent.parent
+from process import ROOT
+
+sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
+
+from benchmarks.machine_code.figures import CLOCK_HZ
+
 RESOURCES = ROOT / "tests" / "cuda_resources.json"
 INSTANTIATIONS_PAGE, DEVICES_PAGE = ROOT / "docs" / "kernels.md", ROOT / "docs" / "cuda.md"
 INSTANTIATIONS, DEVICES, END = "<!-- instantiations -->\n", "<!-- devices -->\n", "<!-- end -->\n"
@@ -54,7 +60,8 @@ GPUS = [
 
 H200 = next(device for device in GPUS if "H200" in device.name)
 
-Registers = dict[str, dict[str, dict[str, int]]]  # of tests/cuda_resources.json: by kernel, architecture, resource
+# Of tests/cuda_resources.json: by kernel, architecture, resource.
+Needed = dict[str, dict[str, dict[str, Any]]]
 
 
 class Instantiation(NamedTuple):
@@ -105,13 +112,18 @@ class Streamed(NamedTuple):
         return [f"gru_streamed_{self.direction}_kernel<StreamedTraits<{', '.join(map(str, numbers))}>, false>"]
 
 
-def registers(kernels: list[str], resources: Registers) -> str:
+def registers(kernels: list[str], resources: Needed) -> str:
     """Of a thread, on sm_90 and, where it differs, sm_100."""
     cells = []
     for kernel in kernels:
         sm_90, sm_100 = (resources[kernel][arch]["registers"] for arch in ("sm_90", "sm_100"))
         cells.append(str(sm_90) if sm_90 == sm_100 else f"{sm_90} ({sm_100})")
     return ", ".join(cells)
+
+
+def by_code(cycles: Sequence[int] | None) -> str:
+    """Microseconds of a step on an H200, predicted from machine code; loads from the L2 cache."""
+    return f"{cycles[0] / CLOCK_HZ['H200'] * 1e6:.2f}" if cycles else "-"
 
 
 @contextmanager
@@ -150,7 +162,7 @@ def instantiations(lines: list[str]) -> tuple[list[Instantiation], list[Streamed
     return found, streamed
 
 
-def streamed_table(rows: list[Streamed], resources: Registers) -> str:
+def streamed_table(rows: list[Streamed], resources: Needed) -> str:
     """One line for each instantiation."""
     widths = (1024, 2048, 2816, 4096)
     lines = [
@@ -166,11 +178,14 @@ def streamed_table(rows: list[Streamed], resources: Registers) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def table(rows: list[Instantiation], resources: Registers) -> str:
+def table(rows: list[Instantiation], resources: Needed) -> str:
     """One line for each shape, with a column of each kind for each operand."""
     operands = [operand for operand in OPERANDS if any(row.operand == operand for row in rows)]
     named = [OPERANDS[operand] for operand in operands]
     columns = [f"registers {', '.join(named)}", "shared (overflow) KB", "us a step"]
+    cycles = {row: resources[row.kernels()[0]]["sm_90"].get("cycles") for row in rows}
+    if any(cycles.values()):
+        columns.append("us by its code")
     heads = ["H up to", "C", "rows", "warps"]
     for column in columns:
         heads += [f"{column.split(' 16-bit')[0]} {named[0]}", *named[1:]] if len(named) > 1 else [column]
@@ -183,6 +198,7 @@ def table(rows: list[Instantiation], resources: Registers) -> str:
             + [registers(row.kernels(), resources) if row else "-" for row in found]
             + [f"{row.shared / 1024:.0f} ({row.overflow / 1024:.0f})" if row else "-" for row in found]
             + [f"{row.step:.2f}" if row else "-" for row in found]
+            + ([by_code(cycles[row]) if row else "-" for row in found] if any(cycles.values()) else [])
         )
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -253,7 +269,7 @@ def families_table(call: Callable[..., list[str]]) -> str:
 
 def tables(call: Callable[..., list[str]]) -> str:
     """What belongs between the marks of docs/kernels.md."""
-    resources: Registers = json.loads(RESOURCES.read_text())["kernels"]
+    resources: Needed = json.loads(RESOURCES.read_text())["kernels"]
     rows, streamed = instantiations(call())
     text = ""
     for ieee in (False, True):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 
 import pytest
-from check_cuda_build import Resources, Table, compare, defects, parse
+from check_cuda_build import PREDICTED, TABLE, Resources, Table, compare, defects, entry, of_entry, parse
 from process import ROOT
 from take_objects import what_knows_torch
+
+sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
+
+from benchmarks.machine_code.kernels import PASSES, kernels, of_instantiation
 
 OUTPUT = """\
 ptxas info    : 0 bytes gmem
@@ -33,20 +39,26 @@ def test_the_output_of_ptxas() -> None:
 @pytest.mark.parametrize(
     ("now", "sentence"),
     [
-        (Resources(40, 64), None),
-        (Resources(32, 0), None),
-        (Resources(41, 64), "kernel<float16> needs 41 registers on sm_80, 40 in the table"),
-        (Resources(40, 65), "kernel<float16> needs 65 shared bytes on sm_80, 64 in the table"),
+        (Resources(40, 64, cycles=(1000, 2000)), None),
+        (Resources(32, 0, cycles=(1, 1)), None),
+        (Resources(41, 64, cycles=(1000, 2000)), "kernel<float16> needs 41 registers on sm_80, 40 in the table"),
+        (Resources(40, 65, cycles=(1000, 2000)), "kernel<float16> needs 65 shared bytes on sm_80, 64 in the table"),
+        (Resources(40, 64, cycles=(1050, 2000)), None),
+        (
+            Resources(40, 64, cycles=(1000, 2101)),
+            "a step of kernel<float16> is predicted to take (1000, 2101) cycles on sm_80, (1000, 2000) in the table",
+        ),
+        (Resources(40, 64, cycles=()), "kernel<float16> has 0 predictions on sm_80, 2 in the table"),
     ],
 )
 def test_what_grows_is_named(now: Resources, sentence: str | None) -> None:
-    committed: Table = {NAME: {"sm_80": Resources(40, 64)}}
+    committed: Table = {NAME: {"sm_80": Resources(40, 64, cycles=(1000, 2000))}}
     assert compare({NAME: {"sm_80": now}}, committed, same_nvcc=True) == ([] if sentence is None else [sentence])
 
 
 def test_under_another_nvcc_nothing_that_grows_is_named() -> None:
-    committed: Table = {NAME: {"sm_80": Resources(40, 64)}}
-    assert compare({NAME: {"sm_80": Resources(99, 99)}}, committed, same_nvcc=False) == []
+    committed: Table = {NAME: {"sm_80": Resources(40, 64, cycles=(1, 1))}}
+    assert compare({NAME: {"sm_80": Resources(99, 99, cycles=(9, 9))}}, committed, same_nvcc=False) == []
 
 
 def test_what_no_kernel_may_have_is_named() -> None:
@@ -75,6 +87,20 @@ def test_only_the_serial_loads_that_stay() -> None:
     ):
         expected = [f"{other} has a serial load on {arch}: {load}"]
         assert defects({other: {arch: Resources(40, 64, serial=(load,))}}) == expected
+
+
+def test_the_committed_table_is_read_as_it_is_written() -> None:
+    for resources in (Resources(40, 64), Resources(40, 64, cycles=(1000, 2000))):
+        assert of_entry(**json.loads(json.dumps(entry(resources)))) == resources
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "tf32"])
+def test_the_step_of_every_cluster_kernel_is_predicted(dtype: str) -> None:
+    """Some of other dtypes branch on what they load, so that the model cannot follow them."""
+    stored = json.loads(TABLE.read_text())["kernels"]
+    predicted = [of_instantiation(name) for name, by_arch in stored.items() if "cycles" in by_arch[PREDICTED]]
+    expected = [kernel for way in PASSES for kernel in kernels(dtype, way)]
+    assert sorted(kernel for kernel in predicted if kernel and kernel.dtype == dtype) == sorted(expected)
 
 
 def test_kernels_must_be_the_same() -> None:

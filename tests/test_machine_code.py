@@ -299,6 +299,7 @@ def test_a_prediction_is_always_the_same() -> None:
         ("PRMT R0, R1, 0x9910, RZ", (0x8000,), -32768),
         ("VIMNMX R0, R1, 0x2, PT", (-5,), -5),
         ("VIMNMX R0, R1, R2, !PT", (-5, 3), 3),
+        ("VIMNMX.RELU R0, P1, P1, R1, 0x2, PT", (-5,), 0),
         ("VIADDMNMX.RELU R0, R1, R2, 0x2, PT", (-5, 3), 0),
         ("SEL R0, R1, R2, !PT", (1, 2), 2),
         ("IABS R0, R1", (-9,), 9),
@@ -316,6 +317,14 @@ def test_integers_are_computed(text: str, values: tuple[int, ...], expected: int
     result = state.read(operands[0])
     assert result.known.all()
     assert (result.bits == (expected & 0xFFFFFFFF)).all()
+
+
+def test_what_no_document_says_of_a_predicate_is_unknown() -> None:
+    state, line = State(launch_of(1), 0), instruction("VIMNMX.RELU R0, P1, P1, R1, 0x2, PT")
+    state.write("R1", every(1), EVERYWHERE)
+    state.write_predicate("P1", EVERYWHERE, EVERYWHERE)
+    MEANINGS["VIMNMX"](state, line, operands_of(line.operands), EVERYWHERE)
+    assert not state.predicate("P1").known.any()
 
 
 def test_predicates_are_kept_in_a_register() -> None:

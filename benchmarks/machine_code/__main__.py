@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import NamedTuple
 
-from benchmarks.machine_code import figures, kernels, simulate
+from benchmarks.machine_code import figures, kernels
 from benchmarks.machine_code.figures import CLOCK_HZ, Figure
 from benchmarks.machine_code.kernels import DTYPES, FIRST_PARAMETER, PASSES, Kernel, UnknownKernelError
 from benchmarks.machine_code.lanes import PathError
-from benchmarks.machine_code.serial_loads import serial_loads
+from benchmarks.machine_code.prediction import Prediction, predict
 from benchmarks.machine_code.simulate import Bounds, ModelError
 from benchmarks.machine_code.toolkit import ToolError
 
@@ -29,29 +28,6 @@ TABLE = tuple(
     for direction in PASSES
     for name in ("cluster_H512_C8_rows8", "cluster_H256_C4_rows16", "cluster_H64_C1_rows8")
 )
-
-
-class Prediction(NamedTuple):
-    """Of a step of a kernel."""
-
-    instructions: int  # that the warp with the most issues
-    bounds: Bounds
-    from_l2: float  # cycles, where loads come from the L2 cache
-    from_memory: float
-    serial_loads: int
-
-
-def predict(kernel: Kernel, architecture: str) -> Prediction:
-    """Compile it and predict."""
-    code = kernels.compiled(kernel, architecture)
-    steps = kernels.steps_of(kernel, code)
-    return Prediction(
-        max(len(of_warp[-1]) for of_warp in steps),
-        simulate.bounds(steps),
-        simulate.cycles(steps, figures.FROM_L2.value),
-        simulate.cycles(steps, figures.FROM_MEMORY.value),
-        len(serial_loads(code.code)),
-    )
 
 
 def describe(kernel: Kernel, found: Prediction, clock: str) -> str:
@@ -80,7 +56,7 @@ def table(dtype: str, architecture: str, clock: str) -> str:
     ]
     for name, direction in TABLE:
         kernel = kernels.named(name, dtype, direction)
-        found = predict(kernel, architecture)
+        found = predict(kernel, kernels.compiled(kernel, architecture))
         cells = [
             f"{direction} {kernel.hidden}, {kernel.blocks}, {kernel.rows}",
             str(found.instructions),
@@ -123,7 +99,7 @@ def main() -> None:
             parser.error("expected KERNEL, --table or --figures")
         else:
             kernel = kernels.named(asked.kernel, asked.dtype, asked.direction)
-            print(describe(kernel, predict(kernel, asked.arch), asked.clock))
+            print(describe(kernel, predict(kernel, kernels.compiled(kernel, asked.arch)), asked.clock))
     except UnknownKernelError as error:
         parser.error(str(error))
     except (ModelError, PathError, ToolError) as error:

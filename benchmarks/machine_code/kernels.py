@@ -7,6 +7,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,6 +73,19 @@ def kernels(dtype: str, direction: str) -> Iterator[Kernel]:
         yield Kernel(dtype, direction, *map(int, numbers.split(",")))
 
 
+# As c++filt prints it, without namespaces; forward that of training.
+INSTANTIATION = re.compile(r"gru_cluster_(fwd|bwd)_kernel<GruCluster\wwdTraits<(\w+)((?:, \d+){5})[^>]*>(, true)? ?>")
+
+
+def of_instantiation(name: str) -> Kernel | None:
+    """The cluster kernel of training that ``name`` instantiates."""
+    found = INSTANTIATION.fullmatch(name)
+    if found is None or (found[1] == "fwd") != bool(found[4]):
+        return None
+    (dtype,) = (dtype for dtype, (types, _, _) in DTYPES.items() if types == found[2])
+    return Kernel(dtype, found[1], *map(int, found[3].removeprefix(", ").split(", ")))
+
+
 def named(name: str, dtype: str, direction: str) -> Kernel:
     """The instantiation of that name."""
     every = {kernel.name: kernel for kernel in kernels(dtype, direction)}
@@ -104,14 +118,19 @@ def compiled(kernel: Kernel, architecture: str) -> MachineCode:
     return code
 
 
+@cache
+def _parameters_program() -> tempfile.TemporaryDirectory[str]:
+    """The folder of the program, as long as this process lives."""
+    folder = tempfile.TemporaryDirectory()
+    compiler = os.environ.get("CXX", "c++").split()
+    _run([*compiler, "-std=c++17", f"-I{ROOT / 'csrc'}", PARAMETERS, "-o", Path(folder.name, "parameters")])
+    return folder
+
+
 def parameters(kernel: Kernel) -> bytes:
     """What a launch of a full tile of STEPS steps and some passes, as constant memory has it."""
-    compiler = os.environ.get("CXX", "c++").split()
-    with tempfile.TemporaryDirectory() as name:
-        program = Path(name, "parameters")
-        _run([*compiler, "-std=c++17", f"-I{ROOT / 'csrc'}", PARAMETERS, "-o", program])
-        numbers = (STEPS + 4, kernel.rows, kernel.hidden)
-        return _run([program, kernel.direction, *map(str, numbers)])
+    numbers = (STEPS + 4, kernel.rows, kernel.hidden)
+    return _run([Path(_parameters_program().name, "parameters"), kernel.direction, *map(str, numbers)])
 
 
 def steps_of(kernel: Kernel, code: MachineCode) -> list[list[list[Issued]]]:

@@ -29,6 +29,8 @@ from benchmarks.machine_code.lanes import (
 )
 from benchmarks.machine_code.listing import Instruction
 
+NOTHING = Predicate(np.zeros(LANES, np.bool_), np.zeros(LANES, np.bool_))  # is known of it
+
 Meaning = Callable[[State, Instruction, tuple[str, ...], Predicate], None]
 
 
@@ -241,8 +243,14 @@ def _select(state: State, i: Instruction, operands: tuple[str, ...], lanes: Pred
 
 
 def _least_or_most(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
-    """VIMNMX, and VIADDMNMX of a sum: the smaller one where the predicate is true."""
-    *terms, which = operands[1:]
+    """VIMNMX, and VIADDMNMX of a sum: the smaller one where the predicate is true.
+
+    With .RELU it may name two predicates more, which it sets to what no document says.
+    """
+    outputs = _predicates(operands, 1)
+    terms, which = operands[1 + outputs : -1], operands[-1]
+    for out in operands[1 : 1 + outputs]:
+        state.write_predicate(out, NOTHING, lanes)
     values, least = [state.read(term) for term in terms], state.predicate(which)
     known = _all_known(values) & least.known
     is_signed = "U32" not in i.opcode
@@ -366,10 +374,9 @@ def _special_function(state: State, i: Instruction, operands: tuple[str, ...], l
 
 def _forget(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
     """What it computes is unknown: as many registers from the first operand on as it writes, and predicates."""
-    nothing = Predicate(np.zeros(LANES, np.bool_), np.zeros(LANES, np.bool_))
     leading = _predicates(operands, 0)
     for operand in operands[:leading]:
-        state.write_predicate(operand, nothing, lanes)
+        state.write_predicate(operand, NOTHING, lanes)
     if leading < len(operands) and register_of(operands[leading]):
         for beyond in range(_written(i.opcode)):
             state.write(operands[leading], unknown(), lanes, beyond)
