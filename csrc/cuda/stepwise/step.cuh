@@ -14,6 +14,11 @@
 
 namespace gru_ext {
 
+using device::from_acc;
+using device::load_global;
+using device::store_global;
+using device::to_acc;
+
 constexpr int kStepUnits = device::kWarpSize;  // of a block
 constexpr int kStepRows = 8;                   // of a block
 constexpr int kStepThreads = kStepUnits * kStepRows;
@@ -32,14 +37,22 @@ struct StepPlace {
   }
 };
 
+// The state after a step: into h, into y, and into the operand of the next product, times its mask.
+template <typename scalar_t, typename acc_t>
+GRU_DEVICE void store_state(const GruStepFwdParams<scalar_t, acc_t>& p, int64_t row, int64_t unit, acc_t state,
+                            int recurrent_mask) {
+  const int64_t element = row * p.H + unit;
+  store_global(p.h + element, state);
+  if (p.y != nullptr) store_global(p.y + row * p.y_stride + unit, from_acc<scalar_t>(state));
+  if (p.h_operand != nullptr) {
+    store_global(p.h_operand + element, from_acc<scalar_t>(state * recurrent_factor(p.masks, recurrent_mask != 0)));
+  }
+}
+
 // Grid: a multiple of the tiles across H.
 template <typename scalar_t>
 GRU_KERNEL(kStepThreads, 2)
 gru_step_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<scalar_t>> p) {
-  using device::from_acc;
-  using device::load_global;
-  using device::store_global;
-  using device::to_acc;
   using acc_t = device::acc_type<scalar_t>;
   const StepPlace place(p.H);
   if (place.unit >= p.H) return;
@@ -66,11 +79,7 @@ gru_step_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<scalar_t>>
     using Math = device::AccurateMath<acc_t>;
     const acc_t next = p.masks.any ? cell_fwd<Math>(a_r, a_z, a_n, q, h, gates, cell_masks(p.masks, masks))
                                    : cell_fwd<Math>(a_r, a_z, a_n, q, h, gates);
-    store_global(p.h + element, next);
-    if (p.y != nullptr) store_global(p.y + row * p.y_stride + u, from_acc<scalar_t>(next));
-    if (p.h_operand != nullptr) {
-      store_global(p.h_operand + element, from_acc<scalar_t>(next * recurrent_factor(p.masks, recurrent_mask != 0)));
-    }
+    store_state(p, row, u, next, recurrent_mask);
     if (p.gates != nullptr) {
       scalar_t* const saved = p.gates + row * 4 * p.H + u;
       store_global(saved, from_acc<scalar_t>(gates.r));
@@ -90,47 +99,60 @@ GRU_DEVICE scalar_t previous_state(const GruStepBwdParams<scalar_t, acc_t>& p, i
   return device::load_if_any(from);
 }
 
+// What the backward of a step begins with, of one unit of one row.
+template <typename scalar_t, typename acc_t>
+struct StepGradient {
+  LoadedMasks masks;
+  acc_t factor;  // of h in the recurrent product
+  acc_t h;       // the state before the step
+  acc_t d;       // dL/dh after it
+
+  // False where the sequence has ended: d is the gradient of its h0 then, and stored as that.
+  GRU_DEVICE bool load(const GruStepBwdParams<scalar_t, acc_t>& p, int64_t row, int64_t unit) {
+    const bool has_step = row < p.rows, has_product = row < p.product_rows;
+    const int64_t element = row * p.H + unit;
+    masks = load_masks(p.masks, has_step, element);
+    const int recurrent_mask = load_mask(p.masks.recurrent, element);
+    d = load_global(p.dh + element);
+    const acc_t product = has_product ? load_global(p.dh_product + element) : acc_t(0);
+    factor = recurrent_factor(p.masks, recurrent_mask != 0);
+    if (!has_step) {
+      if (has_product) d += product * factor;
+      store_global(p.dh + element, d);
+      return false;
+    }
+    h = to_acc(previous_state(p, row, unit));
+    if (has_product) d += product * factor;
+    if (p.dy != nullptr) d += to_acc(load_global(p.dy + row * p.dy_stride + unit));
+    return true;
+  }
+};
+
 // Grid: as forward, for max(rows, product_rows) rows.
 template <typename scalar_t>
 GRU_KERNEL(kStepThreads, 2)
 gru_step_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<scalar_t>> p) {
-  using device::from_acc;
-  using device::load_global;
-  using device::store_global;
-  using device::to_acc;
   using acc_t = device::acc_type<scalar_t>;
   const StepPlace place(p.H);
   if (place.unit >= p.H) return;
   const int64_t u = place.unit;
   const int64_t last_row = p.rows > p.product_rows ? p.rows : p.product_rows;
   for (int64_t row = place.first_row; row < last_row; row += place.row_stride) {
-    const bool has_step = row < p.rows, has_product = row < p.product_rows;
+    StepGradient<scalar_t, acc_t> step;
+    if (!step.load(p, row, u)) continue;
     const int64_t element = row * p.H + u;
-    const LoadedMasks masks = load_masks(p.masks, has_step, element);
-    const int recurrent_mask = load_mask(p.masks.recurrent, element);
-    acc_t d = load_global(p.dh + element);
-    const acc_t product = has_product ? load_global(p.dh_product + element) : acc_t(0);
-    const acc_t factor = recurrent_factor(p.masks, recurrent_mask != 0);
-    if (!has_step) {  // a sequence that has ended: d is the gradient of its h0
-      if (has_product) d += product * factor;
-      store_global(p.dh + element, d);
-      continue;
-    }
-    const acc_t h = to_acc(previous_state(p, row, u));
     const scalar_t* saved = p.gates + row * 4 * p.H + u;
     const Gates<acc_t> gates{to_acc(load_global(saved)), to_acc(load_global(saved + p.H)),
                              to_acc(load_global(saved + 2 * p.H)), to_acc(load_global(saved + 3 * p.H))};
-    if (has_product) d += product * factor;
-    if (p.dy != nullptr) d += to_acc(load_global(p.dy + row * p.dy_stride + u));
     GateGrads<acc_t> grads;
-    store_global(p.dh + element,
-                 p.masks.any ? cell_bwd(gates, h, d, grads, cell_masks(p.masks, masks)) : cell_bwd(gates, h, d, grads));
+    store_global(p.dh + element, p.masks.any ? cell_bwd(gates, step.h, step.d, grads, cell_masks(p.masks, step.masks))
+                                             : cell_bwd(gates, step.h, step.d, grads));
     scalar_t* const dgates = p.dgates + row * 4 * p.H + u;
     store_global(dgates, from_acc<scalar_t>(grads.n));
     store_global(dgates + p.H, from_acc<scalar_t>(grads.r));
     store_global(dgates + 2 * p.H, from_acc<scalar_t>(grads.z));
     store_global(dgates + 3 * p.H, from_acc<scalar_t>(grads.q));
-    if (p.h_operand != nullptr) store_global(p.h_operand + element, from_acc<scalar_t>(h * factor));
+    if (p.h_operand != nullptr) store_global(p.h_operand + element, from_acc<scalar_t>(step.h * step.factor));
   }
 }
 
@@ -149,17 +171,26 @@ inline const char* error_of_launch() {
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
-template <typename scalar_t, typename acc_t>
-const char* launch_gru_step_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
-  gru_step_fwd_kernel<scalar_t><<<step_blocks(p.rows, p.H), kStepThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
+// One of these kernels, for `rows` rows.
+template <typename Params>
+const char* launch_step(void (*kernel)(Params), int64_t rows, const Params& p, Stream stream) {
+  kernel<<<step_blocks(rows, p.H), kStepThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
   return error_of_launch();
 }
 
 template <typename scalar_t, typename acc_t>
+int64_t rows_of_step(const GruStepBwdParams<scalar_t, acc_t>& p) {
+  return p.rows > p.product_rows ? p.rows : p.product_rows;
+}
+
+template <typename scalar_t, typename acc_t>
+const char* launch_gru_step_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
+  return launch_step(gru_step_fwd_kernel<scalar_t>, p.rows, p, stream);
+}
+
+template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
-  const int64_t rows = p.rows > p.product_rows ? p.rows : p.product_rows;
-  gru_step_bwd_kernel<scalar_t><<<step_blocks(rows, p.H), kStepThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
-  return error_of_launch();
+  return launch_step(gru_step_bwd_kernel<scalar_t>, rows_of_step(p), p, stream);
 }
 
 #endif  // __CUDACC__

@@ -65,8 +65,6 @@ GRU_DEVICE int64_t place_of(const int (&places)[3], int gate) {
 template <typename scalar_t>
 GRU_KERNEL(kStepThreads, 2)
 gru_step_norm_fwd_kernel(const GruStepNormFwdParams<scalar_t, device::acc_type<scalar_t>> p) {
-  using device::load_global;
-  using device::store_global;
   using acc_t = device::acc_type<scalar_t>;
   for (int64_t row = device::block_index(); row < p.rows; row += device::block_count()) {
     acc_t* const values = p.values + row * 3 * p.H;
@@ -80,11 +78,11 @@ gru_step_norm_fwd_kernel(const GruStepNormFwdParams<scalar_t, device::acc_type<s
           acc_t(1) / device::square_root(block_sum(squares) / count + static_cast<acc_t>(kNormEpsilon));
       for (int64_t i = columns.first + device::thread_index(); i < columns.last; i += kStepThreads) {
         const acc_t hat = (load_global(values + i) - mean) * inverse_std;
-        store_global(values + i, hat * device::to_acc(load_global(p.gain + i)));
-        if (p.hat != nullptr) store_global(p.hat + row * p.saved_stride + i, device::from_acc<scalar_t>(hat));
+        store_global(values + i, hat * to_acc(load_global(p.gain + i)));
+        if (p.hat != nullptr) store_global(p.hat + row * p.saved_stride + i, from_acc<scalar_t>(hat));
       }
       if (p.hat != nullptr && device::thread_index() == 0) {
-        store_global(p.inverse_std + row * p.saved_stride + norm, device::from_acc<scalar_t>(inverse_std));
+        store_global(p.inverse_std + row * p.saved_stride + norm, from_acc<scalar_t>(inverse_std));
       }
     }
   }
@@ -94,8 +92,6 @@ gru_step_norm_fwd_kernel(const GruStepNormFwdParams<scalar_t, device::acc_type<s
 template <typename scalar_t>
 GRU_KERNEL(kStepThreads, 2)
 gru_step_norm_bwd_kernel(const GruStepNormBwdParams<scalar_t> p) {
-  using device::load_global;
-  using device::to_acc;
   using acc_t = device::acc_type<scalar_t>;
   for (int64_t row = device::block_index(); row < p.rows; row += device::block_count()) {
     const scalar_t* const hat = p.hat + row * p.saved_stride;
@@ -119,8 +115,8 @@ gru_step_norm_bwd_kernel(const GruStepNormBwdParams<scalar_t> p) {
       for (int64_t i = columns.first + device::thread_index(); i < columns.last; i += kStepThreads) {
         const int gate = static_cast<int>(i / p.H);
         const acc_t grad = norm_bwd(gradient(i), to_acc(load_global(hat + i)), mean_d, mean_d_hat, inverse_std);
-        device::store_global(p.out + row * p.out_stride + place_of(p.out_gate, gate) * p.H + (i - gate * p.H),
-                             device::from_acc<scalar_t>(grad));
+        store_global(p.out + row * p.out_stride + place_of(p.out_gate, gate) * p.H + (i - gate * p.H),
+                     from_acc<scalar_t>(grad));
       }
     }
   }

@@ -10,10 +10,6 @@ namespace gru_ext {
 template <typename scalar_t>
 GRU_KERNEL(kStepThreads, 2)
 gru_step_reset_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<scalar_t>> p) {
-  using device::from_acc;
-  using device::load_global;
-  using device::store_global;
-  using device::to_acc;
   using acc_t = device::acc_type<scalar_t>;
   const StepPlace place(p.H);
   if (place.unit >= p.H) return;
@@ -47,10 +43,6 @@ gru_step_reset_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<scal
 template <typename scalar_t>
 GRU_KERNEL(kStepThreads, 2)
 gru_step_candidate_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<scalar_t>> p) {
-  using device::from_acc;
-  using device::load_global;
-  using device::store_global;
-  using device::to_acc;
   using acc_t = device::acc_type<scalar_t>;
   const StepPlace place(p.H);
   if (place.unit >= p.H) return;
@@ -70,11 +62,7 @@ gru_step_candidate_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<
     using Math = device::AccurateMath<acc_t>;
     const acc_t next = p.masks.any ? candidate_fwd<Math>(a_n, h, gates, cell_masks(p.masks, masks))
                                    : candidate_fwd<Math>(a_n, h, gates);
-    store_global(p.h + element, next);
-    if (p.y != nullptr) store_global(p.y + row * p.y_stride + u, from_acc<scalar_t>(next));
-    if (p.h_operand != nullptr) {
-      store_global(p.h_operand + element, from_acc<scalar_t>(next * recurrent_factor(p.masks, recurrent_mask != 0)));
-    }
+    store_state(p, row, u, next, recurrent_mask);
     if (p.gates != nullptr) store_global(p.gates + row * 3 * p.H + 2 * p.H + u, from_acc<scalar_t>(gates.n));
   }
 }
@@ -83,43 +71,28 @@ gru_step_candidate_fwd_kernel(const GruStepFwdParams<scalar_t, device::acc_type<
 template <typename scalar_t>
 GRU_KERNEL(kStepThreads, 2)
 gru_step_candidate_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<scalar_t>> p) {
-  using device::from_acc;
-  using device::load_global;
-  using device::store_global;
-  using device::to_acc;
   using acc_t = device::acc_type<scalar_t>;
   const StepPlace place(p.H);
   if (place.unit >= p.H) return;
   const int64_t u = place.unit;
   const int64_t last_row = p.rows > p.product_rows ? p.rows : p.product_rows;
   for (int64_t row = place.first_row; row < last_row; row += place.row_stride) {
-    const bool has_step = row < p.rows, has_product = row < p.product_rows;
+    StepGradient<scalar_t, acc_t> step;
+    if (!step.load(p, row, u)) continue;
     const int64_t element = row * p.H + u;
-    const LoadedMasks masks = load_masks(p.masks, has_step, element);
-    const int recurrent_mask = load_mask(p.masks.recurrent, element);
-    acc_t d = load_global(p.dh + element);
-    const acc_t product = has_product ? load_global(p.dh_product + element) : acc_t(0);
-    const acc_t factor = recurrent_factor(p.masks, recurrent_mask != 0);
-    if (!has_step) {  // a sequence that has ended: d is the gradient of its h0
-      if (has_product) d += product * factor;
-      store_global(p.dh + element, d);
-      continue;
-    }
-    const acc_t h = to_acc(previous_state(p, row, u));
     const scalar_t* saved = p.gates + row * 3 * p.H + u;
     const ResetBeforeGates<acc_t> gates{to_acc(load_global(saved)), to_acc(load_global(saved + p.H)),
                                         to_acc(load_global(saved + 2 * p.H))};
-    if (has_product) d += product * factor;
-    if (p.dy != nullptr) d += to_acc(load_global(p.dy + row * p.dy_stride + u));
     ResetBeforeGrads<acc_t> grads;
-    store_global(p.dh + element, p.masks.any ? candidate_bwd(gates, h, d, grads, cell_masks(p.masks, masks))
-                                             : candidate_bwd(gates, h, d, grads));
+    store_global(p.dh + element, p.masks.any
+                                     ? candidate_bwd(gates, step.h, step.d, grads, cell_masks(p.masks, step.masks))
+                                     : candidate_bwd(gates, step.h, step.d, grads));
     scalar_t* const dgates = p.dgates + row * 3 * p.H + u;
     store_global(dgates, from_acc<scalar_t>(grads.n));
     store_global(dgates + 2 * p.H, from_acc<scalar_t>(grads.z));
     if (p.h_operand != nullptr) {
-      store_global(p.h_operand + element, from_acc<scalar_t>(h * factor));
-      store_global(p.reset + element, from_acc<scalar_t>(gates.r * h * factor));
+      store_global(p.h_operand + element, from_acc<scalar_t>(step.h * step.factor));
+      store_global(p.reset + element, from_acc<scalar_t>(gates.r * step.h * step.factor));
     }
   }
 }
@@ -128,10 +101,6 @@ gru_step_candidate_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<
 template <typename scalar_t>
 GRU_KERNEL(kStepThreads, 2)
 gru_step_reset_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<scalar_t>> p) {
-  using device::from_acc;
-  using device::load_global;
-  using device::store_global;
-  using device::to_acc;
   using acc_t = device::acc_type<scalar_t>;
   const StepPlace place(p.H);
   if (place.unit >= p.H) return;
@@ -156,31 +125,22 @@ gru_step_reset_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<scal
 
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_reset_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
-  gru_step_reset_fwd_kernel<scalar_t>
-      <<<step_blocks(p.rows, p.H), kStepThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
-  return error_of_launch();
+  return launch_step(gru_step_reset_fwd_kernel<scalar_t>, p.rows, p, stream);
 }
 
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
-  gru_step_candidate_fwd_kernel<scalar_t>
-      <<<step_blocks(p.rows, p.H), kStepThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
-  return error_of_launch();
+  return launch_step(gru_step_candidate_fwd_kernel<scalar_t>, p.rows, p, stream);
 }
 
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
-  const int64_t rows = p.rows > p.product_rows ? p.rows : p.product_rows;
-  gru_step_candidate_bwd_kernel<scalar_t>
-      <<<step_blocks(rows, p.H), kStepThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
-  return error_of_launch();
+  return launch_step(gru_step_candidate_bwd_kernel<scalar_t>, rows_of_step(p), p, stream);
 }
 
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
-  gru_step_reset_bwd_kernel<scalar_t>
-      <<<step_blocks(p.rows, p.H), kStepThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
-  return error_of_launch();
+  return launch_step(gru_step_reset_bwd_kernel<scalar_t>, p.rows, p, stream);
 }
 
 #endif  // __CUDACC__
