@@ -50,6 +50,7 @@ def switches() -> dict[str, Any]:
         "get_default_dtype()": torch.get_default_dtype(),
         "is_grad_enabled()": torch.is_grad_enabled(),
         "are_deterministic_algorithms_enabled()": torch.are_deterministic_algorithms_enabled(),
+        "is_autocast_cache_enabled()": torch.is_autocast_cache_enabled(),
     }
     if hasattr(backends.cudnn, "rnn"):
         return values | {f"{name}.fp32_precision": owner.fp32_precision for name, owner in owners.items()}

@@ -359,6 +359,14 @@ def test_weights_that_are_stored_as_int8(opset: int) -> None:
     assert_near(gru.state_dict()["weight_ih_l0"], expected, "weight_ih", 1e-6)
 
 
+@pytest.fixture
+def _autocast_caches_again() -> Iterator[None]:
+    """After an export without dynamo that fails, torch leaves autocast's cache off."""
+    yield
+    torch.set_autocast_cache_enabled(True)
+
+
+@pytest.mark.usefixtures("_autocast_caches_again")
 @pytest.mark.parametrize("dynamo", [True, False])
 @pytest.mark.filterwarnings("ignore")
 def test_the_plain_export_names_ours(dynamo: bool, tmp_path: Path) -> None:
