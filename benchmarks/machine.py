@@ -6,6 +6,9 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +50,20 @@ def _cache(index: int) -> int | None:
         return None
     text = path.read_text().strip()
     return int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}[text[-1]]
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """So many processes beside that compute without pause, each on one thread, until this ends or this process does."""
+    # Its input ends with this process.
+    endless = "import select, sys\nwhile not select.select([sys.stdin], [], [], 0)[0]: sum(range(100_000))"
+    processes = [subprocess.Popen([sys.executable, "-c", endless], stdin=subprocess.PIPE) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def processor_seconds() -> tuple[float, float] | None:

@@ -25,7 +25,7 @@ def milliseconds(seconds: float) -> str:
 
 def line(row: Row) -> str:
     """One row in one line."""
-    words = [f"{row.size!s:36} {row.kind:8} {row.threads} threads"]
+    words = [f"{row.size!s:36} {row.kind:8} {row.threads} threads" + (f", {row.busy} busy" if row.busy else "")]
     if OURS in row.times:
         words.append(f"{milliseconds(row.times[OURS].median):>7} ms")
         words += [f"{name} {spread.median:.2f}x" for name, spread in row.ratios().items()]
@@ -146,6 +146,12 @@ def table(run: Run, kind: str, ranges: bool = True) -> Table:
             [str(row.size), *(_mebibytes(row, name) for name in (OURS, *run.peers))] for row in rows
         ]
     names = [name for name in run.peers if any(name in row.times for row in rows)]
+    if run.suite == "contended":
+        shown = (OURS, *names)
+        return ["T,B,H", "threads", "busy", *(f"{name} ms (slowest)" for name in shown)], [
+            [str(row.size), str(row.threads), str(row.busy), *(_with_slowest(row, name) for name in shown)]
+            for row in rows
+        ]
     threads = len({row.threads for row in rows}) > 1
     head = ["T,B,H", *(["threads"] if threads else []), f"{OURS} ms"]
     for name in names:
@@ -166,6 +172,13 @@ def table(run: Run, kind: str, ranges: bool = True) -> Table:
     return [*head, "of the limit", "limited by"], cells
 
 
+def _with_slowest(row: Row, name: str) -> str:
+    if name not in row.times:
+        return "-"
+    timing = row.times[name]
+    return f"{milliseconds(timing.median)} ({milliseconds(timing.slowest)})"
+
+
 def _mebibytes(row: Row, name: str) -> str:
     return f"{row.peak_bytes[name] / 2**20:.1f}" if name in row.peak_bytes else "-"
 
@@ -179,6 +192,8 @@ def heading(run: Run, kind: str) -> str:
     """Of the table of one pass."""
     if kind == "kernels":
         return "parts, ms"
+    if run.suite == "contended":
+        return f"{kind}; median and slowest of calls timed alone, beside so many busy processes"
     return f"{kind}, peak of memory" if run.suite == "memory" else f"{kind}; a ratio above 1: {OURS} is faster"
 
 

@@ -31,6 +31,11 @@ class Timing:
         """Seconds a call."""
         return Spread.of(self.seconds).median
 
+    @property
+    def slowest(self) -> float:
+        """Seconds a call, of the slowest round."""
+        return Spread.of(self.seconds).high
+
 
 @dataclass
 class Row:
@@ -44,11 +49,12 @@ class Row:
     again: list[float] = field(default_factory=list)  # ours once more in each round: the noise of a ratio
     left_out: dict[str, str] = field(default_factory=dict)  # name to reason
     peak_bytes: dict[str, int] = field(default_factory=dict)  # suite memory
+    busy: int = 0  # processes that computed beside
 
     @property
     def key(self) -> str:
         """What names the row in a run."""
-        return f"{self.size} {self.kind} {self.threads} threads"
+        return f"{self.size} {self.kind} {self.threads} threads" + (f", {self.busy} busy" if self.busy else "")
 
     def ratio(self, name: str) -> Spread:
         """A peer's time over ours, round by round."""

@@ -94,7 +94,7 @@ def measure_suite(settings: Settings, watcher: Watcher) -> Run:
             torch.set_num_threads(threads)
             peaks = _peaks(run, settings, threads, watcher.doing)
             bound = roofline.bound(case.size, kind, settings.dtype, peaks)
-            row = Row(case.size, "kernels" if settings.suite == "kernels" else kind, threads, bound)
+            row = Row(case.size, "kernels" if settings.suite == "kernels" else kind, threads, bound, busy=case.busy)
             watcher.doing(f"{row.size} {kind}: weights and inputs")
             if bound.seconds > settings.longest:
                 row.left_out["all"] = f"one call takes at least {bound.seconds:.1f} s here; --longest allows it"
@@ -171,9 +171,11 @@ def _time(row: Row, kind: Pass, run: Run, suite: Suite, settings: Settings, doin
     if not steps:
         return
     doing(f"{row.size} {kind}: timing {', '.join(steps)}")
-    again = {"again": steps[OURS]} if OURS in steps else {}
+    again = {"again": steps[OURS]} if OURS in steps and not suite.alone else {}
     clock = measure.clock_for(settings.device, row.threads)
-    times, calls = measure.alternate({**steps, **again}, clock, settings.repeat, settings.block_seconds)
+    block_seconds = 0.0 if suite.alone else settings.block_seconds
+    with machine.busy(row.busy):
+        times, calls = measure.alternate({**steps, **again}, clock, settings.repeat, block_seconds)
     row.again = times.pop("again", [])
     row.times = {name: Timing(times[name], calls[name], verdicts[name].times_framework) for name in steps}
 

@@ -35,11 +35,12 @@ class Size:
 
 @dataclass(frozen=True)
 class Case:
-    """A size; the number of threads where the suite varies them (0: that of the command line); whether forward only."""
+    """A size, and what the suite varies."""
 
     size: Size
-    threads: int = 0
-    inference: bool = False
+    threads: int = 0  # 0: that of the command line
+    inference: bool = False  # whether forward only
+    busy: int = 0  # processes that compute beside, each on one thread
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Suite:
     repeat: int = 7
     block_seconds: float = 0.2
     rotate: bool = True
+    alone: bool = False  # every call is timed alone: the noise is what is asked for
 
 
 TEN = [
@@ -101,6 +103,15 @@ def _scaling(most_threads: int) -> list[Case]:
     ]
 
 
+def _contended(most_threads: int) -> list[Case]:
+    return [
+        Case(size, threads, busy=busy)
+        for size in (Size(10, 4, 256, L=2), Size(50, 8, 128), Size(50, 32, 256))
+        for threads in dict.fromkeys((1, most_threads))
+        for busy in (0, 1, 2)
+    ]
+
+
 SUITES: dict[str, Suite] = {
     "quick": Suite(
         "is it faster for me, by how much, how close to the limit?",
@@ -123,6 +134,13 @@ SUITES: dict[str, Suite] = {
         also=("gru_ext_prepared",),
     ),
     "scaling": Suite("how does the time grow with T, B, H and shrink with threads?", _scaling),
+    "contended": Suite(
+        "what remains on cores that others use too, and how long can a call take?",
+        _contended,
+        passes=("forward",),
+        repeat=100,
+        alone=True,
+    ),
     "memory": Suite(
         "how much memory does a training step take at its peak?",
         _cases(

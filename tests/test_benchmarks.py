@@ -8,8 +8,10 @@ import json
 import math
 import os
 import sys
+import time
 import types
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -429,13 +431,16 @@ def test_peaks_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_suites_are_what_they_say() -> None:
-    assert set(SUITES) == {"quick", "sizes", "deepbench", "latency", "scaling", "memory", "kernels", "sweep"}
+    assert set(SUITES) == {
+        *("quick", "sizes", "deepbench", "latency", "scaling", "contended", "memory", "kernels", "sweep")
+    }
     for name, suite in SUITES.items():
         cases = suite.cases(2)
         assert len(set(cases)) == len(cases) > 0, name
     assert (len(DEEPBENCH_TRAIN), len(DEEPBENCH_INFERENCE)) == (19, 54)
     assert all(case.size.T == 1 for case in SUITES["latency"].cases(2))
     assert {case.threads for case in SUITES["scaling"].cases(6)} == {0, 1, 2, 4, 6}
+    assert {(case.threads, case.busy) for case in SUITES["contended"].cases(6)} == set(product((1, 6), (0, 1, 2)))
 
 
 def test_more_cores_than_there_are_are_predicted(capsys: pytest.CaptureFixture[str]) -> None:
@@ -738,6 +743,41 @@ def test_every_suite_runs(suite: str, quick: Callable[..., int], tmp_path: Path)
         "sweep": {"forward", "train"},
         "deepbench": {"forward"},  # of the list for inference
     }[suite]
+
+
+def test_calls_beside_busy_processes_are_timed_alone(
+    quick: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    busy = machine.busy
+
+    def counted(count: int) -> Any:
+        started.append(count)
+        return busy(count)
+
+    monkeypatch.setattr(machine, "busy", counted)
+    kept = tmp_path / "run.json"
+    options = ("--against=torch", f"--json={kept}", "--filter=^50,8", "--repeat=3")
+    assert quick(*options, suite="contended") == 0
+    run = results.load(kept)
+    assert started == [row.busy for row in run.rows] == [0, 1, 2]
+    assert all(timing.calls == 1 and len(timing.seconds) == 3 for row in run.rows for timing in row.times.values())
+    assert run.noise() is None
+    head, cells = report.table(run, "forward")
+    assert head == ["T,B,H", "threads", "busy", "gru_ext ms (slowest)", "torch ms (slowest)"]
+    assert [line[:3] for line in cells] == [["50,8,128", "1", str(busy)] for busy in (0, 1, 2)]
+    timing = run.rows[0].times[OURS]
+    assert timing.slowest == max(timing.seconds)
+
+
+def test_busy_processes_compute_and_end() -> None:
+    def of_children() -> float:
+        return sum(os.times()[2:4])
+
+    before = of_children()
+    with machine.busy(2):
+        time.sleep(0.5)
+    assert of_children() - before > 0.1  # of a second of processor; they were waited for
 
 
 def test_interrupted_run_keeps_what_was_measured(
