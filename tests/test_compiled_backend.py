@@ -20,6 +20,7 @@ from cases import Options, Size, make_problem, solve_by
 from compare import assert_all_near, assert_same_bits
 from compiled_backend import MULTIPROCESSORS, new_device
 from compiled_kernels import missing
+from member_cases import assert_members_alone, problems_of, solve_members_by, stacked
 from simulated_streams import SimulatedStreams
 from torch import Tensor
 
@@ -51,6 +52,18 @@ def test_accuracy_of_windows(ops: Any, packed: bool) -> None:
     launches = ops.launches()
     ops.gru_fwd(problem.x, problem.hx, problem.weights, problem.batch_sizes, False, False)
     assert ops.launches() - launches == 2
+
+
+@pytest.mark.parametrize("kernel", [CLUSTER, "streamed_U32_rows8"])
+def test_members_are_one_launch_with_the_bits_of_their_own(ops: Any, kernel: str) -> None:
+    ops.use_cuda_kernels(kernel, kernel)
+    problems = problems_of(SMALL, Options(bidirectional=True), torch.bfloat16, members=2)
+    whole = stacked(problems)
+    solve_members_by(ops, whole)  # the self-test
+    launches = ops.launches()
+    results = solve_members_by(ops, whole)
+    assert ops.launches() - launches == 2
+    assert_members_alone(results, problems, ops)
 
 
 def test_layers_that_overlap(ops: Any) -> None:

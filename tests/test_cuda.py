@@ -26,8 +26,10 @@ from cases import (
     ours,
     results_of,
     solve,
+    solve_by,
 )
 from compare import assert_all_accurate, assert_all_near, assert_near, assert_same_bits
+from member_cases import problems_of, solve_members_by, stacked
 from on_cuda import cuda_problem, float32_precision, on_cuda
 from process import output_of, run_python
 from torch import Tensor, nn
@@ -62,6 +64,19 @@ def test_float64_agrees_with_the_cpu(options: Options) -> None:
     problem = make_problem(Size(12, 6, 20, 48), options, torch.float64)
     on_gpu = {name: tensor.cpu() for name, tensor in solve(ours, on_cuda(problem)).items()}
     assert_all_near(on_gpu, solve(ours, problem))
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared input", "own inputs"])
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
+def test_members_agree_with_calls_of_their_own(options: Options, shared: bool) -> None:
+    """In one launch; torch's batched products may sum in another order."""
+    problems = [on_cuda(p) for p in problems_of(Size(12, 16, 20, 256), options, torch.float32, 8, shared)]
+    if shared:
+        problems = [replace(p, x=problems[0].x) for p in problems]
+    results = solve_members_by(torch.ops.gru_ext, stacked(problems))
+    for e, problem in enumerate(problems):
+        expected = solve_by(torch.ops.gru_ext, problem)
+        assert_all_near({name: tensor[e] for name, tensor in results.items()}, expected, tolerance=1e-4)
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)

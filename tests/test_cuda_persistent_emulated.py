@@ -317,10 +317,10 @@ def test_the_first_call_tests_the_kernel_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "multiprocessors", "launches"), [("group", 4, 4), ("group", 9, 2), ("streamed", 9, 4)]
+    ("family", "multiprocessors", "launches"), [("group", 4, 8), ("group", 9, 4), ("streamed", 9, 8)]
 )
-def test_the_self_test_has_two_tiles_and_directions(family: str, multiprocessors: int, launches: int) -> None:
-    """So four groups, of which so many run at a time as the device has multiprocessors for; then one of the call."""
+def test_the_self_test_has_two_tiles_directions_and_members(family: str, multiprocessors: int, launches: int) -> None:
+    """So eight groups, of which so many run at a time as the device has multiprocessors for; then one of the call."""
     ops = emulate(multiprocessors)
     ops.use_cuda_kernels(family, family)
     solve_emulated(make_problem(SMALL, Options(), torch.bfloat16))

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from cases import ALL_OPTIONS, FLOATING, Options, Problem, Size, make_problem, ours, solve
+from cases import ALL_OPTIONS, FLOATING, Options, Size, make_problem, ours, solve
 from compare import assert_near, assert_same_bits
+from member_cases import MEMBERS, problems_of, stacked
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, stack_module_state, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -18,7 +19,6 @@ import gru_ext
 
 FLOAT64 = torch.float64
 SIZE = Size(4, 3, 2, 5)
-MEMBERS = 3
 
 
 class Calls(TorchDispatchMode):
@@ -42,32 +42,6 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(before)
-
-
-def problems_of(size: Size, options: Options, dtype: torch.dtype = FLOAT64, members: int = MEMBERS) -> list[Problem]:
-    """Problems of one shape."""
-    return [make_problem(size, options, dtype) for _ in range(members)]
-
-
-def stacked(problems: list[Problem]) -> Problem:
-    """Every floating tensor with the members first."""
-
-    def stack(tensors: list[Tensor | None]) -> Tensor | None:
-        given = [tensor for tensor in tensors if tensor is not None]
-        return torch.stack(given) if given else None
-
-    x = stack([p.x for p in problems])
-    assert x is not None
-    weights = [torch.stack(list(tensors)) for tensors in zip(*(p.weights for p in problems), strict=True)]
-    return Problem(
-        x=x,
-        hx=stack([p.hx for p in problems]),
-        weights=weights,
-        batch_sizes=problems[0].batch_sizes,
-        bidirectional=problems[0].bidirectional,
-        dy=stack([p.dy for p in problems]),
-        dh_n=stack([p.dh_n for p in problems]),
-    )
 
 
 def members(x: Tensor, hx: Tensor | None, weights: Any, batch_sizes: Tensor | None, bidirectional: bool) -> Any:

@@ -18,7 +18,7 @@ def test_kernels_names_the_instruction_set_of_the_cpu() -> None:
     assert found.backward == found.forward
 
 
-@pytest.mark.parametrize("name", ["steps", "batch", "hidden_size"])
+@pytest.mark.parametrize("name", ["steps", "batch", "hidden_size", "members"])
 def test_kernels_wants_sizes(name: str) -> None:
     sizes: dict[str, Any] = {"steps": 10, "batch": 4, "hidden_size": 32, name: 0}
     with pytest.raises(ValueError, match=f"kernels: expected {name} of at least 1, got 0"):

@@ -44,6 +44,7 @@ CHECK = (
     Stage("each", "every kernel against stepwise", "each", 90, rehearsed=9),
     Stage("speed", "against nn.GRU", "speed", 130),
     Stage("decoding", "one time step, alone and in a graph", "decoding", 25),
+    Stage("members", "one launch against a loop", "members", 15, rehearsed=2),
     Stage("steps", "us a step of every kernel", "steps", 60, rehearsed=6),
     Stage("constants", "of the time model", "constants", 35, patience=40),
     Stage("tests", "tests on a GPU", "cuda_tests", 70, patience=60, fresh=True, rehearsed=1),

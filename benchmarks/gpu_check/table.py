@@ -12,7 +12,7 @@ from benchmarks.gpu_check.stages import Stage
 
 MOST_LINES = 60
 MOST_LETTERS = 150
-MOST_WRONG, MOST_ABSENT, MOST_SPEED, MOST_DECODING, MOST_STEPS = 12, 3, 18, 5, 4
+MOST_WRONG, MOST_ABSENT, MOST_SPEED, MOST_DECODING, MOST_MEMBERS, MOST_STEPS = 12, 3, 13, 5, 2, 4
 
 
 def lines(results: Results, stages: Sequence[Stage]) -> list[str]:
@@ -35,6 +35,8 @@ def lines(results: Results, stages: Sequence[Stage]) -> list[str]:
     found += _few(speed, MOST_SPEED, "sizes", _head("forward", "forward and backward"))
     decoding = _pairs(measured(results, "decoding"), ("step", "graph"))
     found += _few(decoding, MOST_DECODING, "sizes", _head("one step", "in a graph"))
+    members = _pairs(measured(results, "members"), ("forward", "train"))
+    found += _few(members, MOST_MEMBERS, "sizes", _head("members: forward", "forward and backward"))
     found += _few(
         _steps(measured(results, "steps")), MOST_STEPS, "dtypes and passes", "fastest of each family, us a step"
     )
@@ -58,15 +60,15 @@ def _head(*kinds: str) -> str:
 
 
 def _pairs(rows: Sequence[Row], kinds: tuple[str, str]) -> list[str]:
-    """A line for each size: nn.GRU's milliseconds, ours, and the ratio with its range, of both kinds."""
-    sizes: dict[tuple[str, int, int], dict[str, Row]] = {}
+    """A line for each size: nn.GRU's milliseconds or, of members, a loop's; ours, and the ratio with its range."""
+    sizes: dict[tuple[str, int, int, int], dict[str, Row]] = {}
     for row in rows:
-        sizes.setdefault((row["dtype"], row["H"], row["B"]), {})[row["kind"]] = row
+        sizes.setdefault((row["dtype"], row["H"], row["B"], row.get("members", 1)), {})[row["kind"]] = row
     return [
         f"{dtype:5} {H:5} {B:4}"
         + "".join(f" | {_cell(of.get(kind)):30}" for kind in kinds)
         + f" | {next(iter(of.values()))['kernels']}"
-        for (dtype, H, B), of in sizes.items()
+        for (dtype, H, B, _), of in sizes.items()
     ]
 
 

@@ -74,10 +74,10 @@ class Target:
         """H itself, or one that the emulator has room for."""
         return min(hidden, MOST_EMULATED_H) if self.rehearses else hidden
 
-    def chosen(self, size: Size, dtype: str) -> str:
-        """What would serve a layer, forward and backward."""
+    def chosen(self, size: Size, dtype: str, members: int = 1) -> str:
+        """What would serve a layer, or members of one call, forward and backward."""
         layer = (DTYPES[dtype], size.T, size.B, size.H, False, False, True)
-        return ", ".join(self.ops.cuda_kernel(*layer, backward, False)[0] for backward in (False, True))
+        return ", ".join(self.ops.cuda_kernel(*layer, backward, False, members)[0] for backward in (False, True))
 
     def randn(self, *shape: int, dtype: torch.dtype) -> torch.Tensor:
         """Normal numbers on the device."""

@@ -33,7 +33,7 @@ void place(StepRows<T>& tensor, int64_t values, int64_t rows) {
 
 template <typename Parameters>
 void place_common(Parameters& p, int steps, int rows, int H) {
-  p.T = steps, p.B = rows, p.H = H, p.D = 1;
+  p.T = steps, p.B = rows, p.H = H, p.D = p.E = 1;
   p.N = int64_t{steps} * rows;
   p.paired = p.aligned = true;
   place(p.weight_hh[0]);

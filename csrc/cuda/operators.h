@@ -8,7 +8,6 @@
 #include "cuda/choice/autotune.h"
 #include "cuda/persistent/device_facts.h"
 #include "cuda/run.h"
-#include "op/members.h"
 #include "op/schemas.h"
 
 namespace gru_ext {
@@ -16,7 +15,7 @@ namespace gru_ext {
 inline void define_kernel_choice(torch::Library& m) {
   m.def(
       "cuda_kernel(ScalarType dtype, int T, int B, int H, bool bidirectional, bool packed, bool keeps_gates, bool "
-      "backward, bool masked=False)"
+      "backward, bool masked=False, int members=1)"
       " -> (str name, str reason)",
       &cuda_kernel);
   m.def("cuda_kernel_names(ScalarType dtype, bool backward) -> str[]", &cuda_kernel_names);
@@ -28,8 +27,8 @@ inline void define_kernel_choice(torch::Library& m) {
 inline void implement_operators(torch::Library& m) {
   m.impl("gru_fwd", gru_fwd_operator<gru_fwd_cuda>);
   m.impl("gru_bwd", gru_bwd_operator<gru_bwd_cuda>);
-  m.impl("gru_fwd_members", gru_fwd_members_operator<each_member_fwd<gru_fwd_cuda>>);
-  m.impl("gru_bwd_members", gru_bwd_operator<each_member_bwd<gru_bwd_cuda>>);
+  m.impl("gru_fwd_members", gru_fwd_members_operator<gru_fwd_members_cuda>);
+  m.impl("gru_bwd_members", gru_bwd_operator<gru_bwd_members_cuda>);
 }
 
 }  // namespace gru_ext

@@ -24,6 +24,7 @@ struct StepRows {
   scalar_t* data;
   int64_t step_stride;  // elements between the steps; not used where sequences are packed
   int64_t row_stride;   // elements between the sequences of a step
+  int member_steps;     // steps, in a packed batch rows, from a member's first to that of the next
 };
 
 // What the groups of a streamed kernel have beside their registers, see persistent/streamed/slabs.cuh.
@@ -32,34 +33,36 @@ struct StreamedShare {
   int blocks;        // of a group
   int slabs;         // of the operand
   int shared_slabs;  // of the weights of a slice, those that stay in shared memory
-  uint32_t* flags;   // (D * tiles, blocks), zero at first
+  uint32_t* flags;   // (E * D * tiles, blocks), zero at first
   device::u32x4*
       operand;  // (groups, 2, slabs, rows / 8, 32), zero at first: what the blocks of a group tell each other
   device::u32x4*
-      weights;  // (D, blocks, warps, streamed slabs, fragments of a slab, 32); groups of a direction share it
+      weights;  // (E, D, blocks, warps, streamed slabs, fragments of a slab, 32); groups of a direction share it
 };
 
-// All steps of one layer, both directions, of which the products W x are done. Where sequences are packed, row b of
-// step t is row offsets[t] + b of a tensor of N rows; else it is element (t, b) by the strides. A cluster, or group, of
-// blocks works on a tile of rows: those of the first direction, then those of the second.
+// All steps of E members (op/members.h; 1 in a plain layer), both directions, of which the products W x are done. Where
+// sequences are packed, row b of step t is row offsets[t] + b of a tensor of N rows; else it is element (t, b) by the
+// strides. A cluster, or group, of blocks works on a tile of rows: those of the first member's first direction, then
+// those of its second, then those of the next member.
 template <typename scalar_t>
 struct PersistentFwdParams {
-  int T, B, H, D;
-  int64_t N;                        // rows of all steps
+  int T, B, H, D, E;
+  int64_t N;                        // rows of all steps of a member
   const int* lengths;               // (B) steps of each sequence, not increasing; null where each has T
   const int64_t* offsets;           // (T) first row of each step; null where sequences are not packed
   bool paired;                      // whether H and all strides are even and all pointers aligned to two elements
   bool aligned;                     // whether every row of weight_hh begins at a multiple of 16 bytes
   StepRows<const scalar_t> a_x[2];  // each direction: rows of 3H, W x + b_ih
-  const scalar_t* weight_hh[2];     // each direction: (3H, H)
-  const scalar_t* bias_hh[2];       // each direction: (3H); null in a layer without biases
-  const scalar_t* h0;               // (D, B, H); null for zero
+  const scalar_t* weight_hh[2];     // each direction: (E, 3H, H)
+  int64_t weight_stride[2];         // each direction: elements between the members of weight_hh; 0 where they share it
+  const scalar_t* bias_hh[2];       // each direction: (E, 3H); null in a layer without biases
+  const scalar_t* h0;               // (E, D, B, H); null for zero
   StepRows<scalar_t> y;             // rows of D*H
-  scalar_t* h_n;                    // (D, B, H)
-  scalar_t* gates;                  // (D, N, 4, H), N in the order of the steps; null where they are not saved
-  uint64_t* packets;                // (D * tiles, 2, rows, words of a row) for groups of blocks, zero at first
+  scalar_t* h_n;                    // (E, D, B, H)
+  scalar_t* gates;                  // (E, D, N, 4, H), N in the order of the steps; null where they are not saved
+  uint64_t* packets;                // (E * D * tiles, 2, rows, words of a row) for groups of blocks, zero at first
   StreamedShare streamed;           // for streamed kernels
-  DirectionMasks<float> masks[2];   // each direction; for streamed kernels alone
+  DirectionMasks<float> masks[2];   // each direction; for streamed kernels alone, and E = 1
   int first_group;                  // of this launch
   uint32_t wait_limit;              // ticks of cuda/wait_clock.h that a wait for other blocks may take
   int* error;                       // set to 1 if a wait took too long: the results are then undefined
@@ -68,22 +71,23 @@ struct PersistentFwdParams {
 // The same, backwards.
 template <typename scalar_t>
 struct PersistentBwdParams {
-  int T, B, H, D;
+  int T, B, H, D, E;
   int64_t N;
   const int* lengths;
   const int64_t* offsets;
   bool paired, aligned;
-  const scalar_t* weight_hh[2];  // each direction: (3H, H)
+  const scalar_t* weight_hh[2];  // each direction: (E, 3H, H)
+  int64_t weight_stride[2];
   StepRows<const scalar_t> dy;   // rows of D*H; data null for zero
-  const scalar_t* dh_n;          // (D, B, H); null for zero
+  const scalar_t* dh_n;          // (E, D, B, H); null for zero
   StepRows<const scalar_t> y;    // rows of D*H, as the forward left them
-  const scalar_t* h0;            // (D, B, H); null for zero
-  const scalar_t* gates;         // (D, N, 4, H)
+  const scalar_t* h0;            // (E, D, B, H); null for zero
+  const scalar_t* gates;         // (E, D, N, 4, H)
   StepRows<scalar_t> dgates[2];  // each direction: rows of 4H, the gradients of n, r, z, q, in this order
-  scalar_t* dh0;                 // (D, B, H)
-  float* dbias;                  // (D, tiles, 4, H) sums of dgates over the rows of a tile; null if not needed
+  scalar_t* dh0;                 // (E, D, B, H)
+  float* dbias;                  // (E, D, tiles, 4, H) sums of dgates over the rows of a tile; null if not needed
   StepRows<scalar_t> h_prev[2];  // each direction: rows of H, the state before the step; data null if not needed
-  device::u32x4* packets;        // (D * tiles, 2, rows, words of a row of H) for groups of blocks, zero at first
+  device::u32x4* packets;        // (E * D * tiles, 2, rows, words of a row of H) for groups of blocks, zero at first
   StreamedShare streamed;
   DirectionMasks<float> masks[2];
   int first_group;

@@ -55,6 +55,16 @@ template <typename T>
 struct MixedProducts<T, std::void_t<decltype(at::mm_out(std::declval<T&>(), std::declval<const T&>(),
                                                         std::declval<const T&>(), at::kFloat))>> : std::true_type {};
 
+// Of matrices, or of those of all members.
+template <typename T, typename... Precision>
+void of_matrices_out(T& out, const T& a, const T& b, Precision... precision) {
+  if (a.dim() == 3) {
+    at::bmm_out(out, a, b, precision...);
+  } else {
+    at::mm_out(out, a, b, precision...);
+  }
+}
+
 // bfloat16 has no products, or slow ones, before sm_80.
 bool multiplies(at::ScalarType dtype) { return dtype != at::kBFloat16 || multiplies_bfloat16(); }
 
@@ -62,12 +72,12 @@ template <typename T>
 void mixed_product_out(T& out, const T& a, const T& b) {
   if constexpr (MixedProducts<T>::value) {
     if (a.is_cuda() && multiplies(a.scalar_type())) {  // torch has it for no other device
-      at::mm_out(out, a, b, out.scalar_type());
+      of_matrices_out(out, a, b, out.scalar_type());
       return;
     }
   }
   // The same values, the same sums, at the speed of float.
-  at::mm_out(out, a.to(out.scalar_type()), b.to(out.scalar_type()));
+  of_matrices_out(out, a.to(out.scalar_type()), b.to(out.scalar_type()));
 }
 
 void add_product(Tensor target, const Tensor& a, const Tensor& b, bool first) {
@@ -98,7 +108,7 @@ Tensor product_operand(const Tensor& weight) {
 
 void product_out(Tensor out, const Tensor& a, const Tensor& b) {
   if (out.scalar_type() == a.scalar_type()) {
-    at::mm_out(out, a, b);
+    of_matrices_out(out, a, b);
   } else {
     mixed_product_out(out, a, b);
   }
@@ -107,7 +117,7 @@ void product_out(Tensor out, const Tensor& a, const Tensor& b) {
 std::vector<DirectionGrads> new_grads(const Sequence& s, const Layer& layer, bool need_dweights) {
   const auto options = layer.x.options().dtype(acc_dtype_of(layer.x.scalar_type()));
   const auto new_grad = [&](at::IntArrayRef shape) {
-    return s.N > 0 ? at::empty(shape, options) : at::zeros(shape, options);
+    return s.N > 0 ? at::empty(s.shape(shape.vec()), options) : at::zeros(s.shape(shape.vec()), options);
   };
   std::vector<DirectionGrads> grads(s.D);
   for (DirectionGrads& grad : grads) {
@@ -127,11 +137,11 @@ std::vector<at::Tensor> dweights_of(const Sequence& s, const Layer& layer, const
     dweights.push_back(grad.weight_ih.to(dtype));
     dweights.push_back(grad.weight_hh.to(dtype));
     if (s.has_bias) {
-      const at::Tensor of_r_and_z = grad.bias.narrow(0, s.H, 2 * s.H);
-      const at::Tensor of_n = grad.bias.narrow(0, 0, s.H);
-      const at::Tensor of_q = layer.variant.reset_after ? grad.bias.narrow(0, 3 * s.H, s.H) : of_n;
-      dweights.push_back(at::cat({of_r_and_z, of_n}).to(dtype));
-      dweights.push_back(at::cat({of_r_and_z, of_q}).to(dtype));
+      const at::Tensor of_r_and_z = grad.bias.narrow(-1, s.H, 2 * s.H);
+      const at::Tensor of_n = grad.bias.narrow(-1, 0, s.H);
+      const at::Tensor of_q = layer.variant.reset_after ? grad.bias.narrow(-1, 3 * s.H, s.H) : of_n;
+      dweights.push_back(at::cat({of_r_and_z, of_n}, -1).to(dtype));
+      dweights.push_back(at::cat({of_r_and_z, of_q}, -1).to(dtype));
     }
     if (!s.has_gains) continue;
     dweights.push_back(grad.gains.narrow(0, 0, 3 * s.H).to(dtype));
@@ -142,14 +152,14 @@ std::vector<at::Tensor> dweights_of(const Sequence& s, const Layer& layer, const
 
 void add_weight_grads(const Sequence& s, const Tensor& dgates, const Tensor& x, const Tensor& h_prev,
                       const Tensor& reset, bool first, DirectionGrads& grads) {
-  const Tensor dgates_t = dgates.t();
-  add_product(grads.weight_ih.narrow(0, 0, 2 * s.H), dgates_t.narrow(0, s.H, 2 * s.H), x, first);
-  add_product(grads.weight_ih.narrow(0, 2 * s.H, s.H), dgates_t.narrow(0, 0, s.H), x, first);
+  const Tensor dgates_t = dgates.transpose(-2, -1);
+  add_product(grads.weight_ih.narrow(-2, 0, 2 * s.H), dgates_t.narrow(-2, s.H, 2 * s.H), x, first);
+  add_product(grads.weight_ih.narrow(-2, 2 * s.H, s.H), dgates_t.narrow(-2, 0, s.H), x, first);
   if (reset.defined()) {
-    add_product(grads.weight_hh.narrow(0, 0, 2 * s.H), dgates_t.narrow(0, s.H, 2 * s.H), h_prev, first);
-    add_product(grads.weight_hh.narrow(0, 2 * s.H, s.H), dgates_t.narrow(0, 0, s.H), reset, first);
+    add_product(grads.weight_hh.narrow(-2, 0, 2 * s.H), dgates_t.narrow(-2, s.H, 2 * s.H), h_prev, first);
+    add_product(grads.weight_hh.narrow(-2, 2 * s.H, s.H), dgates_t.narrow(-2, 0, s.H), reset, first);
   } else {
-    add_product(grads.weight_hh, dgates_t.narrow(0, dgates.size(1) - 3 * s.H, 3 * s.H), h_prev, first);
+    add_product(grads.weight_hh, dgates_t.narrow(-2, dgates.size(-1) - 3 * s.H, 3 * s.H), h_prev, first);
   }
 }
 
@@ -159,7 +169,7 @@ void add_bias_grads(const Tensor& dgates, bool first, DirectionGrads& grads) {
 }
 
 void add_input_grads(const Sequence& s, const Tensor& dgates, const Tensor& weight_nrz, bool first, Tensor dx) {
-  add_product(dx, dgates.narrow(1, 0, 3 * s.H), weight_nrz, first);
+  add_product(dx, dgates.narrow(-1, 0, 3 * s.H), weight_nrz, first);
 }
 
 }  // namespace gru_ext

@@ -30,11 +30,12 @@ class RnnPrecisionGuard {
 // A weight as `product_out` multiplies it fastest.
 at::Tensor product_operand(const at::Tensor& weight);
 
-// out = a b, for operands of one dtype. `out` has their dtype; or they are half precisions and it is float, as are then
+// out = a b, for operands of one dtype; where they have three dimensions, of each member. `out` has their dtype; or they are half precisions and it is float, as are then
 // all sums.
 void product_out(at::Tensor out, const at::Tensor& a, const at::Tensor& b);
 
-// Gradients of one direction's parameters, in the dtype of the sums; undefined where not needed.
+// Gradients of one direction's parameters, in the dtype of the sums; undefined where not needed. In a call with members
+// these and all that they are made of have a first dimension of them; no family but the persistent ones has such calls.
 struct DirectionGrads {
   at::Tensor weight_ih;  // (3H, I)
   at::Tensor weight_hh;  // (3H, H)

@@ -7,20 +7,22 @@ namespace gru_ext {
 using at::Tensor;
 
 Tensor empty_y(const Sequence& s, const Tensor& x, bool save_y) {
-  return !save_y        ? at::empty({0}, x.options())
-         : x.dim() == 2 ? at::empty({s.N, s.D * s.H}, x.options())
-                        : at::empty({s.T, s.B, s.D * s.H}, x.options());
+  const bool packed = x.dim() == (s.members > 0 ? 3 : 2);
+  return at::empty(!save_y  ? std::vector<int64_t>{0}
+                   : packed ? s.shape({s.N, s.D * s.H})
+                            : s.shape({s.T, s.B, s.D * s.H}),
+                   x.options());
 }
 
 Tensor empty_gates(const Sequence& s, const Layer& layer, bool save_gates) {
   const auto options = layer.x.options();
-  return save_gates ? at::empty(layer.variant.gates_shape(s.D, s.N, s.H), options) : at::empty({0}, options);
+  return at::empty(s.shape(save_gates ? layer.variant.gates_shape(s.D, s.N, s.H) : std::vector<int64_t>{0}), options);
 }
 
 BwdResult bwd_result(const BwdCall& call, const Tensor& dx, const Tensor& dh,
                      const std::vector<DirectionGrads>& grads) {
   const Tensor& x = call.layer.x;
-  const auto none = [&] { return at::empty({0}, x.options()); };
+  const auto none = [&] { return at::empty(call.s.shape({0}), x.options()); };
   return {call.need.dx ? dx.to(x.scalar_type()).view(x.sizes()) : none(),
           call.need.dhx ? dh.to(x.scalar_type()) : none(), dweights_of(call.s, call.layer, grads, call.need.dweights)};
 }

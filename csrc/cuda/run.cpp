@@ -17,6 +17,7 @@
 #include "cuda/choice/choice.h"
 #include "cuda/choice/records.h"
 #include "cuda/choice/self_test.h"
+#include "cuda/members.h"
 #include "cuda/products.h"
 #include "cuda/stepwise/stepwise.h"
 #include "op/check.h"
@@ -49,7 +50,7 @@ class Runner {
 
   Result stepwise() const {
     const char* error = nullptr;
-    return *stepwise_kernel().run(call_, error);
+    return *run_with_members(stepwise_kernel(), call_, error);
   }
 
  private:
@@ -68,7 +69,7 @@ class Runner {
       if (fault.empty()) mark_tested(kernel);
     }
     if (fault.empty()) {
-      if (auto results = kernel.run(call_, error)) return results;
+      if (auto results = run_with_members(kernel, call_, error)) return results;
       if (is_out_of_memory(error)) return no_memory(kernel, forced);
       fault = std::string("it could not be launched: ") + error;
     }
@@ -127,28 +128,56 @@ auto run_by_choice(const Call& call, bool keeps_gates) {
   if (other) check_stepwise_may_serve(pass_of(call));
   if (s.N == 0 || other) return runner.stepwise();
   return runner.by_choice({pass_of(call), call.layer.x.scalar_type(), s.T, s.B, s.H, s.D, !s.packed_sizes.empty(),
-                           variant.has_masks(), keeps_gates, is_capturing(call.stream)});
+                           variant.has_masks(), keeps_gates, is_capturing(call.stream),
+                           std::max<int64_t>(s.members, 1)});
 }
 
-}  // namespace
-
-FwdResult gru_fwd_cuda(const Layer& layer, bool save_gates, bool save_y) {
-  const BelowAutogradAndAutocast below;
-  const Sequence s = check_fwd(layer);
+FwdResult fwd_on_device(const Sequence& s, const Layer& layer, bool save_gates, bool save_y) {
   const c10::cuda::CUDAGuard device(layer.x.device());
   const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
   return run_by_choice(FwdCall{s, layer, save_gates, save_y, stream}, save_gates);
 }
 
-BwdResult gru_bwd_cuda(const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n, const Layer& layer,
-                       const Tensor& y, const Tensor& gates, Need need) {
-  const BelowAutogradAndAutocast below;
-  const Sequence s = check_bwd(dy, dh_n, layer, y, gates);
+BwdResult bwd_on_device(const Sequence& s, const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n,
+                        const Layer& layer, const Tensor& y, const Tensor& gates, Need need) {
   const c10::cuda::CUDAGuard device(layer.x.device());
   const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
   const RnnPrecisionGuard precision;
-  return run_by_choice(BwdCall{s, dy, dh_n, layer, y, gates, need, stream}, were_saved(gates));
+  const BwdCall call{s, dy, dh_n, layer, y, gates, need, stream};
+  return run_by_choice(call, call.has_gates());
+}
+
+}  // namespace
+
+FwdResult gru_fwd_cuda(const Layer& layer, bool save_gates, bool save_y) {
+  const BelowAutogradAndAutocast below;
+  return fwd_on_device(check_fwd(layer), layer, save_gates, save_y);
+}
+
+BwdResult gru_bwd_cuda(const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n, const Layer& layer,
+                       const Tensor& y, const Tensor& gates, Need need) {
+  const BelowAutogradAndAutocast below;
+  return bwd_on_device(check_bwd(dy, dh_n, layer, y, gates), dy, dh_n, layer, y, gates, need);
+}
+
+FwdResult gru_fwd_members_cuda(const Layer& layer, bool save_gates) {
+  const BelowAutogradAndAutocast below;
+  const int64_t members = check_members(layer, {});
+  Sequence s = check_fwd(*Member(layer, 0).layer);
+  s.members = members;
+  return fwd_on_device(s, layer, save_gates, /*save_y=*/true);
+}
+
+BwdResult gru_bwd_members_cuda(const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n, const Layer& layer,
+                               const Tensor& y, const Tensor& gates, Need need) {
+  const BelowAutogradAndAutocast below;
+  const int64_t members = check_members(layer, {dy.value_or(Tensor()), dh_n.value_or(Tensor()), y, gates});
+  Sequence s =
+      check_bwd(of_member(dy, 0), of_member(dh_n, 0), *Member(layer, 0).layer, y.select(0, 0), gates.select(0, 0));
+  s.members = members;
+  // Of each member they are contiguous; kernels take those of all as one.
+  return bwd_on_device(s, dy, dh_n, layer, y.contiguous(), gates.contiguous(), need);
 }
 
 }  // namespace gru_ext

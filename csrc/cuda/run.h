@@ -1,4 +1,4 @@
-// The operators of the CUDA backend; meaning as in op/layer.h.
+// The operators of the CUDA backend; meaning as in op/layer.h and op/members.h.
 #pragma once
 
 #include "op/layer.h"
@@ -8,5 +8,8 @@ namespace gru_ext {
 FwdResult gru_fwd_cuda(const Layer& layer, bool save_gates, bool save_y);
 BwdResult gru_bwd_cuda(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const Layer& layer,
                        const at::Tensor& y, const at::Tensor& gates, Need need);
+FwdResult gru_fwd_members_cuda(const Layer& layer, bool save_gates);
+BwdResult gru_bwd_members_cuda(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n,
+                               const Layer& layer, const at::Tensor& y, const at::Tensor& gates, Need need);
 
 }  // namespace gru_ext

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -19,6 +20,14 @@ struct Sequence {
   std::vector<int64_t> packed_sizes;    // (T) rows of each step; empty where every step has B rows
   std::vector<int64_t> packed_offsets;  // (T) first row of each step; likewise
 
+  int64_t members = 0;  // of a call of op/members.h, the first dimension of its tensors; 0 where they have none
+
+  int64_t layers() const { return std::max<int64_t>(members, 1) * D; }  // directions of all members
+  // Of a tensor of the call, given that of a layer's.
+  std::vector<int64_t> shape(std::vector<int64_t> of_layer) const {
+    if (members > 0) of_layer.insert(of_layer.begin(), members);
+    return of_layer;
+  }
   int64_t rows(int64_t t) const { return packed_sizes.empty() ? B : packed_sizes[t]; }
   int64_t offset(int64_t t) const { return packed_offsets.empty() ? t * B : packed_offsets[t]; }
   int64_t weights_per_direction() const { return 2 + (has_bias ? 2 : 0) + (has_gains ? 2 : 0); }

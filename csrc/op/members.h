@@ -2,7 +2,7 @@
 // arise where torch.func.vmap goes over weights (src/gru_ext/members.py).
 //
 // Every tensor has a dimension of the E members before those of layer.h, batch_sizes excepted. Here is how a backend
-// runs them one after another.
+// checks them, and runs them one after another.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -61,36 +61,37 @@ inline int64_t check_members(const Layer& layer, at::TensorList others) {
   return E;
 }
 
-template <FwdResult (*fwd)(const Layer& layer, bool save_gates, bool save_y)>
-FwdResult each_member_fwd(const Layer& layer, bool save_gates) {
-  const int64_t E = check_members(layer, {});
+// The results of `run(member)` for each member, a Layer, one after another; none as soon as it returns none.
+template <typename Run>
+std::optional<FwdResult> each_member_fwd(const Layer& layer, const Run& run) {
   std::vector<at::Tensor> y, h_n, gates;
-  for (int64_t e = 0; e < E; ++e) {
-    const auto result = fwd(*Member(layer, e).layer, save_gates, /*save_y=*/true);
-    y.push_back(std::get<0>(result));
-    h_n.push_back(std::get<1>(result));
-    gates.push_back(std::get<2>(result));
+  for (int64_t e = 0; e < layer.x.size(0); ++e) {
+    const std::optional<FwdResult> result = run(*Member(layer, e).layer);
+    if (!result.has_value()) return std::nullopt;
+    y.push_back(std::get<0>(*result));
+    h_n.push_back(std::get<1>(*result));
+    gates.push_back(std::get<2>(*result));
   }
-  return {at::stack(y), at::stack(h_n), at::stack(gates)};
+  return FwdResult{at::stack(y), at::stack(h_n), at::stack(gates)};
 }
 
-template <BwdResult (*bwd)(const OptionalTensor& dy, const OptionalTensor& dh_n, const Layer& layer,
-                           const at::Tensor& y, const at::Tensor& gates, Need need)>
-BwdResult each_member_bwd(const OptionalTensor& dy, const OptionalTensor& dh_n, const Layer& layer, const at::Tensor& y,
-                          const at::Tensor& gates, Need need) {
-  const int64_t E = check_members(layer, {dy.value_or(at::Tensor()), dh_n.value_or(at::Tensor()), y, gates});
+// The same of the backward: `run(member, e)`.
+template <typename Run>
+std::optional<BwdResult> each_member_bwd(const Layer& layer, const Run& run) {
   std::vector<at::Tensor> dx, dhx;
-  std::vector<std::vector<at::Tensor>> of_weights(need.dweights ? layer.weights.size() : 0);
-  for (int64_t e = 0; e < E; ++e) {
-    const auto result =
-        bwd(of_member(dy, e), of_member(dh_n, e), *Member(layer, e).layer, y.select(0, e), gates.select(0, e), need);
-    dx.push_back(std::get<0>(result));
-    dhx.push_back(std::get<1>(result));
-    for (size_t i = 0; i < of_weights.size(); ++i) of_weights[i].push_back(std::get<2>(result)[i]);
+  std::vector<std::vector<at::Tensor>> of_weights;
+  for (int64_t e = 0; e < layer.x.size(0); ++e) {
+    const std::optional<BwdResult> result = run(*Member(layer, e).layer, e);
+    if (!result.has_value()) return std::nullopt;
+    dx.push_back(std::get<0>(*result));
+    dhx.push_back(std::get<1>(*result));
+    const std::vector<at::Tensor>& dweights = std::get<2>(*result);
+    of_weights.resize(dweights.size());
+    for (size_t i = 0; i < dweights.size(); ++i) of_weights[i].push_back(dweights[i]);
   }
   std::vector<at::Tensor> dweights;
   for (const auto& members : of_weights) dweights.push_back(at::stack(members));
-  return {at::stack(dx), at::stack(dhx), dweights};
+  return BwdResult{at::stack(dx), at::stack(dhx), dweights};
 }
 
 }  // namespace gru_ext

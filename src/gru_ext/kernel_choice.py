@@ -62,6 +62,7 @@ def kernels(
     packed: bool = False,
     save: Literal["gates", "output"] = "gates",
     masked: bool = False,
+    members: int = 1,
 ) -> Kernels:
     """Name the kernels that a layer would run by, with the switches of torch as they are now.
 
@@ -83,6 +84,8 @@ def kernels(
         save: "gates", of the forward of training and its backward, the default; or "output", of inference, and of
             training with ``save="output"``. ``autotune`` measures them apart.
         masked: whether the layer has zoneout, ``recurrent_dropout`` or ``candidate_dropout``. Default False.
+        members: how many such layers run as one call: those of a ``torch.func.vmap`` over weights, or ``blocks`` of so
+            many units each (docs/ensembles.md). Default 1.
 
     ``layer_norm`` and ``reset_after=False`` are computed by the stepwise kernels.
 
@@ -102,6 +105,7 @@ def kernels(
     steps = check_size("kernels", "steps", steps)
     batch = check_size("kernels", "batch", batch)
     hidden_size = check_size("kernels", "hidden_size", hidden_size)
+    members = check_size("kernels", "members", members)
     for name, flag in (("bidirectional", bidirectional), ("packed", packed), ("masked", masked)):
         check_flag("kernels", name, flag)
     check_save("kernels", "save", save)
@@ -116,10 +120,10 @@ def kernels(
         raise RuntimeError(f"kernels: expected a device of type cpu or cuda, got {device.type}")
     if not library.has_cuda_kernels:
         raise RuntimeError(f"kernels: this build of gru_ext has no CUDA kernels ({library.cuda_build})")
-    layer = (dtype, steps, batch, hidden_size)
+    layer = (dtype, steps, batch, hidden_size, bidirectional, packed, save == "gates")
     with torch.cuda.device(device):
         forward, backward = (
-            Kernel(*torch.ops.gru_ext.cuda_kernel(*layer, bidirectional, packed, save == "gates", is_backward, masked))
+            Kernel(*torch.ops.gru_ext.cuda_kernel(*layer, is_backward, masked, members))
             for is_backward in (False, True)
         )
     return Kernels(forward, backward)

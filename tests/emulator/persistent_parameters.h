@@ -24,6 +24,7 @@ Parameters common_parameters() {
   p.B = static_cast<int>(number("B"));
   p.H = static_cast<int>(number("H"));
   p.D = static_cast<int>(number("D"));
+  p.E = 1;
   p.N = number("N");
   p.paired = number("paired") != 0;
   p.aligned = number("aligned") != 0;

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 ACCURACY = "tests/test_accuracy.py::test_cpu"
 CLUSTER = "tests/test_cuda_persistent_emulated.py"
 ONE_STEP = "tests/test_cuda_one_step_emulated.py"
+MEMBERS = "tests/test_cuda_members_emulated.py"
 STEP = "tests/test_cuda_step_emulated.py"
 STEPWISE = "tests/test_accuracy.py::test_emulated_stepwise"
 STREAMED = "tests/test_accuracy.py::test_emulated_streamed"
@@ -687,18 +688,18 @@ FAULTS = [
     ),
     Fault(
         "csrc/cuda/run.cpp",
-        "const Sequence s = check_fwd(layer);\n  const c10::cuda::CUDAGuard device(layer.x.device());",
-        "const Sequence s = check_fwd(layer);",
+        "bool save_gates, bool save_y) {\n  const c10::cuda::CUDAGuard device(layer.x.device());\n",
+        "bool save_gates, bool save_y) {\n",
         f"{STEP}::test_expanded_gradients",
     ),
     Fault(
         "csrc/cuda/run.cpp",
         "const c10::cuda::CUDAGuard device(layer.x.device());\n"
         "  const Stream stream = c10::cuda::getCurrentCUDAStream().stream();\n  const RnnPrecisionGuard precision;\n"
-        "  return run_by_choice(BwdCall",
+        "  const BwdCall",
         "const Stream stream = c10::cuda::getCurrentCUDAStream().stream();\n"
         "  const c10::cuda::CUDAGuard device(layer.x.device());\n  const RnnPrecisionGuard precision;\n"
-        "  return run_by_choice(BwdCall",
+        "  const BwdCall",
         f"{STEP}::test_expanded_gradients",
     ),
     Fault(
@@ -710,8 +711,8 @@ FAULTS = [
     ),
     Fault(
         "csrc/cuda/persistent/persistent.cpp",
-        "kernel->tiles(query.B) * blocks > kMost",
-        "kernel->tiles(query.B) > kMost",
+        "kernel->clusters(query) * blocks > kMost",
+        "kernel->clusters(query) > kMost",
         f"{CLUSTER}::test_why_stepwise",
     ),
     Fault(
@@ -788,15 +789,15 @@ FAULTS = [
     ),
     Fault(
         "csrc/cuda/persistent/all_steps.cpp",
-        "at::sum_out(grads[d].bias, dbias[d], /*dim=*/0);",
-        "at::sum_out(grads[d].bias, dbias[0], /*dim=*/0);",
+        "dbias.select(-3, d)",
+        "dbias.select(-3, 0)",
         "tests/test_accuracy.py::test_emulated_cluster",
         "bi and T3-B9 and bfloat16",
     ),
     Fault(
         "csrc/cuda/persistent/windows.cpp",
-        "y.select(0, window.t_begin - 1);",
-        "y.select(0, window.t_begin);",
+        "y.select(-3, window.t_begin - 1);",
+        "y.select(-3, window.t_begin);",
         "tests/test_accuracy.py::test_emulated_cluster_in_windows",
         "bfloat16 and hx and not packed",
     ),
@@ -853,8 +854,8 @@ FAULTS = [
     ),
     Fault(
         "csrc/cuda/persistent/windows.cpp",
-        "y.narrow(0, s.offset(window.t_begin - 1), s.rows(window.t_begin))",
-        "y.narrow(0, s.offset(window.t_begin), s.rows(window.t_begin))",
+        "y.narrow(-2, s.offset(window.t_begin - 1), s.rows(window.t_begin))",
+        "y.narrow(-2, s.offset(window.t_begin), s.rows(window.t_begin))",
         "tests/test_accuracy.py::test_emulated_cluster_in_windows",
         "packed and hx and bfloat16",
     ),
@@ -874,8 +875,8 @@ FAULTS = [
     ),
     Fault(
         "csrc/cuda/persistent/windows.cpp",
-        "h_n.narrow(1, 0, part.B).copy_(last);",
-        "if (&window == &windows.back()) h_n.narrow(1, 0, part.B).copy_(last);",
+        "h_n.narrow(-2, 0, part.B).copy_(last);",
+        "if (&window == &windows.back()) h_n.narrow(-2, 0, part.B).copy_(last);",
         "tests/test_accuracy.py::test_emulated_cluster_in_windows",
         "packed and bfloat16",
     ),
@@ -966,8 +967,8 @@ FAULTS = [
     # ---- The kernels of the CUDA backend
     Fault(
         "csrc/cuda/persistent/rows.cuh",
-        ": step.t * tensor.step_stride);",
-        ": static_cast<int>(step.t * tensor.step_stride));",
+        ": (first + step.t) * tensor.step_stride);",
+        ": static_cast<int>((first + step.t) * tensor.step_stride));",
         f"{CLUSTER}::test_gradients_that_lie_further_apart_than_32_bits_count",
         "cluster and steps",
     ),
@@ -986,8 +987,8 @@ FAULTS = [
     ),
     Fault(
         "csrc/cuda/persistent/streamed/slabs.cuh",
-        "static_cast<int64_t>(direction * share.blocks + block) * Traits::kWarps + warp",
-        "static_cast<int64_t>(direction * 5 + block) * Traits::kWarps + warp",
+        "(layer * share.blocks + block) * Traits::kWarps + warp",
+        "(layer * 5 + block) * Traits::kWarps + warp",
         STREAMED,
         "H330 and bfloat16",
     ),
@@ -1011,5 +1012,95 @@ FAULTS = [
         "static_cast<int64_t>(group) * 8 + block;",
         STREAMED,
         "H330 and bfloat16",
+    ),
+    Fault(
+        "csrc/cuda/persistent/rows.cuh",
+        " + work.member * p.weight_stride[work.direction];",
+        ";",
+        f"{MEMBERS}::test_members_are_one_launch_with_the_bits_of_their_own",
+        "cluster and bfloat16",
+    ),
+    Fault(
+        "csrc/cuda/persistent/rows.cuh",
+        "const int first = work.member * tensor.member_steps;",
+        "const int first = 0;",
+        f"{MEMBERS}::test_members_are_one_launch_with_the_bits_of_their_own",
+        "cluster and bfloat16",
+    ),
+    Fault(
+        "csrc/cuda/persistent/rows.cuh",
+        "return anew(member) * p.D + direction;",
+        "return direction;",
+        f"{MEMBERS}::test_members_are_one_launch_with_the_bits_of_their_own",
+        "group and bfloat16",
+    ),
+    Fault(
+        "csrc/cuda/persistent/rows.cuh",
+        "return {layer / p.D, layer % p.D,",
+        "return {layer % p.E, layer / p.E,",
+        f"{MEMBERS}::test_members_are_one_launch_with_the_bits_of_their_own",
+        "cluster and bfloat16",
+    ),
+    Fault(
+        "csrc/cuda/persistent/cluster/cluster_fwd.cuh",
+        "(int64_t{3} * work.member + gate) * p.H + unit",
+        "int64_t{gate} * p.H + unit",
+        f"{MEMBERS}::test_members_are_one_launch_with_the_bits_of_their_own",
+        "cluster and bfloat16",
+    ),
+    Fault(
+        "csrc/cuda/persistent/streamed/streamed_fwd.cuh",
+        "(int64_t{3} * work.member + gate) * H",
+        "int64_t{gate} * H",
+        f"{MEMBERS}::test_members_are_one_launch_with_the_bits_of_their_own",
+        "streamed and bfloat16",
+    ),
+    Fault(
+        "csrc/cuda/persistent/all_steps.cpp",
+        "  if (steps * between_steps != between_members) return std::nullopt;\n",
+        "",
+        f"{MEMBERS}::test_members_of_any_strides",
+    ),
+    Fault(
+        "csrc/cuda/persistent/windows.cpp",
+        "s.members > 0 ? tensor.select(0, e) : tensor;",
+        "s.members > 0 ? tensor.select(0, 0) : tensor;",
+        f"{MEMBERS}::test_members_without_gates_go_window_after_window",
+    ),
+    Fault(
+        "csrc/cuda/persistent/kernel.h",
+        "return query.members * query.D * tiles(query.B);",
+        "return query.D * tiles(query.B);",
+        f"{MEMBERS}::test_the_choice_counts_the_clusters_of_all_members",
+    ),
+    Fault(
+        "csrc/cuda/persistent/persistent.cpp",
+        "static_cast<double>(query.members / launch.members) * seconds",
+        "seconds",
+        f"{MEMBERS}::test_a_loop_takes_the_time_of_all_members",
+    ),
+    Fault(
+        "csrc/cuda/persistent/persistent.cpp",
+        "query.members * query.T > kMost / query.B",
+        "query.T > kMost / query.B",
+        f"{MEMBERS}::test_steps_of_all_members_are_counted_in_32_bits",
+    ),
+    Fault(
+        "csrc/cuda/choice/choice.cpp",
+        '  if (query.members > 1) kind << " E=" << query.members;\n',
+        "",
+        f"{MEMBERS}::test_autotune_keeps_apart_how_many_members_there_are",
+    ),
+    Fault(
+        "csrc/cuda/choice/self_test.cpp",
+        "kernel.takes_members() ? 2 : 0",
+        "kernel.takes_members() ? 1 : 0",
+        f"{MEMBERS}::test_the_self_test_has_members",
+    ),
+    Fault(
+        "csrc/cuda/one_step/one_step.cpp",
+        "return query.members * kOneStepSeconds +",
+        "return kOneStepSeconds +",
+        f"{MEMBERS}::test_decoding_of_many_members_is_no_loop",
     ),
 ]

@@ -59,7 +59,7 @@ void check_stepwise_may_serve(Pass pass) {
 
 std::tuple<std::string, std::string> cuda_kernel(at::ScalarType dtype, int64_t T, int64_t B, int64_t H,
                                                  bool bidirectional, bool packed, bool keeps_gates, bool backward,
-                                                 bool masked) {
+                                                 bool masked, int64_t members) {
   const KernelQuery query{backward ? Pass::backward : Pass::forward,
                           dtype,
                           T,
@@ -69,7 +69,8 @@ std::tuple<std::string, std::string> cuda_kernel(at::ScalarType dtype, int64_t T
                           packed,
                           masked,
                           keeps_gates,
-                          /*capturing=*/false};
+                          /*capturing=*/false,
+                          members};
   const KernelChoice choice = choose_kernels(query);
   const std::string to_measure = choice.kind.empty() ? "" : "; its first call measures the candidates";
   const Candidate& best = choice.candidates[0];

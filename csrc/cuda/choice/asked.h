@@ -22,7 +22,7 @@ void check_stepwise_may_serve(Pass pass);
 // `use_cuda_kernels` what it was told before.
 std::tuple<std::string, std::string> cuda_kernel(at::ScalarType dtype, int64_t T, int64_t B, int64_t H,
                                                  bool bidirectional, bool packed, bool keeps_gates, bool backward,
-                                                 bool masked);
+                                                 bool masked, int64_t members);
 std::vector<std::string> cuda_kernel_names(at::ScalarType dtype, bool backward);
 std::tuple<std::string, std::string> use_cuda_kernels(std::string forward, std::string backward);
 

@@ -82,6 +82,7 @@ std::string kind_of(const KernelQuery& query) {
        << name_of_device() << ", " << (query.pass == Pass::forward ? "forward " : "backward ") << query.dtype;
   if (query.dtype == at::kFloat && rnn_allows_tf32()) kind << (products_allow_tf32() ? " tf32" : " tf32 of R h");
   kind << " T<=" << steps << " B<=" << rows << " H=" << query.H << " D=" << query.D;
+  if (query.members > 1) kind << " E=" << query.members;
   if (query.packed) kind << " packed";
   if (query.masked) kind << " masked";
   if (!query.keeps_gates) kind << " without gates";

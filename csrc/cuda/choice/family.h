@@ -21,12 +21,14 @@ struct KernelQuery {
   at::ScalarType dtype;
   int64_t T, B, H, D;
   bool packed;
-  bool masked;       // whether the layer has masks, and is plain otherwise
-  bool keeps_gates;  // forward: whether it saves them; backward: whether they were saved
-  bool capturing;    // whether the launches are recorded into a CUDA graph
+  bool masked;          // whether the layer has masks, and is plain otherwise
+  bool keeps_gates;     // forward: whether it saves them; backward: whether they were saved
+  bool capturing;       // whether the launches are recorded into a CUDA graph
+  int64_t members = 1;  // such layers in one call (op/members.h)
 };
 
-// A call of an operator, checked: on the current device, of which `stream` is the current one.
+// A call of an operator, checked: on the current device, of which `stream` is the current one. Where it has members, all
+// tensors of `layer` have them too.
 struct FwdCall {
   const Sequence& s;
   const Layer& layer;
@@ -40,6 +42,8 @@ struct BwdCall {
   const at::Tensor &y, &gates;
   Need need;
   Stream stream;
+
+  bool has_gates() const { return were_saved(s.members > 0 ? gates.select(0, 0) : gates); }
 };
 
 inline Pass pass_of(const FwdCall&) { return Pass::forward; }
@@ -92,6 +96,9 @@ class Kernel {
   // has the one of its pass.
   virtual std::optional<FwdResult> run(const FwdCall& call, const char*& error) const;
   virtual std::optional<BwdResult> run(const BwdCall& call, const char*& error) const;
+
+  // Whether it runs the members of a call as one.
+  virtual bool takes_members() const { return false; }
 
   // Whether it is compared with the stepwise kernels before it serves on a device, and with which sizes. Throws
   // OutOfMemoryError where there is not the memory to load the kernel.

@@ -7,6 +7,7 @@
 #include <sstream>
 #include <vector>
 
+#include "cuda/members.h"
 #include "cuda/stepwise/stepwise.h"
 #include "op/check.h"
 
@@ -52,7 +53,11 @@ std::string self_test(const Kernel& kernel, Pass pass, at::ScalarType dtype, at:
   const int64_t T = 5, B = size.B, I = 4, H = size.H, D = 2;
   const auto options = at::TensorOptions().dtype(dtype).device(device);
   double phase = 0;
-  const auto tensor = [&](at::IntArrayRef shape, double scale) { return scattered(shape, scale, phase += 1, options); };
+  Sequence s{};
+  s.members = kernel.takes_members() ? 2 : 0;
+  const auto tensor = [&](std::vector<int64_t> shape, double scale) {
+    return scattered(s.shape(std::move(shape)), scale, phase += 1, options);
+  };
   const Tensor x = tensor({T, B, I}, 2);
   const std::optional<Tensor> hx = tensor({D, B, H}, 1), dy = tensor({T, B, D * H}, 1), dh_n = tensor({D, B, H}, 1);
   std::vector<Tensor> weights;
@@ -65,14 +70,16 @@ std::string self_test(const Kernel& kernel, Pass pass, at::ScalarType dtype, at:
   const std::optional<Tensor> no_batch_sizes;
   Variant variant;
   if (size.masks) {
-    const auto mask = [&](at::IntArrayRef shape) { return tensor(shape, 1).gt(-0.5); };
+    const auto mask = [&](std::vector<int64_t> shape) { return tensor(std::move(shape), 1).gt(-0.5); };
     variant.zoneout_mask = mask({D, T * B, H});
     variant.candidate_mask = mask({D, T * B, H});
     variant.recurrent_mask = mask({D, B, H});
     variant.zoneout = variant.candidate_dropout = variant.recurrent_dropout = 0.25;
   }
   const Layer layer{x, hx, weights, no_batch_sizes, /*bidirectional=*/true, variant};
-  const Sequence s = check_fwd(layer);
+  const int64_t members = s.members;
+  s = members > 0 ? check_fwd(*Member(layer, 0).layer) : check_fwd(layer);
+  s.members = members;
 
   const char* error = nullptr;
   const auto not_launched = [&] {
@@ -80,7 +87,7 @@ std::string self_test(const Kernel& kernel, Pass pass, at::ScalarType dtype, at:
     return std::string("it could not be launched: ") + error;
   };
   const FwdCall fwd{s, layer, /*save_gates=*/true, /*save_y=*/true, stream};
-  const auto [y, h_n, gates] = *stepwise_kernel().run(fwd, error);
+  const auto [y, h_n, gates] = *run_with_members(stepwise_kernel(), fwd, error);
   if (pass == Pass::forward) {
     const auto ours = kernel.run(fwd, error);
     if (!ours) return not_launched();
@@ -89,7 +96,7 @@ std::string self_test(const Kernel& kernel, Pass pass, at::ScalarType dtype, at:
         {{"y", {std::get<0>(*ours), y}}, {"h_n", {std::get<1>(*ours), h_n}}, {"gates", {std::get<2>(*ours), gates}}});
   }
   const BwdCall bwd{s, dy, dh_n, layer, y, gates, {true, true, true}, stream};
-  const auto [dx, dhx, dweights] = *stepwise_kernel().run(bwd, error);
+  const auto [dx, dhx, dweights] = *run_with_members(stepwise_kernel(), bwd, error);
   const auto ours = kernel.run(bwd, error);
   if (!ours) return not_launched();
   const auto& our_dweights = std::get<2>(*ours);

@@ -67,17 +67,19 @@ void one_step(const Sequence& s, const Layer& layer, const Tensor& y, const Tens
 constexpr int64_t kMostRows = 64;  // beyond, products are what tensor cores are for
 constexpr int64_t kTileRows = 8;   // of the largest tile, one_step.cuh
 
-double weight_seconds(const KernelQuery& query) { return 2 * query.D * bytes_of_weights(query) / kWeightBytes; }
+double weight_seconds(const KernelQuery& query) {
+  return 2 * query.members * query.D * bytes_of_weights(query) / kWeightBytes;
+}
 
 double seconds_of_call(const KernelQuery& query) {
   const int64_t tiles = (query.B + kTileRows - 1) / kTileRows;
-  const double multiply_adds = 6.0 * query.D * query.H * query.H * std::min(query.B, kTileRows);
+  const double multiply_adds = 6.0 * query.members * query.D * query.H * query.H * std::min(query.B, kTileRows);
   const double rate = query.dtype == at::kDouble ? kOneStepMultiplyAdds / 2 : kOneStepMultiplyAdds;
-  return kOneStepSeconds + tiles * std::max(weight_seconds(query), multiply_adds / rate);
+  return query.members * kOneStepSeconds + tiles * std::max(weight_seconds(query), multiply_adds / rate);
 }
 
 double seconds_of_others(const KernelQuery& query) {
-  return weight_seconds(query) + std::min(query.D * kStepwiseStepSeconds, kClusterSeconds);
+  return weight_seconds(query) + std::min(query.members * query.D * kStepwiseStepSeconds, kClusterSeconds);
 }
 
 class OneStepKernel final : public Kernel {

@@ -1,5 +1,5 @@
-// A layer by a persistent kernel: both directions in one launch. On the current device, and
-// without waiting for it. `stream` is the current one, on which torch's products run.
+// A layer by a persistent kernel: both directions, of all members, in one launch. On the current device, and without
+// waiting for it. `stream` is the current one, on which torch's products run.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,7 +18,7 @@ struct PersistentMasks {
   DirectionMasks<float> of[2];
 };
 
-// Letters and shapes as in op/layer.h; h0 is undefined for zero, gates where they are not saved. y, h_n and gates are
+// Letters and shapes as in op/layer.h, with members before where the call has some; h0 is undefined for zero, gates where they are not saved. y, h_n and gates are
 // written. Returns null, or what went wrong with the launch.
 const char* persistent_fwd(const PersistentKernel& kernel, const Sequence& s, const at::Tensor& x, const at::Tensor& h0,
                            at::TensorList weights, const PersistentMasks& masks, const at::Tensor& y,

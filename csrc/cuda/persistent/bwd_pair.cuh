@@ -49,16 +49,16 @@ struct BwdPair {
   GRU_DEVICE void load_step(const PersistentBwdParams<T>& p, const BlockWork& work, const Step& step,
                             int64_t row_before) {
     const int t = step.t, direction = work.direction;
-    const bool reverse = direction == 1, packed = p.offsets != nullptr;
+    const bool reverse = direction == 1;
     const int64_t row_of_batch = work.row0 + row;
-    const T* const from = p.gates + (direction * p.N + step.row + row_of_batch) * 4 * p.H + work.unit0 + unit;
+    const T* const from = p.gates + (work.layer(p) * p.N + step.row + row_of_batch) * 4 * p.H + work.unit0 + unit;
     const T* const dy_of_row =
-        p.dy.data ? rows_of_step(p.dy, packed, step) + row_of_batch * p.dy.row_stride + direction * p.H : nullptr;
+        p.dy.data ? rows_of_step(p, p.dy, work, step) + row_of_batch * p.dy.row_stride + direction * p.H : nullptr;
     const int t_prev = reverse ? t + 1 : t - 1;
     const bool has_prev = reverse ? t_prev < steps : t_prev >= 0;
     const T* const h_of_row =
-        has_prev ? rows_of_step(p.y, packed, {t_prev, row_before}) + row_of_batch * p.y.row_stride + direction * p.H
-                 : at_offset(p.h0, (static_cast<int64_t>(direction) * p.B + row_of_batch) * p.H);
+        has_prev ? rows_of_step(p, p.y, work, {t_prev, row_before}) + row_of_batch * p.y.row_stride + direction * p.H
+                 : at_offset(p.h0, (work.layer(p) * p.B + row_of_batch) * p.H);
     load_step(from, p.dy.data ? dy_of_row + work.unit0 + unit : nullptr,
               has_prev || p.h0 ? at_offset(h_of_row, work.unit0 + unit) : nullptr, t, p.H, p.paired);
   }
@@ -130,9 +130,9 @@ struct BwdPair {
     return (work.row0 + row) * row_stride + work.unit0 + unit;
   }
 
-  // Where in (D, B, H).
+  // Where in (E, D, B, H).
   GRU_DEVICE int64_t of_state(const PersistentBwdParams<T>& p, const BlockWork& work) const {
-    return (static_cast<int64_t>(work.direction) * p.B + (work.row0 + row)) * p.H + work.unit0 + unit;
+    return (work.layer(p) * p.B + (work.row0 + row)) * p.H + work.unit0 + unit;
   }
 };
 
@@ -166,13 +166,12 @@ struct BwdPlaces {
   // `before`: the step before it in time.
   GRU_DEVICE void begin(const PersistentBwdParams<T>& p, const BlockWork& work, const BwdPair<T>& pair,
                         const Step& step, const Step& before) {
-    const bool packed = p.offsets != nullptr;
     const int d = work.direction;
     const auto place = [&](const auto& tensor, const Step& of, int first) {
       const int64_t beyond = first + pair.place_in(tensor.row_stride, work);
-      return tensor.data ? rows_of_step(tensor, packed, of) + beyond : nullptr;
+      return tensor.data ? rows_of_step(p, tensor, work, of) + beyond : nullptr;
     };
-    gates = p.gates + (d * p.N + step.row) * 4 * p.H + pair.place_in(4 * p.H, work);
+    gates = p.gates + (work.layer(p) * p.N + step.row) * 4 * p.H + pair.place_in(4 * p.H, work);
     dy = place(p.dy, step, d * p.H);
     h = place(p.y, before, d * p.H);
     dgates = place(p.dgates[d], step, 0);

@@ -36,8 +36,8 @@ struct FwdPair {
 
   GRU_DEVICE void load_step(const PersistentFwdParams<T>& p, const BlockWork& work, const Step& step) {
     const StepRows<const T>& rows = p.a_x[work.direction];
-    const T* const from = rows_of_step(rows, p.offsets != nullptr, step) +
-                          static_cast<int64_t>(work.row0 + row) * rows.row_stride + work.unit0 + unit;
+    const T* const from =
+        rows_of_step(p, rows, work, step) + static_cast<int64_t>(work.row0 + row) * rows.row_stride + work.unit0 + unit;
     const int exist = existing(step.t);
     load_pairs(a_x, {from, from + p.H, from + 2 * p.H}, {exist, exist, exist}, p.paired);
   }
@@ -76,13 +76,13 @@ struct FwdPair {
 
   GRU_DEVICE void store_last_state(const PersistentFwdParams<T>& p, const BlockWork& work) const {
     // The place is computed anew: kept since the first state was loaded, it would take registers all the time.
-    const int64_t row_of_all = static_cast<int64_t>(work.direction) * p.B + anew(work.row0 + row);
+    const int64_t row_of_all = work.layer(p) * p.B + anew(work.row0 + row);
     store_pair(p.h_n + row_of_all * p.H + anew(work.unit0 + unit), h[0], h[1], existing(0), p.paired);
   }
 
-  // Where in (D, B, H).
+  // Where in (E, D, B, H).
   GRU_DEVICE int64_t of_state(const PersistentFwdParams<T>& p, const BlockWork& work) const {
-    return (static_cast<int64_t>(work.direction) * p.B + (work.row0 + row)) * p.H + work.unit0 + unit;
+    return (work.layer(p) * p.B + (work.row0 + row)) * p.H + work.unit0 + unit;
   }
 };
 

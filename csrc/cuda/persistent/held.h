@@ -25,14 +25,15 @@ class HeldKernel final : public PersistentKernel {
   int64_t blocks(int64_t) const override { return entry_.blocks; }
 
   double seconds(const KernelQuery& query, int at_a_time, double clock_rate) const override {
-    const double rounds = std::ceil(static_cast<double>(query.D * tiles(query.B)) / at_a_time);
+    const double rounds = std::ceil(static_cast<double>(clusters(query)) / at_a_time);
     return kClusterSeconds + rounds * query.T * step_cycles(entry_, pass(), query.dtype == at::kFloat) / clock_rate;
   }
 
   ExchangeMemory exchange_memory(const Sequence& s, const at::Device& device) const override {
     ExchangeMemory memory;
     if (entry_.packet_bytes == 0) return memory;
-    memory.zeros = at::zeros({s.D * tiles(s.B) * entry_.packet_bytes}, at::TensorOptions(device).dtype(at::kByte));
+    memory.zeros =
+        at::zeros({s.layers() * tiles(s.B) * entry_.packet_bytes}, at::TensorOptions(device).dtype(at::kByte));
     memory.packets = memory.zeros.data_ptr();
     return memory;
   }

@@ -7,6 +7,7 @@
 #include "cuda/persistent/device_facts.h"
 #include "cuda/persistent/windows.h"
 #include "cuda/results.h"
+#include "op/members.h"
 
 namespace gru_ext {
 namespace {
@@ -22,6 +23,16 @@ PersistentMasks masks_of_layer(const Layer& layer, const std::vector<StepDirecti
   return masks;
 }
 
+// Of every member.
+std::vector<StepDirection> directions_of_members(const Sequence& s, const Layer& layer) {
+  if (s.members == 0) return directions_of(s, layer);
+  std::vector<StepDirection> all;
+  for (int64_t e = 0; e < s.members; ++e) {
+    for (StepDirection& direction : directions_of(s, *Member(layer, e).layer)) all.push_back(std::move(direction));
+  }
+  return all;
+}
+
 }  // namespace
 
 std::optional<FwdResult> PersistentKernel::run(const FwdCall& call, const char*& error) const {
@@ -30,7 +41,7 @@ std::optional<FwdResult> PersistentKernel::run(const FwdCall& call, const char*&
   const Tensor& x = layer.x;
   // The kernel writes y in any case.
   const Tensor y = empty_y(s, x, /*save_y=*/true), gates = empty_gates(s, layer, call.save_gates);
-  const Tensor h_n = at::empty({s.D, s.B, s.H}, x.options());
+  const Tensor h_n = at::empty(s.shape({s.D, s.B, s.H}), x.options());
   const Tensor h0 = contiguous_or_undefined(layer.hx);
   const auto directions = layer.variant.has_masks() ? directions_of(s, layer) : std::vector<StepDirection>();
   const PersistentMasks masks = masks_of_layer(layer, directions);
@@ -44,15 +55,15 @@ std::optional<BwdResult> PersistentKernel::run(const BwdCall& call, const char*&
   const Sequence& s = call.s;
   const Layer& layer = call.layer;
   const Tensor& x = layer.x;
-  const bool saved = were_saved(call.gates);
+  const bool saved = call.has_gates();
   const auto dx_options = saved ? x.options().dtype(acc_dtype_of(x.scalar_type())) : x.options();
-  const Tensor dx = call.need.dx ? at::empty({s.N, s.I}, dx_options) : Tensor();
+  const Tensor dx = call.need.dx ? at::empty(s.shape({s.N, s.I}), dx_options) : Tensor();
   const Tensor h0 = contiguous_or_undefined(layer.hx), dy = unit_stride_or_undefined(call.dy);
   const Tensor dh_n = contiguous_or_undefined(call.dh_n);
   std::vector<DirectionGrads> grads = new_grads(s, layer, call.need.dweights);
-  const Tensor dh = at::empty({s.D, s.B, s.H}, x.options());
+  const Tensor dh = at::empty(s.shape({s.D, s.B, s.H}), x.options());
   const bool has_masks = layer.variant.has_masks();
-  const auto directions = !saved || has_masks ? directions_of(s, layer) : std::vector<StepDirection>();
+  const auto directions = !saved || has_masks ? directions_of_members(s, layer) : std::vector<StepDirection>();
   const PersistentMasks masks = masks_of_layer(layer, directions);
   error = saved ? persistent_bwd(*this, s, x, h0, layer.weights, masks, dy, dh_n, call.y, call.gates, dh, grads, dx,
                                  call.stream)
@@ -72,7 +83,7 @@ std::string PersistentKernel::take_fault() const {
 }
 
 std::string PersistentKernel::how(const KernelQuery& query, const Candidate& candidate) const {
-  return words("; %lld clusters, %d at a time", static_cast<long long>(query.D * tiles(query.B)), candidate.at_a_time);
+  return words("; %lld clusters, %d at a time", static_cast<long long>(clusters(query)), candidate.at_a_time);
 }
 
 }  // namespace gru_ext

@@ -1,7 +1,7 @@
 // A persistent kernel as the choice knows it: what families of them have in common, and what they differ in.
 //
 // Its blocks keep the recurrent weights where they need them, in one launch for all time steps, and share out a tile of
-// rows of the batch: a cluster or a group of blocks, for each tile of each direction. `at a time` is how many of these
+// rows of the batch: a cluster or a group of blocks, for each tile of each direction of each member. `at a time` is how many of these
 // the device runs.
 #pragma once
 
@@ -26,6 +26,8 @@ class PersistentKernel : public Kernel {
 
   std::optional<FwdResult> run(const FwdCall& call, const char*& error) const override;
   std::optional<BwdResult> run(const BwdCall& call, const char*& error) const override;
+  // Masks are those of a layer.
+  bool takes_members() const override { return !is_for_masks(); }
   bool is_tested_first() const override { return true; }
   TestSize test_size() const override;
   std::string take_fault() const override;
@@ -34,6 +36,8 @@ class PersistentKernel : public Kernel {
   Pass pass() const { return pass_; }
   const PersistentEntry& entry() const { return entry_; }
   int64_t tiles(int64_t B) const { return (B + entry_.rows - 1) / entry_.rows; }
+  // Clusters or groups of a call: of every member, direction and tile.
+  int64_t clusters(const KernelQuery& query) const { return query.members * query.D * tiles(query.B); }
 
   // The largest H that the kernel was compiled for.
   virtual int64_t most_hidden() const = 0;

@@ -33,6 +33,12 @@ inline cudaError_t is_compiled_for(int least, const void* kernel, bool& is) {
   return error;
 }
 
+// How many clusters or groups a call needs, one for each tile of so many rows.
+template <typename Parameters>
+int clusters_of(const Parameters& p, int rows) {
+  return p.E * p.D * ((p.B + rows - 1) / rows);
+}
+
 // A launch of so many clusters or groups, with what the kernel needs beyond the default.
 template <typename Traits>
 struct ClusterLaunch {

@@ -70,7 +70,9 @@ std::vector<Candidate> PersistentFamily::candidates(const KernelQuery& query, co
     if (query.H > kernel->most_hidden()) continue;
     constexpr int64_t kMost = std::numeric_limits<int>::max();
     const int64_t blocks = kernel->blocks(query.H);
-    if (query.T > kMost || query.D * kernel->tiles(query.B) * blocks > kMost) {
+    const bool counts_steps_of_members = query.members > 1 && kernel->takes_members();
+    if (query.T > kMost || kernel->clusters(query) * blocks > kMost ||
+        (counts_steps_of_members && query.members * query.T > kMost / query.B)) {
       why_not.say("the cluster kernels count steps and blocks in 32 bits");
       continue;
     }
@@ -97,7 +99,10 @@ std::vector<Candidate> PersistentFamily::candidates(const KernelQuery& query, co
     } else if (!kernel->has_shared_memory(query.H)) {
       why_not.say(words("H = %lld needs more shared memory than this device has", static_cast<long long>(query.H)));
     } else {
-      found.push_back({kernel, kernel->seconds(query, at_a_time, device.clock_rate()), at_a_time});
+      KernelQuery launch = query;
+      if (!kernel->takes_members()) launch.members = 1;
+      const double seconds = kernel->seconds(launch, at_a_time, device.clock_rate());
+      found.push_back({kernel, static_cast<double>(query.members / launch.members) * seconds, at_a_time});
     }
   }
   return found;

@@ -20,7 +20,7 @@ constexpr int64_t kWindowBytes = int64_t{256} << 20;
 #endif
 
 std::vector<Chunk> windows_of(const Sequence& s, int64_t bytes_of_row) {
-  return s.D == 1 ? chunks_of(s, kWindowBytes / bytes_of_row) : std::vector<Chunk>{{0, s.T, 0, s.N}};
+  return s.D == 1 ? chunks_of(s, kWindowBytes / (s.layers() * bytes_of_row)) : std::vector<Chunk>{{0, s.T, 0, s.N}};
 }
 
 Sequence sequence_of(const Sequence& s, const Chunk& window) {
@@ -36,15 +36,15 @@ Sequence sequence_of(const Sequence& s, const Chunk& window) {
 }
 
 // The steps of a window, of (T, B, F) or (N, F).
-Tensor steps_of(const Tensor& tensor, const Chunk& window) {
+Tensor steps_of(const Sequence& s, const Tensor& tensor, const Chunk& window) {
   if (!tensor.defined()) return tensor;
-  return tensor.dim() == 2 ? tensor.narrow(0, window.offset, window.rows)
-                           : tensor.narrow(0, window.t_begin, window.t_end - window.t_begin);
+  return !s.packed_sizes.empty() ? tensor.narrow(-2, window.offset, window.rows)
+                                 : tensor.narrow(-3, window.t_begin, window.t_end - window.t_begin);
 }
 
 // Those of the sequences that a window has, of (D, B, H).
 Tensor sequences_of(const Tensor& states, const Sequence& part) {
-  return states.defined() ? states.narrow(1, 0, part.B).contiguous() : states;
+  return states.defined() ? states.narrow(-2, 0, part.B).contiguous() : states;
 }
 
 PersistentMasks masks_of_window(const PersistentMasks& masks, const Chunk& window, int64_t H) {
@@ -54,9 +54,9 @@ PersistentMasks masks_of_window(const PersistentMasks& masks, const Chunk& windo
 // The state (D, B, H) before a window.
 Tensor state_before(const Sequence& s, const Chunk& window, const Tensor& y, const Tensor& h0) {
   if (window.t_begin == 0) return h0;
-  const Tensor step = y.dim() == 2 ? y.narrow(0, s.offset(window.t_begin - 1), s.rows(window.t_begin))
-                                   : y.select(0, window.t_begin - 1);
-  return step.unsqueeze(0);
+  const Tensor step = !s.packed_sizes.empty() ? y.narrow(-2, s.offset(window.t_begin - 1), s.rows(window.t_begin))
+                                              : y.select(-3, window.t_begin - 1);
+  return step.unsqueeze(-3);
 }
 
 // Persistent kernels know no gains.
@@ -86,12 +86,12 @@ const char* windows_fwd(const PersistentKernel& kernel, const Sequence& s, const
   Tensor state = h0;
   for (const Chunk& window : windows) {
     const Sequence part = sequence_of(s, window);
-    const Tensor last = at::empty({s.D, part.B, s.H}, x.options());
+    const Tensor last = at::empty(s.shape({s.D, part.B, s.H}), x.options());
     const char* const error =
-        persistent_fwd(kernel, part, steps_of(x, window), sequences_of(state, part), weights,
-                       masks_of_window(masks, window, s.H), steps_of(y, window), last, /*gates=*/Tensor(), stream);
+        persistent_fwd(kernel, part, steps_of(s, x, window), sequences_of(state, part), weights,
+                       masks_of_window(masks, window, s.H), steps_of(s, y, window), last, /*gates=*/Tensor(), stream);
     if (error != nullptr) return error;
-    h_n.narrow(1, 0, part.B).copy_(last);
+    h_n.narrow(-2, 0, part.B).copy_(last);
     state = last;
   }
   return nullptr;
@@ -110,24 +110,26 @@ const char* windows_bwd(const PersistentKernel& kernel, const Sequence& s, const
   for (size_t i = 0; i < windows.size(); ++i) {
     const Chunk& window = windows[windows.size() - 1 - i];
     const Sequence part = sequence_of(s, window);
-    const Tensor gates = at::empty({s.D, window.rows, 4, s.H}, x.options());
-    for (int64_t d = 0; d < s.D; ++d) {
-      gru_step_gates(s, window, x, directions[d], y.narrow(-1, d * s.H, s.H), h0.defined() ? h0.select(0, d) : Tensor(),
-                     gates.select(0, d), stream);
+    const Tensor gates = at::empty(s.shape({s.D, window.rows, 4, s.H}), x.options());
+    for (int64_t layer = 0; layer < s.layers(); ++layer) {
+      const int64_t e = layer / s.D, d = layer % s.D;
+      const auto of_member = [&](const Tensor& tensor) { return s.members > 0 ? tensor.select(0, e) : tensor; };
+      gru_step_gates(s, window, of_member(x), directions[layer], of_member(y).narrow(-1, d * s.H, s.H),
+                     h0.defined() ? of_member(h0).select(0, d) : Tensor(), of_member(gates).select(0, d), stream);
     }
-    const Tensor dh = at::empty({s.D, part.B, s.H}, x.options());
-    const Tensor part_of_dx = dx.defined() ? at::empty({window.rows, s.I}, acc_options) : Tensor();
+    const Tensor dh = at::empty(s.shape({s.D, part.B, s.H}), x.options());
+    const Tensor part_of_dx = dx.defined() ? at::empty(s.shape({window.rows, s.I}), acc_options) : Tensor();
     std::vector<DirectionGrads> of_window(grads.size());
     for (size_t d = 0; d < grads.size() && need_dweights; ++d) {
       of_window[d] = i == 0 ? grads[d] : empty_like(grads[d]);
     }
     const char* const error =
-        persistent_bwd(kernel, part, steps_of(x, window), sequences_of(state_before(s, window, y, h0), part), weights,
-                       masks_of_window(masks, window, s.H), steps_of(dy, window), sequences_of(dh0, part),
-                       steps_of(y, window), gates, dh, of_window, part_of_dx, stream);
+        persistent_bwd(kernel, part, steps_of(s, x, window), sequences_of(state_before(s, window, y, h0), part),
+                       weights, masks_of_window(masks, window, s.H), steps_of(s, dy, window), sequences_of(dh0, part),
+                       steps_of(s, y, window), gates, dh, of_window, part_of_dx, stream);
     if (error != nullptr) return error;
-    dh0.narrow(1, 0, part.B).copy_(dh);
-    if (dx.defined()) dx.narrow(0, window.offset, window.rows).copy_(part_of_dx);
+    dh0.narrow(-2, 0, part.B).copy_(dh);
+    if (dx.defined()) dx.narrow(-2, window.offset, window.rows).copy_(part_of_dx);
     if (need_dweights && i > 0) add_grads(grads, of_window);
   }
   return nullptr;

@@ -93,7 +93,7 @@ double bytes_of_weights(const KernelQuery& query) {
 double stepwise_seconds(const KernelQuery& query) {
   const double rate = query.dtype == at::kFloat || query.dtype == at::kDouble ? kProductRateFloat : kProductRate16Bit;
   const double product = std::max(3.0 * query.B * query.H * query.H / rate, bytes_of_weights(query) / kWeightBytes);
-  return query.D * query.T * (kStepwiseStepSeconds + product);
+  return query.members * query.D * query.T * (kStepwiseStepSeconds + product);
 }
 
 }  // namespace gru_ext

@@ -18,6 +18,7 @@ struct EmulatedDevice {
   int block_launches = 0;   // of all others
   int rows = 0;             // of the batch of the last launch of a cluster kernel
   bool masked = false;      // whether that had masks
+  int members = 0;          // of it
   double wait_seconds = 0;  // which a wait of it may take
   bool capturing = false;
   bool has_shared_memory = true;  // enough for streamed kernels

@@ -104,9 +104,9 @@ int64_t measurements() { return emulator::device.measurements; }
 
 int64_t persistent_launches() { return emulator::device.launches; }
 
-// Of a cluster kernel: rows of the batch, whether it had masks, and the seconds that a wait of it may take.
-std::tuple<int64_t, bool, double> last_launch() {
-  return {emulator::device.rows, emulator::device.masked, emulator::device.wait_seconds};
+// Of a cluster kernel: rows of the batch, whether it had masks, the seconds that a wait of it may take, and members.
+std::tuple<int64_t, bool, double, int64_t> last_launch() {
+  return {emulator::device.rows, emulator::device.masked, emulator::device.wait_seconds, emulator::device.members};
 }
 
 int64_t residency_queries() { return emulator::device.residency_queries; }
@@ -301,7 +301,7 @@ TORCH_LIBRARY(gru_ext_emulated, m) {
   m.def("emulate_no_memory(int launches, bool throws) -> ()", &gru_ext::emulate_no_memory);
   m.def("emulate_capture(bool capturing) -> ()", &gru_ext::emulate_capture);
   m.def("persistent_launches() -> int", &gru_ext::persistent_launches);
-  m.def("last_launch() -> (int, bool, float)", &gru_ext::last_launch);
+  m.def("last_launch() -> (int, bool, float, int)", &gru_ext::last_launch);
   m.def("residency_queries() -> int", &gru_ext::residency_queries);
   m.def("block_launches() -> int", &gru_ext::block_launches);
 }

@@ -32,8 +32,10 @@ int resident() {
 template <typename Parameters, typename T>
 void name_steps(const char* name, const Parameters& p, const StepRows<T>& rows, int64_t columns, bool writable) {
   if (rows.data == nullptr) return;
-  const int64_t last =
-      p.offsets != nullptr ? (p.N - 1) * rows.row_stride : (p.T - 1) * rows.step_stride + (p.B - 1) * rows.row_stride;
+  const int64_t first_of_last_member = int64_t{p.E - 1} * rows.member_steps;
+  const int64_t last = p.offsets != nullptr
+                           ? (first_of_last_member + p.N - 1) * rows.row_stride
+                           : (first_of_last_member + p.T - 1) * rows.step_stride + (p.B - 1) * rows.row_stride;
   emulator::name_buffer(name, rows.data, static_cast<size_t>(last + columns) * sizeof(T), writable);
 }
 template <typename T>
@@ -51,7 +53,9 @@ void name_common(const Parameters& p) {
   name_values("lengths", p.lengths, p.B, false);
   name_values("offsets", p.offsets, p.T, false);
   name_values("error", p.error, 1, true);
-  for (int d = 0; d < p.D; ++d) name_values("weight_hh", p.weight_hh[d], int64_t{3} * p.H * p.H, false);
+  for (int d = 0; d < p.D; ++d) {
+    name_values("weight_hh", p.weight_hh[d], (p.E - 1) * p.weight_stride[d] + int64_t{3} * p.H * p.H, false);
+  }
 }
 
 template <typename T>
@@ -87,6 +91,7 @@ const char* run(const emulator::Shape& shape, const Parameters& p, Stream stream
   }
   ++device.launches;
   device.rows = p.B;
+  device.members = p.E;
   device.masked = p.masks[0].zoneout != nullptr;
   device.wait_seconds = 1e-9 * p.wait_limit * device::kWaitTick;
   std::string failure;
@@ -109,13 +114,13 @@ void name_fwd(const Parameters& p) {
   name_common(p);
   for (int d = 0; d < p.D; ++d) {
     name_steps("a_x", p, p.a_x[d], 3 * p.H, false);
-    name_values("bias_hh", p.bias_hh[d], 3 * p.H, false);
+    name_values("bias_hh", p.bias_hh[d], int64_t{3} * p.E * p.H, false);
   }
-  const int64_t state = int64_t{p.D} * p.B * p.H;
+  const int64_t state = int64_t{p.E} * p.D * p.B * p.H;
   name_values("h0", p.h0, state, false);
   name_steps("y", p, p.y, p.D * p.H, true);
   name_values("h_n", p.h_n, state, true);
-  name_values("gates", p.gates, p.D * p.N * 4 * p.H, true);
+  name_values("gates", p.gates, p.E * p.D * p.N * 4 * p.H, true);
 }
 
 template <typename Traits>
@@ -123,14 +128,14 @@ const char* run_fwd(const PersistentFwdParams<typename Traits::T>& p, Stream str
   name_fwd(p);
   const auto kernel =
       p.gates ? device::gru_cluster_fwd_kernel<Traits, true> : device::gru_cluster_fwd_kernel<Traits, false>;
-  return run(emulator::shape_of<Traits>("gru_cluster_fwd_kernel", p.B, p.D), p, stream, [&] { kernel(p); });
+  return run(emulator::shape_of<Traits>("gru_cluster_fwd_kernel", p.B, p.E * p.D), p, stream, [&] { kernel(p); });
 }
 
 // As many groups at a time as the device runs; name_buffers(p) names all but the packets.
 template <typename Traits, typename Parameters, typename NameBuffers, typename Kernel>
 const char* run_groups(const char* name, const Parameters& p, Stream stream, const NameBuffers& name_buffers,
                        const Kernel& kernel) {
-  const int groups = p.D * ((p.B + Traits::kRows - 1) / Traits::kRows);
+  const int groups = p.E * p.D * ((p.B + Traits::kRows - 1) / Traits::kRows);
   auto part = p;
   for (part.first_group = 0; part.first_group < groups; part.first_group += resident<Traits>()) {
     name_buffers(p);
@@ -154,25 +159,25 @@ const char* run_group_fwd(const PersistentFwdParams<typename Traits::T>& p, Stre
 template <typename Traits, typename Parameters>
 void name_bwd(const Parameters& p) {
   name_common(p);
-  const int64_t state = int64_t{p.D} * p.B * p.H;
+  const int64_t state = int64_t{p.E} * p.D * p.B * p.H;
   name_steps("dy", p, p.dy, p.D * p.H, false);
   name_values("dh_n", p.dh_n, state, false);
   name_steps("y", p, p.y, p.D * p.H, false);
   name_values("h0", p.h0, state, false);
-  name_values("gates", p.gates, p.D * p.N * 4 * p.H, false);
+  name_values("gates", p.gates, p.E * p.D * p.N * 4 * p.H, false);
   for (int d = 0; d < p.D; ++d) {
     name_steps("dgates", p, p.dgates[d], 4 * p.H, true);
     name_steps("h_prev", p, p.h_prev[d], p.H, true);
   }
   name_values("dh0", p.dh0, state, true);
   const int tiles = (p.B + Traits::kRows - 1) / Traits::kRows;
-  name_values("dbias", p.dbias, int64_t{p.D} * tiles * 4 * p.H, true);
+  name_values("dbias", p.dbias, int64_t{p.E} * p.D * tiles * 4 * p.H, true);
 }
 
 template <typename Traits>
 const char* run_bwd(const PersistentBwdParams<typename Traits::T>& p, Stream stream) {
   name_bwd<Traits>(p);
-  return run(emulator::shape_of<Traits>("gru_cluster_bwd_kernel", p.B, p.D), p, stream,
+  return run(emulator::shape_of<Traits>("gru_cluster_bwd_kernel", p.B, p.E * p.D), p, stream,
              [&] { device::gru_cluster_bwd_kernel<Traits>(p); });
 }
 
@@ -195,7 +200,7 @@ template <typename Traits, typename Parameters, typename NameBuffers, typename K
 const char* run_streamed(const char* name, const Parameters& p, Stream stream, const NameBuffers& name_buffers,
                          const Kernel& kernel) {
   const StreamedShape shape = shape_of_group<Traits>(p.H);
-  const int groups = p.D * ((p.B + Traits::kRows - 1) / Traits::kRows);
+  const int groups = p.E * p.D * ((p.B + Traits::kRows - 1) / Traits::kRows);
   const int at_a_time = p.streamed.groups;
   auto part = p;
   for (part.first_group = 0; part.first_group < groups; part.first_group += at_a_time) {
@@ -203,7 +208,7 @@ const char* run_streamed(const char* name, const Parameters& p, Stream stream, c
     emulator::name_buffer("flags", p.streamed.flags, static_cast<size_t>(groups) * shape.blocks * 4, true);
     emulator::name_buffer("operand", p.streamed.operand, at_a_time * shape.operand_bytes, true);
     if (shape.weight_bytes > 0) {
-      emulator::name_buffer("weights", p.streamed.weights, p.D * shape.weight_bytes, true);
+      emulator::name_buffer("weights", p.streamed.weights, p.E * p.D * shape.weight_bytes, true);
     }
     const int blocks = std::min(at_a_time, groups - part.first_group) * shape.blocks;
     const char* const error =

@@ -23,14 +23,19 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& weight) {
 
 namespace {
 
+// Of matrices, or of those of all members.
+template <at::Tensor& (*product_out)(at::Tensor& out, const at::Tensor& a, const at::Tensor& b)>
 at::Tensor& mixed_product_out(const at::Tensor& a, const at::Tensor& b, at::ScalarType dtype, at::Tensor& out) {
   TORCH_CHECK(at::isReducedFloatingType(a.scalar_type()) && a.scalar_type() == b.scalar_type() && dtype == at::kFloat &&
                   out.scalar_type() == dtype,
               "CUDA multiplies 16 bits into float alone");
   ++mixed_products;
-  return at::mm_out(out, a.to(dtype), b.to(dtype));
+  return product_out(out, a.to(dtype), b.to(dtype));
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(aten, CPU, m) { m.impl("mm.dtype_out", &mixed_product_out); }
+TORCH_LIBRARY_IMPL(aten, CPU, m) {
+  m.impl("mm.dtype_out", &mixed_product_out<at::mm_out>);
+  m.impl("bmm.dtype_out", &mixed_product_out<at::bmm_out>);
+}

@@ -5,7 +5,7 @@
 //                                            dr = dn * q * r * (1 - r)           dq = dn * r
 //     dL/dh = d * z + R_r' dr + R_z' dz + R_n' dq
 //
-// Grid: D * tiles clusters of C blocks. Block `rank` of a cluster owns H / C hidden units, and of each the same three
+// Grid: E * D * tiles clusters of C blocks. Block `rank` of a cluster owns H / C hidden units, and of each the same three
 // rows of R as forward. It has all it needs for the gate gradients of its units; it multiplies them into all H units of
 // dL/dh, and sends each block of the cluster the part of the sum that belongs to that block's units.
 //
@@ -111,8 +111,7 @@ struct BwdThread {
     c = lane % 4;
     rank = C == 1 ? 0 : cluster_rank();
     cluster = block_index() / C;
-    const int tiles = (p.B + kRows - 1) / kRows;
-    work = {cluster / tiles, cluster % tiles * kRows, rank * Traits::kUnits};
+    work = work_of(p, cluster, kRows, rank * Traits::kUnits);
     rows = clamp(p.B - work.row0, 0, kRows);
   }
 
@@ -217,7 +216,7 @@ GRU_DEVICE void load_bwd_weights(WeightTiles<Traits::kUnitTiles, Traits::kRegist
   for (int first = 0; first < 3 * kUnits; first += Traits::kStageRows) {
     const int unit = self.work.unit0 + first % kUnits;
     stage_weights<Traits::kStageRows, Traits::kHidden, Traits::kThreads>(
-        staged, p.weight_hh[self.work.direction] + static_cast<int64_t>(first / kUnits * H + unit) * H, H, H - unit, H,
+        staged, weights_of(p, self.work) + static_cast<int64_t>(first / kUnits * H + unit) * H, H, H - unit, H,
         p.aligned);
     block_barrier();
     GRU_UNROLL

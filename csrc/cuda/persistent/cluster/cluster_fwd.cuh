@@ -4,7 +4,7 @@
 //     r  = sigmoid(a_x[r] + R_r h + b_hr)        q  = R_n h + b_hn
 //     z  = sigmoid(a_x[z] + R_z h + b_hz)        n  = tanh(a_x[n] + r * q)        h' = n + z * (h - n)
 //
-// Grid: D * tiles clusters of C blocks. Block `rank` of a cluster owns H / C hidden units; of each, the three rows of R
+// Grid: E * D * tiles clusters of C blocks. Block `rank` of a cluster owns H / C hidden units; of each, the three rows of R
 // and the state of every row of the tile. Each step it multiplies its rows of R by the whole state h, which it has in
 // shared memory, and sends its units of h' to all blocks of the cluster.
 //
@@ -112,8 +112,8 @@ GRU_DEVICE void load_fwd_weights(WeightTiles<3, Traits::kRegisterTiles, Traits::
     for (int first = 0; first < Traits::kTiles; first += kStageTiles) {
       const int column = first / kStageTiles * kColumns;
       stage_weights<Traits::kUnits, kColumns, Traits::kThreads>(
-          staged, p.weight_hh[self.work.direction] + static_cast<int64_t>(gate * H + row) * H + column, H, H - row,
-          H - column, p.aligned);
+          staged, weights_of(p, self.work) + static_cast<int64_t>(gate * H + row) * H + column, H, H - row, H - column,
+          p.aligned);
       block_barrier();
       GRU_UNROLL
       for (int i = 0; i < kStageTiles; ++i) {
@@ -141,8 +141,9 @@ template <typename Traits>
 GRU_DEVICE void load_bias(float* bias, const PersistentFwdParams<typename Traits::T>& p, const BlockWork& work) {
   for (int i = thread_index(); i < 3 * Traits::kUnits; i += Traits::kThreads) {
     const int gate = i / Traits::kUnits, unit = work.unit0 + i % Traits::kUnits;
-    const auto* const bias_hh = p.bias_hh[work.direction];
-    store_shared(bias + i, bias_hh && unit < p.H ? to_acc(load_global(bias_hh + gate * p.H + unit)) : 0.0f);
+    const auto* const bias_hh = at_offset(p.bias_hh[work.direction], (int64_t{3} * work.member + gate) * p.H + unit);
+    const bool exists = p.bias_hh[work.direction] != nullptr && unit < p.H;
+    store_shared(bias + i, exists ? to_acc(load_global(bias_hh)) : 0.0f);
   }
 }
 
@@ -155,7 +156,7 @@ GRU_DEVICE void load_first_state(uint32_t* state, const PersistentFwdParams<type
   for (int i = thread_index(); i < Traits::kRows * kPairsOfRow; i += Traits::kThreads) {
     const int row = i / kPairsOfRow, unit = i % kPairsOfRow * 2;
     const int count = p.h0 && work.row0 + row < p.B ? clamp(p.H - unit, 0, 2) : 0;
-    const int64_t row_of_all = static_cast<int64_t>(work.direction) * p.B + work.row0 + row;
+    const int64_t row_of_all = work.layer(p) * p.B + work.row0 + row;
     const auto h = load_pair(at_offset(p.h0, row_of_all * p.H + unit), count, p.paired);
     const Words words = Words::of(to_acc(h.first()), to_acc(h.second()));
     GRU_UNROLL
@@ -210,7 +211,7 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
   const FwdThread<Traits> self(p);
   const BlockWork& work = self.work;
   const int steps = p.lengths ? load_global(p.lengths + work.row0) : p.T;  // the first row of a tile has the most
-  const bool reverse = work.direction == 1, packed = p.offsets != nullptr;
+  const bool reverse = work.direction == 1;
   float* const bias = reinterpret_cast<float*>(shared_memory() + Traits::kBiasOffset);  // (3, kUnits)
   float* const sums = reinterpret_cast<float*>(shared_memory() + Traits::kSumOffset) +
                       self.group * (Traits::kGroupWarps * 3 * kRows * kSumPitch);  // (parts, 3, rows, kSumPitch)
@@ -272,8 +273,8 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
       GRU_UNROLL
       for (int e = 0; e < kPairs; ++e) own[e].load_step(p, work, {reverse ? steps - 2 - s : s + 1, next_row});
     }
-    T* const y = rows_of_step(p.y, packed, {t, row}) + work.direction * p.H;
-    T* const gates_of_step = kSaveGates ? p.gates + (work.direction * p.N + row) * 4 * p.H : nullptr;
+    T* const y = rows_of_step(p, p.y, work, {t, row}) + work.direction * p.H;
+    T* const gates_of_step = kSaveGates ? p.gates + (work.layer(p) * p.N + row) * 4 * p.H : nullptr;
     GRU_UNROLL
     for (int e = 0; e < kPairs; ++e) own[e].store_step(p, work, t, y, gates_of_step, gates[e]);
   }

@@ -18,7 +18,7 @@ struct FwdThread {
   BlockWork work;
 
   GRU_DEVICE explicit FwdThread(const PersistentFwdParams<typename Traits::T>& p) {
-    constexpr int C = Traits::kC, kRows = Traits::kRows;
+    constexpr int C = Traits::kC;
     thread = thread_index();
     lane = thread % kWarpSize;
     g = lane / 4;
@@ -27,8 +27,7 @@ struct FwdThread {
     part = thread / kWarpSize / Traits::kGroups;
     rank = Traits::kExchange == Exchange::cluster ? cluster_rank() : block_index() % C;
     cluster = (Traits::kExchange == Exchange::packets ? p.first_group : 0) + block_index() / C;
-    const int tiles = (p.B + kRows - 1) / kRows;
-    work = {cluster / tiles, cluster % tiles * kRows, rank * Traits::kUnits};
+    work = work_of(p, cluster, Traits::kRows, rank * Traits::kUnits);
   }
 };
 

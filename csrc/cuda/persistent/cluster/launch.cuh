@@ -11,8 +11,7 @@ namespace gru_ext {
 
 template <typename Traits, typename Parameters>
 const char* launch_clusters(void (*kernel)(Parameters), const Parameters& p, Stream stream) {
-  const int tiles = (p.B + Traits::kRows - 1) / Traits::kRows;
-  ClusterLaunch<Traits> launch(reinterpret_cast<const void*>(kernel), p.D * tiles, stream);
+  ClusterLaunch<Traits> launch(reinterpret_cast<const void*>(kernel), clusters_of(p, Traits::kRows), stream);
   if (launch.error == cudaSuccess) launch.error = cudaLaunchKernelEx(&launch.config, kernel, p);
   return words_of(launch.error);
 }

@@ -5,7 +5,7 @@
 //                                            dr = dn * q * r * (1 - r)           dq = dn * r
 //     dL/dh = d * z + R_r' dr + R_z' dz + R_n' dq
 //
-// Grid: D * tiles groups of C blocks, all of which run at the same time. Block `rank` of a group owns H / C hidden
+// Grid: E * D * tiles groups of C blocks, all of which run at the same time. Block `rank` of a group owns H / C hidden
 // units, and of R their columns, so that it computes the whole of dL/dh of its units. For that it needs dr, dz and dq
 // of all units of the layer: what a block of cluster_bwd.cuh sends, parts of dL/dh for everybody else, would be
 // written to the L2 cache C times; the gate gradients are written once, and fetched by all.
@@ -100,7 +100,6 @@ struct GroupBwdThread {
   BlockWork work;
 
   GRU_DEVICE explicit GroupBwdThread(const PersistentBwdParams<typename Traits::T>& p) {
-    constexpr int kRows = Traits::kRows;
     thread = thread_index();
     lane = thread % kWarpSize;
     g = lane / 4;
@@ -108,8 +107,7 @@ struct GroupBwdThread {
     group = thread / kWarpSize % Traits::kGroups;
     part = thread / kWarpSize / Traits::kGroups;
     block_group = p.first_group + block_index() / Traits::kC;
-    const int tiles = (p.B + kRows - 1) / kRows;
-    work = {block_group / tiles, block_group % tiles * kRows, block_index() % Traits::kC * Traits::kUnits};
+    work = work_of(p, block_group, Traits::kRows, block_index() % Traits::kC * Traits::kUnits);
   }
 };
 
@@ -128,8 +126,8 @@ GRU_DEVICE void load_group_bwd_weights(WeightTiles<3, Traits::kRegisterTiles, Tr
     for (int first = 0; first < Traits::kTiles; first += kStageTiles) {
       const int row = first / kStageTiles * Traits::kStageRows;
       stage_weights<Traits::kStageRows, Traits::kUnits, Traits::kThreads>(
-          staged, p.weight_hh[self.work.direction] + static_cast<int64_t>(gate * H + row) * H + unit0, H, H - row,
-          H - unit0, p.aligned);
+          staged, weights_of(p, self.work) + static_cast<int64_t>(gate * H + row) * H + unit0, H, H - row, H - unit0,
+          p.aligned);
       block_barrier();
       GRU_UNROLL
       for (int i = 0; i < kStageTiles; ++i) {
@@ -282,7 +280,7 @@ GRU_DEVICE void gru_group_bwd(const PersistentBwdParams<typename Traits::T>& p) 
   const GroupBwdThread<Traits> self(p);
   const BlockWork& work = self.work;
   const int steps = p.lengths ? load_global(p.lengths + work.row0) : p.T;  // the first row of a tile has the most
-  const bool reverse = work.direction == 1, packed = p.offsets != nullptr;
+  const bool reverse = work.direction == 1;
   float* const sums = reinterpret_cast<float*>(shared_memory() + Traits::kSumOffset) +
                       self.group * (Traits::kGroupWarps * kRows * kSumPitch);  // (parts, rows, kSumPitch)
 
@@ -324,9 +322,9 @@ GRU_DEVICE void gru_group_bwd(const PersistentBwdParams<typename Traits::T>& p) 
     }
     if (s == steps) break;
 
-    T* const dgates_of_step = rows_of_step(p.dgates[work.direction], packed, {t, row});
+    T* const dgates_of_step = rows_of_step(p, p.dgates[work.direction], work, {t, row});
     const auto& h_prev = p.h_prev[work.direction];
-    T* const h_prev_of_step = h_prev.data ? rows_of_step(h_prev, packed, {t, row}) : nullptr;
+    T* const h_prev_of_step = h_prev.data ? rows_of_step(p, h_prev, work, {t, row}) : nullptr;
     GRU_UNROLL
     for (int e = 0; e < kPairs; ++e) {
       GateGrads<float> grads[2] = {};

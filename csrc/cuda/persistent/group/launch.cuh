@@ -13,7 +13,7 @@ namespace gru_ext {
 template <typename Traits, typename Parameters>
 const char* launch_groups(void (*kernel)(Parameters), const Parameters& p, Stream stream) {
   const void* const pointer = reinterpret_cast<const void*>(kernel);
-  const int groups = p.D * ((p.B + Traits::kRows - 1) / Traits::kRows), resident = resident_clusters<Traits>(pointer);
+  const int groups = clusters_of(p, Traits::kRows), resident = resident_clusters<Traits>(pointer);
   if (resident == kNoMemoryNow) return kOutOfMemory;
   if (resident <= 0) return "no group of so many blocks fits on the device";
   auto part = p;

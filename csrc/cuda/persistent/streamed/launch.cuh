@@ -64,7 +64,7 @@ template <typename Traits, typename Parameters>
 const char* launch_streamed(void (*kernel)(Parameters), const Parameters& p, Stream stream) {
   const void* const pointer = reinterpret_cast<const void*>(kernel);
   const StreamedShape shape = device::streamed_shape<Traits>(p.H, most_shared_bytes());
-  const int groups = p.D * ((p.B + Traits::kRows - 1) / Traits::kRows);
+  const int groups = clusters_of(p, Traits::kRows);
   if (shape.shared_bytes == 0 || p.streamed.groups == 0) return "no group of so many blocks fits on the device";
   auto part = p;
   for (part.first_group = 0; part.first_group < groups; part.first_group += p.streamed.groups) {

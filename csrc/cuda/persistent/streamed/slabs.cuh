@@ -127,8 +127,9 @@ GRU_DEVICE uint32_t* flag_of_block(const StreamedShare& share, int group, int bl
 template <typename Traits>
 class Slabs {
  public:
-  // `group`: of the call's, with `group_of_launch` its place in the launch; `block`: of the group's.
-  GRU_DEVICE Slabs(const StreamedShare& share, int group, int group_of_launch, int direction, int block)
+  // `group`: of the call's, with `group_of_launch` its place in the launch; `layer`: see BlockWork; `block`: of the
+  // group's.
+  GRU_DEVICE Slabs(const StreamedShare& share, int group, int group_of_launch, int64_t layer, int block)
       : total_(share.slabs) {
     const int warp = thread_index() / kWarpSize, lane = thread_index() % kWarpSize;
     slice_ = warp / Traits::kParts;
@@ -144,8 +145,8 @@ class Slabs {
     places_ = reinterpret_cast<u32x4*>(shared + Traits::kWeightOffset) + warp * (Traits::kFragments * kWarpSize) + lane;
     ring_ = places_ + share.shared_slabs * kPlaceSize;
     const int most_streamed = (total_ + Traits::kSlices - 1) / Traits::kSlices - kept;  // of a slice
-    const int64_t warp_of_direction = static_cast<int64_t>(direction * share.blocks + block) * Traits::kWarps + warp;
-    copies_ = at_offset(share.weights, warp_of_direction * (most_streamed * Traits::kFragments * kWarpSize) + lane);
+    const int64_t warp_of_layer = (layer * share.blocks + block) * Traits::kWarps + warp;
+    copies_ = at_offset(share.weights, warp_of_layer * (most_streamed * Traits::kFragments * kWarpSize) + lane);
     operand_ = share.operand +
                (static_cast<int64_t>(group_of_launch) * 2 * total_ + first_) * (Traits::kColumns * kWarpSize) + lane;
     flags_ = flag_of_block(share, group, 0);

@@ -37,9 +37,9 @@ class StreamedKernel final : public PersistentKernel {
   bool has_shared_memory(int64_t H) const override { return shape(H).shared_bytes > 0; }
 
   double seconds(const KernelQuery& query, int at_a_time, double clock_rate) const override {
-    const int64_t groups = query.D * tiles(query.B);
+    const int64_t groups = clusters(query);
     const double rounds = std::ceil(static_cast<double>(groups) / at_a_time);
-    const int directions = static_cast<int>(std::min<int64_t>({query.D, groups, at_a_time}));
+    const int directions = static_cast<int>(std::min<int64_t>({query.members * query.D, groups, at_a_time}));
     const double of_step =
         streamed_step_seconds(entry_.units, entry_.rows, shape(query.H), static_cast<double>(query.H), pass(),
                               query.dtype == at::kFloat, directions, clock_rate);
@@ -57,13 +57,13 @@ class StreamedKernel final : public PersistentKernel {
   ExchangeMemory exchange_memory(const Sequence& s, const at::Device& device) const override {
     const auto options = at::TensorOptions(device).dtype(at::kByte);
     const StreamedShape of_group = shape(s.H);
-    const int64_t groups = s.D * tiles(s.B);
+    const int64_t groups = s.layers() * tiles(s.B);
     const int64_t groups_at_a_time = std::min<int64_t>(groups, entry_.resident() / of_group.blocks);
     const int64_t operand_bytes = groups_at_a_time * of_group.operand_bytes;
     const int64_t flag_bytes = groups * of_group.blocks * static_cast<int64_t>(sizeof(uint32_t));
     ExchangeMemory memory;
     memory.zeros = at::zeros({operand_bytes + flag_bytes}, options);
-    memory.weights = at::empty({s.D * of_group.weight_bytes}, options);
+    memory.weights = at::empty({s.layers() * of_group.weight_bytes}, options);
     uint8_t* const operand = memory.zeros.data_ptr<uint8_t>();
     memory.streamed.groups = static_cast<int>(groups_at_a_time);
     memory.streamed.blocks = of_group.blocks;

@@ -28,7 +28,7 @@ template <typename Traits>
 GRU_DEVICE void load_bwd_slabs(Slabs<Traits>& slabs, const PersistentBwdParams<typename Traits::T>& p,
                                const BlockWork& work) {
   using T = typename Traits::T;
-  const T* const weight_hh = p.weight_hh[work.direction];
+  const T* const weight_hh = weights_of(p, work);
   const int H = p.H;
   slabs.load_weights([&](int slab, int row, int word) {
     const int lane = thread_index() % kWarpSize, g = lane / 4, c = lane % 4;
@@ -57,13 +57,14 @@ GRU_DEVICE void gru_streamed_bwd(const PersistentBwdParams<typename Traits::T>& 
 
   const int thread = thread_index(), H = p.H;
   const int group_of_launch = block_index() / p.streamed.blocks, block = block_index() % p.streamed.blocks;
-  const int group = p.first_group + group_of_launch, tiles = (p.B + kRows - 1) / kRows;
-  const BlockWork work{group / tiles, group % tiles * kRows, block * Traits::kUnits};
+  const int group = p.first_group + group_of_launch;
+  BlockWork work = work_of(p, group, kRows, block * Traits::kUnits);
+  if constexpr (kMasks) work.member = 0;  // of a layer alone: so that it takes no register
   const int steps = p.lengths ? load_global(p.lengths + work.row0) : p.T;  // the first row of a tile has the most
-  const bool reverse = work.direction == 1, packed = p.offsets != nullptr;
+  const bool reverse = work.direction == 1;
   float* const sums = reinterpret_cast<float*>(shared_memory());
 
-  Slabs<Traits> slabs(p.streamed, group, group_of_launch, work.direction, block);
+  Slabs<Traits> slabs(p.streamed, group, group_of_launch, work.layer(p), block);
   load_bwd_slabs(slabs, p, work);
 
   // A pair of units of one row of every pass.
@@ -119,9 +120,9 @@ GRU_DEVICE void gru_streamed_bwd(const PersistentBwdParams<typename Traits::T>& 
     }
     if (s == steps) break;
 
-    T* const dgates_of_step = rows_of_step(p.dgates[work.direction], packed, {t, row});
+    T* const dgates_of_step = rows_of_step(p, p.dgates[work.direction], work, {t, row});
     const auto& h_prev = p.h_prev[work.direction];
-    T* const h_prev_of_step = h_prev.data ? rows_of_step(h_prev, packed, {t, row}) : nullptr;
+    T* const h_prev_of_step = h_prev.data ? rows_of_step(p, h_prev, work, {t, row}) : nullptr;
     GRU_UNROLL
     for (int pass = 0; pass < kPasses; ++pass) {
       auto& pair = own[pass];

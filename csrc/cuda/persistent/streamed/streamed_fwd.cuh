@@ -30,7 +30,7 @@ GRU_DEVICE void load_fwd_slabs(Slabs<Traits>& slabs, const PersistentFwdParams<t
   using T = typename Traits::T;
   using Operand = typename Traits::Operand;
   constexpr int kUnits = Traits::kUnits;
-  const T* const weight_hh = p.weight_hh[work.direction];
+  const T* const weight_hh = weights_of(p, work);
   const int H = p.H;
   slabs.load_weights([&](int slab, int row, int word) {
     const int lane = thread_index() % kWarpSize, g = lane / 4, c = lane % 4;
@@ -61,13 +61,14 @@ GRU_DEVICE void gru_streamed_fwd(const PersistentFwdParams<typename Traits::T>& 
 
   const int thread = thread_index(), H = p.H;
   const int group_of_launch = block_index() / p.streamed.blocks, block = block_index() % p.streamed.blocks;
-  const int group = p.first_group + group_of_launch, tiles = (p.B + Traits::kRows - 1) / Traits::kRows;
-  const BlockWork work{group / tiles, group % tiles * Traits::kRows, block * kUnits};
+  const int group = p.first_group + group_of_launch;
+  BlockWork work = work_of(p, group, Traits::kRows, block * kUnits);
+  if constexpr (kMasks) work.member = 0;  // of a layer alone: so that it takes no register
   const int steps = p.lengths ? load_global(p.lengths + work.row0) : p.T;  // the first row of a tile has the most
-  const bool reverse = work.direction == 1, packed = p.offsets != nullptr;
+  const bool reverse = work.direction == 1;
   float* const sums = reinterpret_cast<float*>(shared_memory());
 
-  Slabs<Traits> slabs(p.streamed, group, group_of_launch, work.direction, block);
+  Slabs<Traits> slabs(p.streamed, group, group_of_launch, work.layer(p), block);
   load_fwd_slabs(slabs, p, work);
 
   // A pair of units of one row of every pass.
@@ -76,7 +77,8 @@ GRU_DEVICE void gru_streamed_fwd(const PersistentFwdParams<typename Traits::T>& 
   Pair<float> bias[3];
   GRU_UNROLL
   for (int gate = 0; gate < 3; ++gate) {
-    const T* const bias_hh = at_offset(p.bias_hh[work.direction], gate * H + work.unit0 + unit);
+    const T* const bias_hh =
+        at_offset(p.bias_hh[work.direction], (int64_t{3} * work.member + gate) * H + work.unit0 + unit);
     const int count = p.bias_hh[work.direction] ? clamp(H - work.unit0 - unit, 0, 2) : 0;
     const LoadedPair<T> values = load_pair(bias_hh, count, p.paired);
     bias[gate] = {to_acc(values.first()), to_acc(values.second())};
@@ -136,8 +138,8 @@ GRU_DEVICE void gru_streamed_fwd(const PersistentFwdParams<typename Traits::T>& 
     float d[Traits::kWeightTiles][Traits::kColumns][4] = {};
     if (!failed) slabs.multiply(d, s);
 
-    T* const y = rows_of_step(p.y, packed, {t, row}) + work.direction * H;
-    T* const gates_of_step = p.gates ? p.gates + (work.direction * p.N + row) * 4 * H : nullptr;
+    T* const y = rows_of_step(p, p.y, work, {t, row}) + work.direction * H;
+    T* const gates_of_step = p.gates ? p.gates + (work.layer(p) * p.N + row) * 4 * H : nullptr;
     GRU_UNROLL
     for (int pass = 0; pass < kPasses; ++pass) {
       FwdPair<T>& pair = own[pass];

@@ -1,0 +1,270 @@
+"""Members on CUDA, without a GPU: one launch for all of them each way, with the bits of calls of their own.
+
+The kernels run in the emulator. Where a kernel takes no members they are a loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from cases import Options, Size, make_problem, solve_by, variants_of
+from compare import assert_all_near, assert_same_bits
+from emulated_backend import emulate, emulate_tested, emulated_operators
+from layouts import transposed
+from member_cases import assert_members_alone, problems_of, solve_members_by, stacked
+from torch import Tensor
+
+SIZE = Size(4, 3, 2, 34)
+FAMILIES = ("cluster", "group", "streamed")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays() -> Iterator[None]:
+    yield
+    emulate(multiprocessors=0).use_cuda_kernels("auto", "auto")
+
+
+def check_one_launch(
+    family: str, dtype: torch.dtype, size: Size, options: Options, members: int = 3, shared: bool = False
+) -> None:
+    """One launch forward and one backward, and then the bits of each member alone."""
+    ops = emulate_tested(family, dtype)
+    problems = problems_of(size, options, dtype, members, shared)
+    results = solve_members_by(ops, stacked(problems))
+    assert ops.persistent_launches() == 2
+    assert_members_alone(results, problems, ops)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("options", [Options(bidirectional=True), Options(packed=True, bias=False, hx=False)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_members_are_one_launch_with_the_bits_of_their_own(family: str, options: Options, dtype: torch.dtype) -> None:
+    check_one_launch(family, dtype, SIZE, options)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("size", "options", "members", "shared"),
+    [
+        (Size(3, 18, 5, 33), Options(bidirectional=True, packed=True), 2, True),  # two tiles, odd sizes
+        (Size(4, 3, 2, 61), Options(), 5, True),
+        (SIZE, Options(bidirectional=True), 1, False),
+        (Size(1, 2, 3, 34), Options(), 3, False),
+    ],
+    ids=str,
+)
+def test_members_of_other_sizes(family: str, size: Size, options: Options, members: int, shared: bool) -> None:
+    check_one_launch(family, torch.bfloat16, size, options, members, shared)
+
+
+@pytest.mark.parametrize(("family", "multiprocessors", "launches"), [("group", 8, 3), ("streamed", 4, 3)])
+def test_more_members_than_fit_at_once_are_rounds(family: str, multiprocessors: int, launches: int) -> None:
+    """Two groups at a time, of five."""
+    ops = emulate_tested(family, torch.bfloat16, multiprocessors)
+    problems = problems_of(SIZE, Options(), torch.bfloat16, members=5)
+    results = solve_members_by(ops, stacked(problems))
+    assert ops.persistent_launches() == 2 * launches
+    assert_members_alone(results, problems, ops)
+
+
+def test_more_clusters_than_fit_at_once_are_one_launch() -> None:
+    """The device runs the others as clusters end."""
+    ops = emulate_tested("cluster", torch.bfloat16, multiprocessors=4)
+    problems = problems_of(SIZE, Options(), torch.bfloat16, members=6)
+    results = solve_members_by(ops, stacked(problems))
+    assert ops.persistent_launches() == 2
+    assert_members_alone(results, problems, ops)
+
+
+def test_members_of_any_strides() -> None:
+    """Inputs that have the batch first, and gradients that no kernel can take as they lie."""
+    ops = emulate_tested("cluster", torch.bfloat16)
+    problems = [p.map(transposed) for p in problems_of(SIZE, Options(), torch.bfloat16)]
+    whole = stacked(problems)
+    x = whole.x.transpose(1, 2).contiguous().transpose(1, 2)
+    assert whole.dy is not None
+    within_steps = whole.dy.transpose(0, 1).contiguous().transpose(0, 1)
+    for dy in (whole.dy, within_steps, whole.dy[:1].expand(whole.dy.shape)):
+        given = replace(whole, x=x, dy=dy)
+        assert_members_alone(
+            solve_members_by(ops, given), [replace(p, dy=of) for p, of in zip(problems, dy, strict=True)], ops
+        )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_that_all_members_share(family: str) -> None:
+    """As in the gradients of each sample: they are not copied for every member."""
+    ops = emulate_tested(family, torch.bfloat16)
+    problems = problems_of(SIZE, Options(bidirectional=True), torch.bfloat16)
+    problems = [replace(p, weights=problems[0].weights) for p in problems]
+    whole = stacked(problems)
+    expanded = [weight.expand(3, *weight.shape) for weight in problems[0].weights]
+    assert_members_alone(solve_members_by(ops, replace(whole, weights=expanded)), problems, ops)
+
+
+@pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
+def test_each_gradient_of_members_is_the_same_alone(need: tuple[bool, bool, bool]) -> None:
+    ops = emulate_tested("cluster", torch.bfloat16)
+    whole = stacked(problems_of(SIZE, Options(bidirectional=True), torch.bfloat16, shared=True))
+    expected = solve_members_by(ops, whole)
+    for name, tensor in solve_members_by(ops, whole, need=need).items():
+        assert_same_bits(tensor, expected[name], name)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_members_without_gates_go_window_after_window(packed: bool) -> None:
+    """Windows are shorter than those of one member, so that sums over them differ in their last bits."""
+    ops = emulate_tested("cluster", torch.float32)
+    problems = problems_of(Size(9, 9, 5, 34), Options(packed=packed), torch.float32)
+    results = solve_members_by(ops, stacked(problems), save_gates=False)
+    assert ops.persistent_launches() > 4
+    for e, problem in enumerate(problems):
+        expected = solve_by(ops, problem, save_gates=False)
+        assert_all_near({name: tensor[e] for name, tensor in results.items()}, expected, tolerance=1e-5)
+        for name in ("y", "h_n"):
+            assert_same_bits(results[name][e], expected[name], name)
+
+
+# ---- Where members are a loop
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_stepwise_kernels_run_members_one_after_another(dtype: torch.dtype) -> None:
+    ops = emulate()
+    ops.use_cuda_kernels("stepwise", "stepwise")
+    problems = problems_of(SIZE, Options(bidirectional=True), dtype)
+    results = solve_members_by(ops, stacked(problems))
+    assert ops.persistent_launches() == 0
+    assert_members_alone(results, problems, ops)
+
+
+def test_members_with_masks_are_a_loop_of_launches() -> None:
+    ops = emulate_tested("streamed", torch.bfloat16, masked=True)
+    problems = problems_of(SIZE, Options(), torch.bfloat16)
+    variants = [variants_of(problem)["all"] for problem in problems]
+
+    def stack(masks: list[Tensor | None]) -> Tensor:
+        return torch.stack([mask for mask in masks if mask is not None])
+
+    whole = variants[0]._replace(
+        zoneout_mask=stack([v.zoneout_mask for v in variants]),
+        recurrent_mask=stack([v.recurrent_mask for v in variants]),
+        candidate_mask=stack([v.candidate_mask for v in variants]),
+    )
+    results = solve_members_by(ops, stacked(problems), whole)
+    assert ops.persistent_launches() == 2 * 3
+    for e, (problem, variant) in enumerate(zip(problems, variants, strict=True)):
+        for name, expected in solve_by(ops, problem, variant).items():
+            assert_same_bits(results[name][e], expected, f"{name} of member {e}")
+
+
+def test_one_step_of_members_is_a_loop() -> None:
+    ops = emulate()
+    ops.use_cuda_kernels("one_step", "stepwise")
+    problems = problems_of(Size(1, 2, 4, 6), Options(), torch.bfloat16)
+    whole = stacked(problems)
+    before = ops.block_launches()
+    y, h_n, _ = ops.gru_fwd_members(whole.x, whole.hx, whole.weights, None, False, False)
+    assert ops.block_launches() - before == 3
+    for e, p in enumerate(problems):
+        expected = ops.gru_fwd(p.x, p.hx, p.weights, None, False, False)
+        assert_same_bits(y[e], expected[0])
+        assert_same_bits(h_n[e], expected[1])
+
+
+def test_empty_members_need_no_kernel() -> None:
+    ops = emulate()
+    problems = problems_of(Size(4, 0, 3, 5), Options(bidirectional=True), torch.bfloat16)
+    results = solve_members_by(ops, stacked(problems))
+    assert results["y"].shape == (3, 4, 0, 10)
+    assert ops.persistent_launches() == 0
+
+
+# ---- The choice
+
+
+def chosen(size: Size, members: int, masked: bool = False) -> tuple[str, str]:
+    """Name and reason of the forward's kernel."""
+    arguments = (torch.bfloat16, size.steps, size.batch, size.hidden, False, False, True, False, masked, members)
+    result: tuple[str, str] = emulated_operators().cuda_kernel(*arguments)
+    return result
+
+
+def seconds_of(reason: str) -> float:
+    """Of the time model, in milliseconds."""
+    return float(reason.split("model ")[1].split(" ms")[0])
+
+
+def test_the_choice_counts_the_clusters_of_all_members() -> None:
+    """They take the time of one as long as they fit; then that of rounds."""
+    emulate()
+    size = Size(100, 8, 2, 64)
+    _, one = chosen(size, 1)
+    name, reason = chosen(size, 8)
+    assert name == "cluster_H64_C1_rows8"
+    assert "; 8 clusters, 40 at a time" in reason
+    assert seconds_of(reason) == seconds_of(one)
+    _, many = chosen(size, 80)
+    assert "; 80 clusters, 40 at a time" in many
+    assert 1.5 * seconds_of(one) < seconds_of(many) < 2 * seconds_of(one)
+
+
+def test_a_loop_takes_the_time_of_all_members() -> None:
+    emulate()
+    masked = [seconds_of(chosen(Size(100, 8, 2, 34), members, masked=True)[1]) for members in (1, 8)]
+    assert masked[1] == pytest.approx(8 * masked[0], rel=0.01)
+
+
+def test_decoding_of_many_members_is_no_loop() -> None:
+    """A step of one member is fastest by the one-step kernel, of many by one launch of all."""
+    emulate()
+    size = SIZE._replace(steps=1)
+    assert chosen(size, 1)[0] == "one_step"
+    assert chosen(size, 8)[0] == "cluster_H64_C1_rows8"
+
+
+def test_steps_of_all_members_are_counted_in_32_bits() -> None:
+    emulate()
+    assert chosen(Size(2**20, 8, 2, 64), 2**7)[0] != "stepwise"
+    name, reason = chosen(Size(2**20, 8, 2, 64), 2**9)
+    assert name == "stepwise"
+    assert "32 bits" in reason
+
+
+def test_autotune_keeps_apart_how_many_members_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "autotune.tsv"
+    kind = "gru_ext 0 for torch any by emulator, emulated, forward BFloat16 T<=4 B<=3 H=34 D=1"
+    path.write_text(f"{kind}\tstepwise=1e-3\n{kind} E=3\tstepwise=2e-3\n")
+    ops = emulate()
+    ops.autotune(True, str(path))
+    try:
+        assert chosen(SIZE, 1) == ("stepwise", "measured stepwise 1 ms")
+        assert chosen(SIZE, 3) == ("stepwise", "measured stepwise 2 ms")
+        assert chosen(SIZE, 2)[0] != "stepwise"
+    finally:
+        ops.autotune(False, "")
+
+
+def test_the_self_test_has_members() -> None:
+    """Though the call has none."""
+    ops = emulate(spoiled=1)
+    ops.use_cuda_kernels("cluster", "auto")
+    problem = make_problem(SIZE, Options(), torch.bfloat16)
+    with pytest.raises(RuntimeError, match="differs by"):
+        solve_by(ops, problem)
+    assert ops.last_launch()[3] == 2
+
+
+def test_arguments_of_members_are_not_modified() -> None:
+    ops = emulate_tested("group", torch.float32)
+    whole = stacked(problems_of(SIZE, Options(bidirectional=True, packed=True), torch.float32))
+    tensors: list[Tensor | None] = [whole.x, whole.hx, *whole.weights, whole.dy, whole.dh_n]
+    copies = [tensor.clone() for tensor in tensors if tensor is not None]
+    solve_members_by(ops, whole)
+    for tensor, copy in zip([tensor for tensor in tensors if tensor is not None], copies, strict=True):
+        assert_same_bits(tensor, copy)
