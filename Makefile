@@ -67,6 +67,7 @@ lint: .venv/built-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(CPP_SOURCES) | xargs $(BIN)/clang-format --dry-run --Werror
+	! $(CPP_SOURCES) | xargs grep -nE '^.{121}'  # of a comment, which clang-format leaves as it is
 
 format: .venv/built-dev
 	$(BIN)/ruff check --fix .

@@ -32,8 +32,8 @@ class StepBarrier {
     }
   }
 
-  // Whether, since the last call, all threads but one slept for more than half of `elapsed`, on average: then one thread
-  // alone is faster than several that wait for cores.
+  // Whether, since the last call, all threads but one slept for more than half of `elapsed`, on average: then one
+  // thread alone is faster than several that wait for cores.
   bool crowded(std::chrono::nanoseconds elapsed) {
     std::chrono::nanoseconds slept{0};
     for (Flag& flag : flags_) slept += std::exchange(flag.slept, std::chrono::nanoseconds{0});

@@ -1,5 +1,5 @@
-// Loads kernels before they are launched. Left alone, CUDA loads a kernel at its first launch; that takes memory and may
-// wait for the device, which the capture of a CUDA graph forbids.
+// Loads kernels before they are launched. Left alone, CUDA loads a kernel at its first launch; that takes memory and
+// may wait for the device, which the capture of a CUDA graph forbids.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -30,8 +30,8 @@ class RnnPrecisionGuard {
 // A weight as `product_out` multiplies it fastest.
 at::Tensor product_operand(const at::Tensor& weight);
 
-// out = a b, for operands of one dtype; where they have three dimensions, of each member. `out` has their dtype; or they are half precisions and it is float, as are then
-// all sums.
+// out = a b, for operands of one dtype; where they have three dimensions, of each member. `out` has their dtype; or
+// they are half precisions and it is float, as are then all sums.
 void product_out(at::Tensor out, const at::Tensor& a, const at::Tensor& b);
 
 // Gradients of one direction's parameters, in the dtype of the sums; undefined where not needed. In a call with members

@@ -1,5 +1,5 @@
-// What src/gru_ext/library.py asks of the library, as operators: the library serves programs without Python too, so that
-// nothing in it may need one.
+// What src/gru_ext/library.py asks of the library, as operators: the library serves programs without Python too, so
+// that nothing in it may need one.
 #include <ATen/core/Dict.h>
 #include <torch/library.h>
 

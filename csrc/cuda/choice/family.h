@@ -27,8 +27,8 @@ struct KernelQuery {
   int64_t members = 1;  // such layers in one call (op/members.h)
 };
 
-// A call of an operator, checked: on the current device, of which `stream` is the current one. Where it has members, all
-// tensors of `layer` have them too.
+// A call of an operator, checked: on the current device, of which `stream` is the current one. Where it has members,
+// all tensors of `layer` have them too.
 struct FwdCall {
   const Sequence& s;
   const Layer& layer;

@@ -18,8 +18,8 @@ struct PersistentMasks {
   DirectionMasks<float> of[2];
 };
 
-// Letters and shapes as in op/layer.h, with members before where the call has some; h0 is undefined for zero, gates where they are not saved. y, h_n and gates are
-// written. Returns null, or what went wrong with the launch.
+// Letters and shapes as in op/layer.h, with members before where the call has some; h0 is undefined for zero, gates
+// where they are not saved. y, h_n and gates are written. Returns null, or what went wrong with the launch.
 const char* persistent_fwd(const PersistentKernel& kernel, const Sequence& s, const at::Tensor& x, const at::Tensor& h0,
                            at::TensorList weights, const PersistentMasks& masks, const at::Tensor& y,
                            const at::Tensor& h_n, const at::Tensor& gates, Stream stream);

@@ -1,8 +1,8 @@
 // A persistent kernel as the choice knows it: what families of them have in common, and what they differ in.
 //
 // Its blocks keep the recurrent weights where they need them, in one launch for all time steps, and share out a tile of
-// rows of the batch: a cluster or a group of blocks, for each tile of each direction of each member. `at a time` is how many of these
-// the device runs.
+// rows of the batch: a cluster or a group of blocks, for each tile of each direction of each member. `at a time` is how
+// many of these the device runs.
 #pragma once
 
 #include "cuda/choice/family.h"

@@ -1,4 +1,4 @@
-// What a block works on, and where its steps are in tensors whose sequences may be packed.
+// Where a thread is, what its block works on, and where the steps of that are in tensors whose sequences may be packed.
 #pragma once
 
 #include "cuda/params.h"
@@ -13,6 +13,13 @@ template <typename T>
 GRU_DEVICE T* at_offset(T* tensor, int64_t offset) {
   return reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(tensor) + offset * sizeof(T));
 }
+
+// A thread of a block, and its place in a tile: see primitives.cuh, tensor cores.
+struct ThreadPlace {
+  int thread, lane, g, c;
+
+  GRU_DEVICE ThreadPlace() : thread(thread_index()), lane(thread % kWarpSize), g(lane / 4), c(lane % 4) {}
+};
 
 // What a block works on: the rows from row0 on, the units from unit0 on, of a direction of a member.
 struct BlockWork {

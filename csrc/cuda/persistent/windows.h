@@ -22,7 +22,8 @@ const char* windows_fwd(const PersistentKernel& kernel, const Sequence& s, const
                         at::TensorList weights, const PersistentMasks& masks, const at::Tensor& y,
                         const at::Tensor& h_n, Stream stream);
 
-// As persistent_bwd, with the gates computed again by the stepwise kernels of `directions`, those of every member; dx is in the dtype of x.
+// As persistent_bwd, with the gates computed again by the stepwise kernels of `directions`, those of every member; dx
+// is in the dtype of x.
 const char* windows_bwd(const PersistentKernel& kernel, const Sequence& s, const at::Tensor& x, const at::Tensor& h0,
                         at::TensorList weights, const PersistentMasks& masks,
                         const std::vector<StepDirection>& directions, const at::Tensor& dy, const at::Tensor& dh_n,

@@ -5,9 +5,9 @@
 //                                            dr = dn * q * r * (1 - r)           dq = dn * r
 //     dL/dh = d * z + R_r' dr + R_z' dz + R_n' dq
 //
-// Grid: E * D * tiles clusters of C blocks. Block `rank` of a cluster owns H / C hidden units, and of each the same three
-// rows of R as forward. It has all it needs for the gate gradients of its units; it multiplies them into all H units of
-// dL/dh, and sends each block of the cluster the part of the sum that belongs to that block's units.
+// Grid: E * D * tiles clusters of C blocks. Block `rank` of a cluster owns H / C hidden units, and of each the same
+// three rows of R as forward. It has all it needs for the gate gradients of its units; it multiplies them into all H
+// units of dL/dh, and sends each block of the cluster the part of the sum that belongs to that block's units.
 //
 //   1. A thread computes the gate gradients of its pairs of units; they go, rounded to the operand type, to shared
 //      memory.                                                                                barrier of the block
@@ -92,10 +92,8 @@ struct GruClusterBwdTraits {
 
 // A thread: where it is in its block, and what the block works on.
 template <typename Traits>
-struct BwdThread {
-  int thread, lane;
+struct BwdThread : ThreadPlace {
   int warp, slice;  // of those that have the same gate rows; which gate rows
-  int g, c;         // see primitives.cuh, tensor cores
   int rank;         // of the block in its cluster
   int cluster;      // of the call
   int rows;         // of the tile that the batch has
@@ -103,12 +101,8 @@ struct BwdThread {
 
   GRU_DEVICE explicit BwdThread(const PersistentBwdParams<typename Traits::T>& p) {
     constexpr int C = Traits::kC, kRows = Traits::kRows;
-    thread = thread_index();
     warp = thread / kWarpSize % (Traits::kWarps / Traits::kSlices);
     slice = Traits::kSlices == 1 ? 0 : thread / kWarpSize / (Traits::kWarps / Traits::kSlices);
-    lane = thread % kWarpSize;
-    g = lane / 4;
-    c = lane % 4;
     rank = C == 1 ? 0 : cluster_rank();
     cluster = block_index() / C;
     work = work_of(p, cluster, kRows, rank * Traits::kUnits);

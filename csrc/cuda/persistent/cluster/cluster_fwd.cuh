@@ -4,9 +4,9 @@
 //     r  = sigmoid(a_x[r] + R_r h + b_hr)        q  = R_n h + b_hn
 //     z  = sigmoid(a_x[z] + R_z h + b_hz)        n  = tanh(a_x[n] + r * q)        h' = n + z * (h - n)
 //
-// Grid: E * D * tiles clusters of C blocks. Block `rank` of a cluster owns H / C hidden units; of each, the three rows of R
-// and the state of every row of the tile. Each step it multiplies its rows of R by the whole state h, which it has in
-// shared memory, and sends its units of h' to all blocks of the cluster.
+// Grid: E * D * tiles clusters of C blocks. Block `rank` of a cluster owns H / C hidden units; of each, the three rows
+// of R and the state of every row of the tile. Each step it multiplies its rows of R by the whole state h, which it has
+// in shared memory, and sends its units of h' to all blocks of the cluster.
 //
 // Warps: those of a block form groups, one for every 16 units; the warps of a group share out the sum over h.
 //   1. Wait until all of h has come.                                                          mbarrier

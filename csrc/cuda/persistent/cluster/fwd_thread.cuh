@@ -9,9 +9,7 @@ namespace device {
 
 // A thread: where it is in its block, and what the block works on.
 template <typename Traits>
-struct FwdThread {
-  int thread, lane;
-  int g, c;         // see primitives.cuh, tensor cores
+struct FwdThread : ThreadPlace {
   int group, part;  // of warps: that of its units; which part of the sum
   int rank;         // of the block in its cluster, or its group of blocks
   int cluster;      // of the call
@@ -19,10 +17,6 @@ struct FwdThread {
 
   GRU_DEVICE explicit FwdThread(const PersistentFwdParams<typename Traits::T>& p) {
     constexpr int C = Traits::kC;
-    thread = thread_index();
-    lane = thread % kWarpSize;
-    g = lane / 4;
-    c = lane % 4;
     group = thread / kWarpSize % Traits::kGroups;
     part = thread / kWarpSize / Traits::kGroups;
     rank = Traits::kExchange == Exchange::cluster ? cluster_rank() : block_index() % C;

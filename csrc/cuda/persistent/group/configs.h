@@ -2,8 +2,8 @@
 // GruClusterFwdTraits, with the exchange by packets, and GruGroupBwdTraits: C blocks of the grid, of which each has a
 // multiprocessor. Each serves every H up to `hidden`.
 //
-// As many tiles of R as possible are in registers without spilling. Only those are compiled that the time model misses by
-// more than 10% somewhere (benchmarks/needed_kernels.py); docs/kernels.md has their registers and shared memory.
+// As many tiles of R as possible are in registers without spilling. Only those are compiled that the time model misses
+// by more than 10% somewhere (benchmarks/needed_kernels.py); docs/kernels.md has their registers and shared memory.
 #pragma once
 
 // clang-format off

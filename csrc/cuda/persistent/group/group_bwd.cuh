@@ -92,18 +92,12 @@ struct GruGroupBwdTraits {
 
 // A thread: where it is in its block, and what the block works on.
 template <typename Traits>
-struct GroupBwdThread {
-  int thread, lane;
-  int g, c;         // see primitives.cuh, tensor cores
+struct GroupBwdThread : ThreadPlace {
   int group, part;  // of warps: that of its units; which part of the sum
   int block_group;  // of blocks, of the call
   BlockWork work;
 
   GRU_DEVICE explicit GroupBwdThread(const PersistentBwdParams<typename Traits::T>& p) {
-    thread = thread_index();
-    lane = thread % kWarpSize;
-    g = lane / 4;
-    c = lane % 4;
     group = thread / kWarpSize % Traits::kGroups;
     part = thread / kWarpSize / Traits::kGroups;
     block_group = p.first_group + block_index() / Traits::kC;
