@@ -13,7 +13,7 @@ namespace {
 template <typename T>
 StepRows<T> step_rows(const std::string& name, int direction = -1) {
   const std::string which = direction < 0 ? name : name + "_" + std::to_string(direction);
-  return {buffer<T>(which), number(name + "_step_stride"), number(name + "_row_stride")};
+  return {buffer<T>(which), number(name + "_step_stride"), number(name + "_row_stride"), /*member_steps=*/0};
 }
 
 // What both directions have in common.
