@@ -245,7 +245,7 @@ def call_cell(
 def _layer_function(options: Mapping[str, Any]) -> Callable[..., Outputs]:
     """What runs a layer: arguments and results as of ``gru_layer``."""
     if options["blocks"] != 1:
-        return partial(blocks_layer, blocks=options["blocks"])
+        return partial(fake_int8_layer if options["fake_int8"] else blocks_layer, blocks=options["blocks"])
     return fake_int8_layer if options["fake_int8"] else gru_layer
 
 
