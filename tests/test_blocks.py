@@ -18,6 +18,8 @@ from torch.nn.utils.rnn import pack_sequence
 import gru_ext
 from gru_ext import functional, reference
 from gru_ext.convert import to_blocks, to_dense
+from gru_ext.recurrence import normalizations
+from gru_ext.variant import Variant
 
 ops = torch.ops.gru_ext
 FLOAT64 = torch.float64
@@ -28,6 +30,7 @@ ARGUMENTS: list[dict[str, Any]] = [
     {"bias": False, "reset_after": False},
     {"layer_norm": True},
     {"layer_norm": "joint", "bias": False},
+    {"layer_norm": True, "norm_over": "layer", "bidirectional": True},
     {"save": "output", "bidirectional": True},
     {"outputs": "last", "zoneout": 0.2},
 ]
@@ -60,7 +63,9 @@ def columns_of(g: int, gru: gru_ext.GRU) -> list[int]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, FLOAT64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("arguments", [a for a in ARGUMENTS if "num_layers" not in a and "outputs" not in a], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [a for a in ARGUMENTS if not {"num_layers", "outputs", "norm_over"} & a.keys()], ids=str
+)
 def test_blocks_are_separate_grus_bit_for_bit(arguments: dict[str, Any], dtype: torch.dtype) -> None:
     gru = gru_ext.GRU(5, HIDDEN, blocks=BLOCKS, dtype=dtype, **arguments)
     directions = 2 if gru.bidirectional else 1
@@ -93,7 +98,7 @@ def test_blocks_are_separate_grus_bit_for_bit(arguments: dict[str, Any], dtype: 
     assert_same_bits(x.grad, torch.stack(dxs).sum(0), "dx")
 
 
-@pytest.mark.parametrize("arguments", [a for a in ARGUMENTS if "layer_norm" not in a], ids=str)
+@pytest.mark.parametrize("arguments", [a for a in ARGUMENTS if "layer_norm" not in a or "norm_over" in a], ids=str)
 def test_a_dense_gru_with_zeros_outside_of_the_blocks_is_the_same(arguments: dict[str, Any]) -> None:
     gru = gru_ext.GRU(5, HIDDEN, blocks=BLOCKS, dtype=FLOAT64, **arguments).eval()
     dense = to_dense(gru)
@@ -112,6 +117,35 @@ def test_a_dense_gru_with_zeros_outside_of_the_blocks_is_the_same(arguments: dic
     back = to_blocks(dense, BLOCKS)
     for name, parameter in gru.named_parameters():
         assert_same_bits(back.get_parameter(name).detach(), parameter.detach(), name)
+
+
+@pytest.mark.parametrize("layer_norm", [True, "joint"])
+def test_layer_norm_over_all_units_is_that_of_the_specification(layer_norm: Any) -> None:
+    gru = gru_ext.GRU(5, HIDDEN, blocks=BLOCKS, layer_norm=layer_norm, norm_over="layer", dtype=FLOAT64)
+    for parameter in gru.parameters():
+        nn.init.normal_(parameter)
+    x = x_of(6, 3, 5)
+    weights = [*gru.parameters()]
+    leaves = (x, *weights)
+    variant = Variant(layer_norm=normalizations(layer_norm))
+    dense = [weights[0], reference.block_diagonal(weights[1], BLOCKS), *weights[2:]]
+    results = [gru(x), reference.gru(x, None, dense, variant=variant)]
+    gradients = [torch.autograd.grad(y.sin().sum() + h_n.sum(), leaves) for y, h_n in results]
+    for result, expected in zip((*results[0], *gradients[0]), (*results[1], *gradients[1]), strict=True):
+        assert_near(result.detach(), expected.detach(), "result", 1e-10)
+    gru.norm_over = "block"
+    assert not torch.allclose(gru(x)[0], results[0][0])
+    cell = gru_ext.GRUCell(5, HIDDEN, blocks=BLOCKS, layer_norm=layer_norm, norm_over="layer", dtype=FLOAT64)
+    cell.load_state_dict({name.removesuffix("_l0"): weight for name, weight in gru.state_dict().items()})
+    assert_near(cell(x[0]).detach(), results[0][0][0].detach(), "cell", 1e-12)
+    back = to_blocks(to_dense(cell), BLOCKS)
+    assert back.norm_over == "layer"
+    assert_same_bits(back(x[0]).detach(), cell(x[0]).detach())
+    text = r"^to_dense: expected gru with norm_over=\"layer\" where it has layer_norm, .* got norm_over='block'$"
+    with pytest.raises(ValueError, match=text):
+        to_dense(gru)
+    with pytest.raises(ValueError, match=r'^GRU: expected norm_over to be "block" or "layer", got True$'):
+        gru.norm_over = True  # type: ignore[assignment]
 
 
 def test_the_specification_has_the_same_results_and_the_nearest_blocks_are_those_of_the_diagonal() -> None:
@@ -133,7 +167,11 @@ def test_the_specification_has_the_same_results_and_the_nearest_blocks_are_those
     assert_near(to_dense(cell)(x[0].float().detach(), state).detach(), cell(x[0].float(), state).detach(), "cell", 1e-6)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"bidirectional": True, "save": "output"}, {"layer_norm": True}], ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"bidirectional": True, "save": "output"}, {"layer_norm": True}, {"layer_norm": True, "norm_over": "layer"}],
+    ids=str,
+)
 def test_first_and_second_derivatives(arguments: dict[str, Any]) -> None:
     gru = gru_ext.GRU(2, 4, blocks=2, dtype=FLOAT64, **arguments)
     directions = 2 if gru.bidirectional else 1

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gru_ext import library as library  # registers the operators
 from gru_ext import reference
+from gru_ext.autograd import gru_layer
 from gru_ext.double_backward import GRUBackwardFunction
 from gru_ext.layout import Outputs, check_weight_shapes
 from gru_ext.torch_internals import in_forward_mode, transforms_are_active
@@ -78,6 +79,27 @@ def blocks_layer(
     xs = x.expand(blocks, *x.shape)
     y, h_n, _ = GRUFunction.apply(xs, states, batch_sizes, bidirectional, save_gates, *varied, *members)
     return join_units(y, directions), join_units(h_n)
+
+
+def dense_layer(
+    x: Tensor,
+    hx: Tensor | None,
+    weights: Sequence[Tensor],
+    batch_sizes: Tensor | None,
+    bidirectional: bool,
+    variant: Variant = PLAIN,
+    save_y: bool = True,
+    save_gates: bool = True,
+    *,
+    blocks: int,
+) -> Outputs:
+    """``blocks_layer`` by one dense layer, zero outside of the blocks: with layer_norm, normalised over all units."""
+    directions = 2 if bidirectional else 1
+    check_weight_shapes(weights, directions, x.shape[-1], blocks)
+    dense, per_direction = list(weights), len(weights) // directions
+    for i in range(1, len(weights), per_direction):
+        dense[i] = reference.block_diagonal(weights[i], blocks)
+    return gru_layer(x, hx, dense, batch_sizes, bidirectional, variant, save_y, save_gates)
 
 
 def reference_of_blocks(

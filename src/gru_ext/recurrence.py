@@ -124,6 +124,13 @@ def check_layer_norm(op: str, name: str, value: Any) -> bool | str:
     return value
 
 
+def check_norm_over(op: str, name: str, value: Any) -> str:
+    """``"block"`` or ``"layer"``; ValueError of anything else."""
+    if not isinstance(value, str) or value not in ("block", "layer"):
+        raise ValueError(f'{op}: expected {name} to be "block" or "layer", got {value!r}')
+    return value
+
+
 OPTIONS = {
     "outputs": Option(
         "all",
@@ -224,9 +231,19 @@ OPTIONS = {
         """
         number of blocks G, which divides H: weight_hh is (3H, H / G), and block g of its rows multiplies the units from
         g H / G on. The layer is G GRUs of H / G units over one input, side by side; with ``layer_norm`` each is
-        normalised for itself.
+        normalised for itself, unless ``norm_over`` says otherwise.
         """,
         in_int8=True,
+    ),
+    "norm_over": Option(
+        "block",
+        check_norm_over,
+        Changes.RESULTS,
+        """
+        over which units ``layer_norm`` takes means and variances where there are ``blocks``: "block", those of each, or
+        "layer", all. A step of "layer" needs all blocks at once: it is computed as that of a dense layer, with zeros
+        outside of the blocks, in the time of one.
+        """,
     ),
     "fake_int8": Option(
         False,
