@@ -318,6 +318,18 @@ def test_bits_do_not_depend_on_the_number_of_threads(arguments: dict[str, Any]) 
         assert_same_bits(one, two)
 
 
+def test_threads_are_below_autograd_and_in_inference_mode() -> None:
+    gru = gru_ext.GRU(64, 96, blocks=3)
+    x = torch.randn(40, 16, 64)
+    with thread_count(2):
+        for module in (gru, gru_ext.quantize_dynamic(gru)):
+            expected = [result.detach() for result in module(x)]
+            with torch.inference_mode():
+                results = module(x.clone(), torch.zeros(1, 16, 96))
+            for result, wanted in zip(results, expected, strict=True):
+                assert_same_bits(result.clone(), wanted)
+
+
 def test_gradients_of_a_batch_of_cotangents_of_some_and_of_an_empty_batch() -> None:
     gru = gru_ext.GRU(5, HIDDEN, blocks=BLOCKS, dtype=FLOAT64)
     dense, x = to_dense(gru), x_of(6, 3, 5)

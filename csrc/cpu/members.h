@@ -7,6 +7,7 @@
 
 #include "cpu/threads.h"
 #include "op/check.h"
+#include "op/dispatch.h"
 
 namespace gru_ext {
 
@@ -18,6 +19,7 @@ void for_each_member(int64_t E, const Sequence& s, double flops, const Body& bod
   const int64_t remaining = E % threads;
   const int64_t together = threads == 1 ? 0 : remaining < threads_for(s.T, flops) ? E - remaining : E;
   at::parallel_for(0, together, /*grain_size=*/1, [&](int64_t begin, int64_t end) {
+    const BelowAutogradAndAutocast below;  // the caller's guard holds for its own thread alone
     for (int64_t e = begin; e < end; ++e) body(e);
   });
   for (int64_t e = together; e < E; ++e) body(e);

@@ -353,6 +353,12 @@ FAULTS = [
         "for (int64_t e = together + 1; e < E; ++e) body(e);",
         "tests/test_ensembles.py::test_members_on_several_threads",
     ),
+    Fault(
+        "csrc/cpu/members.h",
+        "const BelowAutogradAndAutocast below;",
+        "",
+        "tests/test_blocks.py::test_threads_are_below_autograd_and_in_inference_mode",
+    ),
     Fault("csrc/op/blocks.h", "unflatten(0, {3, -1, h}).select(1, g)", "unflatten(0, {-1, 3, h}).select(0, g)", BLOCKS),
     Fault("csrc/op/blocks.h", "return states.slice(-1, g * h);", "return states.slice(-1, 0);", BLOCKS),
     Fault(
@@ -369,7 +375,13 @@ FAULTS = [
         BLOCKS,
         "bidirectional",
     ),
-    Fault("csrc/op/recompute.h", "step.all_H = s.H;", "", BLOCKS, "output"),
+    Fault(
+        "csrc/cpu/backward.cpp",
+        "tensors_.y.narrow(-1, direction_ * s_.all_H, s_.H)",
+        "tensors_.y.narrow(-1, direction_ * s_.H, s_.H)",
+        BLOCKS,
+        "output",
+    ),
     Fault(
         "csrc/cpu/int8/int8_gru.cpp",
         "weight.narrow(0, block.g * groups, groups)",
