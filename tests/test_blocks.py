@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from cases import Options, Problem, Size, make_problem
 from compare import assert_near, assert_same_bits
 from process import thread_count
 from torch import Tensor, nn
@@ -16,7 +18,10 @@ from torch.nn.utils.rnn import pack_sequence
 import gru_ext
 from gru_ext import functional, reference
 from gru_ext.convert import to_blocks, to_dense
+from gru_ext.recurrence import normalizations
+from gru_ext.variant import Variant
 
+ops = torch.ops.gru_ext
 FLOAT64 = torch.float64
 BLOCKS, HIDDEN = 3, 12
 ARGUMENTS: list[dict[str, Any]] = [
@@ -25,6 +30,7 @@ ARGUMENTS: list[dict[str, Any]] = [
     {"bias": False, "reset_after": False},
     {"layer_norm": True},
     {"layer_norm": "joint", "bias": False},
+    {"layer_norm": True, "norm_over": "layer", "bidirectional": True},
     {"save": "output", "bidirectional": True},
     {"outputs": "last", "zoneout": 0.2},
 ]
@@ -39,13 +45,27 @@ def parts_of(gru: gru_ext.GRU, **arguments: Any) -> Iterator[gru_ext.GRU]:
     size = gru.hidden_size // gru.blocks
     for g in range(gru.blocks):
         part = gru_ext.GRU(gru.input_size, size, dtype=gru.all_weights[0][0].dtype, **arguments)
-        rows = [k * gru.hidden_size + g * size + unit for k in range(3) for unit in range(size)]
+        rows = rows_of(g, gru)
         part.load_state_dict({name: weight.detach()[rows] for name, weight in gru.state_dict().items()})
         yield part
 
 
+def rows_of(g: int, gru: gru_ext.GRU) -> list[int]:
+    """Of a weight, those of a block."""
+    size = gru.hidden_size // gru.blocks
+    return [k * gru.hidden_size + g * size + unit for k in range(3) for unit in range(size)]
+
+
+def columns_of(g: int, gru: gru_ext.GRU) -> list[int]:
+    """Of an output, those of a block, the directions side by side."""
+    size, directions = gru.hidden_size // gru.blocks, 2 if gru.bidirectional else 1
+    return [d * gru.hidden_size + g * size + unit for d in range(directions) for unit in range(size)]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, FLOAT64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("arguments", [a for a in ARGUMENTS if "num_layers" not in a and "outputs" not in a], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [a for a in ARGUMENTS if not {"num_layers", "outputs", "norm_over"} & a.keys()], ids=str
+)
 def test_blocks_are_separate_grus_bit_for_bit(arguments: dict[str, Any], dtype: torch.dtype) -> None:
     gru = gru_ext.GRU(5, HIDDEN, blocks=BLOCKS, dtype=dtype, **arguments)
     directions = 2 if gru.bidirectional else 1
@@ -57,7 +77,7 @@ def test_blocks_are_separate_grus_bit_for_bit(arguments: dict[str, Any], dtype: 
         size, dxs = HIDDEN // BLOCKS, []
         for g, part in enumerate(parts_of(gru, **arguments)):
             units = slice(g * size, (g + 1) * size)
-            columns = [d * HIDDEN + g * size + unit for d in range(directions) for unit in range(size)]
+            columns = columns_of(g, gru)
             own_x, own_hx = x.detach().clone().requires_grad_(), hx.detach()[..., units].requires_grad_()
             own_y, own_h_n = part(own_x, own_hx)
             torch.autograd.backward((own_y, own_h_n), (dy[..., columns], dh_n[..., units]))
@@ -68,7 +88,7 @@ def test_blocks_are_separate_grus_bit_for_bit(arguments: dict[str, Any], dtype: 
             assert own_x.grad is not None
             assert_same_bits(hx.grad[..., units], own_hx.grad, f"dhx of block {g}")
             dxs.append(own_x.grad)
-            rows = [k * HIDDEN + g * size + unit for k in range(3) for unit in range(size)]
+            rows = rows_of(g, gru)
             for name, parameter in part.named_parameters():
                 whole = gru.get_parameter(name).grad
                 assert whole is not None
@@ -78,7 +98,7 @@ def test_blocks_are_separate_grus_bit_for_bit(arguments: dict[str, Any], dtype: 
     assert_same_bits(x.grad, torch.stack(dxs).sum(0), "dx")
 
 
-@pytest.mark.parametrize("arguments", [a for a in ARGUMENTS if "layer_norm" not in a], ids=str)
+@pytest.mark.parametrize("arguments", [a for a in ARGUMENTS if "layer_norm" not in a or "norm_over" in a], ids=str)
 def test_a_dense_gru_with_zeros_outside_of_the_blocks_is_the_same(arguments: dict[str, Any]) -> None:
     gru = gru_ext.GRU(5, HIDDEN, blocks=BLOCKS, dtype=FLOAT64, **arguments).eval()
     dense = to_dense(gru)
@@ -97,6 +117,35 @@ def test_a_dense_gru_with_zeros_outside_of_the_blocks_is_the_same(arguments: dic
     back = to_blocks(dense, BLOCKS)
     for name, parameter in gru.named_parameters():
         assert_same_bits(back.get_parameter(name).detach(), parameter.detach(), name)
+
+
+@pytest.mark.parametrize("layer_norm", [True, "joint"])
+def test_layer_norm_over_all_units_is_that_of_the_specification(layer_norm: Any) -> None:
+    gru = gru_ext.GRU(5, HIDDEN, blocks=BLOCKS, layer_norm=layer_norm, norm_over="layer", dtype=FLOAT64)
+    for parameter in gru.parameters():
+        nn.init.normal_(parameter)
+    x = x_of(6, 3, 5)
+    weights = [*gru.parameters()]
+    leaves = (x, *weights)
+    variant = Variant(layer_norm=normalizations(layer_norm))
+    dense = [weights[0], reference.block_diagonal(weights[1], BLOCKS), *weights[2:]]
+    results = [gru(x), reference.gru(x, None, dense, variant=variant)]
+    gradients = [torch.autograd.grad(y.sin().sum() + h_n.sum(), leaves) for y, h_n in results]
+    for result, expected in zip((*results[0], *gradients[0]), (*results[1], *gradients[1]), strict=True):
+        assert_near(result.detach(), expected.detach(), "result", 1e-10)
+    gru.norm_over = "block"
+    assert not torch.allclose(gru(x)[0], results[0][0])
+    cell = gru_ext.GRUCell(5, HIDDEN, blocks=BLOCKS, layer_norm=layer_norm, norm_over="layer", dtype=FLOAT64)
+    cell.load_state_dict({name.removesuffix("_l0"): weight for name, weight in gru.state_dict().items()})
+    assert_near(cell(x[0]).detach(), results[0][0][0].detach(), "cell", 1e-12)
+    back = to_blocks(to_dense(cell), BLOCKS)
+    assert back.norm_over == "layer"
+    assert_same_bits(back(x[0]).detach(), cell(x[0]).detach())
+    text = r"^to_dense: expected gru with norm_over=\"layer\" where it has layer_norm, .* got norm_over='block'$"
+    with pytest.raises(ValueError, match=text):
+        to_dense(gru)
+    with pytest.raises(ValueError, match=r'^GRU: expected norm_over to be "block" or "layer", got True$'):
+        gru.norm_over = True  # type: ignore[assignment]
 
 
 def test_the_specification_has_the_same_results_and_the_nearest_blocks_are_those_of_the_diagonal() -> None:
@@ -118,7 +167,11 @@ def test_the_specification_has_the_same_results_and_the_nearest_blocks_are_those
     assert_near(to_dense(cell)(x[0].float().detach(), state).detach(), cell(x[0].float(), state).detach(), "cell", 1e-6)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"bidirectional": True, "save": "output"}, {"layer_norm": True}], ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"bidirectional": True, "save": "output"}, {"layer_norm": True}, {"layer_norm": True, "norm_over": "layer"}],
+    ids=str,
+)
 def test_first_and_second_derivatives(arguments: dict[str, Any]) -> None:
     gru = gru_ext.GRU(2, 4, blocks=2, dtype=FLOAT64, **arguments)
     directions = 2 if gru.bidirectional else 1
@@ -209,10 +262,6 @@ def test_what_others_have_no_blocks_for_is_refused() -> None:
     gru = gru_ext.GRU(3, 4, blocks=2)
     with pytest.raises(ValueError, match=r"^to_torch: expected GRU with blocks=1, as torch\.nn has it, got blocks=2"):
         gru.to_torch()
-    with pytest.raises(ValueError, match=r"^quantize_dynamic: expected GRU with blocks=1, .* got blocks=2"):
-        gru_ext.quantize_dynamic(gru)
-    with pytest.raises(ValueError, match=r"^GRU: expected blocks=1 with fake_int8, .* got 2"):
-        gru.fake_int8 = True
     for convert in (gru_ext.convert.to_keras_weights, gru_ext.convert.to_haste, gru_ext.convert.to_onnx_weights):
         with pytest.raises(ValueError, match="expected gru with blocks=1, got blocks=2"):
             convert(gru)
@@ -220,3 +269,166 @@ def test_what_others_have_no_blocks_for_is_refused() -> None:
         to_blocks(gru, 4)
     with pytest.raises(ValueError, match=r"^to_blocks: expected blocks that divide H = 4, got 3"):
         to_blocks(gru_ext.GRU(3, 4), 3)
+
+
+# ---- The operators
+
+
+def operands(options: Options) -> Problem:
+    """A problem whose weights are those of three blocks."""
+    size = Size(4, 3, 2, 6)
+    problem = make_problem(size, options)
+    for i, weight in enumerate(problem.weights):
+        if weight.shape == (3 * size.hidden, size.hidden):
+            problem.weights[i] = weight[:, : size.hidden // 3].contiguous()
+    return problem
+
+
+def of_backward(p: Problem, *needs: bool) -> tuple[Any, ...]:
+    """The arguments of ``gru_bwd_blocks``."""
+    y, _, gates = ops.gru_fwd_blocks(p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional)
+    return p.dy, p.dh_n, p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional, y, gates, *needs
+
+
+@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True), Options(packed=True, bias=False)], ids=str)
+def test_opcheck(options: Options) -> None:
+    problem = operands(options)
+    leaves = problem.map(lambda tensor: tensor.detach().requires_grad_())
+    arguments = (leaves.x, leaves.hx, leaves.weights, leaves.batch_sizes, leaves.bidirectional)
+    torch.library.opcheck(ops.gru_fwd_blocks.default, arguments)
+    for needs in ((True, True, True), (False, True, False), (True, False, True)):
+        torch.library.opcheck(ops.gru_bwd_blocks.default, of_backward(problem, *needs))
+
+
+@pytest.mark.parametrize("arguments", [{}, {"bidirectional": True, "save": "output"}, {"layer_norm": True}], ids=str)
+def test_bits_do_not_depend_on_the_number_of_threads(arguments: dict[str, Any]) -> None:
+    gru = gru_ext.GRU(20, 96, blocks=3, **arguments)
+    x = x_of(40, 16, 20, dtype=torch.float32)
+    results = []
+    for threads in (1, 2):
+        with thread_count(threads):
+            gru.zero_grad()
+            x.grad = None
+            y, _ = gru(x)
+            y.sin().sum().backward()
+            results.append([y.detach(), x.grad, *(p.grad for p in gru.parameters())])
+    for one, two in zip(*results, strict=True):
+        assert one is not None
+        assert two is not None
+        assert_same_bits(one, two)
+
+
+def test_threads_are_below_autograd_and_in_inference_mode() -> None:
+    gru = gru_ext.GRU(64, 96, blocks=3)
+    x = torch.randn(40, 16, 64)
+    with thread_count(2):
+        for module in (gru, gru_ext.quantize_dynamic(gru)):
+            expected = [result.detach() for result in module(x)]
+            with torch.inference_mode():
+                results = module(x.clone(), torch.zeros(1, 16, 96))
+            for result, wanted in zip(results, expected, strict=True):
+                assert_same_bits(result.clone(), wanted)
+
+
+def test_gradients_of_a_batch_of_cotangents_of_some_and_of_an_empty_batch() -> None:
+    gru = gru_ext.GRU(5, HIDDEN, blocks=BLOCKS, dtype=FLOAT64)
+    dense, x = to_dense(gru), x_of(6, 3, 5)
+    gradients = []
+    for module in (gru, dense):
+        y, h_n = module(x)
+        cotangents = [torch.stack([result.cos(), result.sin()]).detach() for result in (y, h_n)]
+        of_x = torch.autograd.grad([y, h_n], [x], cotangents, is_grads_batched=True)
+        (of_h_n,) = torch.autograd.grad(module(x)[1].sum(), [x])
+        gradients.append([*of_x, of_h_n])
+    for result, expected in zip(*gradients, strict=True):
+        assert_near(result, expected, "gradient", 1e-12)
+    x, hx = torch.zeros(4, 0, 5, dtype=FLOAT64, requires_grad=True), torch.zeros(1, 0, HIDDEN, dtype=FLOAT64)
+    y, h_n = gru(x, hx)
+    (y.sum() + h_n.sum()).backward()
+    assert (y.shape, h_n.shape) == ((4, 0, HIDDEN), (1, 0, HIDDEN))
+    assert not any(p.grad is None or p.grad.any() for p in gru.parameters())
+
+
+def test_wrong_arguments_of_the_operators_are_named() -> None:
+    problem = operands(Options())
+    x, hx, weights = problem.x, problem.hx, problem.weights
+    text = (
+        r"^gru: expected weight_ih of shape \(3H, I\) and weight_hh of shape \(3H, H / G\), got \[18, 2\] and \[18, 5\]"
+    )
+    with pytest.raises(RuntimeError, match=text):
+        ops.gru_fwd_blocks(x, hx, [weights[0], torch.zeros(18, 5, dtype=FLOAT64), *weights[2:]], None, False)
+    with pytest.raises(
+        RuntimeError, match=r"^gru: expected weight_hh of shape \(3H, H / G\) = \(18, 2\), got \(12, 2\)"
+    ):
+        ops.gru_fwd_blocks(x, hx, [weights[0], weights[1][:12], *weights[2:]], None, False)
+    with pytest.raises(RuntimeError, match=r"^gru: expected hx of shape \(D, B, H\) = \(1, 3, 6\), got \(1, 3, 2\)"):
+        ops.gru_fwd_blocks(x, problem.hx[..., :2], weights, None, False)  # type: ignore[index]
+    dy, dh_n, *rest, _, gates, a, b, c = of_backward(problem, True, True, True)
+    for wrong in (gates[:2], gates[0]):
+        with pytest.raises(RuntimeError, match=r"^gru: expected gates of G = 3 blocks, got \["):
+            ops.gru_bwd_blocks(dy, dh_n, *rest, torch.zeros(4, 3, 6, dtype=FLOAT64), wrong, a, b, c)
+
+
+# ---- int8
+
+
+@pytest.mark.parametrize("hidden", [12, 60])  # of a block: 4, within a group of packed weights, and 20
+@pytest.mark.parametrize("arguments", [{}, {"bias": False}, {"bidirectional": True}], ids=str)
+def test_int8_blocks_are_separate_int8_grus_bit_for_bit(arguments: dict[str, Any], hidden: int) -> None:
+    gru = gru_ext.GRU(5, hidden, blocks=BLOCKS, **arguments)
+    x, hx = torch.randn(40, 16, 5), torch.randn(2 if gru.bidirectional else 1, 16, hidden)
+    packed = pack_sequence([x[:3, 0], x[:, 1], x[:1, 2]], enforce_sorted=False)
+    results = []
+    for threads in (1, 2):
+        with thread_count(threads):
+            quantized = gru_ext.quantize_dynamic(gru)
+            results.append([*quantized(x, hx), quantized(packed)[0].data])
+    for g, part in enumerate(parts_of(gru, **arguments)):
+        own, columns, size = gru_ext.quantize_dynamic(part), columns_of(g, gru), hidden // BLOCKS
+        units = slice(g * size, (g + 1) * size)
+        y, h_n = own(x, hx[..., units])
+        for of_blocks in results:
+            assert_same_bits(of_blocks[0][..., columns], y, f"y of block {g}")
+            assert_same_bits(of_blocks[1][..., units], h_n, f"h_n of block {g}")
+            assert_same_bits(of_blocks[2][..., columns], own(packed)[0].data, f"packed, of block {g}")
+    assert_near(results[0][0], gru(x, hx)[0].detach(), "beside float32", 0.05)
+
+
+def test_int8_blocks_of_layers_and_cells_are_saved_and_trained_for() -> None:
+    x = torch.randn(6, 3, 5)
+    gru = gru_ext.fake_quantize(gru_ext.GRU(5, HIDDEN, 2, bidirectional=True, blocks=BLOCKS))
+    assert repr(gru) == f"GRU(5, {HIDDEN}, num_layers=2, bidirectional=True, blocks={BLOCKS}, fake_int8=True)"
+    gru(x)[0].square().mean().backward()
+    torch.optim.SGD(gru.parameters(), lr=1.0).step()
+    quantized = gru_ext.quantize_dynamic(gru)
+    assert repr(quantized) == f"QuantizedGRU(5, {HIDDEN}, num_layers=2, bidirectional=True, blocks={BLOCKS})"
+    for lengths in (None, [6, 0, 2]):
+        with torch.no_grad():
+            expected = gru(x, lengths=lengths)[0]
+        assert_same_bits(quantized(x, lengths=lengths)[0], expected)
+        assert_near(gru(x, lengths=lengths)[0].detach(), expected, "with gradients", 2e-3)
+    state = quantized.state_dict()
+    assert state["weight_hh_l0"].shape == (3 * HIDDEN, HIDDEN // BLOCKS)
+    empty = gru_ext.QuantizedGRU(5, HIDDEN, 2, bidirectional=True, blocks=BLOCKS)
+    empty.load_state_dict(state)
+    for copied in (empty, copy.deepcopy(quantized), pickle.loads(pickle.dumps(quantized))):
+        assert_same_bits(copied(x)[0], quantized(x)[0])
+    compiled: Any = torch.compile(quantized, backend="aot_eager", fullgraph=True)
+    assert_same_bits(compiled(x)[0], quantized(x)[0])
+    with pytest.raises(
+        RuntimeError, match=r"expected weight_hh_l0 of shape \(3H, K\) = \(36, 12\), int8, .* got \(36, 4\)"
+    ):
+        gru_ext.QuantizedGRU(5, HIDDEN, 2, bidirectional=True).load_state_dict(state)
+    cell = gru_ext.fake_quantize(gru_ext.GRUCell(5, HIDDEN, blocks=BLOCKS))
+    small = gru_ext.quantize_dynamic(cell)
+    assert repr(small) == f"QuantizedGRUCell(5, {HIDDEN}, blocks={BLOCKS})"
+    with torch.no_grad():
+        assert_same_bits(small(x[0], small(x[1])), cell(x[0], cell(x[1])))
+    with pytest.raises(ValueError, match=r"^QuantizedGRU: expected blocks that divide H = 12, got 5"):
+        gru_ext.QuantizedGRU(5, HIDDEN, blocks=5)
+    weights = [t for t in quantized._buffers.values() if t is not None]
+    with pytest.raises(ValueError, match=r"^gru: expected blocks that divide H = 12, got 5"):
+        ops.gru_int8(x, None, weights[:12], None, True, 5)
+    text = r"^gru: expected weight_ih of shape \(blocks \* ceil\(H / blocks / 16\), .*\) = \(2, 3, 3, 16\), got \(3, "
+    with pytest.raises(RuntimeError, match=text):
+        ops.gru_int8(x, None, weights[:12], None, True, 2)

@@ -477,6 +477,17 @@ def test_recurrent_policy() -> None:
     assert float(right[2]) > 95
 
 
+def test_world_model() -> None:
+    printed = run_example("world_model.py", "--hidden=32", "--blocks=4", "--width=16", "--steps=150", "--length=40")
+    (guess, _), *models = re.findall(r" (\d\.\d{4}) under the roof, (\d\.\d{4}) beside it", printed)
+    sizes = re.findall(r"^(\d+) units, (\d) blocks?, (\d+) parameters", printed, re.MULTILINE)
+    assert [(units, blocks) for units, blocks, _ in sizes[::2]] == [("32", "4"), ("32", "1")]
+    assert int(sizes[1][0]) < 32
+    assert abs(int(sizes[1][2]) - int(sizes[0][2])) < 0.05 * int(sizes[0][2])
+    assert len(models) == 3
+    assert all(float(hidden) < float(guess) for hidden, _ in models), printed
+
+
 def test_stream() -> None:
     printed = run_example("stream.py")
     assert re.search(r"^GRU: \d+ microseconds a step; differs by \S+ at most", printed, re.MULTILINE)

@@ -56,13 +56,16 @@ def test_what_converters_ask_of_an_option_is_true_of_it() -> None:
         "reset_after": False,
         "layer_norm": True,
         "blocks": 2,
+        "norm_over": "layer",
         "fake_int8": True,
     }
+    needed: dict[str, dict[str, Any]] = {"norm_over": {"layer_norm": True, "blocks": 2}}
     for name, option in OPTIONS.items():
         torch.manual_seed(0)
-        plain = gru_ext.GRU(3, 4, num_layers=2)
+        others = needed.get(name, {})
+        plain = gru_ext.GRU(3, 4, num_layers=2, **others)
         torch.manual_seed(0)
-        module = gru_ext.GRU(3, 4, num_layers=2, **{name: values.get(name, 0.5)})
+        module = gru_ext.GRU(3, 4, num_layers=2, **others, **{name: values.get(name, 0.5)})
         shapes = {key: tensor.shape for key, tensor in module.state_dict().items()}
         state = {key: tensor for key, tensor in plain.state_dict().items() if tensor.shape == shapes[key]}
         module.load_state_dict(state, strict=False)

@@ -112,6 +112,9 @@ def test_flops_of_what_nn_gru_has_not() -> None:
     assert flops(lambda: module(X)[0].sum().backward()) == 2 * forward + backward
     assert flops(lambda: gru_ext.quantize_dynamic(nn.GRU(3, 4))(X.float())) == forward
     assert flops(lambda: module(X, lengths=[5, 1])) == 2 * 6 * 12 * (3 + 4)
+    blocks, of_one = gru_ext.GRU(3, 4, blocks=2, dtype=FLOAT64), gru_ext.GRU(3, 2, dtype=FLOAT64)
+    assert flops(lambda: blocks(X)[0].sum().backward()) == 2 * flops(lambda: of_one(X)[0].sum().backward())
+    assert flops(lambda: gru_ext.quantize_dynamic(blocks.float())(X.float())) == 2 * flops(lambda: of_one(X))
     prepared: Any = gru_ext.prepare(nn.GRU(3, 4, 2, bidirectional=True, dtype=FLOAT64).eval())
     assert flops(lambda: prepared(X)) == flops(lambda: prepared.to_torch()(X))
 

@@ -39,7 +39,7 @@ struct BwdTensors {
   const scalar_t* dh_n;          // (D, B, H)
   Need need;                     // of what follows
   std::vector<Tensor> dx;        // (D)  (N, I): one for each direction, the same one unless they run side by side
-  Tensor dhx;                    // (D, B, H)
+  Tensor dhx;                    // (D, B, all_H)
   std::vector<Tensor> dweights;  // as weights
   const LayerMasks& masks;
 };
@@ -128,7 +128,7 @@ class BwdPass {
         p_.dweight_hh = tensors.dweights[first_weight + 1].template data_ptr<acc_t>();
       }
     }
-    p_.dy = tensors.dy.defined() ? tensors.dy.template const_data_ptr<scalar_t>() + direction * s.H : nullptr;
+    p_.dy = tensors.dy.defined() ? tensors.dy.template const_data_ptr<scalar_t>() + direction * s.all_H : nullptr;
     p_.dy_stride = rows_of_dy_.stride_b;
     p_.first_step = 0;
     if (!tensors.gates.defined()) {
@@ -176,7 +176,7 @@ class BwdPass {
     p_.steps = steps_.data();
 
     const scalar_t* x = tensors_.x.template const_data_ptr<scalar_t>();
-    const scalar_t* y = tensors_.y.template const_data_ptr<scalar_t>() + direction_ * s_.H;
+    const scalar_t* y = tensors_.y.template const_data_ptr<scalar_t>() + direction_ * s_.all_H;
     const Tensor initial = tensors_.hx.defined() ? tensors_.hx.select(0, direction_) : Tensor();
     const scalar_t* h0 = initial.defined() ? initial.template const_data_ptr<scalar_t>() : nullptr;
     gates_ = tensors_.gates.defined() ? tensors_.gates.select(0, direction_).narrow(0, chunk.offset, chunk.rows)
@@ -231,8 +231,8 @@ class BwdPass {
       for (int64_t i = 0; i < p_.sums * p_.dh_stride; ++i) p_.dbias[i] += sums[i];
     }
     if (tensors_.need.dhx) {
-      scalar_t* dhx = tensors_.dhx.template data_ptr<scalar_t>() + direction_ * s_.B * s_.H;
-      copy_rows(p_.dh, p_.dh_stride, dhx, s_.H, s_.B, s_.H);
+      scalar_t* dhx = tensors_.dhx.template data_ptr<scalar_t>() + direction_ * s_.B * s_.all_H;
+      copy_rows(p_.dh, p_.dh_stride, dhx, s_.all_H, s_.B, s_.H);
     }
     if (!tensors_.need.dweights) return;
     const Tensor* dweights = &tensors_.dweights[direction_ * s_.weights_per_direction()];
@@ -311,7 +311,7 @@ class BwdPass {
   // Computes the gates of a chunk again. `h0`: (B, H).
   Tensor gates_of(const Chunk& chunk, const Tensor& h0) const {
     const Tensor states = states_.narrow(1, 0, chunk.rows), gates = computed_gates_.narrow(1, 0, chunk.rows);
-    const Tensor y = tensors_.y.narrow(-1, direction_ * s_.H, s_.H);
+    const Tensor y = tensors_.y.narrow(-1, direction_ * s_.all_H, s_.H);
     copy_states_before(s_, chunk, /*reverse=*/direction_ == 1, y, h0, states[0]);
     const Tensor x = input_of(s_, tensors_.x, chunk);
     const std::optional<Tensor> hx = states, no_batch_sizes;

@@ -38,7 +38,7 @@ struct FwdTensors {
   TensorList weights;
   const Variant& variant;
   Tensor y;       // undefined where it is not saved
-  scalar_t* h_n;  // (D, B, H)
+  scalar_t* h_n;  // (D, B, all_H)
   Tensor gates;   // of Variant::gates_shape; undefined where none are saved
   const LayerMasks& masks;
   const ArrangedWeights* arranged;  // of each direction, in the place of the weights; null where the call arranges them
@@ -135,7 +135,7 @@ class FwdPass {
     p_.input_gates = workspace_.at<acc_t>(input_gates);
     copied_x_ = workspace_.at<operand_t>(chunk_x);
     p_.saves_y = tensors.y.defined();
-    p_.y = p_.saves_y ? tensors.y.template data_ptr<scalar_t>() + direction * s.H : nullptr;
+    p_.y = p_.saves_y ? tensors.y.template data_ptr<scalar_t>() + direction * s.all_H : nullptr;
     p_.y_stride = rows_of_y_.stride_b;
     p_.saves_gates = tensors.gates.defined();
     p_.gates = p_.saves_gates ? tensors.gates.select(0, direction).template data_ptr<scalar_t>() : nullptr;
@@ -199,7 +199,7 @@ class FwdPass {
     });
   }
 
-  void finish() { copy_rows(p_.state, p_.h_stride, tensors_.h_n + direction_ * s_.B * s_.H, s_.H, s_.B, s_.H); }
+  void finish() { copy_rows(p_.state, p_.h_stride, tensors_.h_n + direction_ * s_.B * s_.all_H, s_.all_H, s_.B, s_.H); }
 
  private:
   static constexpr int64_t kMoments = 4;  // values of a row in p_.moments

@@ -15,6 +15,8 @@ TORCH_LIBRARY_IMPL(gru_ext, CPU, m) {
   m.impl("gru_bwd", gru_ext::gru_bwd_operator<gru_ext::gru_bwd_cpu>);
   m.impl("gru_fwd_members", gru_ext::gru_fwd_members_operator<gru_ext::gru_fwd_members_cpu>);
   m.impl("gru_bwd_members", gru_ext::gru_bwd_operator<gru_ext::gru_bwd_members_cpu>);
+  m.impl("gru_fwd_blocks", gru_ext::gru_fwd_members_operator<gru_ext::gru_fwd_blocks_cpu>);
+  m.impl("gru_bwd_blocks", gru_ext::gru_bwd_operator<gru_ext::gru_bwd_blocks_cpu>);
   m.impl("gru_int8", gru_ext::gru_int8_cpu);
   m.impl("prepare", gru_ext::prepare_cpu);
   m.impl("gru_prepared", gru_ext::gru_prepared_cpu);

@@ -1,4 +1,4 @@
-// The operators of the CPU backend; meaning as in op/layer.h, op/members.h and op/int8.h.
+// The operators of the CPU backend; meaning as in op/layer.h, op/members.h, op/blocks.h and op/int8.h.
 #pragma once
 
 #include "op/int8.h"
@@ -14,10 +14,14 @@ FwdResult gru_fwd_members_cpu(const Layer& layer, bool save_gates);
 BwdResult gru_bwd_members_cpu(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n,
                               const Layer& layer, const at::Tensor& y, const at::Tensor& gates, Need need);
 
+FwdResult gru_fwd_blocks_cpu(const Layer& layer, bool save_gates);
+BwdResult gru_bwd_blocks_cpu(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n,
+                             const Layer& layer, const at::Tensor& y, const at::Tensor& gates, Need need);
+
 // Returns y, h_n.
 std::tuple<at::Tensor, at::Tensor> gru_int8_cpu(const at::Tensor& x, const std::optional<at::Tensor>& hx,
                                                 at::TensorList weights, const std::optional<at::Tensor>& batch_sizes,
-                                                bool bidirectional);
+                                                bool bidirectional, int64_t blocks);
 
 // Meaning as in op/prepared.h.
 at::Tensor prepare_cpu(at::TensorList weights, int64_t num_layers, bool bidirectional, bool bias, double zoneout,

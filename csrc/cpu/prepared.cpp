@@ -234,7 +234,8 @@ std::tuple<Tensor, Tensor> gru_prepared_cpu(const Tensor& x, const std::optional
                         : at::empty({T, B, D * H}, x.options());
       std::optional<Tensor> state;
       if (hx.has_value()) state = of_layer(*hx, layer);
-      const Sequence s{T, B, header.inputs(layer), H, D, T * B, /*has_bias=*/true, header.layer_norm > 0, {}, {}};
+      const Sequence s{T,  B, header.inputs(layer), H, D, T * B, /*all_H=*/H, /*has_bias=*/true, header.layer_norm > 0,
+                       {}, {}};
       gru_fwd_cpu_into(s, {input, state, {}, not_packed, D == 2, variant}, {y, of_layer(h_n, layer), Tensor()},
                        arranged.data() + layer * D);
       input = y;

@@ -109,7 +109,7 @@ bool check_count(at::TensorList weights, int64_t D, int64_t without, int64_t wit
 
 }  // namespace
 
-Sequence check_fwd(const Layer& layer) {
+Sequence check_fwd(const Layer& layer, int64_t blocks) {
   const at::Tensor& x = layer.x;
   const std::optional<at::Tensor>& hx = layer.hx;
   const at::TensorList weights = layer.weights;
@@ -125,14 +125,15 @@ Sequence check_fwd(const Layer& layer) {
   const int64_t gains = s.has_gains ? 2 : 0;
   s.has_bias = check_count(weights, s.D, 2 + gains, 4 + gains);
   TORCH_CHECK(weights[1].dim() == 2, "gru: expected weight_hh of shape (3H, H), got ", weights[1].dim(), " dimensions");
-  s.H = weights[1].size(1);
+  const int64_t columns = weights[1].size(1);
+  s.H = s.all_H = blocks * columns;
   s.I = x.size(-1);
   TORCH_CHECK(s.H >= 1, "gru: expected weight_hh of shape (3H, H) with H >= 1, got H = 0");
   read_steps(x, layer.batch_sizes, s);
 
   for (int64_t i = 0; i < count; i += s.weights_per_direction()) {
     check_shape("weight_ih", weights[i], "(3H, I)", {3 * s.H, s.I});
-    check_shape("weight_hh", weights[i + 1], "(3H, H)", {3 * s.H, s.H});
+    check_shape("weight_hh", weights[i + 1], blocks == 1 ? "(3H, H)" : "(3H, H / G)", {3 * s.H, columns});
     check_like_x("weight_ih", weights[i], x);
     check_like_x("weight_hh", weights[i + 1], x);
     constexpr const char* names[] = {"bias_ih", "bias_hh", "gain_ih", "gain_hh"};
@@ -144,11 +145,12 @@ Sequence check_fwd(const Layer& layer) {
   }
   check_state(hx, x, s);
   check_variant(layer.variant, x, s);
+  s.H = columns;
   return s;
 }
 
 Sequence check_int8(const at::Tensor& x, const std::optional<at::Tensor>& hx, at::TensorList weights,
-                    const std::optional<at::Tensor>& batch_sizes, bool bidirectional) {
+                    const std::optional<at::Tensor>& batch_sizes, bool bidirectional, int64_t blocks) {
   check_rank(x, batch_sizes.has_value());
   TORCH_CHECK_VALUE(x.scalar_type() == at::kFloat, "gru: expected x of dtype float32, for weights of int8, got ",
                     x.scalar_type());
@@ -158,12 +160,15 @@ Sequence check_int8(const at::Tensor& x, const std::optional<at::Tensor>& hx, at
   s.has_bias = check_count(weights, s.D, 4, 6);
   TORCH_CHECK(weights[3].dim() == 1 && weights[3].size(0) >= 3 && weights[3].size(0) % 3 == 0,
               "gru: expected scale_hh of shape (3H) with H >= 1, got ", weights[3].sizes());
-  s.H = weights[3].size(0) / 3;
+  s.H = s.all_H = weights[3].size(0) / 3;
+  TORCH_CHECK_VALUE(blocks >= 1 && s.H % blocks == 0, "gru: expected blocks that divide H = ", s.H, ", got ", blocks);
+  const int64_t units = s.H / blocks;
   s.I = x.size(-1);
   read_steps(x, batch_sizes, s);
 
   const auto check_packed = [&](const char* name, const at::Tensor& tensor, const char* letters, int64_t K) {
-    check_shape(name, tensor, letters, {(s.H + kInt8Units - 1) / kInt8Units, 1 + (K + 3) / 4, 3, kInt8Units});
+    check_shape(name, tensor, letters,
+                {blocks * ((units + kInt8Units - 1) / kInt8Units), 1 + (K + 3) / 4, 3, kInt8Units});
     TORCH_CHECK_VALUE(tensor.scalar_type() == at::kInt && tensor.is_contiguous(), "gru: expected ", name,
                       " as gru_ext.quantize.pack returns it, contiguous and int32, got ", tensor.scalar_type());
     TORCH_CHECK(tensor.device() == x.device(), "gru: expected ", name, " on the device of x, ", x.device(), ", got ",
@@ -171,26 +176,33 @@ Sequence check_int8(const at::Tensor& x, const std::optional<at::Tensor>& hx, at
   };
   constexpr const char* names[] = {"scale_ih", "scale_hh", "bias_ih", "bias_hh"};
   for (int64_t i = 0; i < count; i += count / s.D) {
-    check_packed("weight_ih", weights[i], "(ceil(H / 16), 1 + ceil(I / 4), 3, 16)", s.I);
-    check_packed("weight_hh", weights[i + 1], "(ceil(H / 16), 1 + ceil(H / 4), 3, 16)", s.H);
+    check_packed("weight_ih", weights[i],
+                 blocks == 1 ? "(ceil(H / 16), 1 + ceil(I / 4), 3, 16)"
+                             : "(blocks * ceil(H / blocks / 16), 1 + ceil(I / 4), 3, 16)",
+                 s.I);
+    check_packed("weight_hh", weights[i + 1],
+                 blocks == 1 ? "(ceil(H / 16), 1 + ceil(H / 4), 3, 16)"
+                             : "(blocks * ceil(H / blocks / 16), 1 + ceil(H / blocks / 4), 3, 16)",
+                 units);
     for (int64_t j = 2; j < count / s.D; ++j) {
       check_shape(names[j - 2], weights[i + j], "(3H)", {3 * s.H});
       check_like_x(names[j - 2], weights[i + j], x);
     }
   }
   check_state(hx, x, s);
+  s.H = units;
   return s;
 }
 
 Sequence check_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const Layer& layer,
-                   const at::Tensor& y, const at::Tensor& gates) {
-  const Sequence s = check_fwd(layer);
+                   const at::Tensor& y, const at::Tensor& gates, int64_t blocks) {
+  const Sequence s = check_fwd(layer, blocks);
   const at::Tensor& x = layer.x;
   const auto check_outputs = [&](const char* name, const at::Tensor& tensor) {
     if (layer.batch_sizes.has_value()) {
-      check_shape(name, tensor, "(N, D*H)", {s.N, s.D * s.H});
+      check_shape(name, tensor, "(N, D*H)", {s.N, s.D * s.all_H});
     } else {
-      check_shape(name, tensor, "(T, B, D*H)", {s.T, s.B, s.D * s.H});
+      check_shape(name, tensor, "(T, B, D*H)", {s.T, s.B, s.D * s.all_H});
     }
     check_like_x(name, tensor, x);
   };
@@ -206,7 +218,7 @@ Sequence check_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::
   TORCH_CHECK(y.is_contiguous() && gates.is_contiguous(), "gru: expected y and gates as gru_fwd returned them");
   if (dy.has_value()) check_outputs("dy", *dy);
   if (dh_n.has_value()) {
-    check_shape("dh_n", *dh_n, "(D, B, H)", {s.D, s.B, s.H});
+    check_shape("dh_n", *dh_n, "(D, B, H)", {s.D, s.B, s.all_H});
     check_like_x("dh_n", *dh_n, x);
   }
   return s;

@@ -16,6 +16,7 @@ namespace gru_ext {
 // Sizes of a checked call, and the rows of each step.
 struct Sequence {
   int64_t T, B, I, H, D, N;
+  int64_t all_H;  // hidden units of all blocks, of which H are one's; H where there are no blocks
   bool has_bias, has_gains;
   std::vector<int64_t> packed_sizes;    // (T) rows of each step; empty where every step has B rows
   std::vector<int64_t> packed_offsets;  // (T) first row of each step; likewise
@@ -34,14 +35,15 @@ struct Sequence {
 };
 
 // Checks ranks, shapes, dtypes and devices. Throws ValueError on a wrong rank or dtype and RuntimeError on the rest.
-Sequence check_fwd(const Layer& layer);
+// `blocks`: of blocks.h.
+Sequence check_fwd(const Layer& layer, int64_t blocks = 1);
 
 // As check_fwd, for the weights of int8.h.
 Sequence check_int8(const at::Tensor& x, const std::optional<at::Tensor>& hx, at::TensorList weights,
-                    const std::optional<at::Tensor>& batch_sizes, bool bidirectional);
+                    const std::optional<at::Tensor>& batch_sizes, bool bidirectional, int64_t blocks);
 
 // As check_fwd, and what the backward has besides.
 Sequence check_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const Layer& layer,
-                   const at::Tensor& y, const at::Tensor& gates);
+                   const at::Tensor& y, const at::Tensor& gates, int64_t blocks = 1);
 
 }  // namespace gru_ext

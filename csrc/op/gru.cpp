@@ -42,6 +42,8 @@ TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
   m.def(GRU_BWD_SCHEMA);
   m.def(GRU_FWD_MEMBERS_SCHEMA);
   m.def(GRU_BWD_MEMBERS_SCHEMA);
+  m.def(GRU_FWD_BLOCKS_SCHEMA);
+  m.def(GRU_BWD_BLOCKS_SCHEMA);
 }
 
 TORCH_LIBRARY_IMPL(gru_ext, CompositeImplicitAutograd, m) {

@@ -21,7 +21,8 @@ TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
   if (!gru_ext::is_first_copy()) return;
   m.set_python_module("gru_ext.tracing");
   m.def(
-      "gru_int8(Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes, bool bidirectional)"
+      "gru_int8(Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes, bool bidirectional,"
+      " int blocks=1)"
       " -> (Tensor y, Tensor h_n)");
 }
 

@@ -17,6 +17,7 @@ inline Sequence as_one_step(const Sequence& s, const Chunk& chunk) {
   Sequence step = s;
   step.T = step.D = 1;
   step.B = step.N = chunk.rows;
+  step.all_H = s.H;
   step.packed_sizes.clear();
   step.packed_offsets.clear();
   return step;

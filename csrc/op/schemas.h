@@ -46,6 +46,16 @@
   ")"                                                                    \
   " -> (Tensor dx, Tensor dhx, Tensor[] dweights)"
 
+#define GRU_FWD_BLOCKS_SCHEMA                                                      \
+  "gru_fwd_blocks(" GRU_LAYER_SCHEMA ", bool save_gates=True, " GRU_VARIANT_SCHEMA \
+  ") -> (Tensor y, Tensor h_n, Tensor gates)"
+#define GRU_BWD_BLOCKS_SCHEMA                                            \
+  "gru_bwd_blocks(Tensor? dy, Tensor? dh_n, " GRU_LAYER_SCHEMA           \
+  ", Tensor y, Tensor gates, "                                           \
+  "bool need_dx, bool need_dhx, bool need_dweights, " GRU_VARIANT_SCHEMA \
+  ")"                                                                    \
+  " -> (Tensor dx, Tensor dhx, Tensor[] dweights)"
+
 namespace gru_ext {
 
 using OptionalTensor = std::optional<at::Tensor>;

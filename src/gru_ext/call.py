@@ -21,7 +21,7 @@ from torch import Tensor
 from gru_ext import overlap
 from gru_ext.autocast import autocast, dtype_of_results
 from gru_ext.autograd import gru_layer, gru_operator
-from gru_ext.blocks import blocks_layer
+from gru_ext.blocks import blocks_layer, dense_layer
 from gru_ext.int8 import fake_int8_layer
 from gru_ext.layout import (
     FLOATING,
@@ -245,7 +245,9 @@ def call_cell(
 def _layer_function(options: Mapping[str, Any]) -> Callable[..., Outputs]:
     """What runs a layer: arguments and results as of ``gru_layer``."""
     if options["blocks"] != 1:
-        return partial(blocks_layer, blocks=options["blocks"])
+        of_layer = options["layer_norm"] is not False and options["norm_over"] == "layer"
+        function = fake_int8_layer if options["fake_int8"] else dense_layer if of_layer else blocks_layer
+        return partial(function, blocks=options["blocks"])
     return fake_int8_layer if options["fake_int8"] else gru_layer
 
 

@@ -20,12 +20,12 @@ _ops = torch.ops.gru_ext
 Shape = Sequence[int]
 
 
-def _sizes(x: Shape, weight_hh: Shape, bidirectional: bool) -> tuple[int, int, int]:
-    """E*D*N, I and H, of x (..., I) and weight_hh (..., 3H, H) of a direction."""
-    return math.prod(x[:-1]) * (2 if bidirectional else 1), x[-1], weight_hh[-2] // 3
+def _sizes(x: Shape, weight_hh: Shape, bidirectional: bool) -> tuple[int, int, int, int]:
+    """E*D*N, I, H and columns of R, of x (..., I) and weight_hh (..., 3H, H), or of G blocks (3H, H / G)."""
+    return math.prod(x[:-1]) * (2 if bidirectional else 1), x[-1], weight_hh[-2] // 3, weight_hh[-1]
 
 
-@register_flop_formula([_ops.gru, _ops.gru_fwd, _ops.gru_fwd_members])
+@register_flop_formula([_ops.gru, _ops.gru_fwd, _ops.gru_fwd_members, _ops.gru_fwd_blocks])
 def _forward(
     x: Shape,
     hx: Shape | None,
@@ -35,11 +35,11 @@ def _forward(
     *_: Any,
     **__: Any,
 ) -> int:
-    rows, inputs, hidden = _sizes(x, weights[1], bidirectional)
-    return 2 * rows * 3 * hidden * (inputs + hidden)
+    rows, inputs, hidden, columns = _sizes(x, weights[1], bidirectional)
+    return 2 * rows * 3 * hidden * (inputs + columns)
 
 
-@register_flop_formula([_ops.gru_bwd, _ops.gru_bwd_members])
+@register_flop_formula([_ops.gru_bwd, _ops.gru_bwd_members, _ops.gru_bwd_blocks])
 def _backward(
     dy: Shape | None,
     dh_n: Shape | None,
@@ -56,16 +56,16 @@ def _backward(
     *_: Any,
     **__: Any,
 ) -> int:
-    rows, inputs, hidden = _sizes(x, weights[1], bidirectional)
+    rows, inputs, hidden, columns = _sizes(x, weights[1], bidirectional)
     first = 0  # rows of first steps, the gradient of whose state no one needs
     if not need_dhx:
         packed = batch_sizes is not None
         state = hx if hx is not None else dh_n  # (..., B, H); of a packed batch without either B is not known
         batch = x[-2] if not packed else 0 if state is None else state[-2]
         first = math.prod(x[: -2 if packed else -3]) * (2 if bidirectional else 1) * batch
-    gates_again = rows * (inputs + hidden) if math.prod(gates) == 0 else 0
-    of_inputs, of_weights = rows * inputs * need_dx, rows * (inputs + hidden) * need_dweights
-    return 2 * 3 * hidden * (of_inputs + (rows - first) * hidden + of_weights + gates_again)
+    gates_again = rows * (inputs + columns) if math.prod(gates) == 0 else 0
+    of_inputs, of_weights = rows * inputs * need_dx, rows * (inputs + columns) * need_dweights
+    return 2 * 3 * hidden * (of_inputs + (rows - first) * columns + of_weights + gates_again)
 
 
 @register_flop_formula(_ops.gru_prepared)
@@ -80,9 +80,10 @@ def _int8(
     weights: Sequence[Shape],
     batch_sizes: Shape | None,
     bidirectional: bool,
+    blocks: int = 1,
     *_: Any,
     **__: Any,
 ) -> int:
     rows = math.prod(x[:-1]) * (2 if bidirectional else 1)
     hidden = weights[3][0] // 3
-    return 2 * rows * 3 * hidden * (x[-1] + hidden)
+    return 2 * rows * 3 * hidden * (x[-1] + hidden // blocks)

@@ -41,6 +41,7 @@ def gru(  # noqa: D417 (the table has the rest)
     reset_after: bool = True,
     layer_norm: bool | Literal["joint"] = False,
     blocks: int = 1,
+    norm_over: Literal["block", "layer"] = "block",
     fake_int8: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Run a GRU of L layers over whole sequences.
@@ -94,8 +95,8 @@ def gru(  # noqa: D417 (the table has the rest)
             complex.
         ValueError: ``input`` that is not packed has a wrong rank, or has not the dtype of the weights, or that is none
             of the four; ``num_layers`` is below 1, ``dropout`` not a number in [0, 1], another probability not one in
-            [0, 1), ``outputs``, ``save`` or ``layer_norm`` another value; ``lengths`` or ``resets`` come with
-            ``batch_sizes``, ``reset_state`` without ``resets``, ``layer_norm`` with ``reset_after=False``, or
+            [0, 1), ``outputs``, ``save``, ``layer_norm`` or ``norm_over`` another value; ``lengths`` or ``resets`` come
+            with ``batch_sizes``, ``reset_state`` without ``resets``, ``layer_norm`` with ``reset_after=False``, or
             ``fake_int8`` with what int8 kernels do not compute; ``blocks`` is below 1 or does not divide H;
             ``overlap_layers`` is below 0, or above with ``num_layers`` 1, ``bidirectional`` or ``recurrent_dropout``.
         RuntimeError: the number of weights, a size, a shape, a device, one of the lengths or batch sizes, or the dtype
@@ -121,6 +122,7 @@ def gru(  # noqa: D417 (the table has the rest)
         "reset_after": reset_after,
         "layer_norm": layer_norm,
         "blocks": blocks,
+        "norm_over": norm_over,
         "fake_int8": fake_int8,
     }
     options = DEFAULTS if are_defaults(options) else check_options("gru", options)
@@ -156,6 +158,7 @@ def gru_cell(  # noqa: D417 (the table has the rest)
     reset_after: bool = True,
     layer_norm: bool | Literal["joint"] = False,
     blocks: int = 1,
+    norm_over: Literal["block", "layer"] = "block",
     fake_int8: bool = False,
     gain_ih: Tensor | None = None,
     gain_hh: Tensor | None = None,
@@ -182,9 +185,9 @@ def gru_cell(  # noqa: D417 (the table has the rest)
     Raises:
         TypeError: ``input``, ``hx``, a weight, a bias or a gain is no dense tensor, or a flag no bool.
         ValueError: the rank of ``input`` or ``hx`` is wrong, or the dtype of the weights none of the four; only one of
-            the biases is given; a probability is not a number in [0, 1), or ``layer_norm`` another value; gains are
-            given without ``layer_norm`` or not with it, that comes with ``reset_after=False``, ``fake_int8`` with what
-            int8 kernels do not compute, or ``blocks`` is below 1 or does not divide H.
+            the biases is given; a probability is not a number in [0, 1), or ``layer_norm`` or ``norm_over`` another
+            value; gains are given without ``layer_norm`` or not with it, that comes with ``reset_after=False``,
+            ``fake_int8`` with what int8 kernels do not compute, or ``blocks`` is below 1 or does not divide H.
         RuntimeError: a size, a shape or a device is wrong, or a dtype not that of the weights.
 
     Example:
@@ -200,6 +203,7 @@ def gru_cell(  # noqa: D417 (the table has the rest)
         "reset_after": reset_after,
         "layer_norm": layer_norm,
         "blocks": blocks,
+        "norm_over": norm_over,
         "fake_int8": fake_int8,
     }
     options = check_options("gru_cell", options)

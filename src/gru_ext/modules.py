@@ -153,6 +153,7 @@ class GRU(ModuleWithOptions):
     reset_after: bool = option()
     layer_norm: bool | Literal["joint"] = option()
     blocks: int = option()
+    norm_over: Literal["block", "layer"] = option()
     fake_int8: bool = option()
     _gru_ext_weight_names: list[str]
     # Weights that were given by `_flat_weights`, after the parameters that were there then.
@@ -180,6 +181,7 @@ class GRU(ModuleWithOptions):
         reset_after: bool = True,
         layer_norm: bool | Literal["joint"] = False,
         blocks: int = 1,
+        norm_over: Literal["block", "layer"] = "block",
         fake_int8: bool = False,
     ) -> None:
         super().__init__()
@@ -201,6 +203,7 @@ class GRU(ModuleWithOptions):
             reset_after=reset_after,
             layer_norm=layer_norm,
             blocks=blocks,
+            norm_over=norm_over,
             fake_int8=fake_int8,
         )
         check_blocks_of("GRU", hidden_size, blocks)
@@ -506,6 +509,7 @@ class GRUCell(ModuleWithOptions):
     reset_after: bool = option()
     layer_norm: bool | Literal["joint"] = option()
     blocks: int = option()
+    norm_over: Literal["block", "layer"] = option()
     fake_int8: bool = option()
 
     def __init__(
@@ -521,6 +525,7 @@ class GRUCell(ModuleWithOptions):
         reset_after: bool = True,
         layer_norm: bool | Literal["joint"] = False,
         blocks: int = 1,
+        norm_over: Literal["block", "layer"] = "block",
         fake_int8: bool = False,
     ) -> None:
         super().__init__()
@@ -533,6 +538,7 @@ class GRUCell(ModuleWithOptions):
             reset_after=reset_after,
             layer_norm=layer_norm,
             blocks=blocks,
+            norm_over=norm_over,
             fake_int8=fake_int8,
         )
 

@@ -33,7 +33,7 @@ from gru_ext.layout import (
 )
 from gru_ext.modules import GRU, GRUCell, describe, refuse_script, trace_forward
 from gru_ext.prepared import PreparedGRU, PreparedGRUCell, of_prepared
-from gru_ext.recurrence import Changes, as_flag, check_flag, check_size
+from gru_ext.recurrence import Changes, as_flag, check_blocks, check_blocks_of, check_flag, check_size
 from gru_ext.reference import LARGEST_INT8, quantize_rows
 from gru_ext.segments import run_segments
 from gru_ext.sharing import (
@@ -44,6 +44,7 @@ from gru_ext.sharing import (
     check_weights,
     converted,
     make,
+    options_of,
     rebind,
     replace_modules,
 )
@@ -75,9 +76,9 @@ def quantize_dynamic(module: Model, inplace: bool = False) -> Model | QuantizedG
 
     Raises:
         TypeError: ``inplace`` is no bool; or as in ``replace_gru``.
-        ValueError: a GRU in it has another recurrence or output in ``eval()`` than ``torch.nn.GRU``, is not float32,
-            not on the CPU, or has no units, a weight that is not finite, or more than 66,311 columns. Whatever is
-            raised, nothing has been replaced.
+        ValueError: a GRU in it has another recurrence or output in ``eval()`` than ``torch.nn.GRU``, other than by
+            ``blocks``; is not float32 or not on the CPU; or has no units, a weight that is not finite, or more than
+            66,311 columns. Whatever is raised, nothing has been replaced.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.GRU(64, 256)).eval()
@@ -192,8 +193,9 @@ def _empty(kind: type[Quantized], operation: str, source: nn.Module) -> tuple[Qu
         TypeError: the weights are no parameters of the module's own.
         ValueError: the module cannot be quantised.
     """
-    check_recurrence(operation, source, allowed={Changes.NOTHING, Changes.TRAINING, Changes.ROUNDING})
-    target = make(kind, source, "dropout")
+    allowed = {Changes.NOTHING, Changes.TRAINING, Changes.ROUNDING}
+    check_recurrence(operation, source, allowed, in_int8=True)
+    target = make(kind, source, "dropout", blocks=options_of(source).get("blocks", 1))
     check_weights(operation, source, target._float_names)
     weights: dict[str, Tensor] = {}
     for name in target._float_names:
@@ -211,7 +213,7 @@ def _quantized(kind: type[Quantized], operation: str, source: nn.Module) -> Quan
     for name, value in weights.items():
         if name in target._columns:
             rounded, scale = quantize_rows(value)
-            buffers[f"packed_{name}"] = pack(rounded)
+            buffers[f"packed_{name}"] = pack(rounded, target.blocks)
             buffers[name.replace("weight", "scale")] = scale
         else:
             buffers[name] = value.clone()
@@ -228,16 +230,19 @@ class _QuantizedModule(nn.Module):
     input_size: int
     hidden_size: int
     bias: bool
+    blocks: int = 1
     __prepare_scriptable__ = refuse_script
     _slow_forward = trace_forward
     _smallest_input = 1
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool) -> None:
+    def __init__(self, input_size: int, hidden_size: int, bias: bool, blocks: int) -> None:
         super().__init__()
         module = type(self).__name__
         self.input_size = check_size(module, "input_size", input_size, smallest=self._smallest_input)
         self.hidden_size = check_size(module, "hidden_size", hidden_size)
         self.bias = check_flag(module, "bias", bias)
+        self.blocks = check_blocks(module, "blocks", blocks)
+        check_blocks_of(module, self.hidden_size, self.blocks)
         self._columns: dict[str, int] = {}  # K of each weight
         self._own_buffers: list[str] = []
         self._float_names: list[str] = []  # the parameters of a float module of these sizes
@@ -247,14 +252,14 @@ class _QuantizedModule(nn.Module):
         rows = 3 * self.hidden_size
         biases = ["bias_ih", "bias_hh"] if self.bias else []
         vectors = ["scale_ih", "scale_hh", *biases]
-        for kind, columns in (("weight_ih", inputs), ("weight_hh", self.hidden_size)):
+        for kind, columns in (("weight_ih", inputs), ("weight_hh", self.hidden_size // self.blocks)):
             if columns > MOST_COLUMNS:
                 raise ValueError(
                     f"{type(self).__name__}: expected input_size and hidden_size of at most {MOST_COLUMNS}, for sums"
                     f" of 32 bits, got {columns}"
                 )
             zeros = torch.zeros(rows, columns, dtype=torch.int8, device=device)
-            self.register_buffer(f"packed_{kind}{suffix}", pack(zeros), persistent=False)
+            self.register_buffer(f"packed_{kind}{suffix}", pack(zeros, self.blocks), persistent=False)
             self._columns[kind + suffix] = columns
         for kind in vectors:
             self.register_buffer(kind + suffix, torch.zeros(rows, dtype=torch.float32, device=device))
@@ -275,7 +280,8 @@ class _QuantizedModule(nn.Module):
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         for name, columns in self._columns.items():
-            destination[prefix + name] = unpack(getattr(self, f"packed_{name}"), self.hidden_size, columns)
+            packed = getattr(self, f"packed_{name}")
+            destination[prefix + name] = unpack(packed, self.hidden_size, columns, self.blocks)
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _load_from_state_dict(
@@ -304,9 +310,9 @@ class _QuantizedModule(nn.Module):
                     f" got {tuple(weight.shape)}, {weight.dtype}"
                 )
             elif local_metadata.get("assign_to_params_buffers", False):
-                self._buffers[f"packed_{name}"] = pack(weight)
+                self._buffers[f"packed_{name}"] = pack(weight, self.blocks)
             else:
-                getattr(self, f"packed_{name}").copy_(pack(weight))
+                getattr(self, f"packed_{name}").copy_(pack(weight, self.blocks))
 
 
 def _check_input(op: str, input: Tensor, hx: Tensor | None, device: torch.device) -> torch.dtype:
@@ -366,10 +372,11 @@ class QuantizedGRU(_QuantizedModule):
         batch_first: whether input and output are (B, T, ...) instead of (T, B, ...). Default False.
         bidirectional: whether a second direction runs from the last step to the first (D = 2). Default False.
         device: where the buffers are, which are zero until a ``state_dict`` is loaded. Default: torch's default device.
+        blocks: number of blocks, as of ``GRU``: weight_hh is (3H, H / blocks). Default 1.
 
     Raises:
         TypeError: a size is not an int or a flag not a bool.
-        ValueError: a size is below 1 or too large.
+        ValueError: a size is below 1 or too large, or ``blocks`` does not divide H.
 
     Example:
         >>> small = gru_ext.quantize_dynamic(gru_ext.GRU(64, 256))
@@ -393,8 +400,10 @@ class QuantizedGRU(_QuantizedModule):
         batch_first: bool = False,
         bidirectional: bool = False,
         device: torch.device | str | None = None,
+        *,
+        blocks: int = 1,
     ) -> None:
-        super().__init__(input_size, hidden_size, bias)
+        super().__init__(input_size, hidden_size, bias, blocks)
         self.num_layers = check_size("QuantizedGRU", "num_layers", num_layers)
         self.batch_first = check_flag("QuantizedGRU", "batch_first", batch_first)
         self.bidirectional = as_flag("QuantizedGRU", "bidirectional", bidirectional)
@@ -510,7 +519,7 @@ class QuantizedGRU(_QuantizedModule):
         def run(input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None, batch: int | None) -> Outputs:
             def run_layer(layer: int, x: Tensor, hx: Tensor | None) -> Outputs:
                 weights = [self._buffers[name] for name in self._names_of_layers[layer]]
-                outputs: Outputs = _ops.gru_int8(x, hx, weights, batch_sizes, self.bidirectional)
+                outputs: Outputs = _ops.gru_int8(x, hx, weights, batch_sizes, self.bidirectional, self.blocks)
                 return outputs
 
             return run_layers(run_layer, input, hx, self.num_layers, self._directions, self.batch_first, batch_sizes)
@@ -534,7 +543,7 @@ class QuantizedGRU(_QuantizedModule):
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults."""
-        return describe(self, {}, num_layers=1, bias=True, batch_first=False, bidirectional=False)
+        return describe(self, {}, num_layers=1, bias=True, batch_first=False, bidirectional=False, blocks=1)
 
 
 class QuantizedGRUCell(_QuantizedModule):
@@ -548,10 +557,11 @@ class QuantizedGRUCell(_QuantizedModule):
         hidden_size: number of hidden units (H).
         bias: whether the cell has biases. Default True.
         device: where the buffers are, which are zero until a ``state_dict`` is loaded. Default: torch's default device.
+        blocks: number of blocks, as of ``GRUCell``: weight_hh is (3H, H / blocks). Default 1.
 
     Raises:
         TypeError: a size is not an int, or ``bias`` not a bool.
-        ValueError: a size is below 1 or too large.
+        ValueError: a size is below 1 or too large, or ``blocks`` does not divide H.
 
     Example:
         >>> gru_ext.quantize_dynamic(gru_ext.GRUCell(3, 4))
@@ -562,9 +572,15 @@ class QuantizedGRUCell(_QuantizedModule):
     _smallest_input = 0
 
     def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, device: torch.device | str | None = None
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        *,
+        blocks: int = 1,
     ) -> None:
-        super().__init__(input_size, hidden_size, bias)
+        super().__init__(input_size, hidden_size, bias, blocks)
         self._weight_names = self._add_direction(input_size, "", device)
 
     @classmethod
@@ -618,7 +634,7 @@ class QuantizedGRUCell(_QuantizedModule):
         check_cell_sizes(input, hx, self.input_size, self.hidden_size)
         weights = [self._buffers[name] for name in self._weight_names]
         h = run_cell(
-            lambda x, h: _ops.gru_int8(x, h, weights, None, False),
+            lambda x, h: _ops.gru_int8(x, h, weights, None, False, self.blocks),
             input.float(),
             None if hx is None else hx.float(),
         )
@@ -626,4 +642,4 @@ class QuantizedGRUCell(_QuantizedModule):
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults."""
-        return describe(self, {}, bias=True)
+        return describe(self, {}, bias=True, blocks=1)

@@ -37,6 +37,7 @@ class Option(NamedTuple):
     check: Callable[[str, str, Any], Any]
     changes: Changes
     words: str
+    in_int8: bool = False  # whether int8 kernels compute other results than the default's too
 
 
 def check_flag(op: str, name: str, value: Any) -> bool:
@@ -120,6 +121,13 @@ def check_layer_norm(op: str, name: str, value: Any) -> bool | str:
     """False, True or ``"joint"``; ValueError of anything else."""
     if not isinstance(value, bool) and not (isinstance(value, str) and value == "joint"):
         raise ValueError(f'{op}: expected {name} to be False, True or "joint", got {value!r}')
+    return value
+
+
+def check_norm_over(op: str, name: str, value: Any) -> str:
+    """``"block"`` or ``"layer"``; ValueError of anything else."""
+    if not isinstance(value, str) or value not in ("block", "layer"):
+        raise ValueError(f'{op}: expected {name} to be "block" or "layer", got {value!r}')
     return value
 
 
@@ -223,7 +231,18 @@ OPTIONS = {
         """
         number of blocks G, which divides H: weight_hh is (3H, H / G), and block g of its rows multiplies the units from
         g H / G on. The layer is G GRUs of H / G units over one input, side by side; with ``layer_norm`` each is
-        normalised for itself.
+        normalised for itself, unless ``norm_over`` says otherwise.
+        """,
+        in_int8=True,
+    ),
+    "norm_over": Option(
+        "block",
+        check_norm_over,
+        Changes.RESULTS,
+        """
+        over which units ``layer_norm`` takes means and variances where there are ``blocks``: "block", those of each, or
+        "layer", all. A step of "layer" needs all blocks at once: it is computed as that of a dense layer, with zeros
+        outside of the blocks, in the time of one.
         """,
     ),
     "fake_int8": Option(
@@ -284,7 +303,7 @@ def check_options(op: str, options: dict[str, Any]) -> dict[str, Any]:
     if checked["fake_int8"]:
         for name, value in checked.items():
             default = DEFAULTS[name]
-            if OPTIONS[name].changes is Changes.RESULTS and value != default:
+            if OPTIONS[name].changes is Changes.RESULTS and not OPTIONS[name].in_int8 and value != default:
                 raise ValueError(
                     f"{op}: expected {name}={default!r} with fake_int8, as int8 kernels have it, got {value!r}"
                 )

@@ -91,14 +91,17 @@ def check_module(function: str, name: str, value: Any) -> None:
         raise TypeError(f"{function}: expected {name} of type torch.nn.Module, got {type(value).__name__}")
 
 
-def make(target_type: type[Target], source: nn.Module, *without: str) -> Target:
-    """A ``target_type`` on the meta device with the arguments of ``source``, those left out that it does not take."""
+def make(target_type: type[Target], source: nn.Module, *without: str, **others: Any) -> Target:
+    """A ``target_type`` on the meta device with the arguments of ``source``, those left out that it does not take.
+
+    ``others``: arguments that it takes and ``source`` has in another place.
+    """
     given = {n: kind(vars(source)[n]) for n, kind in _ARGUMENTS.items() if n in vars(source) and n not in without}
     if "bias_ih" in source._parameters:  # a cell may have got its biases later
         given["bias"] = None not in (source._parameters["bias_ih"], source._parameters["bias_hh"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of dropout with one layer: given when `source` was made
-        return target_type(**given, device="meta")
+        return target_type(**given, **others, device="meta")
 
 
 def check_type(operation: str, name: str, source: Any, *types: type[nn.Module]) -> None:
@@ -123,11 +126,16 @@ def type_as_written(module: nn.Module) -> type[nn.Module]:
     return kind  # type: ignore[no-any-return]
 
 
-def check_recurrence(operation: str, source: nn.Module, allowed: Collection[Changes] = ()) -> None:
-    """Raise ValueError if an option is not as in ``torch.nn``, and changes more than is allowed."""
+def check_recurrence(
+    operation: str, source: nn.Module, allowed: Collection[Changes] = (), in_int8: bool = False
+) -> None:
+    """Raise ValueError if an option is not as in ``torch.nn``, and changes more than is allowed.
+
+    With ``in_int8``, options that int8 kernels compute are allowed.
+    """
     for name, value in options_of(source).items():
         default = OPTIONS[name].default
-        if value != default and OPTIONS[name].changes not in allowed:
+        if value != default and OPTIONS[name].changes not in allowed and not (in_int8 and OPTIONS[name].in_int8):
             raise ValueError(
                 f"{operation}: expected {type(source).__name__} with {name}={default!r}, as torch.nn has it,"
                 f" got {name}={value!r}"

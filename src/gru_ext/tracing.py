@@ -42,6 +42,7 @@ def _gru_fwd_fake(
 
 
 @torch.library.register_fake("gru_ext::gru_bwd")
+@torch.library.register_fake("gru_ext::gru_bwd_blocks")
 def _gru_bwd_fake(
     dy: Tensor | None,
     dh_n: Tensor | None,
@@ -64,7 +65,7 @@ def _gru_bwd_fake(
         assert state is not None
         dhx_shape = state.shape
     else:
-        dhx_shape = (2 if bidirectional else 1, _batch(x, batch_sizes), weights[1].shape[1])
+        dhx_shape = (2 if bidirectional else 1, _batch(x, batch_sizes), weights[0].shape[0] // 3)
     dx = x.new_empty(x.shape if need_dx else (0,))
     return dx, x.new_empty(dhx_shape), [w.new_empty(w.shape) for w in weights] if need_dweights else []
 
@@ -122,9 +123,35 @@ def _of_members(of_one: Tensor, x: Tensor) -> Tensor:
     return of_one.new_empty((x.shape[0], *of_one.shape))
 
 
+@torch.library.register_fake("gru_ext::gru_fwd_blocks")
+def _gru_fwd_blocks_fake(
+    x: Tensor,
+    hx: Tensor | None,
+    weights: Sequence[Tensor],
+    batch_sizes: Tensor | None,
+    bidirectional: bool,
+    save_gates: bool = True,
+    *variant: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    check_export()
+    units = weights[1].shape[1]
+    blocks = weights[0].shape[0] // (3 * units)
+    directions = 2 if bidirectional else 1
+    rows = x.shape[0] if batch_sizes is not None else x.shape[0] * x.shape[1]
+    batch = hx.shape[1] if hx is not None else _batch(x, batch_sizes)
+    saved = Variant(*variant).saved_shape(directions, rows, units) if save_gates else (0,)
+    y = x.new_empty((*x.shape[:-1], directions * blocks * units))
+    return y, x.new_empty((directions, batch, blocks * units)), x.new_empty((blocks, *saved))
+
+
 @torch.library.register_fake("gru_ext::gru_int8")
 def _gru_int8_fake(
-    x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], batch_sizes: Tensor | None, bidirectional: bool
+    x: Tensor,
+    hx: Tensor | None,
+    weights: Sequence[Tensor],
+    batch_sizes: Tensor | None,
+    bidirectional: bool,
+    blocks: int = 1,
 ) -> tuple[Tensor, Tensor]:
     check_export()
     directions = 2 if bidirectional else 1

@@ -52,6 +52,7 @@ class GRUFunction(Function):
         x, hx, batch_sizes, bidirectional, _, *variant_and_weights = inputs
         y, _, gates = output
         ctx.mark_non_differentiable(gates)
+        ctx.set_materialize_grads(False)  # else there were zeros for the gates, which are large
         variant, weights = variant_and_weights[:_VARIANT], variant_and_weights[_VARIANT:]
         ctx.save_for_backward(x, hx, batch_sizes, y, gates, *variant[:MASKS], *weights)
         ctx.rates = variant[MASKS:]

@@ -111,6 +111,7 @@ def _wrong_gru() -> dict[str, tuple[Any, ...]]:
         "layer_norm": (True, "joint", "yes", 2, None, [], NoTensor()),
         "reset_after": WRONG_FLAGS,
         "blocks": (0, 3, True, *WRONG_SIZES),
+        "norm_over": WRONG_WORDS,
         "fake_int8": WRONG_FLAGS,
         "dropout": WRONG_RATES,
         **dict.fromkeys((name for name, option in OPTIONS.items() if option.check is check_rate), WRONG_RATES),

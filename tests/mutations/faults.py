@@ -18,6 +18,7 @@ STREAMED = "tests/test_accuracy.py::test_emulated_streamed"
 ADDRESSES = "tests/test_cuda_addresses_emulated.py::test_any_address_and_stride_of_any_tensor"
 INT8 = "tests/test_quantize.py::test_every_step_is_as_specified"
 THREADS = "tests/test_accuracy.py::test_cpu_with_several_threads"
+BLOCKS = "tests/test_blocks.py::test_blocks_are_separate_grus_bit_for_bit"
 ROW_GROUPS = "tests/test_cpu_threads.py::test_groups_of_rows_change_no_bit"
 STEP_BARRIER = "tests/test_step_barrier.py::test_no_order_loses_a_thread_or_a_step"  # compiles its own
 
@@ -191,6 +192,25 @@ FAULTS = [
         "padding = (0, COLUMNS - columns % COLUMNS, 0, -hidden % UNITS)",
         "tests/test_quantize.py::test_packed_weights_are_where_the_kernels_look",
     ),
+    Fault(
+        "src/gru_ext/int8.py",
+        "[:, :, :units, :columns]",
+        "[:, :, -units:, :columns]",
+        "tests/test_blocks.py::test_int8_blocks_of_layers_and_cells_are_saved_and_trained_for",
+    ),
+    Fault(
+        "src/gru_ext/convert/blocks.py",
+        'is False else "layer"',
+        'is False else DEFAULTS["norm_over"]',
+        "tests/test_blocks.py::test_layer_norm_over_all_units_is_that_of_the_specification",
+    ),
+    Fault(
+        "src/gru_ext/blocks.py",
+        "return of_directions.movedim(-2, 0).flatten(-2)",
+        "return of_directions.movedim(-3, 0).flatten(-2)",
+        "tests/test_blocks.py::test_first_and_second_derivatives",
+        "bidirectional",
+    ),
     # ---- The host side of the CPU backend
     Fault(
         "csrc/op/check.cpp",
@@ -329,10 +349,45 @@ FAULTS = [
         "tests/test_ensembles.py::test_members_on_several_threads",
     ),
     Fault(
-        "csrc/cpu/members.cpp",
+        "csrc/cpu/members.h",
         "for (int64_t e = together; e < E; ++e) body(e);",
         "for (int64_t e = together + 1; e < E; ++e) body(e);",
         "tests/test_ensembles.py::test_members_on_several_threads",
+    ),
+    Fault(
+        "csrc/cpu/members.h",
+        "const BelowAutogradAndAutocast below;",
+        "",
+        "tests/test_blocks.py::test_threads_are_below_autograd_and_in_inference_mode",
+    ),
+    Fault("csrc/op/blocks.h", "unflatten(0, {3, -1, h}).select(1, g)", "unflatten(0, {-1, 3, h}).select(0, g)", BLOCKS),
+    Fault("csrc/op/blocks.h", "return states.slice(-1, g * h);", "return states.slice(-1, 0);", BLOCKS),
+    Fault(
+        "csrc/cpu/forward.cpp",
+        "data_ptr<scalar_t>() + direction * s.all_H : nullptr;\n    p_.y_stride",
+        "data_ptr<scalar_t>() + direction * s.H : nullptr;\n    p_.y_stride",
+        BLOCKS,
+        "bidirectional",
+    ),
+    Fault(
+        "csrc/cpu/backward.cpp",
+        "direction * s.all_H : nullptr;\n    p_.dy_stride",
+        "direction * s.H : nullptr;\n    p_.dy_stride",
+        BLOCKS,
+        "bidirectional",
+    ),
+    Fault(
+        "csrc/cpu/backward.cpp",
+        "tensors_.y.narrow(-1, direction_ * s_.all_H, s_.H)",
+        "tensors_.y.narrow(-1, direction_ * s_.H, s_.H)",
+        BLOCKS,
+        "output",
+    ),
+    Fault(
+        "csrc/cpu/int8/int8_gru.cpp",
+        "weight.narrow(0, block.g * groups, groups)",
+        "weight.narrow(0, 0, groups)",
+        "tests/test_blocks.py::test_int8_blocks_are_separate_int8_grus_bit_for_bit",
     ),
     Fault(
         "csrc/cpu/arranged.h",
@@ -363,8 +418,8 @@ FAULTS = [
     ),
     Fault(
         "csrc/cpu/forward.cpp",
-        "tensors_.h_n + direction_ * s_.B * s_.H, s_.H, s_.B",
-        "tensors_.h_n, s_.H, s_.B",
+        "tensors_.h_n + direction_ * s_.B * s_.all_H, s_.all_H, s_.B",
+        "tensors_.h_n, s_.all_H, s_.B",
         ACCURACY,
         "T2-B3-I5-H7 and bi and float64",
     ),

@@ -1,4 +1,4 @@
-// The CPU backend for weights of int8: one layer, forward.
+// The CPU backend for weights of int8: one layer, forward. Blocks run at the same time, a thread each.
 //
 // Time is cut into chunks as in forward.cpp: a chunk is one parallel region, in which each thread multiplies the
 // chunk's input with the weights of its own hidden units, then goes through the steps (int8_body.h).
@@ -6,10 +6,12 @@
 
 #include "cpu/call.h"
 #include "cpu/int8/int8_kernels.h"
+#include "cpu/members.h"
 #include "cpu/op_cpu.h"
 #include "cpu/pass.h"
 #include "cpu/step_barrier.h"
 #include "cpu/threads.h"
+#include "op/blocks.h"
 #include "op/check.h"
 #include "op/chunks.h"
 #include "op/int8.h"
@@ -69,7 +71,7 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
   p.bias_ih = s.has_bias ? weights[4].const_data_ptr<float>() : nullptr;
   p.bias_hh = s.has_bias ? weights[5].const_data_ptr<float>() : nullptr;
   p.h0 = h0;
-  p.y = y.data_ptr<float>() + (reverse ? s.H : 0);
+  p.y = y.data_ptr<float>() + (reverse ? s.all_H : 0);
   p.y_stride = rows_of_y.stride_b;
   p.h_n = h_n;
   p.x_bytes = bytes.data_ptr<uint8_t>();
@@ -126,25 +128,45 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
   }
 }
 
+// The tensors of a block, contiguous: of packed weights its groups of units, of vectors (3H) its units of each gate.
+std::vector<Tensor> weights_of(const Block& block, int64_t blocks, TensorList weights) {
+  std::vector<Tensor> own;
+  for (const Tensor& weight : weights) {
+    const int64_t groups = weight.size(0) / blocks;
+    const Tensor part = weight.dim() == 1 ? block.rows(weight).flatten() : weight.narrow(0, block.g * groups, groups);
+    own.push_back(part.contiguous());
+  }
+  return own;
+}
+
 }  // namespace
 
 std::tuple<Tensor, Tensor> gru_int8_cpu(const Tensor& x, const std::optional<Tensor>& hx, TensorList weights,
-                                        const std::optional<Tensor>& batch_sizes, bool bidirectional) {
+                                        const std::optional<Tensor>& batch_sizes, bool bidirectional, int64_t blocks) {
   return call_on_cpu([&] {
-    const Sequence s = check_int8(x, hx, weights, batch_sizes, bidirectional);
-    const Tensor y = batch_sizes.has_value() ? at::empty({s.N, s.D * s.H}, x.options())
-                                             : at::empty({s.T, s.B, s.D * s.H}, x.options());
-    const Tensor h_n = at::empty({s.D, s.B, s.H}, x.options());
+    const Sequence s = check_int8(x, hx, weights, batch_sizes, bidirectional, blocks);
+    const Tensor y = batch_sizes.has_value() ? at::empty({s.N, s.D * s.all_H}, x.options())
+                                             : at::empty({s.T, s.B, s.D * s.all_H}, x.options());
+    const Tensor h_n = at::empty({s.D, s.B, s.all_H}, x.options());
     if (s.N == 0) return std::make_tuple(y, h_n);
     const Tensor rows_of_x = s.I == 1 || x.stride(-1) == 1 ? x : x.contiguous();
-    const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
-    std::vector<Tensor> contiguous;
-    for (const Tensor& tensor : weights) contiguous.push_back(tensor.contiguous());
     const int64_t per_direction = static_cast<int64_t>(weights.size()) / s.D;
-    for (int64_t d = 0; d < s.D; ++d) {
-      run_direction(s, rows_of_x, h0.defined() ? h0.const_data_ptr<float>() + d * s.B * s.H : nullptr,
-                    contiguous.data() + d * per_direction, y, /*reverse=*/d == 1,
-                    h_n.data_ptr<float>() + d * s.B * s.H);
+    const auto run_block = [&](int64_t g) {
+      const Block block{g, s.H};
+      const Tensor h0 = hx.has_value() ? block.units(*hx).contiguous() : Tensor();
+      const Tensor own_h_n = blocks == 1 ? h_n : at::empty({s.D, s.B, s.H}, x.options());
+      const std::vector<Tensor> own_weights = weights_of(block, blocks, weights);
+      for (int64_t d = 0; d < s.D; ++d) {
+        run_direction(s, rows_of_x, h0.defined() ? h0.const_data_ptr<float>() + d * s.B * s.H : nullptr,
+                      own_weights.data() + d * per_direction, block.from_first_unit(y), /*reverse=*/d == 1,
+                      own_h_n.data_ptr<float>() + d * s.B * s.H);
+      }
+      if (blocks > 1) block.units(h_n).copy_(own_h_n);
+    };
+    if (blocks == 1) {
+      run_block(0);
+    } else {
+      for_each_member(blocks, s, 6.0 * s.B * s.H * (s.H + s.I) / kOperationsPerFlop, run_block);
     }
     return std::make_tuple(y, h_n);
   });

@@ -9,7 +9,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from gru_ext.modules import GRU, GRUCell
-from gru_ext.recurrence import check_blocks, check_blocks_of, check_options
+from gru_ext.recurrence import DEFAULTS, check_blocks, check_blocks_of, check_options
 from gru_ext.reference import block_diagonal, diagonal_blocks
 from gru_ext.sharing import check_type, check_weights
 
@@ -27,6 +27,7 @@ def to_dense(gru: Layer) -> Layer:
 
     Raises:
         TypeError: as in ``GRU.from_torch``.
+        ValueError: with ``layer_norm``, each block is normalised for itself, which no dense GRU does.
 
     Example:
         >>> gru_ext.convert.to_dense(gru_ext.GRU(3, 4, blocks=2)).weight_hh_l0.shape
@@ -34,6 +35,11 @@ def to_dense(gru: Layer) -> Layer:
     """
     check_type("to_dense", "gru", gru, GRU, GRUCell)
     before: int = gru._gru_ext_options["blocks"]
+    if before != 1 and gru._gru_ext_options["layer_norm"] is not False and gru._gru_ext_options["norm_over"] != "layer":
+        raise ValueError(
+            'to_dense: expected gru with norm_over="layer" where it has layer_norm, as a dense one is normalised, got'
+            f" norm_over={gru._gru_ext_options['norm_over']!r}"
+        )
     return _with_blocks("to_dense", gru, 1, lambda weight: block_diagonal(weight, before))
 
 
@@ -48,7 +54,7 @@ def to_blocks(gru: Layer, blocks: int) -> Layer:
         blocks: number of blocks; it divides the number of hidden units.
 
     Returns:
-        A copy with other recurrent weights.
+        A copy with other recurrent weights; with ``layer_norm``, of ``norm_over="layer"``.
 
     Raises:
         TypeError: as in ``GRU.from_torch``, or ``blocks`` is no int.
@@ -71,7 +77,8 @@ def _with_blocks(function: str, gru: Layer, blocks: int, convert: Callable[[Tens
     names = [name for name in gru._parameters if name.startswith("weight_hh")]
     check_weights(function, gru, names)
     made = copy.deepcopy(gru)
-    made._gru_ext_options = check_options(function, {**gru._gru_ext_options, "blocks": blocks})
+    over = DEFAULTS["norm_over"] if blocks == 1 or gru._gru_ext_options["layer_norm"] is False else "layer"
+    made._gru_ext_options = check_options(function, {**gru._gru_ext_options, "blocks": blocks, "norm_over": over})
     for name in names:
         weight = gru._parameters[name]
         assert weight is not None
