@@ -68,13 +68,33 @@ void load_configuration(const unsigned char* source) {
 
 void require_tile(int t) { require(t < 8 && tiles.configured && tiles.rows[t] > 0, "a tile without a shape"); }
 
-// TDPBF16PS: the even and the odd products in a chain each, FP32 FMA with DAZ and FTZ.
-void multiply(int c, int a, int b) {
+void require_product(int c, int a, int b) {
   for (int t : {a, b, c}) require_tile(t);
   require(a != b && b != c && a != c, "a product of a tile with itself");
   require(tiles.rows[c] == tiles.rows[a] && tiles.row_bytes[c] == tiles.row_bytes[b], "a product of another shape");
   require(tiles.row_bytes[a] == 4 * tiles.rows[b] && tiles.row_bytes[c] % 4 == 0,
           "operands that do not fit each other");
+  ++products;
+}
+
+// TDPBSSD: products of signed bytes, modulo 2^32.
+void multiply_int8(int c, int a, int b) {
+  require_product(c, a, b);
+  for (int m = 0; m < tiles.rows[c]; ++m) {
+    for (int n = 0; n < tiles.row_bytes[c] / 4; ++n) {
+      uint32_t sum;
+      std::memcpy(&sum, tiles.data[c][m] + 4 * n, sizeof sum);
+      for (int k = 0; k < tiles.row_bytes[a]; ++k) {
+        sum += static_cast<int8_t>(tiles.data[a][m][k]) * static_cast<int8_t>(tiles.data[b][k / 4][4 * n + k % 4]);
+      }
+      std::memcpy(tiles.data[c][m] + 4 * n, &sum, sizeof sum);
+    }
+  }
+}
+
+// TDPBF16PS: the even and the odd products in a chain each, FP32 FMA with DAZ and FTZ.
+void multiply_bf16(int c, int a, int b) {
+  require_product(c, a, b);
   _mm_setcsr(0x1f80 | _MM_FLUSH_ZERO_ON | 0x40);
   const auto value = [](const unsigned char* half) {
     const uint32_t bits = static_cast<uint32_t>(half[0] | half[1] << 8) << 16;
@@ -96,7 +116,6 @@ void multiply(int c, int a, int b) {
       std::memcpy(tiles.data[c][m] + 4 * n, const_cast<float*>(&sum), sizeof sum);
     }
   }
-  ++products;
 }
 
 // A register of the thread by its number in an instruction.
@@ -167,14 +186,17 @@ void emulate(int, siginfo_t*, void* context) {
       std::memcpy(prefix == 3 ? in_tile : in_memory, prefix == 3 ? in_memory : in_tile, tiles.row_bytes[o.reg]);
     }
   } else if (opcode == 0x5c && prefix == 2 && o.is_register) {
-    multiply(o.reg, o.rm, second);
+    multiply_bf16(o.reg, o.rm, second);
+  } else if (opcode == 0x5e && prefix == 3 && o.is_register) {
+    multiply_int8(o.reg, o.rm, second);
   } else {
     require(false, "an unknown instruction");
   }
   registers[REG_RIP] = reinterpret_cast<greg_t>(o.end);
 }
 
-// The results of some random operations: of ordinary values, of any bits, or of tiny values with subnormal sums.
+// The results of some random operations, every second time of int8: of ordinary values, of any bits, or of tiny values
+// with subnormal sums.
 template <typename BackEnd>
 std::vector<float> operate(unsigned seed) {
   std::mt19937 random(seed);
@@ -209,7 +231,9 @@ std::vector<float> operate(unsigned seed) {
   random() % 4 == 0 ? BackEnd::template zero<0>() : BackEnd::template load<0>(sums.data(), 80);
   BackEnd::template load<1>(left.data(), 80);
   BackEnd::template load<2>(right.data(), random() % 3 == 0 ? 0 : 80);
-  for (int i = 0; i < 3; ++i) BackEnd::template multiply<0, 1, 2>();
+  for (int i = 0; i < 3; ++i) {
+    seed % 2 == 0 ? BackEnd::template multiply_bf16<0, 1, 2>() : BackEnd::template multiply_int8<0, 1, 2>();
+  }
   BackEnd::template store<0>(results.data(), 80);
   BackEnd::release();
   return results;

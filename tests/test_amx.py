@@ -70,6 +70,9 @@ module = gru_ext.GRU(24, 40).bfloat16().eval()
 packed = torch.nn.utils.rnn.pack_sequence([torch.randn(n, 24).bfloat16() for n in (5, 4, 4, 1)])
 print("packed", bits(module(packed)[0].data))
 print("prepared", bits(gru_ext.prepare(module)(torch.randn(1, 1, 24).bfloat16())[0]))
+for T, B, I, H in SIZES:
+    module = gru_ext.quantize_dynamic(gru_ext.GRU(I, H, bidirectional=True))
+    print("int8", T, B, I, H, bits(*module(torch.randn(T, B, I))))
 assert emulator.threads_that_hold_tiles() == 0
 if isa == "avx512_amx" and not amx.HAS_TILES:
     assert emulator.products_of_tiles() > 10000
@@ -85,7 +88,7 @@ def test_the_bits_are_those_of_the_portable_tiles(emulator: Path) -> None:
         for isa in ("avx512_amx", amx.PORTABLE)
     }
     assert output_of(by["avx512_amx"]) == output_of(by[amx.PORTABLE])
-    assert len(output_of(by["avx512_amx"]).splitlines()) == 38
+    assert len(output_of(by["avx512_amx"]).splitlines()) == 44
     assert by["avx512_amx"].stderr.startswith("avx512_amx in use, of ")
 
 

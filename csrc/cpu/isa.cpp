@@ -137,7 +137,9 @@ Int8Kernel int8_kernel() {
   switch (cpu_isa()) {
 #if defined(__x86_64__)
     case CpuIsa::avx512_amx:
+      return int8_kernel_avx512_amx();
     case CpuIsa::avx512_amx_portable:
+      return int8_kernel_avx512_amx_portable();
     case CpuIsa::avx512_bf16:
     case CpuIsa::avx512_vnni:
       return int8_kernel_avx512_vnni();

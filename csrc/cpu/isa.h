@@ -8,8 +8,7 @@
 namespace gru_ext {
 
 // avx2_vnni and avx512_vnni are avx2 and avx512 with dot products of int8; avx512_bf16 is avx512_vnni with dot products
-// of bfloat16; avx512_amx is that with products of tiles of bfloat16, and avx512_amx_portable with tiles in C++ that
-// give the same bits, for tests.
+// of bfloat16; avx512_amx has tiles for both, and avx512_amx_portable tiles in C++ that give the same bits, for tests.
 enum class CpuIsa { portable, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16, avx512_amx_portable, avx512_amx };
 
 // The instruction sets that this build has kernels for and this machine can run, the fastest last. Intel's dot products

@@ -22,16 +22,16 @@ namespace {
 // answer in its place: never inlined.
 __attribute__((noinline)) int ask_for_tiles() {
   unsigned a, b, c, d;
-  constexpr unsigned bf16 = 1u << 22, tile = 1u << 24;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & bf16) == 0 || (d & tile) == 0) return -1;
+  constexpr unsigned all = 1u << 22 | 1u << 24 | 1u << 25;  // of bfloat16, tiles themselves, of int8
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & all) != all) return -1;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM and the state, of asm/prctl.h
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0 ? 0 : errno;
 }
 
-constexpr int kRows = 3, kWords = 5, kColumns = 7, kValues = 2 * kRows * kColumns;
+constexpr int kRows = 3, kWords = 5, kColumns = 7, kValues = 3 * kRows * kColumns;
 
-// What comes of every instruction that the kernels use: two products of the same operands, added to a row that is
-// repeated and to zero.
+// What comes of every instruction that the kernels use: products of the same operands as bfloat16, added to a row that
+// is repeated and to zero, and as int8.
 template <typename Tiles>
 std::array<float, kValues> try_tiles() {
   uint32_t left[kRows][kWords], right[kWords][kColumns];
@@ -52,18 +52,22 @@ std::array<float, kValues> try_tiles() {
   TileShapes shapes;
   shapes.set(0, kRows, sizeof row);
   shapes.set(1, kRows, sizeof row);
-  shapes.set(2, kRows, sizeof left[0]);
-  shapes.set(3, kWords, sizeof right[0]);
+  shapes.set(2, kRows, sizeof row);
+  shapes.set(3, kRows, sizeof left[0]);
+  shapes.set(4, kWords, sizeof right[0]);
   Tiles::configure(shapes);
   Tiles::template load<0>(row, 0);
   Tiles::template zero<1>();
-  Tiles::template load<2>(left, sizeof left[0]);
-  Tiles::template load<3>(right, sizeof right[0]);
-  Tiles::template multiply<0, 2, 3>();
-  Tiles::template multiply<1, 2, 3>();
+  Tiles::template zero<2>();
+  Tiles::template load<3>(left, sizeof left[0]);
+  Tiles::template load<4>(right, sizeof right[0]);
+  Tiles::template multiply_bf16<0, 3, 4>();
+  Tiles::template multiply_bf16<1, 3, 4>();
+  Tiles::template multiply_int8<2, 3, 4>();
   std::array<float, kValues> results{};
   Tiles::template store<0>(&results[0], sizeof row);
   Tiles::template store<1>(&results[kRows * kColumns], sizeof row);
+  Tiles::template store<2>(&results[2 * kRows * kColumns], sizeof row);
   Tiles::release();
   return results;
 }

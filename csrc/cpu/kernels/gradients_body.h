@@ -170,7 +170,7 @@ void weight_gradients(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
 
 template <typename scalar_t, typename operand_t>
 void gradients(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads) {
-  const TilesInUse<operand_t> in_use;
+  const TilesInUse<TilesOf<operand_t>> in_use;
   if (p.need_dweights) weight_gradients(p, thread, threads);
   if (p.need_dx) input_gradient(p, thread, threads);
 }

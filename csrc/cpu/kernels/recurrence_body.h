@@ -69,7 +69,7 @@ inline __attribute__((always_inline)) void prefetch_targets(const FwdChunk<scala
 
 template <typename scalar_t, typename operand_t, bool masked>
 void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
-  const TilesInUse<operand_t> in_use;
+  const TilesInUse<TilesOf<operand_t>> in_use;
   if (!p.reset_after) return reset_before_fwd<masked>(p, thread, threads, barrier);
   if (p.norms > 0) return layer_norm_fwd<masked>(p, thread, threads, barrier);
   using acc_t = acc_type<scalar_t>;
@@ -145,7 +145,7 @@ inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, op
 
 template <typename scalar_t, typename operand_t, bool masked>
 void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
-  const TilesInUse<operand_t> in_use;
+  const TilesInUse<TilesOf<operand_t>> in_use;
   if (!p.reset_after) return reset_before_bwd<masked>(p, thread, threads, barrier);
   if (p.norms > 0) return layer_norm_bwd<masked>(p, thread, threads, barrier);
   using acc_t = acc_type<scalar_t>;

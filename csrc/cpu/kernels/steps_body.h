@@ -69,7 +69,7 @@ template <typename scalar_t, typename operand_t>
 void multiply_input_share(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads) {
   constexpr int lanes = VectorMath<acc_type<scalar_t>>::lanes;
   constexpr int tile_rows = kMostRows<operand_t, 3>;
-  const TilesInUse<operand_t> in_use;
+  const TilesInUse<TilesOf<operand_t>> in_use;
   const int64_t groups = (p.H + lanes - 1) / lanes;
   const int64_t tiles = (p.rows + tile_rows - 1) / tile_rows;
   for (int64_t i = share(groups * tiles, thread, threads); i < share(groups * tiles, thread + 1, threads); ++i) {

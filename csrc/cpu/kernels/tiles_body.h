@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 namespace gru_ext {
 namespace {
@@ -57,8 +58,13 @@ struct AmxTiles {
   }
   // c (M, N) float += a (M, K/2 pairs of bfloat16) times b (K/2, N pairs of bfloat16): pairs of K, as packed words are.
   template <int c, int a, int b>
-  static inline __attribute__((always_inline)) void multiply() {
+  static inline __attribute__((always_inline)) void multiply_bf16() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(c), "i"(a), "i"(b));
+  }
+  // c (M, N) int32 += a (M, K/4 quadruples of int8) times b (K/4, N quadruples of int8).
+  template <int c, int a, int b>
+  static inline __attribute__((always_inline)) void multiply_int8() {
+    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(c), "i"(a), "i"(b));
   }
 };
 #endif
@@ -99,11 +105,8 @@ class PortableTiles {
   // As Intel's manual defines TDPBF16PS: even and odd products in two chains of fused multiply-adds that start at zero;
   // their sum is added to c. Subnormal operands and results count as zero; rounding is to nearest even.
   template <int c, int a, int b>
-  static void multiply() {
-    static_assert(a != b && b != c && a != c);
-    const Shape sums = checked(c), left = checked(a), right = checked(b);
-    expect(sums.rows == left.rows && sums.bytes == right.bytes, "a product of another shape");
-    expect(left.bytes == 4 * right.rows, "a product whose operands do not fit each other");
+  static void multiply_bf16() {
+    const auto [sums, right] = checked_product<c, a, b>();
     State& s = state();
     float columns[kTileHeight][2][kTileHeight] = {};
     for (int k = 0; k < right.rows; ++k) {
@@ -124,6 +127,29 @@ class PortableTiles {
       float row[kTileHeight];
       std::memcpy(row, s.data[c][m], sizeof row);
       for (int n = 0; n < kTileHeight; ++n) row[n] = flushed(flushed(row[n]) + flushed(chains[0][n] + chains[1][n]));
+      std::memcpy(s.data[c][m], row, sums.bytes);
+    }
+  }
+  // Exact, modulo 2^32.
+  template <int c, int a, int b>
+  static void multiply_int8() {
+    const auto [sums, right] = checked_product<c, a, b>();
+    State& s = state();
+    int columns[kTileHeight][4][kTileHeight];
+    for (int k = 0; k < right.rows; ++k) {
+      for (int n = 0; n < kTileHeight; ++n) {
+        for (int i = 0; i < 4; ++i) columns[k][i][n] = static_cast<int8_t>(s.data[b][k][4 * n + i]);
+      }
+    }
+    for (int m = 0; m < sums.rows; ++m) {
+      uint32_t row[kTileHeight];
+      std::memcpy(row, s.data[c][m], sizeof row);
+      for (int k = 0; k < right.rows; ++k) {
+        for (int i = 0; i < 4; ++i) {
+          const int value = static_cast<int8_t>(s.data[a][m][4 * k + i]);
+          for (int n = 0; n < kTileHeight; ++n) row[n] += value * columns[k][i][n];
+        }
+      }
       std::memcpy(s.data[c][m], row, sums.bytes);
     }
   }
@@ -151,6 +177,15 @@ class PortableTiles {
     const Shape shape = {state().shapes.rows[tile], state().shapes.row_bytes[tile]};
     expect(shape.rows > 0, "a tile without a shape");
     return shape;
+  }
+  // The shapes of c and b.
+  template <int c, int a, int b>
+  static std::pair<Shape, Shape> checked_product() {
+    static_assert(a != b && b != c && a != c);
+    const Shape sums = checked(c), left = checked(a), right = checked(b);
+    expect(sums.rows == left.rows && sums.bytes == right.bytes, "a product of another shape");
+    expect(left.bytes == 4 * right.rows, "a product whose operands do not fit each other");
+    return {sums, right};
   }
   static float flushed(float value) {
     uint32_t bits;
