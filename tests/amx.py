@@ -14,7 +14,8 @@ from process import ROOT, TESTS
 from gru_ext import library
 
 PORTABLE = "avx512_amx_portable"
-HAS_TILES = "amx_bf16" in Path("/proc/cpuinfo").read_text()
+FEATURES = Path("/proc/cpuinfo").read_text().split()
+HAS_TILES = "amx_bf16" in FEATURES
 
 
 def build(directory: Path) -> Path:
