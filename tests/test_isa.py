@@ -34,7 +34,7 @@ for case in OF_EACH_ISA:
         check(case, by_gru_ext)
     except AssertionError as error:
         raise AssertionError(str(case)) from error
-for dtype in (torch.float32, torch.float64):
+for dtype in (torch.float32, torch.float64, torch.bfloat16):
     check_every_place("reset after", dtype)
 for size in [*SIZES, LARGE[-1]]:
     for options in (Options(), Options(bidirectional=True, bias=False), Options(packed=True, hx=False)):
@@ -55,7 +55,7 @@ def test_each_instruction_set(isa: str, tmp_path: Path) -> None:
     assert output_of(done) == "as specified\n"
 
 
-def test_the_portable_kernels_are_always_there_and_the_widest_is_the_default() -> None:
+def test_the_portable_kernels_are_always_there_and_the_last_are_the_default() -> None:
     available = library.available_cpu_isas()
     assert available[0] == "portable"
     script = "import gru_ext; print(gru_ext.library.cpu_isa())"

@@ -9,8 +9,30 @@
 
 #include "cpu/int8/int8_kernels.h"
 #include "cpu/kernels/kernels.h"
+#include "cpu/tiles.h"
 
 namespace gru_ext {
+
+namespace {
+
+// What GRU_EXT_CPU_ISA says; empty where it says nothing.
+std::string forced_isa() {
+  const char* forced = std::getenv("GRU_EXT_CPU_ISA");
+  return forced == nullptr ? "" : forced;
+}
+
+using Half = c10::BFloat16;
+
+}  // namespace
+
+std::string reason_without_tiles() {
+#if defined(__x86_64__)
+  if (!fwd_kernels_avx512_amx<Half, Half>) return "this build has no kernels for them";
+#endif
+  const std::string forced = forced_isa();
+  if (!forced.empty() && forced != isa_name(CpuIsa::avx512_amx)) return "GRU_EXT_CPU_ISA names no kernels for them";
+  return why_no_tiles();
+}
 
 const std::vector<CpuIsa>& available_isas() {
   static const std::vector<CpuIsa> isas = [] {
@@ -26,9 +48,13 @@ const std::vector<CpuIsa>& available_isas() {
     if (!has_avx512 || !fwd_kernels_avx512<float, float>) return found;
     found.push_back(CpuIsa::avx512);
     if (!__builtin_cpu_supports("avx512vnni") || !int8_kernel_avx512_vnni) return found;
+    const bool has_bf16 = __builtin_cpu_supports("avx512bf16") && fwd_kernels_avx512_bf16<Half, Half>;
+    const bool has_fast_bf16 = has_bf16 && !__builtin_cpu_is("intel");
+    if (has_bf16 && fwd_kernels_avx512_amx_portable<Half, Half>) found.push_back(CpuIsa::avx512_amx_portable);
+    if (has_bf16 && !has_fast_bf16) found.push_back(CpuIsa::avx512_bf16);
     found.push_back(CpuIsa::avx512_vnni);
-    const auto bf16 = fwd_kernels_avx512_bf16<c10::BFloat16, c10::BFloat16>;
-    if (__builtin_cpu_supports("avx512bf16") && bf16) found.push_back(CpuIsa::avx512_bf16);
+    if (has_fast_bf16) found.push_back(CpuIsa::avx512_bf16);
+    if (has_bf16 && reason_without_tiles().empty()) found.push_back(CpuIsa::avx512_amx);
 #endif
     return found;
   }();
@@ -47,6 +73,10 @@ const char* isa_name(CpuIsa isa) {
       return "avx512_vnni";
     case CpuIsa::avx512_bf16:
       return "avx512_bf16";
+    case CpuIsa::avx512_amx_portable:
+      return "avx512_amx_portable";
+    case CpuIsa::avx512_amx:
+      return "avx512_amx";
     case CpuIsa::portable:
       break;
   }
@@ -61,11 +91,11 @@ std::vector<std::string> available_isa_names() {
 
 CpuIsa cpu_isa() {
   static const CpuIsa chosen = [] {
-    const char* forced = std::getenv("GRU_EXT_CPU_ISA");
-    if (forced == nullptr || *forced == '\0') return available_isas().back();
+    const std::string forced = forced_isa();
+    if (forced.empty()) return available_isas().back();
     std::string names;
     for (const CpuIsa isa : available_isas()) {
-      if (std::string(forced) == isa_name(isa)) return isa;
+      if (forced == isa_name(isa)) return isa;
       names += names.empty() ? isa_name(isa) : std::string(", ") + isa_name(isa);
     }
     TORCH_CHECK_VALUE(false, "gru_ext: expected the environment variable GRU_EXT_CPU_ISA to be one of ", names,
@@ -74,27 +104,20 @@ CpuIsa cpu_isa() {
   return chosen;
 }
 
-bool multiplies_bf16() { return cpu_isa() == CpuIsa::avx512_bf16; }
+bool multiplies_bf16() { return cpu_isa() >= CpuIsa::avx512_bf16; }
 
-// Returns the table of the instruction set in use: bfloat16 operands have only one.
+// Returns the table of the instruction set in use. Those that multiply bfloat16 have tables of their own for it alone.
 #if defined(__x86_64__)
-#define GRU_CHOOSE_KERNELS(kernels)                         \
-  if constexpr (std::is_same_v<operand_t, c10::BFloat16>) { \
-    return kernels##_avx512_bf16<scalar_t, operand_t>();    \
-  } else {                                                  \
-    switch (cpu_isa()) {                                    \
-      case CpuIsa::avx512_bf16:                             \
-      case CpuIsa::avx512_vnni:                             \
-      case CpuIsa::avx512:                                  \
-        return kernels##_avx512<scalar_t, operand_t>();     \
-      case CpuIsa::avx2_vnni:                               \
-      case CpuIsa::avx2:                                    \
-        return kernels##_avx2<scalar_t, operand_t>();       \
-      case CpuIsa::portable:                                \
-        break;                                              \
-    }                                                       \
-    return kernels##_portable<scalar_t, operand_t>();       \
-  }                                                         \
+#define GRU_CHOOSE_KERNELS(kernels)                                                                            \
+  if constexpr (std::is_same_v<operand_t, c10::BFloat16>) {                                                    \
+    if (cpu_isa() == CpuIsa::avx512_amx) return kernels##_avx512_amx<scalar_t, operand_t>();                   \
+    if (cpu_isa() == CpuIsa::avx512_amx_portable) return kernels##_avx512_amx_portable<scalar_t, operand_t>(); \
+    return kernels##_avx512_bf16<scalar_t, operand_t>();                                                       \
+  } else {                                                                                                     \
+    if (cpu_isa() >= CpuIsa::avx512) return kernels##_avx512<scalar_t, operand_t>();                           \
+    if (cpu_isa() >= CpuIsa::avx2) return kernels##_avx2<scalar_t, operand_t>();                               \
+    return kernels##_portable<scalar_t, operand_t>();                                                          \
+  }                                                                                                            \
   static_assert(true)
 #else
 #define GRU_CHOOSE_KERNELS(kernels) return kernels##_portable<scalar_t, operand_t>()
@@ -113,6 +136,10 @@ BwdKernels<scalar_t, operand_t> bwd_kernels() {
 Int8Kernel int8_kernel() {
   switch (cpu_isa()) {
 #if defined(__x86_64__)
+    case CpuIsa::avx512_amx:
+      return int8_kernel_avx512_amx();
+    case CpuIsa::avx512_amx_portable:
+      return int8_kernel_avx512_amx_portable();
     case CpuIsa::avx512_bf16:
     case CpuIsa::avx512_vnni:
       return int8_kernel_avx512_vnni();

@@ -29,4 +29,5 @@ TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
         gru_ext::rehearse_cpu);
   m.def("cpu_isa() -> str", [] { return std::string(gru_ext::isa_name(gru_ext::cpu_isa())); });
   m.def("available_cpu_isas() -> str[]", gru_ext::available_isa_names);
+  m.def("reason_without_tiles() -> str", gru_ext::reason_without_tiles);
 }

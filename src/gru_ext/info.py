@@ -47,11 +47,13 @@ def info() -> dict[str, str]:
         ['gru_ext', 'python', 'torch', 'cpu kernels', 'cuda kernels', 'devices', 'library']
     """
     isas = ", ".join(library.available_cpu_isas())
+    reason = library.reason_without_tiles()
     return {
         "gru_ext": library.version + _commit(),
         "python": platform.python_version(),
         "torch": f"{torch.__version__} (built against {library.built_for_torch})",
-        "cpu kernels": f"{library.cpu_isa()} in use, of {isas}; GRU_EXT_CPU_ISA chooses",
+        "cpu kernels": f"{library.cpu_isa()} in use, of {isas}"
+        f"{f'; no tiles: {reason}' if reason else ''}; GRU_EXT_CPU_ISA chooses",
         "cuda kernels": f"stepwise, one-step, cluster- and group-persistent, streamed; built by {library.cuda_build}"
         if library.has_cuda_kernels
         else library.cuda_build,

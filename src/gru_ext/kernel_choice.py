@@ -26,7 +26,7 @@ class Kernel:
 
     Example:
         >>> gru_ext.kernels(100, 32, 256, device="cpu").forward.reason
-        'the widest instruction set that this machine and this build know'
+        'the fastest instruction set that this machine and this build know'
     """
 
     name: str
@@ -114,7 +114,7 @@ def kernels(
         raise ValueError(f"kernels: expected dtype float32, float64, bfloat16 or float16, got {dtype}")
     device = torch.get_default_device() if device is None else torch.device(device)
     if device.type == "cpu":
-        kernel = Kernel(f"cpu_{library.cpu_isa()}", "the widest instruction set that this machine and this build know")
+        kernel = Kernel(f"cpu_{library.cpu_isa()}", "the fastest instruction set that this machine and this build know")
         return Kernels(kernel, kernel)
     if device.type != "cuda":
         raise RuntimeError(f"kernels: expected a device of type cpu or cuda, got {device.type}")

@@ -178,7 +178,7 @@ def philox(counter: list[int], key: list[int]) -> list[int]:
 
 
 def available_cpu_isas() -> list[str]:
-    """The instruction sets that this build has kernels for and this machine can run, narrowest first.
+    """The instruction sets that this build has kernels for and this machine can run, the fastest last.
 
     Returns:
         Names that ``GRU_EXT_CPU_ISA`` may have.
@@ -189,3 +189,9 @@ def available_cpu_isas() -> list[str]:
     """
     isas: list[str] = _ops.available_cpu_isas()
     return isas
+
+
+def reason_without_tiles() -> str:
+    """Why ``avx512_amx`` is not among ``available_cpu_isas()``; empty where tiles are not the reason."""
+    reason: str = _ops.reason_without_tiles()
+    return reason

@@ -361,8 +361,9 @@ class QuantizedGRU(_QuantizedModule):
     For inference only: results carry no gradient, whatever the grad mode, as those of torch's own dynamically
     quantized modules; there is no dropout, in either mode. Works under ``torch.compile(fullgraph=True)``.
 
-    The kernels: with GRU_EXT_CPU_ISA of avx512_vnni or avx512_bf16, AVX-512 VNNI; of avx2_vnni, AVX-VNNI; of avx512 or
-    avx2, AVX2; of portable, 16-byte vectors. By default the widest that the machine has.
+    The kernels: with GRU_EXT_CPU_ISA of avx512_amx, tiles of Intel AMX; of avx512_vnni or avx512_bf16, AVX-512 VNNI; of
+    avx2_vnni, AVX-VNNI; of avx512 or avx2, AVX2; of portable, 16-byte vectors. By default the fastest that the machine
+    has.
 
     Args:
         input_size: number of input features (I), at most 66,311, as H and D*H.

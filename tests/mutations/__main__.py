@@ -31,7 +31,7 @@ import pytest
 from process import ROOT, TESTS
 
 from mutations.build import COPY, EMULATED, LIBRARY, Library
-from mutations.faults import FAULTS, STEP_BARRIER, Fault
+from mutations.faults import FAULTS, OWN_SOURCES, Fault
 
 OUTCOMES = ROOT / "build" / "mutants.json"
 COPIED = ("csrc", "src", "tests", "benchmarks", "examples")  # folders whose files come and go with the project's
@@ -95,7 +95,7 @@ def library_of(fault: Fault) -> Library | None:
 
     None for Python, and for what the test compiles itself.
     """
-    if not fault.file.startswith("csrc") or fault.test == STEP_BARRIER:
+    if not fault.file.startswith("csrc") or fault.test in OWN_SOURCES:
         return None
     return EMULATED if fault.file.startswith("csrc/cuda") else LIBRARY
 

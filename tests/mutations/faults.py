@@ -20,7 +20,9 @@ INT8 = "tests/test_quantize.py::test_every_step_is_as_specified"
 THREADS = "tests/test_accuracy.py::test_cpu_with_several_threads"
 BLOCKS = "tests/test_blocks.py::test_blocks_are_separate_grus_bit_for_bit"
 ROW_GROUPS = "tests/test_cpu_threads.py::test_groups_of_rows_change_no_bit"
-STEP_BARRIER = "tests/test_step_barrier.py::test_no_order_loses_a_thread_or_a_step"  # compiles its own
+STEP_BARRIER = "tests/test_step_barrier.py::test_no_order_loses_a_thread_or_a_step"
+TILES = "tests/test_amx.py::test_operations_and_products"
+OWN_SOURCES = (STEP_BARRIER, TILES)  # tests that compile what they are about
 
 
 @dataclass(frozen=True)
@@ -673,6 +675,54 @@ FAULTS = [
         "const bool add = !p.first;",
         ACCURACY,
         "(T40-B17-I24-H130 or T300-B2-I8-H20) and float32",
+    ),
+    Fault(
+        "csrc/cpu/kernels/tiles_body.h",
+        "flushed(std::fma(value, columns[k][i][n], chains[i][n]))",
+        "std::fma(value, columns[k][i][n], chains[i][n])",
+        TILES,
+    ),
+    Fault(
+        "csrc/cpu/kernels/tiles_body.h",
+        "static_cast<int8_t>(s.data[a][m][4 * k + i])",
+        "s.data[a][m][4 * k + i]",
+        TILES,
+    ),
+    Fault(
+        "csrc/cpu/kernels/tile_product_body.h",
+        "? count : (count + 1) / 2;",
+        "? count : count / 2;",
+        TILES,
+    ),
+    Fault(
+        "csrc/cpu/kernels/tile_product_body.h",
+        "current.height >= least && current.height <= count",
+        "current.height >= least",
+        TILES,
+    ),
+    Fault(
+        "csrc/cpu/kernels/tile_product_body.h",
+        "is_right ? kTileHeight : least",
+        "least",
+        TILES,
+    ),
+    Fault(
+        "csrc/cpu/kernels/tile_product_body.h",
+        "row * a_stride + done, bytes);",
+        "row * a_stride + done, bytes + 2);",
+        TILES,
+    ),
+    Fault(
+        "csrc/cpu/kernels/tile_product_body.h",
+        "add<vectors, again>(b);",
+        "add<vectors, false>(b);",
+        TILES,
+    ),
+    Fault(
+        "csrc/cpu/kernels/panel_product_body.h",
+        "(upper(2 * i) >> 16 | upper(2 * i + 1))",
+        "(upper(2 * i + 1) >> 16 | upper(2 * i))",
+        TILES,
     ),
     Fault(
         "csrc/cpu/int8/int8_body.h",

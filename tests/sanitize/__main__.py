@@ -33,7 +33,8 @@ SANITIZERS = {
 # The pragma of a source for an instruction set, and what this machine has in its place.
 TARGET = re.compile(r"#pragma GCC target\(.*\)")
 MACHINE = "avx2,fma,f16c"
-ISAS = ("portable", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16")  # each is only used with those before
+# Each is only used with those before.
+ISAS = ("portable", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16", "avx512_amx_portable")
 RUNTIMES = {"address": ["libasan.so", "libstdc++.so"], "thread": ["libtsan.so", "libstdc++.so"]}
 COMPILER = os.environ.get("CXX", "c++").split()
 

@@ -8,16 +8,18 @@
 // `int8_chunk` with a type `Dot` of its own:
 //   rows                    rows of a tile, few enough for three vectors of sums each to stay in registers
 //   zero                    the byte that stands for 0: 128 where the products want unsigned bytes, else 0
+//   store_rounded(target, value)  writes each lane, rounded to the nearest integer, plus `zero`, as a byte
+// and, where it defines no GRU_TILES, which have the products then:
 //   Word                    four bytes of a row, in each lane
 //   broadcast(bytes)        loads a Word
 //   add(sum, word, column)  adds the products of four bytes to each lane of `sum`
-//   store_rounded(target, value)  writes each lane, rounded to the nearest integer, plus `zero`, as a byte
 #pragma once
 
 #include "cell/cell.h"
 #include "cpu/int8/int8_kernels.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/lanes_body.h"
+#include "cpu/kernels/tile_product_body.h"
 #include "cpu/step_barrier.h"
 
 namespace gru_ext {
@@ -134,13 +136,17 @@ inline __attribute__((always_inline)) void product_tile(const uint8_t* __restric
 }
 
 // product_tile for a number of rows known only at run time, at most Dot::rows.
-template <typename Dot, int rows = Dot::rows>
+template <typename Dot, typename Tiles = GRU_TILES, int rows = Dot::rows>
 __attribute__((noinline)) void product_rows(int64_t count, const uint8_t* bytes, int64_t stride, const int32_t* panel,
                                             int64_t words, IntVector (*out)[3]) {
-  if (count == rows) {
+  if constexpr (!std::is_void_v<Tiles>) {
+    static_assert(Dot::rows == kRowsOfTiles && Dot::zero == 0 && kLanes == kTileHeight);
+    multiply_tiles<Tiles, int8_t, 3>(count, bytes, stride, panel + kWordStride, 4 * words, out, sizeof *out,
+                                     [](const auto& product) { product.begin(); });
+  } else if (count == rows) {
     product_tile<Dot, rows>(bytes, stride, panel, words, out);
   } else if constexpr (rows > 1) {
-    product_rows<Dot, rows - 1>(count, bytes, stride, panel, words, out);
+    product_rows<Dot, Tiles, rows - 1>(count, bytes, stride, panel, words, out);
   }
 }
 
@@ -273,6 +279,7 @@ void step_parts(const Int8Chunk& p, const Int8Step& step, int64_t begin, int64_t
 
 template <typename Dot>
 void int8_chunk(const Int8Chunk& p, int thread, int threads, StepBarrier& barrier) {
+  const TilesInUse<GRU_TILES> in_use;
   const int64_t groups = (p.H + kInt8Units - 1) / kInt8Units;
   const int64_t parts = (p.H + kLanes - 1) / kLanes;
   const int64_t begin = share(groups, thread, threads) * kParts;

@@ -68,6 +68,8 @@ Int8Kernel int8_kernel_portable();
 __attribute__((weak)) Int8Kernel int8_kernel_avx2();
 __attribute__((weak)) Int8Kernel int8_kernel_avx2_vnni();
 __attribute__((weak)) Int8Kernel int8_kernel_avx512_vnni();
+__attribute__((weak)) Int8Kernel int8_kernel_avx512_amx_portable();
+__attribute__((weak)) Int8Kernel int8_kernel_avx512_amx();
 #endif
 
 }  // namespace gru_ext

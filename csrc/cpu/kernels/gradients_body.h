@@ -8,7 +8,7 @@
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/lanes_body.h"
 #include "cpu/kernels/pack_body.h"
-#include "cpu/kernels/product_body.h"
+#include "cpu/kernels/panel_product_body.h"
 #include "cpu/kernels/steps_body.h"
 
 namespace gru_ext {
@@ -64,32 +64,33 @@ inline __attribute__((always_inline)) void put_row(const acc_t* tile, int64_t co
 
 // Some rows of the gradient of a weight: target (count, columns) is, or has added to it, the columns
 // [first, first + count) of dgates, transposed, times the panels.
-template <typename acc_t>
+template <typename acc_t, typename operand_t>
 struct WeightGradient {
   int64_t first, count;
   const acc_t* panels;
   int64_t columns;
   acc_t* target;
 
-  int64_t tiles() const { return (count + kTileRows<kPanelVectors> - 1) / kTileRows<kPanelVectors>; }
+  static constexpr int kTileColumns = PackedColumns<acc_t, operand_t>::kMost;
+  int64_t tiles() const { return (count + kTileColumns - 1) / kTileColumns; }
   int64_t panel_count() const { return (columns + kPanelColumns<acc_t> - 1) / kPanelColumns<acc_t>; }
   int64_t items() const { return tiles() * panel_count(); }
 };
 
 // The items [first_item, last_item) of a gradient, over the rows [begin, end) of dgates and the panels.
 template <typename scalar_t, typename operand_t>
-void weight_gradient(const BwdChunk<scalar_t, operand_t>& p, const WeightGradient<acc_type<scalar_t>>& gradient,
-                     int64_t panel_size, int64_t begin, int64_t end, int64_t first_item, int64_t last_item) {
+void weight_gradient(const BwdChunk<scalar_t, operand_t>& p,
+                     const WeightGradient<acc_type<scalar_t>, operand_t>& gradient, int64_t panel_size, int64_t begin,
+                     int64_t end, int64_t first_item, int64_t last_item) {
   using acc_t = acc_type<scalar_t>;
-  constexpr int tile_rows = kTileRows<kPanelVectors>;
+  using Columns = PackedColumns<acc_t, operand_t>;
+  constexpr int tile_rows = Columns::kMost;
   constexpr int width = kPanelColumns<acc_t>;
   constexpr int values = packed_values<scalar_t, operand_t>;
-  constexpr Layout layout{values, tile_rows * values};
   const int64_t panel_count = gradient.panel_count(), tiles = gradient.tiles(), columns = gradient.columns;
   const bool add = !p.first || begin > 0;
-  alignas(64) operand_t tile[tile_rows * kLongestSum];
+  Columns tile;
   alignas(64) acc_t product[tile_rows * width];
-  const auto dgates = [&](int64_t row) { return p.dgates + (begin + row) * p.dgates_stride + gradient.first; };
   int64_t packed_tile = -1;
   // So many panels as stay in the cache meet all tiles before the next ones do.
   constexpr int64_t at_once = kCacheOfCore / 2 / static_cast<int64_t>(kLongestSum * width * sizeof(acc_t));
@@ -101,12 +102,11 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p, const WeightGradien
     const int64_t panel = first_panel + place % panels_together;
     const int64_t rows = std::min<int64_t>(tile_rows, gradient.count - row);
     if (row != packed_tile) {
-      pack_panel<operand_t, tile_rows, values>(dgates, end - begin, row, rows, tile);
+      const operand_t* const first = p.dgates + begin * p.dgates_stride + gradient.first + row;
+      tile.pack([&](int64_t k) { return first + k * p.dgates_stride; }, end - begin, rows);
       packed_tile = row;
     }
-    product_tile<acc_t, operand_t, tile_rows, kPanelVectors, Start::zero>(
-        tile, gradient.panels + panel * panel_size + begin / values * width, layout,
-        (end - begin + values - 1) / values * values, nullptr, 0, product, width);
+    tile.multiply(end - begin, rows, gradient.panels + panel * panel_size + begin / values * width, product);
     for (int64_t m = 0; m < rows; ++m) {
       put_row(product + m * width, std::min<int64_t>(width, columns - panel * width), add,
               gradient.target + (row + m) * columns + panel * width);
@@ -118,7 +118,7 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p, const WeightGradien
 template <typename scalar_t, typename operand_t>
 void input_gradient(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads) {
   using acc_t = acc_type<scalar_t>;
-  constexpr int tile_rows = kTileRows<kPanelVectors>;
+  constexpr int tile_rows = kMostRows<operand_t, kPanelVectors>;
   constexpr int width = kPanelColumns<acc_t>;
   constexpr int values = packed_values<scalar_t, operand_t>;
   const int64_t panel_size = (3 * p.H + values - 1) / values * width;
@@ -144,7 +144,7 @@ template <typename scalar_t, typename operand_t>
 void weight_gradients(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads) {
   const ChunkPanels<scalar_t, operand_t> panels(p);
   const int64_t H = p.H, I = p.I;
-  WeightGradient<acc_type<scalar_t>> parts[] = {
+  WeightGradient<acc_type<scalar_t>, operand_t> parts[] = {
       {H, 2 * H, panels.x_panels, I, p.dweight_ih},              // r and z of W
       {0, H, panels.x_panels, I, p.dweight_ih + 2 * H * I},      // n of W
       {p.dgates_of_h, 3 * H, panels.h_panels, H, p.dweight_hh},  // r, z and q of R
@@ -170,6 +170,7 @@ void weight_gradients(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
 
 template <typename scalar_t, typename operand_t>
 void gradients(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads) {
+  const TilesInUse<TilesOf<operand_t>> in_use;
   if (p.need_dweights) weight_gradients(p, thread, threads);
   if (p.need_dx) input_gradient(p, thread, threads);
 }

@@ -1,4 +1,5 @@
-// Products of a few rows with a panel of packed weights: the micro-kernel that all the time goes into.
+// Products of a few rows with a panel of packed weights: the micro-kernel that all the time goes into, but for what
+// panel_product_body.h gives to a matrix unit.
 //
 // A tile is `rows` rows by `vectors` vectors of columns, accumulated in registers over K: each step of K loads the
 // panel's vectors once, broadcasts one value of each row and multiplies all pairs. Tiles of few rows would wait for the
@@ -116,8 +117,9 @@ constexpr int kTileRows = kAccumulators / vectors;
 
 // product_tile with a panel of packed weights, for a number of rows known only at run time, at most kTileRows<vectors>.
 template <int vectors, Start start, typename T, typename operand_t, int rows = kTileRows<vectors>>
-__attribute__((noinline)) void product_rows(int64_t count, const operand_t* a, int64_t a_stride, const T* panel,
-                                            int64_t K, const T* bias, int64_t bias_stride, T* out, int64_t out_stride) {
+__attribute__((noinline)) void vector_product_rows(int64_t count, const operand_t* a, int64_t a_stride, const T* panel,
+                                                   int64_t K, const T* bias, int64_t bias_stride, T* out,
+                                                   int64_t out_stride) {
   if (count == rows) {
     constexpr int64_t values = Multiply<T, operand_t>::values;
     constexpr int64_t columns = vectors * VectorMath<T>::lanes;
@@ -130,8 +132,8 @@ __attribute__((noinline)) void product_rows(int64_t count, const operand_t* a, i
                                                                    out_stride);
     }
   } else if constexpr (rows > 1) {
-    product_rows<vectors, start, T, operand_t, rows - 1>(count, a, a_stride, panel, K, bias, bias_stride, out,
-                                                         out_stride);
+    vector_product_rows<vectors, start, T, operand_t, rows - 1>(count, a, a_stride, panel, K, bias, bias_stride, out,
+                                                                out_stride);
   }
 }
 
@@ -178,7 +180,7 @@ inline __attribute__((always_inline)) typename VectorMath<T>::Vector last_bytes(
   return result;
 }
 
-// product_rows for weights that are not packed: out (rows, vectors, lanes) = a (rows, K) times those rows of weights
+// vector_product_rows for weights that are not packed: out (rows, vectors, lanes) = a (rows, K) times those rows of weights
 // (gates of H units, K) that `of` says, from `unit` on, `count` of each vector; plus the bias. Vectors run along K: of
 // each weight row and each row of a comes a vector of partial sums, which are added up across lanes at the end. For
 // calls of so few rows that packing would cost more than that.

@@ -12,7 +12,7 @@
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/lanes_body.h"
 #include "cpu/kernels/layer_norm_body.h"
-#include "cpu/kernels/product_body.h"
+#include "cpu/kernels/panel_product_body.h"
 #include "cpu/kernels/reset_before_body.h"
 #include "cpu/step_barrier.h"
 #include "cpu/kernels/steps_body.h"
@@ -69,6 +69,7 @@ inline __attribute__((always_inline)) void prefetch_targets(const FwdChunk<scala
 
 template <typename scalar_t, typename operand_t, bool masked>
 void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
+  const TilesInUse<TilesOf<operand_t>> in_use;
   if (!p.reset_after) return reset_before_fwd<masked>(p, thread, threads, barrier);
   if (p.norms > 0) return layer_norm_fwd<masked>(p, thread, threads, barrier);
   using acc_t = acc_type<scalar_t>;
@@ -84,7 +85,7 @@ void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
     const operand_t* h = p.h[done % 2];
     operand_t* h_next = p.h[(done + 1) % 2];
     barrier.wait(thread, threads, done);
-    for_each_unit_tile<acc_t, 3>(
+    for_each_unit_tile<acc_t, operand_t, 3>(
         begin, end, /*ascending=*/done % 2 == 0, step.rows,
         [&](int64_t group, int64_t row, int64_t rows, acc_t* product) __attribute__((always_inline)) {
           prefetch_targets(p, step, row, rows, group * lanes);
@@ -144,6 +145,7 @@ inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, op
 
 template <typename scalar_t, typename operand_t, bool masked>
 void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
+  const TilesInUse<TilesOf<operand_t>> in_use;
   if (!p.reset_after) return reset_before_bwd<masked>(p, thread, threads, barrier);
   if (p.norms > 0) return layer_norm_bwd<masked>(p, thread, threads, barrier);
   using acc_t = acc_type<scalar_t>;
@@ -164,7 +166,7 @@ void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
       const int64_t panel = done % 2 == 0 ? begin + j : end - 1 - j;
       if (product) {
         const Step& step = p.steps[i - 1];
-        for_each_tile<kTileRows<kPanelVectors>>(step.rows, [&](int64_t row, int64_t rows) {
+        for_each_tile<kMostRows<operand_t, kPanelVectors>>(step.rows, [&](int64_t row, int64_t rows) {
           add_recurrent_product<masked>(p, step, row, rows, panel * columns, 3 * p.H, weight_hh + panel * panel_size);
         });
       }

@@ -11,7 +11,7 @@
 #include "cpu/kernels/gradients_body.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/lanes_body.h"
-#include "cpu/kernels/product_body.h"
+#include "cpu/kernels/panel_product_body.h"
 #include "cpu/step_barrier.h"
 #include "cpu/kernels/steps_body.h"
 
@@ -107,7 +107,7 @@ void reset_before_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int th
     const int64_t done = p.first_step + i;
     const bool ascending = done % 2 == 0;
     barrier.wait(thread, threads, 2 * done);
-    for_each_unit_tile<acc_t, 2>(
+    for_each_unit_tile<acc_t, operand_t, 2>(
         first_group, last_group, ascending, step.rows,
         [&](int64_t group, int64_t row, int64_t rows, acc_t* product) __attribute__((always_inline)) {
           prefetch_gate(p, step, row, rows, group * lanes, 0);
@@ -120,7 +120,7 @@ void reset_before_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int th
         });
     barrier.finished(thread, 2 * done + 1);
     barrier.wait(thread, threads, 2 * done + 1);
-    for_each_unit_tile<acc_t, 2>(
+    for_each_unit_tile<acc_t, operand_t, 2>(
         begin, end, ascending, step.rows,
         [&](int64_t pair, int64_t row, int64_t rows, acc_t* product) __attribute__((always_inline)) {
           for (int64_t group = 2 * pair; group < std::min(groups, 2 * pair + 2); ++group) {
@@ -225,7 +225,7 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
   constexpr int lanes = VectorMath<acc_t>::lanes;
   constexpr int64_t values = packed_values<scalar_t, operand_t>;
   constexpr int columns = kPanelColumns<acc_t>;
-  constexpr int tile_rows = kTileRows<kPanelVectors>;
+  constexpr int tile_rows = kMostRows<operand_t, kPanelVectors>;
   const int64_t panels = (p.H + columns - 1) / columns;
   const int64_t begin = share(panels, thread, threads);
   const int64_t end = share(panels, thread + 1, threads);

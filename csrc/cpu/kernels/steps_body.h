@@ -5,7 +5,7 @@
 #include "cell/cell.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/lanes_body.h"
-#include "cpu/kernels/product_body.h"
+#include "cpu/kernels/panel_product_body.h"
 
 namespace gru_ext {
 namespace {
@@ -22,8 +22,11 @@ inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_
   const int64_t unit = panel * of.groups() * lanes;
   const acc_t* bias = start == Start::bias ? p.input_bias + unit : nullptr;
   if (!p.packed) {
-    unpacked_product_rows<acc_t, vectors>(rows, a, a_stride, static_cast<const operand_t*>(weights), of, p.H, K, unit,
-                                          std::min<int64_t>(lanes, p.H - unit), bias, p.h_stride, out);
+    for_each_tile<kTileRows<vectors>>(rows, [&](int64_t first, int64_t count) __attribute__((always_inline)) {
+      unpacked_product_rows<acc_t, vectors>(
+          count, a + first * a_stride, a_stride, static_cast<const operand_t*>(weights), of, p.H, K, unit,
+          std::min<int64_t>(lanes, p.H - unit), bias, p.h_stride, out + first * vectors * lanes);
+    });
     return;
   }
   const acc_t* packed = static_cast<const acc_t*>(weights) + panel * ((K + values - 1) / values) * vectors * lanes;
@@ -56,8 +59,8 @@ void multiply_input(const FwdChunk<scalar_t, operand_t>& p, int64_t begin, int64
   if (p.has_input) return;
   for (int64_t group = begin; group < end; ++group) {
     for_each_run(p, [&](int64_t first, int64_t count) {
-      for_each_tile<kTileRows<3>>(count,
-                                  [&](int64_t row, int64_t rows) { multiply_input_tile(p, group, first + row, rows); });
+      for_each_tile<kMostRows<operand_t, 3>>(
+          count, [&](int64_t row, int64_t rows) { multiply_input_tile(p, group, first + row, rows); });
     });
   }
 }
@@ -65,8 +68,10 @@ void multiply_input(const FwdChunk<scalar_t, operand_t>& p, int64_t begin, int64
 template <typename scalar_t, typename operand_t>
 void multiply_input_share(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads) {
   constexpr int lanes = VectorMath<acc_type<scalar_t>>::lanes;
+  constexpr int tile_rows = kMostRows<operand_t, 3>;
+  const TilesInUse<TilesOf<operand_t>> in_use;
   const int64_t groups = (p.H + lanes - 1) / lanes;
-  const int64_t tiles = (p.rows + kTileRows<3> - 1) / kTileRows<3>;
+  const int64_t tiles = (p.rows + tile_rows - 1) / tile_rows;
   for (int64_t i = share(groups * tiles, thread, threads); i < share(groups * tiles, thread + 1, threads); ++i) {
     const int64_t row = p.rows * (i % tiles) / tiles;
     multiply_input_tile(p, i / tiles, row, p.rows * (i % tiles + 1) / tiles - row);
@@ -77,12 +82,12 @@ void multiply_input_share(const FwdChunk<scalar_t, operand_t>& p, int thread, in
 // (rows, vectors, lanes), and then `gates(panel, row, rows, out)`. Where a step is one tile, several panels' products
 // come before their gates, which then overlap each other: the gates of a single row wait for their own results most of
 // the time.
-template <typename acc_t, int vectors, typename Product, typename Gates>
+template <typename acc_t, typename operand_t, int vectors, typename Product, typename Gates>
 inline __attribute__((always_inline)) void for_each_unit_tile(int64_t begin, int64_t end, bool ascending,
                                                               int64_t step_rows, const Product& product,
                                                               const Gates& gates) {
   constexpr int64_t most_panels = 4;
-  constexpr int tile_rows = kTileRows<vectors>;
+  constexpr int tile_rows = kMostRows<operand_t, vectors>;
   constexpr int64_t tile_size = tile_rows * vectors * VectorMath<acc_t>::lanes;
   alignas(64) acc_t products[most_panels * tile_size];
   const int64_t at_once = step_rows <= tile_rows ? most_panels : 1;
@@ -202,7 +207,7 @@ inline __attribute__((always_inline)) void add_recurrent_product(const BwdChunk<
                                                    p.dh_stride);
     return;
   }
-  alignas(64) acc_t product[kTileRows<kPanelVectors> * columns];
+  alignas(64) acc_t product[kMostRows<operand_t, kPanelVectors> * columns];
   product_rows<kPanelVectors, Start::zero>(rows, dgates, p.dgates_stride, panel, K, no_bias, 0, product, columns);
   for (int64_t m = 0; m < rows; ++m) {
     for (int64_t unit = 0; unit < std::min(columns, p.H - first_unit); unit += lanes) {

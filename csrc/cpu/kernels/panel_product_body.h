@@ -1,0 +1,102 @@
+// Products of rows with a panel of packed weights: by tiles (tile_product_body.h) where the instruction set has them for
+// the operands, else by the micro-kernel of product_body.h.
+#pragma once
+
+#include "cpu/kernels/lanes_body.h"
+#include "cpu/kernels/pack_body.h"
+#include "cpu/kernels/product_body.h"
+#include "cpu/kernels/tile_product_body.h"
+
+namespace gru_ext {
+namespace {
+
+template <typename operand_t>
+using TilesOf = std::conditional_t<std::is_same_v<operand_t, c10::BFloat16>, GRU_TILES, void>;
+template <typename operand_t>
+constexpr bool kOnTiles = !std::is_void_v<TilesOf<operand_t>>;
+
+// Most rows of a product with a panel of so many vectors.
+template <typename operand_t, int vectors>
+constexpr int kMostRows = kOnTiles<operand_t> ? kRowsOfTiles : kTileRows<vectors>;
+
+// out (count, vectors * lanes) = a (count, K) times a panel of packed weights, for at most kMostRows rows; plus `bias`
+// (vectors, lanes), whose vectors are bias_stride apart, or plus what out holds.
+template <int vectors, Start start, typename T, typename operand_t>
+inline __attribute__((always_inline)) void product_rows(int64_t count, const operand_t* a, int64_t a_stride,
+                                                        const T* panel, int64_t K, const T* bias, int64_t bias_stride,
+                                                        T* out, int64_t out_stride) {
+  if constexpr (kOnTiles<operand_t>) {
+    static_assert(VectorMath<T>::lanes == kTileHeight);
+    multiply_tiles<TilesOf<operand_t>, operand_t, vectors>(count, a, a_stride * sizeof(operand_t), panel,
+                                                           K * sizeof(operand_t), out, out_stride * sizeof(T),
+                                                           [&](const auto& product) __attribute__((always_inline)) {
+                                                             if constexpr (start == Start::zero) product.begin();
+                                                             if constexpr (start == Start::bias)
+                                                               product.begin(bias, bias_stride * sizeof(T));
+                                                             if constexpr (start == Start::accumulate)
+                                                               product.begin_with_results();
+                                                           });
+  } else {
+    vector_product_rows<vectors, start>(count, a, a_stride, panel, K, bias, bias_stride, out, out_stride);
+  }
+}
+
+// Columns of rows of gate gradients, transposed: the left operand of the gradients of the weights. They are packed once
+// for many panels.
+template <typename T, typename operand_t>
+class PackedColumns {
+ public:
+  static constexpr int kMost = kMostRows<operand_t, kPanelVectors>;
+
+  // Columns [0, count) of K rows, at most kLongestSum, of which `row(k)` is one.
+  template <typename Row>
+  void pack(const Row& row, int64_t K, int64_t count) {
+    if constexpr (kOnTiles<operand_t>) {
+      transpose_words(row, K, count);
+    } else {
+      pack_panel<operand_t, kMost, values>(row, K, 0, count, columns_);
+    }
+  }
+
+  // out (kMost, kPanelColumns), of which `count` rows are wanted: the columns times the words of a panel.
+  void multiply(int64_t K, int64_t count, const T* panel, T* out) const {
+    constexpr int width = kPanelColumns<T>;
+    const T* no_bias = nullptr;
+    if constexpr (kOnTiles<operand_t>) {
+      product_rows<kPanelVectors, Start::zero>(count, columns_, kLongestSum, panel, K, no_bias, 0, out, width);
+    } else {
+      constexpr Layout layout{values, kMost * values};
+      product_tile<T, operand_t, kMost, kPanelVectors, Start::zero>(
+          columns_, panel, layout, (K + values - 1) / values * values, no_bias, 0, out, width);
+    }
+  }
+
+ private:
+  static constexpr int values = sizeof(T) / sizeof(operand_t);
+
+  // (count, K): a vector has pairs of rows of each of 16 columns, a square of them is transposed.
+  template <typename Row>
+  void transpose_words(const Row& row, int64_t K, int64_t count) {
+    using Math = VectorMath<float>;
+    constexpr int lanes = Math::lanes;
+    for (int64_t k = 0; k < K; k += 2 * lanes) {
+      for (int64_t first = 0; first < count; first += lanes) {
+        const auto upper = [&](int64_t i) __attribute__((always_inline)) {
+          if (k + i >= K) return typename Math::BitVector{};
+          return (typename Math::BitVector)load<float>(row(k + i) + first, std::min<int64_t>(lanes, count - first));
+        };
+        typename Math::Vector square[lanes];
+        for (int i = 0; i < lanes; ++i) square[i] = (typename Math::Vector)(upper(2 * i) >> 16 | upper(2 * i + 1));
+        transpose<float>(square);
+        for (int i = 0; i < lanes; ++i) {
+          std::memcpy(columns_ + (first + i) * kLongestSum + k, &square[i], sizeof square[i]);
+        }
+      }
+    }
+  }
+
+  alignas(64) operand_t columns_[kMost * kLongestSum];
+};
+
+}  // namespace
+}  // namespace gru_ext

@@ -1,0 +1,174 @@
+// Products of rows with a panel of packed weights by tiles (tiles_body.h): rows (count, words) times words
+// (words, vectors, 16). A word is two bfloat16 or four int8, which lie next to each other along K.
+//
+// The words of a panel are the right operand of a tile's product as they lie: the tile's rows are words of K, a panel's
+// width apart. Rows of x, of the state and of gate gradients are left operands as they lie. Of a K that is no whole
+// number of tiles, the rest is copied and filled up with zeros: shorter tiles would need a configuration of their own,
+// and what lies beyond K may be NaN, which a weight of zero does not cancel.
+#pragma once
+
+#include "cpu/kernels/tiles_body.h"
+
+// The back end of tiles_body.h; none where the file of the instruction set names none.
+#if !defined(GRU_TILES)
+#define GRU_TILES void
+#endif
+
+namespace gru_ext {
+namespace {
+
+constexpr int kRowsOfTiles =
+    2 * kTileHeight;  // most rows of a product: two tiles, which share the loads of the weights
+
+// How the thread's tiles are configured: rows of each tile of sums, and vectors of a panel; 0 where they are not.
+struct Configuration {
+  int64_t height = 0;
+  int vectors = 0;
+};
+inline Configuration& configuration() {
+  static thread_local Configuration of_thread;
+  return of_thread;
+}
+
+// Gives the thread's tiles back at the end of a part of its work: the system saves them at each switch until then.
+template <typename Tiles>
+struct TilesInUse {
+  ~TilesInUse() {
+    if constexpr (!std::is_void_v<Tiles>) {
+      if (configuration().vectors > 0) Tiles::release();
+      configuration() = {};
+    }
+  }
+};
+
+// One or two tiles of rows, each with a tile of sums for each vector. The first tiles are these sums; then comes the left
+// operand, then as many right operands as are left. T: bfloat16 or int8_t.
+template <typename Tiles, typename T, int vectors, bool both>
+struct TileProduct {
+  static constexpr int kRights = kTiles - 2 * vectors - 1 < vectors ? 1 : vectors;
+  static constexpr int kLeft = kTiles - kRights - 1;
+  static constexpr int64_t kPanelStride = vectors * kTileRowBytes;
+  using Sums = std::make_integer_sequence<int, (both ? 2 : 1) * vectors>;
+  template <int v>
+  static constexpr int kRight = kTiles - kRights + v % kRights;
+
+  const char* a[2];  // first row of each tile
+  int64_t a_stride;  // bytes between rows, likewise out_stride
+  const char* panel;
+  char* out[2];
+  int64_t out_stride;
+
+  template <typename Use, int... sum>
+  static inline __attribute__((always_inline)) void for_each_sum(const Use& use, std::integer_sequence<int, sum...>) {
+    (use(std::integral_constant<int, sum>{}), ...);
+  }
+  char* place(int sum) const { return out[sum / vectors] + sum % vectors * kTileRowBytes; }
+
+  // From zero.
+  void begin() const {
+    for_each_sum([](auto sum) { Tiles::template zero<sum.value>(); }, Sums{});
+  }
+  // From a row, whose vectors are so many bytes apart.
+  void begin(const float* row, int64_t stride) const {
+    const char* const vector = reinterpret_cast<const char*>(row);
+    for_each_sum([&](auto sum) { Tiles::template load<sum.value>(vector + sum.value % vectors * stride, 0); }, Sums{});
+  }
+  // From what `out` holds.
+  void begin_with_results() const {
+    for_each_sum([&](auto sum) { Tiles::template load<sum.value>(place(sum.value), out_stride); }, Sums{});
+  }
+
+  template <int sum, bool loads>
+  static inline __attribute__((always_inline)) void add(const char* b) {
+    constexpr int v = sum % vectors;
+    if constexpr (loads) Tiles::template load<kRight<v>>(b + v * kTileRowBytes, kPanelStride);
+    if constexpr (std::is_same_v<T, int8_t>) {
+      Tiles::template multiply_int8<sum, kLeft, kRight<v>>();
+    } else {
+      Tiles::template multiply_bf16<sum, kLeft, kRight<v>>();
+    }
+  }
+
+  // A tile's depth of K. The second tile of rows takes the vectors in the opposite order: the last one is loaded still.
+  static inline __attribute__((always_inline)) void add_depth(const char* a0, const char* a1, int64_t stride,
+                                                              const char* b) {
+    Tiles::template load<kLeft>(a0, stride);
+    add<0, true>(b);
+    add<1, true>(b);
+    if constexpr (vectors == 3) add<2, true>(b);
+    if constexpr (both) {
+      constexpr bool again = kRights < vectors;
+      Tiles::template load<kLeft>(a1, stride);
+      if constexpr (vectors == 3) add<5, false>(b);
+      add<vectors + 1, again && vectors == 3>(b);
+      add<vectors, again>(b);
+    }
+  }
+
+  // The last bytes of the rows, fewer than a tile has: those from `done` on.
+  __attribute__((noinline)) void add_rest(int64_t done, int64_t bytes, int64_t height) const {
+    alignas(64) char left[2][kTileHeight][kTileRowBytes] = {};
+    alignas(64) char right[kTileHeight][kPanelStride] = {};
+    for (int tile = 0; tile <= both; ++tile) {
+      for (int64_t row = 0; row < height; ++row) {
+        std::memcpy(left[tile][row], a[tile] + row * a_stride + done, bytes);
+      }
+    }
+    std::memcpy(right, panel + done / 4 * kPanelStride, (bytes + 3) / 4 * kPanelStride);
+    add_depth(left[0][0], left[1][0], kTileRowBytes, right[0]);
+  }
+
+  inline __attribute__((always_inline)) void add_all(int64_t bytes, int64_t height) const {
+    int64_t done = 0;
+    for (; done + kTileRowBytes <= bytes; done += kTileRowBytes) {
+      add_depth(a[0] + done, a[1] + done, a_stride, panel + done / 4 * kPanelStride);
+    }
+    if (done < bytes) add_rest(done, bytes - done, height);
+  }
+
+  void end() const {
+    for_each_sum([&](auto sum) { Tiles::template store<sum.value>(place(sum.value), out_stride); }, Sums{});
+  }
+};
+
+// The tiles for `count` rows: their height. Where these are two tiles, the second may have rows of the first again, so
+// that a height serves several counts, and the products of a step need one configuration.
+template <typename Tiles, int vectors>
+int64_t configured_height(int64_t count) {
+  Configuration& current = configuration();
+  const int64_t least = count <= kTileHeight ? count : (count + 1) / 2;
+  if (current.vectors == vectors && current.height >= least && current.height <= count) return current.height;
+  current = {least, vectors};
+  TileShapes shapes;
+  for (int tile = 0; tile < kTiles; ++tile) {
+    const bool is_right = tile > TileProduct<Tiles, int8_t, vectors, true>::kLeft;
+    shapes.set(tile, is_right ? kTileHeight : least, kTileRowBytes);
+  }
+  Tiles::configure(shapes);
+  return least;
+}
+
+// out (count, vectors, 16) = a (count, rows of so many bytes) times a panel, for at most kRowsOfTiles rows; strides are in
+// bytes. `begin` begins a TileProduct: both tiles of rows before either is stored, as they may share rows of `out`.
+template <typename Tiles, typename T, int vectors, typename Begin>
+inline __attribute__((always_inline)) void multiply_tiles(int64_t count, const void* a, int64_t a_stride,
+                                                          const void* panel, int64_t bytes, void* out,
+                                                          int64_t out_stride, const Begin& begin) {
+  const int64_t height = configured_height<Tiles, vectors>(count), second = count - height;
+  const auto run = [&](auto both) __attribute__((always_inline)) {
+    const char* const rows = static_cast<const char*>(a);
+    char* const results = static_cast<char*>(out);
+    const TileProduct<Tiles, T, vectors, both.value> product{{rows, rows + second * a_stride},
+                                                             a_stride,
+                                                             static_cast<const char*>(panel),
+                                                             {results, results + second * out_stride},
+                                                             out_stride};
+    begin(product);
+    product.add_all(bytes, height);
+    product.end();
+  };
+  count > kTileHeight ? run(std::true_type{}) : run(std::false_type{});
+}
+
+}  // namespace
+}  // namespace gru_ext

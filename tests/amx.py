@@ -1,0 +1,58 @@
+"""The tiles of Intel AMX: those of this machine, or of amx_emulator.cpp in a process on a machine without them."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import subprocess
+from pathlib import Path
+
+from building import cpp_extension
+from process import ROOT, TESTS
+
+from gru_ext import library
+
+PORTABLE = "avx512_amx_portable"
+FEATURES = Path("/proc/cpuinfo").read_text().split()
+HAS_TILES = "amx_bf16" in FEATURES
+
+
+def build(directory: Path) -> Path:
+    """Compile the emulator."""
+    path = directory / "amx_emulator.so"
+    flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wno-unused-function", "-Wno-psabi", "-mfma", "-fPIC", "-shared"]
+    compiler = os.environ.get("CXX", "c++").split()
+    source = TESTS / "amx_emulator.cpp"
+    includes = [f"-I{ROOT / 'csrc'}", *(f"-isystem{folder}" for folder in cpp_extension().include_paths())]
+    subprocess.run([*compiler, *flags, *includes, source, "-o", path], check=True)
+    return path
+
+
+def load(path: Path, *, wrong: bool = False) -> ctypes.CDLL:
+    """The emulator in this process; its instructions are emulated unless the machine has them."""
+    emulator = ctypes.CDLL(str(path))
+    for name in ("products_of_tiles", "threads_that_hold_tiles", "differences", "wrong_products"):
+        getattr(emulator, name).restype = ctypes.c_long
+    if not HAS_TILES:
+        emulator.emulate_tiles()
+    if wrong:
+        emulator.multiply_wrongly()
+    return emulator
+
+
+def answer(number: int) -> None:
+    """What the library in this process hears where it asks for tiles: 0 for yes, -1 for none, an errno of Linux.
+
+    Writes ``mov eax, number; ret`` over its function.
+    """
+    symbols = subprocess.run(["nm", "-C", library.path], capture_output=True, text=True, check=True).stdout
+    (place,) = [line.split()[0] for line in symbols.splitlines() if line.endswith("::ask_for_tiles()")]
+    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    base = min(int(words[0].split("-")[0], 16) for words in maps if words[-1] == str(library.path))
+    address = base + int(place, 16)
+    pages = address // mmap.PAGESIZE * mmap.PAGESIZE
+    allowed = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(pages), ctypes.c_size_t(2 * mmap.PAGESIZE), allowed) == 0
+    code = b"\xb8" + number.to_bytes(4, "little", signed=True) + b"\xc3"
+    ctypes.memmove(address, code, len(code))

@@ -1,0 +1,358 @@
+// The instructions of Intel AMX that csrc/cpu/kernels/tiles_body.h has, for a process on a machine without them: each
+// raises SIGILL, whose handler computes on tiles of the thread what Intel's manual says, and goes on after it. So the
+// library's own machine code runs. What a processor would refuse ends the process.
+//
+// Besides: both back ends of tiles_body.h on random operations, and the products of panel_product_body.h by the
+// portable one beside plain sums.
+#include <c10/util/BFloat16.h>
+#include <immintrin.h>
+#include <signal.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#define GRU_VECTOR_BYTES 64
+#define GRU_VECTOR_REGISTERS 32
+#define GRU_TILES PortableTiles
+#include "cpu/kernels/panel_product_body.h"
+
+namespace {
+
+struct Tiles {
+  bool configured;
+  uint8_t rows[8];
+  uint16_t row_bytes[8];
+  unsigned char data[8][16][64];
+};
+thread_local Tiles tiles;
+std::atomic<long> threads_with_tiles, products;
+std::atomic<bool> wrong;
+
+void require(bool holds, const char* what) {
+  if (holds) return;
+  const char prefix[] = "amx_emulator: ";
+  if (write(2, prefix, sizeof prefix - 1) < 0 || write(2, what, std::strlen(what)) < 0 || write(2, "\n", 1) < 0)
+    _exit(67);
+  _exit(66);
+}
+
+void set_configured(bool configured) {
+  threads_with_tiles += configured - tiles.configured;
+  tiles.configured = configured;
+}
+
+void load_configuration(const unsigned char* source) {
+  if (source[0] == 0) return set_configured(false);
+  require(source[0] == 1, "a palette that there is not");
+  for (int i = 1; i < 64; ++i) {
+    const bool has_meaning = (i >= 16 && i < 32) || (i >= 48 && i < 56);
+    require(has_meaning || source[i] == 0, "a reserved byte of a configuration");
+  }
+  for (int t = 0; t < 8; ++t) {
+    std::memcpy(&tiles.row_bytes[t], source + 16 + 2 * t, 2);
+    tiles.rows[t] = source[48 + t];
+    require(tiles.rows[t] <= 16 && tiles.row_bytes[t] <= 64, "a shape too large");
+    require((tiles.rows[t] == 0) == (tiles.row_bytes[t] == 0), "rows without bytes, or bytes without rows");
+  }
+  std::memset(tiles.data, 0, sizeof tiles.data);
+  set_configured(true);
+}
+
+void require_tile(int t) { require(t < 8 && tiles.configured && tiles.rows[t] > 0, "a tile without a shape"); }
+
+void require_product(int c, int a, int b) {
+  for (int t : {a, b, c}) require_tile(t);
+  require(a != b && b != c && a != c, "a product of a tile with itself");
+  require(tiles.rows[c] == tiles.rows[a] && tiles.row_bytes[c] == tiles.row_bytes[b], "a product of another shape");
+  require(tiles.row_bytes[a] == 4 * tiles.rows[b] && tiles.row_bytes[c] % 4 == 0,
+          "operands that do not fit each other");
+  ++products;
+}
+
+// TDPBSSD: products of signed bytes, modulo 2^32.
+void multiply_int8(int c, int a, int b) {
+  require_product(c, a, b);
+  for (int m = 0; m < tiles.rows[c]; ++m) {
+    for (int n = 0; n < tiles.row_bytes[c] / 4; ++n) {
+      uint32_t sum;
+      std::memcpy(&sum, tiles.data[c][m] + 4 * n, sizeof sum);
+      for (int k = 0; k < tiles.row_bytes[a]; ++k) {
+        sum += static_cast<int8_t>(tiles.data[a][m][k]) * static_cast<int8_t>(tiles.data[b][k / 4][4 * n + k % 4]);
+      }
+      std::memcpy(tiles.data[c][m] + 4 * n, &sum, sizeof sum);
+    }
+  }
+}
+
+// TDPBF16PS: the even and the odd products in a chain each, FP32 FMA with DAZ and FTZ.
+void multiply_bf16(int c, int a, int b) {
+  require_product(c, a, b);
+  _mm_setcsr(0x1f80 | _MM_FLUSH_ZERO_ON | 0x40);
+  const auto value = [](const unsigned char* half) {
+    const uint32_t bits = static_cast<uint32_t>(half[0] | half[1] << 8) << 16;
+    float result;
+    std::memcpy(&result, &bits, sizeof result);
+    return result;
+  };
+  for (int m = 0; m < tiles.rows[c]; ++m) {
+    for (int n = 0; n < tiles.row_bytes[c] / 4; ++n) {
+      volatile float even = 0, odd = 0, sum;
+      for (int k = 0; k < tiles.rows[b]; ++k) {
+        const unsigned char *left = tiles.data[a][m] + 4 * k, *right = tiles.data[b][k] + 4 * n;
+        even = std::fma(value(left), value(right), even);
+        odd = std::fma(value(left + 2), value(right + 2), odd);
+      }
+      std::memcpy(const_cast<float*>(&sum), tiles.data[c][m] + 4 * n, sizeof sum);
+      sum = sum + (even + odd);
+      if (wrong) sum = sum + 1;
+      std::memcpy(tiles.data[c][m] + 4 * n, const_cast<float*>(&sum), sizeof sum);
+    }
+  }
+}
+
+// A register of the thread by its number in an instruction.
+int64_t general_register(const gregset_t& registers, int number) {
+  constexpr int order[] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+                           REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+  return registers[order[number]];
+}
+
+// The operand of an instruction that follows its opcode, and where the instruction ends.
+struct Operand {
+  bool is_register;
+  int reg, rm;           // tiles
+  const uint8_t* end;    //
+  unsigned char* place;  // in memory
+  int64_t stride;        // what the index register says
+};
+
+Operand operand_at(const uint8_t* code, const gregset_t& registers, int extended_index, int extended_base) {
+  Operand result{code[0] >> 6 == 3, code[0] >> 3 & 7, code[0] & 7, code + 1, nullptr, 0};
+  if (result.is_register) return result;
+  const int mode = code[0] >> 6;
+  const uint8_t* end = code + 1;
+  int base = result.rm + extended_base;
+  bool has_base = true;
+  if (result.rm == 4) {
+    const int index = (*end >> 3 & 7) + extended_index;
+    if (index != 4) result.stride = general_register(registers, index) << (*end >> 6);
+    base = (*end & 7) + extended_base;
+    has_base = mode != 0 || (*end & 7) != 5;
+    ++end;
+  } else {
+    require(mode != 0 || result.rm != 5, "an address relative to the instruction");
+  }
+  int64_t place = has_base ? general_register(registers, base) : 0;
+  if (mode == 1) place += static_cast<int8_t>(*end++);
+  if (mode == 2 || !has_base) {
+    int32_t displacement;
+    std::memcpy(&displacement, end, sizeof displacement);
+    place += displacement;
+    end += sizeof displacement;
+  }
+  result.place = reinterpret_cast<unsigned char*>(place);
+  result.end = end;
+  return result;
+}
+
+void emulate(int, siginfo_t*, void* context) {
+  gregset_t& registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
+  const uint8_t* code = reinterpret_cast<const uint8_t*>(registers[REG_RIP]);
+  // VEX: c4, the inverted extensions of registers and the map of opcodes, the inverted second operand and the prefix.
+  require(code[0] == 0xc4 && (code[1] & 0x9f) == 0x82 && (code[2] & 0x84) == 0, "an unknown instruction");
+  const int extended_index = code[1] & 0x40 ? 0 : 8, extended_base = code[1] & 0x20 ? 0 : 8;
+  const int second = ~code[2] >> 3 & 15, prefix = code[2] & 3, opcode = code[3];  // prefix: none, 66, f3, f2
+  const Operand o = operand_at(code + 4, registers, extended_index, extended_base);
+  if (opcode == 0x49 && prefix == 0 && !o.is_register) {
+    load_configuration(o.place + o.stride);
+  } else if (opcode == 0x49 && prefix == 0 && code[4] == 0xc0) {
+    set_configured(false);
+  } else if (opcode == 0x49 && prefix == 3 && o.is_register && o.rm == 0) {
+    require_tile(o.reg);
+    std::memset(tiles.data[o.reg], 0, sizeof tiles.data[0]);
+  } else if (opcode == 0x4b && (prefix == 2 || prefix == 3) && !o.is_register && o.rm == 4) {
+    require_tile(o.reg);
+    if (prefix == 3) std::memset(tiles.data[o.reg], 0, sizeof tiles.data[0]);
+    for (int m = 0; m < tiles.rows[o.reg]; ++m) {
+      unsigned char *in_memory = o.place + m * o.stride, *in_tile = tiles.data[o.reg][m];
+      std::memcpy(prefix == 3 ? in_tile : in_memory, prefix == 3 ? in_memory : in_tile, tiles.row_bytes[o.reg]);
+    }
+  } else if (opcode == 0x5c && prefix == 2 && o.is_register) {
+    multiply_bf16(o.reg, o.rm, second);
+  } else if (opcode == 0x5e && prefix == 3 && o.is_register) {
+    multiply_int8(o.reg, o.rm, second);
+  } else {
+    require(false, "an unknown instruction");
+  }
+  registers[REG_RIP] = reinterpret_cast<greg_t>(o.end);
+}
+
+// The results of some random operations, every second time of int8: of ordinary values, of any bits, or of tiny values
+// with subnormal sums.
+template <typename BackEnd>
+std::vector<float> operate(unsigned seed) {
+  std::mt19937 random(seed);
+  const int rows = 1 + random() % 16, columns = 1 + random() % 16, words = 1 + random() % 16, kind = random() % 3;
+  const auto value = [&] {
+    std::normal_distribution<float> normal(0, kind == 2 ? 1e-19f : 1.0f);
+    const uint32_t any = random();
+    float result = normal(random);
+    if (kind == 2 && any % 4 == 0) result *= 1e-19f;
+    if (kind == 1) std::memcpy(&result, &any, sizeof result);
+    return result;
+  };
+  const auto halves = [&] {
+    std::vector<float> filled(16 * 20);
+    for (float& word : filled) {
+      const float two[2] = {value(), value()};
+      uint32_t bits[2];
+      std::memcpy(bits, two, sizeof bits);
+      bits[0] = bits[0] >> 16 | (bits[1] & 0xffff0000u);
+      std::memcpy(&word, bits, sizeof word);
+    }
+    return filled;
+  };
+  const std::vector<float> left = halves(), right = halves();
+  std::vector<float> sums(16 * 20), results(16 * 20);
+  for (float& sum : sums) sum = kind == 2 ? value() * 1e-19f : value();
+  gru_ext::TileShapes shapes;
+  shapes.set(0, rows, 4 * columns);
+  shapes.set(1, rows, 4 * words);
+  shapes.set(2, words, 4 * columns);
+  BackEnd::configure(shapes);
+  random() % 4 == 0 ? BackEnd::template zero<0>() : BackEnd::template load<0>(sums.data(), 80);
+  BackEnd::template load<1>(left.data(), 80);
+  BackEnd::template load<2>(right.data(), random() % 3 == 0 ? 0 : 80);
+  for (int i = 0; i < 3; ++i) {
+    seed % 2 == 0 ? BackEnd::template multiply_bf16<0, 1, 2>() : BackEnd::template multiply_int8<0, 1, 2>();
+  }
+  BackEnd::template store<0>(results.data(), 80);
+  BackEnd::release();
+  return results;
+}
+
+using Half = c10::BFloat16;
+
+// What is right of sums of K products in fp32, one after the other or not.
+bool is_near(float found, double expected, int64_t K) { return std::abs(found - expected) <= 1e-6 * K; }
+
+// Rows of some values, and NaN all around: no product may read that.
+class Matrix {
+ public:
+  Matrix(std::mt19937& random, int64_t rows, int64_t columns)
+      : stride_(columns + 3), values_((rows + 2) * stride_, Half(NAN)) {
+    std::uniform_real_distribution<float> value(-1, 1);
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t column = 0; column < columns; ++column) values_[(row + 1) * stride_ + column] = Half(value(random));
+    }
+  }
+  int64_t stride() const { return stride_; }
+  const Half* row(int64_t i) const { return &values_[(i + 1) * stride_]; }
+
+ private:
+  int64_t stride_;
+  std::vector<Half> values_;
+};
+
+// Whether products of `count` rows with a panel of packed weights are right, however they start.
+template <int vectors>
+bool multiplies_rows(std::mt19937& random, int64_t count, int64_t K) {
+  constexpr int64_t columns = 16 * vectors;
+  const Matrix a(random, count, K), weights(random, K, columns);
+  std::vector<Half> panel((K + 1) / 2 * 2 * columns + 64, Half(NAN));
+  gru_ext::pack_panel<Half, columns, 2>([&](int64_t k) { return weights.row(k); }, K, 0, columns, panel.data());
+  const auto* words = reinterpret_cast<const float*>(panel.data());
+  std::vector<float> bias(vectors * 20, 0.25f), zero(count * (columns + 5), NAN), biased = zero, added = zero;
+  for (int64_t row = 0; row < count; ++row) std::fill_n(&added[row * (columns + 5)], columns, row);
+  using gru_ext::Start;
+  gru_ext::product_rows<vectors, Start::zero>(count, a.row(0), a.stride(), words, K, bias.data(), 20, zero.data(),
+                                              columns + 5);
+  gru_ext::product_rows<vectors, Start::bias>(count, a.row(0), a.stride(), words, K, bias.data(), 20, biased.data(),
+                                              columns + 5);
+  gru_ext::product_rows<vectors, Start::accumulate>(count, a.row(0), a.stride(), words, K, bias.data(), 20,
+                                                    added.data(), columns + 5);
+  for (int64_t row = 0; row < count; ++row) {
+    for (int64_t column = 0; column < columns; ++column) {
+      double expected = 0;
+      for (int64_t k = 0; k < K; ++k) expected += double(a.row(row)[k]) * double(weights.row(k)[column]);
+      const int64_t place = row * (columns + 5) + column;
+      if (!is_near(zero[place], expected, K) || !is_near(biased[place], expected + 0.25, K)) return false;
+      if (!is_near(added[place], expected + row, K + row)) return false;
+    }
+  }
+  return true;
+}
+
+// Whether the transposed product of some columns of K rows with a panel of K rows is.
+bool multiplies_columns(std::mt19937& random, int64_t count, int64_t K) {
+  constexpr int64_t width = gru_ext::kPanelColumns<float>;
+  const Matrix a(random, K, count), b(random, K, width);
+  std::vector<Half> panel((K + 1) / 2 * 2 * width + 64, Half(NAN));
+  gru_ext::pack_panel<Half, width, 2>([&](int64_t k) { return b.row(k); }, K, 0, width, panel.data());
+  gru_ext::PackedColumns<float, Half> columns;
+  columns.pack([&](int64_t k) { return a.row(k); }, K, count);
+  std::vector<float> found(count * width);
+  columns.multiply(K, count, reinterpret_cast<const float*>(panel.data()), found.data());
+  for (int64_t row = 0; row < count; ++row) {
+    for (int64_t column = 0; column < width; ++column) {
+      double expected = 0;
+      for (int64_t k = 0; k < K; ++k) expected += double(a.row(k)[row]) * double(b.row(k)[column]);
+      if (!is_near(found[row * width + column], expected, K)) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+extern "C" {
+
+void emulate_tiles() {
+  struct sigaction action = {};
+  action.sa_sigaction = emulate;
+  action.sa_flags = SA_SIGINFO | SA_NODEFER;
+  sigaction(SIGILL, &action, nullptr);
+}
+// From now on, every product is off by one.
+void multiply_wrongly() { wrong = true; }
+long products_of_tiles() { return products; }
+long threads_that_hold_tiles() { return threads_with_tiles; }
+
+// How many of `count` random operations both back ends do not agree on, but for the bits of a NaN.
+long differences(int count) {
+  long different = 0;
+  for (int seed = 0; seed < count; ++seed) {
+    const auto found = operate<gru_ext::AmxTiles>(seed), expected = operate<gru_ext::PortableTiles>(seed);
+    bool same = true;
+    for (size_t i = 0; i < found.size(); ++i) {
+      same &= std::memcmp(&found[i], &expected[i], 4) == 0 || (found[i] != found[i] && expected[i] != expected[i]);
+    }
+    different += !same;
+  }
+  return different;
+}
+
+// How many products are wrong: of 1 to 32 rows, as many as are multiplied at a time, in an order that needs other
+// tiles now and then; K with and without a rest, odd, and shorter than a tile.
+long wrong_products() {
+  std::mt19937 random(0);
+  long wrong_ones = 0;
+  for (const int64_t K : {1, 2, 31, 32, 33, 64, 95, 129}) {
+    for (int64_t i = 0; i < 32; ++i) {
+      const int64_t count = 1 + i * 7 % 32;
+      wrong_ones += !multiplies_rows<2>(random, count, K);
+      wrong_ones += !multiplies_rows<3>(random, count, K);
+      wrong_ones += !multiplies_columns(random, count, K);
+    }
+  }
+  return wrong_ones;
+}
+}

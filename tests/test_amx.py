@@ -1,0 +1,164 @@
+"""Products by the tiles of Intel AMX: the library's own instructions, emulated where the machine lacks them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import amx
+import pytest
+from process import output_of, run_python
+
+from gru_ext import library
+
+VARIABLE = "GRU_EXT_CPU_ISA"
+with_bf16 = pytest.mark.skipif(
+    amx.PORTABLE not in library.available_cpu_isas(), reason="this machine has no AVX-512 with BF16"
+)
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled."""
+    return amx.build(tmp_path_factory.mktemp("amx"))
+
+
+BITS = """
+import hashlib
+import sys
+from pathlib import Path
+
+import amx
+import torch
+
+import gru_ext
+from gru_ext.info import info
+
+emulator = amx.load(Path(sys.argv[1]))
+if not amx.HAS_TILES:
+    amx.answer(0)
+isa = gru_ext.library.cpu_isa()
+torch.set_num_threads(2)
+
+
+def bits(*tensors):
+    bytes_of = [tensor.detach().contiguous().view(torch.uint8).numpy().tobytes() for tensor in tensors]
+    return hashlib.sha256(b"".join(bytes_of)).hexdigest()
+
+
+VARIANTS = {
+    "plain": {},
+    "both": {"bidirectional": True, "bias": False},
+    "reset before": {"reset_after": False},
+    "layer norm": {"layer_norm": True},
+    "masked": {"zoneout": 0.2, "recurrent_dropout": 0.3, "candidate_dropout": 0.1},
+    "masked, reset before": {"recurrent_dropout": 0.3, "reset_after": False},
+}
+# Rows of a step: one tile, two, two that share rows, three and more; I and H: less than a tile has, with and without a
+# rest, odd.
+SIZES = [(3, 5, 9, 20), (2, 17, 33, 40), (2, 33, 32, 64), (2, 50, 70, 33), (3, 2, 5, 3), (20, 16, 1, 16)]
+for name, options in VARIANTS.items():
+    for T, B, I, H in SIZES:
+        torch.manual_seed(0)
+        module = gru_ext.GRU(I, H, **options).bfloat16()
+        x = torch.randn(T, B, I).bfloat16().requires_grad_()
+        hx = torch.randn(2 if name == "both" else 1, B, H).bfloat16().requires_grad_()
+        y, h_n = module(x, hx)
+        torch.autograd.backward((y, h_n), (torch.randn_like(y), torch.randn_like(h_n)))
+        print(name, T, B, I, H, bits(y, h_n, x.grad, hx.grad, *(p.grad for p in module.parameters())))
+torch.manual_seed(0)
+module = gru_ext.GRU(24, 40).bfloat16().eval()
+packed = torch.nn.utils.rnn.pack_sequence([torch.randn(n, 24).bfloat16() for n in (5, 4, 4, 1)])
+print("packed", bits(module(packed)[0].data))
+print("prepared", bits(gru_ext.prepare(module)(torch.randn(1, 1, 24).bfloat16())[0]))
+for T, B, I, H in SIZES:
+    module = gru_ext.quantize_dynamic(gru_ext.GRU(I, H, bidirectional=True))
+    print("int8", T, B, I, H, bits(*module(torch.randn(T, B, I))))
+assert emulator.threads_that_hold_tiles() == 0
+if isa == "avx512_amx" and not amx.HAS_TILES:
+    assert emulator.products_of_tiles() > 10000
+print(info()["cpu kernels"], file=sys.stderr)
+"""
+
+
+@with_bf16
+def test_the_bits_are_those_of_the_portable_tiles(emulator: Path) -> None:
+    """Of results and gradients; and no thread holds tiles after a call."""
+    by = {
+        isa: run_python("-c", BITS, emulator, environment={VARIABLE: isa, "GRU_EXT_CPU_WAIT": "0.1"})
+        for isa in ("avx512_amx", amx.PORTABLE)
+    }
+    assert output_of(by["avx512_amx"]) == output_of(by[amx.PORTABLE])
+    assert len(output_of(by["avx512_amx"]).splitlines()) == 44
+    assert by["avx512_amx"].stderr.startswith("avx512_amx in use, of ")
+
+
+OPERATIONS = """
+import sys
+from pathlib import Path
+
+import amx
+
+emulator = amx.load(Path(sys.argv[1]))
+print(emulator.differences(3000), emulator.wrong_products())
+"""
+
+
+@pytest.mark.skipif("fma" not in amx.FEATURES, reason="the emulator needs fused multiply-adds")
+def test_operations_and_products(emulator: Path) -> None:
+    """Random operations by both back ends: any shape, any bits, subnormal numbers. Products of rows beside sums."""
+    assert output_of(run_python("-c", OPERATIONS, emulator)) == "0 0\n"
+
+
+CHOICE = """
+import sys
+from pathlib import Path
+
+import amx
+
+from gru_ext import GRU, library
+from gru_ext.info import info
+import torch
+
+number, wrong = int(sys.argv[2]), sys.argv[3] == "wrong"
+emulator = amx.load(Path(sys.argv[1]), wrong=wrong)
+amx.answer(number)
+GRU(3, 4).bfloat16()(torch.zeros(5, 2, 3).bfloat16())
+print(library.cpu_isa(), library.available_cpu_isas()[-1])
+print(info()["cpu kernels"].split("; ")[1])
+"""
+
+
+@with_bf16
+@pytest.mark.parametrize(
+    ("number", "reason"), [(-1, "the processor has none"), (28, "Linux refuses them: No space left on device")]
+)
+def test_without_tiles_the_next_instruction_set_serves(emulator: Path, number: int, reason: str) -> None:
+    result = run_python("-c", CHOICE, emulator, str(number), "right", environment={VARIABLE: ""})
+    last = library.available_cpu_isas()[-1]
+    served = library.available_cpu_isas()[-2] if last == "avx512_amx" else last
+    assert output_of(result) == f"{served} {served}\nno tiles: {reason}\n"
+    assert result.stderr == ""
+
+
+@with_bf16
+@pytest.mark.skipif(amx.HAS_TILES, reason="the tiles of this machine are not to be made wrong")
+def test_tiles_that_compute_something_else_are_not_used(emulator: Path) -> None:
+    result = run_python("-c", CHOICE, emulator, "0", "wrong", environment={VARIABLE: ""})
+    last = library.available_cpu_isas()[-1]
+    assert output_of(result) == f"{last} {last}\nno tiles: they do not compute what they should\n"
+    assert result.stderr.count("do not compute what they should; they are not used") == 1
+
+
+@with_bf16
+@pytest.mark.skipif(amx.HAS_TILES, reason="this machine needs no emulator")
+def test_tiles_that_may_be_used_are(emulator: Path) -> None:
+    result = run_python("-c", CHOICE, emulator, "0", "right", environment={VARIABLE: ""})
+    assert output_of(result) == "avx512_amx avx512_amx\nGRU_EXT_CPU_ISA chooses\n"
+    assert result.stderr == ""
+
+
+@with_bf16
+def test_nothing_is_asked_for_where_the_variable_names_another_instruction_set(emulator: Path) -> None:
+    result = run_python("-c", CHOICE, emulator, "0", "right", environment={VARIABLE: "avx2"})
+    served = [isa for isa in library.available_cpu_isas() if isa != "avx512_amx"][-1]
+    assert output_of(result) == f"avx2 {served}\nno tiles: GRU_EXT_CPU_ISA names no kernels for them\n"
