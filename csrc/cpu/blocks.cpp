@@ -1,6 +1,6 @@
-// The blocks of op/blocks.h on the CPU: at the same time, a thread each. A block reads and writes its units of the states
-// and of their gradients where they are. Its rows of the weights, and of their gradients, are not consecutive: its thread
-// copies them, when it is their turn, so that they are in its cache.
+// The blocks of op/blocks.h on the CPU: at the same time, a thread each. A block reads and writes its units of the
+// states and of their gradients where they are. Its rows of the weights, and of their gradients, are not consecutive:
+// its thread copies them, when it is their turn, so that they are in its cache.
 #include "op/blocks.h"
 
 #include <ATen/ATen.h>

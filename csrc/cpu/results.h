@@ -24,9 +24,9 @@ struct Rehearsal {
 };
 
 // As gru_fwd_cpu and gru_bwd_cpu (op_cpu.h), of a checked call, into `results`: contiguous, and of shape (0) where not
-// saved or not needed; gates may be undefined too, and y of the forward may have any strides between its rows. Of y, dy,
-// h_n and dhx, those of a block (op/blocks.h) are views that begin at its columns, in rows of all_H units a direction.
-// `arranged`: the weights of each direction, which the layer then has not.
+// saved or not needed; gates may be undefined too, and y of the forward may have any strides between its rows. Of y,
+// dy, h_n and dhx, those of a block (op/blocks.h) are views that begin at its columns, in rows of all_H units a
+// direction. `arranged`: the weights of each direction, which the layer then has not.
 void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& results,
                       const ArrangedWeights* arranged = nullptr, Rehearsal* rehearsal = nullptr);
 void gru_bwd_cpu_into(const Sequence& s, const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n,

@@ -1,5 +1,5 @@
-// Products of rows with a panel of packed weights: by tiles (tile_product_body.h) where the instruction set has them for
-// the operands, else by the micro-kernel of product_body.h.
+// Products of rows with a panel of packed weights: by tiles (tile_product_body.h) where the instruction set has them
+// for the operands, else by the micro-kernel of product_body.h.
 #pragma once
 
 #include "cpu/kernels/lanes_body.h"

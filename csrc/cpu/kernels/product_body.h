@@ -180,10 +180,10 @@ inline __attribute__((always_inline)) typename VectorMath<T>::Vector last_bytes(
   return result;
 }
 
-// vector_product_rows for weights that are not packed: out (rows, vectors, lanes) = a (rows, K) times those rows of weights
-// (gates of H units, K) that `of` says, from `unit` on, `count` of each vector; plus the bias. Vectors run along K: of
-// each weight row and each row of a comes a vector of partial sums, which are added up across lanes at the end. For
-// calls of so few rows that packing would cost more than that.
+// vector_product_rows for weights that are not packed: out (rows, vectors, lanes) = a (rows, K) times those rows of
+// weights (gates of H units, K) that `of` says, from `unit` on, `count` of each vector; plus the bias. Vectors run
+// along K: of each weight row and each row of a comes a vector of partial sums, which are added up across lanes at the
+// end. For calls of so few rows that packing would cost more than that.
 template <typename T, int vectors, typename operand_t, int rows = kTileRows<vectors>>
 __attribute__((noinline)) void unpacked_product_rows(int64_t row_count, const operand_t* a, int64_t a_stride,
                                                      const operand_t* weights, UnitVectors of, int64_t H, int64_t K,

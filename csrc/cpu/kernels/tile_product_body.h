@@ -41,8 +41,8 @@ struct TilesInUse {
   }
 };
 
-// One or two tiles of rows, each with a tile of sums for each vector. The first tiles are these sums; then comes the left
-// operand, then as many right operands as are left. T: bfloat16 or int8_t.
+// One or two tiles of rows, each with a tile of sums for each vector. The first tiles are these sums; then comes the
+// left operand, then as many right operands as are left. T: bfloat16 or int8_t.
 template <typename Tiles, typename T, int vectors, bool both>
 struct TileProduct {
   static constexpr int kRights = kTiles - 2 * vectors - 1 < vectors ? 1 : vectors;
@@ -148,8 +148,8 @@ int64_t configured_height(int64_t count) {
   return least;
 }
 
-// out (count, vectors, 16) = a (count, rows of so many bytes) times a panel, for at most kRowsOfTiles rows; strides are in
-// bytes. `begin` begins a TileProduct: both tiles of rows before either is stored, as they may share rows of `out`.
+// out (count, vectors, 16) = a (count, rows of so many bytes) times a panel, for at most kRowsOfTiles rows; strides are
+// in bytes. `begin` begins a TileProduct: both tiles of rows before either is stored, as they may share rows of `out`.
 template <typename Tiles, typename T, int vectors, typename Begin>
 inline __attribute__((always_inline)) void multiply_tiles(int64_t count, const void* a, int64_t a_stride,
                                                           const void* panel, int64_t bytes, void* out,
