@@ -65,12 +65,12 @@ SERIAL = (
     # Masks take the registers in which their bytes would wait; all bytes of a pair are under way.
     Stays(r"gru_streamed_fwd_kernel<.*, true>", r"sm_1\d0", r"LDG\.E\.U8 "),
     # The place of a packed batch's step goes into a uniform register at once; then it waits for other blocks anyway.
-    Stays(r"gru_streamed_bwd_kernel<.*, false>", r"sm_1\d0", r"LDG\.E\.64 .* R2UR"),
+    Stays(r"gru_streamed_bwd_kernel<.*", r"sm_1\d0", r"LDG\.E\.64 .* R2UR"),
     # The same, before a barrier of the block.
     Stays(r"gru_cluster_bwd_kernel<.*", r"sm_\d+", r"LDG\.E\.64 .* R2UR"),
-    # Its registers are all in use, so that W x is loaded in the pass that needs it; all three loads are under way, two
-    # of them on sm_80.
-    Stays(r"gru_streamed_fwd_kernel<StreamedTraits<float16, 32, 96, 1, 64, .*", r"sm_[89]0", r"LDG\.E "),
+    # Their registers are all in use, so that W x is loaded in the pass that needs it; two of the three loads or all are
+    # under way.
+    Stays(r"gru_streamed_fwd_kernel<StreamedTraits<b?float16, 32, 96, 1, 64, .*", r"sm_[89]0", r"LDG\.E "),
     # Doubles of a row: all three loads are under way.
     Stays(r"gru_step_norm_bwd_kernel<double>", r"sm_75", r"LDG\.E\.64"),
 )
