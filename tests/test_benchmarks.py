@@ -546,7 +546,7 @@ def test_schema_of_what_is_kept(tmp_path: Path) -> None:
         "noise",
     }
     assert content["noise"] == pytest.approx(0.1)
-    keys = {"size", "kind", "threads", "bound", "times", "again", "left_out", "peak_bytes"}
+    keys = {"size", "kind", "threads", "bound", "times", "again", "left_out", "peak_bytes", "busy"}
     assert all(set(row) == keys for row in content["rows"])
     assert content["rows"][0]["times"][OURS] == {"seconds": [1e-3, 1e-3, 2e-3], "calls": 3, "times_framework": 0.9}
 

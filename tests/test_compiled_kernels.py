@@ -189,7 +189,9 @@ FAULTS = {
     ),
     "a flag of the block's scope": Fault(STREAMED, "fwd", r"st\.release\.gpu", "st.release.cta", UNORDERED),
     "a flag acquired at the block's scope": Fault(STREAMED, "fwd", r"ld\.acquire\.gpu", "ld.acquire.cta", UNORDERED),
-    "a flag that releases nothing": Fault(STREAMED, "fwd", r"st\.release\.gpu", "st.relaxed.gpu", UNORDERED),
+    "a flag that releases nothing": Fault(
+        STREAMED, "fwd", r"st\.release\.gpu", "st.relaxed.gpu", "race: |no fence between"
+    ),
     "a flag that acquires nothing": Fault(
         STREAMED, "bwd", r"ld\.acquire\.gpu", "ld.relaxed.gpu", "race: |no fence between"
     ),

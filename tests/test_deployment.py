@@ -167,7 +167,14 @@ OF_GRU: dict[str, Any] = {
     "reset_after": False,
     "layer_norm": True,
     "blocks": 2,
+    "norm_over": "layer",
     "fake_int8": True,
+}
+# Without which an argument says nothing.
+BESIDE: dict[str, dict[str, Any]] = {
+    "dropout": {"num_layers": 2},
+    "overlap_layers": {"num_layers": 2},
+    "norm_over": {"layer_norm": True, "blocks": 2},
 }
 OF_CELL = {name: OF_GRU[name] for name in inspect.signature(gru_ext.GRUCell).parameters if name in OF_GRU}
 
@@ -187,13 +194,14 @@ def assert_exports(module: nn.Module, *inputs: Any, **keywords: Any) -> None:
 
 @pytest.mark.parametrize("name", OF_GRU)
 def test_each_argument_of_a_gru_exports(name: str) -> None:
-    arguments = {name: OF_GRU[name]} | ({"num_layers": 2} if name in ("dropout", "overlap_layers") else {})
+    arguments = {name: OF_GRU[name], **BESIDE.get(name, {})}
     assert_exports(gru_ext.GRU(3, 4, **arguments).eval(), torch.randn(5, 2, 3))
 
 
 @pytest.mark.parametrize("name", OF_CELL)
 def test_each_argument_of_a_cell_exports(name: str) -> None:
-    assert_exports(gru_ext.GRUCell(3, 4, **{name: OF_CELL[name]}).eval(), torch.randn(2, 3), torch.randn(2, 4))
+    arguments = {name: OF_CELL[name], **BESIDE.get(name, {})}
+    assert_exports(gru_ext.GRUCell(3, 4, **arguments).eval(), torch.randn(2, 3), torch.randn(2, 4))
 
 
 def test_no_argument_was_left_out() -> None:
