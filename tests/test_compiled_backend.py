@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 import torch
 from accuracy import check_problems, forbid_tf32
 from cases import Options, Size, make_problem, solve_by
-from compare import assert_all_near, assert_same_bits
+from compare import assert_all_near, assert_near, assert_same_bits
 from compiled_backend import MULTIPROCESSORS, new_device
 from compiled_kernels import missing
 from member_cases import assert_members_alone, problems_of, solve_members_by, stacked
@@ -64,6 +65,29 @@ def test_members_are_one_launch_with_the_bits_of_their_own(ops: Any, kernel: str
     results = solve_members_by(ops, whole)
     assert ops.launches() - launches == 2
     assert_members_alone(results, problems, ops)
+
+
+def test_members_that_share_an_input_and_lie_anywhere(ops: Any) -> None:
+    """The gradient of the output lies at no whole number of steps from member to member, and all read the same x."""
+    ops.use_cuda_kernels(CLUSTER, CLUSTER)
+    problems = problems_of(SMALL, Options(), torch.bfloat16, members=2, shared=True)
+    whole = stacked(problems)
+    weights = [weight[:1].expand_as(weight) for weight in whole.weights]
+    problems = [replace(problem, weights=problems[0].weights) for problem in problems]
+    assert whole.dy is not None
+    apart = whole.dy[0].numel() + 1
+    dy = whole.dy.new_zeros(2 * apart).as_strided(whole.dy.shape, (apart, *whole.dy.stride()[1:]))
+    whole = replace(whole, weights=weights, dy=dy.copy_(whole.dy))
+    assert_members_alone(solve_members_by(ops, whole), problems, ops)
+
+
+def test_members_whose_gates_are_computed_again(ops: Any) -> None:
+    ops.use_cuda_kernels(CLUSTER, CLUSTER)
+    problems = problems_of(SMALL, Options(bidirectional=True), torch.float32, members=2)
+    results = solve_members_by(ops, stacked(problems), save_gates=False)
+    for e, problem in enumerate(problems):
+        for name, expected in solve_by(ops, problem, PLAIN, False).items():
+            assert_near(results[name][e], expected, name)
 
 
 def test_layers_that_overlap(ops: Any) -> None:
