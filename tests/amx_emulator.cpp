@@ -129,7 +129,7 @@ int64_t general_register(const gregset_t& registers, int number) {
 struct Operand {
   bool is_register;
   int reg, rm;           // tiles
-  const uint8_t* end;    //
+  const uint8_t* end;    // of the instruction
   unsigned char* place;  // in memory
   int64_t stride;        // what the index register says
 };
