@@ -98,6 +98,7 @@ def facts(device: torch.device, dtype: torch.dtype, threads: int) -> dict[str, A
         "dtype": str(dtype).removeprefix("torch."),
         "processor": _processor(),
         "processors available": threads_available(),
+        "cores by affinity and quota": library.cpu_cores(),
         "threads": threads,
         "cpu_isa": library.cpu_isa(),
         "clock_mhz": _clocks(),

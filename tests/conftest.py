@@ -25,8 +25,9 @@ for _name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_AD
 # The problems are tiny, and the machine may be shared: the tests of several threads ask for them.
 torch.set_num_threads(1)
 
-# Those tests have their threads, whatever else the machine does.
+# Those tests have their threads, whatever else the machine does, and however few cores it has.
 os.environ.setdefault("GRU_EXT_CPU_WAIT", "0.1")
+os.environ.setdefault("GRU_EXT_CPU_CORES", "64")
 
 # Keras takes TensorFlow unless it is told otherwise.
 os.environ.setdefault("KERAS_BACKEND", "torch" if importlib.util.find_spec("jax") is None else "jax")

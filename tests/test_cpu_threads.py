@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,6 +146,92 @@ def test_what_waits_cost_is_measured_and_the_bits_stay() -> None:
     )
     measured = output_of(run_python("-c", script, environment={"GRU_EXT_CPU_WAIT": ""}))
     assert measured == output_of(run_python("-c", script, environment={"GRU_EXT_CPU_WAIT": "1000"}))
+
+
+# Files of a machine, and the cores' worth of time that they leave.
+QUOTAS: dict[str, tuple[dict[str, str], float]] = {
+    "no control groups": ({}, math.inf),
+    "version 2, no quota": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, math.inf),
+    "version 2, a container's own": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}, 1.5),
+    "version 2, the least of those around": (
+        {
+            "proc/self/cgroup": "0::/pods/pod/job\n",
+            "sys/fs/cgroup/pods/cpu.max": "800000 100000\n",
+            "sys/fs/cgroup/pods/pod/cpu.max": "50000 20000\n",
+            "sys/fs/cgroup/pods/pod/job/cpu.max": "max 100000\n",
+        },
+        2.5,
+    ),
+    "version 1": (
+        {
+            "proc/self/cgroup": "6:cpuset:/a\n5:memory:/a\n4:cpu,cpuacct:/a:b/c\n0::/a\n",
+            "sys/fs/cgroup/cpu,cpuacct/a:b/c/cpu.cfs_quota_us": "300000\n",
+            "sys/fs/cgroup/cpu,cpuacct/a:b/c/cpu.cfs_period_us": "100000\n",
+            "sys/fs/cgroup/cpuset/a/cpu.cfs_quota_us": "100000\n",
+            "sys/fs/cgroup/cpuset/a/cpu.cfs_period_us": "100000\n",
+        },
+        3,
+    ),
+    "version 1, no quota": (
+        {
+            "proc/self/cgroup": "4:cpuacct,cpu:/\n",
+            "sys/fs/cgroup/cpuacct,cpu/cpu.cfs_quota_us": "-1\n",
+            "sys/fs/cgroup/cpuacct,cpu/cpu.cfs_period_us": "100000\n",
+        },
+        math.inf,
+    ),
+    "version 1, in a container that sees its own group alone": (
+        {
+            "proc/self/cgroup": "4:cpu:/docker/0123\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "50000\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+        },
+        0.5,
+    ),
+    "files that say nothing": ({"proc/self/cgroup": "0::/\nrest", "sys/fs/cgroup/cpu.max": "\n"}, math.inf),
+}
+
+
+@pytest.mark.parametrize("machine", QUOTAS)
+def test_the_quota_is_the_least_of_all_control_groups(machine: str, tmp_path: Path) -> None:
+    files, expected = QUOTAS[machine]
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert torch.ops.gru_ext.cores_of_quota(str(tmp_path)) == expected
+
+
+COUNTED = """
+import math, os, torch
+from gru_ext import library
+quota = torch.ops.gru_ext.cores_of_quota("/")
+print(library.cpu_cores() == max(1, math.floor(min(quota, len(os.sched_getaffinity(0))))))
+"""
+
+
+def test_the_cores_are_those_of_the_affinity_and_the_quota() -> None:
+    assert output_of(run_python("-c", COUNTED, environment={"GRU_EXT_CPU_CORES": ""})) == "True\n"
+
+
+def test_a_process_that_may_use_one_core_has_one() -> None:
+    script = f"import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n{COUNTED}print(library.cpu_cores())"
+    assert output_of(run_python("-c", script, environment={"GRU_EXT_CPU_CORES": ""})) == "True\n1\n"
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_no_thread_is_started_beyond_the_cores(int8: bool) -> None:
+    result = run_python("-c", STARTED.format(int8=int8), environment={"GRU_EXT_CPU_CORES": "1"})
+    assert output_of(result) == "0\n"
+
+
+@pytest.mark.parametrize("given", ["many", "0", "-1", "1.5", "65537"])
+def test_cores_that_are_no_number_are_a_value_error(given: str) -> None:
+    script = "from gru_ext import library\ntry: library.cpu_cores()\nexcept ValueError as error: print(error)"
+    words = (
+        "gru_ext: expected the environment variable GRU_EXT_CPU_CORES to be a number of cores from 1 to 65536, got"
+        f" {given}\n"
+    )
+    assert output_of(run_python("-c", script, environment={"GRU_EXT_CPU_CORES": given})).startswith(words)
 
 
 @pytest.mark.parametrize("given", ["fast", "0", "-1", "nan", "1 us"])

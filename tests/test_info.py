@@ -32,7 +32,7 @@ def test_info_names_what_was_built_and_what_runs() -> None:
     assert list(facts) == KEYS
     assert facts["torch"] == f"{torch.__version__} (built against {library.built_for_torch})"
     assert facts["cpu kernels"].startswith(f"{library.cpu_isa()} in use")
-    assert facts["devices"].startswith("cpu (")
+    assert facts["devices"].startswith(f"cpu ({torch.get_num_threads()} threads of torch, {library.cpu_cores()} cores)")
     assert facts["library"] == str(ROOT / "src" / "gru_ext" / "libgru_ext.so")
 
 

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "cpu/buffers.h"
+#include "cpu/cores.h"
 #include "cpu/isa.h"
 #include "cpu/op_cpu.h"
 #include "op/registration.h"
@@ -27,6 +28,8 @@ TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
   m.def("empty_cache() -> int", gru_ext::empty_pool);
   m.def("rehearse_cpu(Tensor x, Tensor[] weights, int threads, float wait, bool backward) -> float[]",
         gru_ext::rehearse_cpu);
+  m.def("cpu_cores() -> int", [] { return static_cast<int64_t>(gru_ext::cores()); });
+  m.def("cores_of_quota(str root) -> float", [](const std::string& root) { return gru_ext::cores_of_quota(root); });
   m.def("cpu_isa() -> str", [] { return std::string(gru_ext::isa_name(gru_ext::cpu_isa())); });
   m.def("available_cpu_isas() -> str[]", gru_ext::available_isa_names);
   m.def("reason_without_tiles() -> str", gru_ext::reason_without_tiles);

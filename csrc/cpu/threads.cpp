@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "cpu/cores.h"
 #include "cpu/isa.h"
 #include "cpu/kernels/kernels.h"
 #include "op/forked_child.h"
@@ -85,7 +86,7 @@ int64_t Work::first_row(int group, int groups) const {
 
 int threads_of_call(double flops) {
   if (flops < kFlopsPerCall || omp_in_parallel() || at::in_parallel_region() || in_forked_child()) return 1;
-  return at::get_num_threads();
+  return std::min(at::get_num_threads(), cores());
 }
 
 int threads_for(int64_t steps, double flops) {

@@ -1,4 +1,4 @@
-// How the CPU backend runs on several threads: torch's own OpenMP pool, of torch's own size, and how a step of a
+// How the CPU backend runs on several threads: torch's own OpenMP pool, and how a step of a
 // recurrence is split between them.
 #pragma once
 
@@ -7,12 +7,13 @@
 
 namespace gru_ext {
 
-// Threads for `steps` steps of `flops` floating-point operations each: at most torch.get_num_threads(), fewer where a
-// thread's part of a step would be shorter than the wait for the others; 1 where all the steps together are not worth
-// waking a thread, inside another parallel region, and in a forked child, whose pool did not survive the fork.
+// Threads for `steps` steps of `flops` floating-point operations each: at most torch.get_num_threads() and the cores that
+// the process may use, fewer where a thread's part of a step would be shorter than the wait for the others; 1 where all
+// the steps together are not worth waking a thread, inside another parallel region, and in a forked child, whose pool
+// did not survive the fork.
 int threads_for(int64_t steps, double flops);
 
-// torch.get_num_threads(); or 1 for a call of too few operations, and wherever else `threads_for` gives 1.
+// The same without steps: 1 for a call of too few operations.
 int threads_of_call(double flops);
 
 // The threads that go through the steps: row_groups times unit_groups. Each row group has rows of the batch of its own,

@@ -11,7 +11,7 @@ from gru_ext import library
 
 
 def _devices() -> str:
-    devices = [f"cpu ({torch.get_num_threads()} threads)"]
+    devices = [f"cpu ({torch.get_num_threads()} threads of torch, {library.cpu_cores()} cores)"]
     for index in range(torch.cuda.device_count()):
         major, minor = torch.cuda.get_device_capability(index)
         kernels = "" if library.has_cuda_kernels else "; no gru_ext kernels in this build"
@@ -39,7 +39,8 @@ def info() -> dict[str, str]:
         ``cpu kernels``, ``cuda kernels`` (why there are none, if so), ``devices`` and ``library``, the file.
 
     Raises:
-        ValueError: the environment variable ``GRU_EXT_CPU_ISA`` names no instruction set of this machine and build.
+        ValueError: the environment variable ``GRU_EXT_CPU_ISA`` names no instruction set of this machine and build, or
+            ``GRU_EXT_CPU_CORES`` is no number of cores.
 
     Example:
         >>> from gru_ext.info import info

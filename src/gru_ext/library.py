@@ -153,6 +153,27 @@ def cpu_isa() -> str:
     return isa
 
 
+def cpu_cores() -> int:
+    """The cores that this process may keep busy, which the CPU kernels never have more threads than.
+
+    They are those of the calling thread's affinity, and no more of these than the quotas of the process's control
+    groups leave whole, but one at least; as found at a thread's first call. ``GRU_EXT_CPU_CORES`` takes the place of
+    it.
+
+    Returns:
+        Their number, at least 1.
+
+    Raises:
+        ValueError: the environment variable ``GRU_EXT_CPU_CORES`` is no number of cores from 1 to 65536.
+
+    Example:
+        >>> gru_ext.library.cpu_cores() >= 1
+        True
+    """
+    count: int = _ops.cpu_cores()
+    return count
+
+
 def empty_cache() -> int:
     """Give the memory that the CPU kernels keep for their next calls back to the system.
 

@@ -85,8 +85,9 @@ def run_share(kind: str, isa: str, seconds: float, seed: int) -> dict[str, int]:
         log = Path(directory) / "case"
         log.write_text("before the first case")
         command = [sys.executable, "-m", "fuzz", "--work", kind, str(seconds), str(seed), str(log)]
-        # Several threads wherever a case asks for them, whatever waits cost.
-        environment = {**os.environ, "GRU_EXT_CPU_ISA": isa, "GRU_EXT_CPU_WAIT": "0.1"}
+        # Several threads wherever a case asks for them, whatever waits cost and however few cores there are.
+        threads = {"GRU_EXT_CPU_WAIT": "0.1", "GRU_EXT_CPU_CORES": "64"}
+        environment = {**os.environ, "GRU_EXT_CPU_ISA": isa, **threads}
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=TESTS)
         while True:
             try:

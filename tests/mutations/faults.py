@@ -20,6 +20,7 @@ INT8 = "tests/test_quantize.py::test_every_step_is_as_specified"
 THREADS = "tests/test_accuracy.py::test_cpu_with_several_threads"
 BLOCKS = "tests/test_blocks.py::test_blocks_are_separate_grus_bit_for_bit"
 ROW_GROUPS = "tests/test_cpu_threads.py::test_groups_of_rows_change_no_bit"
+QUOTA = "tests/test_cpu_threads.py::test_the_quota_is_the_least_of_all_control_groups"
 STEP_BARRIER = "tests/test_step_barrier.py::test_no_order_loses_a_thread_or_a_step"
 TILES = "tests/test_amx.py::test_operations_and_products"
 OWN_SOURCES = (STEP_BARRIER, TILES)  # tests that compile what they are about
@@ -237,6 +238,15 @@ FAULTS = [
         "batch_first ? 1 : B, row_stride = batch_first ? T : 1",
         "batch_first ? 1 : B, row_stride = batch_first ? B : 1",
         "tests/test_lengths_and_resets.py::test_results_and_gradients_are_those_of_each_part_alone",
+    ),
+    Fault("csrc/cpu/cores.cpp", "time > 0 && of > 0", "of > 0", QUOTA),
+    Fault("csrc/cpu/cores.cpp", "group /= name;", "group = root / groups / name;", QUOTA),
+    Fault("csrc/cpu/cores.cpp", '.find(",cpu,")', '.find("cpu")', QUOTA),
+    Fault(
+        "csrc/cpu/threads.cpp",
+        "std::min(at::get_num_threads(), cores())",
+        "at::get_num_threads()",
+        "tests/test_cpu_threads.py::test_no_thread_is_started_beyond_the_cores",
     ),
     Fault(
         "csrc/cpu/bernoulli.cpp",

@@ -1,0 +1,17 @@
+// How many cores this process may keep busy. Threads beyond them only wait for each other: torch counts the cores that
+// the process had when it began, and no quota.
+#pragma once
+
+#include <filesystem>
+
+namespace gru_ext {
+
+// Cores' worth of time that the quotas of this process's control groups leave it, of version 1 or 2, those around them
+// included; infinity where there is none. `root`: of the file system, so that a test can have one of its own.
+double cores_of_quota(const std::filesystem::path& root);
+
+// The cores of the calling thread's affinity, and of these no more than the quotas leave whole, but one at least. Asked
+// at a thread's first call. GRU_EXT_CPU_CORES takes the place of it.
+int cores();
+
+}  // namespace gru_ext
