@@ -208,7 +208,7 @@ FAULTS = [
         "tests/test_blocks.py::test_layer_norm_over_all_units_is_that_of_the_specification",
     ),
     Fault(
-        "src/gru_ext/blocks.py",
+        "src/gru_ext/block_layout.py",
         "return of_directions.movedim(-2, 0).flatten(-2)",
         "return of_directions.movedim(-3, 0).flatten(-2)",
         "tests/test_blocks.py::test_first_and_second_derivatives",
