@@ -92,6 +92,51 @@ def test_the_bits_are_those_of_the_portable_tiles(emulator: Path) -> None:
     assert by["avx512_amx"].stderr.startswith("avx512_amx in use, of ")
 
 
+FORKED = """
+import os
+import sys
+from pathlib import Path
+
+import amx
+import torch
+
+import gru_ext
+
+emulator = amx.load(Path(sys.argv[1]))
+if not amx.HAS_TILES:
+    amx.answer(0)
+torch.set_num_threads(2)
+torch.manual_seed(0)
+layer = gru_ext.GRU(64, 64)
+layers = {"bf16": (gru_ext.GRU(64, 64).bfloat16(), torch.bfloat16), "int8": (gru_ext.quantize_dynamic(layer), None)}
+states = {}
+
+
+def same(name):
+    module, dtype = layers[name]
+    with torch.no_grad():
+        y, _ = module(torch.ones(10, 24, 64, dtype=dtype))  # few enough for torch to compare on one thread
+    return torch.equal(states.setdefault(name, y), y)
+
+
+before = [same(name) for name in layers]  # tiles are allowed, and the threads that OpenMP keeps have had some
+child = os.fork()
+if child == 0:
+    of_parent = emulator.products_of_tiles()
+    right = all(same(name) for name in layers) and gru_ext.library.cpu_isa() == "avx512_amx"
+    used = amx.HAS_TILES or emulator.products_of_tiles() > of_parent
+    os._exit(not (right and used and emulator.threads_that_hold_tiles() == 0))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), *map(same, layers))
+"""
+
+
+@with_bf16
+def test_a_forked_child_has_tiles_of_its_own(emulator: Path) -> None:
+    """Linux's permission is inherited; the child computes on one thread, and holds none after a call."""
+    environment = {VARIABLE: "avx512_amx", "GRU_EXT_CPU_WAIT": "0.1"}
+    assert output_of(run_python("-c", FORKED, emulator, environment=environment)) == "0 True True\n"
+
+
 OPERATIONS = """
 import sys
 from pathlib import Path
