@@ -15,13 +15,12 @@ from torch import Tensor
 
 from gru_ext import library as library  # registers the operators
 from gru_ext import reference
+from gru_ext.layout import Outputs
 from gru_ext.torch_internals import in_forward_mode, transforms_are_active
 from gru_ext.transforms import GRUFunction
 from gru_ext.variant import PLAIN, Variant
 
 gru_operator: Callable[..., tuple[Tensor, Tensor]] = torch.ops.gru_ext.gru.default  # differentiable
-
-Outputs = tuple[Tensor, Tensor]
 
 
 def gru_layer(

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from gru_ext.autograd import gru_layer
+from gru_ext.layout import Outputs
 from gru_ext.segments import run_segments
 from gru_ext.variant import PLAIN, Variant
-
-Outputs = tuple[Tensor, Tensor]
 
 
 class NoCounterpartError(NotImplementedError):
