@@ -120,7 +120,7 @@ import torch
 import gru_ext
 
 torch.set_num_threads(1)
-layer, x = gru_ext.GRU(96, 96), torch.randn(40, 8, 96)
+layer, x = gru_ext.GRU(96, 96), torch.randn(80, 8, 96)
 if {int8}:
     layer = gru_ext.quantize_dynamic(layer)
 torch.set_num_threads(2)
@@ -137,6 +137,48 @@ print(len(os.listdir("/proc/self/task")) - before)
 def test_a_second_thread_is_taken_where_it_saves_more_than_waits_cost(int8: bool, wait: str, started: int) -> None:
     result = run_python("-c", STARTED.format(int8=int8), environment={"GRU_EXT_CPU_WAIT": wait})
     assert output_of(result) == f"{started}\n"
+
+
+# By the model the long call takes a core 0.4 ms and more, the short one 18 us and more: enough for one that is awake.
+SLEEPING = """
+import os, pathlib, time, torch, gru_ext
+layer, long, short = gru_ext.GRU(96, 96), torch.randn(200, 8, 96), torch.randn({short}, 8, 96)
+if {int8}:
+    layer = gru_ext.quantize_dynamic(layer)
+tasks = pathlib.Path("/proc/self/task")
+
+
+def woken(x):
+    with torch.no_grad():
+        torch.set_num_threads(2)
+        layer(long)
+        time.sleep(0.1)
+        before = [(task / "status").read_text() for task in sorted(tasks.iterdir()) if task.name != str(os.getpid())]
+        layer(x)
+        time.sleep(0.1)
+        after = [(task / "status").read_text() for task in sorted(tasks.iterdir()) if task.name != str(os.getpid())]
+    return before != after
+
+
+def ended():
+    # OpenMP's runtime ends threads that a smaller parallel region leaves out.
+    with torch.no_grad():
+        torch.set_num_threads(3)
+        layer(long)
+        before = len(os.listdir(tasks))
+        torch.set_num_threads(2)
+        layer(short)
+    return before - len(os.listdir(tasks))
+
+
+print(woken(long), woken(short), max(ended() for _ in range(30)))
+"""
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_threads_that_sleep_are_woken_for_long_calls_alone(int8: bool) -> None:
+    """A short one runs on one thread; right after another call, on several."""
+    assert output_of(run_python("-c", SLEEPING.format(int8=int8, short=8 if int8 else 2))) == "True False 1\n"
 
 
 def test_what_waits_cost_is_measured_and_the_bits_stay() -> None:

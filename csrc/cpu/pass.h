@@ -30,6 +30,14 @@ inline at::Tensor with_contiguous_rows(const at::Tensor& tensor) {
   return tensor.stride(-1) == 1 ? tensor : tensor.contiguous();
 }
 
+// The threads that a layer may have: `flops` of it, weights of `bytes` a value.
+inline int threads_of_layer(const Sequence& s, double flops, int64_t bytes) {
+  const int threads = threads_of_call(flops);
+  // With layer norm the bits depend on the number of threads, which then follows no clock.
+  if (threads == 1 || s.has_gains) return threads;
+  return lets_threads_sleep(flops, 3.0 * s.D * s.H * (s.H + s.I) * bytes) ? 1 : threads;
+}
+
 // Microseconds that a wait of `threads` threads for each other costs a call.
 inline double cost_of_waits(const Sequence& s, int threads) {
   if (threads == 1) return 0;
@@ -209,7 +217,7 @@ void run_layer(const Sequence& s, const Tensors& tensors, double flops, Rehearsa
     Pass pass(s, tensors, /*direction=*/0, rehearsal->threads, rehearsal->wait);
     return rehearse(pass, *rehearsal);
   }
-  const int most = threads_of_call(s.D * s.T * flops);
+  const int most = threads_of_layer(s, s.D * s.T * flops, tensors.x.element_size());
   const double wait = cost_of_waits(s, most);
   // The directions wait for each other at the end alone.
   if (runs_side_by_side(s, flops)) {

@@ -4,6 +4,8 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 
 #include "cpu/cores.h"
 #include "cpu/isa.h"
@@ -19,6 +21,9 @@ constexpr double kStepFlopsPerThread = 5e4;
 // of float weights: more than a core's own cache holds, so that a second core's pays.
 constexpr double kFlopsPerCall = 5e5;
 constexpr double kMicrosecondsOfRegion = 5;
+// libgomp's threads spin for about so long before they sleep; to wake one takes a futex and a core that has halted.
+constexpr std::chrono::milliseconds kSpinsFor{5};
+constexpr double kMicrosecondsToWake = 50;
 // Waits count so many times: what is gained must be more than the noise of what they were measured to cost.
 constexpr double kWaitsCountAs = 3;
 // A wait for each further thread beyond the second, in waits for one.
@@ -78,6 +83,11 @@ void choose_grid(const Work& work, double flops, double before, int threads, dou
   }
 }
 
+using Clock = std::chrono::steady_clock;
+
+// When the last parallel region ended, in the clock's own unit.
+std::atomic<Clock::rep> last_region{0};
+
 }  // namespace
 
 int64_t Work::first_row(int group, int groups) const {
@@ -87,6 +97,13 @@ int64_t Work::first_row(int group, int groups) const {
 int threads_of_call(double flops) {
   if (flops < kFlopsPerCall || omp_in_parallel() || at::in_parallel_region() || in_forked_child()) return 1;
   return std::min(at::get_num_threads(), cores());
+}
+
+bool lets_threads_sleep(double flops, double weight_bytes) {
+  const double alone = std::max(flops / flops_per_microsecond(), weight_bytes / kSharedCacheRate);
+  // A second thread saves half of that at most.
+  if (alone > 2 * kMicrosecondsToWake) return false;
+  return Clock::now().time_since_epoch() - Clock::duration(last_region.load()) > kSpinsFor;
 }
 
 int threads_for(int64_t steps, double flops) {
@@ -120,6 +137,7 @@ void run_threads(int threads, const std::function<void(int, int)>& body) {
   }
 #pragma omp parallel num_threads(threads)
   body(omp_get_thread_num(), omp_get_num_threads());
+  last_region.store(Clock::now().time_since_epoch().count());
 }
 
 }  // namespace gru_ext

@@ -16,6 +16,10 @@ int threads_for(int64_t steps, double flops);
 // The same without steps: 1 for a call of too few operations.
 int threads_of_call(double flops);
 
+// Whether a call is too short to wake threads for, if they sleep: the last parallel region is some milliseconds past.
+// `flops`: of the call. `weight_bytes`: that it reads, from memory, as nothing has kept them in a cache since then.
+bool lets_threads_sleep(double flops, double weight_bytes);
+
 // The threads that go through the steps: row_groups times unit_groups. Each row group has rows of the batch of its own,
 // and never waits for another one; its members share the hidden units, and wait for each other at each step.
 struct Grid {

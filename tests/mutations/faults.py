@@ -21,6 +21,7 @@ THREADS = "tests/test_accuracy.py::test_cpu_with_several_threads"
 BLOCKS = "tests/test_blocks.py::test_blocks_are_separate_grus_bit_for_bit"
 ROW_GROUPS = "tests/test_cpu_threads.py::test_groups_of_rows_change_no_bit"
 QUOTA = "tests/test_cpu_threads.py::test_the_quota_is_the_least_of_all_control_groups"
+SLEEPING = "tests/test_cpu_threads.py::test_threads_that_sleep_are_woken_for_long_calls_alone"
 STEP_BARRIER = "tests/test_step_barrier.py::test_no_order_loses_a_thread_or_a_step"
 TILES = "tests/test_amx.py::test_operations_and_products"
 OWN_SOURCES = (STEP_BARRIER, TILES)  # tests that compile what they are about
@@ -242,6 +243,9 @@ FAULTS = [
     Fault("csrc/cpu/cores.cpp", "time > 0 && of > 0", "of > 0", QUOTA),
     Fault("csrc/cpu/cores.cpp", "group /= name;", "group = root / groups / name;", QUOTA),
     Fault("csrc/cpu/cores.cpp", '.find(",cpu,")', '.find("cpu")', QUOTA),
+    Fault("csrc/cpu/threads.cpp", "alone > 2 * kMicrosecondsToWake", "alone > 0", SLEEPING),
+    Fault("csrc/cpu/threads.cpp", "last_region.load()) > kSpinsFor", "last_region.load()) < kSpinsFor", SLEEPING),
+    Fault("csrc/cpu/threads.cpp", "  last_region.store(Clock::now().time_since_epoch().count());\n", "", SLEEPING),
     Fault(
         "csrc/cpu/threads.cpp",
         "std::min(at::get_num_threads(), cores())",

@@ -33,7 +33,7 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
   const Int8Kernel kernel = int8_kernel();
   const std::vector<Chunk> chunks = chunks_of(s, kInt8ChunkRows);
   const double flops = 6.0 * s.B * s.H / kOperationsPerFlop;
-  int threads = threads_of_call(s.T * flops * (s.H + s.I));
+  int threads = threads_of_layer(s, s.T * flops * (s.H + s.I), /*bytes=*/1);
   const double wait = cost_of_waits(s, threads);
   const Work work{s.T,
                   kInt8ChunkRows,
