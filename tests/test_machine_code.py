@@ -150,7 +150,7 @@ END_CYCLES = 5 + 13 + 5 + figures.JUMP.value
 
 
 def launch_of(warps: int) -> Launch:
-    return Launch(threads=32 * warps, blocks=1, block=0, first_parameter=0x210, parameters=bytes(range(64)))
+    return Launch(threads=32 * warps, blocks=1, block=0, block_y=3, first_parameter=0x210, parameters=bytes(range(64)))
 
 
 def issued(*step: Instruction, warps: int = 1) -> list[list[list[Issued]]]:
@@ -306,6 +306,8 @@ def test_a_prediction_is_always_the_same() -> None:
         ("LDC R0, c[0x0][0x210]", (), 0x03020100),
         ("LDC R0, c[0x0][R1+0x210]", (4,), 0x07060504),
         ("ULDC.U8 UR0, c[0x0][0x215]", (), 5),
+        ("S2R R0, SR_CTAID.Y", (), 3),
+        ("S2UR UR0, SR_CTAID.Y", (), 3),
     ],
 )
 def test_integers_are_computed(text: str, values: tuple[int, ...], expected: int) -> None:

@@ -136,5 +136,12 @@ def parameters(kernel: Kernel) -> bytes:
 def steps_of(kernel: Kernel, code: MachineCode) -> list[list[list[Issued]]]:
     """What each warp of a block issues in each of STEPS interior steps."""
     architecture = code.architecture.removeprefix("sm_")
-    launch = Launch(kernel.warps * LANES, kernel.blocks, 0, FIRST_PARAMETER[architecture], parameters(kernel))
+    launch = Launch(
+        threads=kernel.warps * LANES,
+        blocks=kernel.blocks,
+        block=0,
+        block_y=0,
+        first_parameter=FIRST_PARAMETER[architecture],
+        parameters=parameters(kernel),
+    )
     return path.steps_of(code.code, launch, STEPS)

@@ -52,7 +52,8 @@ class Launch:
 
     threads: int  # of a block
     blocks: int  # of a cluster; 1: there are no clusters
-    block: int
+    block: int  # its place in the first dimension of the grid
+    block_y: int  # and in the second
     first_parameter: int  # where they begin in constant bank 0
     parameters: bytes
 

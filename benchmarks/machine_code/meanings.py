@@ -303,6 +303,7 @@ def _special(state: State, i: Instruction, operands: tuple[str, ...], lanes: Pre
         "SR_TID.X": thread,
         "SR_LANEID": thread % _bits(LANES),
         "SR_CTAID.X": np.full(LANES, launch.block, np.uint64),
+        "SR_CTAID.Y": np.full(LANES, launch.block_y, np.uint64),
         "SR_CgaCtaId": np.full(LANES, launch.block % launch.blocks, np.uint64),
     }
     name, values = operands[1], unknown()
