@@ -7,6 +7,11 @@
 //     kernel_choices choices NAME=VALUE ...       prints a line for each call: dtype, pass, T, B, H, name, seconds
 //     kernel_choices candidates NAME=VALUE ...    prints a line for each call: dtype, pass, T, B, H, D, then
 //                                                 name=seconds of each kernel that can serve it
+//     kernel_choices call DTYPE PASS T B H MEMBERS KERNEL NAME=VALUE ...
+//                                                 prints, of the fastest kernel for the call that KERNEL allows (auto, a
+//                                                 family, or a kernel): name, clusters or groups, how many at a time, in
+//                                                 how many rounds, seconds, of them those that no step takes; nothing
+//                                                 where none is persistent
 //
 // NAME: a constant; or multiprocessors, shared_bytes, clock_rate, most_cluster: blocks of the largest cluster; or
 // resident_C: clusters of C blocks at a time.
@@ -221,12 +226,17 @@ void print_candidates(const char* dtype, const KernelQuery& query) {
   std::printf("\n");
 }
 
+// Of a name of these lines; fp32 has the device forbid TF32.
+at::ScalarType type_of(const std::string& dtype) {
+  tf32_allowed = dtype != "fp32";
+  return dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+}
+
 // Calls print(dtype, query) for every call of a grid.
 void for_each_call(void (*print)(const char*, const KernelQuery&), const std::vector<int64_t>& steps,
                    const std::vector<int64_t>& batches, const std::vector<int64_t>& widths, int64_t most_directions) {
   for (const char* dtype : {"bf16", "tf32", "fp32"}) {
-    tf32_allowed = std::strcmp(dtype, "fp32") != 0;
-    const at::ScalarType type = std::strcmp(dtype, "bf16") == 0 ? at::kBFloat16 : at::kFloat;
+    const at::ScalarType type = type_of(dtype);
     for (const Pass pass : {Pass::forward, Pass::backward}) {
       for (const int64_t T : steps) {
         for (const int64_t B : batches) {
@@ -252,6 +262,37 @@ void print_candidates() {
                 {48,  64,  96,  128,  160,  192,  224,  256,  320,  384,  448,  512,
                  640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 2816, 3584, 4096},
                 /*most_directions=*/2);
+}
+
+// `words`: DTYPE to KERNEL.
+void print_call(char** words) {
+  const auto number = [&](int i) { return std::atoll(words[i]); };
+  const Pass pass = std::strcmp(words[1], "forward") == 0 ? Pass::forward : Pass::backward;
+  const KernelQuery query{pass,
+                          type_of(words[0]),
+                          number(2),
+                          number(3),
+                          number(4),
+                          /*D=*/1,
+                          /*packed=*/false,
+                          /*masked=*/false,
+                          /*keeps_gates=*/true,
+                          /*capturing=*/false,
+                          number(5)};
+  WhyNot unused;
+  Candidate best{nullptr, std::numeric_limits<double>::infinity()};
+  for (const Family* family : families()) {
+    for (const Candidate& candidate : family->candidates(query, words[6], unused)) {
+      if (candidate.seconds < best.seconds) best = candidate;
+    }
+  }
+  const auto* const kernel = dynamic_cast<const PersistentKernel*>(best.kernel);
+  if (kernel == nullptr) return;
+  KernelQuery no_steps = query;
+  no_steps.T = 0;
+  std::printf("%s %lld %d %lld %.6g %.6g\n", kernel->name().c_str(), static_cast<long long>(kernel->clusters(query)),
+              best.at_a_time, static_cast<long long>(kernel->rounds(query, best.at_a_time)), best.seconds,
+              kernel->seconds(no_steps, best.at_a_time, clock_rate()));
 }
 
 bool set(const std::string& setting) {
@@ -282,7 +323,9 @@ int current_device() { return 0; }
 
 int main(int count, char** words) {
   const std::string what = count > 1 ? words[1] : "";
-  for (int i = 2; i < count; ++i) {
+  const int of_call = what == "call" ? 7 : 0;  // words that are no settings
+  if (count < 2 + of_call) return 2;
+  for (int i = 2 + of_call; i < count; ++i) {
     if (gru_ext::set(words[i])) continue;
     std::fprintf(stderr, "kernel_choices: there is no %s\n", words[i]);
     return 2;
@@ -293,6 +336,8 @@ int main(int count, char** words) {
     gru_ext::print_choices();
   } else if (what == "candidates") {
     gru_ext::print_candidates();
+  } else if (what == "call") {
+    gru_ext::print_call(words + 2);
   } else {
     return 2;
   }

@@ -56,6 +56,7 @@ class Launch:
     block_y: int  # and in the second
     first_parameter: int  # where they begin in constant bank 0
     parameters: bytes
+    polled: int = 0  # what a load that polls finds, beyond the number of the step
 
 
 def every(number: int) -> Value:
@@ -125,6 +126,7 @@ class State:
 
     launch: Launch
     warp: int
+    step: int = -1  # how often the loop over time steps has begun, less one
 
     def __post_init__(self) -> None:
         self.registers = {"R": np.zeros((256, LANES), np.uint64), "UR": np.zeros((64, LANES), np.uint64)}

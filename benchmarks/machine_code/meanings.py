@@ -344,6 +344,14 @@ def _vote(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predic
             state.write(operand, unknown(), lanes)
 
 
+def _load(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
+    """From memory, so unknown; but what polls finds what it waits for, in every word."""
+    if ".STRONG" not in i.opcode:
+        return _forget(state, i, operands, lanes)
+    for beyond in range(_written(i.opcode)):
+        state.write(operands[0], every(state.step + state.launch.polled), lanes, beyond)
+
+
 def _floats(state: State, operand: str) -> NDArray[np.float64]:
     return state.read(operand).bits.astype(np.uint32).view(np.float32).astype(np.float64)
 
@@ -418,7 +426,7 @@ def _barrier_result(state: State, i: Instruction, operands: tuple[str, ...], lan
 # Floating point, the tensor core, memory.
 UNKNOWN_RESULTS = (
     *("FADD", "FMUL", "FFMA", "FSEL", "FMNMX", "FSETP", "F2FP", "F2F", "HADD2", "HMUL2", "HFMA2", "HMMA"),
-    *("LDS", "LDSM", "LDG", "LD", "SHFL"),
+    *("LDS", "LDSM", "SHFL"),
 )
 NO_RESULTS = (
     *("STS", "STG", "ST", "STAS", "LDGSTS", "LDGDEPBAR", "DEPBAR", "MEMBAR", "ERRBAR", "CGAERRBAR", "CCTL", "FENCE"),
@@ -439,6 +447,7 @@ MEANINGS: dict[str, Meaning] = {
     **dict.fromkeys(("S2R", "S2UR", "CS2R"), _special),
     **dict.fromkeys(("LDC", "ULDC"), _load_constant),
     **dict.fromkeys(("VOTE", "VOTEU"), _vote),
+    **dict.fromkeys(("LDG", "LD"), _load),
     "IABS": _absolute,
     "P2R": _keep_predicates,
     "R2UR": _to_uniform,
