@@ -3,7 +3,10 @@
 // constants can be set; what would run a kernel is not linked, as nothing is run.
 //
 //     kernel_choices kernels                      prints what the model knows of each cluster and group kernel: name,
-//                                                 pass, dtype, H, C, rows, overflow bytes, packet bytes
+//                                                 pass, dtype, H, C, rows, pairs of a thread, overflow bytes, packet
+//                                                 bytes
+//     kernel_choices steps NAME=VALUE ...         prints for each persistent kernel name, pass, dtype, and the cycles of a
+//                                                 step at its largest H, if it is streamed at H = 1024
 //     kernel_choices choices NAME=VALUE ...       prints a line for each call: dtype, pass, T, B, H, name, seconds
 //     kernel_choices candidates NAME=VALUE ...    prints a line for each call: dtype, pass, T, B, H, D, then
 //                                                 name=seconds of each kernel that can serve it
@@ -68,6 +71,7 @@ HeldEntry held_entry(int packet_bytes) {
   return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kRows, resident<Traits, kCluster>},
           Traits::kHidden,
           Traits::kC,
+          Traits::kPairs,
           Traits::kOverflowBytes,
           packet_bytes};
 }
@@ -181,11 +185,11 @@ void print_kernels(const Family& family, Pass pass, at::ScalarType dtype, size_t
   const std::vector<const Kernel*> kernels = family.kernels(pass, dtype);
   for (size_t i = 0; i < entries.size(); ++i) {
     const auto& kernel = entries[i];
-    std::printf("%s %s %s %d %d %d %d %d\n", kernels[first + i]->name().c_str(), word(pass),
+    std::printf("%s %s %s %d %d %d %d %d %d\n", kernels[first + i]->name().c_str(), word(pass),
                 dtype == at::kBFloat16 ? "bf16"
                 : kernel.ieee          ? "fp32"
                                        : "tf32",
-                kernel.hidden, kernel.blocks, kernel.rows, kernel.overflow_bytes, kernel.packet_bytes);
+                kernel.hidden, kernel.blocks, kernel.rows, kernel.pairs, kernel.overflow_bytes, kernel.packet_bytes);
   }
 }
 
@@ -205,6 +209,38 @@ void print_kernels() {
   print_kernels(group, Pass::forward, at::kFloat, after(group_fwd_entries<float>()), group_fwd_ieee_entries());
   print_kernels(cluster, Pass::backward, at::kFloat, after(cluster_bwd_entries<float>()), cluster_bwd_ieee_entries());
   print_kernels(group, Pass::backward, at::kFloat, after(group_bwd_entries<float>()), group_bwd_ieee_entries());
+}
+
+void print_steps() {
+  constexpr int64_t kStreamedHidden = 1024;
+  for (const Pass pass : {Pass::forward, Pass::backward}) {
+    for (const at::ScalarType dtype : {at::kBFloat16, at::kFloat}) {
+      for (const Family* family : families()) {
+        for (const Kernel* any : family->kernels(pass, dtype)) {
+          const auto* const kernel = dynamic_cast<const PersistentKernel*>(any);
+          if (kernel == nullptr || kernel->is_for_masks()) continue;
+          const bool streamed = family == &streamed_family();
+          KernelQuery query{pass,
+                            dtype,
+                            /*T=*/1,
+                            kernel->entry().rows,
+                            streamed ? kStreamedHidden : kernel->most_hidden(),
+                            /*D=*/1,
+                            false,
+                            false,
+                            true,
+                            false};
+          const double seconds = kernel->seconds(query, 1, clock_rate());
+          query.T = 0;
+          std::printf("%s %s %s %.6g\n", kernel->name().c_str(), word(pass),
+                      dtype == at::kBFloat16 ? "bf16"
+                      : kernel->entry().ieee ? "fp32"
+                                             : "tf32",
+                      (seconds - kernel->seconds(query, 1, clock_rate())) * clock_rate());
+        }
+      }
+    }
+  }
 }
 
 void print_choice(const char* dtype, const KernelQuery& query) {
@@ -332,6 +368,8 @@ int main(int count, char** words) {
   }
   if (what == "kernels") {
     gru_ext::print_kernels();
+  } else if (what == "steps") {
+    gru_ext::print_steps();
   } else if (what == "choices") {
     gru_ext::print_choices();
   } else if (what == "candidates") {

@@ -15,7 +15,7 @@ from process import ROOT
 
 sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
-from benchmarks import gpu_constants, needed_kernels
+from benchmarks import gpu_constants, needed_kernels, predicted_constants
 from benchmarks.gpu_check.journal import PASSED
 
 # Nobody measured these.
@@ -25,12 +25,14 @@ MADE_UP = {
     "kSharedBytes": 100.0,
     "kForwardStep": 900.0,
     "kBackwardStep": 1400.0,
+    "kPairStep": 300.0,
     "kFmaMultiplyAdds": 80.0,
     "kExchangeLatency": 700.0,
     "kExchangeBytes": 8.0,
     "kPacketLatency": 1500.0,
     "kPacketBytes": 16.0,
     "kFlagLatency": 4000.0,
+    "kStreamedMultiplyAdds": 1100.0,
     "kCopyBytes": 30.0,
     "kCachedBytes": 32e6,
     "kMemoryBytes": 3e12,
@@ -57,11 +59,15 @@ def steps(kernels: list[gpu_constants.Kernel]) -> list[dict[str, Any]]:
     for kernel in kernels:
         ieee = kernel.dtype == "fp32"
         rate = c["kFmaMultiplyAdds"] if ieee else c["kMultiplyAdds"] / (2 if kernel.dtype == "tf32" else 1)
-        cycles = c["kBackwardStep" if kernel.backward else "kForwardStep"]
-        cycles += 3 * kernel.hidden**2 * kernel.rows / kernel.blocks / rate
-        cycles += kernel.overflow_bytes * math.ceil(kernel.rows / 16) / c["kSharedBytes"]
+        cycles = c["kBackwardStep" if kernel.backward else "kForwardStep"] + c["kPairStep"] * kernel.pairs
+        together = [3 * kernel.hidden**2 * kernel.rows / kernel.blocks / rate]
+        together.append(kernel.overflow_bytes * math.ceil(kernel.rows / (8 if ieee else 16)) / c["kSharedBytes"])
         if kernel.packet_bytes:
             cycles += c["kPacketLatency"] + kernel.packet_bytes / 2 / c["kPacketBytes"]
+        elif kernel.blocks > 1:
+            unit = 2 if kernel.dtype == "bf16" and not kernel.backward else 4
+            together.append(c["kExchangeLatency"] + unit * kernel.hidden * kernel.rows / c["kExchangeBytes"])
+        cycles += max(together)
         times = {"us_a_step": 1e6 * cycles / c["kAssumedClockRate"], "launch_us": 1e6 * c["kClusterSeconds"]}
         of = {"kernel": kernel.name, "dtype": kernel.dtype, "backward": kernel.backward}
         rows.append({**of, "H": kernel.hidden, "B": kernel.rows, **times})
@@ -102,8 +108,8 @@ def check_of(kernels: list[gpu_constants.Kernel]) -> dict[str, Any]:
         "tagged": {"one_way_cycles": c["kPacketLatency"] - BARRIER},
         "flags": {"exchange_cycles": c["kFlagLatency"]},
         "copies": {"bytes_a_cycle": {"1": 30.0, "8": 30.0, "32": 28.0, "64": 18.0, "256": memory}},
-        "multiply_adds": {f"bf16, {rows} rows": c["kMultiplyAdds"] for rows in (8, 16)}
-        | {"bf16, 8 rows, shared": 1 / (1 / c["kMultiplyAdds"] + 0.25 / c["kSharedBytes"])},
+        "multiply_adds": {f"bf16, {rows} rows": c["kStreamedMultiplyAdds"] for rows in (8, 16)}
+        | {"bf16, 8 rows, shared": 1 / (1 / c["kStreamedMultiplyAdds"] + 0.25 / c["kSharedBytes"])},
     }
     graph = {"dtype": "bf16", "kind": "graph", "kernels": "one_step, stepwise"}
     decoding = [
@@ -166,6 +172,40 @@ def test_a_rehearsal_measures_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(("value", "text"), [(300.4, "300"), (1.98e9, "1.98e9"), (1e-5, "1e-5"), (12.04, "12")])
 def test_numbers_are_written_as_in_the_source(value: float, text: str) -> None:
     assert gpu_constants.literal(value) == text
+
+
+# ---- Constants from predictions
+
+
+def test_the_model_agrees_with_what_the_machine_code_predicts(program: Path) -> None:
+    """No step by more than a quarter, which leaves kernels some room to change before the fit is made anew."""
+    found = predicted_constants.apart(program, gpu_constants.present())
+    assert {key for key in found if abs(found[key]) > 0.25} == set(), "run: python -m benchmarks.predicted_constants"
+    for family, least in (("cluster", 40), ("group", 9), ("streamed", 16)):
+        of_family = [abs(error) for key, error in found.items() if key.name.startswith(family)]
+        assert len(of_family) >= least
+        assert sum(of_family) / len(of_family) < 0.1
+
+
+def test_the_parts_of_the_model_that_are_fitted_are_those_of_the_header(program: Path) -> None:
+    """What is fitted is the formula of the header, of which Python has the parts."""
+    constants, kernels = gpu_constants.present(), gpu_constants.kernels_of(program)
+    model = predicted_constants.modelled(program, constants)
+    for key, kernel in kernels.items():
+        packets = 0.0
+        if kernel.packet_bytes:
+            packets = constants["kPacketLatency"] + kernel.packet_bytes / 2 / constants["kPacketBytes"]
+        cycles = kernel.fixed(constants) + kernel.longest(constants) + packets
+        assert model[predicted_constants.Key(*key)] == pytest.approx(cycles, rel=1e-4)
+
+
+def test_a_fit_to_the_model_finds_the_model(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    constants = gpu_constants.present()
+    others = {**constants, "kForwardStep": 700.0, "kPairStep": 400.0, "kFmaMultiplyAdds": 70.0, "kFlagLatency": 3000.0}
+    model = predicted_constants.modelled(program, others | {"kPacketBytes": 15.0})
+    monkeypatch.setattr(predicted_constants, "predicted", lambda: model)
+    found = predicted_constants.fitted(gpu_constants.kernels_of(program), program)
+    assert found == pytest.approx(others | {"kPacketBytes": 15.0}, rel=1e-3)
 
 
 # ---- Which kernels are needed
