@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,14 +22,19 @@ from process import ROOT
 
 sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
+from benchmarks.gpu_constants import build
 from benchmarks.machine_code import members
 from benchmarks.machine_code.figures import CLOCK_HZ
 from benchmarks.machine_code.kernels import STREAMED_HIDDEN, Kernel, of_instantiation
+from benchmarks.needed_kernels import SHOWN, times
+from benchmarks.needed_kernels import families_table as uses
 
 RESOURCES = ROOT / "tests" / "cuda_resources.json"
 INSTANTIATIONS_PAGE, DEVICES_PAGE = ROOT / "docs" / "kernels.md", ROOT / "docs" / "cuda.md"
 INSTANTIATIONS, DEVICES, END = "<!-- instantiations -->\n", "<!-- devices -->\n", "<!-- end -->\n"
 FAMILIES_OF_KERNELS, MEMBERS = "<!-- families -->\n", "<!-- members -->\n"
+USES, CONSTANTS = "<!-- uses -->\n", "<!-- constants -->\n"
+TIME_MODEL = ROOT / "csrc/cuda/choice/time_model.h"
 OPERANDS = {"bfloat16": "16-bit", "float": "TF32", "ieee": "IEEE"}
 FAMILIES = {
     ("fwd", "cluster"): "Forward:",
@@ -304,6 +310,18 @@ def members_table() -> str:
     return "\n" + "".join(f"{line}\n" for line in members.table("H200", cycles_of)) + "\n"
 
 
+def constants_table() -> str:
+    """The time model's constants of persistent kernels, with the words of the header."""
+    of_persistent = TIME_MODEL.read_text().split("// ---- Stepwise")[0]
+    lines = ["| constant | value | from | of |", "| --- | ---: | --- | --- |"]
+    for declared, source, words in re.findall(
+        r"^constexpr double (.*?); *// (.*?); (.*)$", of_persistent, re.MULTILINE
+    ):
+        names, values = zip(*(constant.split(" = ") for constant in declared.split(", ")), strict=True)
+        lines.append(f"| {', '.join(f'`{name}`' for name in names)} | {', '.join(values)} | {source} | {words} |")
+    return "\n" + "".join(f"{line}\n" for line in lines) + "\n"
+
+
 def pages() -> dict[Path, str]:
     """Both pages with their tables made anew."""
     made: dict[Path, str] = {}
@@ -311,6 +329,8 @@ def pages() -> dict[Path, str]:
         for page, begin, text in (
             (INSTANTIATIONS_PAGE, INSTANTIATIONS, tables(call)),
             (INSTANTIATIONS_PAGE, MEMBERS, members_table()),
+            (INSTANTIATIONS_PAGE, USES, "".join(f"{line}\n" for line in ["", *uses(times(build(), SHOWN)), ""])),
+            (INSTANTIATIONS_PAGE, CONSTANTS, constants_table()),
             (DEVICES_PAGE, FAMILIES_OF_KERNELS, families_table(call)),
             (DEVICES_PAGE, DEVICES, devices_table(call)),
         ):

@@ -225,12 +225,27 @@ def test_kernels_are_taken_away_in_the_order_in_which_they_are_missed() -> None:
     assert [key[2] for key, _, _ in needed_kernels.not_needed(found, within=1.0)] == ["c"]
 
 
+def test_what_a_family_is_worth() -> None:
+    """On two GPUs: the calls that it serves fastest, and the most that one of these would lose."""
+    kernels = [("bf16", way, name) for way in ("forward", "backward") for name in ("group_a", "streamed_b", "stepwise")]
+    calls: list[needed_kernels.Call] = [
+        (gpu, "bf16", way, "512", "8", hidden, "1")
+        for gpu in ("old", "new")
+        for way, hidden in (("forward", "64"), ("forward", "128"), ("backward", "64"))
+    ]
+    never = [np.inf] * 3
+    seconds = [[1, 2, 3, *never], [5, 4, 6, *never], [*never, 2, 9, 3]] * 2
+    seconds[3] = [2, 1, 9, *never]
+    found = needed_kernels.Times(calls, kernels, np.array(seconds, float))
+    assert list(needed_kernels.families_table(found))[2:] == [
+        "| group | 16-bit | 1 + 1 | 0 + 1 | 2 times, forward at B = 8, H = 64, old |",
+        "| streamed | 16-bit | 1 + 0 | 2 + 0 | 2 times, forward at B = 8, H = 64, new |",
+    ]
+
+
 def test_the_model_has_a_time_for_every_kernel(program: Path) -> None:
     """On one GPU: a name and seconds of each kernel that serves, in both passes and all dtypes."""
-    gpu = {"H200": needed_kernels.GPUS["H200"]}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(needed_kernels, "GPUS", gpu)
-        found = needed_kernels.times(program)
+    found = needed_kernels.times(program, ["H200"])
     assert np.isfinite(found.seconds).any(axis=0).all()
     assert {key[:2] for key in found.kernels} == {
         (dtype, direction) for dtype in ("bf16", "tf32", "fp32") for direction in ("forward", "backward")

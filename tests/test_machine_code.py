@@ -285,6 +285,27 @@ def test_lanes_part_and_meet() -> None:
     assert (first[7].instruction.opcode, first[7].lanes) == ("FADD", 32)
 
 
+def test_lanes_that_break_are_not_waited_for() -> None:
+    """Eight leave the block, around the meeting of the others, and meet them behind it."""
+    step = (
+        instruction("ISETP.LT.AND P1, PT, R1, 0x8, PT", 13),
+        instruction(f"BSSY B0, {HEAD + 16 * 8:#x}"),
+        instruction(f"BSSY B1, {HEAD + 16 * 6:#x}"),
+        instruction("@P1 BREAK B1"),
+        instruction(f"@P1 BRA {HEAD + 16 * 7:#x}", 5),
+        instruction("BSYNC B1", 5),
+        instruction("MOV R4, 0x1"),
+        instruction("BSYNC B0", 5),
+        instruction("FADD R5, R5, R5"),
+    )
+    ((first, *_),) = issued(*step)
+    counts = [(one.instruction.opcode, one.lanes) for one in first[3:10]]
+    assert counts == [
+        *(("BREAK", 8), ("BRA", 8), ("BSYNC", 24), ("MOV", 24), ("BSYNC", 24), ("BSYNC", 8)),
+        ("FADD", 32),
+    ]
+
+
 def test_a_path_that_is_not_decided_is_an_error() -> None:
     load, compare = instruction("LDG.E R4, desc[UR4][R2.64]", 1, 0), "ISETP.EQ.AND P1, PT, R4, RZ, PT"
     step = (instruction("MOV R3, 0x0", 5), load, instruction(compare, 13, waits=(0,)))

@@ -35,7 +35,7 @@ from benchmarks.machine_code.meanings import MEANINGS
 
 MOST_ISSUED = 1_000_000  # by a warp: beyond, it goes round in circles
 BANKS, BANK_BYTES, LINE_BYTES = 32, 4, 128
-STEERING = ("BRA", "BSSY", "BSYNC", "EXIT", "WARPSYNC")
+STEERING = ("BRA", "BSSY", "BSYNC", "BREAK", "EXIT", "WARPSYNC")
 SHARED = ("LDS", "LDSM", "STS", "STAS")
 GLOBAL = ("LDG", "LD", "STG", "ST", "LDGSTS")
 
@@ -192,6 +192,9 @@ class Warp:
                 self._next_lanes()
         elif base == "BSSY":
             self._meetings[operands[0]] = self._here
+            self._place += 1
+        elif base == "BREAK":  # they will not come to the meeting
+            self._meetings[operands[0]] = self._meetings[operands[0]] & ~lanes
             self._place += 1
         elif base == "BSYNC":
             self._meet((operands[0], self._place), self._meetings[operands[0]])

@@ -13,26 +13,25 @@ enum class Pass { forward, backward };
 
 // ---- Persistent kernels: cycles of a multiprocessor's clock, unless a constant is of a second
 
-constexpr double kAssumedClockRate = 1.98e9;  // of an H200, in cycles a second
-// Fitted: barriers and latencies that nothing hides, and gates, loads and stores for each pair of units of a thread.
-constexpr double kForwardStep = 534, kBackwardStep = 470, kPairStep = 533;
-constexpr double kMultiplyAdds = 549;      // fitted; a cycle and multiprocessor, of 16-bit values
-constexpr double kFmaMultiplyAdds = 56.9;  // likewise, on the FMA units
+constexpr double kAssumedClockRate = 1.98e9;               // published; of an H200, in cycles a second
+constexpr double kForwardStep = 531, kBackwardStep = 484;  // fitted; barriers and latencies that nothing hides
+constexpr double kPairStep = 532;          // fitted; gates, loads and stores of a pair of units of a thread
+constexpr double kMultiplyAdds = 546;      // fitted; a cycle and multiprocessor, of 16-bit values
+constexpr double kFmaMultiplyAdds = 55.1;  // fitted; likewise, on the FMA units
 constexpr double kSharedBytes = 128;       // published; read a cycle from shared memory
-constexpr double kExchangeLatency = 200;   // published: 180, and 20 of an mbarrier
+constexpr double kExchangeLatency = 200;   // published; 180, and 20 for an mbarrier, assumed
 constexpr double kExchangeBytes = 16;      // assumed; a cycle that a multiprocessor receives from others of its cluster
 constexpr double kPacketLatency = 562;     // assumed; from the first store of a packet to the end of the block barrier
 constexpr double kPacketBytes = 20.2;      // fitted; a cycle that a multiprocessor fetches from the L2 cache, with tags
 
 constexpr double kFlagLatency = 2550;  // fitted; from the first store of an operand to the first products with it
-constexpr double kStreamedMultiplyAdds = 1000;  // fitted; a cycle and multiprocessor, of 16-bit values
+constexpr double kStreamedMultiplyAdds = 1000;  // fitted by hand; a cycle and multiprocessor, of 16-bit values
 constexpr double kCopyBytes = 24;  // assumed; a cycle that a multiprocessor copies from the L2 cache, as all others do
-// Assumed:
-constexpr double kCachedBytes = 32e6;  // of the L2 cache, for weights that are read in turn
-constexpr double kMemoryBytes = 4e12;  // a second, from memory
-constexpr double kLoadBytes = 1e12;    // a second, of weights on their way to where a launch keeps them
+constexpr double kCachedBytes = 32e6;  // assumed; of the L2 cache, for weights that are read in turn
+constexpr double kMemoryBytes = 4e12;  // assumed; a second, from memory
+constexpr double kLoadBytes = 1e12;    // assumed; a second, of weights on their way to where a launch keeps them
 
-constexpr double kClusterSeconds = 10e-6;  // of a call: the launch, and weights on their way to registers
+constexpr double kClusterSeconds = 10e-6;  // assumed; of a call: the launch, and weights on their way to registers
 
 // Of a step of a kernel whose blocks hold all of R. The exchange in a cluster goes on while blocks multiply.
 inline double step_cycles(const HeldEntry& kernel, Pass pass, bool is_float) {
