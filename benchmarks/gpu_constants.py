@@ -57,14 +57,18 @@ class Kernel(NamedTuple):
     packet_bytes: int
 
     @property
+    def way(self) -> str:
+        """The pass, in the names of constants."""
+        return "Backward" if self.backward else "Forward"
+
+    @property
     def work(self) -> float:
         """Multiply-adds of a step and block, those in TF32 counted twice."""
         return 3.0 * self.hidden**2 * self.rows / self.blocks * (2 if self.dtype == "tf32" else 1)
 
     def fixed(self, constants: Mapping[str, float]) -> float:
         """Cycles of a step that go by with no product, and without packets."""
-        step = constants["kBackwardStep" if self.backward else "kForwardStep"]
-        return step + constants["kPairStep"] * self.pairs
+        return constants[f"k{self.way}Step"] + constants[f"k{self.way}Pair"] * self.pairs
 
     def beside_products(self, constants: Mapping[str, float]) -> float:
         """Cycles of a step that are hidden behind the products, or hide them."""
@@ -78,7 +82,7 @@ class Kernel(NamedTuple):
 
     def longest(self, constants: Mapping[str, float]) -> float:
         """Cycles of the products, or of what hides them."""
-        rate = constants["kFmaMultiplyAdds" if self.dtype == "fp32" else "kMultiplyAdds"]
+        rate = constants["kFmaMultiplyAdds" if self.dtype == "fp32" else f"k{self.way}MultiplyAdds"]
         return max(self.work / rate, self.beside_products(constants))
 
 
@@ -88,27 +92,41 @@ Steps = Sequence[tuple[Kernel, float]]  # and the cycles of a step
 def fitted_steps(steps: Steps, constants: Mapping[str, float]) -> dict[str, float]:
     """The constants of steps on the tensor core, from those of clusters: least squares of relative errors.
 
-    ``constants``: those of shared memory and of the exchange. Nothing where the steps are too few.
+    ``constants``: those of shared memory and of the exchange. Nothing of a pass with too few steps.
     """
-    names = ("kForwardStep", "kBackwardStep", "kPairStep", "kMultiplyAdds")
-    steps = [(kernel, cycles) for kernel, cycles in steps if not kernel.packet_bytes and kernel.dtype != "fp32"]
+    found: dict[str, float] = {}
+    for way in ("Forward", "Backward"):
+        of_pass = [
+            (kernel, cycles)
+            for kernel, cycles in steps
+            if kernel.way == way and not kernel.packet_bytes and kernel.dtype != "fp32"
+        ]
+        values = _fitted(of_pass, constants)
+        if values is not None:
+            step, pair, of_product = values
+            found |= {f"k{way}Step": step, f"k{way}Pair": pair, f"k{way}MultiplyAdds": 1 / of_product}
+    return found
+
+
+def _fitted(steps: Steps, constants: Mapping[str, float]) -> tuple[float, float, float] | None:
+    """Cycles of a step, of a pair and of a multiply-add."""
     by_products = [True] * len(steps)  # first all; then those whose products are the longest by what was found
-    values = np.zeros(0)
+    values = np.zeros(3)
     for _ in range(MOST_ROUNDS):
         rows, right = [], []
         for (kernel, cycles), is_by_products in zip(steps, by_products, strict=True):
             work, hidden = (kernel.work, 0.0) if is_by_products else (0.0, kernel.beside_products(constants))
-            rows.append(np.array([not kernel.backward, kernel.backward, kernel.pairs, work]) / cycles)
+            rows.append(np.array([1, kernel.pairs, work]) / cycles)
             right.append(1 - hidden / cycles)
-        if not rows or np.linalg.matrix_rank(rows) < len(names):
-            return {}
+        if not rows or np.linalg.matrix_rank(rows) < len(values):
+            return None
         values = np.linalg.lstsq(np.array(rows), np.array(right), rcond=None)[0]
         before = by_products
         by_products = [kernel.work * values[-1] >= kernel.beside_products(constants) for kernel, _ in steps]
         if by_products == before:
             break
-    *fixed, of_product = map(float, values)
-    return dict(zip(names, (*fixed, 1 / of_product), strict=True))
+    step, pair, of_product = map(float, values)
+    return step, pair, of_product
 
 
 def fma_rate(steps: Steps, constants: Mapping[str, float]) -> float | None:
@@ -391,7 +409,11 @@ SOURCES_OF: dict[str, Source] = {
         lambda m: mean(m.number("multiply_adds", "bf16, 8 rows"), m.number("multiply_adds", "bf16, 16 rows")),
     ),
     "kSharedBytes": Source("multiply_adds, weights in shared memory", Measured.shared_rate),
-    **{name: _of_clusters(name) for name in ("kForwardStep", "kBackwardStep", "kPairStep", "kMultiplyAdds")},
+    **{
+        name: _of_clusters(name)
+        for way in ("Forward", "Backward")
+        for name in (f"k{way}Step", f"k{way}Pair", f"k{way}MultiplyAdds")
+    },
     "kFmaMultiplyAdds": Source("steps of IEEE clusters, without what goes by with no product", Measured.fma_rate),
     "kExchangeLatency": Source(
         "clusters, exchanges of 1 to 64 KB, without the barrier", lambda m: _first(m.exchange())

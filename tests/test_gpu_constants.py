@@ -21,11 +21,13 @@ from benchmarks.gpu_check.journal import PASSED
 # Nobody measured these.
 MADE_UP = {
     "kAssumedClockRate": 1.5e9,
-    "kMultiplyAdds": 1000.0,
+    "kForwardMultiplyAdds": 1000.0,
+    "kBackwardMultiplyAdds": 900.0,
     "kSharedBytes": 100.0,
     "kForwardStep": 900.0,
     "kBackwardStep": 1400.0,
-    "kPairStep": 300.0,
+    "kForwardPair": 300.0,
+    "kBackwardPair": 500.0,
     "kFmaMultiplyAdds": 80.0,
     "kExchangeLatency": 700.0,
     "kExchangeBytes": 8.0,
@@ -58,8 +60,9 @@ def steps(kernels: list[gpu_constants.Kernel]) -> list[dict[str, Any]]:
     c, rows = MADE_UP, []
     for kernel in kernels:
         ieee = kernel.dtype == "fp32"
-        rate = c["kFmaMultiplyAdds"] if ieee else c["kMultiplyAdds"] / (2 if kernel.dtype == "tf32" else 1)
-        cycles = c["kBackwardStep" if kernel.backward else "kForwardStep"] + c["kPairStep"] * kernel.pairs
+        way = "Backward" if kernel.backward else "Forward"
+        rate = c["kFmaMultiplyAdds"] if ieee else c[f"k{way}MultiplyAdds"] / (2 if kernel.dtype == "tf32" else 1)
+        cycles = c[f"k{way}Step"] + c[f"k{way}Pair"] * kernel.pairs
         together = [3 * kernel.hidden**2 * kernel.rows / kernel.blocks / rate]
         together.append(kernel.overflow_bytes * math.ceil(kernel.rows / (8 if ieee else 16)) / c["kSharedBytes"])
         if kernel.packet_bytes:
@@ -201,7 +204,13 @@ def test_the_parts_of_the_model_that_are_fitted_are_those_of_the_header(program:
 
 def test_a_fit_to_the_model_finds_the_model(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     constants = gpu_constants.present()
-    others = {**constants, "kForwardStep": 700.0, "kPairStep": 400.0, "kFmaMultiplyAdds": 70.0, "kFlagLatency": 3000.0}
+    others = {
+        **constants,
+        "kForwardStep": 700.0,
+        "kBackwardPair": 400.0,
+        "kFmaMultiplyAdds": 70.0,
+        "kFlagLatency": 3000.0,
+    }
     model = predicted_constants.modelled(program, others | {"kPacketBytes": 15.0})
     monkeypatch.setattr(predicted_constants, "predicted", lambda: model)
     found = predicted_constants.fitted(gpu_constants.kernels_of(program), program)

@@ -59,8 +59,8 @@ FAULTS = [
     ),
     Fault(
         "benchmarks/gpu_constants.py",
-        'constants["kPairStep"] * self.pairs',
-        'constants["kPairStep"]',
+        'constants[f"k{self.way}Pair"] * self.pairs',
+        'constants[f"k{self.way}Pair"]',
         "tests/test_gpu_constants.py::test_the_parts_of_the_model_that_are_fitted_are_those_of_the_header",
     ),
     Fault(

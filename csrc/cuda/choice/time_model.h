@@ -14,17 +14,17 @@ enum class Pass { forward, backward };
 // ---- Persistent kernels: cycles of a multiprocessor's clock, unless a constant is of a second
 
 constexpr double kAssumedClockRate = 1.98e9;               // published; of an H200, in cycles a second
-constexpr double kForwardStep = 531, kBackwardStep = 484;  // fitted; barriers and latencies that nothing hides
-constexpr double kPairStep = 532;          // fitted; gates, loads and stores of a pair of units of a thread
-constexpr double kMultiplyAdds = 546;      // fitted; a cycle and multiprocessor, of 16-bit values
-constexpr double kFmaMultiplyAdds = 55.1;  // fitted; likewise, on the FMA units
+constexpr double kForwardStep = 485, kBackwardStep = 493;  // fitted; barriers and latencies that nothing hides
+constexpr double kForwardPair = 528, kBackwardPair = 551;  // fitted; gates, loads, stores of a pair of a thread
+constexpr double kForwardMultiplyAdds = 517, kBackwardMultiplyAdds = 575;  // fitted; a cycle, of 16-bit values
+constexpr double kFmaMultiplyAdds = 55.7;  // fitted; likewise, on the FMA units, in float32
 constexpr double kSharedBytes = 128;       // published; read a cycle from shared memory
 constexpr double kExchangeLatency = 200;   // published; 180, and 20 for an mbarrier, assumed
 constexpr double kExchangeBytes = 16;      // assumed; a cycle that a multiprocessor receives from others of its cluster
 constexpr double kPacketLatency = 562;     // assumed; from the first store of a packet to the end of the block barrier
-constexpr double kPacketBytes = 20.2;      // fitted; a cycle that a multiprocessor fetches from the L2 cache, with tags
+constexpr double kPacketBytes = 20.3;      // fitted; a cycle that a multiprocessor fetches from the L2 cache, with tags
 
-constexpr double kFlagLatency = 2550;  // fitted; from the first store of an operand to the first products with it
+constexpr double kFlagLatency = 2580;  // fitted; from the first store of an operand to the first products with it
 constexpr double kStreamedMultiplyAdds = 1000;  // fitted by hand; a cycle and multiprocessor, of 16-bit values
 constexpr double kCopyBytes = 24;  // assumed; a cycle that a multiprocessor copies from the L2 cache, as all others do
 constexpr double kCachedBytes = 32e6;  // assumed; of the L2 cache, for weights that are read in turn
@@ -37,14 +37,15 @@ constexpr double kClusterSeconds = 10e-6;  // assumed; of a call: the launch, an
 inline double step_cycles(const HeldEntry& kernel, Pass pass, bool is_float) {
   const bool forward = pass == Pass::forward;
   const double H = kernel.hidden, rows = kernel.rows, C = kernel.blocks;
-  const double multiply_adds = kernel.ieee ? kFmaMultiplyAdds : is_float ? kMultiplyAdds / 2 : kMultiplyAdds;
-  const double products = 3 * H * H * rows / (C * multiply_adds);
+  const double on_tensor_core = (forward ? kForwardMultiplyAdds : kBackwardMultiplyAdds) / (is_float ? 2 : 1);
+  const double products = 3 * H * H * rows / (C * (kernel.ieee ? kFmaMultiplyAdds : on_tensor_core));
   const double overflow = kernel.overflow_bytes * std::ceil(rows / (kernel.ieee ? 8 : 16)) / kSharedBytes;
   const bool is_group = kernel.packet_bytes > 0;
   const double bytes_a_unit = forward && !is_float ? 2 : 4;
   const double exchange = C > 1 && !is_group ? kExchangeLatency + bytes_a_unit * H * rows / kExchangeBytes : 0;
   const double packets = is_group ? kPacketLatency + kernel.packet_bytes / 2 / kPacketBytes : 0;
-  const double fixed = (forward ? kForwardStep : kBackwardStep) + kPairStep * kernel.pairs;
+  const double fixed =
+      forward ? kForwardStep + kForwardPair * kernel.pairs : kBackwardStep + kBackwardPair * kernel.pairs;
   return fixed + packets + std::fmax(products, std::fmax(overflow, exchange));
 }
 
@@ -54,7 +55,8 @@ inline double streamed_step_seconds(int units, int rows, const StreamedShape& sh
   const double multiply_adds = is_float ? kStreamedMultiplyAdds / 2 : kStreamedMultiplyAdds;
   const double products = 3 * units * H * rows / multiply_adds;
   const double copied = (shape.operand_bytes / 2 + static_cast<double>(shape.weight_bytes) / shape.blocks) / kCopyBytes;
-  const double fixed = (pass == Pass::forward ? kForwardStep : kBackwardStep) + kPairStep + kFlagLatency;
+  const bool forward = pass == Pass::forward;
+  const double fixed = (forward ? kForwardStep + kForwardPair : kBackwardStep + kBackwardPair) + kFlagLatency;
   const double read = std::fmax(0, directions * static_cast<double>(shape.weight_bytes) - kCachedBytes) / kMemoryBytes;
   return fixed / clock_rate + std::fmax(std::fmax(products, copied) / clock_rate, read);
 }
