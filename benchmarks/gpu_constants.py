@@ -27,6 +27,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from benchmarks.gpu_check.journal import Row
 from benchmarks.gpu_check.results import Results, ResultsError, measured, read
 from benchmarks.gpu_check.stages import ROOT
@@ -37,6 +39,7 @@ BUILD = ROOT / "build" / "kernel_choices"
 DECLARATION = re.compile(r"^constexpr double (.*?);", re.MULTILINE)
 CONSTANT = re.compile(r"\b(k\w+) = ([^,;]+)")
 MOST_CHOICES = 40  # that are printed
+MOST_ROUNDS = 20  # of a fit
 ONE_STEP_TILE = 8  # rows that the one-step kernel reads the weights for at once, kTileRows of one_step.cpp
 
 
@@ -49,8 +52,91 @@ class Kernel(NamedTuple):
     hidden: int
     blocks: int
     rows: int
+    pairs: int
     overflow_bytes: int
     packet_bytes: int
+
+    @property
+    def way(self) -> str:
+        """The pass, in the names of constants."""
+        return "Backward" if self.backward else "Forward"
+
+    @property
+    def work(self) -> float:
+        """Multiply-adds of a step and block, those in TF32 counted twice."""
+        return 3.0 * self.hidden**2 * self.rows / self.blocks * (2 if self.dtype == "tf32" else 1)
+
+    def fixed(self, constants: Mapping[str, float]) -> float:
+        """Cycles of a step that go by with no product, and without packets."""
+        return constants[f"k{self.way}Step"] + constants[f"k{self.way}Pair"] * self.pairs
+
+    def beside_products(self, constants: Mapping[str, float]) -> float:
+        """Cycles of a step that are hidden behind the products, or hide them."""
+        passes = math.ceil(self.rows / (8 if self.dtype == "fp32" else 16))
+        overflow = self.overflow_bytes * passes / constants["kSharedBytes"]
+        if self.blocks == 1 or self.packet_bytes:
+            return overflow
+        unit = 2 if self.dtype == "bf16" and not self.backward else 4
+        received = unit * self.hidden * self.rows / constants["kExchangeBytes"]
+        return max(overflow, constants["kExchangeLatency"] + received)
+
+    def longest(self, constants: Mapping[str, float]) -> float:
+        """Cycles of the products, or of what hides them."""
+        rate = constants["kFmaMultiplyAdds" if self.dtype == "fp32" else f"k{self.way}MultiplyAdds"]
+        return max(self.work / rate, self.beside_products(constants))
+
+
+Steps = Sequence[tuple[Kernel, float]]  # and the cycles of a step
+
+
+def fitted_steps(steps: Steps, constants: Mapping[str, float]) -> dict[str, float]:
+    """The constants of steps on the tensor core, from those of clusters: least squares of relative errors.
+
+    ``constants``: those of shared memory and of the exchange. Nothing of a pass with too few steps.
+    """
+    found: dict[str, float] = {}
+    for way in ("Forward", "Backward"):
+        of_pass = [
+            (kernel, cycles)
+            for kernel, cycles in steps
+            if kernel.way == way and not kernel.packet_bytes and kernel.dtype != "fp32"
+        ]
+        values = _fitted(of_pass, constants)
+        if values is not None:
+            step, pair, of_product = values
+            found |= {f"k{way}Step": step, f"k{way}Pair": pair, f"k{way}MultiplyAdds": 1 / of_product}
+    return found
+
+
+def _fitted(steps: Steps, constants: Mapping[str, float]) -> tuple[float, float, float] | None:
+    """Cycles of a step, of a pair and of a multiply-add."""
+    by_products = [True] * len(steps)  # first all; then those whose products are the longest by what was found
+    values = np.zeros(3)
+    for _ in range(MOST_ROUNDS):
+        rows, right = [], []
+        for (kernel, cycles), is_by_products in zip(steps, by_products, strict=True):
+            work, hidden = (kernel.work, 0.0) if is_by_products else (0.0, kernel.beside_products(constants))
+            rows.append(np.array([1, kernel.pairs, work]) / cycles)
+            right.append(1 - hidden / cycles)
+        if not rows or np.linalg.matrix_rank(rows) < len(values):
+            return None
+        values = np.linalg.lstsq(np.array(rows), np.array(right), rcond=None)[0]
+        before = by_products
+        by_products = [kernel.work * values[-1] >= kernel.beside_products(constants) for kernel, _ in steps]
+        if by_products == before:
+            break
+    step, pair, of_product = map(float, values)
+    return step, pair, of_product
+
+
+def fma_rate(steps: Steps, constants: Mapping[str, float]) -> float | None:
+    """Multiply-adds a cycle of IEEE kernels of clusters."""
+    rates = [
+        kernel.work / (cycles - kernel.fixed(constants))
+        for kernel, cycles in steps
+        if kernel.dtype == "fp32" and not kernel.packet_bytes and cycles > kernel.fixed(constants)
+    ]
+    return median(rates)
 
 
 class Choice(NamedTuple):
@@ -157,35 +243,32 @@ class Measured:
             and backward in (None, row["backward"])
         ]
 
-    def kernel(self, row: Row) -> Kernel:
-        """What the model knows of the kernel of a row."""
-        return self.kernels[row["kernel"], row["backward"], row["dtype"]]
+    def cycles(self, family: str, dtypes: Sequence[str]) -> Steps:
+        """Of the steps of the kernels of a family."""
+        return [
+            (
+                self.kernels[row["kernel"], row["backward"], row["dtype"]],
+                1e-6 * float(row["us_a_step"]) * self.clock_rate,
+            )
+            for row in self.steps(family, dtypes=dtypes)
+        ]
 
-    def cycles(self, row: Row) -> float:
-        """Of a step."""
-        return 1e-6 * float(row["us_a_step"]) * self.clock_rate
+    @cached_property
+    def of_clusters(self) -> dict[str, float]:
+        """Constants of steps on the tensor core, with those of shared memory and of the exchange as they are found."""
+        names = ("kSharedBytes", "kExchangeLatency", "kExchangeBytes")
+        constants = {name: self.constant(name) for name in names}
+        return fitted_steps(self.cycles("cluster", ("bf16", "tf32")), constants)
 
-    def work(self, kernel: Kernel) -> float:
-        """Multiply-adds of a step and block."""
-        return 3.0 * kernel.hidden**2 * kernel.rows / kernel.blocks
-
-    def without_products(self, row: Row) -> float:
-        """Cycles of a step but for products and overflow weights."""
-        kernel = self.kernel(row)
-        rate = self.constant("kMultiplyAdds") / (2 if row["dtype"] == "tf32" else 1)
-        overflow = kernel.overflow_bytes * math.ceil(kernel.rows / 16) / self.constant("kSharedBytes")
-        return self.cycles(row) - self.work(kernel) / rate - overflow
-
-    def fixed(self, backward: bool) -> float | None:
-        """Cycles of a step of one block beside products."""
-        rows = [row for row in self.steps("cluster", backward) if self.kernel(row).blocks == 1]
-        return median(self.without_products(row) for row in rows)
+    @cached_property
+    def of_steps(self) -> dict[str, float]:
+        """All constants of steps without packets."""
+        names = ("kSharedBytes", "kExchangeLatency", "kExchangeBytes", "kFmaMultiplyAdds")
+        return {**self.before, **{name: self.constant(name) for name in names}, **self.of_clusters}
 
     def fma_rate(self) -> float | None:
-        """Multiply-adds a cycle of the IEEE kernels of one block."""
-        fixed = self.constant("kForwardStep")
-        rows = [row for row in self.steps("cluster", False, ("fp32",)) if self.kernel(row).blocks == 1]
-        return median(self.work(self.kernel(row)) / (self.cycles(row) - fixed) for row in rows)
+        """Multiply-adds a cycle of the IEEE kernels."""
+        return fma_rate(self.cycles("cluster", ("fp32",)), {**self.before, **self.of_clusters})
 
     def shared_rate(self) -> float | None:
         """Bytes a cycle, from what the same products take longer with their weights in shared memory."""
@@ -208,11 +291,10 @@ class Measured:
 
     def packet_rate(self) -> float | None:
         """Bytes a cycle that a group fetches, from its steps."""
-        rates = []
-        for row in self.steps("group", dtypes=("bf16", "tf32")):
-            fixed = self.constant("kBackwardStep" if row["backward"] else "kForwardStep")
-            cycles = self.without_products(row) - fixed - self.constant("kPacketLatency")
-            rates.append(self.kernel(row).packet_bytes / 2 / cycles if cycles > 0 else math.inf)
+        rates, latency = [], self.constant("kPacketLatency")
+        for kernel, whole in self.cycles("group", ("bf16", "tf32")):
+            cycles = whole - kernel.fixed(self.of_steps) - kernel.longest(self.of_steps) - latency
+            rates.append(kernel.packet_bytes / 2 / cycles if cycles > 0 else math.inf)
         rate = median(rates)
         return None if rate is None or math.isinf(rate) else rate
 
@@ -316,16 +398,23 @@ class Source(NamedTuple):
     value: Callable[[Measured], float | None]
 
 
+def _of_clusters(name: str) -> Source:
+    return Source("steps of clusters, fitted", lambda m: m.of_clusters.get(name))
+
+
 SOURCES_OF: dict[str, Source] = {
     "kAssumedClockRate": Source("clock", lambda m: m.clock_rate if m.number("clock", "ghz") else None),
-    "kMultiplyAdds": Source(
+    "kStreamedMultiplyAdds": Source(
         "multiply_adds, mean of 8 and 16 rows",
         lambda m: mean(m.number("multiply_adds", "bf16, 8 rows"), m.number("multiply_adds", "bf16, 16 rows")),
     ),
     "kSharedBytes": Source("multiply_adds, weights in shared memory", Measured.shared_rate),
-    "kForwardStep": Source("steps of clusters of one block, without their products", lambda m: m.fixed(False)),
-    "kBackwardStep": Source("likewise, backward", lambda m: m.fixed(True)),
-    "kFmaMultiplyAdds": Source("steps of IEEE clusters of one block, without kForwardStep", Measured.fma_rate),
+    **{
+        name: _of_clusters(name)
+        for way in ("Forward", "Backward")
+        for name in (f"k{way}Step", f"k{way}Pair", f"k{way}MultiplyAdds")
+    },
+    "kFmaMultiplyAdds": Source("steps of IEEE clusters, without what goes by with no product", Measured.fma_rate),
     "kExchangeLatency": Source(
         "clusters, exchanges of 1 to 64 KB, without the barrier", lambda m: _first(m.exchange())
     ),
@@ -420,7 +509,7 @@ def build() -> Path:
 def kernels_of(program: Path) -> dict[tuple[str, bool, str], Kernel]:
     """What the model knows of each cluster and group kernel."""
     kernels = {}
-    for line in _lines(program, "kernels"):
+    for line in lines_of(program, "kernels"):
         name, direction, dtype, *numbers = line
         kernel = Kernel(name, direction == "backward", dtype, *map(int, numbers))
         kernels[name, kernel.backward, dtype] = kernel
@@ -429,11 +518,12 @@ def kernels_of(program: Path) -> dict[tuple[str, bool, str], Kernel]:
 
 def choices_of(program: Path, settings: Mapping[str, float]) -> dict[Call, Choice]:
     """What is chosen for each call of a grid."""
-    lines = _lines(program, "choices", *(f"{name}={value!r}" for name, value in settings.items()))
+    lines = lines_of(program, "choices", *(f"{name}={value!r}" for name, value in settings.items()))
     return {tuple(call): Choice(kernel, float(seconds)) for *call, kernel, seconds in lines}
 
 
-def _lines(program: Path, *arguments: str) -> list[list[str]]:
+def lines_of(program: Path, *arguments: str) -> list[list[str]]:
+    """The words of each line that the program prints."""
     output = subprocess.run([program, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
     return [line.split() for line in output.splitlines()]
 

@@ -3,10 +3,18 @@
 // constants can be set; what would run a kernel is not linked, as nothing is run.
 //
 //     kernel_choices kernels                      prints what the model knows of each cluster and group kernel: name,
-//                                                 pass, dtype, H, C, rows, overflow bytes, packet bytes
+//                                                 pass, dtype, H, C, rows, pairs of a thread, overflow bytes, packet
+//                                                 bytes
+//     kernel_choices steps NAME=VALUE ...         prints for each persistent kernel name, pass, dtype, and the cycles of a
+//                                                 step at its largest H, if it is streamed at H = 1024
 //     kernel_choices choices NAME=VALUE ...       prints a line for each call: dtype, pass, T, B, H, name, seconds
 //     kernel_choices candidates NAME=VALUE ...    prints a line for each call: dtype, pass, T, B, H, D, then
 //                                                 name=seconds of each kernel that can serve it
+//     kernel_choices call DTYPE PASS T B H MEMBERS KERNEL NAME=VALUE ...
+//                                                 prints, of the fastest kernel for the call that KERNEL allows (auto, a
+//                                                 family, or a kernel): name, clusters or groups, how many at a time, in
+//                                                 how many rounds, seconds, of them those that no step takes; nothing
+//                                                 where none is persistent
 //
 // NAME: a constant; or multiprocessors, shared_bytes, clock_rate, most_cluster: blocks of the largest cluster; or
 // resident_C: clusters of C blocks at a time.
@@ -63,6 +71,7 @@ HeldEntry held_entry(int packet_bytes) {
   return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kRows, resident<Traits, kCluster>},
           Traits::kHidden,
           Traits::kC,
+          Traits::kPairs,
           Traits::kOverflowBytes,
           packet_bytes};
 }
@@ -176,11 +185,11 @@ void print_kernels(const Family& family, Pass pass, at::ScalarType dtype, size_t
   const std::vector<const Kernel*> kernels = family.kernels(pass, dtype);
   for (size_t i = 0; i < entries.size(); ++i) {
     const auto& kernel = entries[i];
-    std::printf("%s %s %s %d %d %d %d %d\n", kernels[first + i]->name().c_str(), word(pass),
+    std::printf("%s %s %s %d %d %d %d %d %d\n", kernels[first + i]->name().c_str(), word(pass),
                 dtype == at::kBFloat16 ? "bf16"
                 : kernel.ieee          ? "fp32"
                                        : "tf32",
-                kernel.hidden, kernel.blocks, kernel.rows, kernel.overflow_bytes, kernel.packet_bytes);
+                kernel.hidden, kernel.blocks, kernel.rows, kernel.pairs, kernel.overflow_bytes, kernel.packet_bytes);
   }
 }
 
@@ -202,6 +211,38 @@ void print_kernels() {
   print_kernels(group, Pass::backward, at::kFloat, after(group_bwd_entries<float>()), group_bwd_ieee_entries());
 }
 
+void print_steps() {
+  constexpr int64_t kStreamedHidden = 1024;
+  for (const Pass pass : {Pass::forward, Pass::backward}) {
+    for (const at::ScalarType dtype : {at::kBFloat16, at::kFloat}) {
+      for (const Family* family : families()) {
+        for (const Kernel* any : family->kernels(pass, dtype)) {
+          const auto* const kernel = dynamic_cast<const PersistentKernel*>(any);
+          if (kernel == nullptr || kernel->is_for_masks()) continue;
+          const bool streamed = family == &streamed_family();
+          KernelQuery query{pass,
+                            dtype,
+                            /*T=*/1,
+                            kernel->entry().rows,
+                            streamed ? kStreamedHidden : kernel->most_hidden(),
+                            /*D=*/1,
+                            false,
+                            false,
+                            true,
+                            false};
+          const double seconds = kernel->seconds(query, 1, clock_rate());
+          query.T = 0;
+          std::printf("%s %s %s %.6g\n", kernel->name().c_str(), word(pass),
+                      dtype == at::kBFloat16 ? "bf16"
+                      : kernel->entry().ieee ? "fp32"
+                                             : "tf32",
+                      (seconds - kernel->seconds(query, 1, clock_rate())) * clock_rate());
+        }
+      }
+    }
+  }
+}
+
 void print_choice(const char* dtype, const KernelQuery& query) {
   const Candidate best = choose_kernels(query).candidates[0];
   const double seconds = best.kernel->name() == "one_step" ? seconds_of_call(query) : best.seconds;
@@ -221,12 +262,17 @@ void print_candidates(const char* dtype, const KernelQuery& query) {
   std::printf("\n");
 }
 
+// Of a name of these lines; fp32 has the device forbid TF32.
+at::ScalarType type_of(const std::string& dtype) {
+  tf32_allowed = dtype != "fp32";
+  return dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+}
+
 // Calls print(dtype, query) for every call of a grid.
 void for_each_call(void (*print)(const char*, const KernelQuery&), const std::vector<int64_t>& steps,
                    const std::vector<int64_t>& batches, const std::vector<int64_t>& widths, int64_t most_directions) {
   for (const char* dtype : {"bf16", "tf32", "fp32"}) {
-    tf32_allowed = std::strcmp(dtype, "fp32") != 0;
-    const at::ScalarType type = std::strcmp(dtype, "bf16") == 0 ? at::kBFloat16 : at::kFloat;
+    const at::ScalarType type = type_of(dtype);
     for (const Pass pass : {Pass::forward, Pass::backward}) {
       for (const int64_t T : steps) {
         for (const int64_t B : batches) {
@@ -252,6 +298,37 @@ void print_candidates() {
                 {48,  64,  96,  128,  160,  192,  224,  256,  320,  384,  448,  512,
                  640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 2816, 3584, 4096},
                 /*most_directions=*/2);
+}
+
+// `words`: DTYPE to KERNEL.
+void print_call(char** words) {
+  const auto number = [&](int i) { return std::atoll(words[i]); };
+  const Pass pass = std::strcmp(words[1], "forward") == 0 ? Pass::forward : Pass::backward;
+  const KernelQuery query{pass,
+                          type_of(words[0]),
+                          number(2),
+                          number(3),
+                          number(4),
+                          /*D=*/1,
+                          /*packed=*/false,
+                          /*masked=*/false,
+                          /*keeps_gates=*/true,
+                          /*capturing=*/false,
+                          number(5)};
+  WhyNot unused;
+  Candidate best{nullptr, std::numeric_limits<double>::infinity()};
+  for (const Family* family : families()) {
+    for (const Candidate& candidate : family->candidates(query, words[6], unused)) {
+      if (candidate.seconds < best.seconds) best = candidate;
+    }
+  }
+  const auto* const kernel = dynamic_cast<const PersistentKernel*>(best.kernel);
+  if (kernel == nullptr) return;
+  KernelQuery no_steps = query;
+  no_steps.T = 0;
+  std::printf("%s %lld %d %lld %.6g %.6g\n", kernel->name().c_str(), static_cast<long long>(kernel->clusters(query)),
+              best.at_a_time, static_cast<long long>(kernel->rounds(query, best.at_a_time)), best.seconds,
+              kernel->seconds(no_steps, best.at_a_time, clock_rate()));
 }
 
 bool set(const std::string& setting) {
@@ -282,17 +359,23 @@ int current_device() { return 0; }
 
 int main(int count, char** words) {
   const std::string what = count > 1 ? words[1] : "";
-  for (int i = 2; i < count; ++i) {
+  const int of_call = what == "call" ? 7 : 0;  // words that are no settings
+  if (count < 2 + of_call) return 2;
+  for (int i = 2 + of_call; i < count; ++i) {
     if (gru_ext::set(words[i])) continue;
     std::fprintf(stderr, "kernel_choices: there is no %s\n", words[i]);
     return 2;
   }
   if (what == "kernels") {
     gru_ext::print_kernels();
+  } else if (what == "steps") {
+    gru_ext::print_steps();
   } else if (what == "choices") {
     gru_ext::print_choices();
   } else if (what == "candidates") {
     gru_ext::print_candidates();
+  } else if (what == "call") {
+    gru_ext::print_call(words + 2);
   } else {
     return 2;
   }

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +32,8 @@ GPUS = {
     "RTX 4090": (128, 99 << 10, 0, 2.52e9),
     "L4": (58, 99 << 10, 0, 2.04e9),
 }
+SHOWN = ("A100", "H200", "RTX 4090")  # in docs/kernels.md
+PRECISIONS = {"bf16": "16-bit", "tf32": "TF32", "fp32": "IEEE"}
 ALWAYS = ("stepwise", "one_step")  # families that no figure may take away
 Key = tuple[str, str, str]  # bf16, tf32 or fp32; pass; kernel
 Call = tuple[str, ...]  # GPU, dtype, pass, T, B, H, D
@@ -48,10 +52,11 @@ def key_of(dtype: str, direction: str, kernel: str) -> Key:
     return "fp32" if kernel.endswith("_ieee") else dtype, direction, kernel
 
 
-def times(program: Path) -> Times:
-    """What the model says of every call of the grid on every GPU."""
+def times(program: Path, gpus: Iterable[str] = GPUS) -> Times:
+    """What the model says of every call of the grid on these GPUs."""
     found: dict[Call, dict[Key, float]] = {}
-    for gpu, (multiprocessors, shared, cluster, rate) in GPUS.items():
+    for gpu in gpus:
+        multiprocessors, shared, cluster, rate = GPUS[gpu]
         values = {
             "multiprocessors": multiprocessors,
             "shared_bytes": shared,
@@ -94,34 +99,42 @@ def not_needed(found: Times, within: float) -> list[tuple[Key, float, Call]]:
         optional.remove(least)
 
 
-def print_families(found: Times) -> None:
-    """Of each family on each GPU: for how many calls it is the fastest, and what the call loses that misses it most."""
+def families_table(found: Times) -> Iterator[str]:
+    """In Markdown, of each family: for how many calls it is the fastest, and the most that a call loses without it."""
+    gpus = list(dict.fromkeys(call[0] for call in found.calls))
+    yield f"| family | precision | {' | '.join(gpus)} | most that a call would lose |"
+    yield f"| --- | --- |{' ---: |' * len(gpus)} --- |"
     of_kernel = np.array([key[2] if key[2] in ALWAYS else key[2].split("_")[0] for key in found.kernels])
     best = found.seconds.min(axis=1)
     fastest = of_kernel[found.seconds.argmin(axis=1)]
-    for group in sorted({call[:3] for call in found.calls}):
-        rows = np.array([call[:3] == group for call in found.calls])
-        calls = [call for call, is_in in zip(found.calls, rows, strict=True) if is_in]
-        print(f"{' '.join(group)}: {len(calls)} calls")
-        for family in ("cluster", "group", "streamed"):
-            losses = found.seconds[rows][:, of_kernel != family].min(axis=1) / best[rows]
-            worst = int(losses.argmax())
-            count = int((fastest[rows] == family).sum())
-            if count:
-                where = f"T={calls[worst][3]} B={calls[worst][4]} H={calls[worst][5]} D={calls[worst][6]}"
-                print(f"  {family}: the fastest for {count}; without it up to {losses[worst]:.2f} times, at {where}")
+    groups = [call[:3] for call in found.calls]
+    served = Counter(zip(groups, fastest, strict=True))
+    for family in ("cluster", "group", "streamed"):
+        losses = found.seconds[:, of_kernel != family].min(axis=1) / best
+        for dtype, precision in PRECISIONS.items():
+            counts = [[served[(gpu, dtype, way), family] for way in ("forward", "backward")] for gpu in gpus]
+            if not np.any(counts):
+                continue
+            worst = int(np.where([call[1] == dtype for call in found.calls], losses, 0).argmax())
+            gpu, _, way, _, batch, hidden, _ = found.calls[worst]
+            loss = f"{losses[worst]:.3g} times, {way} at B = {batch}, H = {hidden}, {gpu}"
+            cells = [" + ".join(map(str, of_gpu)) for of_gpu in counts]
+            yield f"| {family} | {precision} | {' | '.join(cells)} | {loss} |"
 
 
 def main() -> None:
     """Print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--within", type=float, default=1.1, help="times the fastest that a call may take (1.1)")
-    parser.add_argument("--families", action="store_true", help="instead: what each family is the fastest for")
+    parser.add_argument(
+        "--families", action="store_true", help="instead: what each family is the fastest for, in Markdown"
+    )
     arguments = parser.parse_args()
     within: float = arguments.within
-    found = times(build())
     if arguments.families:
-        return print_families(found)
+        print("\n".join(families_table(times(build(), SHOWN))))
+        return
+    found = times(build())
     removed = not_needed(found, within)
     for (dtype, direction, name), loss, call in removed:
         lost = f"{loss:.3f} times the fastest, at {' '.join(call)}" if call else "never the fastest"

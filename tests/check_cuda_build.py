@@ -1,14 +1,13 @@
 """Build with CUDA where there is no GPU, and hold what the kernels need against tests/cuda_resources.json.
 
 ``make cuda-check`` runs it in an environment of its own, with a CUDA torch. It compiles the whole extension for the
-default architectures, imports it, checks that the CUDA operators are registered and what ``gru_ext.info`` says,
-and prints registers and static shared memory of every kernel. It fails if a kernel spills, has a stack frame or a
-serial load (benchmarks/machine_code; SERIAL names what stays), or needs more than the committed table says; or if the
-step of a cluster kernel is predicted to take more than SLOWER times what the table says. Then it runs every kernel of
-sm_90, and some of other architectures, on the CPU. ``make cuda-check ARGS=--write`` writes the table anew, and those of
-docs/kernels.md. With ``--host-only``, in an environment of another torch, it compiles the host
-side alone, links it with the kernels that the first check has compiled, and imports that: no kernel knows of torch
-(take_objects.py).
+default architectures, imports it, checks that the CUDA operators are registered and what ``gru_ext.info`` says, and
+prints registers and static shared memory of every kernel. It fails if a kernel spills, has a stack frame or a serial
+load (benchmarks/machine_code; SERIAL names what stays), or needs more than the committed table says; or if the step
+of a persistent kernel is predicted to take more than SLOWER times what the table says. Then it runs every kernel of
+sm_90, and some of other architectures, on the CPU. ``make cuda-check ARGS=--write`` writes the table anew, and those
+of docs/kernels.md. With ``--host-only``, in an environment of another torch, it compiles the host side alone, links
+it with the kernels that the first check has compiled, and imports that: no kernel knows of torch (take_objects.py).
 
 What the table says belongs to a release of nvcc: under another one it is not compared.
 """
@@ -275,7 +274,7 @@ class Read(NamedTuple):
 
 
 def read_kernel(kernel: MachineCode) -> Read:
-    """Its serial loads; and the cycles of a step, of a cluster kernel whose path the model can follow."""
+    """Its serial loads; and the cycles of a step, of a persistent kernel whose path the model can follow."""
     serial = tuple(serial_loads(kernel.code))
     known = of_instantiation(demangled([kernel.kernel])[0]) if kernel.architecture == PREDICTED else None
     if known is None:

@@ -30,8 +30,8 @@ template <typename Traits>
 void print(Pass pass, const char* operand, int packet_bytes, int warps, int tiles) {
   if (device_multiprocessors > 0) return;
   const bool ieee = kOnFmaUnits<typename Traits::Operand>, is_float = sizeof(typename Traits::T) == 4;
-  const HeldEntry entry{
-      {ieee, Traits::kRows, nullptr}, Traits::kHidden, Traits::kC, Traits::kOverflowBytes, packet_bytes};
+  const HeldEntry entry{{ieee, Traits::kRows, nullptr}, Traits::kHidden, Traits::kC, Traits::kPairs,
+                        Traits::kOverflowBytes,         packet_bytes};
   std::printf("%s %s %s %d %d %d %d %d %d %d %.9f\n", pass == Pass::forward ? "fwd" : "bwd",
               packet_bytes > 0 ? "group" : "cluster", operand, entry.hidden, entry.blocks, entry.rows, warps, tiles,
               Traits::kSharedBytes, entry.overflow_bytes, 1e6 * step_cycles(entry, pass, is_float) / kAssumedClockRate);

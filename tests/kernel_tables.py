@@ -1,14 +1,15 @@
 """The tables of kernels in docs/kernels.md and docs/cuda.md: ``python tests/kernel_tables.py`` writes them anew.
 
 Registers and cycles are those of tests/cuda_resources.json, which ``make cuda-check ARGS=--write`` finds and which then
-calls this; the rest is what the source says, printed by a program that is compiled here. Needs a C++17 compiler,
-``$CXX`` or ``c++``.
+calls this; the rest is what the source says, printed by programs that are compiled here, of which the one that knows
+the choice needs torch. Needs a C++ compiler, ``$CXX`` or ``c++``.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,12 +22,19 @@ from process import ROOT
 
 sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
+from benchmarks.gpu_constants import build
+from benchmarks.machine_code import members
 from benchmarks.machine_code.figures import CLOCK_HZ
+from benchmarks.machine_code.kernels import STREAMED_HIDDEN, Kernel, of_instantiation
+from benchmarks.needed_kernels import SHOWN, times
+from benchmarks.needed_kernels import families_table as uses
 
 RESOURCES = ROOT / "tests" / "cuda_resources.json"
 INSTANTIATIONS_PAGE, DEVICES_PAGE = ROOT / "docs" / "kernels.md", ROOT / "docs" / "cuda.md"
 INSTANTIATIONS, DEVICES, END = "<!-- instantiations -->\n", "<!-- devices -->\n", "<!-- end -->\n"
-FAMILIES_OF_KERNELS = "<!-- families -->\n"
+FAMILIES_OF_KERNELS, MEMBERS = "<!-- families -->\n", "<!-- members -->\n"
+USES, CONSTANTS = "<!-- uses -->\n", "<!-- constants -->\n"
+TIME_MODEL = ROOT / "csrc/cuda/choice/time_model.h"
 OPERANDS = {"bfloat16": "16-bit", "float": "TF32", "ieee": "IEEE"}
 FAMILIES = {
     ("fwd", "cluster"): "Forward:",
@@ -165,15 +173,18 @@ def instantiations(lines: list[str]) -> tuple[list[Instantiation], list[Streamed
 def streamed_table(rows: list[Streamed], resources: Needed) -> str:
     """One line for each instantiation."""
     widths = (1024, 2048, 2816, 4096)
+    heads = [f"H = {hidden}" for hidden in widths]
     lines = [
-        ["operand", "units", "rows", "warps", "registers", *(f"H = {hidden}" for hidden in widths)],
-        ["---", *["---:"] * (4 + len(widths))],
+        ["operand", "units", "rows", "warps", "registers", *heads, f"by its code, H = {STREAMED_HIDDEN}"],
+        ["---", *["---:"] * (5 + len(widths))],
     ]
     for row in rows:
         steps = [row.steps.get(hidden) for hidden in widths]
+        (kernel,) = row.kernels()
         lines.append(
-            [OPERANDS[row.operand], *map(str, row.shape), registers(row.kernels(), resources)]
+            [OPERANDS[row.operand], *map(str, row.shape), registers([kernel], resources)]
             + [f"{step[1]:.2f} ({step[0] / 1e6:.0f})" if step else "-" for step in steps]
+            + [by_code(resources[kernel]["sm_90"].get("cycles"))]
         )
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -284,12 +295,42 @@ def tables(call: Callable[..., list[str]]) -> str:
     return text + "\n"
 
 
+def members_table() -> str:
+    """What members take on an H200, by the recorded predictions."""
+    resources: Needed = json.loads(RESOURCES.read_text())["kernels"]
+    cycles = {of_instantiation(name): by_arch["sm_90"].get("cycles") for name, by_arch in resources.items()}
+
+    def cycles_of(kernel: Kernel) -> float:
+        """Those of a plain layer: a block of a member does the same."""
+        recorded = cycles[kernel._replace(members=1)]
+        if recorded is None:
+            raise ValueError(f"{kernel.name} {kernel.dtype} {kernel.direction} has no prediction in {RESOURCES}")
+        return float(recorded[0])
+
+    return "\n" + "".join(f"{line}\n" for line in members.table("H200", cycles_of)) + "\n"
+
+
+def constants_table() -> str:
+    """The time model's constants of persistent kernels, with the words of the header."""
+    of_persistent = TIME_MODEL.read_text().split("// ---- Stepwise")[0]
+    lines = ["| constant | value | from | of |", "| --- | ---: | --- | --- |"]
+    for declared, source, words in re.findall(
+        r"^constexpr double (.*?); *// (.*?); (.*)$", of_persistent, re.MULTILINE
+    ):
+        names, values = zip(*(constant.split(" = ") for constant in declared.split(", ")), strict=True)
+        lines.append(f"| {', '.join(f'`{name}`' for name in names)} | {', '.join(values)} | {source} | {words} |")
+    return "\n" + "".join(f"{line}\n" for line in lines) + "\n"
+
+
 def pages() -> dict[Path, str]:
     """Both pages with their tables made anew."""
     made: dict[Path, str] = {}
     with compiled() as call:
         for page, begin, text in (
             (INSTANTIATIONS_PAGE, INSTANTIATIONS, tables(call)),
+            (INSTANTIATIONS_PAGE, MEMBERS, members_table()),
+            (INSTANTIATIONS_PAGE, USES, "".join(f"{line}\n" for line in ["", *uses(times(build(), SHOWN)), ""])),
+            (INSTANTIATIONS_PAGE, CONSTANTS, constants_table()),
             (DEVICES_PAGE, FAMILIES_OF_KERNELS, families_table(call)),
             (DEVICES_PAGE, DEVICES, devices_table(call)),
         ):

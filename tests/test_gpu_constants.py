@@ -15,22 +15,26 @@ from process import ROOT
 
 sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
-from benchmarks import gpu_constants, needed_kernels
+from benchmarks import gpu_constants, needed_kernels, predicted_constants
 from benchmarks.gpu_check.journal import PASSED
 
 # Nobody measured these.
 MADE_UP = {
     "kAssumedClockRate": 1.5e9,
-    "kMultiplyAdds": 1000.0,
+    "kForwardMultiplyAdds": 1000.0,
+    "kBackwardMultiplyAdds": 900.0,
     "kSharedBytes": 100.0,
     "kForwardStep": 900.0,
     "kBackwardStep": 1400.0,
+    "kForwardPair": 300.0,
+    "kBackwardPair": 500.0,
     "kFmaMultiplyAdds": 80.0,
     "kExchangeLatency": 700.0,
     "kExchangeBytes": 8.0,
     "kPacketLatency": 1500.0,
     "kPacketBytes": 16.0,
     "kFlagLatency": 4000.0,
+    "kStreamedMultiplyAdds": 1100.0,
     "kCopyBytes": 30.0,
     "kCachedBytes": 32e6,
     "kMemoryBytes": 3e12,
@@ -56,12 +60,17 @@ def steps(kernels: list[gpu_constants.Kernel]) -> list[dict[str, Any]]:
     c, rows = MADE_UP, []
     for kernel in kernels:
         ieee = kernel.dtype == "fp32"
-        rate = c["kFmaMultiplyAdds"] if ieee else c["kMultiplyAdds"] / (2 if kernel.dtype == "tf32" else 1)
-        cycles = c["kBackwardStep" if kernel.backward else "kForwardStep"]
-        cycles += 3 * kernel.hidden**2 * kernel.rows / kernel.blocks / rate
-        cycles += kernel.overflow_bytes * math.ceil(kernel.rows / 16) / c["kSharedBytes"]
+        way = "Backward" if kernel.backward else "Forward"
+        rate = c["kFmaMultiplyAdds"] if ieee else c[f"k{way}MultiplyAdds"] / (2 if kernel.dtype == "tf32" else 1)
+        cycles = c[f"k{way}Step"] + c[f"k{way}Pair"] * kernel.pairs
+        together = [3 * kernel.hidden**2 * kernel.rows / kernel.blocks / rate]
+        together.append(kernel.overflow_bytes * math.ceil(kernel.rows / (8 if ieee else 16)) / c["kSharedBytes"])
         if kernel.packet_bytes:
             cycles += c["kPacketLatency"] + kernel.packet_bytes / 2 / c["kPacketBytes"]
+        elif kernel.blocks > 1:
+            unit = 2 if kernel.dtype == "bf16" and not kernel.backward else 4
+            together.append(c["kExchangeLatency"] + unit * kernel.hidden * kernel.rows / c["kExchangeBytes"])
+        cycles += max(together)
         times = {"us_a_step": 1e6 * cycles / c["kAssumedClockRate"], "launch_us": 1e6 * c["kClusterSeconds"]}
         of = {"kernel": kernel.name, "dtype": kernel.dtype, "backward": kernel.backward}
         rows.append({**of, "H": kernel.hidden, "B": kernel.rows, **times})
@@ -102,8 +111,8 @@ def check_of(kernels: list[gpu_constants.Kernel]) -> dict[str, Any]:
         "tagged": {"one_way_cycles": c["kPacketLatency"] - BARRIER},
         "flags": {"exchange_cycles": c["kFlagLatency"]},
         "copies": {"bytes_a_cycle": {"1": 30.0, "8": 30.0, "32": 28.0, "64": 18.0, "256": memory}},
-        "multiply_adds": {f"bf16, {rows} rows": c["kMultiplyAdds"] for rows in (8, 16)}
-        | {"bf16, 8 rows, shared": 1 / (1 / c["kMultiplyAdds"] + 0.25 / c["kSharedBytes"])},
+        "multiply_adds": {f"bf16, {rows} rows": c["kStreamedMultiplyAdds"] for rows in (8, 16)}
+        | {"bf16, 8 rows, shared": 1 / (1 / c["kStreamedMultiplyAdds"] + 0.25 / c["kSharedBytes"])},
     }
     graph = {"dtype": "bf16", "kind": "graph", "kernels": "one_step, stepwise"}
     decoding = [
@@ -168,6 +177,46 @@ def test_numbers_are_written_as_in_the_source(value: float, text: str) -> None:
     assert gpu_constants.literal(value) == text
 
 
+# ---- Constants from predictions
+
+
+def test_the_model_agrees_with_what_the_machine_code_predicts(program: Path) -> None:
+    """No step by more than a quarter, which leaves kernels some room to change before the fit is made anew."""
+    found = predicted_constants.apart(program, gpu_constants.present())
+    assert {key for key in found if abs(found[key]) > 0.25} == set(), "run: python -m benchmarks.predicted_constants"
+    for family, least in (("cluster", 40), ("group", 9), ("streamed", 16)):
+        of_family = [abs(error) for key, error in found.items() if key.name.startswith(family)]
+        assert len(of_family) >= least
+        assert sum(of_family) / len(of_family) < 0.1
+
+
+def test_the_parts_of_the_model_that_are_fitted_are_those_of_the_header(program: Path) -> None:
+    """What is fitted is the formula of the header, of which Python has the parts."""
+    constants, kernels = gpu_constants.present(), gpu_constants.kernels_of(program)
+    model = predicted_constants.modelled(program, constants)
+    for key, kernel in kernels.items():
+        packets = 0.0
+        if kernel.packet_bytes:
+            packets = constants["kPacketLatency"] + kernel.packet_bytes / 2 / constants["kPacketBytes"]
+        cycles = kernel.fixed(constants) + kernel.longest(constants) + packets
+        assert model[predicted_constants.Key(*key)] == pytest.approx(cycles, rel=1e-4)
+
+
+def test_a_fit_to_the_model_finds_the_model(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    constants = gpu_constants.present()
+    others = {
+        **constants,
+        "kForwardStep": 700.0,
+        "kBackwardPair": 400.0,
+        "kFmaMultiplyAdds": 70.0,
+        "kFlagLatency": 3000.0,
+    }
+    model = predicted_constants.modelled(program, others | {"kPacketBytes": 15.0})
+    monkeypatch.setattr(predicted_constants, "predicted", lambda: model)
+    found = predicted_constants.fitted(gpu_constants.kernels_of(program), program)
+    assert found == pytest.approx(others | {"kPacketBytes": 15.0}, rel=1e-3)
+
+
 # ---- Which kernels are needed
 
 
@@ -185,12 +234,27 @@ def test_kernels_are_taken_away_in_the_order_in_which_they_are_missed() -> None:
     assert [key[2] for key, _, _ in needed_kernels.not_needed(found, within=1.0)] == ["c"]
 
 
+def test_what_a_family_is_worth() -> None:
+    """On two GPUs: the calls that it serves fastest, and the most that one of these would lose."""
+    kernels = [("bf16", way, name) for way in ("forward", "backward") for name in ("group_a", "streamed_b", "stepwise")]
+    calls: list[needed_kernels.Call] = [
+        (gpu, "bf16", way, "512", "8", hidden, "1")
+        for gpu in ("old", "new")
+        for way, hidden in (("forward", "64"), ("forward", "128"), ("backward", "64"))
+    ]
+    never = [np.inf] * 3
+    seconds = [[1, 2, 3, *never], [5, 4, 6, *never], [*never, 2, 9, 3]] * 2
+    seconds[3] = [2, 1, 9, *never]
+    found = needed_kernels.Times(calls, kernels, np.array(seconds, float))
+    assert list(needed_kernels.families_table(found))[2:] == [
+        "| group | 16-bit | 1 + 1 | 0 + 1 | 2 times, forward at B = 8, H = 64, old |",
+        "| streamed | 16-bit | 1 + 0 | 2 + 0 | 2 times, forward at B = 8, H = 64, new |",
+    ]
+
+
 def test_the_model_has_a_time_for_every_kernel(program: Path) -> None:
     """On one GPU: a name and seconds of each kernel that serves, in both passes and all dtypes."""
-    gpu = {"H200": needed_kernels.GPUS["H200"]}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(needed_kernels, "GPUS", gpu)
-        found = needed_kernels.times(program)
+    found = needed_kernels.times(program, ["H200"])
     assert np.isfinite(found.seconds).any(axis=0).all()
     assert {key[:2] for key in found.kernels} == {
         (dtype, direction) for dtype in ("bf16", "tf32", "fp32") for direction in ("forward", "backward")

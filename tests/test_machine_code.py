@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,14 +13,16 @@ from process import ROOT
 
 sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
-from benchmarks.machine_code import figures, kernels, simulate
+from benchmarks.machine_code import figures, kernels, members, simulate
+from benchmarks.machine_code.kernels import Kernel
 from benchmarks.machine_code.lanes import EVERYWHERE, LANES, Launch, PathError, Predicate, State, every, operands_of
-from benchmarks.machine_code.listing import NO_BARRIER, Instruction, read, step_loop
+from benchmarks.machine_code.listing import NO_BARRIER, Instruction, MachineCode, read, step_loop
 from benchmarks.machine_code.meanings import MEANINGS
+from benchmarks.machine_code.members import Call
 from benchmarks.machine_code.path import Issued, steps_of
 from benchmarks.machine_code.serial_loads import serial_loads
 from benchmarks.machine_code.simulate import ModelError
-from benchmarks.machine_code.toolkit import missing
+from benchmarks.machine_code.toolkit import ToolError, missing
 
 # From a kernel whose step loop ends at 0xde70: a pair of 16-bit values is loaded as one word, past barrier 5, or as two
 # halves, past barrier 2, which the PRMT at 0x9ae0 waits for at once.
@@ -150,7 +155,7 @@ END_CYCLES = 5 + 13 + 5 + figures.JUMP.value
 
 
 def launch_of(warps: int) -> Launch:
-    return Launch(threads=32 * warps, blocks=1, block=0, first_parameter=0x210, parameters=bytes(range(64)))
+    return Launch(threads=32 * warps, blocks=1, block=0, block_y=3, first_parameter=0x210, parameters=bytes(range(64)))
 
 
 def issued(*step: Instruction, warps: int = 1) -> list[list[list[Issued]]]:
@@ -224,6 +229,45 @@ def test_accesses_that_meet_in_a_bank_take_turns(access: str, pitch: int, access
     assert first[2].accesses == accesses
 
 
+# Waits for what others store at R2, again and again until it is the number of the step.
+POLL = (
+    instruction("MOV R3, 0x0", 5),
+    instruction("LDG.E.STRONG.GPU R4, desc[UR4][R2.64]", 1, 0),
+    instruction("ISETP.NE.AND P1, PT, R4, R0, PT", 13, waits=(0,)),
+    instruction(f"@P1 BRA {HEAD + 16:#x}", 5),
+)
+
+
+def test_a_poll_finds_the_step_that_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    (steps,) = issued(*POLL)
+    assert [len(step) for step in steps] == [len(POLL) + len(END) - 1] * STEPS
+    monkeypatch.setattr("benchmarks.machine_code.path.MOST_ISSUED", 1000)
+    with pytest.raises(PathError, match="issues more than 1000"):
+        steps_of(code_of_lines(*BEGIN, *POLL, *END), replace(launch_of(1), polled=1), STEPS)
+
+
+def test_an_exchange_through_the_l2_cache_is_there_and_back() -> None:
+    """From the store of one step to that of the next, however long loads from memory take."""
+    store = instruction("STG.E.STRONG.GPU desc[UR4][R2.64], R0", 1)
+    moved = 32 * 4 / figures.L2_BYTES.value
+    there_and_back = figures.L2_STORE.value + figures.FROM_L2.value + 2 * moved
+    assert simulate.cycles(issued(*POLL, store), 10000) == pytest.approx(there_and_back + 13 + 5)
+    assert simulate.bounds(issued(*POLL, store)).exchange == 2 * moved
+    fence = instruction("MEMBAR.ALL.GPU", 1)
+    fenced = there_and_back + 13 + 5 + figures.FENCE.value
+    assert simulate.cycles(issued(*POLL, fence, store), 10000) == pytest.approx(fenced)
+
+
+@pytest.mark.parametrize(("left_alone", "copies"), [(1, 1), (0, 2)])
+def test_copies_are_waited_for_in_their_order(left_alone: int, copies: int) -> None:
+    """Two groups of a copy each; the wait leaves so many alone."""
+    copy = instruction("LDGSTS.E.BYPASS.128 [R1], desc[UR4][R2.64]", 1)
+    group, wait = instruction("LDGDEPBAR", 1, 0), instruction(f"DEPBAR.LE SB0, {left_alone:#x}", 1)
+    steps = issued(instruction("MOV R3, 0x0", 5), copy, group, copy, group, wait)
+    moved = copies * 32 * 16 / figures.L2_BYTES.value
+    assert simulate.cycles(steps, 0) == pytest.approx(5 + moved + figures.FROM_L2.value + 1 + END_CYCLES)
+
+
 def test_lanes_part_and_meet() -> None:
     """Half of the lanes go one way, the others the other; what both execute after the meeting is issued once."""
     step = (
@@ -239,6 +283,27 @@ def test_lanes_part_and_meet() -> None:
     counts = [(one.instruction.opcode, one.lanes) for one in first[2:7]]
     assert counts == [("BRA", 8), ("MOV", 24), ("BRA", 24), ("BSYNC", 24), ("BSYNC", 8)]
     assert (first[7].instruction.opcode, first[7].lanes) == ("FADD", 32)
+
+
+def test_lanes_that_break_are_not_waited_for() -> None:
+    """Eight leave the block, around the meeting of the others, and meet them behind it."""
+    step = (
+        instruction("ISETP.LT.AND P1, PT, R1, 0x8, PT", 13),
+        instruction(f"BSSY B0, {HEAD + 16 * 8:#x}"),
+        instruction(f"BSSY B1, {HEAD + 16 * 6:#x}"),
+        instruction("@P1 BREAK B1"),
+        instruction(f"@P1 BRA {HEAD + 16 * 7:#x}", 5),
+        instruction("BSYNC B1", 5),
+        instruction("MOV R4, 0x1"),
+        instruction("BSYNC B0", 5),
+        instruction("FADD R5, R5, R5"),
+    )
+    ((first, *_),) = issued(*step)
+    counts = [(one.instruction.opcode, one.lanes) for one in first[3:10]]
+    assert counts == [
+        *(("BREAK", 8), ("BRA", 8), ("BSYNC", 24), ("MOV", 24), ("BSYNC", 24), ("BSYNC", 8)),
+        ("FADD", 32),
+    ]
 
 
 def test_a_path_that_is_not_decided_is_an_error() -> None:
@@ -306,6 +371,8 @@ def test_a_prediction_is_always_the_same() -> None:
         ("LDC R0, c[0x0][0x210]", (), 0x03020100),
         ("LDC R0, c[0x0][R1+0x210]", (4,), 0x07060504),
         ("ULDC.U8 UR0, c[0x0][0x215]", (), 5),
+        ("S2R R0, SR_CTAID.Y", (), 3),
+        ("S2UR UR0, SR_CTAID.Y", (), 3),
     ],
 )
 def test_integers_are_computed(text: str, values: tuple[int, ...], expected: int) -> None:
@@ -395,13 +462,128 @@ def test_a_name_that_no_kernel_has_is_an_error() -> None:
         kernels.named("cluster_H63", "bf16", "fwd")
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype", "direction", "blocks", "instantiation"),
+    [
+        (
+            *("cluster_H192_C2_rows8", "bf16", "fwd", 2),
+            "gru_cluster_fwd_kernel<GruClusterFwdTraits<bfloat16, 192, 2, 8, 12, 6, (Exchange)1>, true>",
+        ),
+        (
+            *("group_H512_C16_rows8_ieee", "fp32", "fwd", 16),
+            "gru_group_fwd_kernel<GruClusterFwdTraits<ieee, 512, 16, 8, 8, 8, (Exchange)2>, true>",
+        ),
+        (
+            *("group_H768_C24_rows8", "fp16", "bwd", 24),
+            "gru_group_bwd_kernel<GruGroupBwdTraits<float16, 768, 24, 8, 8, 12> >",
+        ),
+        (
+            *("streamed_U32_rows8", "tf32", "bwd", 32),
+            "gru_streamed_bwd_kernel<StreamedTraits<float, 32, 32, 3, 8, 8, 1, 8, 4, 4>, false>",
+        ),
+    ],
+)
+def test_a_name_is_that_of_an_instantiation(
+    name: str, dtype: str, direction: str, blocks: int, instantiation: str
+) -> None:
+    kernel = kernels.named(name, dtype, direction)
+    assert kernels.of_instantiation(instantiation) == kernel
+    assert (kernel.name, kernel.blocks) == (name, blocks)
+
+
+@pytest.mark.parametrize(
+    "instantiation",
+    [
+        "gru_cluster_fwd_kernel<GruClusterFwdTraits<bfloat16, 192, 2, 8, 12, 6, (Exchange)1>, false>",
+        "gru_streamed_bwd_kernel<StreamedTraits<float, 32, 32, 3, 8, 8, 1, 8, 4, 4>, true>",
+        "gru_step_fwd_kernel<float>",
+    ],
+)
+def test_other_instantiations_are_not_predicted(instantiation: str) -> None:
+    """Those of inference, for masks, and of other families."""
+    assert kernels.of_instantiation(instantiation) is None
+
+
+def test_only_a_streamed_kernel_serves_any_h() -> None:
+    assert kernels.named("streamed_U32_rows16", "bf16", "fwd", 2816).blocks == 88
+    with pytest.raises(kernels.UnknownKernelError, match="expected it with a streamed kernel, got it with cluster_H64"):
+        kernels.named("cluster_H64_C1_rows8", "bf16", "fwd", 32)
+    with pytest.raises(ToolError, match="no streamed kernel of these numbers for H = 64"):
+        kernels.parameters(kernels.named("streamed_U16_rows64", "bf16", "fwd", 64)._replace(numbers=(16, 64, 4, 3, 9)))
+
+
+@cache
+def compiled(name: str, direction: str) -> tuple[Kernel, MachineCode]:
+    """Of bfloat16."""
+    if why := missing():
+        pytest.skip(why)
+    kernel = kernels.named(name, "bf16", direction)
+    return kernel, kernels.compiled(kernel, "90")
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [
+        ("cluster_H64_C1_rows8", "fwd"),
+        ("cluster_H64_C1_rows8", "bwd"),
+        ("cluster_H192_C2_rows8", "fwd"),
+        ("group_H768_C24_rows8", "bwd"),
+        ("streamed_U16_rows16", "fwd"),
+    ],
+)
+def test_a_step_of_the_last_member_is_as_that_of_the_first(name: str, direction: str) -> None:
+    kernel, code = compiled(name, direction)
+    members = kernel._replace(members=5)
+    first, last = (kernels.launch_of(members, code, member) for member in (0, 4))
+    assert (first.block, first.block_y) == (0, 0)
+    assert (last.block, last.block_y) in ((4 * kernel.blocks, 0), (0, 4))
+    assert first.parameters == last.parameters != kernels.parameters(kernel)
+    paths = [kernels.steps_of(members, code, member) for member in (0, 4)]
+    assert paths[0] == paths[1]
+    assert kernels.steps_of(members, code) == paths[1]
+
+
+def products_of_slabs(kernel: Kernel) -> int:
+    """Of a warp: a tile of 16 x 16 weights of its rows, by 8 rows of the batch."""
+    units, rows, slices, parts, *_ = kernel.numbers
+    rows_of_weights, gates = (3 * units, 1) if kernel.direction == "fwd" else (units, 3)
+    return gates * kernel.hidden // slices // 16 * rows_of_weights // parts // 16 * rows // 8
+
+
+@pytest.mark.parametrize(
+    ("name", "direction", "hidden", "products"),
+    [
+        ("group_H768_C24_rows8", "bwd", None, lambda kernel: 3 * 768 * 32 // (16 * 16) // kernel.warps),
+        ("streamed_U16_rows16", "fwd", None, products_of_slabs),
+        ("streamed_U16_rows16", "fwd", 2048, products_of_slabs),
+    ],
+)
+def test_a_step_that_exchanges_by_the_l2_cache_is_followed(
+    name: str, direction: str, hidden: int | None, products: Callable[[Kernel], int]
+) -> None:
+    """All products are on the path, so all slabs; it fetches what others store, and polls each place once."""
+    kernel, code = compiled(name, direction)
+    kernel = kernel._replace(hidden=hidden or kernel.hidden)
+    steps = kernels.steps_of(kernel, code)
+    for of_warp in steps:
+        assert sum(one.instruction.opcode.startswith("HMMA") for one in of_warp[-1] if one.lanes) == products(kernel)
+    everything = [one for of_warp in steps for one in of_warp[-1] if one.lanes]
+    opcodes = [(one.instruction.opcode, one.lanes) for one in everything]
+    polls = sum(lanes for opcode, lanes in opcodes if opcode.startswith("LDG") and "STRONG" in opcode)
+    if kernel.family == "group":
+        assert polls == kernel.hidden // 2 * kernel.rows  # a packet for two units
+    else:
+        assert polls == kernel.blocks  # a flag of each
+        copies = sum(lanes for opcode, lanes in opcodes if opcode.startswith("LDGSTS"))
+        assert 8 * copies == kernel.hidden * kernel.rows  # of halves; all of R is held, so that they are the operand's
+    most, predicted = simulate.bounds(steps), simulate.cycles(steps, figures.FROM_L2.value)
+    assert max(most) <= predicted <= simulate.cycles(steps, figures.FROM_MEMORY.value)
+
+
 @pytest.mark.parametrize("direction", ["fwd", "bwd"])
 def test_a_step_of_a_kernel_is_followed(direction: str) -> None:
     """Its products are counted by what the source says, its loads are of pairs, and the bounds hold."""
-    if why := missing():
-        pytest.skip(why)
-    kernel = kernels.named("cluster_H64_C1_rows8", "bf16", direction)
-    code = kernels.compiled(kernel, "90")
+    kernel, code = compiled("cluster_H64_C1_rows8", direction)
     steps = kernels.steps_of(kernel, code)
     assert [len(of_warp) for of_warp in steps] == [kernels.STEPS] * kernel.warps
     tiles = 3 * kernel.hidden * kernel.hidden // (16 * 16) // kernel.warps  # of 16 x 16, of the weights of a warp
@@ -415,3 +597,24 @@ def test_a_step_of_a_kernel_is_followed(direction: str) -> None:
         )
     most, predicted = simulate.bounds(steps), simulate.cycles(steps, figures.FROM_L2.value)
     assert max(most) <= predicted <= simulate.cycles(steps, figures.FROM_MEMORY.value)
+
+
+# ---- Calls with members
+
+
+@pytest.mark.parametrize(("number", "kernel", "clusters", "rounds"), [(8, 8, 16, 1), (64, 16, 64, 2)])
+def test_members_are_served_as_the_choice_has_it(number: int, kernel: int, clusters: int, rounds: int) -> None:
+    """33 clusters of 4 blocks at a time on 132 multiprocessors; many members make tiles of more rows worth while."""
+    call = Call("bf16", "fwd", 512, 16, 256, number)
+    found = members.launches(call, "H200", lambda kernel: 1000.0 if kernel.rows == 8 else 1500.0)
+    assert found.one.kernel == f"cluster_H256_C4_rows{kernel}"
+    assert (found.one.clusters, found.one.at_a_time, found.one.rounds) == (clusters, 33, rounds)
+    step = (1000 if kernel == 8 else 1500) / figures.CLOCK_HZ["H200"]
+    assert found.seconds == pytest.approx(1e-5 + rounds * 512 * step)
+    assert found.of_member.kernel == "cluster_H256_C4_rows8"
+    assert found.seconds_of_loop == pytest.approx(number * (1e-5 + 512 * 1000 / figures.CLOCK_HZ["H200"]))
+
+
+def test_a_call_that_no_persistent_kernel_serves_is_an_error() -> None:
+    with pytest.raises(ToolError, match="no persistent kernel serves"):
+        members.served(Call("fp32", "fwd", 512, 16, 8192, 1), "H200")

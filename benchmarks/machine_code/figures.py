@@ -68,4 +68,9 @@ GLOBAL_LINE = Figure(1, f"{ASSUMED}: of 128 bytes that an access touches")
 CLUSTER_BYTES = Figure(16, f"{ASSUMED}, a cycle that a block receives; Luo: 3.3 TB/s of all blocks, which is 14")
 CLUSTER_LATENCY = Figure(200, "Luo: 180 of a load from another block; the mbarrier's count and its wait, 20, assumed")
 
+# Exchanges through the L2 cache, of kernels without clusters.
+L2_STORE = Figure(270, f"{ASSUMED}: from a store to when another multiprocessor can load it: as long as a load takes")
+L2_BYTES = Figure(24, f"{ASSUMED}, a cycle that a multiprocessor loads or stores so, or copies, while all others do")
+FENCE = Figure(540, f"{ASSUMED}: until all stores before a MEMBAR can be loaded, and the multiprocessor knows it")
+
 CLOCK_HZ = {"H100": 1.755e9, "H200": 1.98e9}

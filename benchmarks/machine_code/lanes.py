@@ -52,9 +52,11 @@ class Launch:
 
     threads: int  # of a block
     blocks: int  # of a cluster; 1: there are no clusters
-    block: int
+    block: int  # its place in the first dimension of the grid
+    block_y: int  # and in the second
     first_parameter: int  # where they begin in constant bank 0
     parameters: bytes
+    polled: int = 0  # what a load that polls finds, beyond the number of the step
 
 
 def every(number: int) -> Value:
@@ -124,6 +126,7 @@ class State:
 
     launch: Launch
     warp: int
+    step: int = -1  # how often the loop over time steps has begun, less one
 
     def __post_init__(self) -> None:
         self.registers = {"R": np.zeros((256, LANES), np.uint64), "UR": np.zeros((64, LANES), np.uint64)}

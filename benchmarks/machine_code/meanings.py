@@ -303,6 +303,7 @@ def _special(state: State, i: Instruction, operands: tuple[str, ...], lanes: Pre
         "SR_TID.X": thread,
         "SR_LANEID": thread % _bits(LANES),
         "SR_CTAID.X": np.full(LANES, launch.block, np.uint64),
+        "SR_CTAID.Y": np.full(LANES, launch.block_y, np.uint64),
         "SR_CgaCtaId": np.full(LANES, launch.block % launch.blocks, np.uint64),
     }
     name, values = operands[1], unknown()
@@ -341,6 +342,14 @@ def _vote(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predic
             state.write_predicate(operand, Predicate(np.full(LANES, answer), known), lanes)
         else:
             state.write(operand, unknown(), lanes)
+
+
+def _load(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
+    """From memory, so unknown; but what polls finds what it waits for, in every word."""
+    if ".STRONG" not in i.opcode:
+        return _forget(state, i, operands, lanes)
+    for beyond in range(_written(i.opcode)):
+        state.write(operands[0], every(state.step + state.launch.polled), lanes, beyond)
 
 
 def _floats(state: State, operand: str) -> NDArray[np.float64]:
@@ -417,7 +426,7 @@ def _barrier_result(state: State, i: Instruction, operands: tuple[str, ...], lan
 # Floating point, the tensor core, memory.
 UNKNOWN_RESULTS = (
     *("FADD", "FMUL", "FFMA", "FSEL", "FMNMX", "FSETP", "F2FP", "F2F", "HADD2", "HMUL2", "HFMA2", "HMMA"),
-    *("LDS", "LDSM", "LDG", "LD", "SHFL"),
+    *("LDS", "LDSM", "SHFL"),
 )
 NO_RESULTS = (
     *("STS", "STG", "ST", "STAS", "LDGSTS", "LDGDEPBAR", "DEPBAR", "MEMBAR", "ERRBAR", "CGAERRBAR", "CCTL", "FENCE"),
@@ -438,6 +447,7 @@ MEANINGS: dict[str, Meaning] = {
     **dict.fromkeys(("S2R", "S2UR", "CS2R"), _special),
     **dict.fromkeys(("LDC", "ULDC"), _load_constant),
     **dict.fromkeys(("VOTE", "VOTEU"), _vote),
+    **dict.fromkeys(("LDG", "LD"), _load),
     "IABS": _absolute,
     "P2R": _keep_predicates,
     "R2UR": _to_uniform,

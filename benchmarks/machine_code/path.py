@@ -2,9 +2,10 @@
 
 Parameters and the numbers of threads and blocks are given; integers, predicates and branches are computed for all 32
 lanes. What comes from memory, and floating-point values, are unknown. A branch, guard of a memory access or address
-that depends on something unknown is an error: the path is never guessed. Three things are decided by rule:
+that depends on something unknown is an error: the path is never guessed. Four things are decided by rule:
 
 - a wait at an mbarrier succeeds at once;
+- a load that polls for what other blocks store (STRONG) finds the number of the step that it waits for;
 - a block barrier that combines a predicate of all threads gives what the lanes of this warp alone would;
 - lanes that part execute one after the other, those that do not jump first, and meet where the code says.
 """
@@ -34,9 +35,9 @@ from benchmarks.machine_code.meanings import MEANINGS
 
 MOST_ISSUED = 1_000_000  # by a warp: beyond, it goes round in circles
 BANKS, BANK_BYTES, LINE_BYTES = 32, 4, 128
-STEERING = ("BRA", "BSSY", "BSYNC", "EXIT", "WARPSYNC")
+STEERING = ("BRA", "BSSY", "BSYNC", "BREAK", "EXIT", "WARPSYNC")
 SHARED = ("LDS", "LDSM", "STS", "STAS")
-GLOBAL = ("LDG", "LD", "STG", "ST")
+GLOBAL = ("LDG", "LD", "STG", "ST", "LDGSTS")
 
 
 class Issued(NamedTuple):
@@ -51,8 +52,9 @@ class Issued(NamedTuple):
 
 
 def _address(state: State, operands: tuple[str, ...]) -> tuple[Words, Lanes]:
-    """Of an access: registers, of which some are 64 bits wide, and a constant."""
-    text = next(operand for operand in operands if operand.endswith("]"))
+    """Of an access: registers, of which some are 64 bits wide, and a constant. LDGSTS: of global memory."""
+    places = [operand for operand in operands if operand.endswith("]")]
+    text = places[-1] if len(places) == 2 and places[-1].startswith("desc") else places[0]
     total, known = np.zeros(LANES, np.uint64), np.ones(LANES, np.bool_)
     for part in text[text.rindex("[") + 1 : -1].split("+"):
         if IMMEDIATE.fullmatch(part):
@@ -107,6 +109,7 @@ class Warp:
         while True:
             if self._code[self._place].address == head:
                 starts.append(len(self.issued))
+                self._state.step += 1
                 if len(starts) > count:
                     return [self.issued[first:after] for first, after in pairwise(starts)]
             if len(self.issued) > MOST_ISSUED:
@@ -189,6 +192,9 @@ class Warp:
                 self._next_lanes()
         elif base == "BSSY":
             self._meetings[operands[0]] = self._here
+            self._place += 1
+        elif base == "BREAK":  # they will not come to the meeting
+            self._meetings[operands[0]] = self._meetings[operands[0]] & ~lanes
             self._place += 1
         elif base == "BSYNC":
             self._meet((operands[0], self._place), self._meetings[operands[0]])

@@ -54,6 +54,8 @@ class _Warp:
     ready: float = 0.0
     last: float = 0.0
     released: list[float] = field(default_factory=lambda: [0.0] * 6)
+    copied: float = 0.0  # when the asynchronous copies so far have ended
+    copies: dict[int, list[float]] = field(default_factory=dict)  # by barrier, of the groups of copies that release it
     blocked: bool = False
 
     @property
@@ -63,6 +65,37 @@ class _Warp:
 
 def _base(instruction: Instruction) -> str:
     return instruction.opcode.split(".")[0]
+
+
+def _sends(instruction: Instruction) -> bool:
+    """Whether it tells other blocks something."""
+    return _base(instruction) == "STAS" or (_base(instruction) in ("STG", "ST") and ".STRONG" in instruction.opcode)
+
+
+def _receives(instruction: Instruction) -> bool:
+    """Whether it waits for what other blocks tell."""
+    return ".PHASECHK" in instruction.opcode or (
+        _base(instruction) in ("LDG", "LD") and ".STRONG" in instruction.opcode
+    )
+
+
+def _by_l2(instruction: Instruction) -> bool:
+    """Whether it exchanges through the L2 cache, or streams from there, as all blocks do at once."""
+    return _base(instruction) == "LDGSTS" or (_base(instruction) in GLOBAL and ".STRONG" in instruction.opcode)
+
+
+def _bytes(one: Issued) -> int:
+    """That an access moves."""
+    kinds = one.instruction.opcode.split(".")
+    return one.lanes * (16 if "128" in kinds else 8 if "64" in kinds else 4)
+
+
+def _left_alone(warp: _Warp, instruction: Instruction) -> float:
+    """When DEPBAR.LE lets go: no more than so many groups of the warp's copies are under way."""
+    barrier, most = instruction.operands.split(", ")[:2]
+    groups = warp.copies.get(int(barrier.removeprefix("SB")), [])
+    ended = groups[: len(groups) - int(most, 16)]
+    return ended[-1] if ended else 0.0
 
 
 def _tensor_cycles(instruction: Instruction) -> float:
@@ -92,7 +125,7 @@ class Block:
         self._pipes: dict[tuple[str, int], float] = {}
         self._arrivals: dict[int, list[tuple[float, _Warp]]] = {}  # by block barrier
         self._sends = [
-            sum(one.lanes > 0 and _base(one.instruction) == "STAS" for warp in steps for one in warp[step])
+            sum(one.lanes > 0 and _sends(one.instruction) for warp in steps for one in warp[step])
             for step in range(min(map(len, steps)))
         ]
         self._sent: dict[int, int] = {}
@@ -124,11 +157,15 @@ class Block:
         for barrier in range(6):
             if instruction.waits_for(barrier):
                 time = max(time, warp.released[barrier])
-        if ".PHASECHK" in instruction.opcode and one.lanes and warp.step > 0:
+        if base == "DEPBAR":
+            time = max(time, _left_alone(warp, instruction))
+        if _receives(instruction) and one.lanes and warp.step > 0:
             before = warp.step - 1
             if self._sent.get(before, 0) < self._sends[before]:
                 return None
-            time = max(time, self._received.get(before, 0.0) - LATENCIES["SYNCS"].value)
+            # A wait at an mbarrier returns at once; the next poll of many begins.
+            ahead = LATENCIES["SYNCS"].value if base == "SYNCS" else 0.0
+            time = max(time, self._received.get(before, 0.0) - ahead)
         if base == "HMMA":
             time = max(time, self._pipes.get(("tensor", part), 0.0))
         elif base == "MUFU":
@@ -162,6 +199,8 @@ class Block:
             warp.ready += figures.JUMP.value
         if base == "BSYNC":
             warp.ready = max(warp.ready, time + figures.MEETING.value)
+        if base == "MEMBAR" and one.lanes:
+            warp.ready = max(warp.ready, time + figures.FENCE.value)
         if base == "BAR" and one.lanes:
             self._arrive(warp, one, time)
         self._advance(warp)
@@ -183,22 +222,39 @@ class Block:
             begins = self._take("memory", 0, time, figures.SHUFFLE.value)
             return begins + LATENCIES[base].value, begins + figures.LOAD_READ.value
         if base in GLOBAL:
-            if ".STRONG" in instruction.opcode:
-                raise ModelError(f"{instruction.opcode} at {instruction.address:#x}: exchanges through global memory")
-            begins = self._take("memory", 0, time, one.accesses * figures.GLOBAL_LINE.value)
-            if base in ("STG", "ST"):
-                return begins, begins + figures.STORE_READ.value
-            return begins + self._memory, begins + figures.LOAD_READ.value
+            return self._of_global_memory(warp, one, time)
+        if base == "LDGDEPBAR":
+            warp.copies.setdefault(instruction.released, []).append(warp.copied)
+            return warp.copied, time
         releases = instruction.released != NO_BARRIER or instruction.released_when_read != NO_BARRIER
         result = time + _latency(instruction) if releases else time
         return result, min(result, time + figures.LOAD_READ.value)
 
+    def _of_global_memory(self, warp: _Warp, one: Issued, time: float) -> tuple[float, float]:
+        base = _base(one.instruction)
+        begins = self._take("memory", 0, time, one.accesses * figures.GLOBAL_LINE.value)
+        arrives = begins
+        if _by_l2(one.instruction):
+            cycles = _bytes(one) / figures.L2_BYTES.value
+            arrives = self._take("L2", 0, begins, cycles) + (0 if self._alone else cycles)
+        if base in ("STG", "ST"):
+            if _sends(one.instruction):
+                self._arrives(warp.step, arrives + figures.L2_STORE.value)
+            return begins, begins + figures.STORE_READ.value
+        result = arrives + (figures.FROM_L2.value if _by_l2(one.instruction) else self._memory)
+        if base == "LDGSTS":
+            warp.copied = max(warp.copied, result)
+        return result, begins + figures.LOAD_READ.value
+
+    def _arrives(self, step: int, time: float) -> None:
+        """One of the messages of a step, where others look for it."""
+        self._sent[step] = self._sent.get(step, 0) + 1
+        self._received[step] = max(self._received.get(step, 0.0), time)
+
     def _send(self, step: int, one: Issued, time: float) -> None:
         cycles = one.lanes * SENT_BYTES / figures.CLUSTER_BYTES.value
         begins = self._take("network", 0, time, cycles)
-        arrives = begins + (0 if self._alone else cycles) + figures.CLUSTER_LATENCY.value
-        self._sent[step] = self._sent.get(step, 0) + 1
-        self._received[step] = max(self._received.get(step, 0.0), arrives)
+        self._arrives(step, begins + (0 if self._alone else cycles) + figures.CLUSTER_LATENCY.value)
 
     def _arrive(self, warp: _Warp, one: Issued, time: float) -> None:
         arrived = self._arrivals.setdefault(one.barrier, [])
@@ -244,6 +300,7 @@ def bounds(steps: Steps) -> Bounds:
 
     everything = [one for of_warp in last for one in of_warp if one.lanes]
     sent = sum(one.lanes * SENT_BYTES for one in everything if _base(one.instruction) == "STAS")
+    by_l2 = sum(_bytes(one) for one in everything if _by_l2(one.instruction))
     tensor = max(
         sum(_tensor_cycles(one.instruction) for w in last[part::PARTS] for one in w if _base(one.instruction) == "HMMA")
         for part in range(PARTS)
@@ -256,6 +313,6 @@ def bounds(steps: Steps) -> Bounds:
         integer=max(most({"IMAD": integer.pop("IMAD")}), most(integer)),
         special=most({"MUFU": figures.MUFU.value}),
         shared=sum(one.accesses for one in everything) + shuffles * figures.SHUFFLE.value,
-        exchange=sent / figures.CLUSTER_BYTES.value,
+        exchange=sent / figures.CLUSTER_BYTES.value + by_l2 / figures.L2_BYTES.value,
         chain=Block(steps, figures.FROM_L2.value, alone=True).run(),
     )

@@ -24,6 +24,7 @@ QUOTA = "tests/test_cpu_threads.py::test_the_quota_is_the_least_of_all_control_g
 SLEEPING = "tests/test_cpu_threads.py::test_threads_that_sleep_are_woken_for_long_calls_alone"
 STEP_BARRIER = "tests/test_step_barrier.py::test_no_order_loses_a_thread_or_a_step"
 TILES = "tests/test_amx.py::test_operations_and_products"
+MACHINE_CODE = "tests/test_machine_code.py"
 OWN_SOURCES = (STEP_BARRIER, TILES)  # tests that compile what they are about
 
 
@@ -40,6 +41,30 @@ class Fault:
 
 FAULTS = [
     # ---- Python
+    Fault(
+        "benchmarks/machine_code/meanings.py",
+        "every(state.step + state.launch.polled)",
+        "every(state.step)",
+        f"{MACHINE_CODE}::test_a_poll_finds_the_step_that_it_waits_for",
+    ),
+    Fault(
+        "benchmarks/machine_code/simulate.py",
+        "ended = groups[: len(groups) - int(most, 16)]",
+        "ended = groups",
+        f"{MACHINE_CODE}::test_copies_are_waited_for_in_their_order",
+    ),
+    Fault(
+        "benchmarks/machine_code/members.py",
+        "by.rounds * of.steps",
+        "of.steps",
+        f"{MACHINE_CODE}::test_members_are_served_as_the_choice_has_it",
+    ),
+    Fault(
+        "benchmarks/gpu_constants.py",
+        'constants[f"k{self.way}Pair"] * self.pairs',
+        'constants[f"k{self.way}Pair"]',
+        "tests/test_gpu_constants.py::test_the_parts_of_the_model_that_are_fitted_are_those_of_the_header",
+    ),
     Fault(
         "src/gru_ext/segments.py",
         "for state in (hx, reset_state)]",
@@ -1004,6 +1029,12 @@ FAULTS = [
         "return records[{c10::cuda::current_device(), &kernel}];",
         "return records[{0, &kernel}];",
         f"{CLUSTER}::test_another_device_is_tested_anew",
+    ),
+    Fault(
+        "csrc/cuda/persistent/kernel.h",
+        "return (clusters(query) + at_a_time - 1) / at_a_time;",
+        "return clusters(query) / at_a_time;",
+        f"{MEMBERS}::test_the_choice_counts_the_clusters_of_all_members",
     ),
     Fault(
         "csrc/cuda/choice/choice.cpp",

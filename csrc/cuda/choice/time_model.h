@@ -1,5 +1,6 @@
-// The time model of docs/kernels.md: how long a step of each kernel should take, and a call. Every constant is assumed
-// until it is measured. No headers of CUDA or torch.
+// The time model of docs/kernels.md: how long a step of each kernel should take, and a call. No constant was measured:
+// those of persistent kernels are fitted to predictions from machine code (`python -m benchmarks.predicted_constants`
+// fits them anew), published, or assumed; the others are assumed. No headers of CUDA or torch.
 #pragma once
 
 #include <cmath>
@@ -12,45 +13,50 @@ enum class Pass { forward, backward };
 
 // ---- Persistent kernels: cycles of a multiprocessor's clock, unless a constant is of a second
 
-constexpr double kAssumedClockRate = 1.98e9;               // of an H200, in cycles a second
-constexpr double kForwardStep = 300, kBackwardStep = 500;  // barriers, gates and latencies that nothing hides
-constexpr double kMultiplyAdds = 1270;                     // a cycle and multiprocessor, of 16-bit values
-constexpr double kFmaMultiplyAdds = 100;                   // likewise, on the FMA units
-constexpr double kSharedBytes = 128;                       // read a cycle from shared memory
-constexpr double kExchangeLatency = 250;
-constexpr double kExchangeBytes = 12;   // a cycle that a multiprocessor receives from others of its cluster
-constexpr double kPacketLatency = 900;  // from the first store of a packet to the end of the block barrier after it
-constexpr double kPacketBytes = 20;     // a cycle that a multiprocessor fetches from the L2 cache, tags included
+constexpr double kAssumedClockRate = 1.98e9;               // published; of an H200, in cycles a second
+constexpr double kForwardStep = 485, kBackwardStep = 493;  // fitted; barriers and latencies that nothing hides
+constexpr double kForwardPair = 528, kBackwardPair = 551;  // fitted; gates, loads, stores of a pair of a thread
+constexpr double kForwardMultiplyAdds = 517, kBackwardMultiplyAdds = 575;  // fitted; a cycle, of 16-bit values
+constexpr double kFmaMultiplyAdds = 55.7;  // fitted; likewise, on the FMA units, in float32
+constexpr double kSharedBytes = 128;       // published; read a cycle from shared memory
+constexpr double kExchangeLatency = 200;   // published; 180, and 20 for an mbarrier, assumed
+constexpr double kExchangeBytes = 16;      // assumed; a cycle that a multiprocessor receives from others of its cluster
+constexpr double kPacketLatency = 562;     // assumed; from the first store of a packet to the end of the block barrier
+constexpr double kPacketBytes = 20.3;      // fitted; a cycle that a multiprocessor fetches from the L2 cache, with tags
 
-constexpr double kFlagLatency = 2600;  // from the first store of an operand to the first products with it
-constexpr double kCopyBytes = 24;      // a cycle that a multiprocessor copies from the L2 cache, as all others do
-constexpr double kCachedBytes = 32e6;  // of the L2 cache, for weights that are read in turn
-constexpr double kMemoryBytes = 4e12;  // a second, from memory
-constexpr double kLoadBytes = 1e12;    // a second, of weights on their way to where a launch keeps them
+constexpr double kFlagLatency = 2580;  // fitted; from the first store of an operand to the first products with it
+constexpr double kStreamedMultiplyAdds = 1000;  // fitted by hand; a cycle and multiprocessor, of 16-bit values
+constexpr double kCopyBytes = 24;  // assumed; a cycle that a multiprocessor copies from the L2 cache, as all others do
+constexpr double kCachedBytes = 32e6;  // assumed; of the L2 cache, for weights that are read in turn
+constexpr double kMemoryBytes = 4e12;  // assumed; a second, from memory
+constexpr double kLoadBytes = 1e12;    // assumed; a second, of weights on their way to where a launch keeps them
 
-constexpr double kClusterSeconds = 10e-6;  // of a call: the launch, and weights on their way to registers
+constexpr double kClusterSeconds = 10e-6;  // assumed; of a call: the launch, and weights on their way to registers
 
-// Of a step of a kernel whose blocks hold all of R.
+// Of a step of a kernel whose blocks hold all of R. The exchange in a cluster goes on while blocks multiply.
 inline double step_cycles(const HeldEntry& kernel, Pass pass, bool is_float) {
   const bool forward = pass == Pass::forward;
   const double H = kernel.hidden, rows = kernel.rows, C = kernel.blocks;
-  const double multiply_adds = kernel.ieee ? kFmaMultiplyAdds : is_float ? kMultiplyAdds / 2 : kMultiplyAdds;
-  const double products = 3 * H * H * rows / (C * multiply_adds);
+  const double on_tensor_core = (forward ? kForwardMultiplyAdds : kBackwardMultiplyAdds) / (is_float ? 2 : 1);
+  const double products = 3 * H * H * rows / (C * (kernel.ieee ? kFmaMultiplyAdds : on_tensor_core));
   const double overflow = kernel.overflow_bytes * std::ceil(rows / (kernel.ieee ? 8 : 16)) / kSharedBytes;
+  const bool is_group = kernel.packet_bytes > 0;
   const double bytes_a_unit = forward && !is_float ? 2 : 4;
-  const double exchange = kernel.packet_bytes > 0 ? kPacketLatency + kernel.packet_bytes / 2 / kPacketBytes
-                          : C > 1                 ? kExchangeLatency + bytes_a_unit * H * rows / kExchangeBytes
-                                                  : 0;
-  return (forward ? kForwardStep : kBackwardStep) + products + overflow + exchange;
+  const double exchange = C > 1 && !is_group ? kExchangeLatency + bytes_a_unit * H * rows / kExchangeBytes : 0;
+  const double packets = is_group ? kPacketLatency + kernel.packet_bytes / 2 / kPacketBytes : 0;
+  const double fixed =
+      forward ? kForwardStep + kForwardPair * kernel.pairs : kBackwardStep + kBackwardPair * kernel.pairs;
+  return fixed + packets + std::fmax(products, std::fmax(overflow, exchange));
 }
 
 // Seconds of a step of a streamed kernel, while the copies of so many directions are read.
 inline double streamed_step_seconds(int units, int rows, const StreamedShape& shape, double H, Pass pass, bool is_float,
                                     int directions, double clock_rate) {
-  const double multiply_adds = is_float ? kMultiplyAdds / 2 : kMultiplyAdds;
+  const double multiply_adds = is_float ? kStreamedMultiplyAdds / 2 : kStreamedMultiplyAdds;
   const double products = 3 * units * H * rows / multiply_adds;
   const double copied = (shape.operand_bytes / 2 + static_cast<double>(shape.weight_bytes) / shape.blocks) / kCopyBytes;
-  const double fixed = (pass == Pass::forward ? kForwardStep : kBackwardStep) + kFlagLatency;
+  const bool forward = pass == Pass::forward;
+  const double fixed = (forward ? kForwardStep + kForwardPair : kBackwardStep + kBackwardPair) + kFlagLatency;
   const double read = std::fmax(0, directions * static_cast<double>(shape.weight_bytes) - kCachedBytes) / kMemoryBytes;
   return fixed / clock_rate + std::fmax(std::fmax(products, copied) / clock_rate, read);
 }

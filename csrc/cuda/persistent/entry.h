@@ -30,6 +30,7 @@ struct Launched : Entry {
 struct HeldEntry : PersistentEntry {
   int hidden;          // the largest H
   int blocks;          // of a cluster or group
+  int pairs;           // of neighbouring units, of a thread
   int overflow_bytes;  // of its weights in shared memory, which a block reads for every 16 rows of a step (ieee: 8)
   int packet_bytes;    // in global memory, by which a group exchanges; 0 for a cluster
 };

@@ -3,7 +3,6 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
 #include <string>
 
 #include "cuda/persistent/persistent.h"
@@ -25,8 +24,8 @@ class HeldKernel final : public PersistentKernel {
   int64_t blocks(int64_t) const override { return entry_.blocks; }
 
   double seconds(const KernelQuery& query, int at_a_time, double clock_rate) const override {
-    const double rounds = std::ceil(static_cast<double>(clusters(query)) / at_a_time);
-    return kClusterSeconds + rounds * query.T * step_cycles(entry_, pass(), query.dtype == at::kFloat) / clock_rate;
+    const auto steps = static_cast<double>(rounds(query, at_a_time) * query.T);
+    return kClusterSeconds + steps * step_cycles(entry_, pass(), query.dtype == at::kFloat) / clock_rate;
   }
 
   ExchangeMemory exchange_memory(const Sequence& s, const at::Device& device) const override {

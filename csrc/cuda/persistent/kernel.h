@@ -38,6 +38,10 @@ class PersistentKernel : public Kernel {
   int64_t tiles(int64_t B) const { return (B + entry_.rows - 1) / entry_.rows; }
   // Clusters or groups of a call: of every member, direction and tile.
   int64_t clusters(const KernelQuery& query) const { return query.members * query.D * tiles(query.B); }
+  // How often the device works through as many of them as it runs at a time.
+  int64_t rounds(const KernelQuery& query, int at_a_time) const {
+    return (clusters(query) + at_a_time - 1) / at_a_time;
+  }
 
   // The largest H that the kernel was compiled for.
   virtual int64_t most_hidden() const = 0;

@@ -100,6 +100,7 @@ HeldEntry held_entry(int packet_bytes, int (*resident)()) {
   return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kRows, resident},
           Traits::kHidden,
           Traits::kC,
+          Traits::kPairs,
           Traits::kOverflowBytes,
           packet_bytes};
 }

@@ -255,6 +255,7 @@ HeldEntry held_entry(int packet_bytes) {
   return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kRows, resident<Traits>},
           Traits::kHidden,
           Traits::kC,
+          Traits::kPairs,
           Traits::kOverflowBytes,
           packet_bytes};
 }

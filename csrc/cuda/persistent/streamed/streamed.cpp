@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "cuda/persistent/persistent.h"
@@ -38,12 +37,12 @@ class StreamedKernel final : public PersistentKernel {
 
   double seconds(const KernelQuery& query, int at_a_time, double clock_rate) const override {
     const int64_t groups = clusters(query);
-    const double rounds = std::ceil(static_cast<double>(groups) / at_a_time);
     const int directions = static_cast<int>(std::min<int64_t>({query.members * query.D, groups, at_a_time}));
     const double of_step =
         streamed_step_seconds(entry_.units, entry_.rows, shape(query.H), static_cast<double>(query.H), pass(),
                               query.dtype == at::kFloat, directions, clock_rate);
-    return kClusterSeconds + rounds * (directions * bytes_of_weights(query) / kLoadBytes + query.T * of_step);
+    return kClusterSeconds + static_cast<double>(rounds(query, at_a_time)) *
+                                 (directions * bytes_of_weights(query) / kLoadBytes + query.T * of_step);
   }
 
   int64_t most_tested() const override {
