@@ -20,14 +20,14 @@ from gru_ext.modules import GRU, GRUCell
 from gru_ext.recurrence import check_flag
 from gru_ext.regularizers import recurrence_of
 from gru_ext.sharing import check_module, check_type, converted, replace_modules
-from gru_ext.torch_internals import autocast_is_on, is_eager
+from gru_ext.torch_internals import autocast_is_on, called_by, is_eager
 
 __all__ = ["PreparedGRU", "PreparedGRUCell", "prepare"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
 _prepare = torch.ops.gru_ext.prepare.default
-_gru_prepared = torch.ops.gru_ext.gru_prepared.default
+_gru_prepared = called_by(torch.ops.gru_ext.gru_prepared.default)
 
 _ARRANGED_KINDS = [{("cpu", dtype)} for dtype in FLOATING]  # devices and dtypes of all weights of a module
 

@@ -55,3 +55,9 @@ def is_eager() -> bool:
 def schema_of(operator: torch._ops.OpOverload) -> torch.FunctionSchema:
     """The names and defaults of an operator's arguments, which no public attribute has. Since 1.12."""
     return operator._schema
+
+
+def called_by(operator: torch._ops.OpOverload) -> Callable[..., Any]:
+    """What a call of an operator calls: without the function around it, a short call saves a twentieth. Since 1.12."""
+    called: Callable[..., Any] = operator._op
+    return called
