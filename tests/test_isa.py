@@ -55,6 +55,66 @@ def test_each_instruction_set(isa: str, tmp_path: Path) -> None:
     assert output_of(done) == "as specified\n"
 
 
+ROUNDING = """
+import torch
+from compare import assert_same_bits
+
+from gru_ext import functional
+
+torch.manual_seed(0)
+hx = torch.randn(1, 4, 33).bfloat16()
+shut = [torch.zeros(99, 2), torch.zeros(99, 33), torch.zeros(99), torch.zeros(99)]
+shut[2][33:66] = 100.0
+y, _ = functional.gru(torch.zeros(2, 4, 2).bfloat16(), hx, [w.bfloat16() for w in shut])
+assert_same_bits(y, hx.expand(2, 4, 33).contiguous())
+shut[2][33:66] = torch.arange(33) / 8  # half shut: products of many bits
+y, _ = functional.gru(torch.zeros(1, 4, 2).bfloat16(), hx, [w.bfloat16() for w in shut])
+expected = hx.float() * torch.sigmoid(shut[2][33:66].bfloat16().float())
+# Some are so near to the middle of two that the last bits of the sigmoid decide.
+assert (y != expected.bfloat16()).float().mean() < 0.02
+print("rounded")
+"""
+
+
+@pytest.mark.parametrize("isa", library.available_cpu_isas())
+def test_a_state_of_bfloat16_is_rounded_to_the_nearest(isa: str) -> None:
+    """To the bit as torch rounds, ties to even: of gates that are all shut, the new state is the old one, exactly."""
+    assert output_of(run_python("-c", ROUNDING, environment={VARIABLE: isa})) == "rounded\n"
+
+
+GATES = """
+import torch
+
+from gru_ext import functional
+
+values = torch.cat([torch.linspace(-90, 90, 4001), torch.linspace(-8, 8, 4000)]).bfloat16()
+B, exact = len(values), values.double()
+zero, one = torch.zeros(3), torch.tensor([1.0, 0, 0])
+
+
+def step(of_z, of_n, hx):  # the new states where the value is the pre-activation of z, or of n
+    weights = [torch.tensor([[0.0], [of_z], [of_n]]), torch.zeros(3, 1), zero, zero]
+    y, h_n = functional.gru(values.view(1, B, 1), hx, [w.bfloat16() for w in weights])
+    return h_n.view(B).double()
+
+
+z = step(1.0, 0.0, torch.ones(1, B, 1).bfloat16())  # n = 0: h' = z
+n = 2 * step(0.0, 1.0, None)  # z = 1 / 2: h' = n / 2
+for found, expected in ((z, exact.sigmoid()), (n, exact.tanh())):
+    # Half a step of bfloat16, and what a series may add to it; subnormal numbers may be zero.
+    bound = expected.abs() * (2.0**-8 + 5e-5) + 2e-38
+    assert ((found - expected).abs() <= bound).all(), ((found - expected).abs() - bound).max()
+assert ((z == 0) >= (exact < -89)).all() and (n == 0).sum() == (values == 0).sum()
+print("near")
+"""
+
+
+@pytest.mark.parametrize("isa", library.available_cpu_isas())
+def test_gates_of_bfloat16_are_as_exact_as_their_results(isa: str) -> None:
+    """Sigmoid and tanh at many values, small and large: no further from the true ones than the result's rounding."""
+    assert output_of(run_python("-c", GATES, environment={VARIABLE: isa})) == "near\n"
+
+
 def test_the_portable_kernels_are_always_there_and_the_last_are_the_default() -> None:
     available = library.available_cpu_isas()
     assert available[0] == "portable"

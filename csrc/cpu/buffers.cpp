@@ -126,7 +126,7 @@ at::Tensor pooled_empty(at::IntArrayRef shape, const at::TensorOptions& options)
   if (bytes > 0) std::memset(unwritten.data_ptr(), 0xff, bytes);
   return unwritten;
 #endif
-  if (bytes < kSmallest) return at::empty(shape, options);
+  if (bytes < kSmallest) return at::detail::empty_cpu(shape, options);  // at::empty takes 0.2 us to get there
   return at::detail::empty_generic(shape, &pool, c10::DispatchKeySet(c10::DispatchKey::CPU),
                                    options.dtype().toScalarType(), std::nullopt);
 }

@@ -24,7 +24,8 @@ at::Tensor pooled_empty(at::IntArrayRef shape, const at::TensorOptions& options)
 // Gives the kept buffers back to the system. Returns their bytes.
 int64_t empty_pool();
 
-// Arrays in one buffer: first all are reserved, then the buffer is allocated, then they have addresses.
+// Arrays in one buffer: first all are reserved, then the buffer is allocated, then they have addresses. A small buffer is
+// part of the object, which must stay where it is: to allocate memory takes as long as a short step.
 // AddressSanitizer sees an access between two of them: there is a gap after each, which nobody may touch.
 class Workspace {
  public:
@@ -41,7 +42,12 @@ class Workspace {
     return place;
   }
   void allocate() {
+#if !defined(__SANITIZE_ADDRESS__)
+    begin_ = within_;
+    if (size_ <= sizeof within_) return;
+#endif
     buffer_ = pooled_empty({static_cast<int64_t>(size_ + kLine)}, at::TensorOptions(at::kByte));
+    begin_ = aligned(buffer_.data_ptr());
 #if defined(__SANITIZE_ADDRESS__)
     __asan_poison_memory_region(buffer_.data_ptr(), buffer_.numel());
     for (const auto& [place, bytes] : arrays_) __asan_unpoison_memory_region(at<char>(place), bytes);
@@ -49,13 +55,19 @@ class Workspace {
   }
   template <typename T>
   T* at(size_t place) const {
-    const auto begin = reinterpret_cast<uintptr_t>(buffer_.data_ptr());
-    return reinterpret_cast<T*>((begin + kLine - 1) / kLine * kLine + place);
+    return reinterpret_cast<T*>(begin_ + place);
   }
 
  private:
   static constexpr size_t kLine = 64;
+  static char* aligned(void* address) {
+    const auto begin = reinterpret_cast<uintptr_t>(address);
+    return reinterpret_cast<char*>((begin + kLine - 1) / kLine * kLine);
+  }
+
   size_t size_ = 0;
+  alignas(kLine) char within_[16384];
+  char* begin_ = nullptr;
   at::Tensor buffer_;
 #if defined(__SANITIZE_ADDRESS__)
   std::vector<std::pair<size_t, size_t>> arrays_;  // place and bytes of each

@@ -280,12 +280,12 @@ FwdResult gru_fwd_cpu(const Layer& layer, bool save_gates, bool save_y) {
     const Sequence s = check_fwd(layer);
     const Tensor& x = layer.x;
     const auto options = x.options();
-    const Tensor y = !save_y        ? at::empty({0}, options)
+    const Tensor y = !save_y        ? pooled_empty({0}, options)
                      : x.dim() == 2 ? pooled_empty({s.N, s.D * s.H}, options)
                                     : pooled_empty({s.T, s.B, s.D * s.H}, options);
     const Tensor gates =
-        save_gates ? pooled_empty(layer.variant.gates_shape(s.D, s.N, s.H), options) : at::empty({0}, options);
-    const FwdResult results{y, at::empty({s.D, s.B, s.H}, options), gates};
+        save_gates ? pooled_empty(layer.variant.gates_shape(s.D, s.N, s.H), options) : pooled_empty({0}, options);
+    const FwdResult results{y, pooled_empty({s.D, s.B, s.H}, options), gates};
     gru_fwd_cpu_into(s, layer, results);
     return results;
   });

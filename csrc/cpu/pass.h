@@ -49,6 +49,7 @@ inline double cost_of_waits(const Sequence& s, int threads) {
 class Team {
  public:
   Team(const Work& work, const Plan& plan) : work_(work), plan_(plan) {
+    if (plan.grid.size() == 1) return;
     barriers_.reserve(plan.grid.row_groups);
     for (int group = 0; group < plan.grid.row_groups; ++group) barriers_.emplace_back(plan.grid.unit_groups);
   }
@@ -145,12 +146,12 @@ void run_together(c10::ArrayRef<Pass*> passes, int threads) {
       for (Pass* pass : passes) most = std::max(most, pass->threads_of(phase));
       if (most == 0) continue;
       const auto part = [phase](Pass& pass, int thread, int team) { pass.run(phase, thread, team); };
-      const auto start = std::chrono::steady_clock::now();
-      if (threads > 1 && (most > 1 || count > 1)) {
-        run_all(part);
-      } else {
+      if (threads == 1 || (most == 1 && count == 1)) {
         run_alone(part);
+        continue;
       }
+      const auto start = std::chrono::steady_clock::now();
+      run_all(part);
       const auto elapsed = std::chrono::steady_clock::now() - start;
       for (Pass* pass : passes) {
         if (pass->team().crowded(elapsed) && !pass->sums_across_threads()) threads = 1;

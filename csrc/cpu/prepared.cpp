@@ -219,7 +219,7 @@ std::tuple<Tensor, Tensor> gru_prepared_cpu(const Tensor& x, const std::optional
     variant.zoneout = header.zoneout;
     variant.reset_after = header.reset_after;
     variant.layer_norm = header.layer_norm;
-    const Tensor h_n = at::empty({L * D, B, H}, x.options());
+    const Tensor h_n = pooled_empty({L * D, B, H}, x.options());
     const std::optional<Tensor> not_packed;
     // The part of a layer of hx or h_n. Of a single layer it is the tensor itself: a view takes as long as a short
     // step.
@@ -229,9 +229,8 @@ std::tuple<Tensor, Tensor> gru_prepared_cpu(const Tensor& x, const std::optional
     Tensor y, input = by_step;
     for (int64_t layer = 0; layer < L; ++layer) {
       const bool last = layer + 1 == L;
-      y = !last         ? pooled_empty({T, B, D * H}, x.options())
-          : batch_first ? at::empty({B, T, D * H}, x.options()).transpose(0, 1)
-                        : at::empty({T, B, D * H}, x.options());
+      y = last && batch_first ? pooled_empty({B, T, D * H}, x.options()).transpose(0, 1)
+                              : pooled_empty({T, B, D * H}, x.options());
       std::optional<Tensor> state;
       if (hx.has_value()) state = of_layer(*hx, layer);
       const Sequence s{T,  B, header.inputs(layer), H, D, T * B, /*all_H=*/H, /*has_bias=*/true, header.layer_norm > 0,

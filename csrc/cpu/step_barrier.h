@@ -12,11 +12,11 @@ namespace gru_ext {
 
 class StepBarrier {
  public:
-  explicit StepBarrier(int threads) : flags_(threads) {}
+  explicit StepBarrier(int threads) : flags_(threads > 1 ? threads : 0) {}
 
   // Says that `thread` has finished `steps` steps.
   void finished(int thread, int64_t steps) {
-    if (flags_.size() == 1) return;  // nobody waits; the store would drain all earlier ones
+    if (flags_.empty()) return;  // nobody waits; the store would drain all earlier ones
     Flag& flag = flags_[thread];
     flag.steps.store(static_cast<uint32_t>(steps));
     if (flag.sleepers.load() > 0) wake(flag);
@@ -37,7 +37,7 @@ class StepBarrier {
   bool crowded(std::chrono::nanoseconds elapsed) {
     std::chrono::nanoseconds slept{0};
     for (Flag& flag : flags_) slept += std::exchange(flag.slept, std::chrono::nanoseconds{0});
-    return 2 * slept > elapsed * static_cast<int64_t>(flags_.size() - 1);
+    return 2 * slept > elapsed * (static_cast<int64_t>(flags_.size()) - 1) && !flags_.empty();
   }
 
  private:
@@ -62,7 +62,7 @@ class StepBarrier {
   static void sleep_until(Flag& own, Flag& other, int64_t steps);
   static void wake(Flag& flag);
 
-  std::vector<Flag> flags_;
+  std::vector<Flag> flags_;  // none for one thread
 };
 
 }  // namespace gru_ext

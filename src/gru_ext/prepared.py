@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, TypeVar, overload
 
 import torch
@@ -19,13 +20,14 @@ from gru_ext.modules import GRU, GRUCell
 from gru_ext.recurrence import check_flag
 from gru_ext.regularizers import recurrence_of
 from gru_ext.sharing import check_module, check_type, converted, replace_modules
-from gru_ext.torch_internals import autocast_is_on, is_eager
+from gru_ext.torch_internals import autocast_is_on, called_by, is_eager
 
 __all__ = ["PreparedGRU", "PreparedGRUCell", "prepare"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_ops = torch.ops.gru_ext
+_prepare = torch.ops.gru_ext.prepare.default
+_gru_prepared = called_by(torch.ops.gru_ext.gru_prepared.default)
 
 _ARRANGED_KINDS = [{("cpu", dtype)} for dtype in FLOATING]  # devices and dtypes of all weights of a module
 
@@ -99,6 +101,7 @@ class _PreparedModule(nn.Module):
 
     _gru_ext_arranged: Tensor | None  # as the operator `prepare` returns them; None where the ordinary call serves
     _gru_ext_arranged_names: list[str]  # of the parameters that were arranged, in the operator's order
+    _gru_ext_arranged_weights: Callable[[dict[str, Any]], tuple[Any, ...]]  # those now, of a module's parameters
     # Of each: itself, so that no other comes to lie where it is; how often it had changed; where its values are.
     _gru_ext_arranged_of: list[tuple[Tensor, int, int]]
 
@@ -124,8 +127,9 @@ class _PreparedModule(nn.Module):
         variant = recurrence_of(module._gru_ext_options, training=False)
         assert variant is not None
         self._gru_ext_arranged_names = names
+        self._gru_ext_arranged_weights = itemgetter(*names)
         self._gru_ext_arranged_of = [(weight, _version(weight), weight.data_ptr()) for weight in weights]
-        self._gru_ext_arranged = _ops.prepare(
+        self._gru_ext_arranged = _prepare(
             weights,
             num_layers,
             bidirectional,
@@ -141,8 +145,9 @@ class _PreparedModule(nn.Module):
         Raises:
             RuntimeError: the weights are no longer those of the module.
         """
+        arranged = self._gru_ext_arranged
         if (
-            self._gru_ext_arranged is None
+            arranged is None
             or self.training
             or type(input) is not Tensor
             or not (hx is None or type(hx) is Tensor)
@@ -151,11 +156,11 @@ class _PreparedModule(nn.Module):
             or (torch.is_grad_enabled() and (input.requires_grad or (hx is not None and hx.requires_grad)))
         ):
             return None
-        weights = [*map(self._parameters.get, self._gru_ext_arranged_names)]
         try:
-            outputs: tuple[Tensor, Tensor] = _ops.gru_prepared(input, hx, weights, self._gru_ext_arranged, batch_first)
+            weights = self._gru_ext_arranged_weights(self._parameters)
+            outputs: tuple[Tensor, Tensor] = _gru_prepared(input, hx, weights, arranged, batch_first)
             return outputs
-        except (RuntimeError, ValueError):
+        except (KeyError, RuntimeError, ValueError):
             # What the ordinary call takes besides, or refuses in its own words; or stale weights.
             self._check_weights()
             return None

@@ -63,10 +63,11 @@ inline __attribute__((always_inline)) void put_row(const acc_t* tile, int64_t co
 }
 
 // Some rows of the gradient of a weight: target (count, columns) is, or has added to it, the columns
-// [first, first + count) of dgates, transposed, times the panels.
+// [first, first + count) of dgates, transposed, times the panels. Column `first` is row `first_row` of the target; after
+// its last row comes row 0.
 template <typename acc_t, typename operand_t>
 struct WeightGradient {
-  int64_t first, count;
+  int64_t first, count, first_row;
   const acc_t* panels;
   int64_t columns;
   acc_t* target;
@@ -75,6 +76,10 @@ struct WeightGradient {
   int64_t tiles() const { return (count + kTileColumns - 1) / kTileColumns; }
   int64_t panel_count() const { return (columns + kPanelColumns<acc_t> - 1) / kPanelColumns<acc_t>; }
   int64_t items() const { return tiles() * panel_count(); }
+  acc_t* row_of(int64_t column) const {
+    const int64_t row = column + first_row;
+    return target + (row < count ? row : row - count) * columns;
+  }
 };
 
 // The items [first_item, last_item) of a gradient, over the rows [begin, end) of dgates and the panels.
@@ -106,10 +111,15 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p,
       tile.pack([&](int64_t k) { return first + k * p.dgates_stride; }, end - begin, rows);
       packed_tile = row;
     }
+    // Left to `put_row`, the lines of the target would be waited for.
+    for (int64_t m = 0; m < rows; ++m) {
+      const acc_t* target = gradient.row_of(row + m) + panel * width;
+      for (int c = 0; c < width; c += VectorMath<acc_t>::lanes) __builtin_prefetch(target + c, 1);
+    }
     tile.multiply(end - begin, rows, gradient.panels + panel * panel_size + begin / values * width, product);
     for (int64_t m = 0; m < rows; ++m) {
       put_row(product + m * width, std::min<int64_t>(width, columns - panel * width), add,
-              gradient.target + (row + m) * columns + panel * width);
+              gradient.row_of(row + m) + panel * width);
     }
   }
 }
@@ -132,7 +142,8 @@ void input_gradient(const BwdChunk<scalar_t, operand_t>& p, int thread, int thre
     const int64_t panel = item % panels;
     product_rows<kPanelVectors, Start::zero>(rows, p.dgates + row * p.dgates_stride, p.dgates_stride,
                                              static_cast<const acc_t*>(p.weight_ih) + panel * panel_size, 3 * p.H,
-                                             static_cast<const acc_t*>(nullptr), 0, product, width);
+                                             static_cast<const acc_t*>(nullptr), 0, product, width,
+                                             are_far(3 * p.H * p.I * sizeof(operand_t)));
     for (int64_t m = 0; m < rows; ++m) {
       put_row(product + m * width, std::min<int64_t>(width, p.I - panel * width), p.add_to_dx,
               p.dx[row + m] + panel * width);
@@ -145,14 +156,13 @@ void weight_gradients(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
   const ChunkPanels<scalar_t, operand_t> panels(p);
   const int64_t H = p.H, I = p.I;
   WeightGradient<acc_type<scalar_t>, operand_t> parts[] = {
-      {H, 2 * H, panels.x_panels, I, p.dweight_ih},              // r and z of W
-      {0, H, panels.x_panels, I, p.dweight_ih + 2 * H * I},      // n of W
-      {p.dgates_of_h, 3 * H, panels.h_panels, H, p.dweight_hh},  // r, z and q of R
-      {0, 0, panels.reset_panels, H, p.dweight_hh + 2 * H * H},  // n of R: reset gate before
+      {0, 3 * H, 2 * H, panels.x_panels, I, p.dweight_ih},          // n, r and z of W
+      {p.dgates_of_h, 3 * H, 0, panels.h_panels, H, p.dweight_hh},  // r, z and q of R
+      {0, 0, 0, panels.reset_panels, H, p.dweight_hh + 2 * H * H},  // n of R: reset gate before
   };
   if (!p.reset_after) {
-    parts[2].count = 2 * H;
-    parts[3].count = H;
+    parts[1].count = 2 * H;
+    parts[2].count = H;
   }
   int64_t items = 0;
   for (const auto& part : parts) items += part.items();

@@ -18,6 +18,9 @@ class StepBarrier;
 // Bytes that a core keeps in its own cache: a usual size of the second level.
 constexpr int64_t kCacheOfCore = int64_t{1} << 20;
 
+// Whether weights of so many bytes are in no core's own cache when a product reads them again.
+inline bool are_far(int64_t bytes) { return bytes > 4 * kCacheOfCore; }
+
 // Rows of the batch that stay together when threads split them, and whose gate gradients are summed together for the
 // gradients of the biases: so the bits of these do not depend on how many threads there are.
 constexpr int64_t kRowBlock = 8;

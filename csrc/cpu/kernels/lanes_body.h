@@ -38,7 +38,8 @@ struct Lanes<acc_t, acc_t> {
   }
 };
 
-// bfloat16 is the upper half of a float: rounded to nearest even, NaN stays NaN.
+// bfloat16 is the upper half of a float: rounded to nearest even, NaN stays NaN. The instruction takes subnormal floats
+// for zero.
 template <>
 struct Lanes<float, c10::BFloat16> {
   using Vector = VectorMath<float>::Vector;
@@ -50,10 +51,14 @@ struct Lanes<float, c10::BFloat16> {
     return (Vector)(__builtin_convertvector(half, Bits) << 16);
   }
   static inline __attribute__((always_inline)) void store(c10::BFloat16* target, Vector value) {
+#if defined(GRU_MULTIPLIES_BF16)
+    const __m256bh half = _mm512_cvtneps_pbh((__m512)value);
+#else
     const Bits bits = (Bits)value;
     const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     const Bits kept = value == value ? rounded : Bits{} + 0x7fc0;
     const HalfBits half = __builtin_convertvector(kept, HalfBits);
+#endif
     std::memcpy(target, &half, sizeof half);
   }
 };

@@ -218,7 +218,7 @@ inline __attribute__((always_inline)) void normalized_gates_fwd(const FwdChunk<s
                                                                 const Step& step, int64_t row, int64_t group,
                                                                 const RowNorm<acc_type<scalar_t>> (&norms)[2]) {
   using acc_t = acc_type<scalar_t>;
-  using Math = VectorMath<acc_t>;
+  using Math = CellMath<scalar_t>;
   using Vector = typename Math::Vector;
   constexpr int64_t lanes = Math::lanes;
   const int64_t unit = group * lanes;

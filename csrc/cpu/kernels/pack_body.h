@@ -89,6 +89,21 @@ struct ProductOfRows {
 template <typename operand_t, int width, int values, typename Row>
 inline __attribute__((always_inline)) void pack_words(const Row& row, int64_t K, int64_t k, int64_t first,
                                                       int64_t count, operand_t* packed) {
+  if constexpr (values == 2 && std::is_same_v<decltype(row(k)), const operand_t*>) {
+    // Two halves of a word at once: value by value, the compiler stores two bytes at a time.
+    const operand_t* const low = k + 1 < K && count == width ? row(k) : nullptr;
+    const operand_t* const high = low != nullptr ? row(k + 1) : nullptr;
+    if (high != nullptr) {
+      for (int c = 0; c < width; ++c) {
+        uint16_t halves[2];
+        std::memcpy(&halves[0], low + first + c, sizeof halves[0]);
+        std::memcpy(&halves[1], high + first + c, sizeof halves[1]);
+        const uint32_t word = halves[0] | uint32_t{halves[1]} << 16;
+        std::memcpy(packed + 2 * c, &word, sizeof word);
+      }
+      return;
+    }
+  }
   for (int v = 0; v < values; ++v) {
     const auto source = k + v < K ? row(k + v) : decltype(row(k)){};
     if (!source) {

@@ -20,11 +20,11 @@ template <typename operand_t, int vectors>
 constexpr int kMostRows = kOnTiles<operand_t> ? kRowsOfTiles : kTileRows<vectors>;
 
 // out (count, vectors * lanes) = a (count, K) times a panel of packed weights, for at most kMostRows rows; plus `bias`
-// (vectors, lanes), whose vectors are bias_stride apart, or plus what out holds.
+// (vectors, lanes), whose vectors are bias_stride apart, or plus what out holds. `far`: whether the panel is (are_far).
 template <int vectors, Start start, typename T, typename operand_t>
 inline __attribute__((always_inline)) void product_rows(int64_t count, const operand_t* a, int64_t a_stride,
                                                         const T* panel, int64_t K, const T* bias, int64_t bias_stride,
-                                                        T* out, int64_t out_stride) {
+                                                        T* out, int64_t out_stride, bool far = false) {
   if constexpr (kOnTiles<operand_t>) {
     static_assert(VectorMath<T>::lanes == kTileHeight);
     multiply_tiles<TilesOf<operand_t>, operand_t, vectors>(count, a, a_stride * sizeof(operand_t), panel,
@@ -37,7 +37,11 @@ inline __attribute__((always_inline)) void product_rows(int64_t count, const ope
                                                                product.begin_with_results();
                                                            });
   } else {
-    vector_product_rows<vectors, start>(count, a, a_stride, panel, K, bias, bias_stride, out, out_stride);
+    if (far) {
+      vector_product_rows<vectors, start, true>(count, a, a_stride, panel, K, bias, bias_stride, out, out_stride);
+    } else {
+      vector_product_rows<vectors, start, false>(count, a, a_stride, panel, K, bias, bias_stride, out, out_stride);
+    }
   }
 }
 
@@ -66,7 +70,7 @@ class PackedColumns {
       product_rows<kPanelVectors, Start::zero>(count, columns_, kLongestSum, panel, K, no_bias, 0, out, width);
     } else {
       constexpr Layout layout{values, kMost * values};
-      product_tile<T, operand_t, kMost, kPanelVectors, Start::zero>(
+      product_tile<T, operand_t, kMost, kPanelVectors, Start::zero, /*asks=*/false>(
           columns_, panel, layout, (K + values - 1) / values * values, no_bias, 0, out, width);
     }
   }

@@ -22,6 +22,12 @@ constexpr int64_t kLongestSum = 256;
 
 enum class Start { zero, bias, accumulate };
 
+// Bytes of a panel between what a tile multiplies and what it asks for meanwhile, where the weights are far: left alone,
+// the processor fetches too late for tiles of many rows. For those of few, of which it sees more ahead, to ask is slower.
+constexpr int64_t kAskedAhead = 8192;
+template <int rows, int vectors>
+constexpr bool kAsksAhead = 3 * rows * vectors >= 2 * kAccumulators;
+
 // A word of a row times a vector of words of the panel, added to a vector of sums.
 template <typename T, typename operand_t>
 struct Multiply {
@@ -57,8 +63,8 @@ struct Layout {
 };
 
 // out (rows, vectors * lanes) = a (rows, K) times b (words, vectors * lanes); plus `bias` (vectors, lanes), whose
-// vectors are bias_stride apart, or plus what out holds.
-template <typename T, typename operand_t, int rows, int vectors, Start start>
+// vectors are bias_stride apart, or plus what out holds. `asks`: for words of b ahead.
+template <typename T, typename operand_t, int rows, int vectors, Start start, bool asks>
 inline __attribute__((always_inline)) void product_tile(const operand_t* __restrict a, const T* __restrict b,
                                                         Layout layout, int64_t K, const T* __restrict bias,
                                                         int64_t bias_stride, T* __restrict out, int64_t out_stride) {
@@ -73,6 +79,11 @@ inline __attribute__((always_inline)) void product_tile(const operand_t* __restr
     Vector column[vectors];
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) std::memcpy(&column[v], b + (w * vectors + v) * lanes, sizeof(Vector));
+    if constexpr (asks) {
+      const char* const ahead = reinterpret_cast<const char*>(b + w * vectors * lanes) + kAskedAhead;
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) __builtin_prefetch(ahead + v * sizeof(Vector), 0, 2);
+    }
 #pragma GCC unroll 16
     for (int m = 0; m < rows; ++m) {
       const Vector word = Word::broadcast(words + m * stride);
@@ -115,25 +126,34 @@ inline __attribute__((always_inline)) void product_tile(const operand_t* __restr
 template <int vectors>
 constexpr int kTileRows = kAccumulators / vectors;
 
-// product_tile with a panel of packed weights, for a number of rows known only at run time, at most kTileRows<vectors>.
-template <int vectors, Start start, typename T, typename operand_t, int rows = kTileRows<vectors>>
+// product_tile with a panel of packed weights.
+template <int vectors, Start start, bool asks, int rows, typename T, typename operand_t>
+inline __attribute__((always_inline)) void product_with_panel(const operand_t* a, int64_t a_stride, const T* panel,
+                                                              int64_t K, const T* bias, int64_t bias_stride, T* out,
+                                                              int64_t out_stride) {
+  constexpr int64_t values = Multiply<T, operand_t>::values;
+  constexpr int64_t columns = vectors * VectorMath<T>::lanes;
+  const Layout layout{a_stride, values};
+  product_tile<T, operand_t, rows, vectors, start, asks>(a, panel, layout, std::min(K, kLongestSum), bias, bias_stride,
+                                                         out, out_stride);
+  for (int64_t k = kLongestSum; k < K; k += kLongestSum) {
+    product_tile<T, operand_t, rows, vectors, Start::accumulate, asks>(
+        a + k, panel + k / values * columns, layout, std::min(K - k, kLongestSum), bias, bias_stride, out, out_stride);
+  }
+}
+
+// For a number of rows known only at run time, at most kTileRows<vectors>. `asks`: for weights ahead, where the tile is
+// one that does.
+template <int vectors, Start start, bool asks, typename T, typename operand_t, int rows = kTileRows<vectors>>
 __attribute__((noinline)) void vector_product_rows(int64_t count, const operand_t* a, int64_t a_stride, const T* panel,
                                                    int64_t K, const T* bias, int64_t bias_stride, T* out,
                                                    int64_t out_stride) {
   if (count == rows) {
-    constexpr int64_t values = Multiply<T, operand_t>::values;
-    constexpr int64_t columns = vectors * VectorMath<T>::lanes;
-    const Layout layout{a_stride, values};
-    product_tile<T, operand_t, rows, vectors, start>(a, panel, layout, std::min(K, kLongestSum), bias, bias_stride, out,
-                                                     out_stride);
-    for (int64_t k = kLongestSum; k < K; k += kLongestSum) {
-      product_tile<T, operand_t, rows, vectors, Start::accumulate>(a + k, panel + k / values * columns, layout,
-                                                                   std::min(K - k, kLongestSum), bias, bias_stride, out,
-                                                                   out_stride);
-    }
+    product_with_panel<vectors, start, asks && kAsksAhead<rows, vectors>, rows>(a, a_stride, panel, K, bias,
+                                                                                bias_stride, out, out_stride);
   } else if constexpr (rows > 1) {
-    vector_product_rows<vectors, start, T, operand_t, rows - 1>(count, a, a_stride, panel, K, bias, bias_stride, out,
-                                                                out_stride);
+    vector_product_rows<vectors, start, asks && kAsksAhead<rows - 1, vectors>, T, operand_t, rows - 1>(
+        count, a, a_stride, panel, K, bias, bias_stride, out, out_stride);
   }
 }
 

@@ -28,7 +28,7 @@ inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t, op
                                                      const acc_type<scalar_t>* input_gates,
                                                      const acc_type<scalar_t>* hidden_gates, operand_t* h_next) {
   using acc_t = acc_type<scalar_t>;
-  using Math = VectorMath<acc_t>;
+  using Math = CellMath<scalar_t>;
   using Vector = typename Math::Vector;
   constexpr int lanes = Math::lanes;
   const Vector bias_hn = load<acc_t>(p.bias_hn + unit, lanes);

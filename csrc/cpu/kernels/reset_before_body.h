@@ -26,7 +26,7 @@ inline __attribute__((always_inline)) void reset_gates_fwd(const FwdChunk<scalar
                                                            acc_type<scalar_t>* input_gates,
                                                            const acc_type<scalar_t>* hidden_gates) {
   using acc_t = acc_type<scalar_t>;
-  using Math = VectorMath<acc_t>;
+  using Math = CellMath<scalar_t>;
   using Vector = typename Math::Vector;
   constexpr int lanes = Math::lanes;
   const int64_t count = std::min<int64_t>(lanes, p.H - unit);
@@ -59,7 +59,7 @@ inline __attribute__((always_inline)) void candidate_gates_fwd(const FwdChunk<sc
                                                                const acc_type<scalar_t>* hidden_gates,
                                                                int64_t hidden_stride) {
   using acc_t = acc_type<scalar_t>;
-  using Math = VectorMath<acc_t>;
+  using Math = CellMath<scalar_t>;
   using Vector = typename Math::Vector;
   constexpr int lanes = Math::lanes;
   const int64_t count = std::min<int64_t>(lanes, p.H - unit);

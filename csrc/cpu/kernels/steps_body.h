@@ -10,6 +10,11 @@
 namespace gru_ext {
 namespace {
 
+// sigmoid and tanh of a cell whose tensors are of scalar_t.
+template <typename scalar_t>
+using CellMath =
+    std::conditional_t<std::is_same_v<scalar_t, c10::BFloat16>, MathForBFloat16, VectorMath<acc_type<scalar_t>>>;
+
 // out (rows, vectors, lanes) = a (rows, K) times the weights of a panel's units.
 template <int vectors, Start start, typename scalar_t, typename operand_t>
 inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_t, operand_t>& p, UnitVectors of,
@@ -30,7 +35,8 @@ inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_
     return;
   }
   const acc_t* packed = static_cast<const acc_t*>(weights) + panel * ((K + values - 1) / values) * vectors * lanes;
-  product_rows<vectors, start>(rows, a, a_stride, packed, K, bias, p.h_stride, out, vectors * lanes);
+  product_rows<vectors, start>(rows, a, a_stride, packed, K, bias, p.h_stride, out, vectors * lanes,
+                               are_far(3 * p.H * K * sizeof(operand_t)));
 }
 
 // Calls `body(first, count)` for the runs of neighbouring rows of the chunk that the steps have.
@@ -202,13 +208,14 @@ inline __attribute__((always_inline)) void add_recurrent_product(const BwdChunk<
   const operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + p.dgates_of_h;
   acc_t* dh = p.dh + row * p.dh_stride + first_unit;
   const acc_t* no_bias = nullptr;
+  const bool far = are_far(K * p.H * sizeof(operand_t));
   if (!masked || p.masks.recurrent == nullptr) {
-    product_rows<kPanelVectors, Start::accumulate>(rows, dgates, p.dgates_stride, panel, K, no_bias, 0, dh,
-                                                   p.dh_stride);
+    product_rows<kPanelVectors, Start::accumulate>(rows, dgates, p.dgates_stride, panel, K, no_bias, 0, dh, p.dh_stride,
+                                                   far);
     return;
   }
   alignas(64) acc_t product[kMostRows<operand_t, kPanelVectors> * columns];
-  product_rows<kPanelVectors, Start::zero>(rows, dgates, p.dgates_stride, panel, K, no_bias, 0, product, columns);
+  product_rows<kPanelVectors, Start::zero>(rows, dgates, p.dgates_stride, panel, K, no_bias, 0, product, columns, far);
   for (int64_t m = 0; m < rows; ++m) {
     for (int64_t unit = 0; unit < std::min(columns, p.H - first_unit); unit += lanes) {
       const int64_t count = std::min(lanes, p.H - first_unit - unit);

@@ -98,4 +98,37 @@ struct VectorMath {
   }
 };
 
+// The same for cells whose results are rounded to bfloat16: sigmoid within 8e-7 and tanh within 1.5e-6, in less time.
+// exp(x) = 2^k * (1 + f * g(f)) with |f| <= 1/2, where the polynomial g makes the largest relative error least, 2.8e-6.
+struct MathForBFloat16 : VectorMath<float> {
+  // `scale` is 2^(k + exponent), where k is factor * x rounded to an integer, and f the rest of it.
+  template <int exponent>
+  static inline __attribute__((always_inline)) void exp2_parts(Vector x, float factor, Vector& scale, Vector& f_g) {
+    constexpr float magic = Format::round_magic + (127 + exponent);  // so that the biased exponent is in the low bits
+    const Vector shifted = x * factor + magic;
+    const Vector f = x * factor - (shifted - magic);
+    f_g = f * ((f * 0x1.3a0184p-7f + 0x1.c9fd38p-5f) * (f * f) + (f * 0x1.ec037ep-3f + 0x1.62e12ap-1f));
+    BitVector bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    bits <<= Format::mantissa_bits;
+    std::memcpy(&scale, &bits, sizeof bits);
+  }
+
+  static inline __attribute__((always_inline)) Vector sigmoid(Vector x) {
+    const Vector lowest = Vector{} - Format::most_exp;
+    Vector half_scale, f_g;
+    exp2_parts<-1>(at_most(lowest > x ? lowest : x, -Format::least_exp), -Format::log2_e, half_scale, f_g);
+    const Vector result = 0.5f / (half_scale * (f_g + 1.0f) + 0.5f);
+    return lowest > x ? Vector{} : result;
+  }
+
+  static inline __attribute__((always_inline)) Vector tanh(Vector x) {
+    const Vector lowest = Vector{} - Format::tanh_limit;
+    Vector scale, f_g;
+    exp2_parts<0>(at_most(lowest > x ? lowest : x, Format::tanh_limit), 2 * Format::log2_e, scale, f_g);
+    const Vector e_minus_1 = scale * f_g + (scale - 1.0f);
+    return e_minus_1 / (e_minus_1 + 2.0f);
+  }
+};
+
 }  // namespace
