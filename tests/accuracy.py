@@ -5,7 +5,7 @@ A case is a layer, the variant of its recurrence, and what is special about its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -111,14 +111,41 @@ def by_gru_ext(problem: Problem, variant: Variant, save_gates: bool) -> Results:
     return solve(ours if variant == PLAIN and save_gates else layer_with(variant, save_gates), problem)
 
 
-def check(
-    case: Case,
-    solver: Solver,
-    peer: torch.dtype | None = None,
-    device: str = "cpu",
-    draws: int | None = None,
-) -> None:
-    """Fail unless every result and gradient is within the policy of compare.py, for each of the case's variants.
+class Expected(NamedTuple):
+    """What results are judged by: problems of one shape, a variant, and what others make of them, stacked."""
+
+    problems: Sequence[Problem]
+    variant: Variant
+    theirs: Results  # by nn.GRU in the dtype of the peer; of a variant, which torch.nn has not, by the reference
+    exact: Results  # by the reference in float64; of float64 as theirs, for it is no better
+
+    def check(self, solver: Solver, save_gates: bool) -> None:
+        """Fail unless every result and gradient is within the policy of compare.py."""
+        ours = _stacked([solver(problem, self.variant, save_gates) for problem in self.problems])
+        assert_all_accurate(ours, self.theirs, self.exact)
+
+
+def expect(problems: Sequence[Problem], variant: Variant = PLAIN, peer: torch.dtype | None = None) -> Expected:
+    """Solve problems by their peer, ``nn.GRU`` in a dtype that is theirs by default, and by the reference."""
+    dtype = problems[0].x.dtype
+    layer = framework if variant == PLAIN else reference_with(variant)
+    specification = exact if variant == PLAIN else layer
+    dense = [problem.map(Tensor.contiguous) for problem in problems]  # as cuDNN wants states
+    theirs = _stacked([solve(layer, problem.to(peer or dtype)) for problem in dense])
+    if dtype == torch.float64:
+        return Expected(problems, variant, theirs, theirs)
+    return Expected(
+        problems,
+        variant,
+        {name: tensor.to(dtype) for name, tensor in theirs.items()},
+        _stacked([solve(specification, problem.to(torch.float64)) for problem in dense]),
+    )
+
+
+def expected_of(
+    case: Case, peer: torch.dtype | None = None, device: str = "cpu", draws: int | None = None
+) -> Iterator[Expected]:
+    """Of each of the case's variants.
 
     The error of the peer in one number is chance: small problems are judged several at a time, or ``draws``.
     """
@@ -126,7 +153,15 @@ def check(
     problems = [case.problem(device) for _ in range(count)]
     for variant in case.variants(problems[0]):
         values: list[Any] = [value.to(device) if isinstance(value, Tensor) else value for value in variant]
-        check_problems(problems, solver, Variant(*values), case.save_gates, peer)
+        yield expect(problems, Variant(*values), peer)
+
+
+def check(
+    case: Case, solver: Solver, peer: torch.dtype | None = None, device: str = "cpu", draws: int | None = None
+) -> None:
+    """Fail unless every result and gradient of a case is within the policy of compare.py."""
+    for expected in expected_of(case, peer, device, draws):
+        expected.check(solver, case.save_gates)
 
 
 def check_problems(
@@ -136,21 +171,8 @@ def check_problems(
     save_gates: bool = True,
     peer: torch.dtype | None = None,
 ) -> None:
-    """As above, for problems of one shape.
-
-    The bound is by ``nn.GRU`` in the dtype ``peer``, or else in that of the problems. Of a variant, which ``torch.nn``
-    has not, it is by the reference.
-    """
-    dtype = problems[0].x.dtype
-    layer = framework if variant == PLAIN else reference_with(variant)
-    specification = exact if variant == PLAIN else layer
-    dense = [problem.map(Tensor.contiguous) for problem in problems]  # as cuDNN wants states
-    theirs = _stacked([solve(layer, problem.to(peer or dtype)) for problem in dense])
-    assert_all_accurate(
-        _stacked([solver(problem, variant, save_gates) for problem in problems]),
-        {name: tensor.to(dtype) for name, tensor in theirs.items()},
-        _stacked([solve(specification, problem.to(torch.float64)) for problem in dense]),
-    )
+    """As above, for problems of one shape."""
+    expect(problems, variant, peer).check(solver, save_gates)
 
 
 def _stacked(results: Sequence[Results]) -> Results:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -23,14 +22,16 @@ from compiled_kernels import (
     MACHINE,
     RUNNER,
     UNITS,
+    Maker,
     compile_machine,
-    compile_unit,
     digest_of,
     include_directory,
-    keep_rows,
+    kernel_objects,
     notes_of,
-    unit_of,
+    rows_of,
+    unchanged,
 )
+from process import ROOT
 
 BACKEND = MACHINE / "backend"
 MULTIPROCESSORS = 132
@@ -78,12 +79,14 @@ WRAPPED = (
 
 
 def host_sources() -> list[Path]:
-    """The host side of the backend, but for what files of ptx/backend include."""
+    """The host side of the backend and its operators, as one; and what includes CUDA's runtime."""
     sources = [
         *(CSRC / "op" / f"{name}.cpp" for name in ("check", "recompute")),
         *(path for path in sorted((CSRC / "cuda").rglob("*.cpp")) if path.stem not in ("op_cuda", "products")),
+        BACKEND / "operators.cpp",
+        BACKEND / "products.cpp",  # last: it has another name for a name of torch's
     ]
-    return [united(BUILD / "host_side.cpp", sources, CSRC), CSRC / "cuda" / "device.cu"]
+    return [united(BUILD / "host_side.cpp", sources, ROOT), CSRC / "cuda" / "device.cu", BACKEND / "driver.cpp"]
 
 
 def compile_host(source: Path) -> Path:
@@ -99,7 +102,7 @@ def compile_host(source: Path) -> Path:
         '-DGRU_EXT_TORCH_VERSION="any"',
     ]
     # Before torch's own: the emulated backend has stand-ins for three headers of c10/cuda.
-    directories = [RUNNER / "backend", MACHINE, CSRC]
+    directories = [RUNNER / "backend", MACHINE, CSRC, ROOT]
     torchs = [*cpp_extension().include_paths(), str(include_directory())]
     includes = [*(f"-I{path}" for path in directories), *(f"-isystem{path}" for path in torchs)]
     texts = (path.read_bytes() for path in with_included(source, directories))
@@ -111,25 +114,11 @@ def compile_host(source: Path) -> Path:
     return make_once(BUILD / f"host-{source.parent.name}-{source.stem}-{digest}.o", make)
 
 
-def kernel_objects() -> list[partial[Path]]:
-    """What makes the objects of nvcc."""
-    rows: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    for kernel in KERNELS:
-        unit, table, row = unit_of(kernel)
-        rows[unit].add((table, row))
-
-    def edit(unit: str, name: str, text: str) -> str:
-        return keep_rows(text, rows[unit]) if name.endswith("configs.h") else text
-
-    persistent = [partial(compile_unit, unit, partial(edit, unit)) for unit in PERSISTENT]
-    return [*persistent, *(partial(compile_unit, unit, lambda _, text: text) for unit in STEPWISE)]
-
-
 def build() -> Path:
     """The library."""
-    makers = [
-        *kernel_objects(),
-        *(partial(compile_host, path) for path in [*sorted(BACKEND.glob("*.cpp")), *host_sources()]),
+    makers: list[Maker] = [
+        *kernel_objects([*PERSISTENT, *STEPWISE], rows_of(KERNELS), unchanged),
+        *(partial(compile_host, path) for path in host_sources()),
         *(partial(compile_machine, path) for path in sorted(MACHINE.glob("*.cpp")) if not path.stem.startswith("run_")),
     ]
     objects = make_all(makers)

@@ -38,6 +38,7 @@ ARCHITECTURE = 90
 COVERAGE_FLAGS = ["--coverage"] if os.environ.get("GRU_COVERAGE") else []
 
 Edit = Callable[[str, str], str]  # of a file of csrc, by its name, and its text
+Maker = Callable[[], Path]  # of a file
 
 
 def unchanged(name: str, text: str) -> str:
@@ -86,6 +87,7 @@ def missing() -> str:
     return "" if find_nvcc() else "no nvcc: not in $CUDA_HOME, nor on the path, nor in /usr/local/cuda"
 
 
+@functools.cache
 def include_directory() -> Path:
     """The CUDA headers that belong to nvcc, which may be a script that starts another."""
     nvcc = find_nvcc()
@@ -120,6 +122,20 @@ def unit_of(kernel: str) -> tuple[str, str, str]:
     return f"{unit}_{UNITS[dtype]}", table, ",".join(number for number in numbers if number)
 
 
+def dtype_of(unit: str) -> str:
+    """The last part of the name of a file of instantiations."""
+    return unit.rpartition("_")[2]
+
+
+def rows_of(kernels: Iterable[str]) -> Mapping[str, set[tuple[str, str]]]:
+    """By unit, the rows that have the kernels, each with its table."""
+    rows: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for kernel in kernels:
+        unit, table, row = unit_of(kernel)
+        rows[unit].add((table, row))
+    return rows
+
+
 def keep_rows(text: str, rows: set[tuple[str, str]]) -> str:
     """The tables of a configs.h with these rows alone."""
 
@@ -151,14 +167,32 @@ def notes_of(made: Path) -> list[str]:
     return [f"-fprofile-note={BUILD / made.with_suffix('.gcno').name}"] if COVERAGE_FLAGS else []
 
 
-def compile_unit(unit: str, edit: Edit) -> Path:
-    """The object of a file of instantiations, from sources that were edited; PTX and host code."""
+@functools.cache
+def version_of(nvcc: Path) -> str:
+    """What it says of itself."""
+    return subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+
+
+def one_source(sources: Iterable[Path]) -> str:
+    """A source that includes those; each has macros of its own, which end with it."""
+    lines = []
+    for source in sources:
+        macros = re.findall(r"^#define (\w+)", source.read_text(), re.MULTILINE)
+        lines += [f'#include "{source.relative_to(CSRC)}"', *(f"#undef {macro}" for macro in macros)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def compile_units(units: Sequence[str], edit: Edit) -> Path:
+    """The object of files of instantiations, compiled as one, from sources that were edited; PTX and host code."""
     nvcc = find_nvcc()
     assert nvcc is not None
-    (unit_source,) = (CSRC / "cuda").glob(f"**/instantiations/{unit}.cu")
-    paths = with_included(unit_source, [CSRC])
-    texts = {name: edit(name, (CSRC / name).read_text()) for name in (str(path.relative_to(CSRC)) for path in paths)}
-    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    sources = [path for unit in units for path in (CSRC / "cuda").glob(f"**/instantiations/{unit}.cu")]
+    assert len(sources) == len(units), units
+    paths = {path for source in sources for path in with_included(source, [CSRC])}
+    names = sorted(str(path.relative_to(CSRC)) for path in paths)
+    texts = {name: edit(name, (CSRC / name).read_text()) for name in names}
+    dtype = dtype_of(units[0])
+    texts[f"{dtype}.cu"] = one_source(sources)
     flags = [*NVCC_FLAGS, *(f"-Xcompiler={flag}" for flag in COVERAGE_FLAGS)]
     flags += [f"-gencode=arch=compute_{ARCHITECTURE},code=compute_{ARCHITECTURE}"]
     command = os.environ.get("PYTORCH_NVCC", str(nvcc)).split()
@@ -168,11 +202,34 @@ def compile_unit(unit: str, edit: Edit) -> Path:
             place = path.parent / "csrc" / name
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(text)
-        source = path.parent / "csrc" / unit_source.relative_to(CSRC)
+        directory = path.parent / "csrc"
         notes = [f"-Xcompiler={flag}" for flag in notes_of(path)]
-        subprocess.run([*command, *flags, *notes, f"-I{path.parent / 'csrc'}", "-c", source, "-o", path], check=True)
+        subprocess.run(
+            [*command, *flags, *notes, f"-I{directory}", "-c", directory / f"{dtype}.cu", "-o", path], check=True
+        )
 
-    return make_once(BUILD / f"{unit}-{digest_of(version, *flags, *texts.values())}.o", make)
+    return make_once(BUILD / f"{dtype}-{digest_of(version_of(nvcc), *flags, *texts.values())}.o", make)
+
+
+def kernel_objects(units: Iterable[str], rows: Mapping[str, set[tuple[str, str]]], edit: Edit) -> list[Maker]:
+    """What makes the objects of some files of instantiations, of each the rows of its tables that are named.
+
+    Those of a dtype are compiled as one, so that headers are read once: they have no table in common.
+    """
+    of_dtypes: dict[str, list[str]] = defaultdict(list)
+    for unit in sorted(units):
+        of_dtypes[dtype_of(unit)].append(unit)
+
+    def edit_of(units: Sequence[str]) -> Edit:
+        kept = set().union(*(rows.get(unit, ()) for unit in units))
+
+        def edited(name: str, text: str) -> str:
+            text = edit(name, text)
+            return keep_rows(text, kept) if name.endswith("configs.h") else text
+
+        return edited
+
+    return [functools.partial(compile_units, units, edit_of(units)) for units in of_dtypes.values()]
 
 
 def compile_machine(source: Path) -> Path:
@@ -188,7 +245,7 @@ def compile_machine(source: Path) -> Path:
     return make_once(BUILD / f"{source.stem}-{digest_of(' '.join([*compiler, *CXX_FLAGS]), *texts)}.o", make)
 
 
-def link(objects: Iterable[Callable[[], Path]]) -> Path:
+def link(objects: Iterable[Maker]) -> Path:
     """A library of the interpreter, the runner and objects that are still to be made."""
     sources = [*sorted(MACHINE.glob("*.cpp")), RUNNER / "runner.cpp"]
     paths = make_all([*objects, *(functools.partial(compile_machine, source) for source in sources)])
@@ -207,19 +264,8 @@ def link(objects: Iterable[Callable[[], Path]]) -> Path:
 @functools.cache
 def compiled(kernels: tuple[str, ...], edit: Edit = unchanged) -> ctypes.CDLL:
     """The library of some kernels, by the names of ``Config.kernel``."""
-    rows: Mapping[str, set[tuple[str, str]]] = defaultdict(set)
-    for kernel in kernels:
-        unit, table, row = unit_of(kernel)
-        rows[unit].add((table, row))
-
-    def edit_of(unit: str) -> Edit:
-        def edited(name: str, text: str) -> str:
-            text = edit(name, text)
-            return keep_rows(text, rows[unit]) if name.endswith("configs.h") else text
-
-        return edited
-
-    return open_library(link(functools.partial(compile_unit, unit, edit_of(unit)) for unit in rows))
+    rows = rows_of(kernels)
+    return open_library(link(kernel_objects(rows, rows, edit)))
 
 
 def linked(objects: Sequence[Path]) -> ctypes.CDLL:
