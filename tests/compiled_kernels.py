@@ -220,16 +220,12 @@ def kernel_objects(units: Iterable[str], rows: Mapping[str, set[tuple[str, str]]
     for unit in sorted(units):
         of_dtypes[dtype_of(unit)].append(unit)
 
-    def edit_of(units: Sequence[str]) -> Edit:
+    def edited(units: Sequence[str], name: str, text: str) -> str:
         kept = set().union(*(rows.get(unit, ()) for unit in units))
+        text = edit(name, text)
+        return keep_rows(text, kept) if name.endswith("configs.h") else text
 
-        def edited(name: str, text: str) -> str:
-            text = edit(name, text)
-            return keep_rows(text, kept) if name.endswith("configs.h") else text
-
-        return edited
-
-    return [functools.partial(compile_units, units, edit_of(units)) for units in of_dtypes.values()]
+    return [functools.partial(compile_units, units, functools.partial(edited, units)) for units in of_dtypes.values()]
 
 
 def compile_machine(source: Path) -> Path:

@@ -38,7 +38,7 @@ def emulated_operators() -> Any:
             united(directory / "host_side.cpp", HOST_SIDE + with_torch, ROOT),
         ],
         extra_include_paths=[str(path) for path in (ROOT, *INCLUDES)],
-        extra_cflags=["-O2", *(f"-D{name}='{value}'" for name, value in MACROS.items())],
+        extra_cflags=["-O1", *(f"-D{name}='{value}'" for name, value in MACROS.items())],
     )
     return torch.ops.gru_ext_emulated
 

@@ -64,7 +64,7 @@ class HeldConfig:
 
 @dataclass(frozen=True)
 class StreamedConfig:
-    """An instantiation of tests/emulator/run_streamed.h."""
+    """An instantiation of tests/emulator/run_streamed.cpp."""
 
     dtype: torch.dtype
     units: int  # of a block

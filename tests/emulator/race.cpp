@@ -48,11 +48,24 @@ const Clock* Clocks::joined(const Clock* a, const Clock* b) {
   return result;
 }
 
+void AccessHistory::halve_cells() {
+  cell_bytes_ /= 2;
+  std::vector<Cell> halves(2 * cells_.size());
+  for (size_t i = 0; i < halves.size(); ++i) {
+    Cell& half = halves[i] = cells_[i / 2];
+    if (i % 2 == 0 || half.more == 0) continue;
+    more_reads_.push_back(std::vector<Access>(more_reads_[half.more]));
+    half.more = static_cast<uint32_t>(more_reads_.size() - 1);
+  }
+  cells_ = std::move(halves);
+}
+
 AccessHistory::Report AccessHistory::read(size_t begin, size_t bytes, const Access& access, const Moment& moment) {
-  for (size_t i = begin / kCellBytes; i * kCellBytes < begin + bytes; ++i) {
+  while (cell_bytes_ > kLeastBytes && (begin | bytes) % cell_bytes_ != 0) halve_cells();
+  for (size_t i = begin / cell_bytes_; i * cell_bytes_ < begin + bytes; ++i) {
     Cell& cell = cells_[i];
-    if (cell.write.actor == kNobody) return {Finding::never_written, i * kCellBytes, {}};
-    if (!cell.write.is_known_at(moment)) return {Finding::race_with_write, i * kCellBytes, cell.write};
+    if (cell.write.actor == kNobody) return {Finding::never_written, i * cell_bytes_, {}};
+    if (!cell.write.is_known_at(moment)) return {Finding::race_with_write, i * cell_bytes_, cell.write};
     if (!cell.read.is_known_at(moment)) {
       if (cell.more == 0) {
         cell.more = static_cast<uint32_t>(more_reads_.size());
@@ -69,12 +82,13 @@ AccessHistory::Report AccessHistory::read(size_t begin, size_t bytes, const Acce
 }
 
 AccessHistory::Report AccessHistory::write(size_t begin, size_t bytes, const Access& access, const Moment& moment) {
-  for (size_t i = begin / kCellBytes; i * kCellBytes < begin + bytes; ++i) {
+  while (cell_bytes_ > kLeastBytes && (begin | bytes) % cell_bytes_ != 0) halve_cells();
+  for (size_t i = begin / cell_bytes_; i * cell_bytes_ < begin + bytes; ++i) {
     Cell& cell = cells_[i];
-    if (!cell.write.is_known_at(moment)) return {Finding::race_with_write, i * kCellBytes, cell.write};
-    if (!cell.read.is_known_at(moment)) return {Finding::race_with_read, i * kCellBytes, cell.read};
+    if (!cell.write.is_known_at(moment)) return {Finding::race_with_write, i * cell_bytes_, cell.write};
+    if (!cell.read.is_known_at(moment)) return {Finding::race_with_read, i * cell_bytes_, cell.read};
     for (const Access& other : more_reads_[cell.more]) {
-      if (!other.is_known_at(moment)) return {Finding::race_with_read, i * kCellBytes, other};
+      if (!other.is_known_at(moment)) return {Finding::race_with_read, i * cell_bytes_, other};
     }
     cell.write = access;
     cell.read = Access();

@@ -61,11 +61,11 @@ class Clocks {
   std::map<std::pair<const Clock*, const Clock*>, const Clock*> joined_;
 };
 
-// The accesses that matter to the shared memory of a block: of every two bytes the last write, and the reads since
-// then.
+// The accesses that matter to the shared memory of a block: of every cell the last write, and the reads since then. A
+// cell is as many bytes as every access so far has had all or nothing of, but two at least.
 class AccessHistory {
  public:
-  explicit AccessHistory(size_t bytes) : cells_((bytes + kCellBytes - 1) / kCellBytes) {}
+  explicit AccessHistory(size_t bytes) : cells_((bytes + kMostBytes - 1) / kMostBytes) {}
 
   enum class Finding { none, race_with_read, race_with_write, never_written };
   struct Report {
@@ -78,12 +78,15 @@ class AccessHistory {
   Report write(size_t begin, size_t bytes, const Access& access, const Moment& moment);
 
  private:
-  static constexpr size_t kCellBytes = 2;
+  static constexpr size_t kMostBytes = 16, kLeastBytes = 2;
   struct Cell {
     Access write;
     Access read;        // the last one
     uint32_t more = 0;  // in more_reads_: others that are not known to it; 0 for none
   };
+  void halve_cells();
+
+  size_t cell_bytes_ = kMostBytes;
   std::vector<Cell> cells_;  // as small as they come: there are 100,000 of a block, and what they take is cache misses
   std::vector<std::vector<Access>> more_reads_ = {{}};
 };

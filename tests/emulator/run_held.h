@@ -1,4 +1,5 @@
-// Runs the cluster and group kernels; included by a file for each pass and dtype, so that they compile at once.
+// Runs the cluster and group kernels; included by a file for each family, so that they compile at once.
+// GRU_EMULATOR_SMALL leaves out what tests do not run under sanitizers.
 #pragma once
 
 #include "cuda/persistent/cluster/cluster_bwd.cuh"

@@ -1,6 +1,4 @@
-// Runs the streamed kernels; included by a file for each pass, so that they compile at once.
-#pragma once
-
+// Runs the streamed kernels.
 #include "cuda/primitives.cuh"
 
 #include "cuda/persistent/streamed/configs.h"
@@ -37,6 +35,26 @@ void run_streamed(const char* name, Parameters p, const Kernel& kernel) {
   GRU_STREAMED(streamed_fwd, fwd_parameters, T, units, rows, GruStreamedFwdTraits<T, units, rows, __VA_ARGS__>)
 #define GRU_STREAMED_BWD(T, units, rows, ...) \
   GRU_STREAMED(streamed_bwd, bwd_parameters, T, units, rows, GruStreamedBwdTraits<T, units, rows, __VA_ARGS__>)
+
+#if !defined(GRU_EMULATOR_SMALL)
+#define GRU_BFLOAT16_FWD(...) GRU_STREAMED_FWD(bfloat16, __VA_ARGS__)
+#define GRU_FLOAT_FWD(...) GRU_STREAMED_FWD(float, __VA_ARGS__)
+#define GRU_BFLOAT16_BWD(...) GRU_STREAMED_BWD(bfloat16, __VA_ARGS__)
+#define GRU_FLOAT_BWD(...) GRU_STREAMED_BWD(float, __VA_ARGS__)
+GRU_STREAMED_FWD_16BIT(GRU_BFLOAT16_FWD)
+GRU_STREAMED_FWD_TF32(GRU_FLOAT_FWD)
+GRU_STREAMED_BWD_16BIT(GRU_BFLOAT16_BWD)
+GRU_STREAMED_BWD_TF32(GRU_FLOAT_BWD)
+// Few warps, for tests of many schedules.
+GRU_STREAMED_FWD(bfloat16, 16, 8, 2, 1, 1, 2, 2)
+GRU_STREAMED_FWD(bfloat16, 48, 16, 2, 3, 1, 3, 3)
+GRU_STREAMED_FWD(float16, 32, 16, 2, 2, 1, 3, 3)
+GRU_STREAMED_FWD(float, 48, 8, 2, 3, 1, 3, 2)
+GRU_STREAMED_BWD(bfloat16, 16, 8, 2, 1, 1, 2, 2)
+GRU_STREAMED_BWD(bfloat16, 48, 16, 2, 3, 1, 3, 3)
+GRU_STREAMED_BWD(float16, 32, 16, 2, 2, 1, 3, 3)
+GRU_STREAMED_BWD(float, 48, 8, 2, 3, 1, 3, 2)
+#endif
 
 }  // namespace
 }  // namespace gru_ext::emulator
