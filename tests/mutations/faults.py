@@ -1161,27 +1161,6 @@ FAULTS = [
         "cluster and bfloat16",
     ),
     Fault(
-        "csrc/cuda/persistent/cluster/state_exchange.cuh",
-        "const int block = rank - turn - first_block();",
-        "const int block = rank - turn + first_block();",
-        EMULATED_CLUSTER,
-        "T3-B9-I5-H34 and plain and float32",
-    ),
-    Fault(
-        "csrc/cuda/persistent/cluster/fwd_thread.cuh",
-        "return unit < Traits::kHidden ? unit : unit - Traits::kHidden;",
-        "return unit < Traits::kHidden ? unit : place;",
-        EMULATED_CLUSTER,
-        "T4-B17-I6-H64 and bi-hx and bfloat16",
-    ),
-    Fault(
-        "csrc/cuda/persistent/cluster/cluster_bwd.cuh",
-        "if (s > 0) exchange.expect_next(s);",
-        "exchange.expect_next(s);",
-        EMULATED_CLUSTER,
-        "T3-B9-I5-H34 and plain and bfloat16",
-    ),
-    Fault(
         "csrc/cuda/persistent/fwd_pair.cuh",
         "return direction == 0 ? forwards",
         "return direction >= 0 ? forwards",
