@@ -143,7 +143,7 @@ FAULTS = {
     ),
     # Clusters
     "a wait at the cluster's barrier left out": Fault(
-        CLUSTER, "fwd", r"barrier\.cluster\.wait\S*;", "", "a second time, without a wait|race: "
+        CLUSTER, "fwd", r"barrier\.cluster\.wait\S*;", "", "a second time, without a wait|race: |never written"
     ),
     "mbarriers not made known": Fault(CLUSTER, "fwd", r"fence\.mbarrier_init\S*;", "", "no fence.mbarrier_init"),
     "an mbarrier touched by a plain store": Fault(
@@ -153,7 +153,7 @@ FAULTS = {
         CLUSTER, "fwd", r"(mbarrier\.try_wait)", BLOCK_1_EXITS, "to a block that has ended"
     ),
     "the cluster's barriers left out": Fault(
-        CLUSTER, "fwd", r"barrier\.cluster\.\S+;", "", "no mbarrier at|cannot know|race: |no fence"
+        CLUSTER, "fwd", r"barrier\.cluster\.\S+;", "", "no mbarrier at|cannot know|race: |no fence|never written"
     ),
     "an mbarrier of too many arrivals": Fault(
         CLUSTER, "fwd", r"(mbarrier\.init\S+ \[%r\d+\]), \S+;", "$1, 2;", "deadlock"
@@ -165,7 +165,7 @@ FAULTS = {
         CLUSTER, "fwd", r"(mbarrier\.arrive\.expect_tx\S+ _, \[%r\d+\]), \S+;", "$1, 16;", "race: |under way|deadlock"
     ),
     "another phase": Fault(
-        CLUSTER, "fwd", r"(mbarrier\.try_wait\S+ \S+ \[%r\d+\]), \S+;", "$1, 1;", "race: |under way|arrival too many"
+        CLUSTER, "fwd", r"(mbarrier\.try_wait\S+ \S+ \[%r\d+\]), \S+;", "$1, 0;", "race: |under way|arrival too many"
     ),
     "a wait of the block's scope": Fault(
         CLUSTER, "fwd", r"try_wait\.parity\.acquire\.cluster", "try_wait.parity.acquire.cta", "a scope that does not"

@@ -229,6 +229,40 @@ def test_accesses_that_meet_in_a_bank_take_turns(access: str, pitch: int, access
     assert first[2].accesses == accesses
 
 
+# Every lane has 16 bytes for one of four blocks, eight to each, side by side.
+SEND = (
+    instruction("LOP3.LUT R4, R1, 0x3, RZ, 0xc0, !PT", 5),
+    instruction("LOP3.LUT R5, R1, 0x1c, RZ, 0xc0, !PT", 5),
+    instruction("IMAD R8, R4, 0x1000000, RZ", 5),
+    instruction("IMAD R8, R5, 0x4, R8", 5),
+)
+
+
+@pytest.mark.parametrize(("apart", "accesses"), [(4, 4), (32, 4 * 8)])
+def test_stores_to_other_blocks_take_turns_within_each(apart: int, accesses: int) -> None:
+    """Lanes of which the packets of a block lie 16 bytes apart, or 128."""
+    step = (*SEND[:-1], instruction(f"IMAD R8, R5, {apart:#x}, R8", 5), instruction("MOV R9, 0x300", 5))
+    ((first, *_),) = issued(*step, instruction("STAS.128 [R8.64], R12", 1))
+    assert (first[-1 - len(END) + 1].accesses, first[-1 - len(END) + 1].mbarrier) == (accesses, 0x300)
+
+
+def test_a_wait_is_for_what_tells_its_mbarrier() -> None:
+    """Of two waves of a step, the second does not delay who waits for the first."""
+    sent = 32 * simulate.SENT_BYTES / figures.CLUSTER_BYTES.value
+
+    def cycles_of(waited: int) -> float:
+        wait = (
+            instruction(f"MOV R9, {waited:#x}", 5),
+            instruction("SYNCS.PHASECHK.TRANS64.TRYWAIT P1, [R9+URZ], RZ", 1, 0),
+            instruction("MOV R9, 0x300", 5, waits=(0,)),
+        )
+        first = instruction("STAS.128 [R8.64], R12", 1)
+        second = (instruction("MOV R9, 0x308", 5), *[first] * 3)
+        return simulate.cycles(issued(*SEND, *wait, first, *second), 0)
+
+    assert cycles_of(0x308) == cycles_of(0x300) + 3 * sent
+
+
 # Waits for what others store at R2, again and again until it is the number of the step.
 POLL = (
     instruction("MOV R3, 0x0", 5),

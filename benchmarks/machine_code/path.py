@@ -35,6 +35,8 @@ from benchmarks.machine_code.meanings import MEANINGS
 
 MOST_ISSUED = 1_000_000  # by a warp: beyond, it goes round in circles
 BANKS, BANK_BYTES, LINE_BYTES = 32, 4, 128
+# Of an address in a cluster's shared memory: the bits of its place in the block's, above which is the block.
+OF_BLOCK, BLOCK_SHIFT, WORD = (1 << 24) - 1, np.uint64(24), np.uint64(0xFFFFFFFF)
 STEERING = ("BRA", "BSSY", "BSYNC", "BREAK", "EXIT", "WARPSYNC")
 SHARED = ("LDS", "LDSM", "STS", "STAS")
 GLOBAL = ("LDG", "LD", "STG", "ST", "LDGSTS")
@@ -49,6 +51,7 @@ class Issued(NamedTuple):
     accesses: int = 0  # to shared memory at a time, or lines of global memory, that it takes
     barrier: int = 0  # the number of a block barrier
     warps: int = 0  # that meet there; 0: all of the block
+    mbarrier: int = 0  # that it waits at or, of an asynchronous store, tells: its place in shared memory
 
 
 def _address(state: State, operands: tuple[str, ...]) -> tuple[Words, Lanes]:
@@ -77,7 +80,7 @@ def _shared_accesses(opcode: str, addresses: Words, here: Lanes) -> int:
         words = {
             int(address) // BANK_BYTES + word
             for address, is_here in zip(
-                addresses[first : first + together], here[first : first + together], strict=True
+                addresses[first : first + together], here[first : first + together], strict=False
             )
             if is_here
             for word in range(size // BANK_BYTES)
@@ -87,6 +90,17 @@ def _shared_accesses(opcode: str, addresses: Words, here: Lanes) -> int:
             of_bank[word % BANKS] += 1
         count += max(of_bank)
     return count
+
+
+def _sent_accesses(opcode: str, places: Words) -> int:
+    """How often blocks of a cluster access their shared memory for an asynchronous store to it, all blocks together.
+
+    Blocks are taken to be alike: it is as often as this one does for such a store of the others.
+    """
+    blocks = places >> BLOCK_SHIFT
+    return sum(
+        _shared_accesses(opcode, places[blocks == block], np.ones(LANES, np.bool_)) for block in set(blocks.tolist())
+    )
 
 
 class Warp:
@@ -155,11 +169,17 @@ class Warp:
                 raise self._fail(i, "the number of a barrier is unknown")
             barrier, *threads = (int(number.bits[0]) for number in numbers)
             return issued._replace(barrier=barrier, warps=threads[0] // LANES if threads else 0)
-        if base not in (*SHARED, *GLOBAL) or not here.any():
+        waits = ".PHASECHK" in i.opcode
+        if (base not in (*SHARED, *GLOBAL) and not waits) or not here.any():
             return issued
         addresses, known = _address(self._state, operands)
         if not known[here].all():
             raise self._fail(i, "an address is unknown")
+        if waits:
+            return issued._replace(mbarrier=int(addresses[here][0]))
+        if base == "STAS":  # the place of the bytes, and that of the mbarrier, each with the block in its upper byte
+            issued = issued._replace(mbarrier=int(addresses[here][0]) >> 32 & OF_BLOCK)
+            return issued._replace(accesses=_sent_accesses(i.opcode, addresses[here] & WORD))
         if base in SHARED:
             return issued._replace(accesses=_shared_accesses(i.opcode, addresses, here))
         return issued._replace(accesses=len({int(address) // LINE_BYTES for address in addresses[here]}))

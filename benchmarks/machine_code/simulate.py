@@ -9,6 +9,7 @@ Not modelled: misses of the instruction cache, conflicts of registers, what othe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -124,12 +125,16 @@ class Block:
         self._issue = [0.0] * len(self._warps if alone else range(PARTS))
         self._pipes: dict[tuple[str, int], float] = {}
         self._arrivals: dict[int, list[tuple[float, _Warp]]] = {}  # by block barrier
-        self._sends = [
-            sum(one.lanes > 0 and _sends(one.instruction) for warp in steps for one in warp[step])
-            for step in range(min(map(len, steps)))
-        ]
-        self._sent: dict[int, int] = {}
-        self._received: dict[int, float] = {}
+        # Messages to other blocks, by step and by the mbarrier that they tell, as are those below.
+        self._sends = Counter(
+            (step, one.mbarrier)
+            for warp in steps
+            for step, of_step in enumerate(warp)
+            for one in of_step
+            if one.lanes > 0 and _sends(one.instruction)
+        )
+        self._sent = Counter[tuple[int, int]]()
+        self._received: dict[tuple[int, int], float] = {}
         self.ends: list[float] = []  # of the steps of the first warp
 
     def run(self) -> float:
@@ -160,12 +165,12 @@ class Block:
         if base == "DEPBAR":
             time = max(time, _left_alone(warp, instruction))
         if _receives(instruction) and one.lanes and warp.step > 0:
-            before = warp.step - 1
-            if self._sent.get(before, 0) < self._sends[before]:
+            wave = (warp.step - 1, one.mbarrier)
+            if self._sent[wave] < self._sends[wave]:
                 return None
             # A wait at an mbarrier returns at once; the next poll of many begins.
             ahead = LATENCIES["SYNCS"].value if base == "SYNCS" else 0.0
-            time = max(time, self._received.get(before, 0.0) - ahead)
+            time = max(time, self._received.get(wave, 0.0) - ahead)
         if base == "HMMA":
             time = max(time, self._pipes.get(("tensor", part), 0.0))
         elif base == "MUFU":
@@ -239,22 +244,22 @@ class Block:
             arrives = self._take("L2", 0, begins, cycles) + (0 if self._alone else cycles)
         if base in ("STG", "ST"):
             if _sends(one.instruction):
-                self._arrives(warp.step, arrives + figures.L2_STORE.value)
+                self._arrives((warp.step, one.mbarrier), arrives + figures.L2_STORE.value)
             return begins, begins + figures.STORE_READ.value
         result = arrives + (figures.FROM_L2.value if _by_l2(one.instruction) else self._memory)
         if base == "LDGSTS":
             warp.copied = max(warp.copied, result)
         return result, begins + figures.LOAD_READ.value
 
-    def _arrives(self, step: int, time: float) -> None:
-        """One of the messages of a step, where others look for it."""
-        self._sent[step] = self._sent.get(step, 0) + 1
-        self._received[step] = max(self._received.get(step, 0.0), time)
+    def _arrives(self, wave: tuple[int, int], time: float) -> None:
+        """One of the messages of a step and mbarrier, where others look for it."""
+        self._sent[wave] += 1
+        self._received[wave] = max(self._received.get(wave, 0.0), time)
 
     def _send(self, step: int, one: Issued, time: float) -> None:
         cycles = one.lanes * SENT_BYTES / figures.CLUSTER_BYTES.value
         begins = self._take("network", 0, time, cycles)
-        self._arrives(step, begins + (0 if self._alone else cycles) + figures.CLUSTER_LATENCY.value)
+        self._arrives((step, one.mbarrier), begins + (0 if self._alone else cycles) + figures.CLUSTER_LATENCY.value)
 
     def _arrive(self, warp: _Warp, one: Issued, time: float) -> None:
         arrived = self._arrivals.setdefault(one.barrier, [])

@@ -363,7 +363,7 @@ GRU_DEVICE bool mbarrier_try_wait(uint64_t* barrier, int parity) {
 }
 // Waits for the phase of this parity; false if it has not ended after `limit` ticks.
 GRU_DEVICE bool mbarrier_wait(uint64_t* barrier, int parity, uint32_t limit) {
-  if (mbarrier_try_wait(barrier, parity)) return true;
+  if (__builtin_expect(mbarrier_try_wait(barrier, parity), 1)) return true;
   const uint32_t start = wait_ticks();
   do {
     if (mbarrier_try_wait(barrier, parity)) return true;
@@ -401,6 +401,14 @@ GRU_DEVICE void store_async(void*, uint64_t*, int, u32x4) { __trap(); }
 // then kept in registers.
 GRU_DEVICE int anew(int x) {
   asm volatile("" : "+r"(x));
+  return x;
+}
+
+// Some value, which takes no instruction: of what is loaded on one path and not used on the other. Were it zero there, the
+// register would have to wait for whatever else was loaded into it.
+GRU_DEVICE int64_t any_value() {
+  int64_t x;
+  asm volatile("" : "=l"(x));
   return x;
 }
 

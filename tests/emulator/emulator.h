@@ -276,6 +276,7 @@ inline void store_async(void* p, uint64_t* barrier, int rank, u32x4 value, int l
 }
 
 inline int anew(int x) { return x; }
+inline int64_t any_value() { return INT64_MIN; }
 
 inline float to_acc(bfloat16 x) { return float_of_bits(static_cast<uint32_t>(x.bits) << 16); }
 inline float to_acc(float16 x) { return emulator::float16_value(x.bits); }

@@ -14,6 +14,7 @@ ONE_STEP = "tests/test_cuda_one_step_emulated.py"
 MEMBERS = "tests/test_cuda_members_emulated.py"
 STEP = "tests/test_cuda_step_emulated.py"
 STEPWISE = "tests/test_accuracy.py::test_emulated_stepwise"
+EMULATED_CLUSTER = "tests/test_accuracy.py::test_emulated_cluster"
 STREAMED = "tests/test_accuracy.py::test_emulated_streamed"
 ADDRESSES = "tests/test_cuda_addresses_emulated.py::test_any_address_and_stride_of_any_tensor"
 INT8 = "tests/test_quantize.py::test_every_step_is_as_specified"
@@ -1143,6 +1144,12 @@ FAULTS = [
         "",
         f"{CLUSTER}::test_a_kernel_without_the_memory_for_its_self_test_is_tested_later",
     ),
+    Fault(
+        "benchmarks/machine_code/simulate.py",
+        "wave = (warp.step - 1, one.mbarrier)",
+        "wave = (warp.step - 1, one.mbarrier ^ 8)",
+        "tests/test_machine_code.py::test_a_wait_is_for_what_tells_its_mbarrier",
+    ),
     # ---- The kernels of the CUDA backend
     Fault(
         "csrc/cuda/persistent/rows.cuh",
@@ -1226,6 +1233,27 @@ FAULTS = [
         "int64_t{gate} * p.H + unit",
         f"{MEMBERS}::test_members_are_one_launch_with_the_bits_of_their_own",
         "cluster and bfloat16",
+    ),
+    Fault(
+        "csrc/cuda/persistent/fwd_pair.cuh",
+        "return direction == 0 ? forwards",
+        "return direction >= 0 ? forwards",
+        EMULATED_CLUSTER,
+        "T3-B9-I5-H34 and bi-hx and bfloat16",
+    ),
+    Fault(
+        "csrc/cuda/persistent/fwd_pair.cuh",
+        "stored * p.y.row_stride",
+        "loaded * p.y.row_stride",
+        EMULATED_CLUSTER,
+        "T4-B17-I6-H64 and packed and bfloat16",
+    ),
+    Fault(
+        "csrc/cuda/persistent/pairs.cuh",
+        "with_pairing(p.paired, [&](bool paired) { f(paired, p.H); });",
+        "f(true, p.H);",
+        EMULATED_CLUSTER,
+        "T5-B3-I2-H63 and plain and bfloat16",
     ),
     Fault(
         "csrc/cuda/persistent/streamed/streamed_fwd.cuh",

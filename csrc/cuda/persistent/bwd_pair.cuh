@@ -87,7 +87,6 @@ struct BwdPair {
   template <typename MasksOf>
   GRU_DEVICE void differentiate(int t, GateGrads<float> (&grads)[2], const MasksOf& masks_of) {
     const int existing = t < steps ? count : 0;
-    if (existing == 0) return;
     const Gates<float> gates[2] = {
         {to_acc(loaded[0].first()), to_acc(loaded[1].first()), to_acc(loaded[2].first()), to_acc(loaded[3].first())},
         {to_acc(loaded[0].second()), to_acc(loaded[1].second()), to_acc(loaded[2].second()),
@@ -96,7 +95,10 @@ struct BwdPair {
     const float h[2] = {to_acc(loaded[5].first()), to_acc(loaded[5].second())};
     GRU_UNROLL
     for (int i = 0; i < 2; ++i) {
-      if (i < existing) d[i] = cell_bwd(gates[i], h[i], d[i] + dy[i], grads[i], masks_of(i));
+      GateGrads<float> found;
+      const float before = cell_bwd(gates[i], h[i], d[i] + dy[i], found, masks_of(i));
+      if (i < existing) d[i] = before;
+      grads[i] = i < existing ? found : GateGrads<float>{};
       dbias[0][i] += grads[i].n;
       dbias[1][i] += grads[i].r;
       dbias[2][i] += grads[i].z;

@@ -78,6 +78,17 @@ GRU_DEVICE void with_pairing(bool paired, const Function& f) {
   }
 }
 
+// f(paired, H), of constants where `is_largest`, which is that pairs are paired and H is kHidden: places that are H apart
+// are no arithmetic then.
+template <int kHidden, typename Params, typename Function>
+GRU_DEVICE void with_pairing_and_hidden(bool is_largest, const Params& p, const Function& f) {
+  if (is_largest) {
+    f(true, kHidden);
+  } else {
+    with_pairing(p.paired, [&](bool paired) { f(paired, p.H); });
+  }
+}
+
 // Pairs at `from`, of each of which the first `counts` exist; the others are zero. `paired`: every pair of the tensor
 // is aligned to its size and whole. All loads are under way before the first value is touched.
 template <int N, typename T>

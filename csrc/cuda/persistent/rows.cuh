@@ -66,6 +66,11 @@ GRU_DEVICE scalar_t* rows_of_step(const Params& p, const StepRows<scalar_t>& ten
   return tensor.data + (p.offsets ? (first + step.row) * tensor.row_stride : (first + step.t) * tensor.step_stride);
 }
 
+// Of a packed batch, the first rows of three steps, one after the other here.
+struct PackedRows {
+  int64_t before = any_value(), here = any_value(), next = any_value();
+};
+
 GRU_DEVICE int clamp(int x, int low, int high) { return x < low ? low : x > high ? high : x; }
 
 }  // namespace device

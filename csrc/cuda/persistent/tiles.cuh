@@ -17,8 +17,8 @@ GRU_DEVICE void to_operand(uint32_t (&words)[4]) {
   }
 }
 
-// The A tiles of a warp, M rows of them: the first kRegisterTiles of a row in registers, the others in shared memory,
-// which they begin.
+// The A tiles of a warp, M rows of them, of each of which kRegisterTiles are in registers, the others in shared memory,
+// which they begin. Where those are fewer than half, they are other tiles in every row, so that rows take turns to wait for them.
 template <int M, int kRegisterTiles, int kSharedTiles>
 struct WeightTiles {
   uint32_t registers[M][kRegisterTiles > 0 ? kRegisterTiles : 1][4];
@@ -30,22 +30,32 @@ struct WeightTiles {
   }
 
   GRU_DEVICE void keep(int m, int tile, const uint32_t (&a)[4]) {
-    if (tile < kRegisterTiles) {
-      GRU_UNROLL
-      for (int i = 0; i < 4; ++i) registers[m][tile < kRegisterTiles ? tile : 0][i] = a[i];
+    const int place = place_of(m, tile);
+    if (place < kSharedTiles) {
+      store_shared(overflow + (m * kSharedTiles + place) * kWarpSize, u32x4{a[0], a[1], a[2], a[3]});
     } else {
-      store_shared(overflow + (m * kSharedTiles + tile - kRegisterTiles) * kWarpSize, u32x4{a[0], a[1], a[2], a[3]});
+      GRU_UNROLL
+      for (int i = 0; i < 4; ++i) registers[m][place < kSharedTiles ? 0 : place - kSharedTiles][i] = a[i];
     }
   }
 
   GRU_DEVICE void load(uint32_t (&a)[4], int m, int tile) const {
-    if (tile < kRegisterTiles) {
-      GRU_UNROLL
-      for (int i = 0; i < 4; ++i) a[i] = registers[m][tile < kRegisterTiles ? tile : 0][i];
-    } else {
-      const u32x4 v = load_shared(overflow + (m * kSharedTiles + tile - kRegisterTiles) * kWarpSize);
+    const int place = place_of(m, tile);
+    if (place < kSharedTiles) {
+      const u32x4 v = load_shared(overflow + (m * kSharedTiles + place) * kWarpSize);
       a[0] = v.x, a[1] = v.y, a[2] = v.z, a[3] = v.w;
+    } else {
+      GRU_UNROLL
+      for (int i = 0; i < 4; ++i) a[i] = registers[m][place < kSharedTiles ? 0 : place - kSharedTiles][i];
     }
+  }
+
+ private:
+  // Of a row's tiles, those in shared memory first.
+  GRU_DEVICE static constexpr int place_of(int m, int tile) {
+    constexpr int kTiles = kRegisterTiles + kSharedTiles;
+    const int first = 2 * kSharedTiles < kTiles ? (2 * m + 1) * kTiles / (2 * M) : kRegisterTiles;  // of them
+    return (tile + kTiles - first) % kTiles;
   }
 };
 
@@ -97,11 +107,11 @@ GRU_DEVICE void load_operand(uint32_t (&b)[4], const uint32_t* rows, int pitch, 
   ldmatrix_x4(b, rows + lane % 8 * pitch + lane / 8 * words);
 }
 
-// Adds to d the products of the warp's kTiles tiles, in each of their M rows, with kRows rows of the operand, `pitch`
-// words apart, where tile and the next begin at word column_of(tile).
+// Adds to d the products of kTiles of the warp's tiles, from `first` on, in each of their M rows, with kRows rows of the
+// operand, `pitch` words apart, where tile and the next begin at word column_of(tile).
 template <typename Operand, int kTiles, int kRows, int M, typename Weights, typename ColumnOf>
-GRU_DEVICE void multiply(float (&d)[M][kRows / 8][4], const Weights& weights, const uint32_t* rows, int pitch,
-                         const ColumnOf& column_of) {
+GRU_DEVICE void multiply(float (&d)[M][kRows / 8][4], const Weights& weights, int first, const uint32_t* rows,
+                         int pitch, const ColumnOf& column_of) {
   const int lane = thread_index() % kWarpSize, c = lane % 4;
   if constexpr (kOnFmaUnits<Operand>) {
     FmaSums<M, kRows> products;
@@ -109,8 +119,8 @@ GRU_DEVICE void multiply(float (&d)[M][kRows / 8][4], const Weights& weights, co
     for (int tile = 0; tile < kTiles; tile += 2) {
       uint32_t a[M][2][4];
       GRU_UNROLL
-      for (int i = 0; i < 2 * M; ++i) weights.load(a[i / 2][i % 2], i / 2, tile + i % 2);
-      products.add(a, rows + column_of(tile), pitch, c);
+      for (int i = 0; i < 2 * M; ++i) weights.load(a[i / 2][i % 2], i / 2, first + tile + i % 2);
+      products.add(a, rows + column_of(first + tile), pitch, c);
     }
     GRU_UNROLL
     for (int m = 0; m < M; ++m) {
@@ -125,13 +135,14 @@ GRU_DEVICE void multiply(float (&d)[M][kRows / 8][4], const Weights& weights, co
     for (int tile = 0; tile < kTiles; tile += 2) {
       uint32_t b[kRows / 8][4];
       GRU_UNROLL
-      for (int n = 0; n < kRows / 8; ++n) load_operand(b[n], rows + n * 8 * pitch + column_of(tile), pitch, lane);
+      for (int n = 0; n < kRows / 8; ++n)
+        load_operand(b[n], rows + n * 8 * pitch + column_of(first + tile), pitch, lane);
       GRU_UNROLL
       for (int k = 0; k < 2 && tile + k < kTiles; ++k) {
         GRU_UNROLL
         for (int m = 0; m < M; ++m) {
           uint32_t a[4];
-          weights.load(a, m, tile + k);
+          weights.load(a, m, first + tile + k);
           GRU_UNROLL
           for (int n = 0; n < kRows / 8; ++n) {
             mma<Operand>(kAlone && k == 1 ? odd : d[m][n], a, b[n][2 * k], b[n][2 * k + 1]);
@@ -154,9 +165,9 @@ GRU_DEVICE void store_sum_tile(float* sums, int pitch, const float (&d)[4]) {
 // The sum of kCount pairs in shared memory, `pitch` floats apart, in their order.
 template <int kCount>
 GRU_DEVICE Pair<float> sum_of_parts(const float* first, int pitch) {
-  Pair<float> sum{};
+  Pair<float> sum = load_shared(reinterpret_cast<const Pair<float>*>(first));
   GRU_UNROLL
-  for (int i = 0; i < kCount; ++i) {
+  for (int i = 1; i < kCount; ++i) {
     const Pair<float> part = load_shared(reinterpret_cast<const Pair<float>*>(first + i * pitch));
     sum.first += part.first;
     sum.second += part.second;
@@ -165,26 +176,28 @@ GRU_DEVICE Pair<float> sum_of_parts(const float* first, int pitch) {
 }
 
 // Copies kRows rows of kColumns values to shared memory, 4 words of padding after each, so that ldmatrix meets every
-// bank once; all threads of the block call it. `weights` is the first of them in a matrix of H columns, of which `rows`
-// and `columns` are left; the others are zero. aligned: every row begins at a multiple of 16 bytes.
-template <int kRows, int kColumns, int kThreads, typename T>
-GRU_DEVICE void stage_weights(uint32_t* staged, const T* weights, int H, int rows, int columns, bool aligned) {
+// bank once; all threads of the block call it. `weights` is the first row in a matrix of H columns, of which `rows` rows
+// are left. The columns begin at `first`, and go on from kRing at 0; beyond H values are zero. aligned: every row begins
+// at a multiple of 16 bytes.
+template <int kRows, int kColumns, int kRing, int kThreads, typename T>
+GRU_DEVICE void stage_weights(uint32_t* staged, const T* weights, int H, int rows, int first, bool aligned) {
   constexpr int kPitch = kColumns / kValuesPerWord<T> + 4;
+  const auto column_of = [&](int i) { return first + i < kRing ? first + i : first + i - kRing; };
   if (aligned) {
     constexpr int kValues = 16 / sizeof(T), kPackets = kColumns / kValues;
     for (int i = thread_index(); i < kRows * kPackets; i += kThreads) {
-      const int row = i / kPackets, packet = i % kPackets;
-      const bool exists = row < rows && packet * kValues < columns;
+      const int row = i / kPackets, packet = i % kPackets, column = column_of(packet * kValues);
+      const bool exists = row < rows && column < H;
       copy_async(staged + row * kPitch + packet * 4,
-                 exists ? weights + static_cast<int64_t>(row) * H + packet * kValues : weights, exists);
+                 exists ? weights + static_cast<int64_t>(row) * H + column : weights, exists);
     }
     GRU_FAULT(no_copy_wait, copy_async_wait(), void());
   } else {
     for (int i = thread_index(); i < kRows * kColumns; i += kThreads) {
-      const int row = i / kColumns, column = i % kColumns;
+      const int row = i / kColumns, column = column_of(i % kColumns);
       T value{};
-      if (row < rows && column < columns) value = load_global(weights + static_cast<int64_t>(row) * H + column);
-      store_shared(reinterpret_cast<T*>(staged + row * kPitch) + column, value);
+      if (row < rows && column < H) value = load_global(weights + static_cast<int64_t>(row) * H + column);
+      store_shared(reinterpret_cast<T*>(staged + row * kPitch) + i % kColumns, value);
     }
   }
 }

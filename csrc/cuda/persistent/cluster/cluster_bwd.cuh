@@ -123,20 +123,21 @@ struct PartExchange {
   static constexpr int C = Traits::kC;
   float* parts;
   uint64_t* mbarriers;  // one for each buffer
-  int thread, rank;
-  int rows;  // that are sent: those that the batch has, in twos
+  int leads;            // whether this thread is the first of the block
+  int rows;             // that are sent: those that the batch has, in twos
+  int place;            // see place_of
 
   GRU_DEVICE explicit PartExchange(const BwdThread<Traits>& self)
       : parts(reinterpret_cast<float*>(shared_memory() + Traits::kPartOffset)),
         mbarriers(reinterpret_cast<uint64_t*>(shared_memory() + Traits::kMbarrierOffset)),
-        thread(self.thread),
-        rank(self.rank),
-        rows((self.rows + 1) / 2 * 2) {}
+        leads(anew(self.thread == 0)),
+        rows((self.rows + 1) / 2 * 2),
+        place(anew(place_of(self))) {}
 
   // All threads call each of these: `begin` first, `meet` before the first step, `wait` for the parts of step s, which
   // returns whether they have come, and `end` when they are done.
   GRU_DEVICE void begin() {
-    if (C == 1 || thread != 0) return;
+    if (C == 1 || !leads) return;
     GRU_UNROLL
     for (int i = 0; i < 2; ++i) {
       mbarrier_init(mbarriers + i, 1);
@@ -154,13 +155,14 @@ struct PartExchange {
   }
 
   GRU_DEVICE bool wait(int s, uint32_t limit) {
-    if constexpr (C > 1) {
-      if (!mbarrier_wait(mbarriers + s % 2, (s - 1) / 2 % 2, limit)) return false;
-      if (thread == 0) mbarrier_arrive_expect(mbarriers + s % 2, bytes_of_step());
-    } else {
-      block_barrier();
-    }
+    if constexpr (C > 1) return mbarrier_wait(mbarriers + s % 2, (s - 1) / 2 % 2, limit);
+    block_barrier();
     return true;
+  }
+
+  // What is sent for step s + 2 may come before it is expected.
+  GRU_DEVICE void expect_next(int s) {
+    if (C > 1 && leads) mbarrier_arrive_expect(mbarriers + s % 2, bytes_of_step());
   }
 
   GRU_DEVICE void end() {
@@ -177,23 +179,40 @@ struct PartExchange {
         Traits::kPartFloats);
   }
 
-  // Sends the D tile of 16 units that begin at unit0 of block `to`, of 8 rows from `row` on; all threads of a warp call
-  // it. Those whose g differ in the last bit exchange halves: the even one gets units g and g + 1, the odd one units g
-  // + 7 and g + 8, both of rows 2c and 2c + 1.
-  GRU_DEVICE void send(const float (&d)[4], const BwdThread<Traits>& self, int to, int unit0, int row, int s) {
+  // A D tile, 16 units of 8 rows, to what its threads send; all threads of a warp call it. Those whose g differ in the
+  // last bit exchange halves: the even one gets units g and g + 1, the odd one units g + 7 and g + 8, both of rows 2c and
+  // 2c + 1.
+  GRU_DEVICE void exchange_halves(float (&d)[4], const BwdThread<Traits>& self) const {
     const bool odd = self.g % 2 == 1;
     const float other[2] = {shuffle_xor(odd ? d[0] : d[2], 4), shuffle_xor(odd ? d[1] : d[3], 4)};
-    if (row + 2 * self.c >= rows) return;
-    const u32x4 packet = {float_bits(odd ? other[0] : d[0]), float_bits(odd ? d[2] : other[0]),
-                          float_bits(odd ? other[1] : d[1]), float_bits(odd ? d[3] : other[1])};
-    const int buffer = GRU_FAULT(one_part_buffer, s % 2, (s + 1) % 2), unit = unit0 + (odd ? self.g + 7 : self.g);
-    float* const place = parts + (buffer * Traits::kParts + rank * Traits::kSlices + self.slice) * Traits::kPartFloats +
-                         unit / 2 * Traits::kPartPitch + (row + 2 * self.c) * 2;
+    const float packet[4] = {odd ? other[0] : d[0], odd ? d[2] : other[0], odd ? other[1] : d[1],
+                             odd ? d[3] : other[1]};
+    GRU_UNROLL
+    for (int i = 0; i < 4; ++i) d[i] = packet[i];
+  }
+
+  // Whether the batch has any of the rows that this thread sends of a D tile that begins at `row`.
+  GRU_DEVICE bool has_rows(int row, const BwdThread<Traits>& self) const { return row + 2 * self.c < rows; }
+
+  // Sends what exchange_halves has left, of the tile that begins at unit0 of block `to` and at `row`.
+  GRU_DEVICE void send(const float (&d)[4], int to, int unit0, int row, int s) {
+    const u32x4 packet = {float_bits(d[0]), float_bits(d[1]), float_bits(d[2]), float_bits(d[3])};
+    const int buffer = GRU_FAULT(one_part_buffer, s % 2, (s + 1) % 2);
+    float* const at =
+        parts + buffer * (Traits::kParts * Traits::kPartFloats) + place + unit0 / 2 * Traits::kPartPitch + row * 2;
     if constexpr (C == 1) {
-      store_shared(reinterpret_cast<u32x4*>(place), packet);
+      store_shared(reinterpret_cast<u32x4*>(at), packet);
     } else {
-      store_async(place, mbarriers + s % 2, to, packet);
+      store_async(at, mbarriers + s % 2, to, packet);
     }
+  }
+
+ private:
+  // In a buffer, where this thread sends what it has of a tile that begins at the first unit and row.
+  GRU_DEVICE static int place_of(const BwdThread<Traits>& self) {
+    const int unit = self.g % 2 == 1 ? self.g + 7 : self.g;
+    return (self.rank * Traits::kSlices + self.slice) * Traits::kPartFloats + unit / 2 * Traits::kPartPitch +
+           self.c * 4;
   }
 };
 
@@ -209,9 +228,9 @@ GRU_DEVICE void load_bwd_weights(WeightTiles<Traits::kUnitTiles, Traits::kRegist
   GRU_UNROLL
   for (int first = 0; first < 3 * kUnits; first += Traits::kStageRows) {
     const int unit = self.work.unit0 + first % kUnits;
-    stage_weights<Traits::kStageRows, Traits::kHidden, Traits::kThreads>(
-        staged, weights_of(p, self.work) + static_cast<int64_t>(first / kUnits * H + unit) * H, H, H - unit, H,
-        p.aligned);
+    stage_weights<Traits::kStageRows, Traits::kHidden, Traits::kHidden, Traits::kThreads>(
+        staged, weights_of(p, self.work) + static_cast<int64_t>(first / kUnits * H + unit) * H, H, H - unit,
+        /*first=*/0, p.aligned);
     block_barrier();
     GRU_UNROLL
     for (int m = 0; m < Traits::kUnitTiles; ++m) {
@@ -267,14 +286,17 @@ GRU_DEVICE void multiply_grads(
   for (int pass = 0; pass < Traits::kRows; pass += Traits::kPassRows) {
     float d[Traits::kUnitTiles][kColumns][4] = {};
     multiply<typename Traits::Operand, Traits::kTiles, Traits::kPassRows>(
-        d, weights, dgates + pass * Traits::kPitch, Traits::kPitch,
+        d, weights, /*first=*/0, dgates + pass * Traits::kPitch, Traits::kPitch,
         [&](int tile) { return (self.slice * Traits::kTiles + tile) * 8; });
     GRU_UNROLL
-    for (int m = 0; m < Traits::kUnitTiles; ++m) {
-      const int tile = self.tile_of_h(m);
+    for (int n = 0; n < kColumns; ++n) {
       GRU_UNROLL
-      for (int n = 0; n < kColumns; ++n) {
-        exchange.send(d[m][n], self, tile / kBlockTiles, tile % kBlockTiles * 16, pass + n * 8, s);
+      for (int m = 0; m < Traits::kUnitTiles; ++m) exchange.exchange_halves(d[m][n], self);
+      if (!exchange.has_rows(pass + n * 8, self)) continue;
+      GRU_UNROLL
+      for (int m = 0; m < Traits::kUnitTiles; ++m) {
+        const int tile = self.tile_of_h(m);
+        exchange.send(d[m][n], tile / kBlockTiles, tile % kBlockTiles * 16, pass + n * 8, s);
       }
     }
   }
@@ -341,15 +363,16 @@ GRU_DEVICE void gru_cluster_bwd(const PersistentBwdParams<typename Traits::T>& p
       h[e] = own[e].loaded[5];
     }
     // Loaded long before they are used, but not beside the loads of the step, for which they would wait.
-    const int64_t row = packed ? row_of_step(s) : 0, row_before = packed ? row_of_step(s + 1) : 0,
-                  row_to_come = packed ? row_of_step(s + 2) : 0;
+    PackedRows rows;
+    if (packed) rows = {row_of_step(s), row_of_step(s + 1), row_of_step(s + 2)};
     failed = GRU_FAULT(no_block_barrier, block_barrier_or(failed), failed);
     if (failed) break;
     multiply_grads<Traits>(exchange, weights, operand, self, s + 1);
+    if (s > 0) exchange.expect_next(s);
 
     // Others wait for the parts of dL/dh: what they do not need comes after them.
     const BwdDistance distance =
-        packed ? BwdDistance::packed(p, work.direction, row_before - row, row_to_come - row_before)
+        packed ? BwdDistance::packed(p, work.direction, rows.here - rows.before, rows.next - rows.here)
                : BwdDistance::unpacked(p, work.direction);
     with_pairing(p.paired, [&](bool paired) {
       GRU_UNROLL

@@ -9,12 +9,18 @@
 // in shared memory, and sends its units of h' to all blocks of the cluster.
 //
 // Warps: those of a block form groups, one for every 16 units; the warps of a group share out the sum over h.
-//   1. Wait until all of h has come.                                                          mbarrier
-//   2. mma: (16 units of a gate) x (its part of h) x (rows of the tile), three gates. R is the A operand, in registers
-//      as far as it fits; h the B operand, by ldmatrix.
+//   1. Wait until a wave of h has come.                                                       mbarrier
+//   2. mma: (16 units of a gate) x (its part of the wave) x (rows of the tile), three gates. R is the A operand, in
+//      registers as far as it fits; h the B operand, by ldmatrix. Then the next wave.
 //   3. Write the partial sums to shared memory.                                               barrier of the group
-//   4. A thread adds those of its pairs of units, applies the gates, stores y, and sends its pairs of h', 16 bytes at a
-//      time, to every block. h itself stays in its registers, in float32.
+//   4. A thread adds those of its pairs of units, applies the gates, and sends its pairs of h', 16 bytes at a time, to
+//      the blocks of the first wave. h itself stays in its registers, in float32.
+//   5. While they are on their way: loads of the next step, the other wave, stores of this one.
+//
+// Waves. What a block receives in a step takes the network about as long as the products take. So a cluster's blocks, of
+// which there are many enough, send first to half of them, and everybody begins to multiply by what has come. A block
+// has its own h first in a row, then that of the block after it, and so on in a ring: all blocks send to others at a
+// time, and the first half of every row comes first. The columns of R are in the same order.
 //
 // Shared memory is written by: h, by asynchronous stores of the whole cluster (the first, before the loop, by the block
 // itself); sums, by the group that reads them; overflow weights, by the warp that reads them.
@@ -58,16 +64,35 @@ struct GruClusterFwdTraits {
   static constexpr int kWords = Hidden / kValuesPerWord<T>;  // operand words of a row of h
   static constexpr int kTiles = kWords / 8 / kGroupWarps;    // A tiles of a warp and gate
   static constexpr int kSharedTiles = kTiles - RegisterTiles;
-  static constexpr int kPassRows = Rows < 16 || kOnFmaUnits<Operand> ? 8 : 16;  // whose sums are in registers at a time
   static constexpr int kPairs = (8 * Rows + kGroupThreads - 1) / kGroupThreads;  // of a thread
+  static constexpr int kPairRows = kGroupThreads / 8;                            // from one of them to the next
+  static constexpr bool kAllWork = kPairs * kGroupThreads == 8 * Rows;           // whether every pair has a row
+  static constexpr int kPassRows = Rows < 16 || kOnFmaUnits<Operand> ? 8 : 16;  // whose sums are in registers at a time
   static constexpr int kPitch = kWords + 4;  // words between rows of h: ldmatrix meets every bank once
   static constexpr int kSumPitch = 16 + 4;   // floats between rows of the sums: their writes meet every bank once
+
+  // Registers of a thread beside those of weights, sums and operand. Where there are few, h comes in one wave, and what
+  // is the same in all steps is worked out in each.
+  static constexpr int kRegisters = kThreads <= 256 ? 255 : 65536 / kThreads / 8 * 8;
+  static constexpr int kSpareRegisters =
+      kRegisters - 12 * RegisterTiles - (kOnFmaUnits<Operand> ? 68 : 20) * (kPassRows / 8);
+  static constexpr bool kHasSpareRegisters = kSpareRegisters >= 60, kKeepsDistance = kSpareRegisters >= 100;
+
+  // Threads that have the same 16 bytes to send, to other blocks each; and whether h comes in two waves: where every
+  // asynchronous store of half of the blocks is full, and their tiles come in twos.
+  static constexpr int kSenders = 2 * kValuesPerWord<T>;
+  static constexpr bool shares(int blocks) { return blocks % kSenders == 0 || kSenders % blocks == 0; }
+  static constexpr bool kHalves =
+      C_ % 2 == 0 && shares(C_ / 2 > 0 ? C_ / 2 : 1) && kPairs * (C_ / 2) % kSenders == 0 && kTiles % 4 == 0;
+  static constexpr bool kInWaves =
+      kExchange == Exchange::cluster && kHalves && kHasSpareRegisters && !kOnFmaUnits<Operand>;
+  static constexpr int kWaves = kInWaves ? 2 : 1, kWaveBlocks = C_ / kWaves, kWaveTiles = kTiles / kWaves;
 
   // Tiles of a warp that are on their way from global memory to registers at a time; those of all parts side by side.
   static constexpr int stage_tiles(int tiles) {
     return tiles % 4 || kUnits * kGroupWarps * tiles * 32 <= 72 * 1024 ? tiles : stage_tiles(tiles / 2);
   }
-  static constexpr int kStageTiles = stage_tiles(kTiles);
+  static constexpr int kStageTiles = stage_tiles(kWaveTiles);
   static constexpr int kStageColumns = kGroupWarps * kStageTiles * 8 * kValuesPerWord<T>;
 
   static constexpr int kStateBytes = Rows * kPitch * 4;  // of one of the two buffers
@@ -75,12 +100,12 @@ struct GruClusterFwdTraits {
   static constexpr int kStageBytes = kUnits * (kStageColumns / kValuesPerWord<T> + 4) * 4;
   static constexpr int kOverflowBytes = Warps * 3 * kSharedTiles * kWarpSize * 16;  // of the weights
   static constexpr int kBiasOffset = kOverflowBytes;
-  static constexpr int kMbarrierOffset = kBiasOffset + 3 * kUnits * 4;
-  static constexpr int kStateOffset = kMbarrierOffset + 2 * 8;
+  static constexpr int kMbarrierOffset = kBiasOffset + kGroupWarps * 3 * kUnits * 4;
+  static constexpr int kStateOffset = kMbarrierOffset + 2 * kWaves * 8;
   static constexpr int kSumOffset = kStateOffset + 2 * kStateBytes;
   static constexpr int kSharedBytes =
       kStateOffset + (2 * kStateBytes + kSumBytes > kStageBytes ? 2 * kStateBytes + kSumBytes : kStageBytes);
-  static constexpr int kExchangeBytes = Rows * kWords * 4;  // of h: what a block receives in a step
+  static constexpr int kWaveBytes = Rows * kWords * 4 / kWaves;  // of h: what a block receives
   static constexpr int kPackets = kExchange == Exchange::packets ? 2 * Rows * kWords : 0;  // of both buffers
   static constexpr int kPacketBytes = kPackets * 8;
 
@@ -94,6 +119,8 @@ struct GruClusterFwdTraits {
   static_assert(kTiles % kStageTiles == 0 && kStageTiles % 2 == 0, "whole stages, ldmatrix in twos");
   static_assert(kSharedBytes <= (C_ == 1 ? 163 : 227) * 1024, "the shared memory of a block, sm_80 and sm_90");
   static_assert(kPitch % 2 == 0 && kWords % 2 == 0, "packets are fetched in twos");
+  static_assert(kExchange != Exchange::cluster || (shares(kWaveBlocks) && kGroupThreads % 64 == 0),
+                "threads share out blocks evenly; their pairs are of the same row of every eight");
 };
 
 // A tiles of this warp, by way of shared memory that is free before the first step. Beyond H they are zero.
@@ -111,9 +138,9 @@ GRU_DEVICE void load_fwd_weights(WeightTiles<3, Traits::kRegisterTiles, Traits::
     GRU_UNROLL
     for (int first = 0; first < Traits::kTiles; first += kStageTiles) {
       const int column = first / kStageTiles * kColumns;
-      stage_weights<Traits::kUnits, kColumns, Traits::kThreads>(
-          staged, weights_of(p, self.work) + static_cast<int64_t>(gate * H + row) * H + column, H, H - row, H - column,
-          p.aligned);
+      stage_weights<Traits::kUnits, kColumns, Traits::kHidden, Traits::kThreads>(
+          staged, weights_of(p, self.work) + static_cast<int64_t>(gate * H + row) * H, H, H - row,
+          self.unit_of_place(column), p.aligned);
       block_barrier();
       GRU_UNROLL
       for (int i = 0; i < kStageTiles; ++i) {
@@ -136,13 +163,14 @@ GRU_DEVICE void load_fwd_weights(WeightTiles<3, Traits::kRegisterTiles, Traits::
   }
 }
 
-// The biases of the block's units, (3, kUnits), in float32; zero where there are none.
+// The biases of the block's units in float32, zero where there are none, and zeros for the other parts of the sum:
+// (parts, 3, kUnits).
 template <typename Traits>
 GRU_DEVICE void load_bias(float* bias, const PersistentFwdParams<typename Traits::T>& p, const BlockWork& work) {
-  for (int i = thread_index(); i < 3 * Traits::kUnits; i += Traits::kThreads) {
+  for (int i = thread_index(); i < Traits::kGroupWarps * 3 * Traits::kUnits; i += Traits::kThreads) {
     const int gate = i / Traits::kUnits, unit = work.unit0 + i % Traits::kUnits;
     const auto* const bias_hh = at_offset(p.bias_hh[work.direction], (int64_t{3} * work.member + gate) * p.H + unit);
-    const bool exists = p.bias_hh[work.direction] != nullptr && unit < p.H;
+    const bool exists = p.bias_hh[work.direction] != nullptr && gate < 3 && unit < p.H;
     store_shared(bias + i, exists ? to_acc(load_global(bias_hh)) : 0.0f);
   }
 }
@@ -150,57 +178,77 @@ GRU_DEVICE void load_bias(float* bias, const PersistentFwdParams<typename Traits
 // The first h, all of it, as operand words.
 template <typename Traits>
 GRU_DEVICE void load_first_state(uint32_t* state, const PersistentFwdParams<typename Traits::T>& p,
-                                 const BlockWork& work) {
+                                 const FwdThread<Traits>& self) {
   using Words = PairWords<typename Traits::Operand>;
   constexpr int kPairsOfRow = Traits::kHidden / 2;
+  const BlockWork& work = self.work;
   for (int i = thread_index(); i < Traits::kRows * kPairsOfRow; i += Traits::kThreads) {
-    const int row = i / kPairsOfRow, unit = i % kPairsOfRow * 2;
+    const int row = i / kPairsOfRow, place = i % kPairsOfRow * 2, unit = self.unit_of_place(place);
     const int count = p.h0 && work.row0 + row < p.B ? clamp(p.H - unit, 0, 2) : 0;
     const int64_t row_of_all = work.layer(p) * p.B + work.row0 + row;
     const auto h = load_pair(at_offset(p.h0, row_of_all * p.H + unit), count, p.paired);
     const Words words = Words::of(to_acc(h.first()), to_acc(h.second()));
     GRU_UNROLL
     for (int w = 0; w < Words::count; ++w) {
-      store_shared(state + row * Traits::kPitch + unit / kValuesPerWord<typename Traits::T> + w, words.word[w]);
+      store_shared(state + row * Traits::kPitch + place / kValuesPerWord<typename Traits::T> + w, words.word[w]);
     }
   }
 }
 
-// The warp's part of R h + b_hh, of all rows of the tile, to the sums of its group.
+// The warp's sums of a pass, which begin with the biases, in one of its group's parts.
 template <typename Traits>
-GRU_DEVICE void multiply_state(float* sums, const WeightTiles<3, Traits::kRegisterTiles, Traits::kSharedTiles>& weights,
-                               const float* bias, const uint32_t* h, const FwdThread<Traits>& self) {
-  constexpr int kColumns = Traits::kPassRows / 8;  // of D tiles
-  // A stage has kStageTiles tiles of every part.
-  const auto column_of = [&](int tile) {
-    constexpr int kStageTiles = Traits::kStageTiles;
-    return ((tile / kStageTiles * Traits::kGroupWarps + self.part) * kStageTiles + tile % kStageTiles) * 8;
-  };
-  GRU_NO_UNROLL
-  for (int pass = 0; pass < Traits::kRows; pass += Traits::kPassRows) {
-    float d[3][kColumns][4];
+struct FwdSums {
+  static constexpr int kColumns = Traits::kPassRows / 8;
+  float d[3][kColumns][4];
+
+  GRU_DEVICE void begin(const float* bias, const FwdThread<Traits>& self) {
     GRU_UNROLL
     for (int gate = 0; gate < 3; ++gate) {
       GRU_UNROLL
       for (int i = 0; i < 2; ++i) {
         const int unit = self.group * 16 + self.g + i * 8;
-        const float b = self.part == 0 ? load_shared(bias + gate * Traits::kUnits + unit) : 0.0f;
+        const float b = load_shared(bias + (self.part * 3 + gate) * Traits::kUnits + unit);
         GRU_UNROLL
         for (int n = 0; n < kColumns; ++n) d[gate][n][2 * i] = d[gate][n][2 * i + 1] = b;
       }
     }
-    multiply<typename Traits::Operand, Traits::kTiles, Traits::kPassRows>(d, weights, h + pass * Traits::kPitch,
-                                                                          Traits::kPitch, column_of);
+  }
+};
+
+// Waits for h of step s, and writes the warp's part of R h + b_hh, of all rows of the tile, to the sums of its group;
+// `own`: begun. Returns whether h has come, as far as this thread knows.
+template <typename Traits>
+GRU_DEVICE bool multiply_state(FwdSums<Traits>& own, float* sums,
+                               const WeightTiles<3, Traits::kRegisterTiles, Traits::kSharedTiles>& weights,
+                               const float* bias, StateExchange<Traits>& exchange, int s, uint32_t limit,
+                               const FwdThread<Traits>& self) {
+  // A stage has kStageTiles tiles of every part.
+  const auto column_of = [&](int tile) {
+    constexpr int kStageTiles = Traits::kStageTiles;
+    return ((tile / kStageTiles * Traits::kGroupWarps + self.part) * kStageTiles + tile % kStageTiles) * 8;
+  };
+  const uint32_t* const h = exchange.of_step(s);
+  bool failed = false;
+  GRU_NO_UNROLL
+  for (int pass = 0; pass < Traits::kRows; pass += Traits::kPassRows) {
+    if (pass > 0) own.begin(bias, self);
+    GRU_UNROLL
+    for (int wave = 0; wave < Traits::kWaves; ++wave) {
+      if (pass == 0 && !exchange.wait(s, wave, limit)) failed = true;
+      multiply<typename Traits::Operand, Traits::kWaveTiles, Traits::kPassRows>(
+          own.d, weights, wave * Traits::kWaveTiles, h + pass * Traits::kPitch, Traits::kPitch, column_of);
+    }
     float* const sums_of_pass = sums + GRU_FAULT(store_out_of_shared, 0, Traits::kSharedBytes);
     GRU_UNROLL
     for (int gate = 0; gate < 3; ++gate) {
       GRU_UNROLL
-      for (int n = 0; n < kColumns; ++n) {
+      for (int n = 0; n < FwdSums<Traits>::kColumns; ++n) {
         const int row = (self.part * 3 + gate) * Traits::kRows + pass + n * 8;
-        store_sum_tile(sums_of_pass + row * Traits::kSumPitch, Traits::kSumPitch, d[gate][n]);
+        store_sum_tile(sums_of_pass + row * Traits::kSumPitch, Traits::kSumPitch, own.d[gate][n]);
       }
     }
   }
+  return !failed;
 }
 
 template <typename Traits, bool kSaveGates>
@@ -211,8 +259,8 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
   const FwdThread<Traits> self(p);
   const BlockWork& work = self.work;
   const int steps = p.lengths ? load_global(p.lengths + work.row0) : p.T;  // the first row of a tile has the most
-  const bool reverse = work.direction == 1;
-  float* const bias = reinterpret_cast<float*>(shared_memory() + Traits::kBiasOffset);  // (3, kUnits)
+  const bool reverse = work.direction == 1, packed = p.offsets != nullptr;
+  float* const bias = reinterpret_cast<float*>(shared_memory() + Traits::kBiasOffset);  // (parts, 3, kUnits)
   float* const sums = reinterpret_cast<float*>(shared_memory() + Traits::kSumOffset) +
                       self.group * (Traits::kGroupWarps * 3 * kRows * kSumPitch);  // (parts, 3, rows, kSumPitch)
 
@@ -221,17 +269,28 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
   WeightTiles<3, Traits::kRegisterTiles, Traits::kSharedTiles> weights;
   load_fwd_weights(weights, p, self, exchange.of_step(0));
   load_bias<Traits>(bias, p, work);
-  load_first_state<Traits>(exchange.of_step(0), p, work);
+  load_first_state(exchange.of_step(0), p, self);
 
-  const auto row_of_step = [&](int s) { return s < steps ? first_row(p, reverse ? steps - 1 - s : s) : 0; };
-  int64_t next_row = row_of_step(0);
+  const auto row_of_step = [&](int s) {
+    const int step = clamp(s, 0, steps - 1);
+    return first_row(p, reverse ? steps - 1 - step : step);
+  };
+  const auto time_of_step = [&](int s) { return reverse ? steps - 1 - s : s; };
+  const Step first = {time_of_step(0), row_of_step(0)};
+  FwdDistance distance = FwdDistance::unpacked(p, work.direction);
   FwdPair<T> own[kPairs];
+  FwdPlaces<T, kSaveGates> places[kPairs];
   GRU_UNROLL
   for (int e = 0; e < kPairs; ++e) {
-    const int i = self.part * kWarpSize + self.lane + e * Traits::kGroupThreads;
-    own[e].begin(p, work, i / 8, self.group * 16 + i % 8 * 2, i / 8 < kRows);
-    own[e].load_step(p, work, {reverse ? steps - 1 : 0, next_row});
+    const int row = self.row_of_pair(e);
+    own[e].begin(p, work, row, self.unit_of_pairs(), row < kRows);
+    places[e].begin(p, work, own[e], first);
+    own[e].load_step(places[e].a_x, first.t, p.H, p.paired);
+    if (!packed) places[e].begin_stores(distance);
   }
+
+  // Kept, not asked for in every step.
+  const int is_largest = Traits::kHasSpareRegisters ? anew(p.paired && p.H == Traits::kHidden) : false;
 
   exchange.meet();
   if (GRU_FAULT(a_thread_leaves, false, self.thread == 5)) return;
@@ -240,11 +299,13 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
   GRU_NO_UNROLL
   for (int s = 0; s < steps; ++s) {
     at_step(s);
-    const int t = reverse ? steps - 1 - s : s;
-    const int64_t row = next_row;
-    next_row = row_of_step(s + 1);
-    if (s > 0) failed = !exchange.wait(s, p.wait_limit);
-    multiply_state<Traits>(sums, weights, bias, exchange.of_step(s), self);
+    const int t = time_of_step(s);
+    FwdSums<Traits> products;
+    products.begin(bias, self);
+    if (!multiply_state(products, sums, weights, bias, exchange, s, p.wait_limit, self)) failed = true;
+    // Loaded long before they are used, but not beside the loads of the step, for which they would wait.
+    PackedRows rows;
+    if (packed) rows = {row_of_step(s - 1), row_of_step(s), row_of_step(s + 1)};
     if constexpr (Traits::kGroupWarps == 1) {
       failed = GRU_FAULT(no_group_barrier, warp_barrier_or(failed), failed);
     } else {
@@ -253,11 +314,12 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
     if (failed) break;
 
     // Others wait for h': all of it goes first.
+    const bool last = s + 1 == steps;
     Gates<float> gates[kPairs][2] = {};
     GRU_UNROLL
     for (int e = 0; e < kPairs; ++e) {
       auto& pair = own[e];
-      if (pair.existing(t) > 0) {
+      if (Traits::kAllWork || pair.row < kRows) {
         Pair<float> a_h[3];
         GRU_UNROLL
         for (int gate = 0; gate < 3; ++gate) {
@@ -266,17 +328,33 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
         }
         pair.template advance<typename Traits::Math>(t, a_h, gates[e]);
       }
+    }
+    if (!last) {
       // Beyond H it is zero, beyond a sequence's end what it was there.
-      if (s + 1 < steps) exchange.send(pair, s + 1);
-    }
-    if (s + 1 < steps) {
       GRU_UNROLL
-      for (int e = 0; e < kPairs; ++e) own[e].load_step(p, work, {reverse ? steps - 2 - s : s + 1, next_row});
+      for (int e = 0; e < kPairs; ++e) exchange.take(own[e], s + 1, e);
+      exchange.send(s + 1);
     }
-    T* const y = rows_of_step(p, p.y, work, {t, row}) + work.direction * p.H;
-    T* const gates_of_step = kSaveGates ? p.gates + (work.layer(p) * p.N + row) * 4 * p.H : nullptr;
-    GRU_UNROLL
-    for (int e = 0; e < kPairs; ++e) own[e].store_step(p, work, t, y, gates_of_step, gates[e]);
+    if (packed) {
+      distance = FwdDistance::packed(p, work.direction, rows.next - rows.here, rows.here - rows.before);
+    } else if (!Traits::kKeepsDistance) {
+      distance = FwdDistance::unpacked(p, work.direction);
+    }
+    with_pairing_and_hidden<Traits::kHidden>(is_largest, p, [&](bool paired, int H) {
+      GRU_UNROLL
+      for (int e = 0; e < kPairs; ++e) {
+        places[e].advance_loads(distance);
+        places[e].advance_stores(distance);
+        if (!last) own[e].load_step(places[e].a_x, time_of_step(s + 1), H, paired);
+      }
+      if (!last) exchange.send_rest(s + 1);
+      GRU_UNROLL
+      for (int e = 0; e < kPairs; ++e) {
+        own[e].store_state(places[e].y, t, paired);
+        if constexpr (kSaveGates) own[e].store_gates(places[e].gates, t, H, gates[e], paired);
+      }
+    });
+    exchange.expect_next(s);
   }
 
   if (failed) store_global(p.error, 1);

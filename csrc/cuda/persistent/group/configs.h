@@ -22,7 +22,7 @@
   X(2048, 128,  8,  8, 12)
 
 #define GRU_GROUP_FWD_TF32(X) \
-  X( 512,  16,  8,  8, 14)
+  X( 512,  16,  8,  8, 12)
 
 // None: where R fits, a streamed kernel is faster.
 #define GRU_GROUP_BWD_TF32(X)

@@ -119,9 +119,8 @@ GRU_DEVICE void load_group_bwd_weights(WeightTiles<3, Traits::kRegisterTiles, Tr
     GRU_UNROLL
     for (int first = 0; first < Traits::kTiles; first += kStageTiles) {
       const int row = first / kStageTiles * Traits::kStageRows;
-      stage_weights<Traits::kStageRows, Traits::kUnits, Traits::kThreads>(
-          staged, weights_of(p, self.work) + static_cast<int64_t>(gate * H + row) * H + unit0, H, H - row, H - unit0,
-          p.aligned);
+      stage_weights<Traits::kStageRows, Traits::kUnits, Traits::kHidden, Traits::kThreads>(
+          staged, weights_of(p, self.work) + static_cast<int64_t>(gate * H + row) * H, H, H - row, unit0, p.aligned);
       block_barrier();
       GRU_UNROLL
       for (int i = 0; i < kStageTiles; ++i) {

@@ -15,17 +15,18 @@ template <typename Traits>
 struct StateExchange<Traits, Exchange::packets> : StateBuffers<Traits> {
   using Words = typename StateBuffers<Traits>::Words;
   uint64_t* packets;  // (2, rows, kWords): a word, and of which step it is
-  int thread;
+  int thread, unit0;
 
   GRU_DEVICE StateExchange(const PersistentFwdParams<typename Traits::T>& p, const FwdThread<Traits>& self)
-      : StateBuffers<Traits>(self.work),
-        packets(p.packets + static_cast<int64_t>(self.cluster) * Traits::kPackets),
-        thread(self.thread) {}
+      : packets(p.packets + static_cast<int64_t>(self.cluster) * Traits::kPackets),
+        thread(self.thread),
+        unit0(self.work.unit0) {}
 
   GRU_DEVICE void begin() {}
   GRU_DEVICE void meet() { GRU_FAULT(no_barrier_before_first_step, block_barrier(), void()); }
 
-  GRU_DEVICE bool wait(int s, uint32_t limit) {
+  GRU_DEVICE bool wait(int s, int, uint32_t limit) {
+    if (s == 0) return true;
     constexpr int kTwos = Traits::kRows * Traits::kWords / 2, kAtOnce = 4;
     const uint32_t tag = GRU_FAULT(wrong_tag, s, s < 2 ? s : s - 2);
     const uint64_t* const from = packets + s % 2 * Traits::kRows * Traits::kWords;
@@ -51,16 +52,19 @@ struct StateExchange<Traits, Exchange::packets> : StateBuffers<Traits> {
     return !GRU_FAULT(no_barrier_after_packets, block_barrier_or(failed), failed);
   }
 
-  GRU_DEVICE void send(const FwdPair<typename Traits::T>& pair, int s) {
-    if (pair.row >= Traits::kRows) return;
+  GRU_DEVICE void take(const FwdPair<typename Traits::T>& pair, int s, int) {
+    if (!Traits::kAllWork && pair.row >= Traits::kRows) return;
     const Words words = Words::of(pair.h[0], pair.h[1]);
     const int buffer = GRU_FAULT(one_packet_buffer, s % 2, 0);
     uint64_t* const to = packets + (buffer * Traits::kRows + pair.row) * Traits::kWords +
-                         (this->unit0 + pair.unit) / kValuesPerWord<typename Traits::T>;
+                         (unit0 + pair.unit) / kValuesPerWord<typename Traits::T>;
     GRU_UNROLL
     for (int w = 0; w < Words::count; ++w) store_packet(to + w, words.word[w], static_cast<uint32_t>(s));
   }
 
+  GRU_DEVICE void send(int) {}
+  GRU_DEVICE void send_rest(int) {}
+  GRU_DEVICE void expect_next(int) {}
   GRU_DEVICE void end() {}
 };
 

@@ -130,7 +130,8 @@ GRU_DEVICE void gru_streamed_bwd(const PersistentBwdParams<typename Traits::T>& 
       if constexpr (kMasks) {
         const int64_t row_of_pair = row + work.row0 + pair.row;
         pair.differentiate(t, grads, [&](int i) {
-          return cell_masks(masks, load_masks(masks, true, row_of_pair * H + work.unit0 + pair.unit + i));
+          const bool exists = t < pair.steps && i < pair.count;
+          return cell_masks(masks, load_masks(masks, exists, row_of_pair * H + work.unit0 + pair.unit + i));
         });
       } else {
         pair.differentiate(t, grads);
