@@ -62,7 +62,7 @@ class Stays(NamedTuple):
 
 SERIAL = (
     # Masks take the registers in which their bytes would wait; all bytes of a pair are under way.
-    Stays(r"gru_streamed_fwd_kernel<.*, true>", r"sm_1\d0", r"LDG\.E\.U8 "),
+    Stays(r"gru_streamed_(fwd|bwd)_kernel<.*, true>", r"sm_1\d0", r"LDG\.E\.U8 "),
     # The place of a packed batch's step goes into a uniform register at once; then it waits for other blocks anyway.
     Stays(r"gru_streamed_bwd_kernel<.*", r"sm_1\d0", r"LDG\.E\.64 .* R2UR"),
     # The same, before a barrier of the block.

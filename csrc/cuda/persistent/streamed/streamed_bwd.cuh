@@ -128,11 +128,11 @@ GRU_DEVICE void gru_streamed_bwd(const PersistentBwdParams<typename Traits::T>& 
       auto& pair = own[pass];
       GateGrads<float> grads[2] = {};
       if constexpr (kMasks) {
-        const int64_t row_of_pair = row + work.row0 + pair.row;
-        pair.differentiate(t, grads, [&](int i) {
-          const bool exists = t < pair.steps && i < pair.count;
-          return cell_masks(masks, load_masks(masks, exists, row_of_pair * H + work.unit0 + pair.unit + i));
-        });
+        const int64_t place = (row + work.row0 + pair.row) * H + work.unit0 + pair.unit;
+        LoadedMasks loaded[2];
+        GRU_UNROLL
+        for (int i = 0; i < 2; ++i) loaded[i] = load_masks(masks, t < pair.steps && i < pair.count, place + i);
+        pair.differentiate(t, grads, [&](int i) { return cell_masks(masks, loaded[i]); });
       } else {
         pair.differentiate(t, grads);
       }

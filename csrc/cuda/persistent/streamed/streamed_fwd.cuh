@@ -147,12 +147,12 @@ GRU_DEVICE void gru_streamed_fwd(const PersistentFwdParams<typename Traits::T>& 
       store_sums<Traits>(sums, d, pass);
       GRU_FAULT(no_block_barrier, block_barrier(), void());
       Gates<float> gates[2] = {};
-      if (pair.existing(t) > 0) {
+      if (works) {
         LoadedMasks loaded[2] = {};
         if constexpr (kMasks) {
           const int64_t place = (row + work.row0 + pair.row) * H + work.unit0 + unit;
           GRU_UNROLL
-          for (int i = 0; i < 2; ++i) loaded[i] = load_masks(masks, i < pair.count, place + i);
+          for (int i = 0; i < 2; ++i) loaded[i] = load_masks(masks, i < pair.existing(t), place + i);
         }
         Pair<float> a_h[3];
         GRU_UNROLL
