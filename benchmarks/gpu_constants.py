@@ -39,7 +39,8 @@ BUILD = ROOT / "build" / "kernel_choices"
 DECLARATION = re.compile(r"^constexpr double (.*?);", re.MULTILINE)
 CONSTANT = re.compile(r"\b(k\w+) = ([^,;]+)")
 MOST_CHOICES = 40  # that are printed
-MOST_ROUNDS = 20  # of a fit
+MOST_ROUNDS = 20  # of a fit, from each of these rates of products, multiply-adds a cycle
+FIRST_RATES = (100.0, 300.0, 500.0, 700.0, 1000.0, 2000.0)
 ONE_STEP_TILE = 8  # rows that the one-step kernel reads the weights for at once, kTileRows of one_step.cpp
 
 
@@ -109,24 +110,35 @@ def fitted_steps(steps: Steps, constants: Mapping[str, float]) -> dict[str, floa
 
 
 def _fitted(steps: Steps, constants: Mapping[str, float]) -> tuple[float, float, float] | None:
-    """Cycles of a step, of a pair and of a multiply-add."""
-    by_products = [True] * len(steps)  # first all; then those whose products are the longest by what was found
-    values = np.zeros(3)
-    for _ in range(MOST_ROUNDS):
-        rows, right = [], []
-        for (kernel, cycles), is_by_products in zip(steps, by_products, strict=True):
-            work, hidden = (kernel.work, 0.0) if is_by_products else (0.0, kernel.beside_products(constants))
-            rows.append(np.array([1, kernel.pairs, work]) / cycles)
-            right.append(1 - hidden / cycles)
-        if not rows or np.linalg.matrix_rank(rows) < len(values):
-            return None
-        values = np.linalg.lstsq(np.array(rows), np.array(right), rcond=None)[0]
-        before = by_products
-        by_products = [kernel.work * values[-1] >= kernel.beside_products(constants) for kernel, _ in steps]
-        if by_products == before:
-            break
-    step, pair, of_product = map(float, values)
-    return step, pair, of_product
+    """Cycles of a step, of a pair and of a multiply-add, with the least squares that any round found.
+
+    A round takes the kernels whose products are the longest by what the one before found; rounds may go in circles.
+    """
+    best, least = None, math.inf
+    for rate in FIRST_RATES:
+        of_product = 1 / rate
+        for _ in range(MOST_ROUNDS):
+            rows, right = [], []
+            for kernel, cycles in steps:
+                beside = kernel.beside_products(constants)
+                work, hidden = (kernel.work, 0.0) if kernel.work * of_product >= beside else (0.0, beside)
+                rows.append(np.array([1, kernel.pairs, work]) / cycles)
+                right.append(1 - hidden / cycles)
+            if not rows or np.linalg.matrix_rank(rows) < 3:
+                break
+            step, pair, of_product = map(float, np.linalg.lstsq(np.array(rows), np.array(right), rcond=None)[0])
+            error = sum(
+                (
+                    1
+                    - (step + pair * kernel.pairs + max(kernel.work * of_product, kernel.beside_products(constants)))
+                    / cycles
+                )
+                ** 2
+                for kernel, cycles in steps
+            )
+            if error < least:
+                best, least = (step, pair, of_product), error
+    return best
 
 
 def fma_rate(steps: Steps, constants: Mapping[str, float]) -> float | None:

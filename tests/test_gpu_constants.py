@@ -181,13 +181,13 @@ def test_numbers_are_written_as_in_the_source(value: float, text: str) -> None:
 
 
 def test_the_model_agrees_with_what_the_machine_code_predicts(program: Path) -> None:
-    """No step by more than a quarter, which leaves kernels some room to change before the fit is made anew."""
+    """No step by more than two fifths: what it does not know is which loads of a kernel are hidden."""
     found = predicted_constants.apart(program, gpu_constants.present())
-    assert {key for key in found if abs(found[key]) > 0.25} == set(), "run: python -m benchmarks.predicted_constants"
+    assert {key for key in found if abs(found[key]) > 0.4} == set(), "run: python -m benchmarks.predicted_constants"
     for family, least in (("cluster", 40), ("group", 9), ("streamed", 16)):
         of_family = [abs(error) for key, error in found.items() if key.name.startswith(family)]
         assert len(of_family) >= least
-        assert sum(of_family) / len(of_family) < 0.1
+        assert sum(of_family) / len(of_family) < 0.12
 
 
 def test_the_parts_of_the_model_that_are_fitted_are_those_of_the_header(program: Path) -> None:
