@@ -24,8 +24,8 @@ at::Tensor pooled_empty(at::IntArrayRef shape, const at::TensorOptions& options)
 // Gives the kept buffers back to the system. Returns their bytes.
 int64_t empty_pool();
 
-// Arrays in one buffer: first all are reserved, then the buffer is allocated, then they have addresses. A small buffer is
-// part of the object, which must stay where it is: to allocate memory takes as long as a short step.
+// Arrays in one buffer: first all are reserved, then the buffer is allocated, then they have addresses. A small buffer
+// is part of the object, which must stay where it is: to allocate memory takes as long as a short step.
 // AddressSanitizer sees an access between two of them: there is a gap after each, which nobody may touch.
 class Workspace {
  public:

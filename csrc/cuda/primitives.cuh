@@ -404,8 +404,8 @@ GRU_DEVICE int anew(int x) {
   return x;
 }
 
-// Some value, which takes no instruction: of what is loaded on one path and not used on the other. Were it zero there, the
-// register would have to wait for whatever else was loaded into it.
+// Some value, which takes no instruction: of what is loaded on one path and not used on the other. Were it zero there,
+// the register would have to wait for whatever else was loaded into it.
 GRU_DEVICE int64_t any_value() {
   int64_t x;
   asm volatile("" : "=l"(x));

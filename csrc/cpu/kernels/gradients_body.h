@@ -63,8 +63,8 @@ inline __attribute__((always_inline)) void put_row(const acc_t* tile, int64_t co
 }
 
 // Some rows of the gradient of a weight: target (count, columns) is, or has added to it, the columns
-// [first, first + count) of dgates, transposed, times the panels. Column `first` is row `first_row` of the target; after
-// its last row comes row 0.
+// [first, first + count) of dgates, transposed, times the panels. Column `first` is row `first_row` of the target;
+// after its last row comes row 0.
 template <typename acc_t, typename operand_t>
 struct WeightGradient {
   int64_t first, count, first_row;

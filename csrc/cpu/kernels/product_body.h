@@ -22,8 +22,9 @@ constexpr int64_t kLongestSum = 256;
 
 enum class Start { zero, bias, accumulate };
 
-// Bytes of a panel between what a tile multiplies and what it asks for meanwhile, where the weights are far: left alone,
-// the processor fetches too late for tiles of many rows. For those of few, of which it sees more ahead, to ask is slower.
+// Bytes of a panel between what a tile multiplies and what it asks for meanwhile, where the weights are far: left
+// alone, the processor fetches too late for tiles of many rows. For those of few, of which it sees more ahead, to ask
+// is slower.
 constexpr int64_t kAskedAhead = 8192;
 template <int rows, int vectors>
 constexpr bool kAsksAhead = 3 * rows * vectors >= 2 * kAccumulators;

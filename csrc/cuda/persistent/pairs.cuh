@@ -78,8 +78,8 @@ GRU_DEVICE void with_pairing(bool paired, const Function& f) {
   }
 }
 
-// f(paired, H), of constants where `is_largest`, which is that pairs are paired and H is kHidden: places that are H apart
-// are no arithmetic then.
+// f(paired, H), of constants where `is_largest`, which is that pairs are paired and H is kHidden: places that are H
+// apart are no arithmetic then.
 template <int kHidden, typename Params, typename Function>
 GRU_DEVICE void with_pairing_and_hidden(bool is_largest, const Params& p, const Function& f) {
   if (is_largest) {

@@ -18,7 +18,8 @@ GRU_DEVICE void to_operand(uint32_t (&words)[4]) {
 }
 
 // The A tiles of a warp, M rows of them, of each of which kRegisterTiles are in registers, the others in shared memory,
-// which they begin. Where those are fewer than half, they are other tiles in every row, so that rows take turns to wait for them.
+// which they begin. Where those are fewer than half, they are other tiles in every row, so that rows take turns to wait
+// for them.
 template <int M, int kRegisterTiles, int kSharedTiles>
 struct WeightTiles {
   uint32_t registers[M][kRegisterTiles > 0 ? kRegisterTiles : 1][4];
@@ -107,8 +108,8 @@ GRU_DEVICE void load_operand(uint32_t (&b)[4], const uint32_t* rows, int pitch, 
   ldmatrix_x4(b, rows + lane % 8 * pitch + lane / 8 * words);
 }
 
-// Adds to d the products of kTiles of the warp's tiles, from `first` on, in each of their M rows, with kRows rows of the
-// operand, `pitch` words apart, where tile and the next begin at word column_of(tile).
+// Adds to d the products of kTiles of the warp's tiles, from `first` on, in each of their M rows, with kRows rows of
+// the operand, `pitch` words apart, where tile and the next begin at word column_of(tile).
 template <typename Operand, int kTiles, int kRows, int M, typename Weights, typename ColumnOf>
 GRU_DEVICE void multiply(float (&d)[M][kRows / 8][4], const Weights& weights, int first, const uint32_t* rows,
                          int pitch, const ColumnOf& column_of) {
@@ -176,9 +177,9 @@ GRU_DEVICE Pair<float> sum_of_parts(const float* first, int pitch) {
 }
 
 // Copies kRows rows of kColumns values to shared memory, 4 words of padding after each, so that ldmatrix meets every
-// bank once; all threads of the block call it. `weights` is the first row in a matrix of H columns, of which `rows` rows
-// are left. The columns begin at `first`, and go on from kRing at 0; beyond H values are zero. aligned: every row begins
-// at a multiple of 16 bytes.
+// bank once; all threads of the block call it. `weights` is the first row in a matrix of H columns, of which `rows`
+// rows are left. The columns begin at `first`, and go on from kRing at 0; beyond H values are zero. aligned: every row
+// begins at a multiple of 16 bytes.
 template <int kRows, int kColumns, int kRing, int kThreads, typename T>
 GRU_DEVICE void stage_weights(uint32_t* staged, const T* weights, int H, int rows, int first, bool aligned) {
   constexpr int kPitch = kColumns / kValuesPerWord<T> + 4;

@@ -180,8 +180,8 @@ struct PartExchange {
   }
 
   // A D tile, 16 units of 8 rows, to what its threads send; all threads of a warp call it. Those whose g differ in the
-  // last bit exchange halves: the even one gets units g and g + 1, the odd one units g + 7 and g + 8, both of rows 2c and
-  // 2c + 1.
+  // last bit exchange halves: the even one gets units g and g + 1, the odd one units g + 7 and g + 8, both of rows 2c
+  // and 2c + 1.
   GRU_DEVICE void exchange_halves(float (&d)[4], const BwdThread<Traits>& self) const {
     const bool odd = self.g % 2 == 1;
     const float other[2] = {shuffle_xor(odd ? d[0] : d[2], 4), shuffle_xor(odd ? d[1] : d[3], 4)};

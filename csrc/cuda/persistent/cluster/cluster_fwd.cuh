@@ -17,10 +17,10 @@
 //      the blocks of the first wave. h itself stays in its registers, in float32.
 //   5. While they are on their way: loads of the next step, the other wave, stores of this one.
 //
-// Waves. What a block receives in a step takes the network about as long as the products take. So a cluster's blocks, of
-// which there are many enough, send first to half of them, and everybody begins to multiply by what has come. A block
-// has its own h first in a row, then that of the block after it, and so on in a ring: all blocks send to others at a
-// time, and the first half of every row comes first. The columns of R are in the same order.
+// Waves. What a block receives in a step takes the network about as long as the products take. So a cluster's blocks,
+// of which there are many enough, send first to half of them, and everybody begins to multiply by what has come. A
+// block has its own h first in a row, then that of the block after it, and so on in a ring: all blocks send to others
+// at a time, and the first half of every row comes first. The columns of R are in the same order.
 //
 // Shared memory is written by: h, by asynchronous stores of the whole cluster (the first, before the loop, by the block
 // itself); sums, by the group that reads them; overflow weights, by the warp that reads them.

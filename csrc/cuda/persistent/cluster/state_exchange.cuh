@@ -24,9 +24,9 @@ struct StateBuffers {
 };
 
 // All threads call each of these: `begin` first; `meet` when the first h is in place; `wait` before the products with a
-// wave of a step, which returns whether all of it has come, as far as this thread knows; `take` when the e-th pair, which
-// may have no row, has the h of step s; `send` when all have, and `send_rest` later; `expect_next` when step s is done;
-// and `end` when all are.
+// wave of a step, which returns whether all of it has come, as far as this thread knows; `take` when the e-th pair,
+// which may have no row, has the h of step s; `send` when all have, and `send_rest` later; `expect_next` when step s is
+// done; and `end` when all are.
 template <typename Traits, Exchange = Traits::kExchange>
 struct StateExchange;
 
@@ -56,8 +56,8 @@ struct StateExchange<Traits, Exchange::none> : StateBuffers<Traits> {
   GRU_DEVICE void end() {}
 };
 
-// By asynchronous stores to every block, 16 bytes at a time, of which each block's mbarriers count the bytes, one for each
-// wave. A block sends to itself first, then to those before it, in a ring.
+// By asynchronous stores to every block, 16 bytes at a time, of which each block's mbarriers count the bytes, one for
+// each wave. A block sends to itself first, then to those before it, in a ring.
 template <typename Traits>
 struct StateExchange<Traits, Exchange::cluster> : StateBuffers<Traits> {
   using Words = typename StateBuffers<Traits>::Words;
@@ -140,8 +140,8 @@ struct StateExchange<Traits, Exchange::cluster> : StateBuffers<Traits> {
   GRU_DEVICE int sender() const { return lane % kSenders; }
   GRU_DEVICE uint64_t* of_wave(int s, int wave) const { return mbarriers + s % 2 * kWaves + wave; }
 
-  // In a wave every pair has a packet for each of kWaveBlocks blocks. The threads that have gathered the same ones share
-  // these out, kSenders at a time, blocks before pairs. So a thread begins with:
+  // In a wave every pair has a packet for each of kWaveBlocks blocks. The threads that have gathered the same ones
+  // share these out, kSenders at a time, blocks before pairs. So a thread begins with:
   GRU_DEVICE int first_block() const { return sender() % kWaveBlocks; }
   GRU_DEVICE int first_pair() const { return sender() / kWaveBlocks; }
 
