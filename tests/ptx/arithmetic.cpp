@@ -93,6 +93,30 @@ struct FunnelRight {
   }
 };
 
+// Four of the eight bytes of b:a. A nibble of c names each by its low three bits; its highest bit asks for the byte's
+// sign, eight times, instead.
+struct Permute {
+  static uint32_t f(uint32_t a, uint32_t b, uint32_t c) {
+    const uint64_t bytes = uint64_t{b} << 32 | a;
+    uint32_t result = 0;
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t name = c >> (4 * i) & 15;
+      const uint32_t byte = static_cast<uint32_t>(bytes >> (8 * (name & 7))) & 255;
+      result |= (name & 8 ? (byte & 128 ? 255u : 0u) : byte) << (8 * i);
+    }
+    return result;
+  }
+};
+
+// The two halves of a times two bytes of b, the lower or the upper ones, and c.
+template <int kShift>
+struct ProductOfHalves {
+  static uint32_t f(uint32_t a, uint32_t b, uint32_t c) {
+    const uint32_t bytes = b >> kShift;
+    return c + (a & 0xffff) * (bytes & 255) + (a >> 16) * (bytes >> 8 & 255);
+  }
+};
+
 // Amounts beyond the width shift everything out.
 template <typename T, bool kLeft>
 void shift(Warp& w, const Instruction& i, uint32_t mask) {
@@ -294,6 +318,9 @@ void add_arithmetic(Opcodes& opcodes) {
   t["shr.s64"] = shift<int64_t, false>;
   t["shf.l.wrap.b32"] = ternary<uint32_t, FunnelLeft>;
   t["shf.r.wrap.b32"] = ternary<uint32_t, FunnelRight>;
+  t["prmt.b32"] = ternary<uint32_t, Permute>;
+  t["dp2a.lo.u32.u32"] = ternary<uint32_t, ProductOfHalves<0>>;
+  t["dp2a.hi.u32.u32"] = ternary<uint32_t, ProductOfHalves<16>>;
 
   // "Comparison and Selection Instructions": selp; setp is in decode.cpp.
   for (const std::string type : {"b", "u", "s", "f"}) {
