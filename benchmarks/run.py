@@ -187,7 +187,8 @@ def _time(row: Row, kind: Pass, run: Run, suite: Suite, settings: Settings, doin
     again = {"again": steps[OURS]} if OURS in steps and not suite.alone else {}
     clock = measure.clock_for(settings.device, row.threads)
     block_seconds = 0.0 if suite.alone else settings.block_seconds
-    with machine.busy(row.busy):
+    # Entered once, as around a loop that serves: in each call it would count against torch's modules alone.
+    with machine.busy(row.busy), torch.set_grad_enabled(kind != "forward"):
         times, calls = measure.alternate({**steps, **again}, clock, settings.repeat, block_seconds)
     row.again = times.pop("again", [])
     row.times = {name: Timing(times[name], calls[name], verdicts[name].times_framework) for name in steps}
