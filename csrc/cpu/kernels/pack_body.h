@@ -19,21 +19,52 @@ inline __attribute__((always_inline)) typename VectorMath<T>::Vector interleave(
   return __builtin_shuffle(a, b, Mask{(i % 2 * lanes + i / 2 + offset)...});
 }
 
-// Transposes a square of vectors: log2(lanes) times, row i and row i + lanes / 2 interleave into rows 2i and 2i + 1.
-template <typename T>
-inline __attribute__((always_inline)) void transpose(typename VectorMath<T>::Vector (&rows)[VectorMath<T>::lanes]) {
-  using Vector = typename VectorMath<T>::Vector;
+// Of two vectors, the low (half 0) or high (half 1) halves of each 128 bits, interleaved by `width` lanes at a time.
+// Processors do that in one short instruction, and not across 128 bits.
+template <typename T, int width, int half, size_t... i>
+inline __attribute__((always_inline)) typename VectorMath<T>::Vector interleave_in_blocks(
+    typename VectorMath<T>::Vector a, typename VectorMath<T>::Vector b, std::index_sequence<i...>) {
+  using Mask = typename VectorMath<T>::BitVector;
+  constexpr int lanes = VectorMath<T>::lanes, block = 16 / sizeof(T);
+  return __builtin_shuffle(a, b,
+                           Mask{(i / width % 2 * lanes + i / block * block + half * block / 2 +
+                                 i % block / (2 * width) * width + i % width)...});
+}
+
+// The even (odd 0) or odd blocks of 128 bits of two vectors, one after the other.
+template <typename T, int odd, size_t... i>
+inline __attribute__((always_inline)) typename VectorMath<T>::Vector every_other_block(typename VectorMath<T>::Vector a,
+                                                                                       typename VectorMath<T>::Vector b,
+                                                                                       std::index_sequence<i...>) {
+  using Mask = typename VectorMath<T>::BitVector;
+  constexpr int block = 16 / sizeof(T);
+  return __builtin_shuffle(a, b, Mask{((2 * (i / block) + odd) * block + i % block)...});
+}
+
+// One step of `transpose`: pairs of rows that lie `span` apart meet, within blocks of 128 bits or block by block.
+// Written without a loop, so that rows stay in registers.
+template <typename T, int span, size_t... i>
+inline __attribute__((always_inline)) void meet(typename VectorMath<T>::Vector (&rows)[VectorMath<T>::lanes],
+                                                std::index_sequence<i...>) {
   constexpr int lanes = VectorMath<T>::lanes;
   constexpr auto all = std::make_index_sequence<lanes>();
-#pragma GCC unroll 4
-  for (int done = 1; done < lanes; done *= 2) {
-    Vector next[lanes];
-#pragma GCC unroll 16
-    for (int i = 0; i < lanes / 2; ++i) {
-      next[2 * i] = interleave<T, 0>(rows[i], rows[i + lanes / 2], all);
-      next[2 * i + 1] = interleave<T, lanes / 2>(rows[i], rows[i + lanes / 2], all);
-    }
-    std::memcpy(rows, next, sizeof next);
+  constexpr auto upper = [](size_t pair) { return pair / span * span + pair; };  // of the two
+  const typename VectorMath<T>::Vector before[lanes] = {rows[i]..., rows[i + lanes / 2]...};
+  if constexpr (span < 16 / static_cast<int>(sizeof(T))) {
+    ((rows[2 * i] = interleave_in_blocks<T, span, 0>(before[upper(i)], before[upper(i) + span], all)), ...);
+    ((rows[2 * i + 1] = interleave_in_blocks<T, span, 1>(before[upper(i)], before[upper(i) + span], all)), ...);
+  } else {
+    ((rows[upper(i)] = every_other_block<T, 0>(before[upper(i)], before[upper(i) + span], all)), ...);
+    ((rows[upper(i) + span] = every_other_block<T, 1>(before[upper(i)], before[upper(i) + span], all)), ...);
+  }
+}
+
+// Transposes a square of vectors.
+template <typename T, int span = 1>
+inline __attribute__((always_inline)) void transpose(typename VectorMath<T>::Vector (&rows)[VectorMath<T>::lanes]) {
+  if constexpr (span < VectorMath<T>::lanes) {
+    meet<T, span>(rows, std::make_index_sequence<VectorMath<T>::lanes / 2>());
+    transpose<T, 2 * span>(rows);
   }
 }
 
@@ -53,17 +84,20 @@ void pack_units(const operand_t* weights, UnitVectors vectors, int64_t H, int64_
         const int64_t unit = (panel * vectors.groups() + v * vectors.group_step) * lanes;
         const int64_t units = std::min<int64_t>(lanes, H - unit);
         const operand_t* source = weights + (v * vectors.gate_step * H + unit) * K + word * values;
-        Vector square[lanes] = {};
-        if (units == lanes && bytes == sizeof(Vector)) {
+        T* const target = static_cast<T*>(packed) + ((panel * words + word) * vectors.count + v) * lanes;
+        const int64_t stride = vectors.count * lanes;
+        if (units == lanes && bytes == sizeof(Vector)) {  // loops of known length, so that rows stay in registers
+          Vector square[lanes];
 #pragma GCC unroll 16
           for (int i = 0; i < lanes; ++i) std::memcpy(&square[i], source + i * K, sizeof(Vector));
+          transpose<T>(square);
+#pragma GCC unroll 16
+          for (int i = 0; i < lanes; ++i) std::memcpy(target + i * stride, &square[i], sizeof(Vector));
         } else {
+          Vector square[lanes] = {};
           for (int64_t i = 0; i < units; ++i) std::memcpy(&square[i], source + i * K, bytes);
-        }
-        transpose<T>(square);
-        T* target = static_cast<T*>(packed) + ((panel * words + word) * vectors.count + v) * lanes;
-        for (int64_t i = 0; i < columns; ++i) {
-          std::memcpy(target + i * vectors.count * lanes, &square[i], sizeof(Vector));
+          transpose<T>(square);
+          for (int64_t i = 0; i < columns; ++i) std::memcpy(target + i * stride, &square[i], sizeof(Vector));
         }
       }
     }
