@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
 import subprocess
 from pathlib import Path
 
-from building import cpp_extension
+from building import compiled, cpp_extension
 from process import ROOT, TESTS
 
 from gru_ext import library
@@ -18,15 +17,11 @@ FEATURES = Path("/proc/cpuinfo").read_text().split()
 HAS_TILES = "amx_bf16" in FEATURES
 
 
-def build(directory: Path) -> Path:
-    """Compile the emulator."""
-    path = directory / "amx_emulator.so"
+def build() -> Path:
+    """Compile the emulator, unless that was done before."""
     flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wno-unused-function", "-Wno-psabi", "-mfma", "-fPIC", "-shared"]
-    compiler = os.environ.get("CXX", "c++").split()
-    source = TESTS / "amx_emulator.cpp"
-    includes = [f"-I{ROOT / 'csrc'}", *(f"-isystem{folder}" for folder in cpp_extension().include_paths())]
-    subprocess.run([*compiler, *flags, *includes, source, "-o", path], check=True)
-    return path
+    of_torch = cpp_extension().include_paths()
+    return compiled(TESTS / "amx_emulator.cpp", flags=flags, directories=[ROOT / "csrc"], of_others=of_torch)
 
 
 def load(path: Path, *, wrong: bool = False) -> ctypes.CDLL:

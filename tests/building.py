@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+BUILD = Path(__file__).parent.parent / "build" / "of_tests"
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 
 
@@ -56,6 +59,37 @@ def with_included(source: Path, directories: Sequence[Path] = ()) -> list[Path]:
             places = (Path(os.path.normpath(place / name)) for place in (path.parent, *directories))
             ahead += [place for place in places if place.is_file()][:1]
     return sorted(found)
+
+
+def digest_of(*parts: str | bytes) -> str:
+    """Of the parts and where each ends."""
+    digest = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode() if isinstance(part, str) else part
+        digest.update(f"{len(encoded)} ".encode() + encoded)
+    return digest.hexdigest()[:16]
+
+
+def compiler() -> list[str]:
+    """``$CXX``, or ``c++``."""
+    return os.environ.get("CXX", "c++").split()
+
+
+def compiled(
+    *sources: Path, flags: Sequence[str], directories: Sequence[Path] = (), of_others: Sequence[str | Path] = ()
+) -> Path:
+    """What the compiler makes of sources, once for what they and the files that they include say.
+
+    They are looked for in ``directories``; those in directories ``of_others`` stay as they are.
+    """
+    command = [*compiler(), *flags, *(f"-isystem{path}" for path in of_others)]
+    parts = sorted({path for source in sources for path in with_included(source, directories)})
+    digest = digest_of(*command, *(path.read_bytes() for path in parts))
+
+    def make(path: Path) -> None:
+        subprocess.run([*command, *(f"-I{place}" for place in directories), *sources, "-o", path], check=True)
+
+    return make_once(BUILD / f"{sources[0].stem}-{digest}", make)
 
 
 def united(path: Path, sources: Sequence[Path], root: Path) -> Path:

@@ -5,7 +5,6 @@ Built on first use, of the objects that compiled_kernels.py makes and a few rows
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from building import cpp_extension, make_all, make_once, united, with_included
+from building import compiler, cpp_extension, digest_of, make_all, make_once, united, with_included
 from compiled_kernels import (
     BUILD,
     COVERAGE_FLAGS,
@@ -24,7 +23,6 @@ from compiled_kernels import (
     UNITS,
     Maker,
     compile_machine,
-    digest_of,
     include_directory,
     kernel_objects,
     notes_of,
@@ -91,7 +89,6 @@ def host_sources() -> list[Path]:
 
 def compile_host(source: Path) -> Path:
     """The object of a source that includes torch or, device.cu, CUDA's runtime."""
-    compiler = os.environ.get("CXX", "c++").split()
     flags = ["-std=c++20", "-O1", "-fPIC", "-w", "-x", "c++", *COVERAGE_FLAGS]
     flags += [
         "-DGRU_EXT_CHUNK_BYTES=1024",
@@ -106,10 +103,11 @@ def compile_host(source: Path) -> Path:
     torchs = [*cpp_extension().include_paths(), str(include_directory())]
     includes = [*(f"-I{path}" for path in directories), *(f"-isystem{path}" for path in torchs)]
     texts = (path.read_bytes() for path in with_included(source, directories))
-    digest = digest_of(torch.__version__, *compiler, *flags, *texts)
+    digest = digest_of(torch.__version__, *compiler(), *flags, *texts)
 
     def make(path: Path) -> None:
-        subprocess.run([*compiler, *flags, *notes_of(path), *includes, "-c", str(source), "-o", str(path)], check=True)
+        command = [*compiler(), *flags, *notes_of(path), *includes]
+        subprocess.run([*command, "-c", source, "-o", path], check=True)
 
     return make_once(BUILD / f"host-{source.parent.name}-{source.stem}-{digest}.o", make)
 
@@ -125,17 +123,9 @@ def build() -> Path:
     libraries = Path(torch.__file__).parent / "lib"
 
     def make(path: Path) -> None:
-        compiler = os.environ.get("CXX", "c++").split()
-        command = [
-            *compiler,
-            "-shared",
-            *COVERAGE_FLAGS,
-            "-Wl,-Bsymbolic",
-            *(f"-Wl,--wrap={name}" for name in WRAPPED),
-            *map(str, objects),
-        ]
-        command += [f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-lc10", "-ltorch_cpu", "-ltorch", "-o", str(path)]
-        subprocess.run(command, check=True)
+        flags = ["-shared", *COVERAGE_FLAGS, "-Wl,-Bsymbolic", *(f"-Wl,--wrap={name}" for name in WRAPPED)]
+        of_torch = [f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-lc10", "-ltorch_cpu", "-ltorch"]
+        subprocess.run([*compiler(), *flags, *objects, *of_torch, "-o", path], check=True)
 
     return make_once(BUILD / f"backend-{digest_of(*map(str, objects), *WRAPPED)}.so", make)
 

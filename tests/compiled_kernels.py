@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 import re
 import subprocess
@@ -19,7 +18,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from building import make_all, make_once, with_included
+from building import compiled as compiled_from
+from building import compiler, digest_of, make_all, make_once, with_included
 from emulation import open_library
 from persistent_kernels import Config, HeldConfig, StreamedConfig
 from process import ROOT
@@ -153,15 +153,6 @@ def keep_rows(text: str, rows: set[tuple[str, str]]) -> str:
 # ---- Building
 
 
-def digest_of(*parts: str | bytes) -> str:
-    """Of the parts and where each ends."""
-    digest = hashlib.sha256()
-    for part in parts:
-        encoded = part.encode() if isinstance(part, str) else part
-        digest.update(f"{len(encoded)} ".encode() + encoded)
-    return digest.hexdigest()[:16]
-
-
 def notes_of(made: Path) -> list[str]:
     """The flag that has gcov's notes on an object kept, which would otherwise be lost with the folder it is made in."""
     return [f"-fprofile-note={BUILD / made.with_suffix('.gcno').name}"] if COVERAGE_FLAGS else []
@@ -230,27 +221,18 @@ def kernel_objects(units: Iterable[str], rows: Mapping[str, set[tuple[str, str]]
 
 def compile_machine(source: Path) -> Path:
     """An object of the interpreter or the runner."""
-    compiler = os.environ.get("CXX", "c++").split()
-    directories = [RUNNER, CSRC]
-    includes = [*(f"-I{path}" for path in directories), "-isystem", str(include_directory())]
-    texts = (path.read_bytes() for path in with_included(source, directories))
-
-    def make(path: Path) -> None:
-        subprocess.run([*compiler, *CXX_FLAGS, *includes, "-c", source, "-o", path], check=True)
-
-    return make_once(BUILD / f"{source.stem}-{digest_of(' '.join([*compiler, *CXX_FLAGS]), *texts)}.o", make)
+    return compiled_from(source, flags=[*CXX_FLAGS, "-c"], directories=[RUNNER, CSRC], of_others=[include_directory()])
 
 
 def link(objects: Iterable[Maker]) -> Path:
     """A library of the interpreter, the runner and objects that are still to be made."""
     sources = [*sorted(MACHINE.glob("*.cpp")), RUNNER / "runner.cpp"]
     paths = make_all([*objects, *(functools.partial(compile_machine, source) for source in sources)])
-    compiler = os.environ.get("CXX", "c++").split()
     # Its own stand-in for CUDA's runtime, also where torch has loaded that.
     flags = ["-shared", *COVERAGE_FLAGS, "-Wl,-Bsymbolic"]
 
     def make(path: Path) -> None:
-        subprocess.run([*compiler, *flags, *paths, "-o", path], check=True)
+        subprocess.run([*compiler(), *flags, *paths, "-o", path], check=True)
 
     # Objects that were compiled elsewhere keep their names.
     parts = (f"{path} {path.stat().st_mtime_ns}" for path in paths)

@@ -55,24 +55,26 @@ def emulate(multiprocessors: int = 40, *, refusals: int = 0, spoiled: int = 0, c
 def _tested_device(multiprocessors: int, family: str, dtype: torch.dtype, masked: bool) -> int:
     ops = emulated_operators()
     index: int = ops.emulate(multiprocessors, 0, 0, False)
-    problem = make_problem(SMALL, Options(), dtype)
+    with torch.random.fork_rng(devices=[]):  # the test draws the same numbers whether it is the first or not
+        problem = make_problem(SMALL, Options(), dtype)
+        variant = variants_of(problem)["all"] if masked else PLAIN
     for name in ops.cuda_kernel_names(dtype, False):
         if name.startswith(family) and not name.endswith("_ieee") and name.endswith("_masked") == masked:
             ops.use_cuda_kernels(name, name)
-            solve_emulated(problem, variants_of(problem)["all"] if masked else PLAIN)
+            solve_emulated(problem, variant)
     return index
 
 
 def emulate_tested(family: str, dtype: torch.dtype, multiprocessors: int = 40, masked: bool = False) -> Any:
-    """A device on which the kernels of a family are asked for, and have passed their self-test. Returns the operators.
+    """A device on which the kernels of a family are asked for, and have passed their self-test; "" for all families.
 
-    The self-test takes longer than most problems of the tests. No launch has been counted.
+    The self-test takes longer than most problems of the tests. No launch has been counted. Returns the operators.
     """
     index = _tested_device(multiprocessors, family, dtype, masked)
     ops = emulated_operators()
     ops.emulate(multiprocessors, 0, 0, False, index)
     ops.lose_store(-1)
-    ops.use_cuda_kernels(family, family)
+    ops.use_cuda_kernels(family or "auto", family or "auto")
     return ops
 
 

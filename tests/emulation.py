@@ -1,20 +1,19 @@
 """Runs CUDA kernels on the CPU: builds tests/emulator, and calls it with tensors.
 
-Needs a C++17 compiler, ``$CXX`` or ``c++``. The library is built once for its sources and flags, under build/emulator.
+Needs a C++17 compiler, ``$CXX`` or ``c++``. The library is built once for its sources and flags.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from building import make_all, make_once
+from building import BUILD, compiled, compiler, digest_of, make_all, make_once
 from process import ROOT
 from torch import Tensor
 
@@ -58,29 +57,15 @@ SOME_SCHEDULE = Schedule()
 
 def build() -> Path:
     """Compile tests/emulator, unless that was done before; returns the library."""
-    compiler = os.environ.get("CXX", "c++").split()
     flags = [*FLAGS, *os.environ.get("GRU_EMULATOR_FLAGS", "").split()]
-    headers = [
-        *(path for suffix in ("h", "cuh") for path in (ROOT / "csrc").rglob(f"*.{suffix}")),
-        *SOURCES.glob("*.h"),
-    ]
     units = sorted(SOURCES.glob("*.cpp"))
-    digest = hashlib.sha256(" ".join([*compiler, *flags]).encode())
-    for path in sorted([*headers, *units]):
-        digest.update(path.read_bytes())
-    library = ROOT / "build" / "emulator" / f"emulator-{digest.hexdigest()[:16]}.so"
+    compile_unit = functools.partial(compiled, flags=[*flags, "-c"], directories=INCLUDES)
+    objects = make_all(functools.partial(compile_unit, unit) for unit in units)
 
-    def make(path: Path) -> None:
-        def compile_unit(unit: Path) -> Path:
-            target = path.with_name(f"{unit.stem}.o")
-            includes = [f"-I{path}" for path in INCLUDES]
-            subprocess.run([*compiler, *flags, *includes, "-c", str(unit), "-o", str(target)], check=True)
-            return target
+    def link(path: Path) -> None:
+        subprocess.run([*compiler(), *flags, "-shared", *objects, "-o", path], check=True)
 
-        objects = make_all(functools.partial(compile_unit, unit) for unit in units)
-        subprocess.run([*compiler, *flags, "-shared", *map(str, objects), "-o", str(path)], check=True)
-
-    return make_once(library, make)
+    return make_once(BUILD / f"emulator-{digest_of(*map(str, objects))}.so", link)
 
 
 @functools.cache

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
+from building import compiled
 from process import TESTS
 
 KINDS = {"memory": 1, "write": 2, "rename": 3, "open": 4, "fsync": 5, "allocation": 6}
@@ -20,13 +18,10 @@ REASONS = {
 }
 
 
-def build(directory: Path) -> dict[str, str]:
-    """Compile it; returns the environment of a process that preloads it."""
-    library = directory / "failing_calls.so"
-    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-fPIC", "-shared"]
-    compiler = os.environ.get("CXX", "c++").split()
-    subprocess.run([*compiler, *flags, TESTS / "failing_calls.cpp", "-o", library, "-ldl"], check=True)
-    return {"LD_PRELOAD": str(library)}
+def preloaded() -> dict[str, str]:
+    """The environment of a process that preloads it, compiled unless that was done before."""
+    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-fPIC", "-shared", "-Wl,--no-as-needed", "-ldl"]
+    return {"LD_PRELOAD": str(compiled(TESTS / "failing_calls.cpp", flags=flags))}
 
 
 def until_none_fails(kind: str, call: Callable[[], object], after: Callable[[BaseException | None], object]) -> int:

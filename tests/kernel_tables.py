@@ -8,16 +8,14 @@ the choice needs torch. Needs a C++ compiler, ``$CXX`` or ``c++``.
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from building import compiled
 from process import ROOT
 
 sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
@@ -134,21 +132,12 @@ def by_code(cycles: Sequence[int] | None) -> str:
     return f"{cycles[0] / CLOCK_HZ['H200'] * 1e6:.2f}" if cycles else "-"
 
 
-@contextmanager
-def compiled() -> Iterator[Callable[..., list[str]]]:
-    """Compile tests/kernel_tables.cpp, and have it called with arguments for the lines that it prints."""
-    compiler = os.environ.get("CXX", "c++").split()
-    includes = [f"-I{ROOT / path}" for path in ("csrc", "tests/emulator")]
-    with tempfile.TemporaryDirectory() as directory:
-        program = Path(directory) / "kernel_tables"
-        source = ROOT / "tests" / "kernel_tables.cpp"
-        subprocess.run([*compiler, "-std=c++17", *includes, str(source), "-o", str(program)], check=True)
-
-        def call(*arguments: int) -> list[str]:
-            command = [str(program), *map(str, arguments)]
-            return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-
-        yield call
+def printed(*arguments: int) -> list[str]:
+    """The lines that tests/kernel_tables.cpp prints for arguments; it is compiled on first use."""
+    flags, directories = ["-std=c++17"], [ROOT / path for path in ("csrc", "tests/emulator")]
+    program = compiled(ROOT / "tests" / "kernel_tables.cpp", flags=flags, directories=directories)
+    command = [str(program), *map(str, arguments)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
 
 
 def instantiations(lines: list[str]) -> tuple[list[Instantiation], list[Streamed]]:
@@ -240,14 +229,14 @@ def largest_hidden(
     return largest
 
 
-def devices_table(call: Callable[..., list[str]]) -> str:
+def devices_table() -> str:
     """A line for each GPU, pass and operand, with the largest H of each family."""
-    rows, _ = instantiations(call())
+    rows, _ = instantiations(printed())
     families = ("cluster", "group", "streamed")
     heads = ["GPU", "sm", "shared KB", *(f"{OPERANDS[o]}, {d}" for o in OPERANDS for d in ("fwd", "bwd"))]
     lines = [heads, ["---", "---:", "---:", *["---"] * (len(heads) - 3)]]
     for device in GPUS:
-        largest = largest_hidden(device, rows, call(device.multiprocessors, device.shared << 10))
+        largest = largest_hidden(device, rows, printed(device.multiprocessors, device.shared << 10))
         line = [device.name, str(device.architecture), str(device.shared)]
         for operand in OPERANDS:
             for direction in ("fwd", "bwd"):
@@ -257,10 +246,10 @@ def devices_table(call: Callable[..., list[str]]) -> str:
     return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
 
 
-def families_table(call: Callable[..., list[str]]) -> str:
+def families_table() -> str:
     """A line for each family: how many shapes of it there are by operand, forward and backward, and what it can do."""
-    rows, streamed = instantiations(call())
-    largest = largest_hidden(H200, rows, call(H200.multiprocessors, H200.shared << 10))
+    rows, streamed = instantiations(printed())
+    largest = largest_hidden(H200, rows, printed(H200.multiprocessors, H200.shared << 10))
     lines = [
         ["family", "when", *OPERANDS.values(), "float64", "masks", "`reset_after=False`, `layer_norm`", "H"],
         ["---"] * 9,
@@ -278,10 +267,10 @@ def families_table(call: Callable[..., list[str]]) -> str:
     return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
 
 
-def tables(call: Callable[..., list[str]]) -> str:
+def tables() -> str:
     """What belongs between the marks of docs/kernels.md."""
     resources: Needed = json.loads(RESOURCES.read_text())["kernels"]
-    rows, streamed = instantiations(call())
+    rows, streamed = instantiations(printed())
     text = ""
     for ieee in (False, True):
         text += "\nIn IEEE float32:\n" if ieee else ""
@@ -325,18 +314,17 @@ def constants_table() -> str:
 def pages() -> dict[Path, str]:
     """Both pages with their tables made anew."""
     made: dict[Path, str] = {}
-    with compiled() as call:
-        for page, begin, text in (
-            (INSTANTIATIONS_PAGE, INSTANTIATIONS, tables(call)),
-            (INSTANTIATIONS_PAGE, MEMBERS, members_table()),
-            (INSTANTIATIONS_PAGE, USES, "".join(f"{line}\n" for line in ["", *uses(times(build(), SHOWN)), ""])),
-            (INSTANTIATIONS_PAGE, CONSTANTS, constants_table()),
-            (DEVICES_PAGE, FAMILIES_OF_KERNELS, families_table(call)),
-            (DEVICES_PAGE, DEVICES, devices_table(call)),
-        ):
-            before, rest = made.get(page, page.read_text()).split(begin)
-            _, after = rest.split(END, 1)
-            made[page] = before + begin + text + END + after
+    for page, begin, text in (
+        (INSTANTIATIONS_PAGE, INSTANTIATIONS, tables()),
+        (INSTANTIATIONS_PAGE, MEMBERS, members_table()),
+        (INSTANTIATIONS_PAGE, USES, "".join(f"{line}\n" for line in ["", *uses(times(build(), SHOWN)), ""])),
+        (INSTANTIATIONS_PAGE, CONSTANTS, constants_table()),
+        (DEVICES_PAGE, FAMILIES_OF_KERNELS, families_table()),
+        (DEVICES_PAGE, DEVICES, devices_table()),
+    ):
+        before, rest = made.get(page, page.read_text()).split(begin)
+        _, after = rest.split(END, 1)
+        made[page] = before + begin + text + END + after
     return made
 
 

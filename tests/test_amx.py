@@ -6,7 +6,7 @@ from pathlib import Path
 
 import amx
 import pytest
-from process import output_of, run_python
+from process import fork_python, output_of
 
 from gru_ext import library
 
@@ -17,9 +17,8 @@ with_bf16 = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compiled."""
-    return amx.build(tmp_path_factory.mktemp("amx"))
+def emulator() -> Path:
+    return amx.build()
 
 
 BITS = """
@@ -84,7 +83,7 @@ print(info()["cpu kernels"], file=sys.stderr)
 def test_the_bits_are_those_of_the_portable_tiles(emulator: Path) -> None:
     """Of results and gradients; and no thread holds tiles after a call."""
     by = {
-        isa: run_python("-c", BITS, emulator, environment={VARIABLE: isa, "GRU_EXT_CPU_WAIT": "0.1"})
+        isa: fork_python("-c", BITS, emulator, environment={VARIABLE: isa, "GRU_EXT_CPU_WAIT": "0.1"})
         for isa in ("avx512_amx", amx.PORTABLE)
     }
     assert output_of(by["avx512_amx"]) == output_of(by[amx.PORTABLE])
@@ -134,7 +133,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), *map(same, layers))
 def test_a_forked_child_has_tiles_of_its_own(emulator: Path) -> None:
     """Linux's permission is inherited; the child computes on one thread, and holds none after a call."""
     environment = {VARIABLE: "avx512_amx", "GRU_EXT_CPU_WAIT": "0.1"}
-    assert output_of(run_python("-c", FORKED, emulator, environment=environment)) == "0 True True\n"
+    assert output_of(fork_python("-c", FORKED, emulator, environment=environment)) == "0 True True\n"
 
 
 OPERATIONS = """
@@ -151,7 +150,7 @@ print(emulator.differences(3000), emulator.wrong_products())
 @pytest.mark.skipif("fma" not in amx.FEATURES, reason="the emulator needs fused multiply-adds")
 def test_operations_and_products(emulator: Path) -> None:
     """Random operations by both back ends: any shape, any bits, subnormal numbers. Products of rows beside sums."""
-    assert output_of(run_python("-c", OPERATIONS, emulator)) == "0 0\n"
+    assert output_of(fork_python("-c", OPERATIONS, emulator)) == "0 0\n"
 
 
 CHOICE = """
@@ -178,7 +177,7 @@ print(info()["cpu kernels"].split("; ")[1])
     ("number", "reason"), [(-1, "the processor has none"), (28, "Linux refuses them: No space left on device")]
 )
 def test_without_tiles_the_next_instruction_set_serves(emulator: Path, number: int, reason: str) -> None:
-    result = run_python("-c", CHOICE, emulator, str(number), "right", environment={VARIABLE: ""})
+    result = fork_python("-c", CHOICE, emulator, str(number), "right", environment={VARIABLE: ""})
     last = library.available_cpu_isas()[-1]
     served = library.available_cpu_isas()[-2] if last == "avx512_amx" else last
     assert output_of(result) == f"{served} {served}\nno tiles: {reason}\n"
@@ -188,7 +187,7 @@ def test_without_tiles_the_next_instruction_set_serves(emulator: Path, number: i
 @with_bf16
 @pytest.mark.skipif(amx.HAS_TILES, reason="the tiles of this machine are not to be made wrong")
 def test_tiles_that_compute_something_else_are_not_used(emulator: Path) -> None:
-    result = run_python("-c", CHOICE, emulator, "0", "wrong", environment={VARIABLE: ""})
+    result = fork_python("-c", CHOICE, emulator, "0", "wrong", environment={VARIABLE: ""})
     last = library.available_cpu_isas()[-1]
     assert output_of(result) == f"{last} {last}\nno tiles: they do not compute what they should\n"
     assert result.stderr.count("do not compute what they should; they are not used") == 1
@@ -197,13 +196,13 @@ def test_tiles_that_compute_something_else_are_not_used(emulator: Path) -> None:
 @with_bf16
 @pytest.mark.skipif(amx.HAS_TILES, reason="this machine needs no emulator")
 def test_tiles_that_may_be_used_are(emulator: Path) -> None:
-    result = run_python("-c", CHOICE, emulator, "0", "right", environment={VARIABLE: ""})
+    result = fork_python("-c", CHOICE, emulator, "0", "right", environment={VARIABLE: ""})
     assert output_of(result) == "avx512_amx avx512_amx\nGRU_EXT_CPU_ISA chooses\n"
     assert result.stderr == ""
 
 
 @with_bf16
 def test_nothing_is_asked_for_where_the_variable_names_another_instruction_set(emulator: Path) -> None:
-    result = run_python("-c", CHOICE, emulator, "0", "right", environment={VARIABLE: "avx2"})
+    result = fork_python("-c", CHOICE, emulator, "0", "right", environment={VARIABLE: "avx2"})
     served = [isa for isa in library.available_cpu_isas() if isa != "avx512_amx"][-1]
     assert output_of(result) == f"avx2 {served}\nno tiles: GRU_EXT_CPU_ISA names no kernels for them\n"

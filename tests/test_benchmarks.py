@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from process import ROOT, output_of, run_python
+from process import ROOT, fork_python, output_of, run_python
 from torch import Tensor, nn
 
 sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
@@ -824,7 +824,7 @@ def test_a_time_limit_keeps_what_was_measured(tmp_path: Path) -> None:
         f" sys.argv = ['benchmarks', '--filter=^1,', '--against=none', '--threads=1', '--json={kept}'];"
         " runpy.run_module('benchmarks', run_name='__main__')"
     )
-    assert run_python("-c", script, path=(ROOT,)).returncode == 130
+    assert fork_python("-c", script).returncode == 130
     assert [row.kind for row in results.load(kept).rows] == ["forward"]
 
 

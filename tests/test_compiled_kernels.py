@@ -8,6 +8,7 @@ tests/check_compiled_kernels.py.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ from compiled_kernels import (
     with_faults,
 )
 from compiled_kernels import SAMPLE_LIBRARY as LIBRARY
-from emulation import EmulationError, Schedule
+from emulation import EmulationError, Schedule, run
 from emulator_faults import (
     BWD_FAULTS,
     BWD_FAULTS_GROUP,
@@ -80,6 +81,56 @@ def test_a_kernel_that_waits_too_long_says_so(config: Config, lost: int) -> None
     problem = make_problem(Size(4, 3, 2, 100), Options(), config.dtype)
     schedule = Schedule(races=False, time_out=True, lost_store=lost, library=LIBRARY)
     assert persistent_fwd(config, problem, schedule=schedule).error.item() == 1
+
+
+# ---- Opcodes that few kernels have, by the definitions of the PTX ISA
+
+OF_A_TEST = """
+.visible .entry of_a_test(.param .u64 a, .param .u64 b, .param .u64 c, .param .u64 d) {{
+  .reg .b32 %i, %a, %b, %c, %d;
+  .reg .b64 %place, %at_a, %at_b, %at_c, %at_d;
+  mov.u32 %i, %tid.x;
+  mul.wide.u32 %place, %i, 4;
+  {addresses}
+  {loads}
+  {opcode} %d, %a, %b, %c;
+  st.global.u32 [%at_d], %d;
+  ret;
+}}
+"""
+
+
+def permuted(a: int, b: int, c: int) -> int:
+    """Byte by byte one of b:a, as a nibble of c says; or, by the nibble's highest bit, eight times that byte's sign."""
+    both = (b << 32 | a).to_bytes(8, "little")
+    named = [(both[c >> shift & 7], c >> shift & 8) for shift in (0, 4, 8, 12)]
+    return int.from_bytes([0xFF * (byte >> 7) if sign else byte for byte, sign in named], "little")
+
+
+def added_products(a: int, b: int, c: int, first: int) -> int:
+    """The halves of a times two bytes of b, from the first on, added to c."""
+    products = [(a >> 16 * i & 0xFFFF) * (b >> 8 * (first + i) & 0xFF) for i in range(2)]
+    return (c + sum(products)) % (1 << 32)
+
+
+DEFINITIONS: dict[str, Callable[[int, int, int], int]] = {
+    "prmt.b32": permuted,
+    "dp2a.lo.u32.u32": functools.partial(added_products, first=0),
+    "dp2a.hi.u32.u32": functools.partial(added_products, first=2),
+}
+
+
+@pytest.mark.parametrize("opcode", DEFINITIONS)
+def test_an_opcode_does_what_the_isa_says(opcode: str) -> None:
+    addresses = [f"ld.param.u64 %at_{n}, [{n}]; add.s64 %at_{n}, %at_{n}, %place;" for n in "abcd"]
+    loads = [f"ld.global.u32 %{n}, [%at_{n}];" for n in "abc"]
+    text = OF_A_TEST.format(opcode=opcode, addresses=" ".join(addresses), loads=" ".join(loads))
+    words = torch.randint(-(1 << 31), 1 << 31, (3, 32)).to(torch.int32)
+    result = torch.empty(32, dtype=torch.int32)
+    inputs = {"text": torch.tensor([*text.encode(), 0], dtype=torch.uint8), **dict(zip("abc", words, strict=True))}
+    run("text", {}, inputs, {"d": result}, Schedule(library=LIBRARY))
+    expected = [DEFINITIONS[opcode](*(word % (1 << 32) for word in abc)) for abc in words.t().tolist()]
+    assert [word % (1 << 32) for word in result.tolist()] == expected
 
 
 # ---- Planted faults: edits of the PTX, each breaking one rule

@@ -10,7 +10,7 @@ import pytest
 import torch
 from cases import Options, Size, make_problem, ours, solve
 from compare import assert_same_bits
-from process import output_of, run_python, thread_count
+from process import fork_python, output_of, thread_count
 from torch import Tensor
 
 import gru_ext
@@ -135,7 +135,7 @@ print(len(os.listdir("/proc/self/task")) - before)
 @pytest.mark.parametrize(("wait", "started"), [("0.1", 1), ("50", 0)])
 @pytest.mark.parametrize("int8", [False, True])
 def test_a_second_thread_is_taken_where_it_saves_more_than_waits_cost(int8: bool, wait: str, started: int) -> None:
-    result = run_python("-c", STARTED.format(int8=int8), environment={"GRU_EXT_CPU_WAIT": wait})
+    result = fork_python("-c", STARTED.format(int8=int8), environment={"GRU_EXT_CPU_WAIT": wait})
     assert output_of(result) == f"{started}\n"
 
 
@@ -185,7 +185,7 @@ print(woken(long, 1), woken(short, 1), woken(short, 40, 0.01), woken(short, 40),
 @pytest.mark.parametrize("int8", [False, True])
 def test_threads_that_sleep_are_woken_for_long_calls_alone(int8: bool) -> None:
     """A short one runs on one thread, so does each of a slow stream; on several after many in a row, or a long one."""
-    result = run_python("-c", SLEEPING.format(int8=int8, short=8 if int8 else 2))
+    result = fork_python("-c", SLEEPING.format(int8=int8, short=8 if int8 else 2))
     assert output_of(result) == "True False False True True\n"
 
 
@@ -194,8 +194,8 @@ def test_what_waits_cost_is_measured_and_the_bits_stay() -> None:
         "import torch, gru_ext; torch.set_num_threads(2); torch.manual_seed(0); layer = gru_ext.GRU(64, 64);"
         "print(layer(torch.ones(40, 8, 64))[0].double().sum().item().hex())"
     )
-    measured = output_of(run_python("-c", script, environment={"GRU_EXT_CPU_WAIT": ""}))
-    assert measured == output_of(run_python("-c", script, environment={"GRU_EXT_CPU_WAIT": "1000"}))
+    measured = output_of(fork_python("-c", script, environment={"GRU_EXT_CPU_WAIT": ""}))
+    assert measured == output_of(fork_python("-c", script, environment={"GRU_EXT_CPU_WAIT": "1000"}))
 
 
 # Files of a machine, and the cores' worth of time that they leave.
@@ -260,17 +260,17 @@ print(library.cpu_cores() == max(1, math.floor(min(quota, len(os.sched_getaffini
 
 
 def test_the_cores_are_those_of_the_affinity_and_the_quota() -> None:
-    assert output_of(run_python("-c", COUNTED, environment={"GRU_EXT_CPU_CORES": ""})) == "True\n"
+    assert output_of(fork_python("-c", COUNTED, environment={"GRU_EXT_CPU_CORES": ""})) == "True\n"
 
 
 def test_a_process_that_may_use_one_core_has_one() -> None:
     script = f"import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n{COUNTED}print(library.cpu_cores())"
-    assert output_of(run_python("-c", script, environment={"GRU_EXT_CPU_CORES": ""})) == "True\n1\n"
+    assert output_of(fork_python("-c", script, environment={"GRU_EXT_CPU_CORES": ""})) == "True\n1\n"
 
 
 @pytest.mark.parametrize("int8", [False, True])
 def test_no_thread_is_started_beyond_the_cores(int8: bool) -> None:
-    result = run_python("-c", STARTED.format(int8=int8), environment={"GRU_EXT_CPU_CORES": "1"})
+    result = fork_python("-c", STARTED.format(int8=int8), environment={"GRU_EXT_CPU_CORES": "1"})
     assert output_of(result) == "0\n"
 
 
@@ -281,7 +281,7 @@ def test_cores_that_are_no_number_are_a_value_error(given: str) -> None:
         "gru_ext: expected the environment variable GRU_EXT_CPU_CORES to be a number of cores from 1 to 65536, got"
         f" {given}\n"
     )
-    assert output_of(run_python("-c", script, environment={"GRU_EXT_CPU_CORES": given})).startswith(words)
+    assert output_of(fork_python("-c", script, environment={"GRU_EXT_CPU_CORES": given})).startswith(words)
 
 
 @pytest.mark.parametrize("given", ["fast", "0", "-1", "nan", "1 us"])
@@ -290,4 +290,4 @@ def test_a_wait_that_is_no_time_is_a_value_error(given: str) -> None:
         "    layer(x)", "    try: layer(x)\n    except ValueError as error: print(error)"
     )
     words = f"gru_ext: expected the environment variable GRU_EXT_CPU_WAIT to be microseconds above 0, got {given}\n"
-    assert output_of(run_python("-c", script, environment={"GRU_EXT_CPU_WAIT": given})).startswith(words)
+    assert output_of(fork_python("-c", script, environment={"GRU_EXT_CPU_WAIT": given})).startswith(words)

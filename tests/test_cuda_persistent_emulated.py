@@ -19,7 +19,15 @@ import torch
 from accuracy import check_problems, forbid_tf32
 from cases import Options, Size, make_problem, variants_of
 from compare import assert_same_bits
-from emulated_backend import SMALL, check_emulated, choice, emulate, emulated_operators, solve_emulated
+from emulated_backend import (
+    SMALL,
+    check_emulated,
+    choice,
+    emulate,
+    emulate_tested,
+    emulated_operators,
+    solve_emulated,
+)
 from layouts import transposed
 from torch import Tensor
 
@@ -60,7 +68,7 @@ def test_masks_need_a_kernel_that_takes_them(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("absent", ["dy", "dh_n"])
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_windows_take_any_strides_and_absent_gradients(batch_first: bool, absent: str) -> None:
-    emulate().use_cuda_kernels("cluster", "cluster")
+    emulate_tested("cluster", torch.bfloat16)
     problem = make_problem(Size(9, 9, 5, 34), Options(hx=False), torch.bfloat16)
     if batch_first:
         problem = problem.map(transposed)
@@ -69,7 +77,7 @@ def test_windows_take_any_strides_and_absent_gradients(batch_first: bool, absent
 
 @pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
 def test_each_gradient_of_windows_is_the_same_alone(need: tuple[bool, bool, bool]) -> None:
-    emulate().use_cuda_kernels("cluster", "cluster")
+    emulate_tested("cluster", torch.bfloat16)
     problem = make_problem(Size(9, 3, 5, 34), Options(), torch.bfloat16)
     expected = solve_emulated(problem, save_gates=False)
     for name, tensor in solve_emulated(problem, save_gates=False, need=need).items():
@@ -78,7 +86,7 @@ def test_each_gradient_of_windows_is_the_same_alone(need: tuple[bool, bool, bool
 
 @pytest.mark.parametrize("name", ["cluster_H64_C1_rows8", "cluster_H64_C4_rows16"])
 def test_a_kernel_can_be_asked_for_by_name(name: str) -> None:
-    emulate().use_cuda_kernels(name, name)
+    emulate_tested(name, torch.bfloat16)
     assert choice()[0] == name
     check_emulated(make_problem(Size(3, 18, 4, 40), Options(bidirectional=True, packed=True), torch.bfloat16))
 
@@ -86,7 +94,7 @@ def test_a_kernel_can_be_asked_for_by_name(name: str) -> None:
 @pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_each_gradient_is_the_same_alone(batch_first: bool, need: tuple[bool, bool, bool]) -> None:
-    emulate().use_cuda_kernels("cluster", "cluster")
+    emulate_tested("cluster", torch.bfloat16)
     problem = make_problem(SMALL, Options(bidirectional=True), torch.bfloat16)
     if batch_first:
         problem = problem.map(transposed)
@@ -596,7 +604,7 @@ def test_another_device_is_tested_anew() -> None:
 
 
 def test_arguments_are_not_modified() -> None:
-    emulate().use_cuda_kernels("cluster", "cluster")
+    emulate_tested("cluster", torch.float32)
     problem = make_problem(SMALL, Options(bidirectional=True, packed=True), torch.float32)
     tensors: list[Tensor | None] = [problem.x, problem.hx, *problem.weights, problem.dy, problem.dh_n]
     copies = [tensor.clone() for tensor in tensors if tensor is not None]

@@ -17,7 +17,7 @@ import pytest
 import torch
 from cases import FLOATING
 from compare import assert_same_bits
-from process import ROOT, output_of, run_python
+from process import ROOT, fork_python, output_of
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
@@ -27,14 +27,13 @@ from gru_ext.recurrence import OPTIONS, check_rate
 DEPLOY = ROOT / "examples" / "deploy"
 # Either from the system or from the test extra.
 CMAKE = shutil.which("cmake", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Where examples/deploy/export.py wrote, and the scores that it printed."""
     out = tmp_path_factory.mktemp("deployed")
-    return out, output_of(run_python(DEPLOY / "export.py", f"--out={out}", environment=ONE_THREAD, timeout=300))
+    return out, output_of(fork_python(DEPLOY / "export.py", f"--out={out}", timeout=300))
 
 
 def assert_same_scores(printed: str, expected: str) -> None:
@@ -74,7 +73,7 @@ for load in loaders:
 
 def run_in_python(out: Path, imports: str) -> subprocess.CompletedProcess[str]:
     """Run the graph, then the package, in a process of torch and ``imports``, and none of the model's code."""
-    return run_python("-c", RUN.format(imports=imports), out, environment=ONE_THREAD)
+    return fork_python("-c", RUN.format(imports=imports), out)
 
 
 def test_a_fresh_process_runs_what_was_exported(deployed: tuple[Path, str]) -> None:

@@ -19,7 +19,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from compare import assert_near, assert_same_bits
-from process import ROOT, TESTS, output_of, run_python
+from process import ROOT, TESTS, fork_python, output_of, run_python
 from torch.utils.checkpoint import checkpoint
 
 import gru_ext
@@ -40,7 +40,7 @@ STEPS = 20
 
 def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """``torchrun`` with two processes on this machine; output captured, any exit status."""
-    return run_python(
+    return fork_python(
         "-m",
         "torch.distributed.run",
         "--standalone",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Callable, Mapping
 
 import pytest
 import torch
+from building import compiler
 from cases import Options, Problem, Size, make_problem
 from compare import assert_same_bits
-from emulation import SOURCES, EmulationError, Schedule, run
+from emulation import SOURCES, EmulationError, Schedule, build, run
 from emulator_faults import (
     BWD_FAULTS,
     BWD_FAULTS_GROUP,
@@ -251,37 +251,22 @@ def test_fast_sigmoid_and_tanh_are_as_accurate_as_they_say() -> None:
 # ---- The emulator itself
 
 
-def test_under_sanitizers_and_with_the_other_fibers() -> None:
+def test_under_sanitizers_and_with_the_other_fibers(monkeypatch: pytest.MonkeyPatch) -> None:
     """ASan and UBSan see no fault in what the tests above run; and ucontext, for other machines than x86-64, works."""
     flags = (
         "-O1 -g0 -fsanitize=address,undefined -fno-sanitize-recover=all -DGRU_EMULATOR_UCONTEXT -DGRU_EMULATOR_SMALL"
     )
-    compiler = os.environ.get("CXX", "c++").split()
-    runtimes = [
-        subprocess.run(
-            [*compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        for name in ("libasan.so", "libubsan.so")
-    ]
-    # Built first: the compiler itself must not run under ASan.
-    environment = {"GRU_EMULATOR_FLAGS": flags}
-    output_of(run_python("-c", "import emulation; emulation.build()", environment=environment, timeout=900))
+    names = [f"-print-file-name={name}" for name in ("libasan.so", "libubsan.so")]
+    runtimes = [subprocess.check_output([*compiler(), name], text=True).strip() for name in names]
+    monkeypatch.setenv("GRU_EMULATOR_FLAGS", flags)
+    build()  # first: the compiler itself must not run under ASan
     selected = "results_do_not_depend or times_out or too_few_bytes or one_block or mma or ldmatrix or conversions"
     selected += " or (test_emulated_kernel and (batch or dy or dh_n) and bfloat16_H64_C4)"
     output = output_of(
         run_python(
-            *(
-                "-m",
-                "pytest",
-                "-q",
-                "-p",
-                "no:cacheprovider",
-                "tests/test_emulator.py",
-                "tests/test_accuracy.py",
-                "-k",
-                selected,
-            ),
-            environment={**environment, "LD_PRELOAD": " ".join(runtimes), "ASAN_OPTIONS": "detect_leaks=0"},
+            *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", selected),
+            *("tests/test_emulator.py", "tests/test_accuracy.py"),
+            environment={"LD_PRELOAD": " ".join(runtimes), "ASAN_OPTIONS": "detect_leaks=0"},
             timeout=900,
         )
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from process import ROOT, output_of, run_python
+from process import ROOT, fork_python, output_of
 
 pytest.importorskip("tqdm", reason="the examples extra is not installed")
 EXAMPLES = ROOT / "examples"
@@ -87,7 +87,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def run_example(name: str, *options: str) -> str:
     """What a program prints that runs as a user runs it, but on one thread and with warnings as errors."""
-    return output_of(run_python("-W", "error", EXAMPLES / name, *options, environment={"OMP_NUM_THREADS": "1"}))
+    return output_of(fork_python("-W", "error", EXAMPLES / name, *options))
 
 
 @pytest.fixture(autouse=True)

@@ -5,14 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from failing_calls import build
-from process import ROOT, TESTS, output_of, run_python
-
-
-@pytest.fixture(scope="module")
-def preloaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return build(tmp_path_factory.mktemp("failing_calls"))
-
+from failing_calls import preloaded
+from process import ROOT, TESTS, fork_python, output_of
 
 # Of so many units that packed weights and their gradients come from the pool of buffers.
 MEMORY = """
@@ -76,9 +70,9 @@ print(until_none_fails("memory", call, after))
 
 
 @pytest.mark.parametrize("call", ["forward and backward", "lengths", "int8", "members", "masks"])
-def test_every_allocation_may_fail(call: str, preloaded: dict[str, str]) -> None:
+def test_every_allocation_may_fail(call: str) -> None:
     """The process lives, the error is one of torch's, and the next call has the bits of one before."""
-    assert int(output_of(run_python("-c", MEMORY, call, environment=preloaded))) >= 1
+    assert int(output_of(fork_python("-c", MEMORY, call, environment=preloaded()))) >= 1
 
 
 # What programs write, in a folder of its own each.
@@ -160,10 +154,10 @@ for program in (checkpoint, plot, results_and_report, published_page):
 """
 
 
-def test_every_call_for_a_file_may_fail(preloaded: dict[str, str], tmp_path: Path) -> None:
+def test_every_call_for_a_file_may_fail(tmp_path: Path) -> None:
     """The program says so in a sentence, what stood there before is whole, and nothing half written stays."""
     pytest.importorskip("matplotlib")
-    result = run_python("-c", FILES, tmp_path, environment=preloaded, path=(ROOT, TESTS, ROOT / "examples"))
+    result = fork_python("-c", FILES, tmp_path, environment=preloaded(), path=(ROOT, TESTS, ROOT / "examples"))
     failed = {line.rpartition(" ")[0]: int(line.split()[-1]) for line in output_of(result).splitlines()}
     assert len(failed) == 16
     assert all(failed.values()), failed

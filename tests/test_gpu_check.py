@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from emulated_backend import emulated_operators
-from process import ROOT, run_python
+from process import ROOT, fork_python, run_python
 
 sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
@@ -51,7 +51,7 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproces
 
 def test_the_emulated_device_of_a_rehearsal_needs_no_pytest() -> None:
     code = "import sys; sys.modules['pytest'] = None; import benchmarks.gpu_check.emulated"
-    result = run_python("-c", code, path=[ROOT])
+    result = fork_python("-c", code, path=[ROOT])
     assert result.returncode == 0, result.stderr
 
 

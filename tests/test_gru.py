@@ -23,7 +23,7 @@ from cases import (
     variants_of,
 )
 from compare import assert_near, assert_same_bits
-from process import output_of, run_python, thread_count
+from process import fork_python, output_of, thread_count
 from torch import Tensor
 
 from gru_ext import functional
@@ -256,7 +256,7 @@ print("same")
 # set one thread, would wait forever.
 @pytest.mark.parametrize(("threads", "threads_set_by_child"), [("1", ""), ("2", "1"), ("2", "")])
 def test_a_forked_child_computes_the_same(threads: str, threads_set_by_child: str) -> None:
-    result = run_python("-c", AFTER_FORK, threads, threads_set_by_child, timeout=90)
+    result = fork_python("-c", AFTER_FORK, threads, threads_set_by_child, timeout=90)
     assert output_of(result) == "same\n"
 
 
@@ -309,7 +309,7 @@ print("done")
 
 
 def test_the_first_call_may_be_in_a_forked_child() -> None:
-    assert output_of(run_python("-c", FIRST_CALL_AFTER_FORK)) == "done\n"
+    assert output_of(fork_python("-c", FIRST_CALL_AFTER_FORK)) == "done\n"
 
 
 # ---- Inputs and memory

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from process import ROOT, output_of, run_python
+from process import ROOT, fork_python, output_of, run_python
 
 import gru_ext
 from gru_ext import library
@@ -158,16 +158,16 @@ print(gru_ext.GRU(3, 4)(torch.zeros(5, 2, 3))[0].shape)
 def test_another_copy_of_the_library_does_not_end_the_process(tmp_path: Path) -> None:
     copy = tmp_path / "libgru_ext.so"
     shutil.copy(library.path, copy)
-    result = run_python("-c", ANOTHER_COPY, copy, "package")
+    result = fork_python("-c", ANOTHER_COPY, copy, "package")
     assert output_of(result) == "torch.Size([5, 2, 4])\n"
     assert f"another copy of the library is loaded in this process, whose operators stay in use; that of {copy}" in (
         result.stderr
     )
-    result = run_python("-c", ANOTHER_COPY, copy, "library")
+    result = fork_python("-c", ANOTHER_COPY, copy, "library")
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
         f"ImportError: gru_ext: expected one copy of the compiled library in a process, {library.path}, got another"
         f" that is loaded already, {copy}. Remove one of the installations, or load only one of the files"
     )
-    result = run_python("-c", ANOTHER_COPY, library.path, "library")
+    result = fork_python("-c", ANOTHER_COPY, library.path, "library")
     assert output_of(result) == "torch.Size([5, 2, 4])\n"

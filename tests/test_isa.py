@@ -6,7 +6,7 @@ from subprocess import CompletedProcess
 
 import pytest
 import torch
-from process import output_of, run_python
+from process import fork_python, output_of
 
 import gru_ext
 from gru_ext import library, quantize_dynamic
@@ -70,7 +70,7 @@ def of_each_isa(tmp_path_factory: pytest.TempPathFactory) -> CompletedProcess[st
     path = tmp_path_factory.mktemp("isa") / "module.pt"
     module, x = quantize_dynamic(gru_ext.GRU(9, 20)), torch.randn(1, 5, 9)
     torch.save((module, x, module(x)[0]), path)
-    return run_python("-c", EVERYTHING, path, *library.available_cpu_isas(), timeout=600)
+    return fork_python("-c", EVERYTHING, path, *library.available_cpu_isas(), timeout=600)
 
 
 @pytest.mark.parametrize("isa", library.available_cpu_isas())
@@ -103,7 +103,7 @@ print("rounded")
 @pytest.mark.parametrize("isa", library.available_cpu_isas())
 def test_a_state_of_bfloat16_is_rounded_to_the_nearest(isa: str) -> None:
     """To the bit as torch rounds, ties to even: of gates that are all shut, the new state is the old one, exactly."""
-    assert output_of(run_python("-c", ROUNDING, environment={VARIABLE: isa})) == "rounded\n"
+    assert output_of(fork_python("-c", ROUNDING, environment={VARIABLE: isa})) == "rounded\n"
 
 
 GATES = """
@@ -136,14 +136,14 @@ print("near")
 @pytest.mark.parametrize("isa", library.available_cpu_isas())
 def test_gates_of_bfloat16_are_as_exact_as_their_results(isa: str) -> None:
     """Sigmoid and tanh at many values, small and large: no further from the true ones than the result's rounding."""
-    assert output_of(run_python("-c", GATES, environment={VARIABLE: isa})) == "near\n"
+    assert output_of(fork_python("-c", GATES, environment={VARIABLE: isa})) == "near\n"
 
 
 def test_the_portable_kernels_are_always_there_and_the_last_are_the_default() -> None:
     available = library.available_cpu_isas()
     assert available[0] == "portable"
     script = "import gru_ext; print(gru_ext.library.cpu_isa())"
-    assert output_of(run_python("-c", script, environment={VARIABLE: ""})) == f"{available[-1]}\n"
+    assert output_of(fork_python("-c", script, environment={VARIABLE: ""})) == f"{available[-1]}\n"
 
 
 UNKNOWN = """
@@ -166,4 +166,4 @@ def test_an_unknown_name_is_a_value_error_that_names_the_available_ones(name: st
         f"gru_ext: expected the environment variable {VARIABLE} to be one of {', '.join(library.available_cpu_isas())}"
         f" on this machine, got {name}\n"
     )
-    assert output_of(run_python("-c", UNKNOWN, environment={VARIABLE: name})) == text * 2
+    assert output_of(fork_python("-c", UNKNOWN, environment={VARIABLE: name})) == text * 2

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from process import output_of, run_python
+from process import fork_python, output_of
 
 import gru_ext
 from gru_ext import kernel_choice, library
@@ -66,7 +66,7 @@ def test_without_cuda_kernels_there_is_nothing_to_choose() -> None:
 
 def test_the_environment_does_not_matter_without_cuda_kernels() -> None:
     """The variable is for CUDA; a CPU build must import whatever it says."""
-    result = run_python(
+    result = fork_python(
         "-c", "import gru_ext; print(gru_ext.__version__)", environment={"GRU_EXT_CUDA_KERNELS": "stepwise"}
     )
     assert output_of(result).strip() == gru_ext.__version__

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-from failing_calls import build
-from process import output_of, run_python
+from failing_calls import preloaded
+from process import fork_python, output_of
 
 import gru_ext
 
@@ -70,8 +68,8 @@ print("alive")
 """
 
 
-def test_a_call_of_which_any_allocation_fails_raises_and_the_next_is_right(tmp_path: Path) -> None:
-    assert output_of(run_python("-c", EVERY_ALLOCATION, environment=build(tmp_path))) == "alive\n"
+def test_a_call_of_which_any_allocation_fails_raises_and_the_next_is_right() -> None:
+    assert output_of(fork_python("-c", EVERY_ALLOCATION, environment=preloaded())) == "alive\n"
 
 
 # A call that needs what the pool keeps: buffers of other sizes than its own, too large to lie in the heap.
@@ -104,7 +102,7 @@ print("done")
 
 
 def test_a_call_without_memory_takes_back_what_is_kept() -> None:
-    assert output_of(run_python("-c", LITTLE_MEMORY)) == "done\n"
+    assert output_of(fork_python("-c", LITTLE_MEMORY)) == "done\n"
 
 
 def test_empty_cache_gives_back_what_is_kept() -> None:

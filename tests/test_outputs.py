@@ -10,7 +10,7 @@ import pytest
 import torch
 from cases import FLOATING
 from compare import assert_same_bits
-from process import output_of, run_python
+from process import fork_python, output_of
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
@@ -121,7 +121,7 @@ print(mebibytes("VmHWM") - before)
 def test_memory() -> None:
     """The outputs have 24 MiB here: inference does without them, training without their gradient."""
     for use in ("inference", "training"):
-        every, last = (float(output_of(run_python("-c", MEMORY, outputs, use))) for outputs in ("all", "last"))
+        every, last = (float(output_of(fork_python("-c", MEMORY, outputs, use))) for outputs in ("all", "last"))
         assert every - last > 18, f"{use}: {every} MiB with all outputs, {last} MiB with the last"
 
 

@@ -18,7 +18,7 @@ from cases import (
     solve,
 )
 from compare import assert_all_near, assert_same_bits
-from process import output_of, run_python
+from process import fork_python, output_of
 from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
@@ -219,7 +219,7 @@ print(mebibytes("VmHWM") - before)
 
 def test_memory_of_training() -> None:
     """A tensor of N rows has 8 MiB here; the gates of two layers have 64."""
-    peaks = (float(output_of(run_python("-c", MEMORY, kind))) for kind in ("torch", "gates", "output"))
+    peaks = (float(output_of(fork_python("-c", MEMORY, kind))) for kind in ("torch", "gates", "output"))
     of_torch, gates, output = peaks
     assert output < 0.5 * of_torch, (output, of_torch)
     assert output < gates - 48, (output, gates)

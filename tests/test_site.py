@@ -14,7 +14,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 from building import make_once
-from process import ROOT, output_of, run_python
+from process import ROOT, fork_python, output_of
 from public_names import public_names
 
 pytestmark = pytest.mark.skipif(
@@ -39,7 +39,7 @@ def site() -> Path:
     def build(folder: Path) -> None:
         options = ("--quiet", "--fail-on-warning", "--keep-going", "-c", "docs")
         arguments: list[str | Path] = [*options, "-d", folder.with_name("doctrees"), ".", folder]
-        output_of(run_python("-m", "sphinx", *arguments, timeout=600))
+        output_of(fork_python("-m", "sphinx", *arguments, timeout=600))
         for other in built.parent.glob("site_*"):
             if other.is_dir():  # of what it was made of before
                 shutil.rmtree(other, ignore_errors=True)

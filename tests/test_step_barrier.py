@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
+from building import compiled
 from process import ROOT, TESTS
 
 CPU = ROOT / "csrc" / "cpu"
@@ -25,14 +25,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def go_through(sources: Path, threads: int, steps: int, preemptions: int) -> str:
     """What the model prints of the barrier in a directory."""
-    binary = sources / f"model_{abs(hash((sources / 'cpu' / 'step_barrier.h').read_text()))}"
-    if not binary.exists():
-        units = [TESTS / "step_barrier_model.cpp", TESTS / "emulator" / "fiber.cpp"]
-        includes = [f"-I{sources}", f"-I{TESTS / 'emulator'}"]
-        compiler = os.environ.get("CXX", "c++").split()
-        subprocess.run(
-            [*compiler, "-std=c++20", "-O2", "-Wall", "-Wextra", *includes, *units, "-o", binary], check=True
-        )
+    units = [TESTS / "step_barrier_model.cpp", TESTS / "emulator" / "fiber.cpp"]
+    flags = ["-std=c++20", "-O2", "-Wall", "-Wextra"]
+    binary = compiled(*units, flags=flags, directories=[sources, TESTS / "emulator"])
     result = subprocess.run(
         [binary, *map(str, (threads, steps, preemptions))], capture_output=True, text=True, timeout=60
     )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from compare import assert_same_bits
-from process import ROOT, output_of, run_python
+from process import ROOT, fork_python, output_of
 from torch import Tensor, nn
 
 import gru_ext
@@ -136,9 +136,7 @@ def test_stretches_may_be_a_stream_and_no_graph_is_kept() -> None:
 
 def right_bits(*options: str) -> float:
     """In per cent, of the last stretches of examples/truncated.py."""
-    program = run_python(
-        "-W", "error", ROOT / "examples" / "truncated.py", *options, environment={"OMP_NUM_THREADS": "1"}
-    )
+    program = fork_python("-W", "error", ROOT / "examples" / "truncated.py", *options)
     found = re.search(r"of the last: ([\d.]+)%$", output_of(program))
     assert found is not None
     return float(found[1])

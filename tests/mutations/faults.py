@@ -790,6 +790,12 @@ FAULTS = [
         TILES,
     ),
     Fault(
+        "csrc/cpu/kernels/pack_body.h",
+        "halves[0] | uint32_t{halves[1]} << 16",
+        "halves[1] | uint32_t{halves[0]} << 16",
+        TILES,
+    ),
+    Fault(
         "csrc/cpu/kernels/panel_product_body.h",
         "(upper(2 * i) >> 16 | upper(2 * i + 1))",
         "(upper(2 * i + 1) >> 16 | upper(2 * i))",
