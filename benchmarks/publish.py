@@ -30,7 +30,13 @@ from benchmarks.results import Row, Run
 
 ROOT = Path(__file__).parent.parent
 DOCS, RESULTS = ROOT / "docs", ROOT / "benchmarks" / "results"
-LABELS = {"torch": "`nn.GRU`", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "keras": "Keras"}
+LABELS = {
+    "gru_ext_prepared": "prepared",
+    "torch": "`nn.GRU`",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "keras": "Keras",
+}
 END = "<!-- end -->"
 
 
@@ -38,12 +44,23 @@ END = "<!-- end -->"
 
 
 def speed(path: Path) -> Table:
-    """Ours in milliseconds, the others' time over ours, the fraction of the limit; without the grid."""
+    """Each row beside the others, without the grid."""
     run = results.load(path)
-    peers = [name for name in run.peers if any(name in row.times for row in off_grid(run))]
+    return _beside(run, off_grid(run))
+
+
+def latency(path: Path) -> Table:
+    """Each row beside the others."""
+    run = results.load(path)
+    return _beside(run, run.timed)
+
+
+def _beside(run: Run, timed: Sequence[Row]) -> Table:
+    """Ours in milliseconds, the others' time over ours, the fraction of the limit."""
+    peers = [name for name in run.peers if any(name in row.times for row in timed)]
     head = ["T,B,H", "", "ours, ms", *(LABELS.get(name, name) for name in peers), "limit"]
     rows = []
-    for row in off_grid(run):
+    for row in timed:
         ratios = row.ratios()
         cells = [f"{ratios[name].median:.2f}" if name in ratios else "" for name in peers]
         if "torch" in ratios:
@@ -187,7 +204,13 @@ MEASUREMENTS = [
         {"speed fp64": ("performance.md", speed)},
     ),
     Measurement("memory", 2, "benchmarks memory --device cpu", "--threads 1 --filter ^1000,1,256$"),
-    Measurement("latency", 3, "benchmarks latency --device cpu", f"{SHORT} --filter ^1,1,64$"),
+    Measurement(
+        "latency",
+        3,
+        "benchmarks latency --device cpu",
+        f"{SHORT} --filter ^1,1,64$",
+        {"latency": ("performance.md", latency)},
+    ),
     Measurement(
         "sweep",
         5,

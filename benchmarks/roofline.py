@@ -60,6 +60,15 @@ class Peaks:
                 read += part
         return seconds
 
+    def best_of(self, other: Peaks) -> Peaks:
+        """The better of two measurements, each peak by itself: another program may have held a core in one of them."""
+        return Peaks(
+            max(self.flops, other.flops),
+            {size: max(rate, other.bytes[size]) for size, rate in self.bytes.items()},
+            min(self.step_seconds, other.step_seconds),
+            self.nearest_bytes,
+        )
+
 
 @dataclass(frozen=True)
 class Bound:

@@ -119,7 +119,7 @@ SUITES: dict[str, Suite] = {
         repeat=5,
         block_seconds=0.05,
     ),
-    "sizes": Suite("how does that depend on the size?", _cases(TEN + GRID)),
+    "sizes": Suite("how does that depend on the size?", _cases(TEN + GRID), also=("gru_ext_prepared",)),
     "deepbench": Suite(
         "the sizes of DeepBench: training (B = 32 and 64), inference (B = 1, 2, 4)",
         lambda _: [*map(Case, DEEPBENCH_TRAIN), *(Case(size, inference=True) for size in DEEPBENCH_INFERENCE)],

@@ -47,6 +47,7 @@ from benchmarks.contenders.torch import Torch
 from benchmarks.measure import Spread
 from benchmarks.results import Row, Run, Timing
 from benchmarks.roofline import Bound, Peaks
+from benchmarks.run import Settings, Watcher, measure_suite
 from benchmarks.suites import DEEPBENCH_INFERENCE, DEEPBENCH_TRAIN, PASSES, SUITES, Pass, Size
 from gru_ext import library
 from gru_ext.convert.directions import swap_r_and_z
@@ -425,6 +426,20 @@ def test_peaks_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(1e6 < rate < 1e14 for rate in peaks.bytes.values())
     assert 1e-10 < peaks.step_seconds < 1
     assert peaks.nearest_bytes > 0
+
+
+def test_rows_are_held_to_the_better_of_two_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that held a core while the peaks were measured first must not leave rows beyond their limit."""
+    disturbed = dataclasses.replace(PEAKS, flops=PEAKS.flops / 2, step_seconds=PEAKS.step_seconds / 2)
+    assert disturbed.best_of(PEAKS) == dataclasses.replace(PEAKS, step_seconds=PEAKS.step_seconds / 2)
+    assert PEAKS.best_of(dataclasses.replace(PEAKS, bytes={n: 2 * rate for n, rate in PEAKS.bytes.items()})).bytes == {
+        n: 2 * rate for n, rate in PEAKS.bytes.items()
+    }
+    measured = iter([dataclasses.replace(PEAKS, flops=1.0), PEAKS])
+    monkeypatch.setattr(roofline, "measure", lambda *_: next(measured))
+    settings = Settings("quick", CPU, torch.float32, ("forward",), (), 1, "^1,1,256$", 1, 0.0, math.inf)
+    (row,) = measure_suite(settings, Watcher()).rows
+    assert row.bound == roofline.bound(Size(1, 1, 256), "forward", torch.float32, PEAKS)
 
 
 # ---- suites

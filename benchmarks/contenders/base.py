@@ -113,8 +113,10 @@ class ModuleContender(Contender):
         module, parameters = self.module, self.parameters
 
         def forward() -> Tensor:
-            with torch.no_grad():
-                return module(x)[0]  # type: ignore[no-any-return]
+            if torch.is_grad_enabled():
+                with torch.no_grad():
+                    return module(x)[0]  # type: ignore[no-any-return]
+            return module(x)[0]  # type: ignore[no-any-return]
 
         if self.kind == "forward":
             return forward

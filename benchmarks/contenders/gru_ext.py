@@ -65,7 +65,7 @@ class GruExtPrepared(GruExt):
 
     name = "gru_ext_prepared"
     configuration = "gru_ext.prepare(gru_ext.GRU), eager"
-    on_request = "takes part in the suite latency, or if --against names it; forward alone, on a CPU"
+    on_request = "takes part in the suites sizes and latency, or if --against names it; forward alone, on a CPU"
 
     @classmethod
     def refuses(cls, problem: Problem) -> str | None:

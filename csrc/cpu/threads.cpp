@@ -24,6 +24,8 @@ constexpr double kMicrosecondsOfRegion = 5;
 // libgomp's threads spin for about so long before they sleep; to wake one takes a futex and a core that has halted.
 constexpr std::chrono::milliseconds kSpinsFor{5};
 constexpr double kMicrosecondsToWake = 50;
+// Calls in a row that one thread computed for so long are worth it together: on a busy host it takes milliseconds.
+constexpr double kMicrosecondsInARow = 10 * kMicrosecondsToWake;
 // Waits count so many times: what is gained must be more than the noise of what they were measured to cost.
 constexpr double kWaitsCountAs = 3;
 // A wait for each further thread beyond the second, in waits for one.
@@ -88,8 +90,10 @@ void choose_grid(const Work& work, double flops, double before, int threads, dou
 
 using Clock = std::chrono::steady_clock;
 
-// When the last parallel region ended, in the clock's own unit.
-std::atomic<Clock::rep> last_region{0};
+// In the clock's own unit: when the last parallel region ended; when the last call came for which threads sleep on.
+std::atomic<Clock::rep> last_region{0}, last_alone{0};
+// Microseconds that such calls took in a row.
+std::atomic<double> alone_in_a_row{0};
 
 }  // namespace
 
@@ -112,7 +116,12 @@ bool lets_threads_sleep(double flops, double weight_bytes) {
   const double alone = std::max(flops / flops_per_microsecond(), weight_bytes / kSharedCacheRate);
   // A second thread saves half of that at most.
   if (alone > 2 * kMicrosecondsToWake) return false;
-  return Clock::now().time_since_epoch() - Clock::duration(last_region.load()) > kSpinsFor;
+  const Clock::duration now = Clock::now().time_since_epoch();
+  if (now - Clock::duration(last_region.load()) <= kSpinsFor) return false;
+  const Clock::duration before(last_alone.exchange(now.count()));
+  const double in_a_row = (now - before > kSpinsFor ? 0 : alone_in_a_row.load()) + alone;
+  alone_in_a_row.store(in_a_row);
+  return in_a_row < kMicrosecondsInARow;
 }
 
 int threads_for(int64_t steps, double flops) {

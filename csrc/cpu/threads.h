@@ -16,7 +16,8 @@ int threads_for(int64_t steps, double flops);
 // The same without steps: 1 for a call of too few operations.
 int threads_of_call(double flops);
 
-// Whether a call is too short to wake threads for, if they sleep: the last parallel region is some milliseconds past.
+// Whether a call is too short to wake threads for, if they sleep: the last parallel region is some milliseconds past,
+// and no such calls came right before, of which many together are worth it.
 // `flops`: of the call. `weight_bytes`: that it reads, from memory, as nothing has kept them in a cache since then.
 bool lets_threads_sleep(double flops, double weight_bytes);
 

@@ -270,7 +270,9 @@ FAULTS = [
     Fault("csrc/cpu/cores.cpp", "group /= name;", "group = root / groups / name;", QUOTA),
     Fault("csrc/cpu/cores.cpp", '.find(",cpu,")', '.find("cpu")', QUOTA),
     Fault("csrc/cpu/threads.cpp", "alone > 2 * kMicrosecondsToWake", "alone > 0", SLEEPING),
-    Fault("csrc/cpu/threads.cpp", "last_region.load()) > kSpinsFor", "last_region.load()) < kSpinsFor", SLEEPING),
+    Fault("csrc/cpu/threads.cpp", "last_region.load()) <= kSpinsFor", "last_region.load()) > kSpinsFor", SLEEPING),
+    Fault("csrc/cpu/threads.cpp", "in_a_row < kMicrosecondsInARow", "true", SLEEPING),
+    Fault("csrc/cpu/threads.cpp", "now - before > kSpinsFor", "false", SLEEPING),
     Fault("csrc/cpu/threads.cpp", "  last_region.store(Clock::now().time_since_epoch().count());\n", "", SLEEPING),
     Fault(
         "csrc/cpu/threads.cpp",
