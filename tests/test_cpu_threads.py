@@ -30,7 +30,7 @@ CASES = {
     "sequences that end early": (Size(9, 40, 24, 40), Options(packed=True), torch.float32),
 }
 # Of tests with `ROWS` rows: they are five groups and a rest, or eleven of half as many, and units of two groups of each
-# instruction set. Of the backward's chunks, the sums of the gradients of weights begin anew with each: so many steps are
+# instruction set. Sums of the gradients of the weights begin anew with each chunk of the backward: so many steps are
 # four, which few threads go through one by one, and many at once.
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
