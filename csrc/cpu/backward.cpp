@@ -271,20 +271,40 @@ class BwdPass {
     return s_.N * (in_steps + in_gradients * of_others) * sizeof(operand_t) + of_products * of_others * sizeof(acc_t);
   }
 
-  void finish() {
-    for (int64_t block = 1; block * kRowBlock < s_.B; ++block) {
-      const acc_t* sums = p_.dbias + block * p_.sums * p_.dh_stride;
-      for (int64_t i = 0; i < p_.sums * p_.dh_stride; ++i) p_.dbias[i] += sums[i];
-    }
+  // Whether the gradients of the weights are converted, and many.
+  bool finishes_long() const {
+    constexpr int64_t many = 1 << 16;
+    return !std::is_same_v<scalar_t, acc_t> && p_.need_dweights && 3 * s_.H * (s_.H + s_.I) > many;
+  }
+  void finish(int thread, int team) {
     if (tensors_.need.dhx) {
-      scalar_t* dhx = tensors_.dhx.template data_ptr<scalar_t>() + direction_ * s_.B * s_.all_H;
-      copy_rows(p_.dh, p_.dh_stride, dhx, s_.all_H, s_.B, s_.H);
+      const int64_t row = share(s_.B, thread, team), rows = share(s_.B, thread + 1, team) - row;
+      scalar_t* dhx = tensors_.dhx.template data_ptr<scalar_t>() + (direction_ * s_.B + row) * s_.all_H;
+      copy_rows(p_.dh + row * p_.dh_stride, p_.dh_stride, dhx, s_.all_H, rows, s_.H);
     }
     if (!tensors_.need.dweights) return;
     const Tensor* dweights = &tensors_.dweights[direction_ * s_.weights_per_direction()];
     if constexpr (!std::is_same_v<scalar_t, acc_t>) {
-      std::copy_n(p_.dweight_ih, 3 * s_.H * s_.I, dweights[0].data_ptr<scalar_t>());
-      std::copy_n(p_.dweight_hh, 3 * s_.H * s_.H, dweights[1].data_ptr<scalar_t>());
+      const auto convert = [&](const acc_t* sums, int64_t count, const Tensor& target) {
+        const int64_t first = share(count, thread, team), last = share(count, thread + 1, team);
+        std::copy(sums + first, sums + last, target.data_ptr<scalar_t>() + first);
+      };
+      convert(p_.dweight_ih, 3 * s_.H * s_.I, dweights[0]);
+      convert(p_.dweight_hh, 3 * s_.H * s_.H, dweights[1]);
+    }
+    if (thread == 0) finish_biases(dweights);
+  }
+
+ private:
+  static constexpr int64_t kMoments = 8;  // values of a row in p_.moments
+  // That a thread reads of what another core wrote in the time of a parallel region.
+  static constexpr double kValuesOfRegion = 12500;
+
+  // The gradients of the biases and gains: the sums of all blocks of rows.
+  void finish_biases(const Tensor* dweights) {
+    for (int64_t block = 1; block * kRowBlock < s_.B; ++block) {
+      const acc_t* sums = p_.dbias + block * p_.sums * p_.dh_stride;
+      for (int64_t i = 0; i < p_.sums * p_.dh_stride; ++i) p_.dbias[i] += sums[i];
     }
     const auto copy_gate = [&](int64_t from, const Tensor& bias, int64_t to) {
       copy_rows(p_.dbias + from * p_.dh_stride, s_.H, bias.data_ptr<scalar_t>() + to * s_.H, s_.H, 1, s_.H);
@@ -301,11 +321,6 @@ class BwdPass {
     copy_gate(z, dweights[3], 1);
     copy_gate(p_.reset_after ? q : n, dweights[3], 2);
   }
-
- private:
-  static constexpr int64_t kMoments = 8;  // values of a row in p_.moments
-  // That a thread reads of what another core wrote in the time of a parallel region.
-  static constexpr double kValuesOfRegion = 12500;
 
   Work work() const {
     // Gates that are computed again are those of one chunk.

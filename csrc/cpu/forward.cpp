@@ -165,6 +165,7 @@ class FwdPass {
   void begin(size_t i) {
     const bool reverse = direction_ == 1;
     const Chunk& chunk = chunks_[reverse ? chunks_.size() - 1 - i : i];
+    is_last_ = i + 1 == chunks_.size();
     p_.first_step += p_.step_count;
     if (i > 0 && p_.norms > 0) ++p_.first_step;  // to normalise the input of a chunk counts as a step
     p_.step_count = chunk.t_end - chunk.t_begin;
@@ -198,10 +199,16 @@ class FwdPass {
     }
     const auto steps = p_.masks.any ? kernel.fwd_masked : kernel.fwd;
     team_.run(thread, team, [&](int group, int member, int members, StepBarrier& barrier) {
-      if (group == Team::kAllRows) return steps(p_, member, members, barrier);
-      steps(chunk_of(group, steps_of_threads_ + thread * most_steps_), member, members, barrier);
+      if (group == Team::kAllRows) {
+        steps(p_, member, members, barrier);
+      } else {
+        steps(chunk_of(group, steps_of_threads_ + thread * most_steps_), member, members, barrier);
+      }
+      if (is_last_) keep_state(group, member, members);
     });
   }
+  static constexpr bool finishes_long() { return false; }
+  void finish(int thread, int team) {}
 
   // The state of a thread's rows in each step, by the other members.
   double bytes_of_others() const {
@@ -209,8 +216,6 @@ class FwdPass {
     const double of_others = grid.unit_groups - 1.0;
     return of_others / grid.size() * s_.N * s_.H * sizeof(operand_t);
   }
-
-  void finish() { copy_rows(p_.state, p_.h_stride, tensors_.h_n + direction_ * s_.B * s_.all_H, s_.all_H, s_.B, s_.H); }
 
  private:
   static constexpr int64_t kMoments = 4;  // values of a row in p_.moments
@@ -255,6 +260,16 @@ class FwdPass {
     return p;
   }
 
+  // The final state of a member's rows and units, which no other thread has written.
+  void keep_state(int group, int member, int members) const {
+    const int64_t row = group == Team::kAllRows ? 0 : team_.first_row(group);
+    const int64_t last_row = group == Team::kAllRows ? s_.B : team_.first_row(group + 1);
+    const int64_t unit = team_.first_unit(member, members);
+    copy_rows(p_.state + row * p_.h_stride + unit, p_.h_stride,
+              tensors_.h_n + (direction_ * s_.B + row) * s_.all_H + unit, s_.all_H, last_row - row,
+              team_.first_unit(member + 1, members) - unit);
+  }
+
   // h0, or zero, in the state and in its exchanged copies, of the rows [first, last): in both, as a row that begins
   // late is not written until then.
   void fill_state(int64_t first, int64_t last) {
@@ -289,6 +304,7 @@ class FwdPass {
   Tensor weight_ih_;          // (3H, I); undefined where weights came arranged
   Tensor weight_hh_;          // (3H, H); likewise
   bool packs_;                // whether this call packs the weights
+  bool is_last_;              // whether this is the last chunk
   bool copies_x_;             // whether the rows of a chunk's x are converted or gathered
   operand_t* copied_x_;
   Step* steps_of_threads_;  // (threads of the steps, most_steps_)

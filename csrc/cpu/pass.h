@@ -58,6 +58,7 @@ class Team {
   const Plan& plan() const { return plan_; }
   int row_groups() const { return plan_.grid.row_groups; }
   int64_t first_row(int group) const { return work_.first_row(group, row_groups()); }
+  int64_t first_unit(int member, int members) const { return work_.first_unit(member, members); }
   int64_t rows_of_region() const { return work_.rows_of_region(plan_.grid); }
   // Steps of all threads for `take_rows`, where a chunk has `count`.
   int64_t steps_of_threads(int64_t count) const { return row_groups() == 1 ? 0 : plan_.grid.size() * count; }
@@ -166,7 +167,8 @@ void run_together(c10::ArrayRef<Pass*> passes, int threads) {
       }
     }
   }
-  for (Pass* pass : passes) pass->finish();
+  const auto finish = [](Pass& pass, int thread, int team) { pass.finish(thread, team); };
+  threads > 1 && passes[0]->finishes_long() ? run_all(finish) : run_alone(finish);
 }
 
 // Whether the directions of a layer run at the same time: where one alone would leave threads idle, or have them wait
@@ -217,7 +219,7 @@ void rehearse(const Sequence& s, const Tensors& tensors, Rehearsal& rehearsal) {
       run(pass.threads_of(phase) > 1, [&](int thread, int team) { pass.run(phase, thread, team); });
     }
   }
-  rehearsal.serial += seconds([&] { pass.finish(); });
+  run(pass.finishes_long(), [&](int thread, int team) { pass.finish(thread, team); });
   rehearsal.row_groups = pass.team().plan().grid.row_groups;
   rehearsal.members = pass.team().plan().grid.unit_groups;
   rehearsal.read = pass.bytes_of_others();

@@ -101,6 +101,10 @@ int64_t Work::first_row(int group, int groups) const {
   return group == groups ? rows : share(blocks_of_rows(*this), group, groups) * row_block;
 }
 
+int64_t Work::first_unit(int member, int members) const {
+  return std::min(units, share(blocks_of_units(*this), member, members) * unit_block);
+}
+
 int64_t Work::rows_of_region(Grid grid) const {
   const int64_t least = chunk_rows * (chunk_of_group ? grid.row_groups : 1);
   if (grid.size() == 1 || row_bytes == 0) return least;

@@ -44,6 +44,8 @@ struct Work {
 
   // First of the rows of a row group; that of the next group ends them.
   int64_t first_row(int group, int groups) const;
+  // Likewise of the units of a member.
+  int64_t first_unit(int member, int members) const;
   // Rows of all steps of a parallel region, where a step has no more: several threads, for which a region is dear, fill
   // their caches.
   int64_t rows_of_region(Grid grid) const;

@@ -492,8 +492,8 @@ FAULTS = [
     ),
     Fault(
         "csrc/cpu/forward.cpp",
-        "tensors_.h_n + direction_ * s_.B * s_.all_H, s_.all_H, s_.B",
-        "tensors_.h_n, s_.all_H, s_.B",
+        "tensors_.h_n + (direction_ * s_.B + row) * s_.all_H",
+        "tensors_.h_n + row * s_.all_H",
         ACCURACY,
         "T2-B3-I5-H7 and bi and float64",
     ),
