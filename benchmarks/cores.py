@@ -3,7 +3,7 @@
 A team of P threads is planned as on P cores. Each thread's part of each parallel region is run by itself, in turn, and
 timed; a region takes as long as its longest part. To that is added what one core cannot show: waits, what threads read
 of each other's, and the regions themselves, by the constants below. ``nn.GRU`` beside it by the same method: on one
-thread, with a share of the rows, and a region for each of its operations.
+thread, with a share of the rows, and a region for each of its operations; of it, what threads read is left out.
 
 With 2 threads the sum is compared with the clock: how far it can be trusted.
 """
@@ -25,7 +25,9 @@ from benchmarks.suites import Size
 # that share a cache, and of a parallel region.
 WAIT, REGION = 0.75, 5.0
 FURTHER = 1 / 8  # of a wait, for each member beyond the second: assumed
-OTHER_CORE = 10e3  # bytes a microsecond that a thread reads of what other cores wrote
+# Bytes a microsecond that a thread reads of what another core wrote, and from the cache that all share: packed weights,
+# which all threads read.
+OTHER_CORE, SHARED = 10e3, 30e3
 OPERATIONS = 2  # of nn.GRU in a step, that run on all threads: the product and the gates
 ROUNDS = 5
 SIZES = [
@@ -40,13 +42,26 @@ SIZES = [
 
 @dataclass(frozen=True)
 class Predicted:
-    """Seconds, and how the team is split."""
+    """Seconds of its parts, and how the team is split."""
 
-    seconds: float
+    serial: float  # what one thread does for all
     longest: float  # of the parallel regions: of their longest threads
     average: float  # likewise, of all threads by their number
+    regions: float  # what they cost by themselves
+    waits: float
+    reading: float
     row_groups: int
     members: int
+
+    @property
+    def seconds(self) -> float:
+        """Of all parts."""
+        return self.serial + self.longest + self.regions + self.waits + self.reading
+
+
+def _wait_of(threads: int) -> float:
+    """Microseconds that so many threads wait for each other at a step."""
+    return WAIT * (1 + FURTHER * (threads - 2))
 
 
 def _median(step: Callable[[], object]) -> float:
@@ -68,19 +83,22 @@ def predict(size: Size, backward: bool, threads: int) -> Predicted:
     """Ours, of one pass."""
     module, x = _inputs(size, size.B)
     weights = [weight.detach() for weight in module.parameters()]
-    runs = [torch.ops.gru_ext.rehearse_cpu(x, weights, threads, WAIT, backward) for _ in range(ROUNDS)]
+    wait = _wait_of(threads) if threads > 1 else WAIT
+    runs = [torch.ops.gru_ext.rehearse_cpu(x, weights, threads, wait, backward) for _ in range(ROUNDS)]
     serial, longest, average, regions = (statistics.median(run[i] for run in runs) for i in range(4))
-    row_groups, members = (int(number) for number in runs[0][4:])
-    waits = size.T * WAIT * (1 + FURTHER * (members - 2)) if members > 1 else 0
-    # Values of what other cores wrote, all float32. Forward a member reads the state of its rows at each step; backward
-    # a thread reads its share of the gate gradients and all packed rows.
-    if backward:
-        values = size.T * size.B * (4 * size.H / threads + size.H + size.inputs) * (threads - 1) / threads
-    else:
-        values = size.T * size.B / row_groups * size.H * (members - 1) / members
-    reading = 4 * values / OTHER_CORE
-    seconds = serial + longest + 1e-6 * (waits + reading + regions * REGION)
-    return Predicted(seconds, longest, average, row_groups, members)
+    row_groups, members, of_others = int(runs[0][4]), int(runs[0][5]), runs[0][6]
+    # Of the packed weights a member reads its own part of R, and forward of W; backward a thread needs all of W for dx.
+    weights = 4 * 3 * size.H * (size.H / members + size.inputs / (1 if backward else members))
+    return Predicted(
+        serial=serial,
+        longest=longest,
+        average=average,
+        regions=1e-6 * regions * REGION,
+        waits=1e-6 * size.T * _wait_of(members) if members > 1 else 0,
+        reading=1e-6 * (of_others / OTHER_CORE + weights / SHARED) if threads > 1 else 0,
+        row_groups=row_groups,
+        members=members,
+    )
 
 
 def predict_torch(size: Size, backward: bool, threads: int) -> float:
@@ -126,7 +144,9 @@ def main(cores: int, pattern: str) -> int:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     print(f"predicted; a wait {WAIT} us, {FURTHER} of it for each member beyond 2, a region {REGION} us")
-    print("row groups x members; efficiency against one core; the longest part over the average one")
+    print(f"what other cores wrote is read at {OTHER_CORE / 1e3:g} GB/s, packed weights at {SHARED / 1e3:g}")
+    print("row groups x members; efficiency against one core; the longest part over the average one; microseconds of")
+    print("what one thread does for all, longest parts, regions, waits, reading")
     try:
         for size in sizes:
             for backward in (False, True):
@@ -146,8 +166,10 @@ def _print_size(size: Size, backward: bool, counts: list[int]) -> None:
         longest = f"{ours.longest / ours.average:.2f}" if ours.average else "   -"
         line = (
             f"{count:4} cores  {ours.row_groups:2} x {ours.members:<2}  {1e3 * ours.seconds:9.3f} ms"
-            f"  efficiency {alone / ours.seconds / count:4.2f}  longest {longest}  nn.GRU {1e3 * theirs:9.3f} ms"
+            f"  efficiency {alone / ours.seconds / count:4.2f}  longest {longest}  nn.GRU {1e3 * theirs:9.3f} ms  parts"
         )
+        for part in (ours.serial, ours.longest, ours.regions, ours.waits, ours.reading):
+            line += f" {1e6 * part:7.1f}"
         if count == 2:
             line += f"  clock {1e3 * clock(size, backward, 2):9.3f} ms"
         print(line)

@@ -26,9 +26,12 @@ CASES = {
     ),
     "bfloat16": (Size(10, 30, 40, 72), Options(), torch.bfloat16),
     "many rows, few units": (Size(4, 130, 8, 20), Options(), torch.float32),
+    "many units: their products are not kept for all rows": (Size(12, 100, 40, 300), Options(), torch.float32),
     "sequences that end early": (Size(9, 40, 24, 40), Options(packed=True), torch.float32),
 }
-# Of tests with `ROWS` rows: they are five groups and a rest, and units of two groups of each instruction set.
+# Of tests with `ROWS` rows: they are five groups and a rest, or eleven of half as many, and units of two groups of each
+# instruction set. Sums of the gradients of the weights begin anew with each chunk of the backward: so many steps are
+# four, which few threads go through one by one, and many at once.
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "reset gate before": {"reset_after": False},
@@ -36,7 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "masks, reset gate before": {"reset_after": False, "recurrent_dropout": 0.3},
     "layer norm": {"layer_norm": True},
 }
-STEPS, ROWS, INPUTS, UNITS = 7, 43, 24, 40
+STEPS, ROWS, INPUTS, UNITS = 40, (43, 44), 24, 40
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -64,10 +67,11 @@ def results_of(module: gru_ext.GRU, x: Tensor, threads: int) -> dict[str, Tensor
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_groups_of_rows_change_no_bit(variant: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("rows", ROWS)
+def test_groups_of_rows_change_no_bit(rows: int, variant: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     module = gru_ext.GRU(INPUTS, UNITS, **VARIANTS[variant]).to(dtype)
-    x = torch.randn(STEPS, ROWS, INPUTS).to(dtype)
+    x = torch.randn(STEPS, rows, INPUTS).to(dtype)
     expected = results_of(module, x, 1)
     for threads in COUNTS:
         for name, tensor in results_of(module, x, threads).items():
@@ -83,14 +87,15 @@ def test_groups_of_rows_change_no_bit(variant: str, dtype: torch.dtype) -> None:
 def test_many_rows_of_few_units_are_split_by_rows(backward: bool) -> None:
     module, x = gru_ext.GRU(64, 64), torch.randn(20, 256, 64)
     weights = [weight.detach() for weight in module.parameters()]
-    serial, longest, average, regions, row_groups, members = torch.ops.gru_ext.rehearse_cpu(
+    serial, longest, average, regions, row_groups, members, read = torch.ops.gru_ext.rehearse_cpu(
         x, weights, 16, 0.75, backward
     )
     assert row_groups > 4
     assert row_groups * members <= 16
     assert serial > 0
     assert longest >= average > 0
-    assert regions > 1
+    assert regions == (4 if backward else 2)  # packing and the steps; products of 256 rows, and their sums
+    assert (read > 0) == (backward or members > 1)
 
 
 def test_a_rehearsal_of_no_threads_is_a_value_error() -> None:
@@ -102,7 +107,7 @@ def test_a_rehearsal_of_no_threads_is_a_value_error() -> None:
 def test_groups_of_rows_change_no_bit_of_int8() -> None:
     torch.manual_seed(0)
     module = gru_ext.quantize_dynamic(gru_ext.GRU(64, 64))
-    x, h_0 = torch.randn(40, ROWS, 64), torch.randn(1, ROWS, 64)
+    x, h_0 = torch.randn(STEPS, ROWS[0], 64), torch.randn(1, ROWS[0], 64)
     with thread_count(1):
         expected = module(x, h_0)
     for threads in COUNTS:
@@ -120,7 +125,7 @@ import torch
 import gru_ext
 
 torch.set_num_threads(1)
-layer, x = gru_ext.GRU(96, 96), torch.randn(80, 8, 96)
+layer, x = gru_ext.GRU(96, 96), torch.randn(80, 7, 96)  # too few rows for two row groups, which would not wait
 if {int8}:
     layer = gru_ext.quantize_dynamic(layer)
 torch.set_num_threads(2)

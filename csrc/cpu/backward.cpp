@@ -2,8 +2,14 @@
 // (recurrence_body.h), then turn the gate gradients of all its rows into the gradients of the weights and of x
 // (gradients_body.h). Half precisions carry dL/dh and sum the weight gradients in fp32. Gates that the forward has not
 // kept are computed again, chunk by chunk (recompute.h).
+//
+// Many threads go through the steps of several chunks, a stretch, before the gradients of all of them: so there are
+// fewer parallel regions. The sums over rows begin anew with each chunk, so that the bits do not depend on it.
 #include <ATen/ATen.h>
 
+#include <array>
+#include <cmath>
+#include <set>
 #include <vector>
 
 #include "cpu/buffers.h"
@@ -57,20 +63,29 @@ class BwdPass {
         rows_of_x_(tensors.x),
         rows_of_y_(tensors.y),
         rows_of_dy_(tensors.dy.defined() ? tensors.dy : tensors.y),
-        team_(work(), plan(threads, wait)) {
+        team_(work(), plan(threads, wait)),
+        most_steps_(most_steps(chunks_)) {
     const int64_t first_weight = direction * s.weights_per_direction();
     weight_ih_ = tensors.weights[first_weight].contiguous();
     weight_hh_ = tensors.weights[first_weight + 1].contiguous();
 
     const bool need_dx = tensors.need.dx, need_dweights = tensors.need.dweights;
-    const int64_t rows = most_rows(chunks_);
-    const int64_t padded_H = (s.H + kernel_.panel_columns - 1) / kernel_.panel_columns * kernel_.panel_columns;
+    find_stretches();
+    const auto of_stretch = [&](const auto& value) {
+      int64_t most = 0;
+      for (const Stretch& stretch : stretches_) most = std::max(most, sum_of(stretch, value));
+      return most;
+    };
+    const int64_t rows = of_stretch([](const Chunk& chunk) { return chunk.rows; });
+    const int64_t most_ranges = of_stretch(ranges_of);
+    p_.reset_after = tensors.variant.reset_after;
+    keeps_products_ = need_dweights && keeps_products(most_ranges);
+    const int64_t padded_H = panels_of(s.H) * kernel_.panel_columns;
     p_.I = s.I;
     p_.H = s.H;
     p_.B = s.B;
     p_.masks = tensors.masks.template of<acc_t>(s, direction);
     p_.dh_stride = padded_H + kSkew;
-    p_.reset_after = tensors.variant.reset_after;
     p_.norms = static_cast<int>(tensors.variant.layer_norm);
     p_.dgates_of_h = s.has_gains ? 3 * s.H : s.H;
     p_.dgates_stride = (s.has_gains ? 6 : tensors.variant.saved_gates()) * s.H + 2 * kSkew;
@@ -84,14 +99,18 @@ class BwdPass {
     const size_t da = workspace_.reserve<acc_t>(s.has_gains ? 4 * s.B * p_.dh_stride : 0);
     const size_t moments = workspace_.reserve<acc_t>(s.has_gains ? threads * s.B * kMoments : 0);
     const size_t dgates = workspace_.reserve<operand_t>(rows * p_.dgates_stride);
-    const int64_t states = p_.reset_after ? 1 : 2;  // of a row: h, and r * h
     const size_t panels = workspace_.reserve<acc_t>(
-        need_dweights ? packed_words(kernel_, rows, s.I) + states * packed_words(kernel_, rows, s.H) : 0);
+        need_dweights ? of_stretch([&](const Chunk& chunk) { return words_of_panels(chunk); }) : 0);
+    const size_t products = workspace_.reserve<acc_t>(keeps_products_ ? most_ranges * values_of_weights() : 0);
     const size_t operand = workspace_.reserve<scalar_t>(need_dweights && p_.masks.recurrent ? rows * s.H : 0);
     const size_t packed_hh =
         workspace_.reserve<acc_t>(uses_weight_hh() ? packed_words(kernel_, gates_of_h() * s.H, s.H) : 0);
     const size_t packed_hn = workspace_.reserve<acc_t>(p_.reset_after ? 0 : packed_words(kernel_, s.H, s.H));
     const size_t packed_ih = workspace_.reserve<acc_t>(need_dx ? packed_words(kernel_, 3 * s.H, s.I) : 0);
+    const size_t x = workspace_.reserve<const scalar_t*>(s.N);
+    const size_t h_prev = workspace_.reserve<const scalar_t*>(s.N);
+    const size_t rows_of_dx = workspace_.reserve<scalar_t*>(need_dx ? s.N : 0);
+    const size_t steps = workspace_.reserve<Step>(team_.steps_of_threads(most_steps_));
     // Half precisions: the sums over chunks, in fp32.
     constexpr bool sums = !std::is_same_v<scalar_t, acc_t>;
     const size_t dweight_ih = workspace_.reserve<acc_t>(need_dweights && sums ? 3 * s.H * s.I : 0);
@@ -99,19 +118,15 @@ class BwdPass {
     workspace_.allocate();
 
     p_.dh = workspace_.at<acc_t>(dh);
-    std::fill_n(p_.dh, s.B * p_.dh_stride, acc_t(0));
-    if (tensors.dh_n != nullptr) {
-      copy_rows(tensors.dh_n + direction * s.B * s.H, s.H, p_.dh, p_.dh_stride, s.B, s.H);
-    }
     p_.dbias = workspace_.at<acc_t>(dbias);
     p_.dbias_partial = p_.dbias + sums_of_blocks;
-    std::fill_n(p_.dbias, 2 * sums_of_blocks, acc_t(0));
     if (s.has_gains) fill_gains_and_bias(workspace_.at<acc_t>(gains));
     p_.da = workspace_.at<acc_t>(da);
     p_.moments = workspace_.at<acc_t>(moments);
     p_.moment_rows = s.B;
     p_.dgates = workspace_.at<operand_t>(dgates);
     p_.panels = workspace_.at<acc_t>(panels);
+    p_.products = keeps_products_ ? workspace_.at<acc_t>(products) : nullptr;
     p_.operand = workspace_.at<scalar_t>(operand);
     packed_hh_ = workspace_.at<acc_t>(packed_hh);
     packed_hn_ = workspace_.at<acc_t>(packed_hn);
@@ -131,22 +146,32 @@ class BwdPass {
     p_.dy = tensors.dy.defined() ? tensors.dy.template const_data_ptr<scalar_t>() + direction * s.all_H : nullptr;
     p_.dy_stride = rows_of_dy_.stride_b;
     p_.first_step = 0;
-    if (!tensors.gates.defined()) {
+    p_.add_to_dx = need_dx && direction == 1 && tensors.dx[0].is_same(tensors.dx[1]);
+    if (tensors.gates.defined()) {
+      gates_ = tensors.gates.select(0, direction);
+    } else {
       states_ = pooled_empty({1, rows, s.H}, tensors.y.options());
       computed_gates_ = pooled_empty(tensors.variant.gates_shape(1, rows, s.H), tensors.y.options());
     }
-    x_.reserve(rows);
-    h_prev_.reserve(rows);
-    dx_.reserve(need_dx ? rows : 0);
+    const Tensor h0 = initial();
+    h0_ = h0.defined() ? h0.template const_data_ptr<scalar_t>() : nullptr;
+    x_ = workspace_.at<const scalar_t*>(x);
+    h_prev_ = workspace_.at<const scalar_t*>(h_prev);
+    dx_ = workspace_.at<scalar_t*>(rows_of_dx);
+    steps_of_threads_ = workspace_.at<Step>(steps);
+    steps_.reserve(of_stretch([](const Chunk& chunk) { return chunk.t_end - chunk.t_begin; }));
+    parts_.reserve(of_stretch([](const Chunk&) { return 1; }));
   }
 
-  bool packs() const { return uses_weight_hh() || !p_.reset_after || p_.need_dx; }
-  size_t chunks() const { return chunks_.size(); }
+  static constexpr bool prepares() { return true; }
+  size_t stretches() const { return stretches_.size(); }
   // Whether the bits of the results depend on the number of threads, which then stays what it is.
   bool sums_across_threads() const { return p_.norms > 0; }
   Team& team() { return team_; }
 
-  void pack(int thread, int team) {
+  void prepare(int thread, int team) {
+    fill_sums(thread, team);
+    for (int64_t t = share(s_.T, thread, team); t < share(s_.T, thread + 1, team); ++t) find_rows(t);
     const auto pack = [&](const scalar_t* weights, int64_t gates, int64_t columns, int64_t first_row, acc_t* packed) {
       const int64_t panels = (columns + kernel_.panel_columns - 1) / kernel_.panel_columns;
       kernel_.pack_columns(weights, gates * s_.H, columns, first_row, share(panels, thread, team),
@@ -161,84 +186,125 @@ class BwdPass {
   }
 
   void begin(size_t i) {
-    const bool reverse = direction_ == 1;
-    const Chunk& chunk = chunks_[reverse ? i : chunks_.size() - 1 - i];
-    p_.first = i == 0;
-    if (i > 0) p_.first_step += p_.step_count + 1;
-    p_.step_count = chunk.t_end - chunk.t_begin;
-    p_.rows = chunk.rows;
-    p_.last_product = tensors_.need.dhx || i + 1 < chunks_.size();
+    const Stretch& stretch = stretches_[i];
     steps_.clear();
-    for (int64_t step = 0; step < p_.step_count; ++step) {
-      const int64_t t = reverse ? chunk.t_begin + step : chunk.t_end - 1 - step;
-      steps_.push_back({s_.offset(t) - chunk.offset, s_.rows(t), s_.offset(t), rows_of_dy_.offset(s_, t)});
-    }
-    p_.steps = steps_.data();
-
-    const scalar_t* x = tensors_.x.template const_data_ptr<scalar_t>();
-    const scalar_t* y = tensors_.y.template const_data_ptr<scalar_t>() + direction_ * s_.all_H;
-    const Tensor initial = tensors_.hx.defined() ? tensors_.hx.select(0, direction_) : Tensor();
-    const scalar_t* h0 = initial.defined() ? initial.template const_data_ptr<scalar_t>() : nullptr;
-    gates_ = tensors_.gates.defined() ? tensors_.gates.select(0, direction_).narrow(0, chunk.offset, chunk.rows)
-                                      : gates_of(chunk, initial);
-    p_.gates = gates_.template const_data_ptr<scalar_t>();
-    x_.clear();
-    h_prev_.clear();
-    dx_.clear();
-    for (int64_t t = chunk.t_begin; t < chunk.t_end; ++t) {
-      const int64_t t_prev = reverse ? t + 1 : t - 1;
-      const int64_t prev_rows = t_prev >= 0 && t_prev < s_.T ? s_.rows(t_prev) : 0;
-      for (int64_t row = 0; row < s_.rows(t); ++row) {
-        x_.push_back(x + rows_of_x_.offset(s_, t) + row * rows_of_x_.stride_b);
-        h_prev_.push_back(row < prev_rows ? y + rows_of_y_.offset(s_, t_prev) + row * rows_of_y_.stride_b
-                          : h0 != nullptr ? h0 + row * s_.H
-                                          : nullptr);
+    parts_.clear();
+    BwdChunk<scalar_t, operand_t> p = p_;
+    for (size_t index = stretch.first; index < stretch.last; ++index) {
+      const Chunk& chunk = nth_chunk(index);
+      p.first = index == 0;
+      p.step_count = chunk.t_end - chunk.t_begin;
+      p.rows = chunk.rows;
+      p.last_product = tensors_.need.dhx || index + 1 < chunks_.size();
+      p.steps = steps_.data() + steps_.size();
+      for (int64_t step = 0; step < p.step_count; ++step) {
+        const int64_t t = direction_ == 1 ? chunk.t_begin + step : chunk.t_end - 1 - step;
+        steps_.push_back({s_.offset(t) - chunk.offset, s_.rows(t), s_.offset(t), rows_of_dy_.offset(s_, t)});
       }
+      if (!tensors_.gates.defined()) gates_ = gates_of(chunk, initial());
+      const int64_t first_row = tensors_.gates.defined() ? chunk.offset : 0;
+      p.gates = gates_.template const_data_ptr<scalar_t>() + first_row * gates_.stride(0);
+      p.x = x_ + chunk.offset;
+      p.h_prev = h_prev_ + chunk.offset;
+      p.dx = dx_ + chunk.offset;
+      parts_.push_back(p);
+      p.first_step += p.step_count + 1;
+      p.dgates += p.rows * p.dgates_stride;
+      p.panels += words_of_panels(chunk);
+      if (p.products != nullptr) p.products += ranges_of(chunk) * values_of_weights();
+      p.operand += p.rows * s_.H;
     }
-    p_.x = x_.data();
-    p_.h_prev = h_prev_.data();
-    if (p_.need_dx) {
-      scalar_t* dx = tensors_.dx[direction_].template data_ptr<scalar_t>() + chunk.offset * s_.I;
-      for (int64_t row = 0; row < chunk.rows; ++row) dx_.push_back(dx + row * s_.I);
-      p_.dx = dx_.data();
-      p_.add_to_dx = reverse && tensors_.dx[0].is_same(tensors_.dx[1]);
-    }
-    if (team_.row_groups() == 1) return;
-    groups_.assign(team_.row_groups(), p_);
-    steps_of_groups_.resize(team_.row_groups());
-    for (int group = 0; group < team_.row_groups(); ++group) fill_group(group);
+    p_.first_step = p.first_step;
   }
 
-  enum { kSteps, kGradients, kPhases };
+  enum { kSteps, kProducts, kGradients, kPhases };
   int threads_of(int phase) const {
+    if (phase == kProducts && p_.products == nullptr) return 0;
     return phase == kSteps || p_.need_dx || p_.need_dweights ? team_.plan().threads : 0;
   }
   void run(int phase, int thread, int team) {
-    if (phase == kGradients) return kernel_.gradients(p_, thread, team);
+    if (phase == kProducts) return kernel_.products(parts_.data(), parts_.size(), thread, team);
+    if (phase == kGradients) return kernel_.gradients(parts_.data(), parts_.size(), thread, team);
     // Threads that have no part in the steps pack the rows meanwhile, if they are as many as the others.
     const int others = team - team_.plan().grid.size();
     const int first = 2 * others >= team ? team - others : 0;
-    if (thread >= first) kernel_.pack_rows(p_, thread - first, team - first);
+    if (thread >= first) kernel_.pack_rows(parts_.data(), parts_.size(), thread - first, team - first);
+    const auto steps = p_.masks.any ? kernel_.bwd_masked : kernel_.bwd;
     team_.run(thread, team, [&](int group, int member, int members, StepBarrier& barrier) {
-      const auto& chunk = group == Team::kAllRows ? p_ : groups_[group];
-      (chunk.masks.any ? kernel_.bwd_masked : kernel_.bwd)(chunk, member, members, barrier);
+      for (const BwdChunk<scalar_t, operand_t>& chunk : parts_) {
+        if (group == Team::kAllRows) {
+          steps(chunk, member, members, barrier);
+        } else {
+          steps(chunk_of(chunk, group, steps_of_threads_ + thread * most_steps_), member, members, barrier);
+        }
+      }
     });
   }
 
-  void finish() {
-    for (int64_t block = 1; block * kRowBlock < s_.B; ++block) {
-      const acc_t* sums = p_.dbias + block * p_.sums * p_.dh_stride;
-      for (int64_t i = 0; i < p_.sums * p_.dh_stride; ++i) p_.dbias[i] += sums[i];
+  // Of the thread that reads most: in the steps the gate gradients of its rows by the other members, after them the
+  // columns of gate gradients and of packed rows that meet in its items, and its share of the products.
+  double bytes_of_others() const {
+    const int threads = team_.plan().threads;
+    const Grid& grid = team_.plan().grid;
+    const double in_steps = 3.0 * s_.H * (grid.unit_groups - 1) / grid.size();
+    const int64_t items = items_of_weights(), ranges = keeps_products_ ? (s_.N + kLongestSum - 1) / kLongestSum : 1;
+    const int64_t at_once =
+        panels_at_once(items * ranges, threads, kernel_.tile_rows, kernel_.panel_columns, sizeof(acc_t));
+    const int64_t rows = kernel_.tile_rows, tiles = (3 * s_.H + rows - 1) / rows;
+    const ItemOrder orders[] = {{tiles, panels_of(s_.I), at_once}, {tiles, panels_of(s_.H), at_once}};
+    size_t most = 0;
+    for (int thread = 0; thread < threads; ++thread) {
+      std::set<std::array<int64_t, 2>> gates_met;   // range, column of dgates
+      std::set<std::array<int64_t, 3>> panels_met;  // range, x or states, number
+      for (int64_t i = share(items * ranges, thread, threads); i < share(items * ranges, thread + 1, threads); ++i) {
+        const int64_t of_states = i % items >= orders[0].count();
+        const auto [tile, panel] = orders[of_states].at(i % items - of_states * orders[0].count());
+        const int64_t first = tile * rows, last = std::min(3 * s_.H, first + rows);
+        for (int64_t column = first; column < last; ++column) gates_met.insert({i / items, of_states * s_.H + column});
+        panels_met.insert({i / items, of_states, panel});
+      }
+      most = std::max(most, gates_met.size() + panels_met.size() * kernel_.panel_columns);
     }
+    const double in_gradients = static_cast<double>(most) / ranges + 3.0 * s_.H / threads;
+    const double of_products = keeps_products_ ? static_cast<double>(ranges) * values_of_weights() / threads : 0;
+    const double of_others = (threads - 1.0) / threads;
+    return s_.N * (in_steps + in_gradients * of_others) * sizeof(operand_t) + of_products * of_others * sizeof(acc_t);
+  }
+
+  // Whether the gradients of the weights are converted, and many.
+  bool finishes_long() const {
+    constexpr int64_t many = 1 << 16;
+    return !std::is_same_v<scalar_t, acc_t> && p_.need_dweights && 3 * s_.H * (s_.H + s_.I) > many;
+  }
+  void finish(int thread, int team) {
     if (tensors_.need.dhx) {
-      scalar_t* dhx = tensors_.dhx.template data_ptr<scalar_t>() + direction_ * s_.B * s_.all_H;
-      copy_rows(p_.dh, p_.dh_stride, dhx, s_.all_H, s_.B, s_.H);
+      const int64_t row = share(s_.B, thread, team), rows = share(s_.B, thread + 1, team) - row;
+      scalar_t* dhx = tensors_.dhx.template data_ptr<scalar_t>() + (direction_ * s_.B + row) * s_.all_H;
+      copy_rows(p_.dh + row * p_.dh_stride, p_.dh_stride, dhx, s_.all_H, rows, s_.H);
     }
     if (!tensors_.need.dweights) return;
     const Tensor* dweights = &tensors_.dweights[direction_ * s_.weights_per_direction()];
     if constexpr (!std::is_same_v<scalar_t, acc_t>) {
-      std::copy_n(p_.dweight_ih, 3 * s_.H * s_.I, dweights[0].data_ptr<scalar_t>());
-      std::copy_n(p_.dweight_hh, 3 * s_.H * s_.H, dweights[1].data_ptr<scalar_t>());
+      const auto convert = [&](const acc_t* sums, int64_t count, const Tensor& target) {
+        const int64_t first = share(count, thread, team), last = share(count, thread + 1, team);
+        std::copy(sums + first, sums + last, target.data_ptr<scalar_t>() + first);
+      };
+      convert(p_.dweight_ih, 3 * s_.H * s_.I, dweights[0]);
+      convert(p_.dweight_hh, 3 * s_.H * s_.H, dweights[1]);
+    }
+    if (thread == 0) finish_biases(dweights);
+  }
+
+ private:
+  static constexpr int64_t kMoments = 8;  // values of a row in p_.moments
+  // That a thread reads of what another core wrote in the time of a parallel region.
+  static constexpr double kValuesOfRegion = 12500;
+
+  // The gradients of the biases and gains: the sums of all blocks of rows.
+  void finish_biases(const Tensor* dweights) {
+    for (int64_t block = 1; block * kRowBlock < s_.B; ++block) {
+      const acc_t* sums = p_.dbias + block * p_.sums * p_.dh_stride;
+      for (int64_t i = 0; i < p_.sums * p_.dh_stride; ++i) p_.dbias[i] += sums[i];
     }
     const auto copy_gate = [&](int64_t from, const Tensor& bias, int64_t to) {
       copy_rows(p_.dbias + from * p_.dh_stride, s_.H, bias.data_ptr<scalar_t>() + to * s_.H, s_.H, 1, s_.H);
@@ -256,12 +322,12 @@ class BwdPass {
     copy_gate(p_.reset_after ? q : n, dweights[3], 2);
   }
 
- private:
-  static constexpr int64_t kMoments = 8;  // values of a row in p_.moments
-
   Work work() const {
+    // Gates that are computed again are those of one chunk.
+    const int64_t row_bytes =
+        tensors_.gates.defined() ? (5 * s_.H + s_.I) * static_cast<int64_t>(sizeof(operand_t)) : 0;
     return {s_.T, kBwdChunkRows,
-            /*chunk_of_group=*/false, s_.B,
+            /*chunk_of_group=*/false, row_bytes, s_.B,
             // Rows that end early stay in one group, as bits depend on how many rows a product has.
             s_.packed_sizes.empty() ? kRowBlock : s_.B, s_.H, kernel_.panel_columns,
             s_.has_gains || !tensors_.variant.reset_after ? 2.0 : 1.0, 6.0 * s_.B * s_.H * s_.H,
@@ -277,19 +343,104 @@ class BwdPass {
     return plan;
   }
 
-  // The chunk of a row group.
-  void fill_group(int group) {
+  // Consecutive chunks, in the order of the backward.
+  struct Stretch {
+    size_t first, last;
+  };
+  const Chunk& nth_chunk(size_t i) const { return chunks_[direction_ == 1 ? i : chunks_.size() - 1 - i]; }
+  template <typename Value>
+  int64_t sum_of(const Stretch& stretch, const Value& value) const {
+    int64_t sum = 0;
+    for (size_t i = stretch.first; i < stretch.last; ++i) sum += value(nth_chunk(i));
+    return sum;
+  }
+  void find_stretches() {
+    const int64_t most = tensors_.gates.defined() ? team_.rows_of_region() : 0;
+    int64_t rows = most;
+    for (size_t i = 0; i < chunks_.size(); ++i) {
+      rows += nth_chunk(i).rows;
+      if (i > 0 && rows <= most) {
+        stretches_.back().last = i + 1;
+      } else {
+        stretches_.push_back({i, i + 1});
+        rows = nth_chunk(i).rows;
+      }
+    }
+  }
+  // Of p_.panels for a chunk.
+  int64_t words_of_panels(const Chunk& chunk) const {
+    const int64_t states = p_.reset_after ? 1 : 2;  // of a row: h, and r * h
+    return packed_words(kernel_, chunk.rows, s_.I) + states * packed_words(kernel_, chunk.rows, s_.H);
+  }
+
+  // Sums of kLongestSum rows.
+  static int64_t ranges_of(const Chunk& chunk) { return (chunk.rows + kLongestSum - 1) / kLongestSum; }
+  // Tiles of the gradients of the weights, see gradients_body.h.
+  int64_t panels_of(int64_t columns) const { return (columns + kernel_.panel_columns - 1) / kernel_.panel_columns; }
+  int64_t items_of_weights() const {
+    const auto items = [&](int64_t gates, int64_t columns) {
+      return (gates * s_.H + kernel_.tile_rows - 1) / kernel_.tile_rows * panels_of(columns);
+    };
+    return items(3, s_.I) + (p_.reset_after ? items(3, s_.H) : items(2, s_.H) + items(1, s_.H));
+  }
+  int64_t values_of_weights() const { return items_of_weights() * kernel_.tile_rows * kernel_.panel_columns; }
+  // Whether the products of each range of rows are kept until all are there. Threads then share the rows as well as the
+  // gradients, so that each reads few rows, and the products besides; else each reads, of all rows, the columns that
+  // meet in its items: of n items about twice the root of their values.
+  bool keeps_products(int64_t ranges) const {
+    const int threads = team_.plan().threads;
+    const double values = static_cast<double>(values_of_weights()), part = values / threads;
+    const double saved = 2 * kLongestSum * std::sqrt(part) * (ranges - std::sqrt(ranges));
+    const bool fit = ranges * values * sizeof(acc_t) <= static_cast<double>(threads * kCacheOfCore);
+    // To be worth the memory it must save twice what it costs: products are written and read, in a region more.
+    return threads > 1 && fit && saved > 2 * (2 * ranges * part + kValuesOfRegion);
+  }
+
+  // A thread's share of p_.dh, which begins with dh_n, and of p_.dbias and p_.dbias_partial.
+  void fill_sums(int thread, int team) {
+    const int64_t first = share(s_.B, thread, team), rows = share(s_.B, thread + 1, team) - first;
+    acc_t* const dh = p_.dh + first * p_.dh_stride;
+    std::fill_n(dh, rows * p_.dh_stride, acc_t(0));
+    if (tensors_.dh_n != nullptr) {
+      copy_rows(tensors_.dh_n + (direction_ * s_.B + first) * s_.H, s_.H, dh, p_.dh_stride, rows, s_.H);
+    }
+    const int64_t sums = 2 * (p_.dbias_partial - p_.dbias), first_sum = share(sums, thread, team);
+    std::fill_n(p_.dbias + first_sum, share(sums, thread + 1, team) - first_sum, acc_t(0));
+  }
+
+  // The initial state, (B, H); undefined for zero.
+  Tensor initial() const { return tensors_.hx.defined() ? tensors_.hx.select(0, direction_) : Tensor(); }
+  // Where the rows of a step lie.
+  void find_rows(int64_t t) {
+    const int64_t t_prev = direction_ == 1 ? t + 1 : t - 1, offset = s_.offset(t);
+    const int64_t prev_rows = t_prev >= 0 && t_prev < s_.T ? s_.rows(t_prev) : 0;
+    const scalar_t* x = tensors_.x.template const_data_ptr<scalar_t>() + rows_of_x_.offset(s_, t);
+    const scalar_t* y = tensors_.y.template const_data_ptr<scalar_t>() + direction_ * s_.all_H;
+    if (prev_rows > 0) y += rows_of_y_.offset(s_, t_prev);
+    for (int64_t row = 0; row < s_.rows(t); ++row) {
+      x_[offset + row] = x + row * rows_of_x_.stride_b;
+      h_prev_[offset + row] = row < prev_rows  ? y + row * rows_of_y_.stride_b
+                              : h0_ != nullptr ? h0_ + row * s_.H
+                                               : nullptr;
+    }
+    if (!p_.need_dx) return;
+    scalar_t* dx = tensors_.dx[direction_].template data_ptr<scalar_t>() + offset * s_.I;
+    for (int64_t row = 0; row < s_.rows(t); ++row) dx_[offset + row] = dx + row * s_.I;
+  }
+
+  // The part of a chunk that a row group has, for one of its threads.
+  BwdChunk<scalar_t, operand_t> chunk_of(const BwdChunk<scalar_t, operand_t>& chunk, int group, Step* steps) const {
     const int64_t first = team_.first_row(group), block = first / kRowBlock;
-    BwdChunk<scalar_t, operand_t>& p = groups_[group];
+    BwdChunk<scalar_t, operand_t> p = chunk;
     p.B = team_.first_row(group + 1) - first;
-    steps_of_groups_[group] = steps_of_rows(steps_, first, first + p.B, p.dy_stride);
-    p.steps = steps_of_groups_[group].data();
+    take_rows(p, first, first + p.B, p.dy_stride, steps);
     p.dh += first * p.dh_stride;
     p.da += first * 4 * p.dh_stride;
     p.moments += group * team_.plan().grid.unit_groups * p.moment_rows * kMoments;
     p.dbias += block * p.sums * p.dh_stride;
     p.dbias_partial += block * p.sums * p.dh_stride;
     if (p.masks.recurrent != nullptr) p.masks.recurrent += first * s_.H;
+    return p;
   }
 
   bool uses_weight_hh() const { return s_.T > 1 || tensors_.need.dhx; }
@@ -334,18 +485,21 @@ class BwdPass {
   const std::vector<Chunk> chunks_;
   const Rows rows_of_x_, rows_of_y_, rows_of_dy_;
   Team team_;
+  const int64_t most_steps_;  // of a chunk
+  std::vector<Stretch> stretches_;
+  bool keeps_products_;
   Tensor weight_ih_;                // (3H, I)
   Tensor weight_hh_;                // (3H, H)
-  Tensor gates_;                    // of the chunk
+  Tensor gates_;                    // of all rows; those of the chunk where gates are computed again
   Tensor states_, computed_gates_;  // (1, rows, H), Variant::gates_shape: where gates are computed again
   acc_t *packed_ih_, *packed_hh_, *packed_hn_;
   Workspace workspace_;
-  std::vector<Step> steps_;
-  std::vector<const scalar_t*> x_, h_prev_;
-  std::vector<scalar_t*> dx_;
-  BwdChunk<scalar_t, operand_t> p_;
-  std::vector<BwdChunk<scalar_t, operand_t>> groups_;  // of p_, where there are several row groups
-  std::vector<std::vector<Step>> steps_of_groups_;
+  std::vector<Step> steps_;              // of the stretch
+  Step* steps_of_threads_;               // (threads of the steps, most_steps_)
+  const scalar_t *h0_, **x_, **h_prev_;  // of the first row; (N), the rows of x and the states before
+  scalar_t** dx_;                        // (N)
+  BwdChunk<scalar_t, operand_t> p_;      // what all chunks have, with the buffers of the first one of a stretch
+  std::vector<BwdChunk<scalar_t, operand_t>> parts_;  // the chunks of the stretch
 };
 
 }  // namespace

@@ -20,8 +20,11 @@ namespace {
 using at::Tensor;
 using at::TensorList;
 
-// Rows of a chunk that a row group has: few enough for their gates to stay in the cache.
+// Least rows of a chunk that a row group has: few enough for their gates to stay in the cache.
 constexpr int64_t kFwdChunkRows = 128;
+// Rows of the batch that a row group has at least, where B is a whole number of them. A product of so many rows has one
+// chain of additions for each sum, whatever the instruction set, as one of more rows has: so the bits are the same.
+constexpr int64_t kFwdRowBlock = 4;
 // Whether the weights are packed. Calls of few rows read them where they are: packing costs a pass over I + H columns
 // of them, twice as dear where they do not stay in the cache, and products with unpacked weights about 20 columns' time
 // for each row.
@@ -63,7 +66,8 @@ class FwdPass {
         rows_of_x_(tensors.x),
         rows_of_y_(tensors.y.defined() ? tensors.y : tensors.x),
         team_(work(), fastest_plan(work(), threads, wait)),
-        chunks_(chunks_of(s, kFwdChunkRows * team_.row_groups())) {
+        chunks_(chunks_of(s, team_.rows_of_region())),
+        most_steps_(most_steps(chunks_)) {
     constexpr auto operand_dtype = c10::CppTypeToScalarType<operand_t>::value;
     const ArrangedWeights* const given = tensors.arranged == nullptr ? nullptr : tensors.arranged + direction;
     const Tensor* weights = nullptr;
@@ -92,6 +96,7 @@ class FwdPass {
     const size_t exchanged = workspace_.reserve<operand_t>(2 * s.B * stride);
     const size_t input_gates = workspace_.reserve<acc_t>(groups * rows * 3 * lanes);
     const size_t chunk_x = workspace_.reserve<operand_t>(copies_x_ ? rows * s.I : 0);
+    const size_t steps = workspace_.reserve<Step>(team_.steps_of_threads(most_steps_));
     const size_t packed_ih = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_ih() : 0);
     const size_t packed_hh = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_hh() : 0);
     const size_t packed_hn = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_hn() : 0);
@@ -131,9 +136,10 @@ class FwdPass {
     p_.state = workspace_.at<acc_t>(state);
     p_.h[0] = workspace_.at<operand_t>(exchanged);
     p_.h[1] = p_.h[0] + s.B * stride;
-    fill_state();
+    if (!packs_) fill_state(0, s.B);
     p_.input_gates = workspace_.at<acc_t>(input_gates);
     copied_x_ = workspace_.at<operand_t>(chunk_x);
+    steps_of_threads_ = workspace_.at<Step>(steps);
     p_.saves_y = tensors.y.defined();
     p_.y = p_.saves_y ? tensors.y.template data_ptr<scalar_t>() + direction * s.all_H : nullptr;
     p_.y_stride = rows_of_y_.stride_b;
@@ -144,13 +150,14 @@ class FwdPass {
     p_.all_rows = true;
   }
 
-  bool packs() const { return packs_; }
-  size_t chunks() const { return chunks_.size(); }
+  bool prepares() const { return packs_; }
+  size_t stretches() const { return chunks_.size(); }
   // Whether the bits of the results depend on the number of threads, which then stays what it is.
   bool sums_across_threads() const { return p_.norms > 0; }
   Team& team() { return team_; }
 
-  void pack(int thread, int team) {
+  void prepare(int thread, int team) {
+    fill_state(share(s_.B, thread, team), share(s_.B, thread + 1, team));
     arrangement_.pack(weight_ih_.const_data_ptr<operand_t>(), weight_hh_.const_data_ptr<operand_t>(),
                       {p_.weight_ih, p_.weight_hh, p_.weight_hn, nullptr, nullptr}, thread, team);
   }
@@ -158,6 +165,7 @@ class FwdPass {
   void begin(size_t i) {
     const bool reverse = direction_ == 1;
     const Chunk& chunk = chunks_[reverse ? chunks_.size() - 1 - i : i];
+    is_last_ = i + 1 == chunks_.size();
     p_.first_step += p_.step_count;
     if (i > 0 && p_.norms > 0) ++p_.first_step;  // to normalise the input of a chunk counts as a step
     p_.step_count = chunk.t_end - chunk.t_begin;
@@ -176,10 +184,6 @@ class FwdPass {
     // Where nothing is copied, scalar_t is operand_t.
     p_.x = copies_x_ ? copied_x_ : reinterpret_cast<const operand_t*>(x + rows_of_x_.offset(s_, chunk.t_begin));
     p_.x_stride = copies_x_ ? s_.I : rows_of_x_.stride_b;
-    if (team_.row_groups() == 1) return;
-    groups_.assign(team_.row_groups(), p_);
-    steps_of_groups_.resize(team_.row_groups());
-    for (int group = 0; group < team_.row_groups(); ++group) fill_group(group);
   }
 
   enum { kInput, kSteps, kPhases };
@@ -193,13 +197,25 @@ class FwdPass {
       if (p_.has_input) kernel.multiply_input(p_, thread, team);
       return;
     }
+    const auto steps = p_.masks.any ? kernel.fwd_masked : kernel.fwd;
     team_.run(thread, team, [&](int group, int member, int members, StepBarrier& barrier) {
-      const auto& chunk = group == Team::kAllRows ? p_ : groups_[group];
-      (chunk.masks.any ? kernel.fwd_masked : kernel.fwd)(chunk, member, members, barrier);
+      if (group == Team::kAllRows) {
+        steps(p_, member, members, barrier);
+      } else {
+        steps(chunk_of(group, steps_of_threads_ + thread * most_steps_), member, members, barrier);
+      }
+      if (is_last_) keep_state(group, member, members);
     });
   }
+  static constexpr bool finishes_long() { return false; }
+  void finish(int thread, int team) {}
 
-  void finish() { copy_rows(p_.state, p_.h_stride, tensors_.h_n + direction_ * s_.B * s_.all_H, s_.all_H, s_.B, s_.H); }
+  // The state of a thread's rows in each step, by the other members.
+  double bytes_of_others() const {
+    const Grid& grid = team_.plan().grid;
+    const double of_others = grid.unit_groups - 1.0;
+    return of_others / grid.size() * s_.N * s_.H * sizeof(operand_t);
+  }
 
  private:
   static constexpr int64_t kMoments = 4;  // values of a row in p_.moments
@@ -208,36 +224,59 @@ class FwdPass {
     constexpr int64_t operand_size = sizeof(operand_t);
     const int64_t lanes = arrangement_.kernel.lanes;
     const int64_t chunk_steps = std::clamp<int64_t>(kFwdChunkRows / s_.B, 1, s_.T);
-    return {s_.T, kFwdChunkRows,
-            /*chunk_of_group=*/true, s_.B,
-            // Rows that end early stay in one group, as bits depend on how many rows a product has.
-            s_.packed_sizes.empty() ? kRowBlock : s_.B, s_.H, tensors_.variant.reset_after ? lanes : 2 * lanes,
-            s_.has_gains || !tensors_.variant.reset_after ? 2.0 : 1.0, 6.0 * s_.B * s_.H * s_.H,
-            6.0 * s_.B * s_.H * s_.I, static_cast<double>(3 * s_.H * (s_.H + s_.I / chunk_steps) * operand_size),
+    // Bits depend on how many rows a product has, if they are fewer than those of a block: so rows that end early stay
+    // in one group, and chunks of few rows are those of one thread.
+    const bool even = s_.packed_sizes.empty();
+    // Half of the caches is for weights.
+    const int64_t row_bytes = even && s_.B >= kRowBlock ? 2 * (3 * s_.H + s_.I) * sizeof(acc_t) : 0;
+    return {s_.T,
+            kFwdChunkRows,
+            /*chunk_of_group=*/true,
+            row_bytes,
+            s_.B,
+            !even                      ? s_.B
+            : s_.B % kFwdRowBlock == 0 ? kFwdRowBlock
+                                       : kRowBlock,
+            s_.H,
+            tensors_.variant.reset_after ? lanes : 2 * lanes,
+            s_.has_gains || !tensors_.variant.reset_after ? 2.0 : 1.0,
+            6.0 * s_.B * s_.H * s_.H,
+            6.0 * s_.B * s_.H * s_.I,
+            static_cast<double>(3 * s_.H * (s_.H + s_.I / chunk_steps) * operand_size),
             static_cast<double>(3 * s_.B * s_.H * sizeof(acc_t))};
   }
 
-  // The chunk of a row group.
-  void fill_group(int group) {
+  // The chunk of a row group, for one of its threads.
+  FwdChunk<scalar_t, operand_t> chunk_of(int group, Step* steps) const {
     const int64_t first = team_.first_row(group);
-    FwdChunk<scalar_t, operand_t>& p = groups_[group];
-    steps_of_groups_[group] = steps_of_rows(steps_, first, team_.first_row(group + 1), p.y_stride);
-    p.steps = steps_of_groups_[group].data();
+    FwdChunk<scalar_t, operand_t> p = p_;
+    take_rows(p, first, team_.first_row(group + 1), p.y_stride, steps);
     p.all_rows = false;
     p.state += first * p.h_stride;
     for (operand_t*& h : p.h) h += first * p.h_stride;
     p.hidden_gates += first * 3 * arrangement_.kernel.lanes;
     p.moments += group * team_.plan().grid.unit_groups * p.moment_rows * kMoments;
     if (p.masks.recurrent != nullptr) p.masks.recurrent += first * s_.H;
+    return p;
   }
 
-  // h0, or zero, in the state and in its exchanged copies: in both, as a row that begins late is not written until
-  // then.
-  void fill_state() {
+  // The final state of a member's rows and units, which no other thread has written.
+  void keep_state(int group, int member, int members) const {
+    const int64_t row = group == Team::kAllRows ? 0 : team_.first_row(group);
+    const int64_t last_row = group == Team::kAllRows ? s_.B : team_.first_row(group + 1);
+    const int64_t unit = team_.first_unit(member, members);
+    copy_rows(p_.state + row * p_.h_stride + unit, p_.h_stride,
+              tensors_.h_n + (direction_ * s_.B + row) * s_.all_H + unit, s_.all_H, last_row - row,
+              team_.first_unit(member + 1, members) - unit);
+  }
+
+  // h0, or zero, in the state and in its exchanged copies, of the rows [first, last): in both, as a row that begins
+  // late is not written until then.
+  void fill_state(int64_t first, int64_t last) {
     const int64_t stride = p_.h_stride;
     const scalar_t* h0 = tensors_.hx == nullptr ? nullptr : tensors_.hx + direction_ * s_.B * s_.H;
     const int64_t given = h0 == nullptr ? 0 : s_.H;  // units of a row
-    for (int64_t row = 0; row < s_.B; ++row) {
+    for (int64_t row = first; row < last; ++row) {
       acc_t* state = p_.state + row * stride;
       operand_t* h = p_.h[0] + row * stride;
       std::copy_n(h0 + row * given, given, state);
@@ -246,12 +285,12 @@ class FwdPass {
       std::fill_n(h + given, stride - given, operand_t(0));
     }
     if (h0 != nullptr && p_.masks.recurrent != nullptr) {
-      for (int64_t i = 0; i < s_.B * s_.H; ++i) {
+      for (int64_t i = first * s_.H; i < last * s_.H; ++i) {
         const acc_t factor = p_.masks.recurrent[i] ? p_.masks.recurrent_scale : acc_t(0);
         p_.h[0][i / s_.H * stride + i % s_.H] = static_cast<operand_t>(factor * static_cast<acc_t>(h0[i]));
       }
     }
-    if (s_.T > 1) std::copy_n(p_.h[0], s_.B * stride, p_.h[1]);
+    if (s_.T > 1) std::copy_n(p_.h[0] + first * stride, (last - first) * stride, p_.h[1] + first * stride);
   }
 
   const Sequence& s_;
@@ -261,16 +300,17 @@ class FwdPass {
   const Rows rows_of_x_, rows_of_y_;
   Team team_;
   const std::vector<Chunk> chunks_;
-  Tensor weight_ih_;  // (3H, I); undefined where weights came arranged
-  Tensor weight_hh_;  // (3H, H); likewise
-  bool packs_;        // whether this call packs the weights
-  bool copies_x_;     // whether the rows of a chunk's x are converted or gathered
+  const int64_t most_steps_;  // of a chunk
+  Tensor weight_ih_;          // (3H, I); undefined where weights came arranged
+  Tensor weight_hh_;          // (3H, H); likewise
+  bool packs_;                // whether this call packs the weights
+  bool is_last_;              // whether this is the last chunk
+  bool copies_x_;             // whether the rows of a chunk's x are converted or gathered
   operand_t* copied_x_;
+  Step* steps_of_threads_;  // (threads of the steps, most_steps_)
   Workspace workspace_;
   std::vector<Step> steps_;
   FwdChunk<scalar_t, operand_t> p_;
-  std::vector<FwdChunk<scalar_t, operand_t>> groups_;  // of p_, where there are several row groups
-  std::vector<std::vector<Step>> steps_of_groups_;
 };
 
 }  // namespace

@@ -1,7 +1,7 @@
 // What the forward and the backward of a layer share: how threads go through its directions and chunks of time steps.
 //
-// A pass is one direction of a layer. It is run chunk by chunk: `begin` prepares a chunk, then come its phases, each of
-// which is one parallel region, or the part of one thread.
+// A pass is one direction of a layer. It is run stretch by stretch, each of one chunk or more: `begin` prepares a
+// stretch, then come its phases, each of which is one parallel region, or the part of one thread.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "cpu/arranged.h"
@@ -57,6 +58,10 @@ class Team {
   const Plan& plan() const { return plan_; }
   int row_groups() const { return plan_.grid.row_groups; }
   int64_t first_row(int group) const { return work_.first_row(group, row_groups()); }
+  int64_t first_unit(int member, int members) const { return work_.first_unit(member, members); }
+  int64_t rows_of_region() const { return work_.rows_of_region(plan_.grid); }
+  // Steps of all threads for `take_rows`, where a chunk has `count`.
+  int64_t steps_of_threads(int64_t count) const { return row_groups() == 1 ? 0 : plan_.grid.size() * count; }
 
   // Calls steps(group, member, members, barrier) as one of `team` threads: of no group, so for all rows, where there
   // are fewer than were planned. A thread that has no part in the steps does nothing.
@@ -94,11 +99,15 @@ class Team {
   StepBarrier alone_{1};
 };
 
-// `steps` with the rows [first, last) of each alone. `stride`: elements between rows, as Step::offset counts them.
-inline std::vector<Step> steps_of_rows(std::vector<Step> steps, int64_t first, int64_t last, int64_t stride) {
-  for (Step& step : steps)
-    step = {step.row + first, last - first, step.packed_row + first, step.offset + first * stride};
-  return steps;
+// Sets the steps of a chunk to those with the rows [first, last) of each alone. `stride`: elements between rows, as
+// Step::offset counts them. `target`: the thread's own, for no thread may ask for memory in a parallel region.
+template <typename Chunk>
+void take_rows(Chunk& chunk, int64_t first, int64_t last, int64_t stride, Step* target) {
+  for (int64_t i = 0; i < chunk.step_count; ++i) {
+    const Step& step = chunk.steps[i];
+    target[i] = {step.row + first, last - first, step.packed_row + first, step.offset + first * stride};
+  }
+  chunk.steps = target;
 }
 
 // Runs `steps` as Team::run does, on `threads` threads; sets these to 1 where OpenMP gave fewer, or where they mostly
@@ -138,9 +147,9 @@ void run_together(c10::ArrayRef<Pass*> passes, int threads) {
   const auto run_alone = [&](const auto& part) {
     for (Pass* pass : passes) part(*pass, 0, 1);
   };
-  if (passes[0]->packs()) run_all([](Pass& pass, int thread, int team) { pass.pack(thread, team); });
-  for (size_t chunk = 0; chunk < passes[0]->chunks(); ++chunk) {
-    for (Pass* pass : passes) pass->begin(chunk);
+  if (passes[0]->prepares()) run_all([](Pass& pass, int thread, int team) { pass.prepare(thread, team); });
+  for (size_t stretch = 0; stretch < passes[0]->stretches(); ++stretch) {
+    for (Pass* pass : passes) pass->begin(stretch);
     for (int phase = 0; phase < Pass::kPhases; ++phase) {
       int most = 0;
       for (Pass* pass : passes) most = std::max(most, pass->threads_of(phase));
@@ -158,7 +167,8 @@ void run_together(c10::ArrayRef<Pass*> passes, int threads) {
       }
     }
   }
-  for (Pass* pass : passes) pass->finish();
+  const auto finish = [](Pass& pass, int thread, int team) { pass.finish(thread, team); };
+  threads > 1 && passes[0]->finishes_long() ? run_all(finish) : run_alone(finish);
 }
 
 // Whether the directions of a layer run at the same time: where one alone would leave threads idle, or have them wait
@@ -171,13 +181,16 @@ inline bool runs_side_by_side(const Sequence& s, double flops) {
 
 // Runs each thread's part of a pass by itself, in turn: twice, of which the second counts, as on a core of its own what
 // a thread reads again stays in its cache.
-template <typename Pass>
-void rehearse(Pass& pass, Rehearsal& rehearsal) {
+template <typename Pass, typename Tensors>
+void rehearse(const Sequence& s, const Tensors& tensors, Rehearsal& rehearsal) {
   const auto seconds = [](const auto& body) {
     const auto start = std::chrono::steady_clock::now();
     body();
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   };
+  std::optional<Pass> made;
+  rehearsal.serial += seconds([&] { made.emplace(s, tensors, /*direction=*/0, rehearsal.threads, rehearsal.wait); });
+  Pass& pass = *made;
   const int threads = pass.team().plan().threads;
   const auto run = [&](bool on_all, const auto& part) {
     if (!on_all || threads == 1) {
@@ -198,26 +211,24 @@ void rehearse(Pass& pass, Rehearsal& rehearsal) {
     rehearsal.longest += longest;
     ++rehearsal.regions;
   };
-  if (pass.packs()) run(true, [&](int thread, int team) { pass.pack(thread, team); });
-  for (size_t chunk = 0; chunk < pass.chunks(); ++chunk) {
-    rehearsal.serial += seconds([&] { pass.begin(chunk); });
+  if (pass.prepares()) run(true, [&](int thread, int team) { pass.prepare(thread, team); });
+  for (size_t stretch = 0; stretch < pass.stretches(); ++stretch) {
+    rehearsal.serial += seconds([&] { pass.begin(stretch); });
     for (int phase = 0; phase < Pass::kPhases; ++phase) {
       if (pass.threads_of(phase) == 0) continue;
       run(pass.threads_of(phase) > 1, [&](int thread, int team) { pass.run(phase, thread, team); });
     }
   }
-  rehearsal.serial += seconds([&] { pass.finish(); });
+  run(pass.finishes_long(), [&](int thread, int team) { pass.finish(thread, team); });
   rehearsal.row_groups = pass.team().plan().grid.row_groups;
   rehearsal.members = pass.team().plan().grid.unit_groups;
+  rehearsal.read = pass.bytes_of_others();
 }
 
 // Runs the passes of all directions of a layer. `flops`: of a step of one direction.
 template <typename Pass, typename Tensors>
 void run_layer(const Sequence& s, const Tensors& tensors, double flops, Rehearsal* rehearsal) {
-  if (rehearsal != nullptr) {
-    Pass pass(s, tensors, /*direction=*/0, rehearsal->threads, rehearsal->wait);
-    return rehearse(pass, *rehearsal);
-  }
+  if (rehearsal != nullptr) return rehearse<Pass>(s, tensors, *rehearsal);
   const int most = threads_of_layer(s, s.D * s.T * flops, tensors.x.element_size());
   const double wait = cost_of_waits(s, most);
   // The directions wait for each other at the end alone.

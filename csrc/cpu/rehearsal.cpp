@@ -35,7 +35,8 @@ std::vector<double> rehearse_cpu(const at::Tensor& x, at::TensorList weights, in
           rehearsal.average,
           static_cast<double>(rehearsal.regions),
           static_cast<double>(rehearsal.row_groups),
-          static_cast<double>(rehearsal.members)};
+          static_cast<double>(rehearsal.members),
+          rehearsal.read};
 }
 
 }  // namespace gru_ext

@@ -32,6 +32,9 @@ constexpr double kWaitsCountAs = 3;
 constexpr double kFurtherThread = 1.0 / 8;
 // A microsecond of one core reads so many bytes from the cache that cores share; and from another core's.
 constexpr double kSharedCacheRate = 3e4, kOtherCoreRate = 1e4;
+// A row of a group of fewer than kRowBlock rows takes so many times as long: each vector of weights that is loaded meets
+// fewer rows.
+constexpr double kOfFewRows = 1.3;
 // More threads than that gain nothing worth having.
 constexpr double kLeastGain = 0.97;
 
@@ -45,9 +48,8 @@ int64_t blocks_of_rows(const Work& work) { return std::max<int64_t>(1, work.rows
 int64_t blocks_of_units(const Work& work) { return (work.units + work.unit_block - 1) / work.unit_block; }
 
 // What the parallel region of a chunk adds to each of its steps.
-double region_of_step(const Work& work, int row_groups, double wait) {
-  const int64_t rows = work.chunk_rows * (work.chunk_of_group ? row_groups : 1);
-  const int64_t steps = std::clamp<int64_t>(rows / work.rows, 1, work.steps);
+double region_of_step(const Work& work, Grid grid, double wait) {
+  const int64_t steps = std::clamp<int64_t>(work.rows_of_region(grid) / work.rows, 1, work.steps);
   return (kMicrosecondsOfRegion + kWaitsCountAs * wait) / static_cast<double>(steps);
 }
 
@@ -61,12 +63,13 @@ double step_time(const Work& work, Grid grid, double flops, int threads, double 
   const double bytes = work.weight_bytes * part_of_units;
   // Half of a core's cache is for what is no weights.
   const double reading = bytes > kCacheOfCore / 2 ? bytes / kSharedCacheRate : 0;
-  double time = reading + flops * part_of_units * rows / work.rows / flops_per_microsecond();
+  const double few_rows = rows < std::min(work.rows, kRowBlock) ? kOfFewRows : 1;
+  double time = reading + flops * part_of_units * few_rows * rows / work.rows / flops_per_microsecond();
   const auto relative = [](int members) { return 1 + kFurtherThread * (members - 2); };
   if (grid.unit_groups > 1) {
     time += kWaitsCountAs * work.waits * wait * relative(grid.unit_groups) / relative(threads);
   }
-  return grid.size() > 1 ? time + region_of_step(work, grid.row_groups, wait) : time;
+  return grid.size() > 1 ? time + region_of_step(work, grid, wait) : time;
 }
 
 // Sets `plan` and `best` to the fastest grid for steps of `flops` operations, on top of `before`.
@@ -96,6 +99,16 @@ std::atomic<double> alone_in_a_row{0};
 
 int64_t Work::first_row(int group, int groups) const {
   return group == groups ? rows : share(blocks_of_rows(*this), group, groups) * row_block;
+}
+
+int64_t Work::first_unit(int member, int members) const {
+  return std::min(units, share(blocks_of_units(*this), member, members) * unit_block);
+}
+
+int64_t Work::rows_of_region(Grid grid) const {
+  const int64_t least = chunk_rows * (chunk_of_group ? grid.row_groups : 1);
+  if (grid.size() == 1 || row_bytes == 0) return least;
+  return std::max(least, grid.size() * kCacheOfCore / row_bytes);
 }
 
 int threads_of_call(double flops) {
@@ -132,8 +145,8 @@ Plan fastest_plan(const Work& work, int threads, double wait) {
   double best = step_time(work, {}, flops, threads, wait);
   choose_grid(work, flops, /*before=*/0, threads, wait, /*shares_input=*/false, plan, best);
   if (work.input_flops > 0 && plan.grid.size() < threads) {
-    const double input = work.input_flops / flops_per_microsecond() / threads +
-                         region_of_step(work, /*row_groups=*/1, wait) + work.input_gate_bytes / kOtherCoreRate;
+    const double input = work.input_flops / flops_per_microsecond() / threads + region_of_step(work, {}, wait) +
+                         work.input_gate_bytes / kOtherCoreRate;
     choose_grid(work, work.flops, input, threads, wait, /*shares_input=*/true, plan, best);
   }
   return plan;

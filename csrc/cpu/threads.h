@@ -31,8 +31,9 @@ struct Grid {
 // The steps of a recurrence, as they can be split.
 struct Work {
   int64_t steps;
-  int64_t chunk_rows;         // rows of all steps of a parallel region
+  int64_t chunk_rows;         // least rows of all steps of a parallel region
   bool chunk_of_group;        // whether each row group has so many, else they have them together
+  int64_t row_bytes;          // of the caches, for a row of a region; 0 where it has no more rows than the least
   int64_t rows, row_block;    // of the batch; a row group has whole blocks, the last one what is left over as well
   int64_t units, unit_block;  // hidden units; a member has whole blocks
   double waits;               // of a step
@@ -43,6 +44,11 @@ struct Work {
 
   // First of the rows of a row group; that of the next group ends them.
   int64_t first_row(int group, int groups) const;
+  // Likewise of the units of a member.
+  int64_t first_unit(int member, int members) const;
+  // Rows of all steps of a parallel region, where a step has no more: several threads, for which a region is dear, fill
+  // their caches.
+  int64_t rows_of_region(Grid grid) const;
 };
 
 // How a call uses `threads` threads.

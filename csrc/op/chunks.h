@@ -35,6 +35,12 @@ inline int64_t most_rows(const std::vector<Chunk>& chunks) {
       ->rows;
 }
 
+inline int64_t most_steps(const std::vector<Chunk>& chunks) {
+  int64_t most = 0;
+  for (const Chunk& chunk : chunks) most = std::max(most, chunk.t_end - chunk.t_begin);
+  return most;
+}
+
 // Where the rows of a tensor (T, B, F) or (N, F) begin: element offset of step t, stride between the rows of a step.
 struct Rows {
   bool packed;

@@ -38,6 +38,7 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
   const Work work{s.T,
                   kInt8ChunkRows,
                   /*chunk_of_group=*/false,
+                  /*row_bytes=*/0,
                   s.B,
                   s.packed_sizes.empty() ? kRowBlock : s.B,
                   s.H,

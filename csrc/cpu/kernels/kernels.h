@@ -6,6 +6,7 @@
 // groups, or panels backward.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "cell/acc_type.h"
@@ -20,6 +21,9 @@ constexpr int64_t kCacheOfCore = int64_t{1} << 20;
 
 // Whether weights of so many bytes are in no core's own cache when a product reads them again.
 inline bool are_far(int64_t bytes) { return bytes > 4 * kCacheOfCore; }
+
+// Values of K summed in one chain of additions; longer products are sums of such sums, which round less.
+constexpr int64_t kLongestSum = 256;
 
 // Rows of the batch that stay together when threads split them, and whose gate gradients are summed together for the
 // gradients of the biases: so the bits of these do not depend on how many threads there are.
@@ -130,6 +134,8 @@ struct BwdChunk {
                          //                     d * hat, as in `norm_bwd`, of W x and of R h
   acc_t* panels;         // scratch, filled by `pack_rows`: x, the previous states and, reset gate before, r times
                          // them; packed as by `pack_columns`
+  acc_t* products;       // (ranges, items, tile_rows, panel_columns) scratch: the gradients of the weights of each
+                         //   kLongestSum rows, which `products` leaves; null where `gradients` adds up at once
   acc_t* dweight_ih;     // (3H, I)  out, where need_dweights
   acc_t* dweight_hh;     // (3H, H)  out, likewise
   int sums;              // of a unit: 4, or 10 with norms
@@ -163,17 +169,21 @@ template <typename scalar_t, typename operand_t>
 struct BwdKernels {
   using acc_t = acc_type<scalar_t>;
   int64_t panel_columns;  // columns of a panel
+  int64_t tile_rows;      // rows of the gradient of a weight that meet a panel together
   // weights (K, columns) -> (panels, words, panel_columns), the panels [begin, end). A word has the size of acc_t and
   // holds as many consecutive values of a column as fit. Row k of the result is row (k + first_row) % K of weights.
   void (*pack_columns)(const scalar_t* weights, int64_t K, int64_t columns, int64_t first_row, int64_t begin,
                        int64_t end, acc_t* packed);
-  // A thread's share of chunk.panels. No step reads them.
-  void (*pack_rows)(const BwdChunk<scalar_t, operand_t>& chunk, int thread, int threads);
+  // A thread's share of the panels of `count` chunks. No step reads them.
+  void (*pack_rows)(const BwdChunk<scalar_t, operand_t>* chunks, int64_t count, int thread, int threads);
   // One thread's part of the steps: the panels that `share` gives it. `bwd` takes no masks.
   void (*bwd)(const BwdChunk<scalar_t, operand_t>& chunk, int thread, int threads, StepBarrier& barrier);
   void (*bwd_masked)(const BwdChunk<scalar_t, operand_t>& chunk, int thread, int threads, StepBarrier& barrier);
-  // A thread's share of the gradients of the weights and of x, from the gate gradients of all steps and the panels.
-  void (*gradients)(const BwdChunk<scalar_t, operand_t>& chunk, int thread, int threads);
+  // A thread's share of chunk.products of `count` chunks, from the gate gradients of all steps and the panels.
+  void (*products)(const BwdChunk<scalar_t, operand_t>* chunks, int64_t count, int thread, int threads);
+  // A thread's share of the gradients of the weights and of x, likewise, or from chunk.products; of the chunks in their
+  // order.
+  void (*gradients)(const BwdChunk<scalar_t, operand_t>* chunks, int64_t count, int thread, int threads);
 };
 
 // Words of `rows` rows of `columns` values, packed in panels.
@@ -182,6 +192,31 @@ int64_t packed_words(const BwdKernels<scalar_t, operand_t>& kernel, int64_t rows
   constexpr int64_t values = packed_values<scalar_t, operand_t>;
   const int64_t panels = (columns + kernel.panel_columns - 1) / kernel.panel_columns;
   return panels * ((rows + values - 1) / values) * kernel.panel_columns;
+}
+
+// The order of the items of the gradient of a weight, each a tile of its rows times a panel of its columns: some panels
+// meet all tiles before the next panels do.
+struct ItemOrder {
+  int64_t tiles, panels, at_once;
+  struct Item {
+    int64_t tile, panel;
+  };
+  int64_t count() const { return tiles * panels; }
+  Item at(int64_t item) const {
+    const int64_t first = item / (tiles * at_once) * at_once, together = std::min(at_once, panels - first);
+    const int64_t place = item - first * tiles;
+    return {place / together, first + place % together};
+  }
+};
+
+// Panels that stay in the cache together. Where a thread has few of the `items`, so many as let it read about as many
+// columns of x and the states as of the gate gradients: other threads' caches have most of both. word_size: of a word
+// of a panel.
+inline int64_t panels_at_once(int64_t items, int threads, int64_t tile_rows, int64_t panel_columns, int64_t word_size) {
+  const int64_t most = kCacheOfCore / 2 / (kLongestSum * panel_columns * word_size);
+  int64_t panels = 1;
+  while (panels < most && panels * panels * panel_columns * threads < items * tile_rows) panels *= 2;
+  return panels;
 }
 
 // First of `count` items that belongs to `thread`; that of `thread + 1` ends its share.

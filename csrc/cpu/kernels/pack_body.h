@@ -162,18 +162,22 @@ inline __attribute__((always_inline)) void pack_panel(const Row& row, int64_t K,
   }
 }
 
-// The panels [begin, end) of K rows of `columns` values. Some panels at a time take their part of a row: rows that lie
-// pages apart are then read in runs that the processor fetches ahead, and not a cache line at a time.
+// Panels that take their part of a row at a time: rows that lie pages apart are then read in runs that the processor
+// fetches ahead, and not a cache line at a time.
+constexpr int64_t kPanelsAtOnce = 8;
+
+// The rows [first_row, last_row), whole words or up to the last row, of the panels [begin, end) of K rows of `columns`
+// values.
 template <typename scalar_t, typename operand_t, typename Row>
-inline __attribute__((always_inline)) void pack_panels(const Row& row, int64_t K, int64_t columns, int64_t begin,
-                                                       int64_t end, acc_type<scalar_t>* packed) {
-  constexpr int64_t at_once = 8;
+inline __attribute__((always_inline)) void pack_panels(const Row& row, int64_t K, int64_t columns, int64_t first_row,
+                                                       int64_t last_row, int64_t begin, int64_t end,
+                                                       acc_type<scalar_t>* packed) {
   constexpr int width = kPanelColumns<acc_type<scalar_t>>;
   constexpr int values = packed_values<scalar_t, operand_t>;
   const int64_t size = (K + values - 1) / values * width;
-  for (int64_t first = begin; first < end; first += at_once) {
-    for (int64_t k = 0; k < K; k += values) {
-      for (int64_t panel = first; panel < std::min(first + at_once, end); ++panel) {
+  for (int64_t first = begin; first < end; first += kPanelsAtOnce) {
+    for (int64_t k = first_row; k < last_row; k += values) {
+      for (int64_t panel = first; panel < std::min(first + kPanelsAtOnce, end); ++panel) {
         pack_words<operand_t, width, values>(row, K, k, panel * width,
                                              std::min<int64_t>(width, columns - panel * width),
                                              reinterpret_cast<operand_t*>(packed + panel * size + k / values * width));
@@ -188,7 +192,7 @@ void pack_columns(const scalar_t* weights, int64_t K, int64_t columns, int64_t f
   const auto row = [=](int64_t k) {
     return weights + (k + first_row < K ? k + first_row : k + first_row - K) * columns;
   };
-  pack_panels<scalar_t, operand_t>(row, K, columns, begin, end, packed);
+  pack_panels<scalar_t, operand_t>(row, K, columns, /*first_row=*/0, K, begin, end, packed);
 }
 
 }  // namespace

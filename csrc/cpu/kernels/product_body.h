@@ -17,8 +17,6 @@ namespace {
 constexpr int kAccumulators = GRU_VECTOR_REGISTERS * 3 / 4;
 // Independent additions that hide the latency of a fused multiply-add on two units.
 constexpr int kIndependentSums = 8;
-// Values of K summed in one chain of additions; longer products are sums of such sums, which round less.
-constexpr int64_t kLongestSum = 256;
 
 enum class Start { zero, bias, accumulate };
 

@@ -178,13 +178,15 @@ void flush_bias_sums(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit,
   }
 }
 
-// The state before each step times the factor of the recurrent dropout: some units of what entered the product.
+// The state before each step times the factor of the recurrent dropout: some rows and units of what entered the product.
 template <typename scalar_t, typename operand_t>
-void mask_previous_states(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit, int64_t last_unit) {
+void mask_previous_states(const BwdChunk<scalar_t, operand_t>& p, int64_t first_row, int64_t last_row,
+                          int64_t first_unit, int64_t last_unit) {
   using acc_t = acc_type<scalar_t>;
   constexpr int64_t lanes = VectorMath<acc_t>::lanes;
   for (const Step* step = p.steps; step < p.steps + p.step_count; ++step) {
-    for (int64_t row = 0; row < step->rows; ++row) {
+    const int64_t last = std::min(step->rows, last_row - step->row);
+    for (int64_t row = std::max<int64_t>(0, first_row - step->row); row < last; ++row) {
       const scalar_t* h_prev = p.h_prev[step->row + row];
       scalar_t* operand = p.operand + (step->row + row) * p.H;
       for (int64_t unit = first_unit; unit < last_unit; unit += lanes) {
