@@ -46,8 +46,10 @@ struct FwdTensors {
 
 template <typename scalar_t, typename operand_t>
 class FwdPass {
+  using weight_t = weight_type<scalar_t, operand_t>;
   // From the pool, as a copy a call of this size, freed below what a caller keeps, leaves holes that malloc cannot use.
-  static Tensor as_operand(const Tensor& weight, at::ScalarType dtype) {
+  static Tensor as_weight(const Tensor& weight) {
+    constexpr auto dtype = c10::CppTypeToScalarType<weight_t>::value;
     if (weight.scalar_type() == dtype) return weight.contiguous();
     return pooled_empty(weight.sizes(), weight.options().dtype(dtype)).copy_(weight);
   }
@@ -64,19 +66,18 @@ class FwdPass {
         rows_of_y_(tensors.y.defined() ? tensors.y : tensors.x),
         team_(work(), fastest_plan(work(), threads, wait)),
         chunks_(chunks_of(s, kFwdChunkRows * team_.row_groups())) {
-    constexpr auto operand_dtype = c10::CppTypeToScalarType<operand_t>::value;
     const ArrangedWeights* const given = tensors.arranged == nullptr ? nullptr : tensors.arranged + direction;
     const Tensor* weights = nullptr;
     if (given == nullptr) {
       weights = &tensors.weights[direction * s.weights_per_direction()];
-      weight_ih_ = as_operand(weights[0], operand_dtype);
-      weight_hh_ = as_operand(weights[1], operand_dtype);
+      weight_ih_ = as_weight(weights[0]);
+      weight_hh_ = as_weight(weights[1]);
     }
-    packs_ = given == nullptr && packs_weights(s, sizeof(operand_t));
+    packs_ = given == nullptr && (kByParts<scalar_t, operand_t> || packs_weights(s, sizeof(operand_t)));
 
     const int64_t groups = arrangement_.groups(), stride = arrangement_.stride(), lanes = arrangement_.kernel.lanes;
     const int64_t rows = most_rows(chunks_);
-    copies_x_ = tensors.x.scalar_type() != operand_dtype || !rows_of_x_.uniform(s);
+    copies_x_ = !std::is_same_v<scalar_t, operand_t> || !rows_of_x_.uniform(s);
     p_.I = s.I;
     p_.H = s.H;
     p_.reset_after = tensors.variant.reset_after;
@@ -89,9 +90,9 @@ class FwdPass {
     const size_t hidden_gates = workspace_.reserve<acc_t>(s.has_gains ? groups * s.B * 3 * lanes : 0);
     const size_t moments = workspace_.reserve<acc_t>(s.has_gains ? threads * p_.moment_rows * kMoments : 0);
     const size_t state = workspace_.reserve<acc_t>(s.B * stride);
-    const size_t exchanged = workspace_.reserve<operand_t>(2 * s.B * stride);
+    const size_t exchanged = workspace_.reserve<operand_t>(2 * s.B * kParts<operand_t> * stride);
     const size_t input_gates = workspace_.reserve<acc_t>(groups * rows * 3 * lanes);
-    const size_t chunk_x = workspace_.reserve<operand_t>(copies_x_ ? rows * s.I : 0);
+    const size_t chunk_x = workspace_.reserve<operand_t>(copies_x_ ? rows * kParts<operand_t> * s.I : 0);
     const size_t packed_ih = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_ih() : 0);
     const size_t packed_hh = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_hh() : 0);
     const size_t packed_hn = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_hn() : 0);
@@ -115,7 +116,7 @@ class FwdPass {
       } else {
         arranged.weight_ih = weight_ih_.const_data_ptr();
         arranged.weight_hh = weight_hh_.const_data_ptr();
-        arranged.weight_hn = weight_hh_.const_data_ptr<operand_t>() + 2 * s.H * s.H;
+        arranged.weight_hn = weight_hh_.const_data_ptr<weight_t>() + 2 * s.H * s.H;
       }
     }
     p_.weight_ih = arranged.weight_ih;
@@ -123,14 +124,15 @@ class FwdPass {
     p_.weight_hn = arranged.weight_hn;
     p_.input_bias = static_cast<const acc_t*>(arranged.bias);
     p_.bias_hn = p_.input_bias + 3 * stride;
-    p_.h_stride = stride;
+    p_.unit_stride = stride;
+    p_.h_stride = kParts<operand_t> * stride;
     p_.gains = static_cast<const acc_t*>(arranged.gains);
     p_.hidden_gates = workspace_.at<acc_t>(hidden_gates);
     p_.moments = workspace_.at<acc_t>(moments);
     p_.masks = tensors.masks.template of<acc_t>(s, direction);
     p_.state = workspace_.at<acc_t>(state);
     p_.h[0] = workspace_.at<operand_t>(exchanged);
-    p_.h[1] = p_.h[0] + s.B * stride;
+    p_.h[1] = p_.h[0] + s.B * p_.h_stride;
     fill_state();
     p_.input_gates = workspace_.at<acc_t>(input_gates);
     copied_x_ = workspace_.at<operand_t>(chunk_x);
@@ -151,7 +153,7 @@ class FwdPass {
   Team& team() { return team_; }
 
   void pack(int thread, int team) {
-    arrangement_.pack(weight_ih_.const_data_ptr<operand_t>(), weight_hh_.const_data_ptr<operand_t>(),
+    arrangement_.pack(weight_ih_.const_data_ptr<weight_t>(), weight_hh_.const_data_ptr<weight_t>(),
                       {p_.weight_ih, p_.weight_hh, p_.weight_hn, nullptr, nullptr}, thread, team);
   }
 
@@ -163,19 +165,17 @@ class FwdPass {
     p_.step_count = chunk.t_end - chunk.t_begin;
     p_.rows = chunk.rows;
     const scalar_t* x = tensors_.x.template const_data_ptr<scalar_t>();
+    p_.x_stride = copies_x_ ? kParts<operand_t> * s_.I : rows_of_x_.stride_b;
     steps_.clear();
     for (int64_t step = 0; step < p_.step_count; ++step) {
       const int64_t t = reverse ? chunk.t_end - 1 - step : chunk.t_begin + step;
       const int64_t row = s_.offset(t) - chunk.offset;
       steps_.push_back({row, s_.rows(t), s_.offset(t), rows_of_y_.offset(s_, t)});
-      if (copies_x_) {
-        copy_rows(x + rows_of_x_.offset(s_, t), rows_of_x_.stride_b, copied_x_ + row * s_.I, s_.I, s_.rows(t), s_.I);
-      }
+      if (copies_x_) copy_x(x + rows_of_x_.offset(s_, t), s_.rows(t), copied_x_ + row * p_.x_stride);
     }
     p_.steps = steps_.data();
     // Where nothing is copied, scalar_t is operand_t.
     p_.x = copies_x_ ? copied_x_ : reinterpret_cast<const operand_t*>(x + rows_of_x_.offset(s_, chunk.t_begin));
-    p_.x_stride = copies_x_ ? s_.I : rows_of_x_.stride_b;
     if (team_.row_groups() == 1) return;
     groups_.assign(team_.row_groups(), p_);
     steps_of_groups_.resize(team_.row_groups());
@@ -199,13 +199,15 @@ class FwdPass {
     });
   }
 
-  void finish() { copy_rows(p_.state, p_.h_stride, tensors_.h_n + direction_ * s_.B * s_.all_H, s_.all_H, s_.B, s_.H); }
+  void finish() {
+    copy_rows(p_.state, p_.unit_stride, tensors_.h_n + direction_ * s_.B * s_.all_H, s_.all_H, s_.B, s_.H);
+  }
 
  private:
   static constexpr int64_t kMoments = 4;  // values of a row in p_.moments
 
   Work work() const {
-    constexpr int64_t operand_size = sizeof(operand_t);
+    constexpr int64_t operand_size = kParts<operand_t> * sizeof(operand_t);
     const int64_t lanes = arrangement_.kernel.lanes;
     const int64_t chunk_steps = std::clamp<int64_t>(kFwdChunkRows / s_.B, 1, s_.T);
     return {s_.T, kFwdChunkRows,
@@ -224,34 +226,45 @@ class FwdPass {
     steps_of_groups_[group] = steps_of_rows(steps_, first, team_.first_row(group + 1), p.y_stride);
     p.steps = steps_of_groups_[group].data();
     p.all_rows = false;
-    p.state += first * p.h_stride;
+    p.state += first * p.unit_stride;
     for (operand_t*& h : p.h) h += first * p.h_stride;
     p.hidden_gates += first * 3 * arrangement_.kernel.lanes;
     p.moments += group * team_.plan().grid.unit_groups * p.moment_rows * kMoments;
     if (p.masks.recurrent != nullptr) p.masks.recurrent += first * s_.H;
   }
 
+  // Rows of x of a step, as operands.
+  void copy_x(const scalar_t* x, int64_t rows, operand_t* target) const {
+    if constexpr (kByParts<scalar_t, operand_t>) {
+      for (int64_t row = 0; row < rows; ++row) {
+        const scalar_t* const source = x + row * rows_of_x_.stride_b;
+        arrangement_.kernel.to_operands(source, s_.I, target + row * p_.x_stride, p_.x_stride);
+      }
+    } else {
+      copy_rows(x, rows_of_x_.stride_b, target, p_.x_stride, rows, s_.I);
+    }
+  }
+
   // h0, or zero, in the state and in its exchanged copies: in both, as a row that begins late is not written until
   // then.
   void fill_state() {
-    const int64_t stride = p_.h_stride;
+    const int64_t stride = p_.unit_stride;
     const scalar_t* h0 = tensors_.hx == nullptr ? nullptr : tensors_.hx + direction_ * s_.B * s_.H;
     const int64_t given = h0 == nullptr ? 0 : s_.H;  // units of a row
+    const bool masked = h0 != nullptr && p_.masks.recurrent != nullptr;
+    std::vector<acc_t> entering(masked ? stride : 0);
     for (int64_t row = 0; row < s_.B; ++row) {
       acc_t* state = p_.state + row * stride;
-      operand_t* h = p_.h[0] + row * stride;
       std::copy_n(h0 + row * given, given, state);
-      std::copy_n(h0 + row * given, given, h);
       std::fill_n(state + given, stride - given, acc_t(0));
-      std::fill_n(h + given, stride - given, operand_t(0));
-    }
-    if (h0 != nullptr && p_.masks.recurrent != nullptr) {
-      for (int64_t i = 0; i < s_.B * s_.H; ++i) {
-        const acc_t factor = p_.masks.recurrent[i] ? p_.masks.recurrent_scale : acc_t(0);
-        p_.h[0][i / s_.H * stride + i % s_.H] = static_cast<operand_t>(factor * static_cast<acc_t>(h0[i]));
+      for (int64_t unit = 0; unit < given && masked; ++unit) {
+        const acc_t factor = p_.masks.recurrent[row * s_.H + unit] ? p_.masks.recurrent_scale : acc_t(0);
+        entering[unit] = factor * state[unit];
       }
+      const acc_t* const operand = masked ? entering.data() : state;
+      arrangement_.kernel.to_operands(operand, stride, p_.h[0] + row * p_.h_stride, p_.h_stride);
     }
-    if (s_.T > 1) std::copy_n(p_.h[0], s_.B * stride, p_.h[1]);
+    if (s_.T > 1) std::copy_n(p_.h[0], s_.B * p_.h_stride, p_.h[1]);
   }
 
   const Sequence& s_;
@@ -301,7 +314,9 @@ void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& re
     hx.has_value() ? h_n.copy_(*hx) : h_n.zero_();
     return;
   }
-  with_scalar_and_operand_type(x.scalar_type(), [&](auto scalar, auto operand) {
+  // Weights that are not packed, or were before, are not in parts.
+  const bool packs = arranged == nullptr && packs_weights(s, sizeof(float));
+  with_scalar_and_operand_type(x.scalar_type(), packs ? parts_of_float32(s) : 0, [&](auto scalar, auto operand) {
     using scalar_t = decltype(scalar);
     const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
     const LayerMasks masks(layer.variant);

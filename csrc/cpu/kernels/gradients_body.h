@@ -19,13 +19,12 @@ template <typename scalar_t, typename operand_t>
 struct ChunkPanels {
   using acc_t = acc_type<scalar_t>;
   static constexpr int columns = kPanelColumns<acc_t>;
-  static constexpr int values = packed_values<scalar_t, operand_t>;
   int64_t size;        // of a panel, in words
   int64_t of_x, of_h;  // panels
   acc_t *x_panels, *h_panels, *reset_panels;
 
   explicit ChunkPanels(const BwdChunk<scalar_t, operand_t>& p)
-      : size((p.rows + values - 1) / values * columns),
+      : size(words_of<acc_t, operand_t>(p.rows) * columns),
         of_x((p.I + columns - 1) / columns),
         of_h((p.H + columns - 1) / columns),
         x_panels(p.panels),
@@ -91,7 +90,6 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p,
   using Columns = PackedColumns<acc_t, operand_t>;
   constexpr int tile_rows = Columns::kMost;
   constexpr int width = kPanelColumns<acc_t>;
-  constexpr int values = packed_values<scalar_t, operand_t>;
   const int64_t panel_count = gradient.panel_count(), tiles = gradient.tiles(), columns = gradient.columns;
   const bool add = !p.first || begin > 0;
   Columns tile;
@@ -108,7 +106,7 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p,
     const int64_t rows = std::min<int64_t>(tile_rows, gradient.count - row);
     if (row != packed_tile) {
       const operand_t* const first = p.dgates + begin * p.dgates_stride + gradient.first + row;
-      tile.pack([&](int64_t k) { return first + k * p.dgates_stride; }, end - begin, rows);
+      tile.pack([&](int64_t k) { return first + k * p.dgates_stride; }, p.dgates_stride, end - begin, rows);
       packed_tile = row;
     }
     // Left to `put_row`, the lines of the target would be waited for.
@@ -116,7 +114,8 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p,
       const acc_t* target = gradient.row_of(row + m) + panel * width;
       for (int c = 0; c < width; c += VectorMath<acc_t>::lanes) __builtin_prefetch(target + c, 1);
     }
-    tile.multiply(end - begin, rows, gradient.panels + panel * panel_size + begin / values * width, product);
+    const acc_t* const rows_of_panel = gradient.panels + panel * panel_size + words_of<acc_t, operand_t>(begin) * width;
+    tile.multiply(end - begin, rows, rows_of_panel, product);
     for (int64_t m = 0; m < rows; ++m) {
       put_row(product + m * width, std::min<int64_t>(width, columns - panel * width), add,
               gradient.row_of(row + m) + panel * width);
@@ -130,8 +129,7 @@ void input_gradient(const BwdChunk<scalar_t, operand_t>& p, int thread, int thre
   using acc_t = acc_type<scalar_t>;
   constexpr int tile_rows = kMostRows<operand_t, kPanelVectors>;
   constexpr int width = kPanelColumns<acc_t>;
-  constexpr int values = packed_values<scalar_t, operand_t>;
-  const int64_t panel_size = (3 * p.H + values - 1) / values * width;
+  const int64_t panel_size = words_of<acc_t, operand_t>(3 * p.H) * width;
   const int64_t panels = (p.I + width - 1) / width;
   const int64_t tiles = (p.rows + tile_rows - 1) / tile_rows;
   alignas(64) acc_t product[tile_rows * width];
