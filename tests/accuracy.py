@@ -26,7 +26,7 @@ from cases import (
     solve,
     variants_of,
 )
-from compare import assert_all_accurate
+from compare import assert_all_accurate, of_precision
 from layouts import beside_a_boundary, every_other, inner_transposed, of_a_long_sequence, sliced, transposed
 from torch import Tensor
 
@@ -142,8 +142,22 @@ def expect(problems: Sequence[Problem], variant: Variant = PLAIN, peer: torch.dt
     )
 
 
+def expect_of_precision(precision: str, problems: Sequence[Problem], variant: Variant) -> Expected:
+    """The same of float32 whose products are of a precision as ``torch.set_float32_matmul_precision`` names it."""
+    expected, in_bfloat16 = expect(problems, variant), expect(problems, variant, torch.bfloat16)
+    theirs = {
+        name: of_precision(precision, tensor, in_bfloat16.theirs[name], expected.exact[name])
+        for name, tensor in expected.theirs.items()
+    }
+    return expected._replace(theirs={name: tensor.float() for name, tensor in theirs.items()})
+
+
 def expected_of(
-    case: Case, peer: torch.dtype | None = None, device: str = "cpu", draws: int | None = None
+    case: Case,
+    peer: torch.dtype | None = None,
+    device: str = "cpu",
+    draws: int | None = None,
+    precision: str = "highest",
 ) -> Iterator[Expected]:
     """Of each of the case's variants.
 
@@ -153,7 +167,10 @@ def expected_of(
     problems = [case.problem(device) for _ in range(count)]
     for variant in case.variants(problems[0]):
         values: list[Any] = [value.to(device) if isinstance(value, Tensor) else value for value in variant]
-        yield expect(problems, Variant(*values), peer)
+        if precision == "highest":
+            yield expect(problems, Variant(*values), peer)
+        else:
+            yield expect_of_precision(precision, problems, Variant(*values))
 
 
 def check(

@@ -298,7 +298,7 @@ bool multiplies_columns(std::mt19937& random, int64_t count, int64_t K) {
   std::vector<Half> panel((K + 1) / 2 * 2 * width + 64, Half(NAN));
   gru_ext::pack_panel<Half, width, 2>([&](int64_t k) { return b.row(k); }, K, 0, width, panel.data());
   gru_ext::PackedColumns<float, Half> columns;
-  columns.pack([&](int64_t k) { return a.row(k); }, K, count);
+  columns.pack([&](int64_t k) { return a.row(k); }, a.stride(), K, count);
   std::vector<float> found(count * width);
   columns.multiply(K, count, reinterpret_cast<const float*>(panel.data()), found.data());
   for (int64_t row = 0; row < count; ++row) {
@@ -306,6 +306,93 @@ bool multiplies_columns(std::mt19937& random, int64_t count, int64_t K) {
       double expected = 0;
       for (int64_t k = 0; k < K; ++k) expected += double(a.row(k)[row]) * double(b.row(k)[column]);
       if (!is_near(found[row * width + column], expected, K)) return false;
+    }
+  }
+  return true;
+}
+
+// Rows of float32 values, and NaN beyond them.
+class Floats {
+ public:
+  Floats(std::mt19937& random, int64_t rows, int64_t columns)
+      : columns_(columns), stride_(columns + 3), values_(rows * stride_, NAN) {
+    std::uniform_real_distribution<float> value(-1, 1);
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t column = 0; column < columns; ++column) values_[row * stride_ + column] = value(random);
+    }
+  }
+  const float* row(int64_t i) const { return &values_[i * stride_]; }
+  // As operands: rows of a stride, with NaN between their parts.
+  template <typename operand_t>
+  std::vector<operand_t> operands(int64_t stride) const {
+    std::vector<operand_t> result(values_.size() / stride_ * stride);
+    for (operand_t& value : result) value.x = 0x7fc0;
+    for (size_t i = 0; i < values_.size() / stride_; ++i) {
+      gru_ext::to_operands(row(i), columns_, &result[i * stride], stride);
+    }
+    return result;
+  }
+
+ private:
+  int64_t columns_, stride_;
+  std::vector<float> values_;
+};
+
+// Whether sums of K products of `left(k)` and `right(k)` are within what parts leave out, and what sums round.
+template <typename operand_t, typename Left, typename Right>
+bool is_within(float found, int64_t K, const Left& left, const Right& right) {
+  constexpr double of_itself = gru_ext::kParts<operand_t> == 2 ? 0x1p-15 : 0x1p-7 + 0x1p-16;
+  double expected = 0, size = 0;
+  for (int64_t k = 0; k < K; ++k) {
+    expected += double(left(k)) * double(right(k));
+    size += std::abs(double(left(k)) * double(right(k)));
+  }
+  return std::abs(found - expected) <= (of_itself + 2e-7) * size;
+}
+
+// Whether products of float32 by parts are right: of rows with the units of weights, and transposed as above.
+template <typename operand_t>
+bool multiplies_parts(std::mt19937& random, int64_t count, int64_t K) {
+  constexpr int64_t H = 20, width = 48, panel_columns = gru_ext::kPanelColumns<float>;
+  constexpr int parts = gru_ext::kParts<operand_t>;
+  const int64_t panel_size = gru_ext::words_of<float, operand_t>(K) * width, stride = parts * (K + 5);
+  const Floats a(random, count, K);
+  std::vector<float> weights(3 * H * K), packed(2 * panel_size, NAN), found(count * width);
+  std::uniform_real_distribution<float> value(-1, 1);
+  for (float& weight : weights) weight = value(random);
+  gru_ext::pack_units<float, float, operand_t>(weights.data(), gru_ext::kThreeGates, H, K, 0, 2, packed.data());
+  const std::vector<operand_t> rows = a.operands<operand_t>(stride);
+  for (int64_t unit = 0; unit < 32; ++unit) {
+    if (unit % 16 == 0) {
+      gru_ext::product_rows<3, gru_ext::Start::zero>(count, rows.data(), stride, &packed[unit / 16 * panel_size], K,
+                                                     weights.data(), 0, found.data(), width);
+    }
+    for (int64_t row = 0; row < count; ++row) {
+      for (int64_t gate = 0; gate < 3; ++gate) {
+        const auto left = [&](int64_t k) { return a.row(row)[k]; };
+        const auto right = [&](int64_t k) { return unit < H ? weights[(gate * H + unit) * K + k] : 0; };
+        if (!is_within<operand_t>(found[row * width + gate * 16 + unit % 16], K, left, right)) return false;
+      }
+    }
+  }
+
+  const Floats gradients(random, K, count), b(random, K, panel_columns + 7);
+  const int64_t gradient_stride = parts * (count + 5);
+  const std::vector<operand_t> dgates = gradients.operands<operand_t>(gradient_stride);
+  std::vector<float> panels(2 * gru_ext::words_of<float, operand_t>(K) * panel_columns, NAN);
+  gru_ext::pack_panels<float, operand_t>([&](int64_t k) { return b.row(k); }, K, panel_columns + 7, 0, 2,
+                                         panels.data());
+  gru_ext::PackedColumns<float, operand_t> columns;
+  columns.pack([&](int64_t k) { return &dgates[k * gradient_stride]; }, gradient_stride, K, count);
+  std::vector<float> transposed(count * panel_columns);
+  for (int64_t column = 0; column < panel_columns + 7; ++column) {
+    if (column % panel_columns == 0) {
+      columns.multiply(K, count, &panels[column / panel_columns * panels.size() / 2], transposed.data());
+    }
+    for (int64_t row = 0; row < count; ++row) {
+      const auto left = [&](int64_t k) { return gradients.row(k)[row]; };
+      const auto right = [&](int64_t k) { return b.row(k)[column]; };
+      if (!is_within<operand_t>(transposed[row * panel_columns + column % panel_columns], K, left, right)) return false;
     }
   }
   return true;
@@ -341,7 +428,7 @@ long differences(int count) {
 }
 
 // How many products are wrong: of 1 to 32 rows, as many as are multiplied at a time, in an order that needs other
-// tiles now and then; K with and without a rest, odd, and shorter than a tile.
+// tiles now and then; K with and without a rest, odd, and shorter than a tile; of bfloat16, and of float32 by parts.
 long wrong_products() {
   std::mt19937 random(0);
   long wrong_ones = 0;
@@ -351,6 +438,8 @@ long wrong_products() {
       wrong_ones += !multiplies_rows<2>(random, count, K);
       wrong_ones += !multiplies_rows<3>(random, count, K);
       wrong_ones += !multiplies_columns(random, count, K);
+      wrong_ones += !multiplies_parts<Half>(random, count, K);
+      wrong_ones += !multiplies_parts<gru_ext::Part<2>>(random, count, K);
     }
   }
   return wrong_ones;

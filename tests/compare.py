@@ -2,7 +2,8 @@
 
 Against the float64 reference, our largest error is at most twice that of ``torch.nn.GRU`` in the same dtype on the same
 inputs, plus a floor. In float64, where the reference is no better than what it judges, we agree with
-``torch.nn.GRU`` to 1e-10.
+``torch.nn.GRU`` to 1e-10. Where torch's switch lets float32 be multiplied with fewer bits, the error of ``nn.GRU`` is
+taken for what it would be with products as inexact: see ``of_precision``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ FLOOR_ULPS = 4
 # And so much of anything: below it is underflow.
 FLOOR_ABSOLUTE = 1e-30
 FLOAT64_TOLERANCE = 1e-10
+# How much of itself a product of float32 may be off by the names of torch.set_float32_matmul_precision. Two numbers
+# that are two bfloat16 each are within 2^-17, and their product lacks that of the lower parts, at most 2^-16 of it;
+# two that are rounded to bfloat16 are within 2^-8 (csrc/cpu/kernels/parts.h).
+PRODUCT_ERRORS = {"highest": 0.0, "high": 2.0**-15, "medium": 2.0**-7}
 
 
 def assert_accurate(ours: Tensor, framework: Tensor, exact: Tensor, name: str) -> None:
@@ -44,6 +49,16 @@ def assert_all_accurate(
     assert ours.keys() == framework.keys() == exact.keys(), f"{ours.keys()}, {framework.keys()}, {exact.keys()}"
     for name, tensor in ours.items():
         assert_accurate(tensor, framework[name], exact[name], name)
+
+
+def of_precision(precision: str, framework: Tensor, in_bfloat16: Tensor, exact: Tensor) -> Tensor:
+    """A result as far from ``exact`` as that of ``nn.GRU`` in float32 with products of this precision would be.
+
+    To the error in float32, which is that of all but the products, comes that in bfloat16, whose products are off as
+    those of "medium", in proportion to the precision's.
+    """
+    part = PRODUCT_ERRORS[precision] / PRODUCT_ERRORS["medium"]
+    return exact.double() + _error(framework, exact) + part * _error(in_bfloat16, exact)
 
 
 def assert_near(ours: Tensor, expected: Tensor, name: str, tolerance: float = FLOAT64_TOLERANCE) -> None:

@@ -55,20 +55,32 @@ VARIANTS = {
 # Rows of a step: one tile, two, two that share rows, three and more; I and H: less than a tile has, with and without a
 # rest, odd.
 SIZES = [(3, 5, 9, 20), (2, 17, 33, 40), (2, 33, 32, 64), (2, 50, 70, 33), (3, 2, 5, 3), (20, 16, 1, 16)]
+
+
+def results_of(options, dtype, T, B, I, H):
+    torch.manual_seed(0)
+    module = gru_ext.GRU(I, H, **options).to(dtype)
+    x = torch.randn(T, B, I).to(dtype).requires_grad_()
+    hx = torch.randn(2 if module.bidirectional else 1, B, H).to(dtype).requires_grad_()
+    y, h_n = module(x, hx)
+    torch.autograd.backward((y, h_n), (torch.randn_like(y), torch.randn_like(h_n)))
+    return y, h_n, x.grad, hx.grad, *(p.grad for p in module.parameters())
+
+
 for name, options in VARIANTS.items():
     for T, B, I, H in SIZES:
-        torch.manual_seed(0)
-        module = gru_ext.GRU(I, H, **options).bfloat16()
-        x = torch.randn(T, B, I).bfloat16().requires_grad_()
-        hx = torch.randn(2 if name == "both" else 1, B, H).bfloat16().requires_grad_()
-        y, h_n = module(x, hx)
-        torch.autograd.backward((y, h_n), (torch.randn_like(y), torch.randn_like(h_n)))
-        print(name, T, B, I, H, bits(y, h_n, x.grad, hx.grad, *(p.grad for p in module.parameters())))
+        print(name, T, B, I, H, bits(*results_of(options, torch.bfloat16, T, B, I, H)))
 torch.manual_seed(0)
 module = gru_ext.GRU(24, 40).bfloat16().eval()
 packed = torch.nn.utils.rnn.pack_sequence([torch.randn(n, 24).bfloat16() for n in (5, 4, 4, 1)])
 print("packed", bits(module(packed)[0].data))
 print("prepared", bits(gru_ext.prepare(module)(torch.randn(1, 1, 24).bfloat16())[0]))
+for precision in ("high", "medium"):
+    torch.set_float32_matmul_precision(precision)
+    for T, B, I, H in SIZES:
+        for name, options in VARIANTS.items():
+            print(precision, name, T, B, I, H, bits(*results_of(options, torch.float32, T, B, I, H)))
+torch.set_float32_matmul_precision("highest")
 for T, B, I, H in SIZES:
     module = gru_ext.quantize_dynamic(gru_ext.GRU(I, H, bidirectional=True))
     print("int8", T, B, I, H, bits(*module(torch.randn(T, B, I))))
@@ -87,7 +99,7 @@ def test_the_bits_are_those_of_the_portable_tiles(emulator: Path) -> None:
         for isa in ("avx512_amx", amx.PORTABLE)
     }
     assert output_of(by["avx512_amx"]) == output_of(by[amx.PORTABLE])
-    assert len(output_of(by["avx512_amx"]).splitlines()) == 44
+    assert len(output_of(by["avx512_amx"]).splitlines()) == 116
     assert by["avx512_amx"].stderr.startswith("avx512_amx in use, of ")
 
 

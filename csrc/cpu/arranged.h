@@ -34,6 +34,7 @@ struct ArrangedWeights {
 template <typename scalar_t, typename operand_t>
 struct Arrangement {
   using acc_t = acc_type<scalar_t>;
+  using weight_t = weight_type<scalar_t, operand_t>;
   int64_t I, H;
   bool reset_after;
   FwdKernels<scalar_t, operand_t> kernel = fwd_kernels<scalar_t, operand_t>();
@@ -45,9 +46,9 @@ struct Arrangement {
   int64_t words_hn() const { return reset_after ? 0 : words(kTwoGroups, H); }
 
   // One thread's part. weight_ih (3H, I), weight_hh (3H, H).
-  void pack(const operand_t* weight_ih, const operand_t* weight_hh, const ArrangedWeights& packed, int thread,
+  void pack(const weight_t* weight_ih, const weight_t* weight_hh, const ArrangedWeights& packed, int thread,
             int team) const {
-    const auto pack = [&](const operand_t* weights, UnitVectors vectors, int64_t K, const void* target) {
+    const auto pack = [&](const weight_t* weights, UnitVectors vectors, int64_t K, const void* target) {
       const int64_t count = panels(vectors);
       kernel.pack_units(weights, vectors, H, K, share(count, thread, team), share(count, thread + 1, team),
                         const_cast<void*>(target));
@@ -77,8 +78,7 @@ struct Arrangement {
  private:
   int64_t panels(UnitVectors vectors) const { return (groups() + vectors.groups() - 1) / vectors.groups(); }
   int64_t words(UnitVectors vectors, int64_t K) const {
-    constexpr int64_t values = packed_values<scalar_t, operand_t>;
-    return panels(vectors) * ((K + values - 1) / values) * vectors.count * kernel.lanes;
+    return panels(vectors) * words_of<acc_t, operand_t>(K) * vectors.count * kernel.lanes;
   }
 };
 

@@ -88,7 +88,7 @@ class BwdPass {
     p_.dh_stride = padded_H + kSkew;
     p_.norms = static_cast<int>(tensors.variant.layer_norm);
     p_.dgates_of_h = s.has_gains ? 3 * s.H : s.H;
-    p_.dgates_stride = (s.has_gains ? 6 : tensors.variant.saved_gates()) * s.H + 2 * kSkew;
+    p_.dgates_stride = kParts<operand_t> * ((s.has_gains ? 6 : tensors.variant.saved_gates()) * s.H + 2 * kSkew);
     p_.sums = s.has_gains ? 10 : 4;
     p_.need_dx = need_dx;
     p_.need_dweights = need_dweights;
@@ -331,7 +331,7 @@ class BwdPass {
             // Rows that end early stay in one group, as bits depend on how many rows a product has.
             s_.packed_sizes.empty() ? kRowBlock : s_.B, s_.H, kernel_.panel_columns,
             s_.has_gains || !tensors_.variant.reset_after ? 2.0 : 1.0, 6.0 * s_.B * s_.H * s_.H,
-            /*input_flops=*/0, static_cast<double>(3 * s_.H * s_.H * sizeof(operand_t)),
+            /*input_flops=*/0, static_cast<double>(3 * s_.H * s_.H * kParts<operand_t> * sizeof(operand_t)),
             /*input_gate_bytes=*/0};
   }
   // All threads share the gradients of a chunk, if these alone are worth them.
@@ -534,7 +534,7 @@ void gru_bwd_cpu_into(const Sequence& s, const std::optional<Tensor>& dy, const 
     for (const Tensor& grad : dweights) grad.zero_();
     return;
   }
-  with_scalar_and_operand_type(x.scalar_type(), [&](auto scalar, auto operand) {
+  with_scalar_and_operand_type(x.scalar_type(), parts_of_float32(s), [&](auto scalar, auto operand) {
     using scalar_t = decltype(scalar);
     const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
     const Tensor last = dh_n.has_value() ? dh_n->contiguous() : Tensor();

@@ -49,8 +49,10 @@ struct FwdTensors {
 
 template <typename scalar_t, typename operand_t>
 class FwdPass {
+  using weight_t = weight_type<scalar_t, operand_t>;
   // From the pool, as a copy a call of this size, freed below what a caller keeps, leaves holes that malloc cannot use.
-  static Tensor as_operand(const Tensor& weight, at::ScalarType dtype) {
+  static Tensor as_weight(const Tensor& weight) {
+    constexpr auto dtype = c10::CppTypeToScalarType<weight_t>::value;
     if (weight.scalar_type() == dtype) return weight.contiguous();
     return pooled_empty(weight.sizes(), weight.options().dtype(dtype)).copy_(weight);
   }
@@ -68,19 +70,18 @@ class FwdPass {
         team_(work(), fastest_plan(work(), threads, wait)),
         chunks_(chunks_of(s, team_.rows_of_region())),
         most_steps_(most_steps(chunks_)) {
-    constexpr auto operand_dtype = c10::CppTypeToScalarType<operand_t>::value;
     const ArrangedWeights* const given = tensors.arranged == nullptr ? nullptr : tensors.arranged + direction;
     const Tensor* weights = nullptr;
     if (given == nullptr) {
       weights = &tensors.weights[direction * s.weights_per_direction()];
-      weight_ih_ = as_operand(weights[0], operand_dtype);
-      weight_hh_ = as_operand(weights[1], operand_dtype);
+      weight_ih_ = as_weight(weights[0]);
+      weight_hh_ = as_weight(weights[1]);
     }
-    packs_ = given == nullptr && packs_weights(s, sizeof(operand_t));
+    packs_ = given == nullptr && (kByParts<scalar_t, operand_t> || packs_weights(s, sizeof(operand_t)));
 
     const int64_t groups = arrangement_.groups(), stride = arrangement_.stride(), lanes = arrangement_.kernel.lanes;
     const int64_t rows = most_rows(chunks_);
-    copies_x_ = tensors.x.scalar_type() != operand_dtype || !rows_of_x_.uniform(s);
+    copies_x_ = !std::is_same_v<scalar_t, operand_t> || !rows_of_x_.uniform(s);
     p_.I = s.I;
     p_.H = s.H;
     p_.reset_after = tensors.variant.reset_after;
@@ -93,9 +94,9 @@ class FwdPass {
     const size_t hidden_gates = workspace_.reserve<acc_t>(s.has_gains ? groups * s.B * 3 * lanes : 0);
     const size_t moments = workspace_.reserve<acc_t>(s.has_gains ? threads * p_.moment_rows * kMoments : 0);
     const size_t state = workspace_.reserve<acc_t>(s.B * stride);
-    const size_t exchanged = workspace_.reserve<operand_t>(2 * s.B * stride);
+    const size_t exchanged = workspace_.reserve<operand_t>(2 * s.B * kParts<operand_t> * stride);
     const size_t input_gates = workspace_.reserve<acc_t>(groups * rows * 3 * lanes);
-    const size_t chunk_x = workspace_.reserve<operand_t>(copies_x_ ? rows * s.I : 0);
+    const size_t chunk_x = workspace_.reserve<operand_t>(copies_x_ ? rows * kParts<operand_t> * s.I : 0);
     const size_t steps = workspace_.reserve<Step>(team_.steps_of_threads(most_steps_));
     const size_t packed_ih = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_ih() : 0);
     const size_t packed_hh = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_hh() : 0);
@@ -120,7 +121,7 @@ class FwdPass {
       } else {
         arranged.weight_ih = weight_ih_.const_data_ptr();
         arranged.weight_hh = weight_hh_.const_data_ptr();
-        arranged.weight_hn = weight_hh_.const_data_ptr<operand_t>() + 2 * s.H * s.H;
+        arranged.weight_hn = weight_hh_.const_data_ptr<weight_t>() + 2 * s.H * s.H;
       }
     }
     p_.weight_ih = arranged.weight_ih;
@@ -128,14 +129,15 @@ class FwdPass {
     p_.weight_hn = arranged.weight_hn;
     p_.input_bias = static_cast<const acc_t*>(arranged.bias);
     p_.bias_hn = p_.input_bias + 3 * stride;
-    p_.h_stride = stride;
+    p_.unit_stride = stride;
+    p_.h_stride = kParts<operand_t> * stride;
     p_.gains = static_cast<const acc_t*>(arranged.gains);
     p_.hidden_gates = workspace_.at<acc_t>(hidden_gates);
     p_.moments = workspace_.at<acc_t>(moments);
     p_.masks = tensors.masks.template of<acc_t>(s, direction);
     p_.state = workspace_.at<acc_t>(state);
     p_.h[0] = workspace_.at<operand_t>(exchanged);
-    p_.h[1] = p_.h[0] + s.B * stride;
+    p_.h[1] = p_.h[0] + s.B * p_.h_stride;
     if (!packs_) fill_state(0, s.B);
     p_.input_gates = workspace_.at<acc_t>(input_gates);
     copied_x_ = workspace_.at<operand_t>(chunk_x);
@@ -158,7 +160,7 @@ class FwdPass {
 
   void prepare(int thread, int team) {
     fill_state(share(s_.B, thread, team), share(s_.B, thread + 1, team));
-    arrangement_.pack(weight_ih_.const_data_ptr<operand_t>(), weight_hh_.const_data_ptr<operand_t>(),
+    arrangement_.pack(weight_ih_.const_data_ptr<weight_t>(), weight_hh_.const_data_ptr<weight_t>(),
                       {p_.weight_ih, p_.weight_hh, p_.weight_hn, nullptr, nullptr}, thread, team);
   }
 
@@ -171,19 +173,17 @@ class FwdPass {
     p_.step_count = chunk.t_end - chunk.t_begin;
     p_.rows = chunk.rows;
     const scalar_t* x = tensors_.x.template const_data_ptr<scalar_t>();
+    p_.x_stride = copies_x_ ? kParts<operand_t> * s_.I : rows_of_x_.stride_b;
     steps_.clear();
     for (int64_t step = 0; step < p_.step_count; ++step) {
       const int64_t t = reverse ? chunk.t_end - 1 - step : chunk.t_begin + step;
       const int64_t row = s_.offset(t) - chunk.offset;
       steps_.push_back({row, s_.rows(t), s_.offset(t), rows_of_y_.offset(s_, t)});
-      if (copies_x_) {
-        copy_rows(x + rows_of_x_.offset(s_, t), rows_of_x_.stride_b, copied_x_ + row * s_.I, s_.I, s_.rows(t), s_.I);
-      }
+      if (copies_x_) copy_x(x + rows_of_x_.offset(s_, t), s_.rows(t), copied_x_ + row * p_.x_stride);
     }
     p_.steps = steps_.data();
     // Where nothing is copied, scalar_t is operand_t.
     p_.x = copies_x_ ? copied_x_ : reinterpret_cast<const operand_t*>(x + rows_of_x_.offset(s_, chunk.t_begin));
-    p_.x_stride = copies_x_ ? s_.I : rows_of_x_.stride_b;
   }
 
   enum { kInput, kSteps, kPhases };
@@ -214,14 +214,14 @@ class FwdPass {
   double bytes_of_others() const {
     const Grid& grid = team_.plan().grid;
     const double of_others = grid.unit_groups - 1.0;
-    return of_others / grid.size() * s_.N * s_.H * sizeof(operand_t);
+    return of_others / grid.size() * s_.N * s_.H * kParts<operand_t> * sizeof(operand_t);
   }
 
  private:
   static constexpr int64_t kMoments = 4;  // values of a row in p_.moments
 
   Work work() const {
-    constexpr int64_t operand_size = sizeof(operand_t);
+    constexpr int64_t operand_size = kParts<operand_t> * sizeof(operand_t);
     const int64_t lanes = arrangement_.kernel.lanes;
     const int64_t chunk_steps = std::clamp<int64_t>(kFwdChunkRows / s_.B, 1, s_.T);
     // Bits depend on how many rows a product has, if they are fewer than those of a block: so rows that end early stay
@@ -252,7 +252,7 @@ class FwdPass {
     FwdChunk<scalar_t, operand_t> p = p_;
     take_rows(p, first, team_.first_row(group + 1), p.y_stride, steps);
     p.all_rows = false;
-    p.state += first * p.h_stride;
+    p.state += first * p.unit_stride;
     for (operand_t*& h : p.h) h += first * p.h_stride;
     p.hidden_gates += first * 3 * arrangement_.kernel.lanes;
     p.moments += group * team_.plan().grid.unit_groups * p.moment_rows * kMoments;
@@ -265,32 +265,48 @@ class FwdPass {
     const int64_t row = group == Team::kAllRows ? 0 : team_.first_row(group);
     const int64_t last_row = group == Team::kAllRows ? s_.B : team_.first_row(group + 1);
     const int64_t unit = team_.first_unit(member, members);
-    copy_rows(p_.state + row * p_.h_stride + unit, p_.h_stride,
+    copy_rows(p_.state + row * p_.unit_stride + unit, p_.unit_stride,
               tensors_.h_n + (direction_ * s_.B + row) * s_.all_H + unit, s_.all_H, last_row - row,
               team_.first_unit(member + 1, members) - unit);
+  }
+
+  // Rows of x of a step, as operands.
+  void copy_x(const scalar_t* x, int64_t rows, operand_t* target) const {
+    if constexpr (kByParts<scalar_t, operand_t>) {
+      for (int64_t row = 0; row < rows; ++row) {
+        const scalar_t* const source = x + row * rows_of_x_.stride_b;
+        arrangement_.kernel.to_operands(source, s_.I, target + row * p_.x_stride, p_.x_stride);
+      }
+    } else {
+      copy_rows(x, rows_of_x_.stride_b, target, p_.x_stride, rows, s_.I);
+    }
   }
 
   // h0, or zero, in the state and in its exchanged copies, of the rows [first, last): in both, as a row that begins
   // late is not written until then.
   void fill_state(int64_t first, int64_t last) {
-    const int64_t stride = p_.h_stride;
+    const int64_t stride = p_.unit_stride;
     const scalar_t* h0 = tensors_.hx == nullptr ? nullptr : tensors_.hx + direction_ * s_.B * s_.H;
     const int64_t given = h0 == nullptr ? 0 : s_.H;  // units of a row
+    const bool masked = h0 != nullptr && p_.masks.recurrent != nullptr;
+    constexpr int64_t kUnitsAtOnce = 64;
     for (int64_t row = first; row < last; ++row) {
       acc_t* state = p_.state + row * stride;
-      operand_t* h = p_.h[0] + row * stride;
       std::copy_n(h0 + row * given, given, state);
-      std::copy_n(h0 + row * given, given, h);
       std::fill_n(state + given, stride - given, acc_t(0));
-      std::fill_n(h + given, stride - given, operand_t(0));
-    }
-    if (h0 != nullptr && p_.masks.recurrent != nullptr) {
-      for (int64_t i = first * s_.H; i < last * s_.H; ++i) {
-        const acc_t factor = p_.masks.recurrent[i] ? p_.masks.recurrent_scale : acc_t(0);
-        p_.h[0][i / s_.H * stride + i % s_.H] = static_cast<operand_t>(factor * static_cast<acc_t>(h0[i]));
+      for (int64_t unit = 0; unit < stride; unit += kUnitsAtOnce) {
+        const int64_t count = std::min(kUnitsAtOnce, stride - unit);
+        acc_t entering[kUnitsAtOnce];
+        std::copy_n(state + unit, count, entering);
+        for (int64_t u = unit; masked && u < std::min(unit + count, given); ++u) {
+          entering[u - unit] *= p_.masks.recurrent[row * s_.H + u] ? p_.masks.recurrent_scale : acc_t(0);
+        }
+        arrangement_.kernel.to_operands(entering, count, p_.h[0] + row * p_.h_stride + unit, p_.h_stride);
       }
     }
-    if (s_.T > 1) std::copy_n(p_.h[0] + first * stride, (last - first) * stride, p_.h[1] + first * stride);
+    if (s_.T > 1) {
+      std::copy_n(p_.h[0] + first * p_.h_stride, (last - first) * p_.h_stride, p_.h[1] + first * p_.h_stride);
+    }
   }
 
   const Sequence& s_;
@@ -341,7 +357,9 @@ void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& re
     hx.has_value() ? h_n.copy_(*hx) : h_n.zero_();
     return;
   }
-  with_scalar_and_operand_type(x.scalar_type(), [&](auto scalar, auto operand) {
+  // Weights that are not packed, or were before, are not in parts.
+  const bool packs = arranged == nullptr && packs_weights(s, sizeof(float));
+  with_scalar_and_operand_type(x.scalar_type(), packs ? parts_of_float32(s) : 0, [&](auto scalar, auto operand) {
     using scalar_t = decltype(scalar);
     const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
     const LayerMasks masks(layer.variant);

@@ -105,11 +105,12 @@ CpuIsa cpu_isa() {
 }
 
 bool multiplies_bf16() { return cpu_isa() >= CpuIsa::avx512_bf16; }
+bool has_tiles() { return cpu_isa() >= CpuIsa::avx512_amx_portable; }
 
 // Returns the table of the instruction set in use. Those that multiply bfloat16 have tables of their own for it alone.
 #if defined(__x86_64__)
 #define GRU_CHOOSE_KERNELS(kernels)                                                                            \
-  if constexpr (std::is_same_v<operand_t, c10::BFloat16>) {                                                    \
+  if constexpr (std::is_base_of_v<c10::BFloat16, operand_t>) {                                                 \
     if (cpu_isa() == CpuIsa::avx512_amx) return kernels##_avx512_amx<scalar_t, operand_t>();                   \
     if (cpu_isa() == CpuIsa::avx512_amx_portable) return kernels##_avx512_amx_portable<scalar_t, operand_t>(); \
     return kernels##_avx512_bf16<scalar_t, operand_t>();                                                       \
@@ -163,6 +164,8 @@ GRU_INSTANTIATE(c10::BFloat16, float);
 GRU_INSTANTIATE(c10::Half, float);
 #if defined(__x86_64__)
 GRU_INSTANTIATE(c10::BFloat16, c10::BFloat16);
+GRU_INSTANTIATE(float, c10::BFloat16);
+GRU_INSTANTIATE(float, Part<2>);
 #endif
 
 }  // namespace gru_ext

@@ -24,6 +24,9 @@ CpuIsa cpu_isa();
 // Whether its kernels multiply bfloat16 as it is.
 bool multiplies_bf16();
 
+// Whether they have tiles, of either kind.
+bool has_tiles();
+
 const char* isa_name(CpuIsa isa);
 std::vector<std::string> available_isa_names();
 

@@ -6,6 +6,7 @@
 
 #include "cuda/device.h"
 #include "cuda/device_types.h"
+#include "op/float32_products.h"
 
 namespace gru_ext {
 namespace {
@@ -26,27 +27,6 @@ bool asks(const at::Context& context, bool (at::Context::*switch_)(Name) const) 
     return (context.*switch_)(name_t::value_type::RNN);
   }
 }
-
-// Whether the switch for matrix products allows TF32. Since 2.9 a precision has a name, with a default that further
-// switches set, and allowTF32CuBLAS throws where it was set by name; products follow the name.
-template <typename Context, typename = void>
-struct ProductPrecision {
-  static bool is_tf32(const Context& context) { return context.allowTF32CuBLAS(); }
-};
-template <typename Context>
-struct ProductPrecision<Context, std::void_t<decltype(&Context::float32Precision)>> {
-  static bool is_tf32(const Context& context) { return is_tf32(context, &Context::float32Precision); }
-
- private:
-  template <typename Precision, typename Backend, typename Op>  // strings at first, then enumerations
-  static bool is_tf32(const Context& context, Precision (Context::*precision)(Backend, Op) const) {
-    if constexpr (std::is_convertible_v<const char*, std::decay_t<Backend>>) {
-      return (context.*precision)("cuda", "matmul") == "tf32";
-    } else {
-      return (context.*precision)(Backend::CUDA, Op::MATMUL) == Precision::TF32;
-    }
-  }
-};
 
 // Whether this torch multiplies half precisions into float: since 2.8.
 template <typename T, typename = void>
@@ -94,7 +74,7 @@ void add_product(Tensor target, const Tensor& a, const Tensor& b, bool first) {
 }  // namespace
 
 bool rnn_allows_tf32() { return asks(at::globalContext(), &at::Context::allowTF32CuDNN); }
-bool products_allow_tf32() { return ProductPrecision<at::Context>::is_tf32(at::globalContext()); }
+bool products_allow_tf32() { return float32_products(at::kCUDA) != Float32Products::ieee; }
 
 RnnPrecisionGuard::RnnPrecisionGuard() {
   if (!rnn_allows_tf32()) no_tf32_.emplace();

@@ -442,7 +442,7 @@ FAULTS = [
     ),
     Fault(
         "csrc/cpu/forward.cpp",
-        "p.state += first * p.h_stride;",
+        "p.state += first * p.unit_stride;",
         "",
         ROW_GROUPS,
         "plain and float32",
@@ -829,6 +829,48 @@ FAULTS = [
         "csrc/cpu/kernels/panel_product_body.h",
         "(upper(2 * i) >> 16 | upper(2 * i + 1))",
         "(upper(2 * i + 1) >> 16 | upper(2 * i))",
+        TILES,
+    ),
+    Fault(
+        "csrc/cpu/kernels/tile_product_body.h",
+        "+ right_part * kPartWords * kPanelStride",
+        "+ right_part * kPanelStride",
+        TILES,
+    ),
+    Fault(
+        "csrc/cpu/kernels/tile_product_body.h",
+        "for (int right = 0; left + right < parts; ++right)",
+        "for (int right = left; left + right < parts; ++right)",
+        TILES,
+    ),
+    Fault(
+        "csrc/cpu/kernels/tile_product_body.h",
+        "a[tile] + left_part * part_stride() + row * a_stride",
+        "a[tile] + row * a_stride",
+        TILES,
+    ),
+    Fault(
+        "csrc/cpu/kernels/parts.h",
+        "return (word - within) * kParts<operand_t> + within;",
+        "return word * kParts<operand_t>;",
+        TILES,
+    ),
+    Fault(
+        "csrc/cpu/kernels/lanes_body.h",
+        "value -= nearest_bfloat16(value);",
+        "",
+        TILES,
+    ),
+    Fault(
+        "csrc/cpu/kernels/pack_body.h",
+        "low -= low_part;",
+        "low -= high_part;",
+        TILES,
+    ),
+    Fault(
+        "csrc/cpu/kernels/panel_product_body.h",
+        "return row(k) + part * (stride / parts);",
+        "return row(k);",
         TILES,
     ),
     Fault(

@@ -19,13 +19,12 @@ template <typename scalar_t, typename operand_t>
 struct ChunkPanels {
   using acc_t = acc_type<scalar_t>;
   static constexpr int columns = kPanelColumns<acc_t>;
-  static constexpr int values = packed_values<scalar_t, operand_t>;
   int64_t size;        // of a panel, in words
   int64_t of_x, of_h;  // panels
   acc_t *x_panels, *h_panels, *reset_panels;
 
   explicit ChunkPanels(const BwdChunk<scalar_t, operand_t>& p)
-      : size((p.rows + values - 1) / values * columns),
+      : size(words_of<acc_t, operand_t>(p.rows) * columns),
         of_x((p.I + columns - 1) / columns),
         of_h((p.H + columns - 1) / columns),
         x_panels(p.panels),
@@ -165,7 +164,6 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p,
   using Columns = PackedColumns<acc_t, operand_t>;
   constexpr int tile_rows = Columns::kMost;
   constexpr int width = kPanelColumns<acc_t>;
-  constexpr int values = packed_values<scalar_t, operand_t>;
   const ItemOrder order = gradient.order(at_once);
   const int64_t columns = gradient.columns;
   const bool add = !p.first || begin > 0;
@@ -178,10 +176,10 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p,
     const int64_t rows = std::min<int64_t>(tile_rows, gradient.count - row);
     if (row != packed_tile) {
       const operand_t* const first = p.dgates + begin * p.dgates_stride + gradient.first + row;
-      tile.pack([&](int64_t k) { return first + k * p.dgates_stride; }, end - begin, rows);
+      tile.pack([&](int64_t k) { return first + k * p.dgates_stride; }, p.dgates_stride, end - begin, rows);
       packed_tile = row;
     }
-    const acc_t* const panel_rows = gradient.panels + panel * panel_size + begin / values * width;
+    const acc_t* const panel_rows = gradient.panels + panel * panel_size + words_of<acc_t, operand_t>(begin) * width;
     if (products != nullptr) {
       tile.multiply(end - begin, rows, panel_rows,
                     products + (tile_of_item * order.panels + panel) * gradient.kTileSize);
@@ -210,8 +208,7 @@ void input_gradient(const BwdChunk<scalar_t, operand_t>& p, int64_t first_item, 
   using acc_t = acc_type<scalar_t>;
   constexpr int64_t tile_rows = kInputTileRows<operand_t>;
   constexpr int width = kPanelColumns<acc_t>;
-  constexpr int values = packed_values<scalar_t, operand_t>;
-  const int64_t panel_size = (3 * p.H + values - 1) / values * width;
+  const int64_t panel_size = words_of<acc_t, operand_t>(3 * p.H) * width;
   const int64_t panels = (p.I + width - 1) / width;
   const int64_t tiles = (p.rows + tile_rows - 1) / tile_rows;
   alignas(64) acc_t product[tile_rows * width];

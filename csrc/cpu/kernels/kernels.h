@@ -11,6 +11,7 @@
 
 #include "cell/acc_type.h"
 #include "cell/masks.h"
+#include "cpu/kernels/parts.h"
 
 namespace gru_ext {
 
@@ -51,7 +52,8 @@ struct Step {
 };
 
 // Forward over a chunk. The operands of the products (x, the exchanged state, the weights) are of operand_t: acc_t, or
-// bfloat16 where the instruction set multiplies that; sums, gates and the state itself are of acc_t.
+// bfloat16 where the instruction set multiplies that, or parts (parts.h); sums, gates and the state itself are of
+// acc_t.
 template <typename scalar_t, typename operand_t>
 struct FwdChunk {
   using acc_t = acc_type<scalar_t>;
@@ -61,7 +63,7 @@ struct FwdChunk {
   int64_t first_step;       // steps before this chunk, in that order
   int64_t rows;             // rows of all steps of the chunk
   const operand_t* x;       // (rows, I)
-  int64_t x_stride;         // between rows of x
+  int64_t x_stride;         // between rows of x; by parts it has room for each
   bool reset_after;         // whether the reset gate comes after the recurrent product
   int norms;                // normalisations of each of W x and R h, 0 to 2: `Variant::layer_norm` in op/layer.h
   bool has_input;           // whether input_gates are computed already
@@ -70,20 +72,21 @@ struct FwdChunk {
   const void* weight_ih;    // (3H, I)        panels of kThreeGates
   const void* weight_hh;    // (3H, H)        panels of kThreeGates; reset gate before: (2H, H), panels of kTwoGates
   const void* weight_hn;    // (H, H)         reset gate before: that of the candidate, panels of kTwoGroups
-  const acc_t* input_bias;  // (3, h_stride)  b_ih, plus b_hh but for q; zero beyond H
-  const acc_t* bias_hn;     // (h_stride)     b_hh of q; likewise
+  const acc_t* input_bias;  // (3, unit_stride)  b_ih, plus b_hh but for q; zero beyond H
+  const acc_t* bias_hn;     // (unit_stride)     b_hh of q; likewise
   acc_t* input_gates;       // (groups, rows, 3, lanes) scratch: W x + b_ih of the chunk
   // With norms:
-  const acc_t* gains;   // (6, h_stride)  of W x, r, z, n, then of R h; zero beyond H
+  const acc_t* gains;   // (6, unit_stride)  of W x, r, z, n, then of R h; zero beyond H
   acc_t* hidden_gates;  // (groups, B, 3, lanes)  scratch: R h of the step
   acc_t* moments;       // (threads, moment_rows, 2, 2)  scratch: of each thread's units, each normalisation: the mean,
                         //                               and the sum of squares of what differs from it
   int64_t B, moment_rows;
-  operand_t* h[2];   // (B, h_stride)  the state before step s is h[s % 2], the state after it h[(s + 1) % 2];
-                     //                reset gate before: the state is h[0], r * h of the step h[1]; with norms:
-                     //                h[0]
-  int64_t h_stride;  // at least padded H
-  acc_t* state;      // (B, h_stride)  in, out: the state of each row, each unit read and written by one thread
+  operand_t* h[2];      // (B, h_stride)  the state before step s is h[s % 2], the state after it h[(s + 1) % 2];
+                        //                reset gate before: the state is h[0], r * h of the step h[1]; with norms:
+                        //                h[0]
+  int64_t h_stride;     // as many unit_strides as there are parts
+  int64_t unit_stride;  // at least padded H
+  acc_t* state;         // (B, unit_stride)  in, out: the state of each row, each unit read and written by one thread
   bool saves_y, saves_gates;
   scalar_t* y;       // out: the states, where saves_y
   int64_t y_stride;  // between rows of y
@@ -122,8 +125,8 @@ struct BwdChunk {
   acc_t* dh;              // (B, dh_stride)
   int64_t dh_stride;      // at least padded H
   operand_t* dgates;      // (rows, dgates_stride)  scratch: gradients of the pre-activations; order n, r, z, q
-  int64_t dgates_stride;  // at least 4H; reset gate before: 3H, there is no q; with norms: 6H, n, r, z of W x,
-                          // then r, z, n of R h
+  int64_t dgates_stride;  // of each part at least 4H; reset gate before: 3H, there is no q; with norms: 6H, n, r, z of
+                          // W x, then r, z, n of R h
   int64_t dgates_of_h;    // column of dgates from which on they are those of R h: H, or 3H with norms
   // With norms:
   const acc_t* gains;    // (6, dh_stride)  as in FwdChunk
@@ -147,23 +150,25 @@ struct BwdChunk {
   DirectionMasks<acc_t> masks;
 };
 
+// What weights are packed from: by parts they are split then, others have been converted.
+template <typename scalar_t, typename operand_t>
+using weight_type = std::conditional_t<kByParts<scalar_t, operand_t>, float, operand_t>;
+
 template <typename scalar_t, typename operand_t>
 struct FwdKernels {
   int64_t lanes;  // hidden units of a group
   // weights (gates of H units, K) -> (panels, words, vectors.count, lanes), the panels [begin, end). A word has the
-  // size of acc_t and holds as many consecutive values of a row as fit: words = ceil(K / packed_values).
-  void (*pack_units)(const operand_t* weights, UnitVectors vectors, int64_t H, int64_t K, int64_t begin, int64_t end,
-                     void* packed);
+  // size of acc_t and holds as many consecutive values of a row as fit: `words_of` K.
+  void (*pack_units)(const weight_type<scalar_t, operand_t>* weights, UnitVectors vectors, int64_t H, int64_t K,
+                     int64_t begin, int64_t end, void* packed);
+  // `count` values -> a row of operands of products, of this stride.
+  void (*to_operands)(const acc_type<scalar_t>* source, int64_t count, operand_t* target, int64_t stride);
   // A thread's share of the input product of all rows.
   void (*multiply_input)(const FwdChunk<scalar_t, operand_t>& chunk, int thread, int threads);
   // One thread's part of the steps: the groups that `share` gives it. `fwd` takes no masks.
   void (*fwd)(const FwdChunk<scalar_t, operand_t>& chunk, int thread, int threads, StepBarrier& barrier);
   void (*fwd_masked)(const FwdChunk<scalar_t, operand_t>& chunk, int thread, int threads, StepBarrier& barrier);
 };
-
-// Values of operand_t in a word of acc_t.
-template <typename scalar_t, typename operand_t>
-constexpr int64_t packed_values = sizeof(acc_type<scalar_t>) / sizeof(operand_t);
 
 template <typename scalar_t, typename operand_t>
 struct BwdKernels {
@@ -189,9 +194,8 @@ struct BwdKernels {
 // Words of `rows` rows of `columns` values, packed in panels.
 template <typename scalar_t, typename operand_t>
 int64_t packed_words(const BwdKernels<scalar_t, operand_t>& kernel, int64_t rows, int64_t columns) {
-  constexpr int64_t values = packed_values<scalar_t, operand_t>;
   const int64_t panels = (columns + kernel.panel_columns - 1) / kernel.panel_columns;
-  return panels * ((rows + values - 1) / values) * kernel.panel_columns;
+  return panels * words_of<acc_type<scalar_t>, operand_t>(rows) * kernel.panel_columns;
 }
 
 // The order of the items of the gradient of a weight, each a tile of its rows times a panel of its columns: some panels
@@ -222,8 +226,8 @@ inline int64_t panels_at_once(int64_t items, int threads, int64_t tile_rows, int
 // First of `count` items that belongs to `thread`; that of `thread + 1` ends its share.
 inline int64_t share(int64_t count, int thread, int threads) { return count * thread / threads; }
 
-// The kernels of the instruction set in use. operand_t is acc_type<scalar_t>, or bfloat16 for bfloat16 tensors where
-// `multiplies_bf16()`.
+// The kernels of the instruction set in use. operand_t is acc_type<scalar_t>; or bfloat16 for bfloat16 tensors where
+// `multiplies_bf16()`; or, for float32 where `has_tiles()`, bfloat16 or Part<2>.
 template <typename scalar_t, typename operand_t>
 FwdKernels<scalar_t, operand_t> fwd_kernels();
 template <typename scalar_t, typename operand_t>

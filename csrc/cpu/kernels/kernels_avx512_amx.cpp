@@ -26,7 +26,5 @@
 #define GRU_TILES AmxTiles
 #include "cpu/kernels/kernels_body.h"
 
-namespace gru_ext {
-GRU_KERNELS_OF(avx512_amx, c10::BFloat16, c10::BFloat16)
-}
+GRU_KERNELS_ON_TILES(avx512_amx)
 #endif

@@ -11,8 +11,12 @@ namespace {
 template <typename scalar_t, typename operand_t>
 FwdKernels<scalar_t, operand_t> make_fwd_kernels() {
   using acc_t = acc_type<scalar_t>;
-  return {VectorMath<acc_t>::lanes, pack_units<acc_t, operand_t>, multiply_input_share<scalar_t, operand_t>,
-          fwd_chunk<scalar_t, operand_t, false>, fwd_chunk<scalar_t, operand_t, true>};
+  return {VectorMath<acc_t>::lanes,
+          pack_units<acc_t, weight_type<scalar_t, operand_t>, operand_t>,
+          to_operands<acc_t, operand_t>,
+          multiply_input_share<scalar_t, operand_t>,
+          fwd_chunk<scalar_t, operand_t, false>,
+          fwd_chunk<scalar_t, operand_t, true>};
 }
 
 template <typename scalar_t, typename operand_t>
@@ -46,4 +50,11 @@ BwdKernels<scalar_t, operand_t> make_bwd_kernels() {
   GRU_KERNELS_OF(isa, double, double)       \
   GRU_KERNELS_OF(isa, c10::BFloat16, float) \
   GRU_KERNELS_OF(isa, c10::Half, float)     \
+  }
+// Those whose products run on tiles.
+#define GRU_KERNELS_ON_TILES(isa)                   \
+  namespace gru_ext {                               \
+  GRU_KERNELS_OF(isa, c10::BFloat16, c10::BFloat16) \
+  GRU_KERNELS_OF(isa, float, c10::BFloat16)         \
+  GRU_KERNELS_OF(isa, float, Part<2>)               \
   }

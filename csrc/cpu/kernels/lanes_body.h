@@ -1,6 +1,7 @@
 // Loads and stores of vectors, with conversion between the dtype of a tensor and the one that is computed in.
 #pragma once
 
+#include "cpu/kernels/parts.h"
 #include "cpu/kernels/vector_math.h"
 
 namespace gru_ext {
@@ -63,6 +64,16 @@ struct Lanes<float, c10::BFloat16> {
   }
 };
 
+template <int count>
+struct Lanes<float, Part<count>> : Lanes<float, c10::BFloat16> {};
+
+// The nearest bfloat16 of each lane.
+inline __attribute__((always_inline)) VectorMath<float>::Vector nearest_bfloat16(VectorMath<float>::Vector value) {
+  c10::BFloat16 nearest[VectorMath<float>::lanes];
+  Lanes<float, c10::BFloat16>::store(nearest, value);
+  return Lanes<float, c10::BFloat16>::load(nearest);
+}
+
 // `count` values from `source`, converted; the lanes beyond them are zero.
 template <typename acc_t, typename T>
 inline __attribute__((always_inline)) typename VectorMath<acc_t>::Vector load(const T* source, int64_t count) {
@@ -81,6 +92,23 @@ inline __attribute__((always_inline)) void store(T* target, typename VectorMath<
   T part[lanes];
   Lanes<acc_t, T>::store(part, value);
   std::copy_n(part, count, target);
+}
+
+// The first `count` lanes of `value` to where they are operands of products: converted, or each of their parts to its
+// share of a row, whose stride this is.
+template <typename acc_t, typename operand_t>
+inline __attribute__((always_inline)) void store_operand(operand_t* target, [[maybe_unused]] int64_t stride,
+                                                         typename VectorMath<acc_t>::Vector value, int64_t count) {
+  constexpr int parts = kParts<operand_t>;
+  if constexpr (parts == 1) {
+    store<acc_t>(target, value, count);
+  } else {
+    for (int part = 0; part < parts; ++part) {
+      c10::BFloat16* const place = target + part * (stride / parts);
+      store<acc_t>(place, value, count);
+      value -= nearest_bfloat16(value);
+    }
+  }
 }
 
 // As many bytes, and integers, as a vector has lanes.

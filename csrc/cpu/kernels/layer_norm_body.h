@@ -196,7 +196,7 @@ void normalize_input(const FwdChunk<scalar_t, operand_t>& p, int64_t first_of_ru
         Vector hat[3];
         normalize(values, p.norms, norms[row], hat);
         for (int gate = 0; gate < 3; ++gate) {
-          const int64_t place = gate * p.h_stride + unit;
+          const int64_t place = gate * p.unit_stride + unit;
           store<acc_t>(values + gate * lanes,
                        load<acc_t>(p.gains + place, lanes) * hat[gate] + load<acc_t>(p.input_bias + place, lanes),
                        lanes);
@@ -224,13 +224,13 @@ inline __attribute__((always_inline)) void normalized_gates_fwd(const FwdChunk<s
   const int64_t unit = group * lanes;
   const int64_t count = std::min(lanes, p.H - unit);
   const acc_t* input = p.input_gates + (group * p.rows + step.row + row) * 3 * lanes;
-  const acc_t* gains = p.gains + 3 * p.h_stride + unit;
+  const acc_t* gains = p.gains + 3 * p.unit_stride + unit;
   Vector hat[3];
   normalize(p.hidden_gates + (group * p.B + row) * 3 * lanes, p.norms, norms, hat);
   const Vector a_r = load<acc_t>(input, lanes) + load<acc_t>(gains, lanes) * hat[0];
-  const Vector a_z = load<acc_t>(input + lanes, lanes) + load<acc_t>(gains + p.h_stride, lanes) * hat[1];
+  const Vector a_z = load<acc_t>(input + lanes, lanes) + load<acc_t>(gains + p.unit_stride, lanes) * hat[1];
   const Vector a_n = load<acc_t>(input + 2 * lanes, lanes);
-  const Vector q = load<acc_t>(gains + 2 * p.h_stride, lanes) * hat[2] + load<acc_t>(p.bias_hn + unit, lanes);
+  const Vector q = load<acc_t>(gains + 2 * p.unit_stride, lanes) * hat[2] + load<acc_t>(p.bias_hn + unit, lanes);
   Gates<Vector> gates;
   advance<masked>(p, step, row, unit, count, p.h[0], [&](Vector h, auto... masks) __attribute__((always_inline)) {
     return cell_fwd<Math>(a_r, a_z, a_n, q, h, gates, masks...);
@@ -402,7 +402,7 @@ void norms_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step, UnitRan
           of_gains[3 * side + gate] += d * hat;
           const RowNormGrads<acc_t>& norm = norms[row][norm_of(p.norms, gate)][side];
           const Vector grad = norm_bwd(gains[3 * side + gate] * d, hat, norm.mean_d, norm.mean_d_hat, norm.inverse_std);
-          store<acc_t>(dgates + column * p.H, grad, count);
+          store_operand<acc_t>(dgates + column * p.H, p.dgates_stride, grad, count);
         };
         put(0, 2, da[2], 0);
         put(0, 0, da[0], 1);
@@ -428,13 +428,12 @@ void norms_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step, UnitRan
 template <bool masked, typename scalar_t, typename operand_t>
 void layer_norm_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
   using acc_t = acc_type<scalar_t>;
-  constexpr int64_t values = packed_values<scalar_t, operand_t>;
   constexpr int columns = kPanelColumns<acc_t>;
   const int64_t panels = (p.H + columns - 1) / columns;
   const int64_t begin = share(panels, thread, threads);
   const int64_t end = share(panels, thread + 1, threads);
   const UnitRange units(p.H, panels, columns, thread, threads);
-  const int64_t panel_size = (3 * p.H + values - 1) / values * columns;
+  const int64_t panel_size = words_of<acc_t, operand_t>(3 * p.H) * columns;
   const acc_t* weight_hh = static_cast<const acc_t*>(p.weight_hh);
   // Round i: the product of step i - 1, which needs all threads' gradients of it, and the cell of step i; then its
   // normalisations, which need all threads' sums.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "cpu/kernels/kernels.h"
+#include "cpu/kernels/lanes_body.h"
 #include "cpu/kernels/vector_math.h"
 
 namespace gru_ext {
@@ -68,36 +69,59 @@ inline __attribute__((always_inline)) void transpose(typename VectorMath<T>::Vec
   }
 }
 
-// A word of a row is a T, whatever values it is made of.
-template <typename T, typename operand_t>
-void pack_units(const operand_t* weights, UnitVectors vectors, int64_t H, int64_t K, int64_t begin, int64_t end,
+// `count` values as operands of products: a row of this stride.
+template <typename acc_t, typename operand_t>
+void to_operands(const acc_t* source, int64_t count, operand_t* target, int64_t stride) {
+  constexpr int64_t lanes = VectorMath<acc_t>::lanes;
+  for (int64_t i = 0; i < count; i += lanes) {
+    const int64_t part = std::min(lanes, count - i);
+    store_operand<acc_t>(target + i, stride, load<acc_t>(source + i, part), part);
+  }
+}
+
+// A word of a row is a T, whatever values it is made of. weight_t: operand_t, or float that is packed by parts.
+template <typename T, typename weight_t, typename operand_t>
+void pack_units(const weight_t* weights, UnitVectors vectors, int64_t H, int64_t K, int64_t begin, int64_t end,
                 void* packed) {
   using Vector = typename VectorMath<T>::Vector;
-  constexpr int lanes = VectorMath<T>::lanes;
-  constexpr int64_t values = sizeof(T) / sizeof(operand_t);
+  constexpr int lanes = VectorMath<T>::lanes, parts = kParts<operand_t>;
+  constexpr int64_t values = sizeof(T) / sizeof(operand_t), most = lanes * values;
   const int64_t words = (K + values - 1) / values;
   for (int64_t panel = begin; panel < end; ++panel) {
     for (int64_t word = 0; word < words; word += lanes) {
-      const size_t bytes = std::min(sizeof(Vector), (K - word * values) * sizeof(operand_t));
+      const int64_t count = std::min(most, K - word * values);
       const int64_t columns = std::min<int64_t>(lanes, words - word);
       for (int v = 0; v < vectors.count; ++v) {
         const int64_t unit = (panel * vectors.groups() + v * vectors.group_step) * lanes;
         const int64_t units = std::min<int64_t>(lanes, H - unit);
-        const operand_t* source = weights + (v * vectors.gate_step * H + unit) * K + word * values;
-        T* const target = static_cast<T*>(packed) + ((panel * words + word) * vectors.count + v) * lanes;
+        const weight_t* source = weights + (v * vectors.gate_step * H + unit) * K + word * values;
+        T* const block = static_cast<T*>(packed) + (panel * words + word) * parts * vectors.count * lanes;
         const int64_t stride = vectors.count * lanes;
-        if (units == lanes && bytes == sizeof(Vector)) {  // loops of known length, so that rows stay in registers
-          Vector square[lanes];
+        if constexpr (std::is_same_v<weight_t, operand_t>) {
+          if (units == lanes && count == most) {  // loops of known length, so that rows stay in registers
+            Vector square[lanes];
 #pragma GCC unroll 16
-          for (int i = 0; i < lanes; ++i) std::memcpy(&square[i], source + i * K, sizeof(Vector));
-          transpose<T>(square);
+            for (int i = 0; i < lanes; ++i) std::memcpy(&square[i], source + i * K, sizeof(Vector));
+            transpose<T>(square);
 #pragma GCC unroll 16
-          for (int i = 0; i < lanes; ++i) std::memcpy(target + i * stride, &square[i], sizeof(Vector));
-        } else {
-          Vector square[lanes] = {};
-          for (int64_t i = 0; i < units; ++i) std::memcpy(&square[i], source + i * K, bytes);
-          transpose<T>(square);
-          for (int64_t i = 0; i < columns; ++i) std::memcpy(target + i * stride, &square[i], sizeof(Vector));
+            for (int i = 0; i < lanes; ++i) std::memcpy(block + v * lanes + i * stride, &square[i], sizeof(Vector));
+            continue;
+          }
+        }
+        Vector square[parts][lanes] = {};
+        for (int64_t i = 0; i < units; ++i) {
+          operand_t row[parts * most] = {};
+          if constexpr (std::is_same_v<weight_t, operand_t>) {
+            std::copy_n(source + i * K, count, row);
+          } else {
+            to_operands(source + i * K, count, row, parts * most);
+          }
+          for (int part = 0; part < parts; ++part) std::memcpy(&square[part][i], row + part * most, sizeof(Vector));
+        }
+        for (int part = 0; part < parts; ++part) {
+          transpose<T>(square[part]);
+          T* const target = block + (part * columns * vectors.count + v) * lanes;
+          for (int64_t i = 0; i < columns; ++i) std::memcpy(target + i * stride, &square[part][i], sizeof(Vector));
         }
       }
     }
@@ -152,6 +176,28 @@ inline __attribute__((always_inline)) void pack_words(const Row& row, int64_t K,
   }
 }
 
+// The same of float32 by parts. `part_stride`: values between the words of two parts.
+template <typename operand_t, int width, typename Row>
+inline __attribute__((always_inline)) void pack_words_by_parts(const Row& row, int64_t K, int64_t k, int64_t first,
+                                                               int64_t count, int64_t part_stride, operand_t* packed) {
+  using Math = VectorMath<float>;
+  float columns[2][width] = {};
+  for (int v = 0; v < 2; ++v) {
+    const auto source = k + v < K ? row(k + v) : decltype(row(k)){};
+    for (int64_t c = 0; source && c < count; ++c) columns[v][c] = source[first + c];
+  }
+  for (int c = 0; c < width; c += Math::lanes) {
+    Math::Vector low = load<float>(columns[0] + c, Math::lanes), high = load<float>(columns[1] + c, Math::lanes);
+    for (int part = 0; part < kParts<operand_t>; ++part) {
+      const Math::Vector low_part = nearest_bfloat16(low), high_part = nearest_bfloat16(high);
+      const Math::BitVector words = (Math::BitVector)low_part >> 16 | (Math::BitVector)high_part;
+      std::memcpy(packed + part * part_stride + 2 * c, &words, sizeof words);
+      low -= low_part;
+      high -= high_part;
+    }
+  }
+}
+
 // Columns [first, first + count) of K rows -> (words, width): a word holds as many consecutive values of a column as
 // fit.
 template <typename operand_t, int width, int values, typename Row>
@@ -173,14 +219,21 @@ inline __attribute__((always_inline)) void pack_panels(const Row& row, int64_t K
                                                        int64_t last_row, int64_t begin, int64_t end,
                                                        acc_type<scalar_t>* packed) {
   constexpr int width = kPanelColumns<acc_type<scalar_t>>;
-  constexpr int values = packed_values<scalar_t, operand_t>;
-  const int64_t size = (K + values - 1) / values * width;
+  constexpr int values = sizeof(acc_type<scalar_t>) / sizeof(operand_t);
+  const int64_t words = (K + values - 1) / values;
+  const int64_t size = words * kParts<operand_t> * width;
   for (int64_t first = begin; first < end; first += kPanelsAtOnce) {
     for (int64_t k = first_row; k < last_row; k += values) {
       for (int64_t panel = first; panel < std::min(first + kPanelsAtOnce, end); ++panel) {
-        pack_words<operand_t, width, values>(row, K, k, panel * width,
-                                             std::min<int64_t>(width, columns - panel * width),
-                                             reinterpret_cast<operand_t*>(packed + panel * size + k / values * width));
+        const int64_t column = panel * width, count = std::min<int64_t>(width, columns - column);
+        auto* const target =
+            reinterpret_cast<operand_t*>(packed + panel * size + place_of_word<operand_t>(k / values) * width);
+        if constexpr (kByParts<scalar_t, operand_t>) {
+          const int64_t part_stride = words_together(k / values, words) * width * values;
+          pack_words_by_parts<operand_t, width>(row, K, k, column, count, part_stride, target);
+        } else {
+          pack_words<operand_t, width, values>(row, K, k, column, count, target);
+        }
       }
     }
   }

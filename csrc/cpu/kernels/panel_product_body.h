@@ -11,7 +11,7 @@ namespace gru_ext {
 namespace {
 
 template <typename operand_t>
-using TilesOf = std::conditional_t<std::is_same_v<operand_t, c10::BFloat16>, GRU_TILES, void>;
+using TilesOf = std::conditional_t<std::is_base_of_v<c10::BFloat16, operand_t>, GRU_TILES, void>;
 template <typename operand_t>
 constexpr bool kOnTiles = !std::is_void_v<TilesOf<operand_t>>;
 
@@ -52,11 +52,14 @@ class PackedColumns {
  public:
   static constexpr int kMost = kMostRows<operand_t, kPanelVectors>;
 
-  // Columns [0, count) of K rows, at most kLongestSum, of which `row(k)` is one.
+  // Columns [0, count) of K rows, at most kLongestSum, of which `row(k)` is one. `stride`: of the rows.
   template <typename Row>
-  void pack(const Row& row, int64_t K, int64_t count) {
+  void pack(const Row& row, [[maybe_unused]] int64_t stride, int64_t K, int64_t count) {
     if constexpr (kOnTiles<operand_t>) {
-      transpose_words(row, K, count);
+      for (int part = 0; part < parts; ++part) {
+        transpose_words([&](int64_t k) { return row(k) + part * (stride / parts); }, K, count,
+                        columns_ + part * kLongestSum);
+      }
     } else {
       pack_panel<operand_t, kMost, values>(row, K, 0, count, columns_);
     }
@@ -67,7 +70,7 @@ class PackedColumns {
     constexpr int width = kPanelColumns<T>;
     const T* no_bias = nullptr;
     if constexpr (kOnTiles<operand_t>) {
-      product_rows<kPanelVectors, Start::zero>(count, columns_, kLongestSum, panel, K, no_bias, 0, out, width);
+      product_rows<kPanelVectors, Start::zero>(count, columns_, parts * kLongestSum, panel, K, no_bias, 0, out, width);
     } else {
       constexpr Layout layout{values, kMost * values};
       product_tile<T, operand_t, kMost, kPanelVectors, Start::zero, /*asks=*/false>(
@@ -77,10 +80,11 @@ class PackedColumns {
 
  private:
   static constexpr int values = sizeof(T) / sizeof(operand_t);
+  static constexpr int parts = kParts<operand_t>;
 
   // (count, K): a vector has pairs of rows of each of 16 columns, a square of them is transposed.
   template <typename Row>
-  void transpose_words(const Row& row, int64_t K, int64_t count) {
+  void transpose_words(const Row& row, int64_t K, int64_t count, operand_t* columns) {
     using Math = VectorMath<float>;
     constexpr int lanes = Math::lanes;
     for (int64_t k = 0; k < K; k += 2 * lanes) {
@@ -93,13 +97,13 @@ class PackedColumns {
         for (int i = 0; i < lanes; ++i) square[i] = (typename Math::Vector)(upper(2 * i) >> 16 | upper(2 * i + 1));
         transpose<float>(square);
         for (int i = 0; i < lanes; ++i) {
-          std::memcpy(columns_ + (first + i) * kLongestSum + k, &square[i], sizeof square[i]);
+          std::memcpy(columns + (first + i) * parts * kLongestSum + k, &square[i], sizeof square[i]);
         }
       }
     }
   }
 
-  alignas(64) operand_t columns_[kMost * kLongestSum];
+  alignas(64) operand_t columns_[kMost * parts * kLongestSum];
 };
 
 }  // namespace

@@ -126,10 +126,10 @@ inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, op
     }
     store<acc_t>(dh, past_product, Math::lanes);
     operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + unit;
-    store<acc_t>(dgates, grads.n, count);
-    store<acc_t>(dgates + p.H, grads.r, count);
-    store<acc_t>(dgates + 2 * p.H, grads.z, count);
-    store<acc_t>(dgates + 3 * p.H, grads.q, count);
+    store_operand<acc_t>(dgates, p.dgates_stride, grads.n, count);
+    store_operand<acc_t>(dgates + p.H, p.dgates_stride, grads.r, count);
+    store_operand<acc_t>(dgates + 2 * p.H, p.dgates_stride, grads.z, count);
+    store_operand<acc_t>(dgates + 3 * p.H, p.dgates_stride, grads.q, count);
     sums.n += grads.n;
     sums.r += grads.r;
     sums.z += grads.z;
@@ -150,12 +150,11 @@ void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
   if (p.norms > 0) return layer_norm_bwd<masked>(p, thread, threads, barrier);
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
-  constexpr int64_t values = packed_values<scalar_t, operand_t>;
   constexpr int columns = kPanelColumns<acc_t>;
   const int64_t panels = (p.H + columns - 1) / columns;
   const int64_t begin = share(panels, thread, threads);
   const int64_t end = share(panels, thread + 1, threads);
-  const int64_t panel_size = (3 * p.H + values - 1) / values * columns;
+  const int64_t panel_size = words_of<acc_t, operand_t>(3 * p.H) * columns;
   const acc_t* weight_hh = static_cast<const acc_t*>(p.weight_hh);
   // Round i: the product of step i - 1, which needs all threads' gradients of it, then the gates of step i.
   for (int64_t i = 0; i <= p.step_count; ++i) {

@@ -37,10 +37,10 @@ inline __attribute__((always_inline)) void reset_gates_fwd(const FwdChunk<scalar
     const Vector a_r = load<acc_t>(input, lanes) + load<acc_t>(hidden, lanes);
     const Vector a_z = load<acc_t>(input + lanes, lanes) + load<acc_t>(hidden + lanes, lanes);
     ResetBeforeGates<Vector> gates;
-    Vector h = load<acc_t>(p.state + row * p.h_stride + unit, lanes);
+    Vector h = load<acc_t>(p.state + row * p.unit_stride + unit, lanes);
     if (masked && p.masks.recurrent != nullptr) h *= recurrent_factor(p.masks, row * p.H + unit, count);
     const Vector reset = reset_fwd<Math>(a_r, a_z, h, gates);
-    store<acc_t>(p.h[1] + row * p.h_stride + unit, reset, lanes);
+    store_operand<acc_t>(p.h[1] + row * p.h_stride + unit, p.h_stride, reset, lanes);
     store<acc_t>(input + lanes, gates.z, lanes);
     if (p.saves_gates) {
       scalar_t* saved = p.gates + (step.packed_row + row) * 3 * p.H + unit;
@@ -178,8 +178,8 @@ inline __attribute__((always_inline)) void candidate_gates_bwd(const BwdChunk<sc
     }
     store<acc_t>(dh, past_products, Math::lanes);
     operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + unit;
-    store<acc_t>(dgates, grads.n, count);
-    store<acc_t>(dgates + 2 * p.H, grads.z, count);
+    store_operand<acc_t>(dgates, p.dgates_stride, grads.n, count);
+    store_operand<acc_t>(dgates + 2 * p.H, p.dgates_stride, grads.z, count);
     sums.n += grads.n;
     sums.z += grads.z;
     if (!ends_block(row, step.rows)) continue;
@@ -211,7 +211,7 @@ inline __attribute__((always_inline)) void reset_gates_bwd(const BwdChunk<scalar
     const Vector past_reset = reset_bwd(gates, h, d, grads) * factor;
     acc_t* dh = p.dh + row * p.dh_stride + unit;
     store<acc_t>(dh, load<acc_t>(dh, Math::lanes) + past_reset, Math::lanes);
-    store<acc_t>(p.dgates + (step.row + row) * p.dgates_stride + p.H + unit, grads.r, count);
+    store_operand<acc_t>(p.dgates + (step.row + row) * p.dgates_stride + p.H + unit, p.dgates_stride, grads.r, count);
     sum += grads.r;
     if (!ends_block(row, step.rows)) continue;
     add_bias_sum(p, row, 1, unit, sum);
@@ -223,7 +223,6 @@ template <bool masked, typename scalar_t, typename operand_t>
 void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, StepBarrier& barrier) {
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
-  constexpr int64_t values = packed_values<scalar_t, operand_t>;
   constexpr int columns = kPanelColumns<acc_t>;
   constexpr int tile_rows = kMostRows<operand_t, kPanelVectors>;
   const int64_t panels = (p.H + columns - 1) / columns;
@@ -232,7 +231,7 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
   const acc_t* no_bias = nullptr;
   // The columns of a panel, K rows of weights.
   const auto panel_of = [=](const void* weights, int64_t panel, int64_t K) {
-    return static_cast<const acc_t*>(weights) + panel * ((K + values - 1) / values * columns);
+    return static_cast<const acc_t*>(weights) + panel * words_of<acc_t, operand_t>(K) * columns;
   };
   alignas(64) acc_t dreset[tile_rows * columns];
   // Round i: the product of r and z of step i - 1, which needs all threads' gradients of it, then n and z of step i;

@@ -23,19 +23,20 @@ inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_
                                                           acc_type<scalar_t>* out) {
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
-  constexpr int64_t values = packed_values<scalar_t, operand_t>;
   const int64_t unit = panel * of.groups() * lanes;
   const acc_t* bias = start == Start::bias ? p.input_bias + unit : nullptr;
-  if (!p.packed) {
-    for_each_tile<kTileRows<vectors>>(rows, [&](int64_t first, int64_t count) __attribute__((always_inline)) {
-      unpacked_product_rows<acc_t, vectors>(
-          count, a + first * a_stride, a_stride, static_cast<const operand_t*>(weights), of, p.H, K, unit,
-          std::min<int64_t>(lanes, p.H - unit), bias, p.h_stride, out + first * vectors * lanes);
-    });
-    return;
+  if constexpr (!kByParts<scalar_t, operand_t>) {  // which are always packed
+    if (!p.packed) {
+      for_each_tile<kTileRows<vectors>>(rows, [&](int64_t first, int64_t count) __attribute__((always_inline)) {
+        unpacked_product_rows<acc_t, vectors>(
+            count, a + first * a_stride, a_stride, static_cast<const operand_t*>(weights), of, p.H, K, unit,
+            std::min<int64_t>(lanes, p.H - unit), bias, p.unit_stride, out + first * vectors * lanes);
+      });
+      return;
+    }
   }
-  const acc_t* packed = static_cast<const acc_t*>(weights) + panel * ((K + values - 1) / values) * vectors * lanes;
-  product_rows<vectors, start>(rows, a, a_stride, packed, K, bias, p.h_stride, out, vectors * lanes,
+  const acc_t* packed = static_cast<const acc_t*>(weights) + panel * words_of<acc_t, operand_t>(K) * vectors * lanes;
+  product_rows<vectors, start>(rows, a, a_stride, packed, K, bias, p.unit_stride, out, vectors * lanes,
                                are_far(3 * p.H * K * sizeof(operand_t)));
 }
 
@@ -134,7 +135,7 @@ inline __attribute__((always_inline)) void advance(const FwdChunk<scalar_t, oper
   using acc_t = acc_type<scalar_t>;
   using Vector = typename VectorMath<acc_t>::Vector;
   constexpr int lanes = VectorMath<acc_t>::lanes;
-  acc_t* state = p.state + row * p.h_stride + unit;
+  acc_t* state = p.state + row * p.unit_stride + unit;
   Vector h = load<acc_t>(state, lanes);
   Vector operand;
   if constexpr (masked) {
@@ -144,7 +145,7 @@ inline __attribute__((always_inline)) void advance(const FwdChunk<scalar_t, oper
     operand = h = cell(h);
   }
   store<acc_t>(state, h, lanes);
-  store<acc_t>(h_next + row * p.h_stride + unit, operand, lanes);
+  store_operand<acc_t>(h_next + row * p.h_stride + unit, p.h_stride, operand, lanes);
   if (p.saves_y) store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
 }
 

@@ -41,13 +41,24 @@ struct TilesInUse {
   }
 };
 
+// Calls product(left, right) for the products of parts that are taken.
+template <int parts, typename Product>
+inline __attribute__((always_inline)) void for_each_product(const Product& product) {
+#pragma GCC unroll 4
+  for (int left = 0; left < parts; ++left) {
+#pragma GCC unroll 4
+    for (int right = 0; left + right < parts; ++right) product(left, right);
+  }
+}
+
 // One or two tiles of rows, each with a tile of sums for each vector. The first tiles are these sums; then comes the
-// left operand, then as many right operands as are left. T: bfloat16 or int8_t.
+// left operand, then as many right operands as are left. T: bfloat16, a part, or int8_t.
 template <typename Tiles, typename T, int vectors, bool both>
 struct TileProduct {
   static constexpr int kRights = kTiles - 2 * vectors - 1 < vectors ? 1 : vectors;
   static constexpr int kLeft = kTiles - kRights - 1;
   static constexpr int64_t kPanelStride = vectors * kTileRowBytes;
+  static_assert(kPartWords == kTileHeight);
   using Sums = std::make_integer_sequence<int, (both ? 2 : 1) * vectors>;
   template <int v>
   static constexpr int kRight = kTiles - kRights + v % kRights;
@@ -109,19 +120,29 @@ struct TileProduct {
   __attribute__((noinline)) void add_rest(int64_t done, int64_t bytes, int64_t height) const {
     alignas(64) char left[2][kTileHeight][kTileRowBytes] = {};
     alignas(64) char right[kTileHeight][kPanelStride] = {};
-    for (int tile = 0; tile <= both; ++tile) {
-      for (int64_t row = 0; row < height; ++row) {
-        std::memcpy(left[tile][row], a[tile] + row * a_stride + done, bytes);
+    const int64_t words = (bytes + 3) / 4;
+    for_each_product<kParts<T>>([&](int left_part, int right_part) __attribute__((always_inline)) {
+      for (int tile = 0; tile <= both; ++tile) {
+        for (int64_t row = 0; row < height; ++row) {
+          std::memcpy(left[tile][row], a[tile] + left_part * part_stride() + row * a_stride + done, bytes);
+        }
       }
-    }
-    std::memcpy(right, panel + done / 4 * kPanelStride, (bytes + 3) / 4 * kPanelStride);
-    add_depth(left[0][0], left[1][0], kTileRowBytes, right[0]);
+      std::memcpy(right, word_of_panel(done / 4) + right_part * words * kPanelStride, words * kPanelStride);
+      add_depth(left[0][0], left[1][0], kTileRowBytes, right[0]);
+    });
   }
+
+  int64_t part_stride() const { return a_stride / kParts<T>; }
+  const char* word_of_panel(int64_t word) const { return panel + word * kParts<T> * kPanelStride; }
 
   inline __attribute__((always_inline)) void add_all(int64_t bytes, int64_t height) const {
     int64_t done = 0;
     for (; done + kTileRowBytes <= bytes; done += kTileRowBytes) {
-      add_depth(a[0] + done, a[1] + done, a_stride, panel + done / 4 * kPanelStride);
+      for_each_product<kParts<T>>([&](int left_part, int right_part) __attribute__((always_inline)) {
+        const int64_t first = done + left_part * part_stride();
+        add_depth(a[0] + first, a[1] + first, a_stride,
+                  word_of_panel(done / 4) + right_part * kPartWords * kPanelStride);
+      });
     }
     if (done < bytes) add_rest(done, bytes - done, height);
   }
