@@ -29,6 +29,14 @@ bool packs_weights(const Sequence& s, int64_t operand_size) {
   const bool stay_in_cache = 3 * s.H * (s.H + s.I) * operand_size <= 8 * kCacheOfCore;
   return (stay_in_cache ? 20 : 10) * s.N >= s.I + s.H;
 }
+// On tiles, up to 16 rows take what one takes, and packing gains less. A prototype on Emerald Rapids packed for as long
+// as seven steps then took (10,4,256: packed once 0.35 of a time, at each call 0.60); a step with weights as they are
+// took 1.45 times as long at 5,4,256, 1.7 at 40,1,512, 1.6 at 1,16,1024 and 1.13 at 25,4,2560. So the two are level at
+// 16, 10, 12 and 56 steps, if packing is seven steps everywhere; this has 16, 23, 32 and 51.
+bool packs_weights_for_tiles(const Sequence& s) {
+  const int64_t steps = s.T * ((s.B + 15) / 16);
+  return 2 * steps * steps >= s.I + s.H;
+}
 
 // Tensors of a layer's call that all directions share.
 template <typename scalar_t>
@@ -64,6 +72,7 @@ class FwdPass {
         arrangement_{s.I, s.H, tensors.variant.reset_after},
         rows_of_x_(tensors.x),
         rows_of_y_(tensors.y.defined() ? tensors.y : tensors.x),
+        packs_(tensors.arranged == nullptr && should_pack(s)),
         team_(work(), fastest_plan(work(), threads, wait)),
         chunks_(chunks_of(s, kFwdChunkRows * team_.row_groups())) {
     const ArrangedWeights* const given = tensors.arranged == nullptr ? nullptr : tensors.arranged + direction;
@@ -73,11 +82,10 @@ class FwdPass {
       weight_ih_ = as_weight(weights[0]);
       weight_hh_ = as_weight(weights[1]);
     }
-    packs_ = given == nullptr && (kByParts<scalar_t, operand_t> || packs_weights(s, sizeof(operand_t)));
 
     const int64_t groups = arrangement_.groups(), stride = arrangement_.stride(), lanes = arrangement_.kernel.lanes;
     const int64_t rows = most_rows(chunks_);
-    copies_x_ = !std::is_same_v<scalar_t, operand_t> || !rows_of_x_.uniform(s);
+    copies_x_ = !std::is_same_v<scalar_t, operand_t> || !rows_of_x_.uniform(s) || in_words();
     p_.I = s.I;
     p_.H = s.H;
     p_.reset_after = tensors.variant.reset_after;
@@ -90,9 +98,12 @@ class FwdPass {
     const size_t hidden_gates = workspace_.reserve<acc_t>(s.has_gains ? groups * s.B * 3 * lanes : 0);
     const size_t moments = workspace_.reserve<acc_t>(s.has_gains ? threads * p_.moment_rows * kMoments : 0);
     const size_t state = workspace_.reserve<acc_t>(s.B * stride);
-    const size_t exchanged = workspace_.reserve<operand_t>(2 * s.B * kParts<operand_t> * stride);
+    p_.unit_stride = stride;
+    p_.h_stride = in_words() ? words_stride(s.H) : kParts<operand_t> * stride;
+    const size_t exchanged = workspace_.reserve<operand_t>(2 * rows_in_memory(s.B) * p_.h_stride);
     const size_t input_gates = workspace_.reserve<acc_t>(groups * rows * 3 * lanes);
-    const size_t chunk_x = workspace_.reserve<operand_t>(copies_x_ ? rows * kParts<operand_t> * s.I : 0);
+    p_.x_stride = in_words() ? words_stride(s.I) : copies_x_ ? kParts<operand_t> * s.I : rows_of_x_.stride_b;
+    const size_t chunk_x = workspace_.reserve<operand_t>(copies_x_ ? rows_in_memory(rows) * p_.x_stride : 0);
     const size_t packed_ih = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_ih() : 0);
     const size_t packed_hh = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_hh() : 0);
     const size_t packed_hn = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_hn() : 0);
@@ -124,15 +135,13 @@ class FwdPass {
     p_.weight_hn = arranged.weight_hn;
     p_.input_bias = static_cast<const acc_t*>(arranged.bias);
     p_.bias_hn = p_.input_bias + 3 * stride;
-    p_.unit_stride = stride;
-    p_.h_stride = kParts<operand_t> * stride;
     p_.gains = static_cast<const acc_t*>(arranged.gains);
     p_.hidden_gates = workspace_.at<acc_t>(hidden_gates);
     p_.moments = workspace_.at<acc_t>(moments);
     p_.masks = tensors.masks.template of<acc_t>(s, direction);
     p_.state = workspace_.at<acc_t>(state);
     p_.h[0] = workspace_.at<operand_t>(exchanged);
-    p_.h[1] = p_.h[0] + s.B * p_.h_stride;
+    p_.h[1] = p_.h[0] + rows_in_memory(s.B) * p_.h_stride;
     fill_state();
     p_.input_gates = workspace_.at<acc_t>(input_gates);
     copied_x_ = workspace_.at<operand_t>(chunk_x);
@@ -165,13 +174,12 @@ class FwdPass {
     p_.step_count = chunk.t_end - chunk.t_begin;
     p_.rows = chunk.rows;
     const scalar_t* x = tensors_.x.template const_data_ptr<scalar_t>();
-    p_.x_stride = copies_x_ ? kParts<operand_t> * s_.I : rows_of_x_.stride_b;
     steps_.clear();
     for (int64_t step = 0; step < p_.step_count; ++step) {
       const int64_t t = reverse ? chunk.t_end - 1 - step : chunk.t_begin + step;
       const int64_t row = s_.offset(t) - chunk.offset;
       steps_.push_back({row, s_.rows(t), s_.offset(t), rows_of_y_.offset(s_, t)});
-      if (copies_x_) copy_x(x + rows_of_x_.offset(s_, t), s_.rows(t), copied_x_ + row * p_.x_stride);
+      if (copies_x_) copy_x(x + rows_of_x_.offset(s_, t), s_.rows(t), row);
     }
     p_.steps = steps_.data();
     // Where nothing is copied, scalar_t is operand_t.
@@ -212,10 +220,11 @@ class FwdPass {
     const int64_t chunk_steps = std::clamp<int64_t>(kFwdChunkRows / s_.B, 1, s_.T);
     return {s_.T, kFwdChunkRows,
             /*chunk_of_group=*/true, s_.B,
-            // Rows that end early stay in one group, as bits depend on how many rows a product has.
-            s_.packed_sizes.empty() ? kRowBlock : s_.B, s_.H, tensors_.variant.reset_after ? lanes : 2 * lanes,
-            s_.has_gains || !tensors_.variant.reset_after ? 2.0 : 1.0, 6.0 * s_.B * s_.H * s_.H,
-            6.0 * s_.B * s_.H * s_.I, static_cast<double>(3 * s_.H * (s_.H + s_.I / chunk_steps) * operand_size),
+            // Rows that end early stay in one group, as bits depend on how many rows a product has; and those in words.
+            s_.packed_sizes.empty() && !in_words() ? kRowBlock : s_.B, s_.H,
+            tensors_.variant.reset_after ? lanes : 2 * lanes, s_.has_gains || !tensors_.variant.reset_after ? 2.0 : 1.0,
+            6.0 * s_.B * s_.H * s_.H, 6.0 * s_.B * s_.H * s_.I,
+            static_cast<double>(3 * s_.H * (s_.H + s_.I / chunk_steps) * operand_size),
             static_cast<double>(3 * s_.B * s_.H * sizeof(acc_t))};
   }
 
@@ -233,15 +242,31 @@ class FwdPass {
     if (p.masks.recurrent != nullptr) p.masks.recurrent += first * s_.H;
   }
 
-  // Rows of x of a step, as operands.
-  void copy_x(const scalar_t* x, int64_t rows, operand_t* target) const {
-    if constexpr (kByParts<scalar_t, operand_t>) {
-      for (int64_t row = 0; row < rows; ++row) {
-        const scalar_t* const source = x + row * rows_of_x_.stride_b;
-        arrangement_.kernel.to_operands(source, s_.I, target + row * p_.x_stride, p_.x_stride);
-      }
-    } else {
-      copy_rows(x, rows_of_x_.stride_b, target, p_.x_stride, rows, s_.I);
+  static bool should_pack(const Sequence& s) {
+    if (kByParts<scalar_t, operand_t>) return true;
+    return takes_words() ? packs_weights_for_tiles(s) : packs_weights(s, sizeof(operand_t));
+  }
+  // Whether rows are in words where weights are not packed, and whether they are.
+  static bool takes_words() { return fwd_kernels<scalar_t, operand_t>().to_words != nullptr; }
+  bool in_words() const { return takes_words() && !packs_ && tensors_.arranged == nullptr; }
+  // The words of 16 rows are together.
+  int64_t rows_in_memory(int64_t rows) const { return in_words() ? (rows + 15) / 16 * 16 : rows; }
+
+  void put_operands(const acc_t* source, int64_t count, operand_t* rows, int64_t stride, int64_t row) const {
+    if (in_words()) return arrangement_.kernel.to_words(source, count, rows, stride, row);
+    arrangement_.kernel.to_operands(source, count, rows + row * stride, stride);
+  }
+
+  // Rows of x of a step, as operands, from `first` on.
+  void copy_x(const scalar_t* x, int64_t rows, int64_t first) const {
+    if constexpr (!kByParts<scalar_t, operand_t>) {
+      operand_t* const target = copied_x_ + first * p_.x_stride;
+      if (!in_words()) return copy_rows(x, rows_of_x_.stride_b, target, p_.x_stride, rows, s_.I);
+    }
+    std::vector<acc_t> values(s_.I);
+    for (int64_t row = 0; row < rows; ++row) {
+      std::copy_n(x + row * rows_of_x_.stride_b, s_.I, values.data());
+      put_operands(values.data(), s_.I, copied_x_, p_.x_stride, first + row);
     }
   }
 
@@ -261,10 +286,10 @@ class FwdPass {
         const acc_t factor = p_.masks.recurrent[row * s_.H + unit] ? p_.masks.recurrent_scale : acc_t(0);
         entering[unit] = factor * state[unit];
       }
-      const acc_t* const operand = masked ? entering.data() : state;
-      arrangement_.kernel.to_operands(operand, stride, p_.h[0] + row * p_.h_stride, p_.h_stride);
+      put_operands(masked ? entering.data() : state, in_words() ? s_.H : stride, p_.h[0], p_.h_stride, row);
     }
-    if (s_.T > 1) std::copy_n(p_.h[0], s_.B * p_.h_stride, p_.h[1]);
+    // In words, what is beyond H has to be zero.
+    if (s_.T > 1 || in_words()) std::copy_n(p_.h[0], rows_in_memory(s_.B) * p_.h_stride, p_.h[1]);
   }
 
   const Sequence& s_;
@@ -272,11 +297,11 @@ class FwdPass {
   const int64_t direction_;
   const Arrangement<scalar_t, operand_t> arrangement_;
   const Rows rows_of_x_, rows_of_y_;
+  const bool packs_;  // whether this call packs the weights
   Team team_;
   const std::vector<Chunk> chunks_;
   Tensor weight_ih_;  // (3H, I); undefined where weights came arranged
   Tensor weight_hh_;  // (3H, H); likewise
-  bool packs_;        // whether this call packs the weights
   bool copies_x_;     // whether the rows of a chunk's x are converted or gathered
   operand_t* copied_x_;
   Workspace workspace_;
