@@ -274,6 +274,8 @@ OF_EACH_ISA = [
     *grid([(MASKED[3], BOTH)], variants=["every mask"]),
     *grid(product(NORMALISED[1:3], [BOTH]), [torch.float32, torch.bfloat16], NORMS),
     *grid([LARGE[0]], variants=["", "reset before"]),
+    # On tiles, weights that are not packed: two tiles of rows, the second not full; a rest of units, of I and of H.
+    *grid([(Size(2, 18, 50, 39), BOTH)], [torch.bfloat16], ["", "every mask", "every mask, reset before", *NORMS]),
     *grid([LARGE[0]], [torch.float32, torch.bfloat16], ["layer norm"]),
 ]
 

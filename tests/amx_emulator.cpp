@@ -23,6 +23,7 @@
 #define GRU_VECTOR_REGISTERS 32
 #define GRU_TILES PortableTiles
 #include "cpu/kernels/panel_product_body.h"
+#include "cpu/kernels/turned_product_body.h"
 
 namespace {
 
@@ -311,6 +312,37 @@ bool multiplies_columns(std::mt19937& random, int64_t count, int64_t K) {
   return true;
 }
 
+// Whether products with weights that are not packed have the bits of those with packed ones: of rows in words, for the
+// three gates of some units, two gates, and two groups of one gate, with H no multiple of 16.
+template <int vectors>
+bool multiplies_unpacked(std::mt19937& random, gru_ext::UnitVectors of, int64_t count, int64_t H, int64_t K) {
+  constexpr int64_t width = vectors * 16;
+  const Matrix a(random, count, K), weights(random, 3 * H, K);
+  std::vector<Half> plain;  // the parameter, at whose end its memory ends
+  for (int64_t row = 0; row < 3 * H; ++row) plain.insert(plain.end(), weights.row(row), weights.row(row) + K);
+  const int64_t panels = (H + 16 * of.groups() - 1) / (16 * of.groups()), stride = gru_ext::words_stride(K);
+  const int64_t panel_size = gru_ext::words_of<float, Half>(K) * width;
+  std::vector<float> packed(panels * panel_size), bias(vectors * 20 + 16 * panels * of.groups());
+  for (float& value : bias) value = std::uniform_real_distribution<float>(-1, 1)(random);
+  gru_ext::pack_units<float, Half, Half>(plain.data(), of, H, K, 0, panels, packed.data());
+  std::vector<Half> words((count + 15) / 16 * 16 * stride, Half(NAN));
+  for (int64_t row = 0; row < count; ++row) {
+    const std::vector<float> values(a.row(row), a.row(row) + K);
+    gru_ext::to_words(values.data(), K, words.data(), stride, row);
+  }
+  std::vector<float> found(count * width), expected(count * width);
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    const int64_t unit = panel * of.groups() * 16;
+    const float* const start = &bias[unit];
+    gru_ext::product_rows<vectors, gru_ext::Start::bias>(count, a.row(0), a.stride(), &packed[panel * panel_size], K,
+                                                         start, 20, expected.data(), width);
+    gru_ext::turned_product_rows<gru_ext::PortableTiles, vectors>(count, words.data(), stride, plain.data(), of, H, K,
+                                                                  unit, start, 20, found.data());
+    if (std::memcmp(found.data(), expected.data(), found.size() * sizeof(float)) != 0) return false;
+  }
+  return true;
+}
+
 // Rows of float32 values, and NaN beyond them.
 class Floats {
  public:
@@ -440,6 +472,11 @@ long wrong_products() {
       wrong_ones += !multiplies_columns(random, count, K);
       wrong_ones += !multiplies_parts<Half>(random, count, K);
       wrong_ones += !multiplies_parts<gru_ext::Part<2>>(random, count, K);
+      for (const int64_t H : {3, 16, 39}) {
+        wrong_ones += !multiplies_unpacked<3>(random, gru_ext::kThreeGates, count, H, K);
+        wrong_ones += !multiplies_unpacked<2>(random, gru_ext::kTwoGates, count, H, K);
+        wrong_ones += !multiplies_unpacked<2>(random, gru_ext::kTwoGroups, count, H, K);
+      }
     }
   }
   return wrong_ones;

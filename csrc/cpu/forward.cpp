@@ -32,6 +32,14 @@ bool packs_weights(const Sequence& s, int64_t operand_size) {
   const bool stay_in_cache = 3 * s.H * (s.H + s.I) * operand_size <= 8 * kCacheOfCore;
   return (stay_in_cache ? 20 : 10) * s.N >= s.I + s.H;
 }
+// On tiles, up to 16 rows take what one takes, and packing gains less. A prototype on Emerald Rapids packed for as long
+// as seven steps then took (10,4,256: packed once 0.35 of a time, at each call 0.60); a step with weights as they are
+// took 1.45 times as long at 5,4,256, 1.7 at 40,1,512, 1.6 at 1,16,1024 and 1.13 at 25,4,2560. So the two are level at
+// 16, 10, 12 and 56 steps, if packing is seven steps everywhere; this has 16, 23, 32 and 51.
+bool packs_weights_for_tiles(const Sequence& s) {
+  const int64_t steps = s.T * ((s.B + 15) / 16);
+  return 2 * steps * steps >= s.I + s.H;
+}
 
 // Tensors of a layer's call that all directions share.
 template <typename scalar_t>
@@ -67,6 +75,7 @@ class FwdPass {
         arrangement_{s.I, s.H, tensors.variant.reset_after},
         rows_of_x_(tensors.x),
         rows_of_y_(tensors.y.defined() ? tensors.y : tensors.x),
+        packs_(tensors.arranged == nullptr && should_pack(s)),
         team_(work(), fastest_plan(work(), threads, wait)),
         chunks_(chunks_of(s, team_.rows_of_region())),
         most_steps_(most_steps(chunks_)) {
@@ -77,11 +86,10 @@ class FwdPass {
       weight_ih_ = as_weight(weights[0]);
       weight_hh_ = as_weight(weights[1]);
     }
-    packs_ = given == nullptr && (kByParts<scalar_t, operand_t> || packs_weights(s, sizeof(operand_t)));
 
     const int64_t groups = arrangement_.groups(), stride = arrangement_.stride(), lanes = arrangement_.kernel.lanes;
     const int64_t rows = most_rows(chunks_);
-    copies_x_ = !std::is_same_v<scalar_t, operand_t> || !rows_of_x_.uniform(s);
+    copies_x_ = !std::is_same_v<scalar_t, operand_t> || !rows_of_x_.uniform(s) || in_words();
     p_.I = s.I;
     p_.H = s.H;
     p_.reset_after = tensors.variant.reset_after;
@@ -89,14 +97,19 @@ class FwdPass {
     p_.norms = static_cast<int>(tensors.variant.layer_norm);
     p_.B = s.B;
     p_.moment_rows = std::max(rows, s.B);
+    p_.masks = tensors.masks.template of<acc_t>(s, direction);
     const size_t bias = workspace_.reserve<acc_t>(given == nullptr ? 4 * stride : 0);
     const size_t gains = workspace_.reserve<acc_t>(given == nullptr && s.has_gains ? 6 * stride : 0);
     const size_t hidden_gates = workspace_.reserve<acc_t>(s.has_gains ? groups * s.B * 3 * lanes : 0);
     const size_t moments = workspace_.reserve<acc_t>(s.has_gains ? threads * p_.moment_rows * kMoments : 0);
     const size_t state = workspace_.reserve<acc_t>(s.B * stride);
-    const size_t exchanged = workspace_.reserve<operand_t>(2 * s.B * kParts<operand_t> * stride);
+    const size_t entering = workspace_.reserve<acc_t>(masks_h0() ? s.B * stride : 0);
+    p_.unit_stride = stride;
+    p_.h_stride = in_words() ? words_stride(s.H) : kParts<operand_t> * stride;
+    const size_t exchanged = workspace_.reserve<operand_t>(2 * rows_in_memory(s.B) * p_.h_stride);
     const size_t input_gates = workspace_.reserve<acc_t>(groups * rows * 3 * lanes);
-    const size_t chunk_x = workspace_.reserve<operand_t>(copies_x_ ? rows * kParts<operand_t> * s.I : 0);
+    p_.x_stride = in_words() ? words_stride(s.I) : copies_x_ ? kParts<operand_t> * s.I : rows_of_x_.stride_b;
+    const size_t chunk_x = workspace_.reserve<operand_t>(copies_x_ ? rows_in_memory(rows) * p_.x_stride : 0);
     const size_t steps = workspace_.reserve<Step>(team_.steps_of_threads(most_steps_));
     const size_t packed_ih = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_ih() : 0);
     const size_t packed_hh = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_hh() : 0);
@@ -129,15 +142,13 @@ class FwdPass {
     p_.weight_hn = arranged.weight_hn;
     p_.input_bias = static_cast<const acc_t*>(arranged.bias);
     p_.bias_hn = p_.input_bias + 3 * stride;
-    p_.unit_stride = stride;
-    p_.h_stride = kParts<operand_t> * stride;
     p_.gains = static_cast<const acc_t*>(arranged.gains);
     p_.hidden_gates = workspace_.at<acc_t>(hidden_gates);
     p_.moments = workspace_.at<acc_t>(moments);
-    p_.masks = tensors.masks.template of<acc_t>(s, direction);
     p_.state = workspace_.at<acc_t>(state);
     p_.h[0] = workspace_.at<operand_t>(exchanged);
-    p_.h[1] = p_.h[0] + s.B * p_.h_stride;
+    p_.h[1] = p_.h[0] + rows_in_memory(s.B) * p_.h_stride;
+    entering_ = workspace_.at<acc_t>(entering);
     if (!packs_) fill_state(0, s.B);
     p_.input_gates = workspace_.at<acc_t>(input_gates);
     copied_x_ = workspace_.at<operand_t>(chunk_x);
@@ -173,13 +184,12 @@ class FwdPass {
     p_.step_count = chunk.t_end - chunk.t_begin;
     p_.rows = chunk.rows;
     const scalar_t* x = tensors_.x.template const_data_ptr<scalar_t>();
-    p_.x_stride = copies_x_ ? kParts<operand_t> * s_.I : rows_of_x_.stride_b;
     steps_.clear();
     for (int64_t step = 0; step < p_.step_count; ++step) {
       const int64_t t = reverse ? chunk.t_end - 1 - step : chunk.t_begin + step;
       const int64_t row = s_.offset(t) - chunk.offset;
       steps_.push_back({row, s_.rows(t), s_.offset(t), rows_of_y_.offset(s_, t)});
-      if (copies_x_) copy_x(x + rows_of_x_.offset(s_, t), s_.rows(t), copied_x_ + row * p_.x_stride);
+      if (copies_x_) copy_x(x + rows_of_x_.offset(s_, t), s_.rows(t), row);
     }
     p_.steps = steps_.data();
     // Where nothing is copied, scalar_t is operand_t.
@@ -225,8 +235,8 @@ class FwdPass {
     const int64_t lanes = arrangement_.kernel.lanes;
     const int64_t chunk_steps = std::clamp<int64_t>(kFwdChunkRows / s_.B, 1, s_.T);
     // Bits depend on how many rows a product has, if they are fewer than those of a block: so rows that end early stay
-    // in one group, and chunks of few rows are those of one thread.
-    const bool even = s_.packed_sizes.empty();
+    // in one group, as do those in words, and chunks of few rows are those of one thread.
+    const bool even = s_.packed_sizes.empty() && !in_words();
     // Half of the caches is for weights.
     const int64_t row_bytes = even && s_.B >= kRowBlock ? 2 * (3 * s_.H + s_.I) * sizeof(acc_t) : 0;
     return {s_.T,
@@ -270,17 +280,35 @@ class FwdPass {
               team_.first_unit(member + 1, members) - unit);
   }
 
-  // Rows of x of a step, as operands.
-  void copy_x(const scalar_t* x, int64_t rows, operand_t* target) const {
-    if constexpr (kByParts<scalar_t, operand_t>) {
-      for (int64_t row = 0; row < rows; ++row) {
-        const scalar_t* const source = x + row * rows_of_x_.stride_b;
-        arrangement_.kernel.to_operands(source, s_.I, target + row * p_.x_stride, p_.x_stride);
-      }
-    } else {
-      copy_rows(x, rows_of_x_.stride_b, target, p_.x_stride, rows, s_.I);
+  static bool should_pack(const Sequence& s) {
+    if (kByParts<scalar_t, operand_t>) return true;
+    return takes_words() ? packs_weights_for_tiles(s) : packs_weights(s, sizeof(operand_t));
+  }
+  // Whether rows are in words where weights are not packed, and whether they are.
+  static bool takes_words() { return fwd_kernels<scalar_t, operand_t>().to_words != nullptr; }
+  bool in_words() const { return takes_words() && !packs_ && tensors_.arranged == nullptr; }
+  // The words of 16 rows are together.
+  int64_t rows_in_memory(int64_t rows) const { return in_words() ? (rows + 15) / 16 * 16 : rows; }
+
+  void put_operands(const acc_t* source, int64_t count, operand_t* rows, int64_t stride, int64_t row) const {
+    if (in_words()) return arrangement_.kernel.to_words(source, count, rows, stride, row);
+    arrangement_.kernel.to_operands(source, count, rows + row * stride, stride);
+  }
+
+  // Rows of x of a step, as operands, from `first` on.
+  void copy_x(const scalar_t* x, int64_t rows, int64_t first) const {
+    if constexpr (!kByParts<scalar_t, operand_t>) {
+      operand_t* const target = copied_x_ + first * p_.x_stride;
+      if (!in_words()) return copy_rows(x, rows_of_x_.stride_b, target, p_.x_stride, rows, s_.I);
+    }
+    std::vector<acc_t> values(s_.I);
+    for (int64_t row = 0; row < rows; ++row) {
+      std::copy_n(x + row * rows_of_x_.stride_b, s_.I, values.data());
+      put_operands(values.data(), s_.I, copied_x_, p_.x_stride, first + row);
     }
   }
+
+  bool masks_h0() const { return tensors_.hx != nullptr && p_.masks.recurrent != nullptr; }
 
   // h0, or zero, in the state and in its exchanged copies, of the rows [first, last): in both, as a row that begins
   // late is not written until then.
@@ -288,24 +316,22 @@ class FwdPass {
     const int64_t stride = p_.unit_stride;
     const scalar_t* h0 = tensors_.hx == nullptr ? nullptr : tensors_.hx + direction_ * s_.B * s_.H;
     const int64_t given = h0 == nullptr ? 0 : s_.H;  // units of a row
-    const bool masked = h0 != nullptr && p_.masks.recurrent != nullptr;
-    constexpr int64_t kUnitsAtOnce = 64;
+    const bool masked = masks_h0();
     for (int64_t row = first; row < last; ++row) {
       acc_t* state = p_.state + row * stride;
       std::copy_n(h0 + row * given, given, state);
       std::fill_n(state + given, stride - given, acc_t(0));
-      for (int64_t unit = 0; unit < stride; unit += kUnitsAtOnce) {
-        const int64_t count = std::min(kUnitsAtOnce, stride - unit);
-        acc_t entering[kUnitsAtOnce];
-        std::copy_n(state + unit, count, entering);
-        for (int64_t u = unit; masked && u < std::min(unit + count, given); ++u) {
-          entering[u - unit] *= p_.masks.recurrent[row * s_.H + u] ? p_.masks.recurrent_scale : acc_t(0);
-        }
-        arrangement_.kernel.to_operands(entering, count, p_.h[0] + row * p_.h_stride + unit, p_.h_stride);
+      acc_t* const entering = entering_ + row * stride;
+      for (int64_t unit = 0; masked && unit < stride; ++unit) {
+        const bool kept = unit < given && p_.masks.recurrent[row * s_.H + unit];
+        entering[unit] = (kept ? p_.masks.recurrent_scale : acc_t(0)) * state[unit];
       }
+      put_operands(masked ? entering : state, in_words() ? s_.H : stride, p_.h[0], p_.h_stride, row);
     }
-    if (s_.T > 1) {
-      std::copy_n(p_.h[0] + first * p_.h_stride, (last - first) * p_.h_stride, p_.h[1] + first * p_.h_stride);
+    // In words, what is beyond H has to be zero.
+    if (s_.T > 1 || in_words()) {
+      const int64_t values = (rows_in_memory(last) - first) * p_.h_stride;
+      std::copy_n(p_.h[0] + first * p_.h_stride, values, p_.h[1] + first * p_.h_stride);
     }
   }
 
@@ -314,15 +340,16 @@ class FwdPass {
   const int64_t direction_;
   const Arrangement<scalar_t, operand_t> arrangement_;
   const Rows rows_of_x_, rows_of_y_;
+  const bool packs_;  // whether this call packs the weights
   Team team_;
   const std::vector<Chunk> chunks_;
   const int64_t most_steps_;  // of a chunk
   Tensor weight_ih_;          // (3H, I); undefined where weights came arranged
   Tensor weight_hh_;          // (3H, H); likewise
-  bool packs_;                // whether this call packs the weights
   bool is_last_;              // whether this is the last chunk
   bool copies_x_;             // whether the rows of a chunk's x are converted or gathered
   operand_t* copied_x_;
+  acc_t* entering_;         // (B, unit_stride): h0 with the mask of its dropout
   Step* steps_of_threads_;  // (threads of the steps, most_steps_)
   Workspace workspace_;
   std::vector<Step> steps_;

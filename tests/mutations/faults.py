@@ -803,7 +803,7 @@ FAULTS = [
     ),
     Fault(
         "csrc/cpu/kernels/tile_product_body.h",
-        "is_right ? kTileHeight : least",
+        "has_weights ? kTileHeight : least",
         "least",
         TILES,
     ),
@@ -815,8 +815,8 @@ FAULTS = [
     ),
     Fault(
         "csrc/cpu/kernels/tile_product_body.h",
-        "add<vectors, again>(b);",
-        "add<vectors, false>(b);",
+        "add<vectors, again>(b, vector_stride, stride);",
+        "add<vectors, false>(b, vector_stride, stride);",
         TILES,
     ),
     Fault(
@@ -871,6 +871,30 @@ FAULTS = [
         "csrc/cpu/kernels/panel_product_body.h",
         "return row(k) + part * (stride / parts);",
         "return row(k);",
+        TILES,
+    ),
+    Fault(
+        "csrc/cpu/kernels/turned_product_body.h",
+        "std::clamp<int64_t>(H - first, 0, kTileHeight)",
+        "kTileHeight",
+        TILES,
+    ),
+    Fault(
+        "csrc/cpu/kernels/turned_product_body.h",
+        "(of.gate_step * H + of.group_step * kTileHeight) * K * size",
+        "of.gate_step * H * K * size",
+        TILES,
+    ),
+    Fault(
+        "csrc/cpu/kernels/turned_product_body.h",
+        "rows + row / kTileHeight * kTileHeight * stride",
+        "rows",
+        TILES,
+    ),
+    Fault(
+        "csrc/cpu/kernels/tile_product_body.h",
+        "multiply_bf16<sum, kWeights<v>, kRows>()",
+        "multiply_bf16<sum, kRows, kWeights<v>>()",
         TILES,
     ),
     Fault(

@@ -68,7 +68,8 @@ struct FwdChunk {
   int norms;                // normalisations of each of W x and R h, 0 to 2: `Variant::layer_norm` in op/layer.h
   bool has_input;           // whether input_gates are computed already
   bool all_rows;            // whether the steps have all rows of the chunk; else those of a row group
-  bool packed;              // whether the weights are packed by `pack_units`; else they are the parameters as they are
+  bool packed;              // whether the weights are packed by `pack_units`; else they are the parameters as they are,
+                            // and x and h are in words where there is FwdKernels::to_words
   const void* weight_ih;    // (3H, I)        panels of kThreeGates
   const void* weight_hh;    // (3H, H)        panels of kThreeGates; reset gate before: (2H, H), panels of kTwoGates
   const void* weight_hn;    // (H, H)         reset gate before: that of the candidate, panels of kTwoGroups
@@ -84,7 +85,7 @@ struct FwdChunk {
   operand_t* h[2];      // (B, h_stride)  the state before step s is h[s % 2], the state after it h[(s + 1) % 2];
                         //                reset gate before: the state is h[0], r * h of the step h[1]; with norms:
                         //                h[0]
-  int64_t h_stride;     // as many unit_strides as there are parts
+  int64_t h_stride;     // as many unit_strides as there are parts, or words_stride of H
   int64_t unit_stride;  // at least padded H
   acc_t* state;         // (B, unit_stride)  in, out: the state of each row, each unit read and written by one thread
   bool saves_y, saves_gates;
@@ -150,6 +151,10 @@ struct BwdChunk {
   DirectionMasks<acc_t> masks;
 };
 
+// Between rows in words, which are what products with weights that are not packed take on tiles
+// (turned_product_body.h): 16 rows are (ceil(K / 32) * 16, 16) words, each of two values along K.
+inline int64_t words_stride(int64_t K) { return (K + 31) / 32 * 32; }
+
 // What weights are packed from: by parts they are split then, others have been converted.
 template <typename scalar_t, typename operand_t>
 using weight_type = std::conditional_t<kByParts<scalar_t, operand_t>, float, operand_t>;
@@ -163,6 +168,8 @@ struct FwdKernels {
                      int64_t begin, int64_t end, void* packed);
   // `count` values -> a row of operands of products, of this stride.
   void (*to_operands)(const acc_type<scalar_t>* source, int64_t count, operand_t* target, int64_t stride);
+  // The same for rows in words; null where weights that are not packed take rows as they are.
+  void (*to_words)(const acc_type<scalar_t>* source, int64_t count, operand_t* rows, int64_t stride, int64_t row);
   // A thread's share of the input product of all rows.
   void (*multiply_input)(const FwdChunk<scalar_t, operand_t>& chunk, int thread, int threads);
   // One thread's part of the steps: the groups that `share` gives it. `fwd` takes no masks.

@@ -266,7 +266,7 @@ void layer_norm_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int thre
     barrier.wait(thread, threads, 2 * done);
     for (int64_t j = 0; j < end - begin; ++j) {
       const int64_t group = nth_group(j);
-      for_each_tile<kMostRows<operand_t, 3>>(step.rows, [&](int64_t row, int64_t rows) {
+      for_each_tile<kMostRows<operand_t, 3>, kRowMultiple<operand_t>>(step.rows, [&](int64_t row, int64_t rows) {
         multiply_units<3, Start::zero>(p, kThreeGates, p.weight_hh, p.H, group, rows, p.h[0] + row * p.h_stride,
                                        p.h_stride, p.hidden_gates + (group * p.B + row) * 3 * lanes);
       });

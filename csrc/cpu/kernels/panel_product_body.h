@@ -14,6 +14,9 @@ template <typename operand_t>
 using TilesOf = std::conditional_t<std::is_base_of_v<c10::BFloat16, operand_t>, GRU_TILES, void>;
 template <typename operand_t>
 constexpr bool kOnTiles = !std::is_void_v<TilesOf<operand_t>>;
+// Of what tiles of rows begin at multiples: rows in words are read from there.
+template <typename operand_t>
+constexpr int kRowMultiple = kOnTiles<operand_t> ? kTileHeight : 1;
 
 // Most rows of a product with a panel of so many vectors.
 template <typename operand_t, int vectors>

@@ -156,13 +156,20 @@ __attribute__((noinline)) void vector_product_rows(int64_t count, const operand_
   }
 }
 
-// Calls `body(first, count)` for tiles of at most `largest` rows, as equal as can be: 9 rows are 5 and 4, not 8 and 1.
-template <int largest, typename Body>
+// The first row of one of so many tiles, which are as equal as multiples allow: 9 rows are 5 and 4, not 8 and 1.
+template <int multiple = 1>
+int64_t first_of_tile(int64_t rows, int64_t tile, int64_t tiles) {
+  return std::min(rows, (rows * tile / tiles + multiple - 1) / multiple * multiple);
+}
+
+// Calls `body(first, count)` for tiles of at most `largest` rows.
+template <int largest, int multiple = 1, typename Body>
 inline __attribute__((always_inline)) void for_each_tile(int64_t rows, const Body& body) {
+  static_assert(largest % multiple == 0);
   const int64_t tiles = (rows + largest - 1) / largest;
   for (int64_t tile = 0; tile < tiles; ++tile) {
-    const int64_t first = rows * tile / tiles;
-    body(first, rows * (tile + 1) / tiles - first);
+    const int64_t first = first_of_tile<multiple>(rows, tile, tiles);
+    body(first, first_of_tile<multiple>(rows, tile + 1, tiles) - first);
   }
 }
 

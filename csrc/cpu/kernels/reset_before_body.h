@@ -40,7 +40,7 @@ inline __attribute__((always_inline)) void reset_gates_fwd(const FwdChunk<scalar
     Vector h = load<acc_t>(p.state + row * p.unit_stride + unit, lanes);
     if (masked && p.masks.recurrent != nullptr) h *= recurrent_factor(p.masks, row * p.H + unit, count);
     const Vector reset = reset_fwd<Math>(a_r, a_z, h, gates);
-    store_operand<acc_t>(p.h[1] + row * p.h_stride + unit, p.h_stride, reset, lanes);
+    store_units(p, p.h[1], row, unit, reset);
     store<acc_t>(input + lanes, gates.z, lanes);
     if (p.saves_gates) {
       scalar_t* saved = p.gates + (step.packed_row + row) * 3 * p.H + unit;

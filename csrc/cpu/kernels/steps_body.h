@@ -6,6 +6,7 @@
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/lanes_body.h"
 #include "cpu/kernels/panel_product_body.h"
+#include "cpu/kernels/turned_product_body.h"
 
 namespace gru_ext {
 namespace {
@@ -14,6 +15,23 @@ namespace {
 template <typename scalar_t>
 using CellMath =
     std::conditional_t<std::is_same_v<scalar_t, c10::BFloat16>, MathForBFloat16, VectorMath<acc_type<scalar_t>>>;
+
+// Whether products with weights that are not packed take rows in words.
+template <typename scalar_t, typename operand_t>
+constexpr bool kTakesWords = kOnTiles<operand_t> && !kByParts<scalar_t, operand_t>;
+
+// Stores what the next product reads of some units of a row, in p.h[0] or p.h[1].
+template <typename scalar_t, typename operand_t>
+inline __attribute__((always_inline)) void store_units(const FwdChunk<scalar_t, operand_t>& p, operand_t* rows,
+                                                       int64_t row, int64_t unit,
+                                                       typename VectorMath<acc_type<scalar_t>>::Vector value) {
+  using acc_t = acc_type<scalar_t>;
+  constexpr int64_t lanes = VectorMath<acc_t>::lanes;
+  if constexpr (kTakesWords<scalar_t, operand_t>) {
+    if (!p.packed) return store_words(rows, p.h_stride, row, unit, value, std::min(lanes, p.H - unit));
+  }
+  store_operand<acc_t>(rows + row * p.h_stride + unit, p.h_stride, value, lanes);
+}
 
 // out (rows, vectors, lanes) = a (rows, K) times the weights of a panel's units.
 template <int vectors, Start start, typename scalar_t, typename operand_t>
@@ -25,14 +43,19 @@ inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_
   constexpr int lanes = VectorMath<acc_t>::lanes;
   const int64_t unit = panel * of.groups() * lanes;
   const acc_t* bias = start == Start::bias ? p.input_bias + unit : nullptr;
-  if constexpr (!kByParts<scalar_t, operand_t>) {  // which are always packed
+  [[maybe_unused]] const auto* const not_packed = static_cast<const weight_type<scalar_t, operand_t>*>(weights);
+  if constexpr (kTakesWords<scalar_t, operand_t>) {
     if (!p.packed) {
-      for_each_tile<kTileRows<vectors>>(rows, [&](int64_t first, int64_t count) __attribute__((always_inline)) {
-        unpacked_product_rows<acc_t, vectors>(
-            count, a + first * a_stride, a_stride, static_cast<const operand_t*>(weights), of, p.H, K, unit,
-            std::min<int64_t>(lanes, p.H - unit), bias, p.unit_stride, out + first * vectors * lanes);
+      return turned_product_rows<TilesOf<operand_t>, vectors>(rows, a, a_stride, not_packed, of, p.H, K, unit, bias,
+                                                              p.unit_stride, out);
+    }
+  } else if constexpr (!kByParts<scalar_t, operand_t>) {  // which are always packed
+    if (!p.packed) {
+      return for_each_tile<kTileRows<vectors>>(rows, [&](int64_t first, int64_t count) __attribute__((always_inline)) {
+        unpacked_product_rows<acc_t, vectors>(count, a + first * a_stride, a_stride, not_packed, of, p.H, K, unit,
+                                              std::min<int64_t>(lanes, p.H - unit), bias, p.unit_stride,
+                                              out + first * vectors * lanes);
       });
-      return;
     }
   }
   const acc_t* packed = static_cast<const acc_t*>(weights) + panel * words_of<acc_t, operand_t>(K) * vectors * lanes;
@@ -66,7 +89,7 @@ void multiply_input(const FwdChunk<scalar_t, operand_t>& p, int64_t begin, int64
   if (p.has_input) return;
   for (int64_t group = begin; group < end; ++group) {
     for_each_run(p, [&](int64_t first, int64_t count) {
-      for_each_tile<kMostRows<operand_t, 3>>(
+      for_each_tile<kMostRows<operand_t, 3>, kRowMultiple<operand_t>>(
           count, [&](int64_t row, int64_t rows) { multiply_input_tile(p, group, first + row, rows); });
     });
   }
@@ -80,8 +103,8 @@ void multiply_input_share(const FwdChunk<scalar_t, operand_t>& p, int thread, in
   const int64_t groups = (p.H + lanes - 1) / lanes;
   const int64_t tiles = (p.rows + tile_rows - 1) / tile_rows;
   for (int64_t i = share(groups * tiles, thread, threads); i < share(groups * tiles, thread + 1, threads); ++i) {
-    const int64_t row = p.rows * (i % tiles) / tiles;
-    multiply_input_tile(p, i / tiles, row, p.rows * (i % tiles + 1) / tiles - row);
+    const auto first = [=](int64_t tile) { return first_of_tile<kRowMultiple<operand_t>>(p.rows, tile, tiles); };
+    multiply_input_tile(p, i / tiles, first(i % tiles), first(i % tiles + 1) - first(i % tiles));
   }
 }
 
@@ -101,10 +124,11 @@ inline __attribute__((always_inline)) void for_each_unit_tile(int64_t begin, int
   const auto panel_of = [=](int64_t j) { return ascending ? begin + j : end - 1 - j; };
   for (int64_t first = 0; first < end - begin; first += at_once) {
     const int64_t last = std::min(end - begin, first + at_once);
-    for_each_tile<tile_rows>(step_rows, [&](int64_t row, int64_t rows) __attribute__((always_inline)) {
-      for (int64_t j = first; j < last; ++j) product(panel_of(j), row, rows, products + (j - first) * tile_size);
-      for (int64_t j = first; j < last; ++j) gates(panel_of(j), row, rows, products + (j - first) * tile_size);
-    });
+    for_each_tile<tile_rows, kRowMultiple<operand_t>>(
+        step_rows, [&](int64_t row, int64_t rows) __attribute__((always_inline)) {
+          for (int64_t j = first; j < last; ++j) product(panel_of(j), row, rows, products + (j - first) * tile_size);
+          for (int64_t j = first; j < last; ++j) gates(panel_of(j), row, rows, products + (j - first) * tile_size);
+        });
   }
 }
 
@@ -145,7 +169,7 @@ inline __attribute__((always_inline)) void advance(const FwdChunk<scalar_t, oper
     operand = h = cell(h);
   }
   store<acc_t>(state, h, lanes);
-  store_operand<acc_t>(h_next + row * p.h_stride + unit, p.h_stride, operand, lanes);
+  store_units(p, h_next, row, unit, operand);
   if (p.saves_y) store<acc_t>(p.y + step.offset + row * p.y_stride + unit, h, count);
 }
 

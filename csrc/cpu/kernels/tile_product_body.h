@@ -51,17 +51,63 @@ inline __attribute__((always_inline)) void for_each_product(const Product& produ
   }
 }
 
-// One or two tiles of rows, each with a tile of sums for each vector. The first tiles are these sums; then comes the
-// left operand, then as many right operands as are left. T: bfloat16, a part, or int8_t.
+// The registers of a product of one or two tiles of rows with the weights of some vectors, and a depth of it. The first
+// tiles are sums, for each tile of rows one for each vector; then come the rows, then as many weights as are left.
+// T: bfloat16, a part, or int8_t. `turned`: whether the weights are the left operand, and not the rows.
+template <typename Tiles, typename T, int vectors, bool both, bool turned>
+struct TileDepth {
+  static constexpr int kWeightTiles = kTiles - 2 * vectors - 1 < vectors ? 1 : vectors;
+  static constexpr int kRows = kTiles - kWeightTiles - 1;
+  template <int v>
+  static constexpr int kWeights = kTiles - kWeightTiles + v % kWeightTiles;
+
+  template <typename Use, int... sum>
+  static inline __attribute__((always_inline)) void for_each_sum(const Use& use, std::integer_sequence<int, sum...>) {
+    (use(std::integral_constant<int, sum>{}), ...);
+  }
+  template <typename Use>
+  static inline __attribute__((always_inline)) void for_each_sum(const Use& use) {
+    for_each_sum(use, std::make_integer_sequence<int, (both ? 2 : 1) * vectors>{});
+  }
+
+  template <int sum, bool loads>
+  static inline __attribute__((always_inline)) void add(const char* weights, int64_t vector_stride, int64_t stride) {
+    constexpr int v = sum % vectors;
+    if constexpr (loads) Tiles::template load<kWeights<v>>(weights + v * vector_stride, stride);
+    if constexpr (std::is_same_v<T, int8_t>) {
+      Tiles::template multiply_int8<sum, kRows, kWeights<v>>();
+    } else if constexpr (turned) {
+      Tiles::template multiply_bf16<sum, kWeights<v>, kRows>();
+    } else {
+      Tiles::template multiply_bf16<sum, kRows, kWeights<v>>();
+    }
+  }
+
+  // A tile's depth of K. Strides are in bytes: of the rows of tiles, and between the weights of vectors. The second
+  // tile of rows takes the vectors in the opposite order: the last one is loaded still.
+  static inline __attribute__((always_inline)) void add_depth(const char* rows, const char* second_rows,
+                                                              int64_t rows_stride, const char* b, int64_t vector_stride,
+                                                              int64_t stride) {
+    Tiles::template load<kRows>(rows, rows_stride);
+    add<0, true>(b, vector_stride, stride);
+    add<1, true>(b, vector_stride, stride);
+    if constexpr (vectors == 3) add<2, true>(b, vector_stride, stride);
+    if constexpr (both) {
+      constexpr bool again = kWeightTiles < vectors;
+      Tiles::template load<kRows>(second_rows, rows_stride);
+      if constexpr (vectors == 3) add<5, false>(b, vector_stride, stride);
+      add<vectors + 1, again && vectors == 3>(b, vector_stride, stride);
+      add<vectors, again>(b, vector_stride, stride);
+    }
+  }
+};
+
+// Rows as they lie, times a panel.
 template <typename Tiles, typename T, int vectors, bool both>
-struct TileProduct {
-  static constexpr int kRights = kTiles - 2 * vectors - 1 < vectors ? 1 : vectors;
-  static constexpr int kLeft = kTiles - kRights - 1;
+struct TileProduct : TileDepth<Tiles, T, vectors, both, /*turned=*/false> {
+  using Depth = TileDepth<Tiles, T, vectors, both, false>;
   static constexpr int64_t kPanelStride = vectors * kTileRowBytes;
   static_assert(kPartWords == kTileHeight);
-  using Sums = std::make_integer_sequence<int, (both ? 2 : 1) * vectors>;
-  template <int v>
-  static constexpr int kRight = kTiles - kRights + v % kRights;
 
   const char* a[2];  // first row of each tile
   int64_t a_stride;  // bytes between rows, likewise out_stride
@@ -69,51 +115,20 @@ struct TileProduct {
   char* out[2];
   int64_t out_stride;
 
-  template <typename Use, int... sum>
-  static inline __attribute__((always_inline)) void for_each_sum(const Use& use, std::integer_sequence<int, sum...>) {
-    (use(std::integral_constant<int, sum>{}), ...);
-  }
   char* place(int sum) const { return out[sum / vectors] + sum % vectors * kTileRowBytes; }
 
   // From zero.
   void begin() const {
-    for_each_sum([](auto sum) { Tiles::template zero<sum.value>(); }, Sums{});
+    Depth::for_each_sum([](auto sum) { Tiles::template zero<sum.value>(); });
   }
   // From a row, whose vectors are so many bytes apart.
   void begin(const float* row, int64_t stride) const {
     const char* const vector = reinterpret_cast<const char*>(row);
-    for_each_sum([&](auto sum) { Tiles::template load<sum.value>(vector + sum.value % vectors * stride, 0); }, Sums{});
+    Depth::for_each_sum([&](auto sum) { Tiles::template load<sum.value>(vector + sum.value % vectors * stride, 0); });
   }
   // From what `out` holds.
   void begin_with_results() const {
-    for_each_sum([&](auto sum) { Tiles::template load<sum.value>(place(sum.value), out_stride); }, Sums{});
-  }
-
-  template <int sum, bool loads>
-  static inline __attribute__((always_inline)) void add(const char* b) {
-    constexpr int v = sum % vectors;
-    if constexpr (loads) Tiles::template load<kRight<v>>(b + v * kTileRowBytes, kPanelStride);
-    if constexpr (std::is_same_v<T, int8_t>) {
-      Tiles::template multiply_int8<sum, kLeft, kRight<v>>();
-    } else {
-      Tiles::template multiply_bf16<sum, kLeft, kRight<v>>();
-    }
-  }
-
-  // A tile's depth of K. The second tile of rows takes the vectors in the opposite order: the last one is loaded still.
-  static inline __attribute__((always_inline)) void add_depth(const char* a0, const char* a1, int64_t stride,
-                                                              const char* b) {
-    Tiles::template load<kLeft>(a0, stride);
-    add<0, true>(b);
-    add<1, true>(b);
-    if constexpr (vectors == 3) add<2, true>(b);
-    if constexpr (both) {
-      constexpr bool again = kRights < vectors;
-      Tiles::template load<kLeft>(a1, stride);
-      if constexpr (vectors == 3) add<5, false>(b);
-      add<vectors + 1, again && vectors == 3>(b);
-      add<vectors, again>(b);
-    }
+    Depth::for_each_sum([&](auto sum) { Tiles::template load<sum.value>(place(sum.value), out_stride); });
   }
 
   // The last bytes of the rows, fewer than a tile has: those from `done` on.
@@ -128,7 +143,7 @@ struct TileProduct {
         }
       }
       std::memcpy(right, word_of_panel(done / 4) + right_part * words * kPanelStride, words * kPanelStride);
-      add_depth(left[0][0], left[1][0], kTileRowBytes, right[0]);
+      Depth::add_depth(left[0][0], left[1][0], kTileRowBytes, right[0], kTileRowBytes, kPanelStride);
     });
   }
 
@@ -140,15 +155,15 @@ struct TileProduct {
     for (; done + kTileRowBytes <= bytes; done += kTileRowBytes) {
       for_each_product<kParts<T>>([&](int left_part, int right_part) __attribute__((always_inline)) {
         const int64_t first = done + left_part * part_stride();
-        add_depth(a[0] + first, a[1] + first, a_stride,
-                  word_of_panel(done / 4) + right_part * kPartWords * kPanelStride);
+        Depth::add_depth(a[0] + first, a[1] + first, a_stride,
+                         word_of_panel(done / 4) + right_part * kPartWords * kPanelStride, kTileRowBytes, kPanelStride);
       });
     }
     if (done < bytes) add_rest(done, bytes - done, height);
   }
 
   void end() const {
-    for_each_sum([&](auto sum) { Tiles::template store<sum.value>(place(sum.value), out_stride); }, Sums{});
+    Depth::for_each_sum([&](auto sum) { Tiles::template store<sum.value>(place(sum.value), out_stride); });
   }
 };
 
@@ -162,8 +177,8 @@ int64_t configured_height(int64_t count) {
   current = {least, vectors};
   TileShapes shapes;
   for (int tile = 0; tile < kTiles; ++tile) {
-    const bool is_right = tile > TileProduct<Tiles, int8_t, vectors, true>::kLeft;
-    shapes.set(tile, is_right ? kTileHeight : least, kTileRowBytes);
+    const bool has_weights = tile > TileProduct<Tiles, int8_t, vectors, true>::kRows;
+    shapes.set(tile, has_weights ? kTileHeight : least, kTileRowBytes);
   }
   Tiles::configure(shapes);
   return least;
@@ -179,7 +194,8 @@ inline __attribute__((always_inline)) void multiply_tiles(int64_t count, const v
   const auto run = [&](auto both) __attribute__((always_inline)) {
     const char* const rows = static_cast<const char*>(a);
     char* const results = static_cast<char*>(out);
-    const TileProduct<Tiles, T, vectors, both.value> product{{rows, rows + second * a_stride},
+    const TileProduct<Tiles, T, vectors, both.value> product{{},
+                                                             {rows, rows + second * a_stride},
                                                              a_stride,
                                                              static_cast<const char*>(panel),
                                                              {results, results + second * out_stride},
