@@ -19,7 +19,15 @@ import torch
 from accuracy import check_problems, forbid_tf32
 from cases import Options, Size, make_problem, variants_of
 from compare import assert_same_bits
-from emulated_backend import SMALL, check_emulated, choice, emulate, emulated_operators, solve_emulated
+from emulated_backend import (
+    SMALL,
+    check_emulated,
+    choice,
+    emulate,
+    emulate_tested,
+    emulated_operators,
+    solve_emulated,
+)
 from layouts import transposed
 from torch import Tensor
 
@@ -585,6 +593,15 @@ def test_capture_of_a_packed_batch_is_stepwise() -> None:
     ops.emulate_capture(True)
     check_emulated(problem)
     assert ops.persistent_launches() == launches
+
+
+@pytest.mark.parametrize("family", ["cluster", "group", "streamed"])
+def test_a_kernel_is_asked_about_once(family: str) -> None:
+    """How many of its clusters run at a time."""
+    ops = emulate_tested(family, torch.bfloat16)
+    solve_emulated(make_problem(SMALL, Options(), torch.bfloat16))
+    assert ops.persistent_launches() == 2
+    assert ops.residency_queries() == 0
 
 
 def test_another_device_is_tested_anew() -> None:
