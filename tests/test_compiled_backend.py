@@ -187,6 +187,18 @@ def test_the_device_chooses_and_is_tested_once(ops: Any) -> None:
     assert ops.launches() == launches + 2
 
 
+@pytest.mark.parametrize("kernel", [CLUSTER, "cluster_H256_C4_rows8", "group_H512_C8_rows8", "streamed_U32_rows8"])
+def test_a_kernel_is_asked_about_once(ops: Any, kernel: str) -> None:
+    """Of the runtime's calls that need it, later calls of the operators make launches alone."""
+    ops.use_cuda_kernels(kernel, kernel)
+    problem = make_problem(SMALL, Options(), torch.bfloat16)
+    solve_by(ops, problem)
+    calls, launches = ops.calls_of_kernels(), ops.launches()
+    solve_by(ops, problem)
+    assert ops.launches() - launches == 2
+    assert ops.calls_of_kernels() - calls == 2
+
+
 @pytest.mark.parametrize("no_memory", [False, True])
 def test_every_runtime_call_may_fail(ops: Any, no_memory: bool, capfd: pytest.CaptureFixture[str]) -> None:
     """Of those that a first call makes, at each place in the code the first and the last.

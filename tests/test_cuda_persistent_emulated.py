@@ -595,6 +595,15 @@ def test_capture_of_a_packed_batch_is_stepwise() -> None:
     assert ops.persistent_launches() == launches
 
 
+@pytest.mark.parametrize("family", ["cluster", "group", "streamed"])
+def test_a_kernel_is_asked_about_once(family: str) -> None:
+    """How many of its clusters run at a time."""
+    ops = emulate_tested(family, torch.bfloat16)
+    solve_emulated(make_problem(SMALL, Options(), torch.bfloat16))
+    assert ops.persistent_launches() == 2
+    assert ops.residency_queries() == 0
+
+
 def test_another_device_is_tested_anew() -> None:
     problem = make_problem(SMALL, Options(), torch.bfloat16)
     for _ in range(2):

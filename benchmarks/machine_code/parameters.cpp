@@ -59,7 +59,6 @@ void place_common(Parameters& p, const Call& call) {
   place(p.error);
   p.wait_limit = 1 << 20;
   if (call.shape.blocks == 0) return;
-  p.streamed.groups = call.members;
   p.streamed.blocks = call.shape.blocks;
   p.streamed.slabs = call.shape.slabs;
   p.streamed.shared_slabs = call.shape.shared_slabs;

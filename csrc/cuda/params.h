@@ -29,13 +29,12 @@ struct StepRows {
 
 // What the groups of a streamed kernel have beside their registers, see persistent/streamed/slabs.cuh.
 struct StreamedShare {
-  int groups;        // of a launch, at most
   int blocks;        // of a group
   int slabs;         // of the operand
   int shared_slabs;  // of the weights of a slice, those that stay in shared memory
   uint32_t* flags;   // (E * D * tiles, blocks), zero at first
   device::u32x4*
-      operand;  // (groups, 2, slabs, rows / 8, 32), zero at first: what the blocks of a group tell each other
+      operand;  // (groups_at_a_time, 2, slabs, rows / 8, 32), zero at first: what the blocks of a group tell each other
   device::u32x4*
       weights;  // (E, D, blocks, warps, streamed slabs, fragments of a slab, 32); groups of a direction share it
 };
@@ -63,6 +62,7 @@ struct PersistentFwdParams {
   uint64_t* packets;                // (E * D * tiles, 2, rows, words of a row) for groups of blocks, zero at first
   StreamedShare streamed;           // for streamed kernels
   DirectionMasks<float> masks[2];   // each direction; for streamed kernels alone, and E = 1
+  int groups_at_a_time;             // of a launch, at most; not used for clusters
   int first_group;                  // of this launch
   uint32_t wait_limit;              // ticks of cuda/wait_clock.h that a wait for other blocks may take
   int* error;                       // set to 1 if a wait took too long: the results are then undefined
@@ -90,6 +90,7 @@ struct PersistentBwdParams {
   device::u32x4* packets;        // (E * D * tiles, 2, rows, words of a row of H) for groups of blocks, zero at first
   StreamedShare streamed;
   DirectionMasks<float> masks[2];
+  int groups_at_a_time;
   int first_group;
   uint32_t wait_limit;
   int* error;

@@ -63,6 +63,17 @@ namespace device {
 
 GRU_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
 GRU_DEVICE int block_index() { return static_cast<int>(blockIdx.x); }
+// The same, asked for again: kept for the end of a kernel, what follows from them would take registers all the time.
+GRU_DEVICE int thread_index_again() {
+  int index;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+  return index;
+}
+GRU_DEVICE int block_index_again() {
+  int index;
+  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(index));
+  return index;
+}
 GRU_DEVICE int block_size() { return static_cast<int>(blockDim.x); }  // threads of a block
 GRU_DEVICE int block_count() { return static_cast<int>(gridDim.x); }  // blocks of the grid
 

@@ -109,6 +109,8 @@ namespace device {
 
 inline int thread_index() { return emulator::here->thread; }
 inline int block_index() { return emulator::here->block; }
+inline int thread_index_again() { return thread_index(); }
+inline int block_index_again() { return block_index(); }
 inline int block_size() { return emulator::here->threads; }
 inline int block_count() { return emulator::here->blocks; }
 inline void at_step(int step) { emulator::at_step(step); }

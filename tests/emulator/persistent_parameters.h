@@ -48,9 +48,8 @@ Parameters common_parameters() {
 }
 
 // Of one launch of all groups.
-inline StreamedShare streamed_share(const StreamedShape& shape, int groups) {
-  return {groups,
-          shape.blocks,
+inline StreamedShare streamed_share(const StreamedShape& shape) {
+  return {shape.blocks,
           shape.slabs,
           shape.shared_slabs,
           buffer<uint32_t>("flags"),

@@ -28,7 +28,7 @@ GRU_CLUSTER_BWD(float16, 64, 4, 16, 2, 3)
 GRU_CLUSTER_BWD(float, 64, 4, 16, 2, 6)
 GRU_CLUSTER_BWD(ieee, 64, 4, 16, 2, 6)
 #else
-GRU_CLUSTER_FWD(bfloat16, 64, 1, 8, 4, 4)
+GRU_CLUSTER_FWD(bfloat16, 64, 1, 8, 8, 2)
 GRU_CLUSTER_BWD(bfloat16, 64, 1, 8, 8, 6)
 #endif
 GRU_CLUSTER_FWD(bfloat16, 64, 4, 16, 2, 2)

@@ -20,7 +20,7 @@ void run_streamed(const char* name, Parameters p, const Kernel& kernel) {
   const int places = kept < 0 ? 1000 : kept + Traits::kWeightStages;
   const StreamedShape shape = device::streamed_shape<Traits>(p.H, Traits::kWeightOffset + places * Traits::kSlabBytes);
   const int groups = p.D * ((p.B + Traits::kRows - 1) / Traits::kRows);
-  p.streamed = streamed_share(shape, groups);
+  p.streamed = streamed_share(shape);
   launch({name, groups * shape.blocks, shape.blocks, Traits::kThreads, static_cast<size_t>(shape.shared_bytes)},
          [&] { kernel(p); });
 }

@@ -1254,7 +1254,27 @@ FAULTS = [
         "wave = (warp.step - 1, one.mbarrier ^ 8)",
         "tests/test_machine_code.py::test_a_wait_is_for_what_tells_its_mbarrier",
     ),
+    Fault(
+        "csrc/cuda/persistent/device_facts.cpp",
+        "return facts_.resident[&entry] = resident;",
+        "return resident;",
+        f"{CLUSTER}::test_a_kernel_is_asked_about_once",
+    ),
     # ---- The kernels of the CUDA backend
+    Fault(
+        "csrc/cuda/persistent/cluster/cluster_fwd.cuh",
+        "(self.part % kKeepers ^ i / kPairs) * kPairs",
+        "self.part % kKeepers * kPairs",
+        EMULATED_CLUSTER,
+        "T3-B9-I5-H34 and bi-hx and bfloat16",
+    ),
+    Fault(
+        "csrc/cuda/persistent/tiles.cuh",
+        "(lane % 8 ^ order % 2)",
+        "lane % 8",
+        EMULATED_CLUSTER,
+        "T3-B9-I5-H34 and bi-hx and bfloat16",
+    ),
     Fault(
         "csrc/cuda/persistent/rows.cuh",
         ": (first + step.t) * tensor.step_stride);",

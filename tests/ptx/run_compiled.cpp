@@ -73,11 +73,14 @@ void limit_shared_memory(const StreamedEntry& kernel, int H) {
 }
 
 template <typename Parameters>
-void prepare(const PersistentEntry&, Parameters&) {}
+void prepare(const HeldEntry& kernel, Parameters& p) {
+  p.groups_at_a_time = kernel.resident();
+}
 template <typename Parameters>
 void prepare(const StreamedEntry& kernel, Parameters& p) {
   limit_shared_memory(kernel, p.H);
-  p.streamed = streamed_share(kernel.shape(p.H), p.D * ((p.B + kernel.rows - 1) / kernel.rows));
+  p.streamed = streamed_share(kernel.shape(p.H));
+  p.groups_at_a_time = kernel.resident() / p.streamed.blocks;
 }
 
 std::string sizes_of(const HeldEntry& kernel) {
@@ -97,6 +100,7 @@ void make_known(const std::string& pass_of_family, const std::string& dtype,
     Kernel(name, [&kernel, parameters] {
       Parameters p = parameters();
       prepare(kernel, p);
+      if (p.groups_at_a_time <= 0) throw std::runtime_error("the device has no room for the kernel");
       const char* const error = kernel.launch(p, /*stream=*/nullptr);
       if (error != nullptr) throw std::runtime_error(error);
     });

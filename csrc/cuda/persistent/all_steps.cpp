@@ -155,6 +155,7 @@ Tensor name_weights(Parameters& p, const Sequence& s, const Tensor& weight_hh, i
 
 template <typename Parameters>
 void name_in(Parameters& p, const ExchangeMemory& memory) {
+  p.groups_at_a_time = memory.groups_at_a_time;
   p.streamed = memory.streamed;
   p.packets = static_cast<decltype(p.packets)>(memory.packets);
 }

@@ -74,6 +74,12 @@ double set_cuda_wait_limit(double seconds) {
   return seconds_of_wait.exchange(seconds);
 }
 
+int resident_of(const PersistentEntry& entry) {
+  const std::optional<int> resident = LockedDevice().resident(entry, /*capturing=*/false);
+  TORCH_CHECK_WITH(OutOfMemoryError, resident.has_value(), "gru: no memory is left to load the kernel");
+  return *resident;
+}
+
 LockedDevice::LockedDevice() : lock_(devices_mutex), facts_(facts_of_device()) {}
 
 bool LockedDevice::has_error_word() const { return facts_.error.device != nullptr; }

@@ -23,6 +23,10 @@ uint32_t wait_limit();
 // The operator of src/gru_ext/kernel_choice.py; returns the seconds before.
 double set_cuda_wait_limit(double seconds);
 
+// What entry.resident() has said of the current device, which is asked once for each kernel; where it has not been
+// asked yet, it is now.
+int resident_of(const PersistentEntry& entry);
+
 // Of the current device; no other thread looks at one as long as this lives.
 class LockedDevice {
  public:

@@ -17,7 +17,7 @@ struct PersistentEntry {
   bool ieee;          // float32 on the FMA units; else the tensor core
   int rows;           // of a tile of the batch
   int (*resident)();  // how many clusters, groups or, of a streamed kernel, blocks the current device runs at a time.
-                      // Asking loads all that a launch needs.
+                      // Asking loads all that a launch needs, and lets the kernel have it: it comes before any launch.
 };
 
 // With its launch, which returns null, or what went wrong.

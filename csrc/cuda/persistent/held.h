@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "cuda/persistent/device_facts.h"
 #include "cuda/persistent/persistent.h"
 
 namespace gru_ext {
@@ -31,6 +32,7 @@ class HeldKernel final : public PersistentKernel {
   ExchangeMemory exchange_memory(const Sequence& s, const at::Device& device) const override {
     ExchangeMemory memory;
     if (entry_.packet_bytes == 0) return memory;
+    memory.groups_at_a_time = resident_of(entry_);
     memory.zeros =
         at::zeros({s.layers() * tiles(s.B) * entry_.packet_bytes}, at::TensorOptions(device).dtype(at::kByte));
     memory.packets = memory.zeros.data_ptr();

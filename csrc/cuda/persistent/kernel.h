@@ -10,8 +10,10 @@
 
 namespace gru_ext {
 
-// What the groups of a launch exchange by and stream from, for as long as this lives; nothing for clusters.
+// How many groups a launch has, and what they exchange by and stream from, for as long as this lives; nothing for
+// clusters.
 struct ExchangeMemory {
+  int groups_at_a_time = 0;
   StreamedShare streamed{};
   void* packets = nullptr;
   at::Tensor zeros, weights;

@@ -39,23 +39,35 @@ int clusters_of(const Parameters& p, int rows) {
   return p.E * p.D * ((p.B + rows - 1) / rows);
 }
 
-// A launch of so many clusters or groups, with what the kernel needs beyond the default.
+// Launches of as many groups at a time as the device runs: launch(parameters, groups) returns null, or what went wrong.
+template <typename Parameters, typename Launch>
+const char* launch_in_turns(const Parameters& p, int rows, const Launch& launch) {
+  const int groups = clusters_of(p, rows);
+  const char* error = nullptr;
+  auto part = p;
+  for (part.first_group = 0; part.first_group < groups && error == nullptr; part.first_group += p.groups_at_a_time) {
+    error = launch(part, std::min(p.groups_at_a_time, groups - part.first_group));
+  }
+  return error;
+}
+
+// Lets a kernel have so much shared memory on the current device.
+inline cudaError_t allow_shared_bytes(const void* kernel, int bytes) {
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+}
+
+// A launch of so many clusters or groups.
 template <typename Traits>
 struct ClusterLaunch {
   cudaLaunchConfig_t config{};
   cudaLaunchAttribute attribute{};
-  cudaError_t error;
 
-  ClusterLaunch(const void* kernel, int clusters, Stream stream) {
+  ClusterLaunch(int clusters, Stream stream) {
     config.gridDim = dim3(static_cast<unsigned>(clusters * Traits::kC));
     config.blockDim = dim3(Traits::kThreads);
     config.dynamicSmemBytes = Traits::kSharedBytes;
     config.stream = static_cast<cudaStream_t>(stream);
-    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Traits::kSharedBytes);
     if (Traits::kExchange == device::Exchange::cluster) {
-      if (Traits::kC > 8 && error == cudaSuccess) {  // more than every GPU has to offer
-        error = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
-      }
       attribute.id = cudaLaunchAttributeClusterDimension;
       attribute.val.clusterDim.x = Traits::kC;
       attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
@@ -70,29 +82,45 @@ struct ClusterLaunch {
   }
 };
 
+template <typename Traits, typename Parameters>
+const char* launch_clusters(void (*kernel)(Parameters), const Parameters& p, int clusters, Stream stream) {
+  ClusterLaunch<Traits> launch(clusters, stream);
+  return words_of(cudaLaunchKernelEx(&launch.config, kernel, p));
+}
+
+// How many blocks of so many threads, with so much shared memory, the current device runs at a time.
+inline cudaError_t count_resident_blocks(int& count, const void* kernel, int threads, int shared_bytes) {
+  int device = 0, multiprocessors = 0, of_multiprocessor = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  }
+  if (error == cudaSuccess) {
+    error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&of_multiprocessor, kernel, threads, shared_bytes);
+  }
+  count = of_multiprocessor * multiprocessors;
+  return error;
+}
+
 template <typename Traits>
 int resident_clusters(const void* kernel) {
   constexpr bool kClusters = Traits::kExchange == device::Exchange::cluster;
   bool is_compiled = false;
-  const cudaError_t error = is_compiled_for(kClusters ? 90 : 80, kernel, is_compiled);
+  cudaError_t error = is_compiled_for(kClusters ? 90 : 80, kernel, is_compiled);
   if (error != cudaSuccess || !is_compiled) return resident_unless(error, kNotCompiled);
-  ClusterLaunch<Traits> launch(kernel, 1, nullptr);
-  int count = 0;
-  if (launch.error == cudaSuccess && kClusters) {
-    launch.error = cudaOccupancyMaxActiveClusters(&count, kernel, &launch.config);
-  } else if (launch.error == cudaSuccess) {
-    int device = 0, multiprocessors = 0, blocks = 0;
-    launch.error = cudaGetDevice(&device);
-    if (launch.error == cudaSuccess) {
-      launch.error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-    }
-    if (launch.error == cudaSuccess) {
-      launch.error =
-          cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, Traits::kThreads, Traits::kSharedBytes);
-    }
-    count = blocks * multiprocessors / Traits::kC;
+  error = allow_shared_bytes(kernel, Traits::kSharedBytes);
+  if (kClusters && Traits::kC > 8 && error == cudaSuccess) {  // more than every GPU has to offer
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
   }
-  return resident_unless(launch.error, count);
+  int count = 0;
+  if (error == cudaSuccess && kClusters) {
+    const ClusterLaunch<Traits> launch(1, nullptr);
+    error = cudaOccupancyMaxActiveClusters(&count, kernel, &launch.config);
+  } else if (error == cudaSuccess) {
+    error = count_resident_blocks(count, kernel, Traits::kThreads, Traits::kSharedBytes);
+    count /= Traits::kC;
+  }
+  return resident_unless(error, count);
 }
 
 template <typename Traits>

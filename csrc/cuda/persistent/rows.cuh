@@ -18,7 +18,8 @@ GRU_DEVICE T* at_offset(T* tensor, int64_t offset) {
 struct ThreadPlace {
   int thread, lane, g, c;
 
-  GRU_DEVICE ThreadPlace() : thread(thread_index()), lane(thread % kWarpSize), g(lane / 4), c(lane % 4) {}
+  GRU_DEVICE explicit ThreadPlace(int index = thread_index())
+      : thread(index), lane(thread % kWarpSize), g(lane / 4), c(lane % 4) {}
 };
 
 // What a block works on: the rows from row0 on, the units from unit0 on, of a direction of a member.

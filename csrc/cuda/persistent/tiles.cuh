@@ -102,17 +102,19 @@ struct FmaSums {
   }
 };
 
-// The 8 rows of the operand that begin at `rows`, `pitch` words apart, as the tensor core takes them for two A tiles.
-GRU_DEVICE void load_operand(uint32_t (&b)[4], const uint32_t* rows, int pitch, int lane) {
+// The 8 rows of the operand that begin at `rows`, `pitch` words apart, as the tensor core takes them for two A tiles;
+// where `order` is odd with neighbours exchanged.
+GRU_DEVICE void load_operand(uint32_t (&b)[4], const uint32_t* rows, int pitch, int lane, int order = 0) {
   const int words = GRU_FAULT(misaligned, 4, 2);  // that a row of ldmatrix's has
-  ldmatrix_x4(b, rows + lane % 8 * pitch + lane / 8 * words);
+  ldmatrix_x4(b, rows + (lane % 8 ^ order % 2) * pitch + lane / 8 * words);
 }
 
 // Adds to d the products of kTiles of the warp's tiles, from `first` on, in each of their M rows, with kRows rows of
-// the operand, `pitch` words apart, where tile and the next begin at word column_of(tile).
+// the operand, `pitch` words apart, where tile and the next begin at word column_of(tile). `order`: 0, 1, 8 or 9; what
+// is computed of a row is that of `row ^ order`. On the FMA units it is 0.
 template <typename Operand, int kTiles, int kRows, int M, typename Weights, typename ColumnOf>
 GRU_DEVICE void multiply(float (&d)[M][kRows / 8][4], const Weights& weights, int first, const uint32_t* rows,
-                         int pitch, const ColumnOf& column_of) {
+                         int pitch, const ColumnOf& column_of, int order = 0) {
   const int lane = thread_index() % kWarpSize, c = lane % 4;
   if constexpr (kOnFmaUnits<Operand>) {
     FmaSums<M, kRows> products;
@@ -137,7 +139,7 @@ GRU_DEVICE void multiply(float (&d)[M][kRows / 8][4], const Weights& weights, in
       uint32_t b[kRows / 8][4];
       GRU_UNROLL
       for (int n = 0; n < kRows / 8; ++n)
-        load_operand(b[n], rows + n * 8 * pitch + column_of(first + tile), pitch, lane);
+        load_operand(b[n], rows + (n ^ order / 8) * 8 * pitch + column_of(first + tile), pitch, lane, order);
       GRU_UNROLL
       for (int k = 0; k < 2 && tile + k < kTiles; ++k) {
         GRU_UNROLL

@@ -131,16 +131,16 @@ const char* run_fwd(const PersistentFwdParams<typename Traits::T>& p, Stream str
   return run(emulator::shape_of<Traits>("gru_cluster_fwd_kernel", p.B, p.E * p.D), p, stream, [&] { kernel(p); });
 }
 
-// As many groups at a time as the device runs; name_buffers(p) names all but the packets.
+// name_buffers(p) names all but the packets.
 template <typename Traits, typename Parameters, typename NameBuffers, typename Kernel>
 const char* run_groups(const char* name, const Parameters& p, Stream stream, const NameBuffers& name_buffers,
                        const Kernel& kernel) {
   const int groups = p.E * p.D * ((p.B + Traits::kRows - 1) / Traits::kRows);
   auto part = p;
-  for (part.first_group = 0; part.first_group < groups; part.first_group += resident<Traits>()) {
+  for (part.first_group = 0; part.first_group < groups; part.first_group += p.groups_at_a_time) {
     name_buffers(p);
     name_values("packets", p.packets, groups * Traits::kPackets, true);
-    const int count = std::min(resident<Traits>(), groups - part.first_group);
+    const int count = std::min(p.groups_at_a_time, groups - part.first_group);
     const char* const error =
         run({name, count * Traits::kC, 1, Traits::kThreads, Traits::kSharedBytes}, part, stream, [&] { kernel(part); });
     if (error != nullptr) return error;
@@ -201,7 +201,7 @@ const char* run_streamed(const char* name, const Parameters& p, Stream stream, c
                          const Kernel& kernel) {
   const StreamedShape shape = shape_of_group<Traits>(p.H);
   const int groups = p.E * p.D * ((p.B + Traits::kRows - 1) / Traits::kRows);
-  const int at_a_time = p.streamed.groups;
+  const int at_a_time = p.groups_at_a_time;
   auto part = p;
   for (part.first_group = 0; part.first_group < groups; part.first_group += at_a_time) {
     name_buffers(p);
@@ -236,7 +236,10 @@ const char* run_streamed_bwd(const PersistentBwdParams<typename Traits::T>& p, S
 template <typename Traits, bool kMasks>
 StreamedEntry streamed_entry() {
   return {{/*ieee=*/false, Traits::kRows,
-           [] { return emulator::device.architecture < 80 ? kNotCompiled : emulator::device.multiprocessors; }},
+           [] {
+             ++emulator::device.residency_queries;
+             return emulator::device.architecture < 80 ? kNotCompiled : emulator::device.multiprocessors;
+           }},
           Traits::kUnits,
           shape_of_group<Traits>,
           kMasks};

@@ -65,6 +65,7 @@ cudaError_t counted(const void* place, const Call& call) {
 // The same of a call that needs a kernel: the first one loads it, which takes memory, and is forbidden as that is.
 template <typename Call>
 cudaError_t counted(const void* place, const void* kernel, const Call& call) {
+  ++driver.calls_of_kernels;
   return counted(place, [&] {
     if (cudart::is_loaded(kernel)) return call();
     const cudaError_t forbidden = forbidden_by_capture(/*unsafe_in_relaxed_mode=*/false);

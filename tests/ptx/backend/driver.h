@@ -10,7 +10,8 @@
 namespace cudart {
 
 struct Driver {
-  int64_t calls = 0;  // of the runtime's functions, but for those that read and name errors
+  int64_t calls = 0;             // of the runtime's functions, but for those that read and name errors
+  int64_t calls_of_kernels = 0;  // those among them that need a kernel: questions about it, and launches
   // The first and the last call that each place in the code has made.
   std::map<const void*, std::pair<int64_t, int64_t>> of_places;
   int64_t fails_at = 0;      // the number of the call that fails; 0: none

@@ -171,6 +171,7 @@ TORCH_LIBRARY(gru_ext_compiled, m) {
   m.def("new_device(int multiprocessors) -> ()", &new_device);
   m.def("fail_call(int number, bool no_memory=False) -> ()", &fail_call);
   m.def("calls() -> int", [] { return cudart::driver.calls; });
+  m.def("calls_of_kernels() -> int", [] { return cudart::driver.calls_of_kernels; });
   m.def("calls_of_places() -> int[]", &calls_of_places);
   m.def("errors_left() -> int", [] { return cudart::driver.left; });
   m.def("lose_store(int number) -> ()", &lose_store);

@@ -12,9 +12,10 @@
 //   1. Wait until a wave of h has come.                                                       mbarrier
 //   2. mma: (16 units of a gate) x (its part of the wave) x (rows of the tile), three gates. R is the A operand, in
 //      registers as far as it fits; h the B operand, by ldmatrix. Then the next wave.
-//   3. Write the partial sums to shared memory.                                               barrier of the group
-//   4. A thread adds those of its pairs of units, applies the gates, and sends its pairs of h', 16 bytes at a time, to
-//      the blocks of the first wave. h itself stays in its registers, in float32.
+//   3. A thread then has sums over its part of h, in pairs of units of a row, as many of each gate. It keeps those of
+//      some pairs, and hands the others to the warps that keep those.                         barrier of the group
+//   4. It adds those of its pairs that it has been handed, applies the gates, and sends its pairs of h', 16 bytes at a
+//      time, to the blocks of the first wave. h itself stays in its registers, in float32.
 //   5. While they are on their way: loads of the next step, the other wave, stores of this one.
 //
 // Waves. What a block receives in a step takes the network about as long as the products take. So a cluster's blocks,
@@ -64,19 +65,28 @@ struct GruClusterFwdTraits {
   static constexpr int kWords = Hidden / kValuesPerWord<T>;  // operand words of a row of h
   static constexpr int kTiles = kWords / 8 / kGroupWarps;    // A tiles of a warp and gate
   static constexpr int kSharedTiles = kTiles - RegisterTiles;
-  static constexpr int kPairs = (8 * Rows + kGroupThreads - 1) / kGroupThreads;  // of a thread
-  static constexpr int kPairRows = kGroupThreads / 8;                            // from one of them to the next
-  static constexpr bool kAllWork = kPairs * kGroupThreads == 8 * Rows;           // whether every pair has a row
   static constexpr int kPassRows = Rows < 16 || kOnFmaUnits<Operand> ? 8 : 16;  // whose sums are in registers at a time
+  static constexpr int kColumns = kPassRows / 8;                                // D tiles of a gate in a pass
   static constexpr int kPitch = kWords + 4;  // words between rows of h: ldmatrix meets every bank once
-  static constexpr int kSumPitch = 16 + 4;   // floats between rows of the sums: their writes meet every bank once
 
+  // The products leave a thread of every part sums of 2 kColumns pairs a pass, and of Rows / 4 pairs in all: units 2g
+  // and 2g + 1 of its group, rows row_of_place(place) + 2c. Each pair is kept by a thread of one part; where there are
+  // more parts than pairs, those beyond kKeepers keep none.
+  static constexpr int kPairs = (Rows / 4 + kGroupWarps - 1) / kGroupWarps;  // that a thread keeps
+  static constexpr int kKeepers = Rows / 4 / kPairs;                         // parts
+  static constexpr bool kAllKeep = kKeepers == kGroupWarps;
+  static GRU_DEVICE constexpr int row_of_place(int place) { return place / 2 * 8 + place % 2; }
   // Registers of a thread beside those of weights, sums and operand. Where there are few, h comes in one wave, and what
   // is the same in all steps is worked out in each.
   static constexpr int kRegisters = kThreads <= 256 ? 255 : 65536 / kThreads / 8 * 8;
   static constexpr int kSpareRegisters =
       kRegisters - 12 * RegisterTiles - (kOnFmaUnits<Operand> ? 68 : 20) * (kPassRows / 8);
   static constexpr bool kHasSpareRegisters = kSpareRegisters >= 60, kKeepsDistance = kSpareRegisters >= 100;
+
+  // Whether what a thread keeps is in its registers: where there is one pass, room, and B can have the rows in any
+  // order. And how many sums of a pair are in shared memory, of how many pairs side by side: those of a D tile.
+  static constexpr bool kKeepsSums = kPassRows == Rows && kSpareRegisters >= 56 && !kOnFmaUnits<Operand>;
+  static constexpr int kHanded = kGroupWarps - kKeepsSums, kHandedPairs = kPairs > 1 ? 2 : 1;
 
   // Threads that have the same 16 bytes to send, to other blocks each; and whether h comes in two waves: where every
   // asynchronous store of half of the blocks is full, and their tiles come in twos.
@@ -96,7 +106,7 @@ struct GruClusterFwdTraits {
   static constexpr int kStageColumns = kGroupWarps * kStageTiles * 8 * kValuesPerWord<T>;
 
   static constexpr int kStateBytes = Rows * kPitch * 4;  // of one of the two buffers
-  static constexpr int kSumBytes = kGroups * kGroupWarps * 3 * Rows * kSumPitch * 4;
+  static constexpr int kSumBytes = kGroups * (Rows / 4) * kHanded * 3 * kWarpSize * 8;
   static constexpr int kStageBytes = kUnits * (kStageColumns / kValuesPerWord<T> + 4) * 4;
   static constexpr int kOverflowBytes = Warps * 3 * kSharedTiles * kWarpSize * 16;  // of the weights
   static constexpr int kBiasOffset = kOverflowBytes;
@@ -112,6 +122,7 @@ struct GruClusterFwdTraits {
   static_assert(C_ >= 1 && (kExchange == Exchange::packets || C_ <= 16), "a cluster has at most 16 blocks");
   static_assert(Hidden % (16 * C_) == 0, "a block owns whole tiles of 16 units");
   static_assert(Warps % kGroups == 0 && kGroups <= 15, "groups of equal size, a named barrier for each");
+  static_assert((kGroupWarps & (kGroupWarps - 1)) == 0 && (Rows & (Rows - 1)) == 0, "sums are added in twos");
   static_assert(kWords % (16 * kGroupWarps) == 0, "ldmatrix loads two tiles of h at a time");
   static_assert(Rows == 8 || Rows % 16 == 0, "the tensor core takes 8 rows, a pass 16");
   static_assert(RegisterTiles >= 0 && RegisterTiles <= kTiles && RegisterTiles % 2 == 0, "register tiles in twos");
@@ -119,14 +130,15 @@ struct GruClusterFwdTraits {
   static_assert(kTiles % kStageTiles == 0 && kStageTiles % 2 == 0, "whole stages, ldmatrix in twos");
   static_assert(kSharedBytes <= (C_ == 1 ? 163 : 227) * 1024, "the shared memory of a block, sm_80 and sm_90");
   static_assert(kPitch % 2 == 0 && kWords % 2 == 0, "packets are fetched in twos");
-  static_assert(kExchange != Exchange::cluster || (shares(kWaveBlocks) && kGroupThreads % 64 == 0),
-                "threads share out blocks evenly; their pairs are of the same row of every eight");
+  static_assert(kExchange != Exchange::cluster || (shares(kWaveBlocks) && kGroupWarps > 1),
+                "threads share out blocks evenly; at the barrier of the group they agree on a wait that failed");
 };
 
-// A tiles of this warp, by way of shared memory that is free before the first step. Beyond H they are zero.
+// A tiles of this warp, by way of shared memory that is free before the first step. Beyond H they are zero. Row g of
+// them is unit 2g of the group, row g + 8 unit 2g + 1.
 template <typename Traits>
 GRU_DEVICE void load_fwd_weights(WeightTiles<3, Traits::kRegisterTiles, Traits::kSharedTiles>& weights,
-                                 const PersistentFwdParams<typename Traits::T>& p, const FwdThread<Traits>& self,
+                                 const PersistentFwdParams<typename Traits::T>& p, const GroupThread<Traits>& self,
                                  uint32_t* staged) {
   using T = typename Traits::T;
   using Operand = typename Traits::Operand;
@@ -149,11 +161,11 @@ GRU_DEVICE void load_fwd_weights(WeightTiles<3, Traits::kRegisterTiles, Traits::
           GRU_UNROLL
           for (int j = 0; j < 4; ++j) {
             const int column = (self.part * kStageTiles + i / 2 * 2) * 8 + 4 * self.c + i % 2 * 2 + j / 2;
-            a[j] = load_shared(staged + (self.group * 16 + self.g + j % 2 * 8) * kStagePitch + column);
+            a[j] = load_shared(staged + (self.unit_of_pairs() + j % 2) * kStagePitch + column);
           }
         } else {
-          ldmatrix_x4(a, staged + (self.group * 16 + lane % 16) * kStagePitch + (self.part * kStageTiles + i) * 8 +
-                             lane / 16 * 4);
+          const int unit = self.group * 16 + lane % 8 * 2 + lane / 8 % 2;
+          ldmatrix_x4(a, staged + unit * kStagePitch + (self.part * kStageTiles + i) * 8 + lane / 16 * 4);
           to_operand<Operand>(a);
         }
         weights.keep(gate, first + i, a);
@@ -164,11 +176,12 @@ GRU_DEVICE void load_fwd_weights(WeightTiles<3, Traits::kRegisterTiles, Traits::
 }
 
 // The biases of the block's units in float32, zero where there are none, and zeros for the other parts of the sum:
-// (parts, 3, kUnits).
+// (parts, 3, 2, kUnits / 2), even units first. Loaded side by side, the two of a pair would have to be moved apart.
 template <typename Traits>
 GRU_DEVICE void load_bias(float* bias, const PersistentFwdParams<typename Traits::T>& p, const BlockWork& work) {
   for (int i = thread_index(); i < Traits::kGroupWarps * 3 * Traits::kUnits; i += Traits::kThreads) {
-    const int gate = i / Traits::kUnits, unit = work.unit0 + i % Traits::kUnits;
+    constexpr int kUnits = Traits::kUnits;
+    const int gate = i / kUnits, unit = work.unit0 + i % (kUnits / 2) * 2 + i % kUnits / (kUnits / 2);
     const auto* const bias_hh = at_offset(p.bias_hh[work.direction], (int64_t{3} * work.member + gate) * p.H + unit);
     const bool exists = p.bias_hh[work.direction] != nullptr && gate < 3 && unit < p.H;
     store_shared(bias + i, exists ? to_acc(load_global(bias_hh)) : 0.0f);
@@ -178,7 +191,7 @@ GRU_DEVICE void load_bias(float* bias, const PersistentFwdParams<typename Traits
 // The first h, all of it, as operand words.
 template <typename Traits>
 GRU_DEVICE void load_first_state(uint32_t* state, const PersistentFwdParams<typename Traits::T>& p,
-                                 const FwdThread<Traits>& self) {
+                                 const GroupThread<Traits>& self) {
   using Words = PairWords<typename Traits::Operand>;
   constexpr int kPairsOfRow = Traits::kHidden / 2;
   const BlockWork& work = self.work;
@@ -195,33 +208,112 @@ GRU_DEVICE void load_first_state(uint32_t* state, const PersistentFwdParams<type
   }
 }
 
-// The warp's sums of a pass, which begin with the biases, in one of its group's parts.
+// The sum of N, two and two, so that it has the same bits if the order is i ^ j instead of i, whatever j is.
+template <int N, typename Sums>
+GRU_DEVICE float sum_in_twos(const Sums* parts, int which) {
+  if constexpr (N == 1) {
+    return parts[0].sum[which];
+  } else {
+    return sum_in_twos<N / 2>(parts, which) + sum_in_twos<N / 2>(parts + N / 2, which);
+  }
+}
+
+// The warp's sums of a pass, which begin with the biases, and what it is handed of those of its group's other warps.
+//
+// Places of pairs are counted through all passes. Where sums are kept, a part has its rows in an order in which those
+// that it keeps come first: what part p has at the place i of that order is at place i ^ (p % kKeepers) kPairs. So the
+// sums that it hands over are the same registers in every part.
 template <typename Traits>
 struct FwdSums {
-  static constexpr int kColumns = Traits::kPassRows / 8;
+  static constexpr int kColumns = Traits::kColumns, kPairs = Traits::kPairs, kKeepers = Traits::kKeepers;
+  static constexpr int kAtOnce = Traits::kHandedPairs, kHanded = Traits::kHanded;
+  struct alignas(8 * kAtOnce) Handed {
+    float sum[2 * kAtOnce];  // the first unit of the pairs, then the second
+  };
   float d[3][kColumns][4];
+  Handed* handed;  // (groups, places / kAtOnce, kHanded, 3 gates, lanes) in shared memory
 
-  GRU_DEVICE void begin(const float* bias, const FwdThread<Traits>& self) {
+  GRU_DEVICE FwdSums() : handed(reinterpret_cast<Handed*>(shared_memory() + Traits::kSumOffset)) {}
+
+  GRU_DEVICE void begin(const float* bias, const GroupThread<Traits>& self) {
     GRU_UNROLL
     for (int gate = 0; gate < 3; ++gate) {
       GRU_UNROLL
       for (int i = 0; i < 2; ++i) {
-        const int unit = self.group * 16 + self.g + i * 8;
-        const float b = load_shared(bias + (self.part * 3 + gate) * Traits::kUnits + unit);
+        const int place = ((self.part * 3 + gate) * 2 + i) * (Traits::kUnits / 2) + self.unit_of_pairs() / 2;
+        const float b = load_shared(bias + place);
         GRU_UNROLL
         for (int n = 0; n < kColumns; ++n) d[gate][n][2 * i] = d[gate][n][2 * i + 1] = b;
       }
     }
   }
+
+  // By what the rows of a part's order are other rows: exclusive or.
+  GRU_DEVICE static int order_of(const GroupThread<Traits>& self) {
+    return Traits::kKeepsSums ? Traits::row_of_place(self.part % kKeepers * kPairs) : 0;
+  }
+
+  // Those of the pass that begins at `row`, but for what the warp keeps.
+  GRU_DEVICE void hand_over(int row, const GroupThread<Traits>& self) const {
+    GRU_UNROLL
+    for (int i = 0; i < 2 * kColumns; i += kAtOnce) {
+      int place = row / 4 + i, which = self.part;
+      if constexpr (Traits::kKeepsSums) {
+        if (i < kPairs && (Traits::kAllKeep || self.part < kKeepers)) continue;
+        place = (self.part % kKeepers ^ i / kPairs) * kPairs + i % kPairs;
+        which = self.part / kKeepers * kKeepers + i / kPairs - 1;
+      }
+      Handed* const to = at(self, place, which) + GRU_FAULT(store_out_of_shared, 0, Traits::kSharedBytes / 8);
+      GRU_UNROLL
+      for (int gate = 0; gate < 3; ++gate) store_shared(to + gate * kWarpSize, of(gate, i));
+    }
+  }
+
+  // When all have handed over: R h + b_hh of the thread's pairs, of r, z and n.
+  GRU_DEVICE void add_up(Pair<float> (&whole)[kPairs][3], const GroupThread<Traits>& self) const {
+    GRU_UNROLL
+    for (int e = 0; e < kPairs; e += kAtOnce) {
+      GRU_UNROLL
+      for (int gate = 0; gate < 3; ++gate) {
+        Handed parts[Traits::kGroupWarps];
+        if constexpr (Traits::kKeepsSums) parts[0] = of(gate, e);
+        GRU_UNROLL
+        for (int i = 0; i < kHanded; ++i) {
+          parts[Traits::kKeepsSums + i] = load_shared(at(self, self.part * kPairs + e, i) + gate * kWarpSize);
+        }
+        GRU_UNROLL
+        for (int i = 0; i < kAtOnce; ++i) {
+          const auto sum = [&](int of) { return sum_in_twos<Traits::kGroupWarps>(parts, of); };
+          whole[e + i][gate] = {sum(i), sum(kAtOnce + i)};
+        }
+      }
+    }
+  }
+
+ private:
+  // Of the pass, from that place on.
+  GRU_DEVICE Handed of(int gate, int place) const {
+    Handed sums;
+    GRU_UNROLL
+    for (int i = 0; i < kAtOnce; ++i) {
+      sums.sum[i] = d[gate][place / 2][(place + i) % 2];
+      sums.sum[kAtOnce + i] = d[gate][place / 2][2 + (place + i) % 2];
+    }
+    return sums;
+  }
+  GRU_DEVICE Handed* at(const GroupThread<Traits>& self, int place, int which) const {
+    const int of_places = (self.group * (Traits::kRows / 4) + place) / kAtOnce;
+    return handed + (of_places * kHanded + which) * (3 * kWarpSize) + self.lane;
+  }
 };
 
-// Waits for h of step s, and writes the warp's part of R h + b_hh, of all rows of the tile, to the sums of its group;
-// `own`: begun. Returns whether h has come, as far as this thread knows.
+// Waits for h of step s, and adds the warp's part of R h + b_hh, of all rows of the tile, to `own`, which has begun, or
+// hands it over. Returns whether h has come, as far as this thread knows.
 template <typename Traits>
-GRU_DEVICE bool multiply_state(FwdSums<Traits>& own, float* sums,
+GRU_DEVICE bool multiply_state(FwdSums<Traits>& own,
                                const WeightTiles<3, Traits::kRegisterTiles, Traits::kSharedTiles>& weights,
                                const float* bias, StateExchange<Traits>& exchange, int s, uint32_t limit,
-                               const FwdThread<Traits>& self) {
+                               const GroupThread<Traits>& self) {
   // A stage has kStageTiles tiles of every part.
   const auto column_of = [&](int tile) {
     constexpr int kStageTiles = Traits::kStageTiles;
@@ -236,17 +328,10 @@ GRU_DEVICE bool multiply_state(FwdSums<Traits>& own, float* sums,
     for (int wave = 0; wave < Traits::kWaves; ++wave) {
       if (pass == 0 && !exchange.wait(s, wave, limit)) failed = true;
       multiply<typename Traits::Operand, Traits::kWaveTiles, Traits::kPassRows>(
-          own.d, weights, wave * Traits::kWaveTiles, h + pass * Traits::kPitch, Traits::kPitch, column_of);
+          own.d, weights, wave * Traits::kWaveTiles, h + pass * Traits::kPitch, Traits::kPitch, column_of,
+          own.order_of(self));
     }
-    float* const sums_of_pass = sums + GRU_FAULT(store_out_of_shared, 0, Traits::kSharedBytes);
-    GRU_UNROLL
-    for (int gate = 0; gate < 3; ++gate) {
-      GRU_UNROLL
-      for (int n = 0; n < FwdSums<Traits>::kColumns; ++n) {
-        const int row = (self.part * 3 + gate) * Traits::kRows + pass + n * 8;
-        store_sum_tile(sums_of_pass + row * Traits::kSumPitch, Traits::kSumPitch, own.d[gate][n]);
-      }
-    }
+    own.hand_over(pass, self);
   }
   return !failed;
 }
@@ -254,15 +339,13 @@ GRU_DEVICE bool multiply_state(FwdSums<Traits>& own, float* sums,
 template <typename Traits, bool kSaveGates>
 GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p) {
   using T = typename Traits::T;
-  constexpr int kRows = Traits::kRows, kSumPitch = Traits::kSumPitch, kPairs = Traits::kPairs;
+  constexpr int kRows = Traits::kRows, kPairs = Traits::kPairs;
 
-  const FwdThread<Traits> self(p);
+  const GroupThread<Traits> self(p);
   const BlockWork& work = self.work;
   const int steps = p.lengths ? load_global(p.lengths + work.row0) : p.T;  // the first row of a tile has the most
   const bool reverse = work.direction == 1, packed = p.offsets != nullptr;
-  float* const bias = reinterpret_cast<float*>(shared_memory() + Traits::kBiasOffset);  // (parts, 3, kUnits)
-  float* const sums = reinterpret_cast<float*>(shared_memory() + Traits::kSumOffset) +
-                      self.group * (Traits::kGroupWarps * 3 * kRows * kSumPitch);  // (parts, 3, rows, kSumPitch)
+  float* const bias = reinterpret_cast<float*>(shared_memory() + Traits::kBiasOffset);  // see load_bias
 
   StateExchange<Traits> exchange(p, self);
   exchange.begin();
@@ -302,34 +385,29 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
     const int t = time_of_step(s);
     FwdSums<Traits> products;
     products.begin(bias, self);
-    if (!multiply_state(products, sums, weights, bias, exchange, s, p.wait_limit, self)) failed = true;
+    if (!multiply_state(products, weights, bias, exchange, s, p.wait_limit, self)) failed = true;
     // Loaded long before they are used, but not beside the loads of the step, for which they would wait.
     PackedRows rows;
     if (packed) rows = {row_of_step(s - 1), row_of_step(s), row_of_step(s + 1)};
     if constexpr (Traits::kGroupWarps == 1) {
-      failed = GRU_FAULT(no_group_barrier, warp_barrier_or(failed), failed);
-    } else {
+      if (Traits::kHanded > 0) warp_barrier();
+    } else if constexpr (Traits::kExchange == Exchange::cluster) {
       failed = GRU_FAULT(no_group_barrier, named_barrier_or(1 + self.group, Traits::kGroupThreads, failed), failed);
+    } else {  // no wait fails, or the block has agreed on it
+      GRU_FAULT(no_group_barrier, named_barrier(1 + self.group, Traits::kGroupThreads), void());
     }
     if (failed) break;
 
     // Others wait for h': all of it goes first.
     const bool last = s + 1 == steps;
     Gates<float> gates[kPairs][2] = {};
-    GRU_UNROLL
-    for (int e = 0; e < kPairs; ++e) {
-      auto& pair = own[e];
-      if (Traits::kAllWork || pair.row < kRows) {
-        Pair<float> a_h[3];
-        GRU_UNROLL
-        for (int gate = 0; gate < 3; ++gate) {
-          a_h[gate] = sum_of_parts<Traits::kGroupWarps>(
-              sums + (gate * kRows + pair.row) * kSumPitch + pair.unit - self.group * 16, 3 * kRows * kSumPitch);
-        }
-        pair.template advance<typename Traits::Math>(t, a_h, gates[e]);
-      }
+    if (Traits::kAllKeep || own[0].row < kRows) {
+      Pair<float> a_h[kPairs][3];
+      products.add_up(a_h, self);
+      GRU_UNROLL
+      for (int e = 0; e < kPairs; ++e) own[e].template advance<typename Traits::Math>(t, a_h[e], gates[e]);
     }
-    if (!last) {
+    if (!last || Traits::kExchange == Exchange::none) {  // a branch more would take longer
       // Beyond H it is zero, beyond a sequence's end what it was there.
       GRU_UNROLL
       for (int e = 0; e < kPairs; ++e) exchange.take(own[e], s + 1, e);
@@ -358,8 +436,13 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
   }
 
   if (failed) store_global(p.error, 1);
+  const GroupThread<Traits> again(p, thread_index_again(), block_index_again());
   GRU_UNROLL
-  for (int e = 0; e < kPairs; ++e) own[e].store_last_state(p, work);
+  for (int e = 0; e < kPairs; ++e) {
+    own[e].row = again.row_of_pair(e);
+    own[e].unit = again.unit_of_pairs();
+    own[e].store_last_state(p, again.work);
+  }
   exchange.end();
 }
 

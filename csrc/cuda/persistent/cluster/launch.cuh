@@ -9,23 +9,16 @@
 
 namespace gru_ext {
 
-template <typename Traits, typename Parameters>
-const char* launch_clusters(void (*kernel)(Parameters), const Parameters& p, Stream stream) {
-  ClusterLaunch<Traits> launch(reinterpret_cast<const void*>(kernel), clusters_of(p, Traits::kRows), stream);
-  if (launch.error == cudaSuccess) launch.error = cudaLaunchKernelEx(&launch.config, kernel, p);
-  return words_of(launch.error);
-}
-
 template <typename Traits>
 const char* launch_gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p, Stream stream) {
   return launch_clusters<Traits>(
       p.gates ? device::gru_cluster_fwd_kernel<Traits, true> : device::gru_cluster_fwd_kernel<Traits, false>, p,
-      stream);
+      clusters_of(p, Traits::kRows), stream);
 }
 
 template <typename Traits>
 const char* launch_gru_cluster_bwd(const PersistentBwdParams<typename Traits::T>& p, Stream stream) {
-  return launch_clusters<Traits>(device::gru_cluster_bwd_kernel<Traits>, p, stream);
+  return launch_clusters<Traits>(device::gru_cluster_bwd_kernel<Traits>, p, clusters_of(p, Traits::kRows), stream);
 }
 
 template <typename Traits>

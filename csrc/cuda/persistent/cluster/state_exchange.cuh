@@ -2,7 +2,7 @@
 // cluster. In a group: group/group_fwd.cuh.
 #pragma once
 
-#include "cuda/persistent/cluster/fwd_thread.cuh"
+#include "cuda/persistent/group_thread.cuh"
 #include "cuda/persistent/fwd_pair.cuh"
 
 namespace gru_ext {
@@ -34,7 +34,7 @@ template <typename Traits>
 struct StateExchange<Traits, Exchange::none> : StateBuffers<Traits> {
   using Words = typename StateBuffers<Traits>::Words;
 
-  GRU_DEVICE StateExchange(const PersistentFwdParams<typename Traits::T>&, const FwdThread<Traits>&) {}
+  GRU_DEVICE StateExchange(const PersistentFwdParams<typename Traits::T>&, const GroupThread<Traits>&) {}
 
   GRU_DEVICE void begin() {}
   GRU_DEVICE void meet() { GRU_FAULT(no_barrier_before_first_step, block_barrier(), void()); }
@@ -43,7 +43,7 @@ struct StateExchange<Traits, Exchange::none> : StateBuffers<Traits> {
     return true;
   }
   GRU_DEVICE void take(const FwdPair<typename Traits::T>& pair, int s, int) {
-    if (!Traits::kAllWork && pair.row >= Traits::kRows) return;
+    if (!Traits::kAllKeep && pair.row >= Traits::kRows) return;
     const Words words = Words::of(pair.h[0], pair.h[1]);
     uint32_t* const to =
         this->of_next_step(s) + pair.row * Traits::kPitch + pair.unit / kValuesPerWord<typename Traits::T>;
@@ -72,7 +72,7 @@ struct StateExchange<Traits, Exchange::cluster> : StateBuffers<Traits> {
   bool lacks_row;                                         // whether its pairs have none
   u32x4 packets[(kPairs + kLanePairs - 1) / kLanePairs];  // that this thread sends
 
-  GRU_DEVICE StateExchange(const PersistentFwdParams<typename Traits::T>&, const FwdThread<Traits>& self)
+  GRU_DEVICE StateExchange(const PersistentFwdParams<typename Traits::T>&, const GroupThread<Traits>& self)
       : mbarriers(reinterpret_cast<uint64_t*>(shared_memory() + Traits::kMbarrierOffset)),
         lane(self.lane),
         rank(self.rank),
@@ -115,7 +115,7 @@ struct StateExchange<Traits, Exchange::cluster> : StateBuffers<Traits> {
     uint32_t gathered[4] = {};
     GRU_UNROLL
     for (int w = 0; w < 4 && gathers; ++w) {
-      gathered[w] = shuffle(words.word[w % Words::count], lane - sender() + w / Words::count);
+      gathered[w] = shuffle(words.word[w % Words::count], lane + (w / Words::count - sender()) * 4);
     }
     u32x4& packet = packets[e / kLanePairs];
     const bool is = e % kLanePairs == 0 || first_pair() == e % kLanePairs;
@@ -137,7 +137,7 @@ struct StateExchange<Traits, Exchange::cluster> : StateBuffers<Traits> {
   GRU_DEVICE void end() { cluster_barrier(); }
 
  private:
-  GRU_DEVICE int sender() const { return lane % kSenders; }
+  GRU_DEVICE int sender() const { return lane / 4 % kSenders; }
   GRU_DEVICE uint64_t* of_wave(int s, int wave) const { return mbarriers + s % 2 * kWaves + wave; }
 
   // In a wave every pair has a packet for each of kWaveBlocks blocks. The threads that have gathered the same ones
@@ -146,7 +146,7 @@ struct StateExchange<Traits, Exchange::cluster> : StateBuffers<Traits> {
   GRU_DEVICE int first_pair() const { return sender() / kWaveBlocks; }
 
   // In a buffer, where the block and pair that the thread begins with have the first of the units that it has gathered.
-  GRU_DEVICE int place_of(const FwdThread<Traits>& self) const {
+  GRU_DEVICE int place_of(const GroupThread<Traits>& self) const {
     const int row = self.row_of_pair(first_pair()), unit = self.unit_of_pairs() - 2 * sender();
     return row * Traits::kPitch + unit / kValuesPerWord<typename Traits::T> + first_block() * kUnitWords;
   }
@@ -159,9 +159,9 @@ struct StateExchange<Traits, Exchange::cluster> : StateBuffers<Traits> {
     for (int i = 0; i < kPackets; i += kSenders) {
       const int pair = i / kWaveBlocks, turn = wave * kWaveBlocks + i % kWaveBlocks;  // from the thread's first
       if ((kPackets % kSenders != 0 || packets_sent < kPackets) && i + sender() >= packets_sent) continue;
-      if (!Traits::kAllWork && lacks_row) continue;
+      if (!Traits::kAllKeep && lacks_row) continue;
       const int block = rank - turn - first_block();
-      store_async(buffer + turn * kUnitWords + pair * (Traits::kPairRows * Traits::kPitch), of_wave(s, wave),
+      store_async(buffer + turn * kUnitWords + Traits::row_of_place(pair) * Traits::kPitch, of_wave(s, wave),
                   block < 0 ? block + C : block, packets[pair / kLanePairs]);
     }
   }

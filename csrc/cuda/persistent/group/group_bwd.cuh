@@ -31,6 +31,7 @@
 #pragma once
 
 #include "cuda/persistent/bwd_pair.cuh"
+#include "cuda/persistent/group_thread.cuh"
 #include "cuda/persistent/tiles.cuh"
 
 namespace gru_ext {
@@ -90,26 +91,11 @@ struct GruGroupBwdTraits {
   static_assert(kSharedBytes <= 227 * 1024, "the shared memory of a block, sm_90");
 };
 
-// A thread: where it is in its block, and what the block works on.
-template <typename Traits>
-struct GroupBwdThread : ThreadPlace {
-  int group, part;  // of warps: that of its units; which part of the sum
-  int block_group;  // of blocks, of the call
-  BlockWork work;
-
-  GRU_DEVICE explicit GroupBwdThread(const PersistentBwdParams<typename Traits::T>& p) {
-    group = thread / kWarpSize % Traits::kGroups;
-    part = thread / kWarpSize / Traits::kGroups;
-    block_group = p.first_group + block_index() / Traits::kC;
-    work = work_of(p, block_group, Traits::kRows, block_index() % Traits::kC * Traits::kUnits);
-  }
-};
-
 // A tiles of this warp, by way of shared memory that is free before the first step. Beyond H they are zero.
 template <typename Traits>
 GRU_DEVICE void load_group_bwd_weights(WeightTiles<3, Traits::kRegisterTiles, Traits::kSharedTiles>& weights,
                                        const PersistentBwdParams<typename Traits::T>& p,
-                                       const GroupBwdThread<Traits>& self, uint32_t* staged) {
+                                       const GroupThread<Traits>& self, uint32_t* staged) {
   using T = typename Traits::T;
   using Operand = typename Traits::Operand;
   constexpr int kStageTiles = Traits::kStageTiles, kStagePitch = Traits::kStagePitch;
@@ -152,8 +138,8 @@ struct GradExchange {
   uint32_t* dgates;  // (rows, kPitch), in shared memory: r, z, q
   int thread, unit0;
 
-  GRU_DEVICE GradExchange(const PersistentBwdParams<typename Traits::T>& p, const GroupBwdThread<Traits>& self)
-      : packets(p.packets + static_cast<int64_t>(self.block_group) * Traits::kPackets),
+  GRU_DEVICE GradExchange(const PersistentBwdParams<typename Traits::T>& p, const GroupThread<Traits>& self)
+      : packets(p.packets + static_cast<int64_t>(self.cluster) * Traits::kPackets),
         dgates(reinterpret_cast<uint32_t*>(shared_memory() + Traits::kDgatesOffset)),
         thread(self.thread),
         unit0(self.work.unit0) {}
@@ -242,7 +228,7 @@ GRU_DEVICE void multiply_gates(float (&d)[3][kRows / 8][4], const Weights& weigh
 // The warp's part of the sum over the gate rows, of all rows of the tile, to the sums of its group.
 template <typename Traits>
 GRU_DEVICE void multiply_grads(float* sums, const WeightTiles<3, Traits::kRegisterTiles, Traits::kSharedTiles>& weights,
-                               const uint32_t* dgates, const GroupBwdThread<Traits>& self) {
+                               const uint32_t* dgates, const GroupThread<Traits>& self) {
   // A stage has kStageTiles tiles of every part.
   const auto column_of = [&](int gate, int tile) {
     constexpr int kStageTiles = Traits::kStageTiles;
@@ -270,7 +256,7 @@ GRU_DEVICE void gru_group_bwd(const PersistentBwdParams<typename Traits::T>& p) 
   using T = typename Traits::T;
   constexpr int kRows = Traits::kRows, kSumPitch = Traits::kSumPitch, kPairs = Traits::kPairs;
 
-  const GroupBwdThread<Traits> self(p);
+  const GroupThread<Traits> self(p);
   const BlockWork& work = self.work;
   const int steps = p.lengths ? load_global(p.lengths + work.row0) : p.T;  // the first row of a tile has the most
   const bool reverse = work.direction == 1;
@@ -330,7 +316,7 @@ GRU_DEVICE void gru_group_bwd(const PersistentBwdParams<typename Traits::T>& p) 
   }
 
   failed = block_barrier_or(failed);
-  store_bwd_results<kRows, Traits::kUnits, Traits::kThreads>(p, work, self.block_group, failed, own,
+  store_bwd_results<kRows, Traits::kUnits, Traits::kThreads>(p, work, self.cluster, failed, own,
                                                              reinterpret_cast<float*>(exchange.dgates));
 }
 

@@ -17,7 +17,7 @@ struct StateExchange<Traits, Exchange::packets> : StateBuffers<Traits> {
   uint64_t* packets;  // (2, rows, kWords): a word, and of which step it is
   int thread, unit0;
 
-  GRU_DEVICE StateExchange(const PersistentFwdParams<typename Traits::T>& p, const FwdThread<Traits>& self)
+  GRU_DEVICE StateExchange(const PersistentFwdParams<typename Traits::T>& p, const GroupThread<Traits>& self)
       : packets(p.packets + static_cast<int64_t>(self.cluster) * Traits::kPackets),
         thread(self.thread),
         unit0(self.work.unit0) {}
@@ -53,7 +53,7 @@ struct StateExchange<Traits, Exchange::packets> : StateBuffers<Traits> {
   }
 
   GRU_DEVICE void take(const FwdPair<typename Traits::T>& pair, int s, int) {
-    if (!Traits::kAllWork && pair.row >= Traits::kRows) return;
+    if (!Traits::kAllKeep && pair.row >= Traits::kRows) return;
     const Words words = Words::of(pair.h[0], pair.h[1]);
     const int buffer = GRU_FAULT(one_packet_buffer, s % 2, 0);
     uint64_t* const to = packets + (buffer * Traits::kRows + pair.row) * Traits::kWords +

@@ -9,20 +9,11 @@
 
 namespace gru_ext {
 
-// As many groups at a time as the device runs.
 template <typename Traits, typename Parameters>
 const char* launch_groups(void (*kernel)(Parameters), const Parameters& p, Stream stream) {
-  const void* const pointer = reinterpret_cast<const void*>(kernel);
-  const int groups = clusters_of(p, Traits::kRows), resident = resident_clusters<Traits>(pointer);
-  if (resident == kNoMemoryNow) return kOutOfMemory;
-  if (resident <= 0) return "no group of so many blocks fits on the device";
-  auto part = p;
-  for (part.first_group = 0; part.first_group < groups; part.first_group += resident) {
-    ClusterLaunch<Traits> launch(pointer, std::min(resident, groups - part.first_group), stream);
-    if (launch.error == cudaSuccess) launch.error = cudaLaunchKernelEx(&launch.config, kernel, part);
-    if (launch.error != cudaSuccess) return words_of(launch.error);
-  }
-  return nullptr;
+  return launch_in_turns(p, Traits::kRows, [&](const Parameters& part, int groups) {
+    return launch_clusters<Traits>(kernel, part, groups, stream);
+  });
 }
 
 template <typename Traits>

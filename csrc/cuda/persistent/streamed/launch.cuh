@@ -18,14 +18,12 @@ inline int most_shared_bytes() {
   return 0;
 }
 
-// A cooperative launch of so many blocks. The kernel is allowed all the shared memory that there is, however much this
-// launch takes: another thread may be about to launch it for a larger H.
+// A cooperative launch of so many blocks.
 struct StreamedLaunch {
   cudaLaunchConfig_t config{};
   cudaLaunchAttribute cooperative{};
-  cudaError_t error;
 
-  StreamedLaunch(const void* kernel, int blocks, int threads, int shared_bytes, Stream stream) {
+  StreamedLaunch(int blocks, int threads, int shared_bytes, Stream stream) {
     config.gridDim = dim3(static_cast<unsigned>(blocks));
     config.blockDim = dim3(static_cast<unsigned>(threads));
     config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
@@ -34,11 +32,11 @@ struct StreamedLaunch {
     cooperative.val.cooperative = 1;
     config.attrs = &cooperative;
     config.numAttrs = 1;
-    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_bytes());
   }
 };
 
-// How many blocks with all the shared memory that there is the device runs at a time.
+// How many blocks with all the shared memory that there is the device runs at a time. It lets the kernel have all of
+// that: the H of a launch decides how much it takes.
 template <typename Traits>
 int resident_blocks(const void* kernel) {
   bool is_compiled = false;
@@ -46,34 +44,20 @@ int resident_blocks(const void* kernel) {
   if (error != cudaSuccess || !is_compiled) return resident_unless(error, kNotCompiled);
   const int shared_bytes = most_shared_bytes();
   if (shared_bytes < Traits::kWeightOffset + Traits::kSlabBytes) return 0;
-  const StreamedLaunch launch(kernel, 1, Traits::kThreads, shared_bytes, nullptr);
-  int device = 0, multiprocessors = 0, of_multiprocessor = 0;
-  error = launch.error;
-  if (error == cudaSuccess) error = cudaGetDevice(&device);
-  if (error == cudaSuccess) {
-    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  }
-  if (error == cudaSuccess) {
-    error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&of_multiprocessor, kernel, Traits::kThreads, shared_bytes);
-  }
-  return resident_unless(error, of_multiprocessor * multiprocessors);
+  int count = 0;
+  error = allow_shared_bytes(kernel, shared_bytes);
+  if (error == cudaSuccess) error = count_resident_blocks(count, kernel, Traits::kThreads, shared_bytes);
+  return resident_unless(error, count);
 }
 
-// As many groups at a time as the device runs.
 template <typename Traits, typename Parameters>
 const char* launch_streamed(void (*kernel)(Parameters), const Parameters& p, Stream stream) {
-  const void* const pointer = reinterpret_cast<const void*>(kernel);
   const StreamedShape shape = device::streamed_shape<Traits>(p.H, most_shared_bytes());
-  const int groups = clusters_of(p, Traits::kRows);
-  if (shape.shared_bytes == 0 || p.streamed.groups == 0) return "no group of so many blocks fits on the device";
-  auto part = p;
-  for (part.first_group = 0; part.first_group < groups; part.first_group += p.streamed.groups) {
-    const int blocks = std::min(p.streamed.groups, groups - part.first_group) * shape.blocks;
-    StreamedLaunch launch(pointer, blocks, Traits::kThreads, shape.shared_bytes, stream);
-    if (launch.error == cudaSuccess) launch.error = cudaLaunchKernelEx(&launch.config, kernel, part);
-    if (launch.error != cudaSuccess) return words_of(launch.error);
-  }
-  return nullptr;
+  if (shape.shared_bytes == 0) return "no group of so many blocks fits on the device";
+  return launch_in_turns(p, Traits::kRows, [&](const Parameters& part, int groups) {
+    StreamedLaunch launch(groups * shape.blocks, Traits::kThreads, shape.shared_bytes, stream);
+    return words_of(cudaLaunchKernelEx(&launch.config, kernel, part));
+  });
 }
 
 template <typename Traits, typename Parameters, void (*kernel)(Parameters), bool kMasks>

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "cuda/persistent/device_facts.h"
 #include "cuda/persistent/persistent.h"
 #include "cuda/persistent/streamed/entries.h"
 #include "cuda/stepwise/stepwise.h"
@@ -46,9 +47,7 @@ class StreamedKernel final : public PersistentKernel {
   }
 
   int64_t most_tested() const override {
-    const int resident = entry_.resident();
-    TORCH_CHECK_WITH(OutOfMemoryError, resident != kNoMemoryNow, "gru: no memory is left to load the kernel");
-    int64_t most = std::min(kMostTestedUnits, int64_t{resident} * entry_.units);
+    int64_t most = std::min(kMostTestedUnits, int64_t{resident_of(entry_)} * entry_.units);
     while (most > entry_.units && !has_shared_memory(most)) most -= entry_.units;
     return most;
   }
@@ -57,14 +56,14 @@ class StreamedKernel final : public PersistentKernel {
     const auto options = at::TensorOptions(device).dtype(at::kByte);
     const StreamedShape of_group = shape(s.H);
     const int64_t groups = s.layers() * tiles(s.B);
-    const int64_t groups_at_a_time = std::min<int64_t>(groups, entry_.resident() / of_group.blocks);
+    const int64_t groups_at_a_time = std::min<int64_t>(groups, resident_of(entry_) / of_group.blocks);
     const int64_t operand_bytes = groups_at_a_time * of_group.operand_bytes;
     const int64_t flag_bytes = groups * of_group.blocks * static_cast<int64_t>(sizeof(uint32_t));
     ExchangeMemory memory;
+    memory.groups_at_a_time = static_cast<int>(groups_at_a_time);
     memory.zeros = at::zeros({operand_bytes + flag_bytes}, options);
     memory.weights = at::empty({s.layers() * of_group.weight_bytes}, options);
     uint8_t* const operand = memory.zeros.data_ptr<uint8_t>();
-    memory.streamed.groups = static_cast<int>(groups_at_a_time);
     memory.streamed.blocks = of_group.blocks;
     memory.streamed.slabs = of_group.slabs;
     memory.streamed.shared_slabs = of_group.shared_slabs;
