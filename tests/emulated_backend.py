@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accuracy import TF32_PEERS, check_problems
 from building import load_operators, united
-from cases import Options, Problem, Size, make_problem, solve_by, variants_of
+from cases import Problem, Size, solve_by
 from emulated_sources import HOST_SIDE, INCLUDES, MACROS, OWN
 from process import ROOT
 from torch import Tensor
@@ -43,38 +43,20 @@ def emulated_operators() -> Any:
     return torch.ops.gru_ext_emulated
 
 
-def emulate(multiprocessors: int = 40, *, refusals: int = 0, spoiled: int = 0, capturing: bool = False) -> Any:
+def emulate(
+    multiprocessors: int = 40, *, refusals: int = 0, spoiled: int = 0, capturing: bool = False, tested: bool = False
+) -> Any:
     """A new device; see tests/emulator/backend/device.h. Returns the operators."""
     ops = emulated_operators()
-    ops.emulate(multiprocessors, refusals, spoiled, capturing)
+    ops.emulate(multiprocessors, refusals, spoiled, capturing, tested)
     ops.lose_store(-1)
     return ops
 
 
-@cache
-def _tested_device(multiprocessors: int, family: str, dtype: torch.dtype, masked: bool) -> int:
-    ops = emulated_operators()
-    index: int = ops.emulate(multiprocessors, 0, 0, False)
-    with torch.random.fork_rng(devices=[]):  # the test draws the same numbers whether it is the first or not
-        problem = make_problem(SMALL, Options(), dtype)
-        variant = variants_of(problem)["all"] if masked else PLAIN
-    for name in ops.cuda_kernel_names(dtype, False):
-        if name.startswith(family) and not name.endswith("_ieee") and name.endswith("_masked") == masked:
-            ops.use_cuda_kernels(name, name)
-            solve_emulated(problem, variant)
-    return index
-
-
-def emulate_tested(family: str, dtype: torch.dtype, multiprocessors: int = 40, masked: bool = False) -> Any:
-    """A device on which the kernels of a family are asked for, and have passed their self-test; "" for all families.
-
-    The self-test takes longer than most problems of the tests. No launch has been counted. Returns the operators.
-    """
-    index = _tested_device(multiprocessors, family, dtype, masked)
-    ops = emulated_operators()
-    ops.emulate(multiprocessors, 0, 0, False, index)
-    ops.lose_store(-1)
-    ops.use_cuda_kernels(family or "auto", family or "auto")
+def emulate_tested(family: str, multiprocessors: int = 40) -> Any:
+    """A new device whose kernels count as tested; ``family``, or a name, is asked for. Returns the operators."""
+    ops = emulate(multiprocessors, tested=True)
+    ops.use_cuda_kernels(family, family)
     return ops
 
 

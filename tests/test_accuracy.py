@@ -214,7 +214,7 @@ CLUSTER_SIZES = [Size(1, 1, 1, 1), Size(3, 9, 5, 34), Size(4, 17, 6, 64), Size(5
     grid([(CLUSTER_SMALL, Options(bidirectional=True))], HALVES_AND_TF32, changes=ABSENT),
 )
 def test_emulated_cluster(case: Case) -> None:
-    ops = emulate_tested("cluster", case.dtype)
+    ops = emulate_tested("cluster")
     check(case, partial(solve_by, ops), TF32_PEERS.get(case.dtype), draws=1)
     assert ops.persistent_launches() == 2  # forward and backward
 
@@ -223,7 +223,7 @@ def test_emulated_cluster(case: Case) -> None:
 @each(grid(product([Size(9, 9, 5, 34)], ALL_OPTIONS), HALVES_AND_TF32, save_gates=False))
 def test_emulated_cluster_in_windows(case: Case) -> None:
     """One direction in windows, of which the backward has more; both directions in one."""
-    ops = emulate_tested("cluster", case.dtype)
+    ops = emulate_tested("cluster")
     check(case, partial(solve_by, ops), TF32_PEERS.get(case.dtype))
     windows = ops.persistent_launches()
     assert windows == 2 if case.options.bidirectional else windows > 9
@@ -234,7 +234,7 @@ def test_emulated_cluster_in_windows(case: Case) -> None:
 @pytest.mark.parametrize("multiprocessors", [4, 9, 40])
 def test_emulated_group(case: Case, multiprocessors: int) -> None:
     """With one, two or all groups at a time."""
-    ops = emulate_tested("group", case.dtype, multiprocessors)
+    ops = emulate_tested("group", multiprocessors)
     check(case, partial(solve_by, ops), TF32_PEERS.get(case.dtype))
     groups = (2 if case.options.bidirectional else 1) * -(-case.size.batch // 16)
     assert ops.persistent_launches() == 2 * -(-groups // (multiprocessors // 4))  # forward and backward
@@ -252,7 +252,7 @@ def test_emulated_group(case: Case, multiprocessors: int) -> None:
 )
 def test_emulated_streamed(case: Case, multiprocessors: int) -> None:
     """With one, two, three or all groups at a time; of the wider layers some weights are read again every step."""
-    ops = emulate_tested("streamed", case.dtype, multiprocessors)
+    ops = emulate_tested("streamed", multiprocessors)
     check(case, partial(solve_by, ops), TF32_PEERS.get(case.dtype))
     groups = 4 if case.options.bidirectional else 2
     at_a_time = min(groups, multiprocessors // -(-case.size.hidden // 32))
@@ -268,7 +268,7 @@ def test_emulated_streamed(case: Case, multiprocessors: int) -> None:
 )
 def test_emulated_streamed_with_masks(case: Case) -> None:
     """Where gates are not saved, in windows."""
-    ops = emulate_tested("streamed", case.dtype, masked=True)
+    ops = emulate_tested("streamed")
     check(case, partial(solve_by, ops), TF32_PEERS.get(case.dtype))
     assert ops.persistent_launches() >= 2 * len(case.variants(case.problem()))
 

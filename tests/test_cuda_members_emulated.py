@@ -33,7 +33,7 @@ def check_one_launch(
     family: str, dtype: torch.dtype, size: Size, options: Options, members: int = 3, shared: bool = False
 ) -> None:
     """One launch forward and one backward, and then the bits of each member alone."""
-    ops = emulate_tested(family, dtype)
+    ops = emulate_tested(family)
     problems = problems_of(size, options, dtype, members, shared)
     results = solve_members_by(ops, stacked(problems))
     assert ops.persistent_launches() == 2
@@ -65,7 +65,7 @@ def test_members_of_other_sizes(family: str, size: Size, options: Options, membe
 @pytest.mark.parametrize(("family", "multiprocessors", "launches"), [("group", 8, 3), ("streamed", 4, 3)])
 def test_more_members_than_fit_at_once_are_rounds(family: str, multiprocessors: int, launches: int) -> None:
     """Two groups at a time, of five."""
-    ops = emulate_tested(family, torch.bfloat16, multiprocessors)
+    ops = emulate_tested(family, multiprocessors)
     problems = problems_of(SIZE, Options(), torch.bfloat16, members=5)
     results = solve_members_by(ops, stacked(problems))
     assert ops.persistent_launches() == 2 * launches
@@ -74,7 +74,7 @@ def test_more_members_than_fit_at_once_are_rounds(family: str, multiprocessors: 
 
 def test_more_clusters_than_fit_at_once_are_one_launch() -> None:
     """The device runs the others as clusters end."""
-    ops = emulate_tested("cluster", torch.bfloat16, multiprocessors=4)
+    ops = emulate_tested("cluster", multiprocessors=4)
     problems = problems_of(SIZE, Options(), torch.bfloat16, members=6)
     results = solve_members_by(ops, stacked(problems))
     assert ops.persistent_launches() == 2
@@ -83,7 +83,7 @@ def test_more_clusters_than_fit_at_once_are_one_launch() -> None:
 
 def test_members_of_any_strides() -> None:
     """Inputs that have the batch first, and gradients that no kernel can take as they lie."""
-    ops = emulate_tested("cluster", torch.bfloat16)
+    ops = emulate_tested("cluster")
     problems = [p.map(transposed) for p in problems_of(SIZE, Options(), torch.bfloat16)]
     whole = stacked(problems)
     x = whole.x.transpose(1, 2).contiguous().transpose(1, 2)
@@ -99,7 +99,7 @@ def test_members_of_any_strides() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_weights_that_all_members_share(family: str) -> None:
     """As in the gradients of each sample: they are not copied for every member."""
-    ops = emulate_tested(family, torch.bfloat16)
+    ops = emulate_tested(family)
     problems = problems_of(SIZE, Options(bidirectional=True), torch.bfloat16)
     problems = [replace(p, weights=problems[0].weights) for p in problems]
     whole = stacked(problems)
@@ -109,7 +109,7 @@ def test_weights_that_all_members_share(family: str) -> None:
 
 @pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
 def test_each_gradient_of_members_is_the_same_alone(need: tuple[bool, bool, bool]) -> None:
-    ops = emulate_tested("cluster", torch.bfloat16)
+    ops = emulate_tested("cluster")
     whole = stacked(problems_of(SIZE, Options(bidirectional=True), torch.bfloat16, shared=True))
     expected = solve_members_by(ops, whole)
     for name, tensor in solve_members_by(ops, whole, need=need).items():
@@ -119,7 +119,7 @@ def test_each_gradient_of_members_is_the_same_alone(need: tuple[bool, bool, bool
 @pytest.mark.parametrize("packed", [False, True])
 def test_members_without_gates_go_window_after_window(packed: bool) -> None:
     """Windows are shorter than those of one member, so that sums over them differ in their last bits."""
-    ops = emulate_tested("cluster", torch.float32)
+    ops = emulate_tested("cluster")
     problems = problems_of(Size(9, 9, 5, 34), Options(packed=packed), torch.float32)
     results = solve_members_by(ops, stacked(problems), save_gates=False)
     assert ops.persistent_launches() > 4
@@ -144,7 +144,7 @@ def test_stepwise_kernels_run_members_one_after_another(dtype: torch.dtype) -> N
 
 
 def test_members_with_masks_are_a_loop_of_launches() -> None:
-    ops = emulate_tested("streamed", torch.bfloat16, masked=True)
+    ops = emulate_tested("streamed")
     problems = problems_of(SIZE, Options(), torch.bfloat16)
     variants = [variants_of(problem)["all"] for problem in problems]
 
@@ -261,7 +261,7 @@ def test_the_self_test_has_members() -> None:
 
 
 def test_arguments_of_members_are_not_modified() -> None:
-    ops = emulate_tested("group", torch.float32)
+    ops = emulate_tested("group")
     whole = stacked(problems_of(SIZE, Options(bidirectional=True, packed=True), torch.float32))
     tensors: list[Tensor | None] = [whole.x, whole.hx, *whole.weights, whole.dy, whole.dh_n]
     copies = [tensor.clone() for tensor in tensors if tensor is not None]

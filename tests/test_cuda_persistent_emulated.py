@@ -68,7 +68,7 @@ def test_masks_need_a_kernel_that_takes_them(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("absent", ["dy", "dh_n"])
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_windows_take_any_strides_and_absent_gradients(batch_first: bool, absent: str) -> None:
-    emulate_tested("cluster", torch.bfloat16)
+    emulate_tested("cluster")
     problem = make_problem(Size(9, 9, 5, 34), Options(hx=False), torch.bfloat16)
     if batch_first:
         problem = problem.map(transposed)
@@ -77,7 +77,7 @@ def test_windows_take_any_strides_and_absent_gradients(batch_first: bool, absent
 
 @pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
 def test_each_gradient_of_windows_is_the_same_alone(need: tuple[bool, bool, bool]) -> None:
-    emulate_tested("cluster", torch.bfloat16)
+    emulate_tested("cluster")
     problem = make_problem(Size(9, 3, 5, 34), Options(), torch.bfloat16)
     expected = solve_emulated(problem, save_gates=False)
     for name, tensor in solve_emulated(problem, save_gates=False, need=need).items():
@@ -86,7 +86,7 @@ def test_each_gradient_of_windows_is_the_same_alone(need: tuple[bool, bool, bool
 
 @pytest.mark.parametrize("name", ["cluster_H64_C1_rows8", "cluster_H64_C4_rows16"])
 def test_a_kernel_can_be_asked_for_by_name(name: str) -> None:
-    emulate_tested(name, torch.bfloat16)
+    emulate_tested(name)
     assert choice()[0] == name
     check_emulated(make_problem(Size(3, 18, 4, 40), Options(bidirectional=True, packed=True), torch.bfloat16))
 
@@ -94,7 +94,7 @@ def test_a_kernel_can_be_asked_for_by_name(name: str) -> None:
 @pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_each_gradient_is_the_same_alone(batch_first: bool, need: tuple[bool, bool, bool]) -> None:
-    emulate_tested("cluster", torch.bfloat16)
+    emulate_tested("cluster")
     problem = make_problem(SMALL, Options(bidirectional=True), torch.bfloat16)
     if batch_first:
         problem = problem.map(transposed)
@@ -333,6 +333,20 @@ def test_the_self_test_has_two_tiles_directions_and_members(family: str, multipr
     ops.use_cuda_kernels(family, family)
     solve_emulated(make_problem(SMALL, Options(), torch.bfloat16))
     assert ops.persistent_launches() == 2 * (launches + 1)  # forward and backward
+
+
+@pytest.mark.parametrize("ieee", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_every_kernel_passes_its_self_test(dtype: torch.dtype, ieee: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward; one that is asked for and does not pass is an error."""
+    ops, problem = emulate(), make_problem(SMALL, Options(), dtype)
+    if ieee:
+        forbid_tf32(monkeypatch)
+    names = [name for name in ops.cuda_kernel_names(dtype, False) if name.endswith("_ieee") == ieee]
+    assert bool(names) == (not ieee or dtype == torch.float32)
+    for name in names:
+        ops.use_cuda_kernels(name, name)
+        solve_emulated(problem, variants_of(problem)["all"] if name.endswith("_masked") else PLAIN)
 
 
 def test_the_self_test_leaves_generators_alone() -> None:
@@ -613,7 +627,7 @@ def test_another_device_is_tested_anew() -> None:
 
 
 def test_arguments_are_not_modified() -> None:
-    emulate_tested("cluster", torch.float32)
+    emulate_tested("cluster")
     problem = make_problem(SMALL, Options(bidirectional=True, packed=True), torch.float32)
     tensors: list[Tensor | None] = [problem.x, problem.hx, *problem.weights, problem.dy, problem.dh_n]
     copies = [tensor.clone() for tensor in tensors if tensor is not None]

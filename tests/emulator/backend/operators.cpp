@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "device.h"
+#include "cuda/choice/records.h"
 #include "cuda/one_step/one_step.cuh"
 #include "cuda/stepwise/step_layer_norm.cuh"
 #include "cuda/stepwise/step_reset_before.cuh"
@@ -52,17 +53,24 @@ const char* run(const char* name, int64_t rows, int64_t H, const Kernel& kernel)
   return run_blocks(name, step_blocks(rows, H, kMostBlocks), /*shared_bytes=*/0, kernel);
 }
 
-// Sets what the host side finds from now on: a new device, of which nothing is known yet, or that of an index, of which
-// the host side knows what it has found out. Returns the index.
-int64_t emulate(int64_t multiprocessors, int64_t refusals, int64_t spoiled, bool capturing, int64_t index) {
+// Sets what the host side finds from now on: a new device, of which nothing is known yet or, `tested`, whose kernels
+// count as having passed their self-test, which takes longer than most calls of the tests.
+void emulate(int64_t multiprocessors, int64_t refusals, int64_t spoiled, bool capturing, bool tested) {
   static int devices = 0;
   emulator::device = {};
-  emulator::device.index = index < 0 ? ++devices : static_cast<int>(index);
+  emulator::device.index = ++devices;
   emulator::device.multiprocessors = static_cast<int>(multiprocessors);
   emulator::device.refusals = static_cast<int>(refusals);
   emulator::device.spoiled = static_cast<int>(spoiled);
   emulator::device.capturing = capturing;
-  return emulator::device.index;
+  if (!tested) return;
+  for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf, at::kFloat}) {
+    for (const Family* family : families()) {
+      for (const Pass pass : {Pass::forward, Pass::backward}) {
+        for (const Kernel* kernel : family->kernels(pass, dtype)) mark_tested(*kernel);
+      }
+    }
+  }
 }
 
 // What `spoiled` launches leave: `value` more in the first place of a result, see device.h.
@@ -292,7 +300,7 @@ TORCH_LIBRARY(gru_ext_emulated, m) {
   gru_ext::define_kernel_choice(m);
   m.def("emulate_seconds(float[] seconds) -> ()", &gru_ext::emulate_seconds);
   m.def("measurements() -> int", &gru_ext::measurements);
-  m.def("emulate(int multiprocessors, int refusals, int spoiled, bool capturing, int index=-1) -> int",
+  m.def("emulate(int multiprocessors, int refusals, int spoiled, bool capturing, bool tested=False) -> ()",
         &gru_ext::emulate);
   m.def("emulate_spoil(float value, int result) -> ()", &gru_ext::emulate_spoil);
   m.def("lose_store(int number) -> ()", &gru_ext::lose_store);
