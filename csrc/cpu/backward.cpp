@@ -265,7 +265,8 @@ class BwdPass {
       }
       most = std::max(most, gates_met.size() + panels_met.size() * kernel_.panel_columns);
     }
-    const double in_gradients = static_cast<double>(most) / ranges + 3.0 * s_.H / threads;
+    // With products dx is of the rows that the thread has read for them.
+    const double in_gradients = static_cast<double>(most) / ranges + (keeps_products_ ? 0 : 3.0 * s_.H / threads);
     const double of_products = keeps_products_ ? static_cast<double>(ranges) * values_of_weights() / threads : 0;
     const double of_others = (threads - 1.0) / threads;
     return s_.N * (in_steps + in_gradients * of_others) * sizeof(operand_t) + of_products * of_others * sizeof(acc_t);

@@ -471,8 +471,8 @@ FAULTS = [
     ),
     Fault(
         "csrc/cpu/kernels/gradients_body.h",
-        "(range * items + before + item) * Part::kTileSize",
-        "(range * items + item) * Part::kTileSize",
+        "part, item, before + item, items);",
+        "part, item, item, items);",
         ROW_GROUPS,
         "plain and float32",
     ),

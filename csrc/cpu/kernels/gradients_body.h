@@ -32,20 +32,33 @@ struct ChunkPanels {
         reset_panels(h_panels + of_h * size) {}
 };
 
-// Calls `body(list[i], first, last)` with the items of each of a list that belong to the thread; `items_of(list[i])` is
-// how many it has.
-template <typename T, typename ItemsOf, typename Body>
-inline __attribute__((always_inline)) void for_share_of_items(const T* list, int64_t count, int thread, int threads,
-                                                              const ItemsOf& items_of, const Body& body) {
-  int64_t items = 0;
-  for (int64_t i = 0; i < count; ++i) items += items_of(list[i]);
-  int64_t first = share(items, thread, threads), last = share(items, thread + 1, threads);
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t own = items_of(list[i]);
-    body(list[i], std::clamp<int64_t>(first, 0, own), std::clamp<int64_t>(last, 0, own));
-    first -= own;
-    last -= own;
+// The items of a list of things that belong to a thread: those of one thing after another.
+class ShareOfItems {
+ public:
+  ShareOfItems(int64_t items, int thread, int threads)
+      : first_(share(items, thread, threads)), last_(share(items, thread + 1, threads)) {}
+
+  struct Range {
+    int64_t first, last;
+  };
+  // Of the next thing, which has so many.
+  Range next(int64_t items) {
+    const Range range{std::clamp<int64_t>(first_, 0, items), std::clamp<int64_t>(last_, 0, items)};
+    first_ -= items;
+    last_ -= items;
+    return range;
   }
+
+ private:
+  int64_t first_, last_;
+};
+
+// The sum of items_of(p) over some chunks.
+template <typename Chunk, typename ItemsOf>
+int64_t sum_of(const Chunk* chunks, int64_t count, const ItemsOf& items_of) {
+  int64_t sum = 0;
+  for (const Chunk* p = chunks; p < chunks + count; ++p) sum += items_of(*p);
+  return sum;
 }
 
 // Rows that a thread packs at a time, of some panels: whole words.
@@ -80,17 +93,18 @@ void pack_rows(const BwdChunk<scalar_t, operand_t>* chunks, int64_t count, int t
   const ChunkPanels<scalar_t, operand_t> panels(*chunks);
   const int64_t runs_of_x = (panels.of_x + kPanelsAtOnce - 1) / kPanelsAtOnce;
   const int64_t runs = runs_of_x + (panels.of_h + kPanelsAtOnce - 1) / kPanelsAtOnce;
-  for_share_of_items(
-      chunks, count, thread, threads, [=](const auto& p) { return (p.rows + kPackedRows - 1) / kPackedRows * runs; },
-      [&](const auto& p, int64_t first_item, int64_t last_item) {
-        for (int64_t item = first_item; item < last_item; ++item) {
-          const int64_t first = item / runs * kPackedRows, last = std::min(p.rows, first + kPackedRows);
-          const bool is_x = item % runs < runs_of_x;
-          const int64_t begin = (item % runs - (is_x ? 0 : runs_of_x)) * kPanelsAtOnce;
-          const int64_t end = std::min(is_x ? panels.of_x : panels.of_h, begin + kPanelsAtOnce);
-          is_x ? pack_x(p, first, last, begin, end) : pack_states(p, first, last, begin, end);
-        }
-      });
+  const auto items_of = [=](const auto& p) { return (p.rows + kPackedRows - 1) / kPackedRows * runs; };
+  ShareOfItems items(sum_of(chunks, count, items_of), thread, threads);
+  for (const auto* p = chunks; p < chunks + count; ++p) {
+    const auto own = items.next(items_of(*p));
+    for (int64_t item = own.first; item < own.last; ++item) {
+      const int64_t first = item / runs * kPackedRows, last = std::min(p->rows, first + kPackedRows);
+      const bool is_x = item % runs < runs_of_x;
+      const int64_t begin = (item % runs - (is_x ? 0 : runs_of_x)) * kPanelsAtOnce;
+      const int64_t end = std::min(is_x ? panels.of_x : panels.of_h, begin + kPanelsAtOnce);
+      is_x ? pack_x(*p, first, last, begin, end) : pack_states(*p, first, last, begin, end);
+    }
+  }
 }
 
 // `count` values of a row of a tile, stored to or added to `target`.
@@ -140,8 +154,6 @@ std::array<WeightGradient<acc_type<scalar_t>, operand_t>, 3> weight_parts(const 
   }};
 }
 
-constexpr auto items_of_part = [](const auto& part) { return part.items(); };
-
 // Of all parts.
 template <typename Parts>
 int64_t items_of(const Parts& parts) {
@@ -153,13 +165,12 @@ int64_t items_of(const Parts& parts) {
 // Sums over kLongestSum rows of a chunk.
 inline int64_t ranges_of(int64_t rows) { return (rows + kLongestSum - 1) / kLongestSum; }
 
-// The items [first_item, last_item) of a gradient, over the rows [begin, end) of dgates and the panels. `products`:
+// Some items of a gradient, over the rows [begin, end) of dgates and the panels. `products`:
 // (tiles, panels), where they go; null for the gradient itself.
 template <typename scalar_t, typename operand_t>
 void weight_gradient(const BwdChunk<scalar_t, operand_t>& p,
                      const WeightGradient<acc_type<scalar_t>, operand_t>& gradient, int64_t panel_size, int64_t begin,
-                     int64_t end, int64_t at_once, int64_t first_item, int64_t last_item,
-                     acc_type<scalar_t>* products) {
+                     int64_t end, int64_t at_once, ShareOfItems::Range items, acc_type<scalar_t>* products) {
   using acc_t = acc_type<scalar_t>;
   using Columns = PackedColumns<acc_t, operand_t>;
   constexpr int tile_rows = Columns::kMost;
@@ -170,7 +181,7 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p,
   Columns tile;
   alignas(64) acc_t product[tile_rows * width];
   int64_t packed_tile = -1;
-  for (int64_t item = first_item; item < last_item; ++item) {
+  for (int64_t item = items.first; item < items.last; ++item) {
     const auto [tile_of_item, panel] = order.at(item);
     const int64_t row = tile_of_item * tile_rows;
     const int64_t rows = std::min<int64_t>(tile_rows, gradient.count - row);
@@ -198,13 +209,17 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p,
   }
 }
 
-// Rows of a tile of dx.
+// Rows of a tile of dx, and the items of a chunk: a tile of rows times a panel each.
 template <typename operand_t>
 constexpr int64_t kInputTileRows = kMostRows<operand_t, kPanelVectors>;
+constexpr auto items_of_dx = []<typename scalar_t, typename operand_t>(const BwdChunk<scalar_t, operand_t>& p) {
+  const int64_t tiles = (p.rows + kInputTileRows<operand_t> - 1) / kInputTileRows<operand_t>;
+  return p.need_dx ? tiles * ((p.I + kPanelColumns<acc_type<scalar_t>> - 1) / kPanelColumns<acc_type<scalar_t>>) : 0;
+};
 
-// The items [first_item, last_item) of dx (rows, I) = dgates (rows, 3H) times W (3H, I): a tile of rows times a panel.
+// Some items of dx (rows, I) = dgates (rows, 3H) times W (3H, I).
 template <typename scalar_t, typename operand_t>
-void input_gradient(const BwdChunk<scalar_t, operand_t>& p, int64_t first_item, int64_t last_item) {
+void input_gradient(const BwdChunk<scalar_t, operand_t>& p, ShareOfItems::Range items) {
   using acc_t = acc_type<scalar_t>;
   constexpr int64_t tile_rows = kInputTileRows<operand_t>;
   constexpr int width = kPanelColumns<acc_t>;
@@ -212,7 +227,7 @@ void input_gradient(const BwdChunk<scalar_t, operand_t>& p, int64_t first_item, 
   const int64_t panels = (p.I + width - 1) / width;
   const int64_t tiles = (p.rows + tile_rows - 1) / tile_rows;
   alignas(64) acc_t product[tile_rows * width];
-  for (int64_t item = first_item; item < last_item; ++item) {
+  for (int64_t item = items.first; item < items.last; ++item) {
     const int64_t row = p.rows * (item / panels) / tiles;
     const int64_t rows = p.rows * (item / panels + 1) / tiles - row;
     const int64_t panel = item % panels;
@@ -230,107 +245,102 @@ void input_gradient(const BwdChunk<scalar_t, operand_t>& p, int64_t first_item, 
 template <typename scalar_t, typename operand_t>
 void weight_gradients(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads) {
   using acc_t = acc_type<scalar_t>;
+  using Part = WeightGradient<acc_t, operand_t>;
   const auto parts = weight_parts(p);
-  using Part = typename decltype(parts)::value_type;
   const ChunkPanels<scalar_t, operand_t> panels(p);
-  const int64_t at_once = panels_at_once(items_of(parts), threads, Part::kTileColumns, panels.columns, sizeof(acc_t));
+  const int64_t items = items_of(parts);
+  const int64_t at_once = panels_at_once(items, threads, Part::kTileColumns, panels.columns, sizeof(acc_t));
   acc_t* const no_products = nullptr;
   for (int64_t begin = 0; begin < p.rows; begin += kLongestSum) {
-    for_share_of_items(parts.data(), parts.size(), thread, threads, items_of_part,
-                       [&](const Part& part, int64_t first, int64_t last) {
-                         weight_gradient(p, part, panels.size, begin, std::min(p.rows, begin + kLongestSum), at_once,
-                                         first, last, no_products);
-                       });
+    ShareOfItems own(items, thread, threads);
+    for (const Part& part : parts) {
+      weight_gradient(p, part, panels.size, begin, std::min(p.rows, begin + kLongestSum), at_once,
+                      own.next(part.items()), no_products);
+    }
   }
 }
 
-// Items of all ranges of rows: a thread has mostly those of one or two ranges, of which it then reads all columns.
+// Items of all ranges of rows, of which a thread has those of a few, and dx of about the same rows: it reads few rows.
 template <typename scalar_t, typename operand_t>
-void weight_products(const BwdChunk<scalar_t, operand_t>* chunks, int64_t count, int thread, int threads) {
+void products(const BwdChunk<scalar_t, operand_t>* chunks, int64_t count, int thread, int threads) {
   using acc_t = acc_type<scalar_t>;
   using Part = WeightGradient<acc_t, operand_t>;
   const TilesInUse<TilesOf<operand_t>> in_use;
   const int64_t items = items_of(weight_parts(*chunks));
-  int64_t ranges = 0;
-  for (int64_t i = 0; i < count; ++i) ranges += ranges_of(chunks[i].rows);
+  const int64_t ranges = sum_of(chunks, count, [](const auto& p) { return ranges_of(p.rows); });
   const int64_t at_once =
       panels_at_once(items * ranges, threads, Part::kTileColumns, kPanelColumns<acc_t>, sizeof(acc_t));
-  for_share_of_items(
-      chunks, count, thread, threads, [=](const auto& p) { return ranges_of(p.rows) * items; },
-      [&](const auto& p, int64_t first, int64_t last) {
-        const auto parts = weight_parts(p);
-        const int64_t panel_size = ChunkPanels<scalar_t, operand_t>(p).size;
-        for (int64_t range = first / items; range * items < last; ++range) {
-          int64_t first_item = std::max(first - range * items, int64_t{0});
-          int64_t last_item = std::min(last - range * items, items);
-          acc_t* products = p.products + range * items * Part::kTileSize;
-          for (const Part& part : parts) {
-            const int64_t begin = range * kLongestSum, own = part.items();
-            weight_gradient(p, part, panel_size, begin, std::min(p.rows, begin + kLongestSum), at_once,
-                            std::clamp<int64_t>(first_item, 0, own), std::clamp<int64_t>(last_item, 0, own), products);
-            first_item -= own;
-            last_item -= own;
-            products += own * Part::kTileSize;
-          }
-        }
-      });
+  ShareOfItems of_ranges(ranges * items, thread, threads);
+  ShareOfItems of_dx(sum_of(chunks, count, items_of_dx), thread, threads);
+  for (const auto* p = chunks; p < chunks + count; ++p) {
+    const auto parts = weight_parts(*p);
+    const int64_t panel_size = ChunkPanels<scalar_t, operand_t>(*p).size;
+    acc_t* target = p->products;
+    for (int64_t begin = 0; begin < p->rows; begin += kLongestSum) {
+      for (const Part& part : parts) {
+        weight_gradient(*p, part, panel_size, begin, std::min(p->rows, begin + kLongestSum), at_once,
+                        of_ranges.next(part.items()), target);
+        target += part.items() * Part::kTileSize;
+      }
+    }
+    input_gradient(*p, of_dx.next(items_of_dx(*p)));
+  }
 }
 
-// The thread's share of the gradients of the weights: the products of all ranges, in the order in which
-// `weight_gradients` adds them up.
+// A tile of the gradient of a weight: the products of all ranges, in the order in which `weight_gradients` adds them
+// up. `item`: of the part; `place`: of all parts, which have `items`.
 template <typename scalar_t, typename operand_t>
-void add_weight_products(const BwdChunk<scalar_t, operand_t>* chunks, int64_t count, int thread, int threads) {
+void add_products(const BwdChunk<scalar_t, operand_t>* chunks, int64_t count,
+                  const WeightGradient<acc_type<scalar_t>, operand_t>& part, int64_t item, int64_t place,
+                  int64_t items) {
   using acc_t = acc_type<scalar_t>;
   using Part = WeightGradient<acc_t, operand_t>;
   constexpr int64_t width = kPanelColumns<acc_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
-  const auto parts = weight_parts(*chunks);
-  const int64_t items = items_of(parts);
-  int64_t before = 0;  // items of the parts before
+  const int64_t panels = part.order(1).panels;
+  const int64_t row = item / panels * Part::kTileColumns, column = item % panels * width;
+  const int64_t rows = std::min<int64_t>(Part::kTileColumns, part.count - row);
+  const int64_t columns = std::min(width, part.columns - column);
   alignas(64) acc_t sum[Part::kTileSize];
-  for_share_of_items(
-      parts.data(), parts.size(), thread, threads, items_of_part, [&](const Part& part, int64_t first, int64_t last) {
-        for (int64_t item = first; item < last; ++item) {
-          const int64_t panels = part.order(1).panels;
-          const int64_t row = item / panels * Part::kTileColumns, column = item % panels * width;
-          const int64_t rows = std::min<int64_t>(Part::kTileColumns, part.count - row);
-          const int64_t columns = std::min(width, part.columns - column);
-          bool add = !chunks->first;
-          for (int64_t m = 0; m < rows && add; ++m) {
-            for (int64_t c = 0; c < columns; c += lanes) {
-              const auto old = load<acc_t>(part.row_of(row + m) + column + c, std::min<int64_t>(lanes, columns - c));
-              store<acc_t>(sum + m * width + c, old, lanes);
-            }
-          }
-          for (int64_t i = 0; i < count; ++i) {
-            for (int64_t range = 0; range < ranges_of(chunks[i].rows); ++range) {
-              const acc_t* product = chunks[i].products + (range * items + before + item) * Part::kTileSize;
-              for (int64_t m = 0; m < rows; ++m) put_row(product + m * width, width, add, sum + m * width);
-              add = true;
-            }
-          }
-          for (int64_t m = 0; m < rows; ++m) {
-            put_row(sum + m * width, columns, /*add=*/false, part.row_of(row + m) + column);
-          }
-        }
-        before += part.items();
-      });
+  bool add = !chunks->first;
+  for (int64_t m = 0; m < rows && add; ++m) {
+    for (int64_t c = 0; c < columns; c += lanes) {
+      const auto old = load<acc_t>(part.row_of(row + m) + column + c, std::min<int64_t>(lanes, columns - c));
+      store<acc_t>(sum + m * width + c, old, lanes);
+    }
+  }
+  for (const auto* p = chunks; p < chunks + count; ++p) {
+    for (int64_t range = 0; range < ranges_of(p->rows); ++range) {
+      const acc_t* product = p->products + (range * items + place) * Part::kTileSize;
+      for (int64_t m = 0; m < rows; ++m) put_row(product + m * width, width, add, sum + m * width);
+      add = true;
+    }
+  }
+  for (int64_t m = 0; m < rows; ++m) {
+    put_row(sum + m * width, columns, /*add=*/false, part.row_of(row + m) + column);
+  }
 }
 
 template <typename scalar_t, typename operand_t>
 void gradients(const BwdChunk<scalar_t, operand_t>* chunks, int64_t count, int thread, int threads) {
   const TilesInUse<TilesOf<operand_t>> in_use;
   if (chunks->products != nullptr) {
-    add_weight_products(chunks, count, thread, threads);
-  } else if (chunks->need_dweights) {
-    for (int64_t i = 0; i < count; ++i) weight_gradients(chunks[i], thread, threads);
+    const auto parts = weight_parts(*chunks);
+    const int64_t items = items_of(parts);
+    ShareOfItems own(items, thread, threads);
+    int64_t before = 0;
+    for (const auto& part : parts) {
+      const auto [first, last] = own.next(part.items());
+      for (int64_t item = first; item < last; ++item) add_products(chunks, count, part, item, before + item, items);
+      before += part.items();
+    }
+    return;
   }
-  if (!chunks->need_dx) return;
-  const int64_t panels = (chunks->I + kPanelColumns<acc_type<scalar_t>> - 1) / kPanelColumns<acc_type<scalar_t>>;
-  for_share_of_items(
-      chunks, count, thread, threads,
-      [=](const auto& p) { return (p.rows + kInputTileRows<operand_t> - 1) / kInputTileRows<operand_t> * panels; },
-      [](const auto& p, int64_t first, int64_t last) { input_gradient(p, first, last); });
+  ShareOfItems of_dx(sum_of(chunks, count, items_of_dx), thread, threads);
+  for (const auto* p = chunks; p < chunks + count; ++p) {
+    if (p->need_dweights) weight_gradients(*p, thread, threads);
+    input_gradient(*p, of_dx.next(items_of_dx(*p)));
+  }
 }
 
 }  // namespace

@@ -29,14 +29,9 @@ FwdKernels<scalar_t, operand_t> make_fwd_kernels() {
 template <typename scalar_t, typename operand_t>
 BwdKernels<scalar_t, operand_t> make_bwd_kernels() {
   using acc_t = acc_type<scalar_t>;
-  return {kPanelColumns<acc_t>,
-          PackedColumns<acc_t, operand_t>::kMost,
-          pack_columns<scalar_t, operand_t>,
-          pack_rows<scalar_t, operand_t>,
-          bwd_chunk<scalar_t, operand_t, false>,
-          bwd_chunk<scalar_t, operand_t, true>,
-          weight_products<scalar_t, operand_t>,
-          gradients<scalar_t, operand_t>};
+  return {kPanelColumns<acc_t>,           PackedColumns<acc_t, operand_t>::kMost, pack_columns<scalar_t, operand_t>,
+          pack_rows<scalar_t, operand_t>, bwd_chunk<scalar_t, operand_t, false>,  bwd_chunk<scalar_t, operand_t, true>,
+          products<scalar_t, operand_t>,  gradients<scalar_t, operand_t>};
 }
 
 }  // namespace
