@@ -88,14 +88,14 @@ def predict(size: Size, backward: bool, threads: int) -> Predicted:
     serial, longest, average, regions = (statistics.median(run[i] for run in runs) for i in range(4))
     row_groups, members, of_others = int(runs[0][4]), int(runs[0][5]), runs[0][6]
     # Of the packed weights a member reads its own part of R, and forward of W; backward a thread needs all of W for dx.
-    weights = 4 * 3 * size.H * (size.H / members + size.inputs / (1 if backward else members))
+    weight_bytes = 4 * 3 * size.H * (size.H / members + size.inputs / (1 if backward else members))
     return Predicted(
         serial=serial,
         longest=longest,
         average=average,
         regions=1e-6 * regions * REGION,
         waits=1e-6 * size.T * _wait_of(members) if members > 1 else 0,
-        reading=1e-6 * (of_others / OTHER_CORE + weights / SHARED) if threads > 1 else 0,
+        reading=1e-6 * (of_others / OTHER_CORE + weight_bytes / SHARED) if threads > 1 else 0,
         row_groups=row_groups,
         members=members,
     )
