@@ -412,7 +412,7 @@ bool multiplies_parts(std::mt19937& random, int64_t count, int64_t K) {
   const int64_t gradient_stride = parts * (count + 5);
   const std::vector<operand_t> dgates = gradients.operands<operand_t>(gradient_stride);
   std::vector<float> panels(2 * gru_ext::words_of<float, operand_t>(K) * panel_columns, NAN);
-  gru_ext::pack_panels<float, operand_t>([&](int64_t k) { return b.row(k); }, K, panel_columns + 7, 0, 2,
+  gru_ext::pack_panels<float, operand_t>([&](int64_t k) { return b.row(k); }, K, panel_columns + 7, 0, K, 0, 2,
                                          panels.data());
   gru_ext::PackedColumns<float, operand_t> columns;
   columns.pack([&](int64_t k) { return &dgates[k * gradient_stride]; }, gradient_stride, K, count);

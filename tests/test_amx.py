@@ -131,7 +131,7 @@ print("the same")
 def test_weights_that_are_not_packed_give_the_bits_of_packed_ones() -> None:
     """Of bfloat16: x and the states change their places with the weights in a tile's product, and nothing else."""
     environment = {VARIABLE: amx.PORTABLE, "GRU_EXT_CPU_WAIT": "0.1", "GRU_EXT_CPU_CORES": "8"}
-    assert output_of(run_python("-c", NOT_PACKED, environment=environment)) == "the same\n"
+    assert output_of(fork_python("-c", NOT_PACKED, environment=environment)) == "the same\n"
 
 
 FORKED = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import amx
 import pytest
-from process import output_of, run_python
+from process import fork_python, output_of
 
 from gru_ext import library
 
@@ -18,7 +18,7 @@ with_tiles = pytest.mark.skipif(
 def run(script: str, *arguments: str, isa: str = amx.PORTABLE) -> str:
     """What it prints, in a process with that instruction set, whose threads do not ask what waits cost."""
     environment = {VARIABLE: isa, "GRU_EXT_CPU_WAIT": "0.1", "GRU_EXT_CPU_CORES": "64"}
-    return output_of(run_python("-c", script, *arguments, environment=environment, timeout=600))
+    return output_of(fork_python("-c", script, *arguments, environment=environment, timeout=600))
 
 
 ACCURACY = """
