@@ -75,7 +75,8 @@ class FwdPass {
         arrangement_{s.I, s.H, tensors.variant.reset_after},
         rows_of_x_(tensors.x),
         rows_of_y_(tensors.y.defined() ? tensors.y : tensors.x),
-        packs_(tensors.arranged == nullptr && should_pack(s)),
+        packs_(tensors.arranged == nullptr && should_pack()),
+        in_words_(tensors.arranged == nullptr && !packs_ && takes_words()),
         team_(work(), fastest_plan(work(), threads, wait)),
         chunks_(chunks_of(s, team_.rows_of_region())),
         most_steps_(most_steps(chunks_)) {
@@ -89,7 +90,7 @@ class FwdPass {
 
     const int64_t groups = arrangement_.groups(), stride = arrangement_.stride(), lanes = arrangement_.kernel.lanes;
     const int64_t rows = most_rows(chunks_);
-    copies_x_ = !std::is_same_v<scalar_t, operand_t> || !rows_of_x_.uniform(s) || in_words();
+    copies_x_ = !std::is_same_v<scalar_t, operand_t> || !rows_of_x_.uniform(s) || in_words_;
     p_.I = s.I;
     p_.H = s.H;
     p_.reset_after = tensors.variant.reset_after;
@@ -105,10 +106,10 @@ class FwdPass {
     const size_t state = workspace_.reserve<acc_t>(s.B * stride);
     const size_t entering = workspace_.reserve<acc_t>(masks_h0() ? s.B * stride : 0);
     p_.unit_stride = stride;
-    p_.h_stride = in_words() ? words_stride(s.H) : kParts<operand_t> * stride;
+    p_.h_stride = in_words_ ? words_stride(s.H) : kParts<operand_t> * stride;
     const size_t exchanged = workspace_.reserve<operand_t>(2 * rows_in_memory(s.B) * p_.h_stride);
     const size_t input_gates = workspace_.reserve<acc_t>(groups * rows * 3 * lanes);
-    p_.x_stride = in_words() ? words_stride(s.I) : copies_x_ ? kParts<operand_t> * s.I : rows_of_x_.stride_b;
+    p_.x_stride = in_words_ ? words_stride(s.I) : copies_x_ ? kParts<operand_t> * s.I : rows_of_x_.stride_b;
     const size_t chunk_x = workspace_.reserve<operand_t>(copies_x_ ? rows_in_memory(rows) * p_.x_stride : 0);
     const size_t steps = workspace_.reserve<Step>(team_.steps_of_threads(most_steps_));
     const size_t packed_ih = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_ih() : 0);
@@ -236,7 +237,7 @@ class FwdPass {
     const int64_t chunk_steps = std::clamp<int64_t>(kFwdChunkRows / s_.B, 1, s_.T);
     // Bits depend on how many rows a product has, if they are fewer than those of a block: so rows that end early stay
     // in one group, as do those in words, and chunks of few rows are those of one thread.
-    const bool even = s_.packed_sizes.empty() && !in_words();
+    const bool even = s_.packed_sizes.empty() && !in_words_;
     // Half of the caches is for weights.
     const int64_t row_bytes = even && s_.B >= kRowBlock ? 2 * (3 * s_.H + s_.I) * sizeof(acc_t) : 0;
     return {s_.T,
@@ -280,18 +281,17 @@ class FwdPass {
               team_.first_unit(member + 1, members) - unit);
   }
 
-  static bool should_pack(const Sequence& s) {
+  bool should_pack() const {
     if (kByParts<scalar_t, operand_t>) return true;
-    return takes_words() ? packs_weights_for_tiles(s) : packs_weights(s, sizeof(operand_t));
+    return takes_words() ? packs_weights_for_tiles(s_) : packs_weights(s_, sizeof(operand_t));
   }
-  // Whether rows are in words where weights are not packed, and whether they are.
-  static bool takes_words() { return fwd_kernels<scalar_t, operand_t>().to_words != nullptr; }
-  bool in_words() const { return takes_words() && !packs_ && tensors_.arranged == nullptr; }
+  // Whether products with weights that are not packed take rows in words.
+  bool takes_words() const { return arrangement_.kernel.to_words != nullptr; }
   // The words of 16 rows are together.
-  int64_t rows_in_memory(int64_t rows) const { return in_words() ? (rows + 15) / 16 * 16 : rows; }
+  int64_t rows_in_memory(int64_t rows) const { return in_words_ ? (rows + 15) / 16 * 16 : rows; }
 
   void put_operands(const acc_t* source, int64_t count, operand_t* rows, int64_t stride, int64_t row) const {
-    if (in_words()) return arrangement_.kernel.to_words(source, count, rows, stride, row);
+    if (in_words_) return arrangement_.kernel.to_words(source, count, rows, stride, row);
     arrangement_.kernel.to_operands(source, count, rows + row * stride, stride);
   }
 
@@ -299,7 +299,7 @@ class FwdPass {
   void copy_x(const scalar_t* x, int64_t rows, int64_t first) const {
     if constexpr (!kByParts<scalar_t, operand_t>) {
       operand_t* const target = copied_x_ + first * p_.x_stride;
-      if (!in_words()) return copy_rows(x, rows_of_x_.stride_b, target, p_.x_stride, rows, s_.I);
+      if (!in_words_) return copy_rows(x, rows_of_x_.stride_b, target, p_.x_stride, rows, s_.I);
     }
     std::vector<acc_t> values(s_.I);
     for (int64_t row = 0; row < rows; ++row) {
@@ -326,10 +326,10 @@ class FwdPass {
         const bool kept = unit < given && p_.masks.recurrent[row * s_.H + unit];
         entering[unit] = (kept ? p_.masks.recurrent_scale : acc_t(0)) * state[unit];
       }
-      put_operands(masked ? entering : state, in_words() ? s_.H : stride, p_.h[0], p_.h_stride, row);
+      put_operands(masked ? entering : state, in_words_ ? s_.H : stride, p_.h[0], p_.h_stride, row);
     }
     // In words, what is beyond H has to be zero.
-    if (s_.T > 1 || in_words()) {
+    if (s_.T > 1 || in_words_) {
       const int64_t values = (rows_in_memory(last) - first) * p_.h_stride;
       std::copy_n(p_.h[0] + first * p_.h_stride, values, p_.h[1] + first * p_.h_stride);
     }
@@ -340,7 +340,8 @@ class FwdPass {
   const int64_t direction_;
   const Arrangement<scalar_t, operand_t> arrangement_;
   const Rows rows_of_x_, rows_of_y_;
-  const bool packs_;  // whether this call packs the weights
+  const bool packs_;     // whether this call packs the weights
+  const bool in_words_;  // whether x and h are in words: kernels.h
   Team team_;
   const std::vector<Chunk> chunks_;
   const int64_t most_steps_;  // of a chunk
