@@ -17,6 +17,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ LABELS = {
     "keras": "Keras",
 }
 END = "<!-- end -->"
+PAGE_WIDTH = 120
 
 
 # ---- Tables
@@ -134,7 +136,7 @@ def _plain_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def source(path: Path) -> str:
-    """One line on what a JSON was measured on."""
+    """What a JSON was measured on."""
     content = json.loads(path.read_text())
     facts = content["environment"]
     words = [facts["processor"], f"{facts['threads']} threads", facts["cpu_isa"], f"torch {facts['torch']}"]
@@ -143,7 +145,8 @@ def source(path: Path) -> str:
         words.append(f"noise {noise:.0%}")
     if facts.get("used by others") is not None:
         words.append(f"other programs used {facts['used by others']:.0%} of the processors")
-    return f"[The JSON](../benchmarks/results/{path.name}): {', '.join(words)}."
+    line = f"[The JSON](../benchmarks/results/{path.name}): {', '.join(words)}."
+    return textwrap.fill(line, PAGE_WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 # ---- What is published

@@ -32,8 +32,8 @@ constexpr double kWaitsCountAs = 3;
 constexpr double kFurtherThread = 1.0 / 8;
 // A microsecond of one core reads so many bytes from the cache that cores share; and from another core's.
 constexpr double kSharedCacheRate = 3e4, kOtherCoreRate = 1e4;
-// A row of a group of fewer than kRowBlock rows takes so many times as long: each vector of weights that is loaded meets
-// fewer rows.
+// A row of a group of fewer than kRowBlock rows takes so many times as long: each vector of weights that is loaded
+// meets fewer rows.
 constexpr double kOfFewRows = 1.3;
 // More threads than that gain nothing worth having.
 constexpr double kLeastGain = 0.97;

@@ -1,8 +1,9 @@
 // What follows from the gate gradients of a chunk: the gradients of the weights and of x, for one thread of several.
 //
-// Of all rows of a chunk at once; of several chunks one after another, in the order in which their sums are added up. The gradients of the weights sum over rows: dW (3H, I) = dgates' x. Their left
-// operand is packed tile by tile as it is used, their right one, the panels, once for all threads before the
-// recurrence. dx (rows, I) = dgates W needs no packing but that of W.
+// Of all rows of a chunk at once; of several chunks one after another, in the order in which their sums are added up.
+// The gradients of the weights sum over rows: dW (3H, I) = dgates' x. Their left operand is packed tile by tile as it
+// is used, their right one, the panels, once for all threads before the recurrence. dx (rows, I) = dgates W needs no
+// packing but that of W.
 #pragma once
 
 #include "cpu/kernels/kernels.h"

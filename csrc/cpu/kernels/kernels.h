@@ -191,8 +191,8 @@ struct BwdKernels {
   // One thread's part of the steps: the panels that `share` gives it. `bwd` takes no masks.
   void (*bwd)(const BwdChunk<scalar_t, operand_t>& chunk, int thread, int threads, StepBarrier& barrier);
   void (*bwd_masked)(const BwdChunk<scalar_t, operand_t>& chunk, int thread, int threads, StepBarrier& barrier);
-  // A thread's share of chunk.products of `count` chunks, from the gate gradients of all steps and the panels, and of the
-  // gradient of x.
+  // A thread's share of chunk.products of `count` chunks, from the gate gradients of all steps and the panels, and of
+  // the gradient of x.
   void (*products)(const BwdChunk<scalar_t, operand_t>* chunks, int64_t count, int thread, int threads);
   // A thread's share of the gradients of the weights from chunk.products; where there are none, likewise, and of x. Of
   // the chunks in their order.

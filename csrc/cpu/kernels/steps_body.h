@@ -203,7 +203,8 @@ void flush_bias_sums(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit,
   }
 }
 
-// The state before each step times the factor of the recurrent dropout: some rows and units of what entered the product.
+// The state before each step times the factor of the recurrent dropout: some rows and units of what entered the
+// product.
 template <typename scalar_t, typename operand_t>
 void mask_previous_states(const BwdChunk<scalar_t, operand_t>& p, int64_t first_row, int64_t last_row,
                           int64_t first_unit, int64_t last_unit) {
