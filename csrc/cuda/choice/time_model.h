@@ -14,17 +14,17 @@ enum class Pass { forward, backward };
 // ---- Persistent kernels: cycles of a multiprocessor's clock, unless a constant is of a second
 
 constexpr double kAssumedClockRate = 1.98e9;               // published; of an H200, in cycles a second
-constexpr double kForwardStep = 427, kBackwardStep = 315;  // fitted; barriers and latencies that nothing hides
-constexpr double kForwardPair = 198, kBackwardPair = 644;  // fitted; gates, loads, stores of a pair of a thread
-constexpr double kForwardMultiplyAdds = 529, kBackwardMultiplyAdds = 706;  // fitted; a cycle, of 16-bit values
+constexpr double kForwardStep = 441, kBackwardStep = 295;  // fitted; barriers and latencies that nothing hides
+constexpr double kForwardPair = 125, kBackwardPair = 664;  // fitted; gates, loads, stores of a pair of a thread
+constexpr double kForwardMultiplyAdds = 530, kBackwardMultiplyAdds = 711;  // fitted; a cycle, of 16-bit values
 constexpr double kFmaMultiplyAdds = 56.6;  // fitted; likewise, on the FMA units, in float32
 constexpr double kSharedBytes = 128;       // published; read a cycle from shared memory
 constexpr double kExchangeLatency = 200;   // published; 180, and 20 for an mbarrier, assumed
 constexpr double kExchangeBytes = 16;      // assumed; a cycle that a multiprocessor receives from others of its cluster
 constexpr double kPacketLatency = 562;     // assumed; from the first store of a packet to the end of the block barrier
-constexpr double kPacketBytes = 18;        // fitted; a cycle that a multiprocessor fetches from the L2 cache, with tags
+constexpr double kPacketBytes = 17.4;      // fitted; a cycle that a multiprocessor fetches from the L2 cache, with tags
 
-constexpr double kFlagLatency = 2910;  // fitted; from the first store of an operand to the first products with it
+constexpr double kFlagLatency = 3040;  // fitted; from the first store of an operand to the first products with it
 constexpr double kStreamedMultiplyAdds = 1000;  // fitted by hand; a cycle and multiprocessor, of 16-bit values
 constexpr double kCopyBytes = 24;  // assumed; a cycle that a multiprocessor copies from the L2 cache, as all others do
 constexpr double kCachedBytes = 32e6;  // assumed; of the L2 cache, for weights that are read in turn
