@@ -21,7 +21,6 @@ from compiled_kernels import (
     ALONE,
     CLUSTER,
     GROUP,
-    IEEE,
     PARTS,
     STREAMED,
     STREAMING,
@@ -184,7 +183,7 @@ FAULTS = {
     # Barriers
     "a block barrier left out": Fault(ALONE, "bwd", r"bar\.sync\s+0;", "", "race: |never written"),
     "a barrier of a group left out": Fault(CLUSTER, "fwd", r"barrier\.cta\.red\S* .*;", "", "race: |never written"),
-    "a warp barrier left out": Fault(IEEE, "fwd", r"bar\.warp\.sync.*;", "", "another lane of its warp"),
+    "a warp barrier left out": Fault(CLUSTER, "fwd", r"bar\.warp\.sync.*;", "", "race: "),
     "a barrier for other threads": Fault(
         STREAMED, "fwd", r"(barrier\.cta\.sync\.aligned %r\d+), %r\d+", "$1, 32", "race: |never written|too many|differ"
     ),
@@ -256,8 +255,8 @@ FAULTS = {
     "the other half precision": Fault(ALONE, "fwd", r"f32\.bf16\.bf16\.f32", "f32.f16.f16.f32", WRONG),
     "rounding towards zero": Fault(ALONE, "fwd", r"cvt\.rn\.bf16x2", "cvt.rz.bf16x2", WRONG),
     # Launches
-    "more threads than .maxntid": Fault(ALONE, "fwd", r"\.maxntid \d+", ".maxntid 64", "too many resources"),
-    "registers for more threads than there are": Fault(PARTS, "fwd", r"\.maxntid [\d, ]+", "", "too many resources"),
+    "more threads than .maxntid": Fault(ALONE, "fwd", r"\.maxntid \d+", ".maxntid 64", "has no room"),
+    "registers for more threads than there are": Fault(PARTS, "fwd", r"\.maxntid [\d, ]+", "", "has no room"),
     "a stack beyond what a thread can have": Fault(
         ALONE, "fwd", r"(\.reg \.pred.*)", "$1 .local .align 8 .b8 stack[600000];", "too many resources"
     ),
