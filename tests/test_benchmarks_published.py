@@ -47,8 +47,8 @@ def test_tables_and_plots_are_written_into_the_pages(tmp_path: Path) -> None:
         publish.publish(fp32, path, tmp_path)
     assert (tmp_path / "performance.md").read_text() == (
         "before\n<!-- speed fp32 -->\n\n"
-        "[The JSON](../benchmarks/results/machine_fp32.json): a test, 2 threads, avx2, torch 2, commit 0, noise 10%, other\n"
-        "programs used 3% of the processors.\n\n"
+        "[The JSON](../benchmarks/results/machine_fp32.json): a test, 2 threads, avx2, torch 2, commit 0, noise 10%,"
+        " other\nprograms used 3% of the processors.\n\n"
         "| T,B,H |  | ours, ms | `nn.GRU` | ONNX Runtime | limit |\n| --- | --- | --- | --- | --- | --- |\n"
         "| 7,2,64 | forward | 1 | 4.00 (4.00 to 5.00) | 0.50 | 50% |\n"
         "| 7,2,64 | train | 1 | 4.00 (4.00 to 5.00) |  | 50% |\n"
