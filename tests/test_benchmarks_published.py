@@ -81,6 +81,20 @@ def test_the_readme_has_the_smallest_and_the_largest_ratio(name: str, dtype: str
     assert f"{run.noise():.0%}" in (ROOT / "README.md").read_text()
 
 
+def test_the_readme_has_the_range_of_prepared_steps() -> None:
+    rows = results.load(ROOT / "benchmarks" / "results" / "cpu_zen4_2cores_latency.json").timed
+
+    def over_prepared(peer: str) -> list[float]:
+        return sorted(row.ratio(peer).median / row.ratio("gru_ext_prepared").median for row in rows)
+
+    framework, onnxruntime = over_prepared("torch"), over_prepared("onnxruntime")
+    words = (
+        f"{framework[0]:.1f} to {framework[-1]:.0f} times as fast as `nn.GRU`,"
+        f" {onnxruntime[0]:.2f} to {onnxruntime[-1]:.1f} times as ONNX Runtime"
+    )
+    assert words in (ROOT / "README.md").read_text()
+
+
 @pytest.mark.parametrize("page", ["no marks", "<!-- a -->\nno end", "<!-- a -->\n<!-- b -->\n<!-- end -->"])
 def test_a_page_without_marks_is_left_alone(page: str, tmp_path: Path) -> None:
     path = tmp_path / "page.md"
