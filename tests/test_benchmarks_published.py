@@ -47,8 +47,8 @@ def test_tables_and_plots_are_written_into_the_pages(tmp_path: Path) -> None:
         publish.publish(fp32, path, tmp_path)
     assert (tmp_path / "performance.md").read_text() == (
         "before\n<!-- speed fp32 -->\n\n"
-        "[The JSON](../benchmarks/results/machine_fp32.json): a test, 2 threads, avx2, torch 2, commit 0, noise 10%, other\n"
-        "programs used 3% of the processors.\n\n"
+        "[The JSON](../benchmarks/results/machine_fp32.json): a test, 2 threads, avx2, torch 2, commit 0, noise 10%,"
+        " other\nprograms used 3% of the processors.\n\n"
         "| T,B,H |  | ours, ms | `nn.GRU` | ONNX Runtime | limit |\n| --- | --- | --- | --- | --- | --- |\n"
         "| 7,2,64 | forward | 1 | 4.00 (4.00 to 5.00) | 0.50 | 50% |\n"
         "| 7,2,64 | train | 1 | 4.00 (4.00 to 5.00) |  | 50% |\n"
@@ -79,6 +79,20 @@ def test_the_readme_has_the_smallest_and_the_largest_ratio(name: str, dtype: str
         ranges.append(f"{min(ratios):.1f} to {max(ratios):.0f}")
     assert f"| {name} | {' | '.join(ranges)} |" in (ROOT / "README.md").read_text()
     assert f"{run.noise():.0%}" in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_has_the_range_of_prepared_steps() -> None:
+    rows = results.load(ROOT / "benchmarks" / "results" / "cpu_zen4_2cores_latency.json").timed
+
+    def over_prepared(peer: str) -> list[float]:
+        return sorted(row.ratio(peer).median / row.ratio("gru_ext_prepared").median for row in rows)
+
+    framework, onnxruntime = over_prepared("torch"), over_prepared("onnxruntime")
+    words = (
+        f"{framework[0]:.1f} to {framework[-1]:.0f} times as fast as `nn.GRU`,"
+        f" {onnxruntime[0]:.2f} to {onnxruntime[-1]:.1f} times as ONNX Runtime"
+    )
+    assert words in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("page", ["no marks", "<!-- a -->\nno end", "<!-- a -->\n<!-- b -->\n<!-- end -->"])
