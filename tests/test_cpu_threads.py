@@ -188,7 +188,7 @@ print(woken(long, 1), woken(short, 1), woken(short, 40, 0.01), woken(short, 40),
 
 
 @pytest.mark.parametrize("int8", [False, True])
-def test_threads_that_sleep_are_woken_for_long_calls_alone(int8: bool) -> None:
+def test_threads_that_sleep_are_woken_for_long_calls_or_many(int8: bool) -> None:
     """A short one runs on one thread, so does each of a slow stream; on several after many in a row, or a long one."""
     result = fork_python("-c", SLEEPING.format(int8=int8, short=8 if int8 else 2))
     assert output_of(result) == "True False False True True\n"
