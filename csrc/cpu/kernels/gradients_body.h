@@ -210,9 +210,11 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p,
   }
 }
 
-// Rows of a tile of dx, and the items of a chunk: a tile of rows times a panel each.
+// Rows of a tile of dx, and the items of a chunk: a tile of rows times a panel each. Some tiles meet a panel one after
+// the other.
 template <typename operand_t>
 constexpr int64_t kInputTileRows = kMostRows<operand_t, kPanelVectors>;
+constexpr int64_t kTilesAtOnce = 8;
 constexpr auto items_of_dx = []<typename scalar_t, typename operand_t>(const BwdChunk<scalar_t, operand_t>& p) {
   const int64_t tiles = (p.rows + kInputTileRows<operand_t> - 1) / kInputTileRows<operand_t>;
   return p.need_dx ? tiles * ((p.I + kPanelColumns<acc_type<scalar_t>> - 1) / kPanelColumns<acc_type<scalar_t>>) : 0;
@@ -227,11 +229,13 @@ void input_gradient(const BwdChunk<scalar_t, operand_t>& p, ShareOfItems::Range 
   const int64_t panel_size = words_of<acc_t, operand_t>(3 * p.H) * width;
   const int64_t panels = (p.I + width - 1) / width;
   const int64_t tiles = (p.rows + tile_rows - 1) / tile_rows;
-  alignas(64) acc_t product[tile_rows * width];
-  for (int64_t item = items.first; item < items.last; ++item) {
-    const int64_t row = p.rows * (item / panels) / tiles;
-    const int64_t rows = p.rows * (item / panels + 1) / tiles - row;
-    const int64_t panel = item % panels;
+  const ItemOrder order{panels, tiles, kTilesAtOnce};
+  alignas(64) acc_t product[kTilesAtOnce * tile_rows * width];
+  for (int64_t item = items.first, next; item < items.last; item = next) {
+    const auto [panel, tile] = order.at(item);
+    const int64_t last_tile = std::min({tiles, (tile / kTilesAtOnce + 1) * kTilesAtOnce, tile + items.last - item});
+    next = item + last_tile - tile;
+    const int64_t row = p.rows * tile / tiles, rows = p.rows * last_tile / tiles - row;
     product_rows<kPanelVectors, Start::zero>(rows, p.dgates + row * p.dgates_stride, p.dgates_stride,
                                              static_cast<const acc_t*>(p.weight_ih) + panel * panel_size, 3 * p.H,
                                              static_cast<const acc_t*>(nullptr), 0, product, width,

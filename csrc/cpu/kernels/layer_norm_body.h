@@ -266,10 +266,8 @@ void layer_norm_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int thre
     barrier.wait(thread, threads, 2 * done);
     for (int64_t j = 0; j < end - begin; ++j) {
       const int64_t group = nth_group(j);
-      for_each_tile<kMostRows<operand_t, 3>, kRowMultiple<operand_t>>(step.rows, [&](int64_t row, int64_t rows) {
-        multiply_units<3, Start::zero>(p, kThreeGates, p.weight_hh, p.H, group, rows, p.h[0] + row * p.h_stride,
-                                       p.h_stride, p.hidden_gates + (group * p.B + row) * 3 * lanes);
-      });
+      multiply_units<3, Start::zero>(p, kThreeGates, p.weight_hh, p.H, group, step.rows, p.h[0], p.h_stride,
+                                     p.hidden_gates + group * p.B * 3 * lanes);
     }
     leave_moments(p, p.hidden_gates, p.B, 0, step.rows, begin, end, thread);
     barrier.finished(thread, 2 * done + 1);
@@ -444,7 +442,7 @@ void layer_norm_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int thre
       const Step& step = p.steps[i - 1];
       for (int64_t j = 0; j < end - begin; ++j) {
         const int64_t panel = done % 2 == 0 ? begin + j : end - 1 - j;
-        for_each_tile<kMostRows<operand_t, kPanelVectors>>(step.rows, [&](int64_t row, int64_t rows) {
+        for_each_tile<kRowsAtOnce<operand_t, kPanelVectors>>(step.rows, [&](int64_t row, int64_t rows) {
           add_recurrent_product<masked>(p, step, row, rows, panel * columns, 3 * p.H, weight_hh + panel * panel_size);
         });
       }

@@ -18,32 +18,60 @@ constexpr bool kOnTiles = !std::is_void_v<TilesOf<operand_t>>;
 template <typename operand_t>
 constexpr int kRowMultiple = kOnTiles<operand_t> ? kTileHeight : 1;
 
-// Most rows of a product with a panel of so many vectors.
+// Most rows of a tile of a product with a panel of so many vectors.
 template <typename operand_t, int vectors>
 constexpr int kMostRows = kOnTiles<operand_t> ? kRowsOfTiles : kTileRows<vectors>;
 
-// out (count, vectors * lanes) = a (count, K) times a panel of packed weights, for at most kMostRows rows; plus `bias`
-// (vectors, lanes), whose vectors are bias_stride apart, or plus what out holds. `far`: whether the panel is (are_far).
-template <int vectors, Start start, typename T, typename operand_t>
+// Rows that a step takes through a product at once: tiles that read the panel one after the other, from the nearest
+// cache but for the first of them.
+template <typename operand_t, int vectors>
+constexpr int kRowsAtOnce = kOnTiles<operand_t> ? kRowsOfTiles : 8 * kTileRows<vectors>;
+
+constexpr auto kNothingBefore = [](int64_t /*first*/, int64_t /*rows*/) {};
+
+// out (count, vectors * lanes) = a (count, K) times a panel of packed weights; plus `bias` (vectors, lanes), whose
+// vectors are bias_stride apart, or plus what out holds. `far`: whether the panel is (are_far). `before(first, rows)`
+// comes before the last part of the product of these rows.
+template <int vectors, Start start, typename T, typename operand_t, typename Before = decltype(kNothingBefore)>
 inline __attribute__((always_inline)) void product_rows(int64_t count, const operand_t* a, int64_t a_stride,
                                                         const T* panel, int64_t K, const T* bias, int64_t bias_stride,
-                                                        T* out, int64_t out_stride, bool far = false) {
+                                                        T* out, int64_t out_stride, bool far = false,
+                                                        const Before& before = kNothingBefore) {
+  constexpr int largest = kMostRows<operand_t, vectors>;
   if constexpr (kOnTiles<operand_t>) {
     static_assert(VectorMath<T>::lanes == kTileHeight);
-    multiply_tiles<TilesOf<operand_t>, operand_t, vectors>(count, a, a_stride * sizeof(operand_t), panel,
-                                                           K * sizeof(operand_t), out, out_stride * sizeof(T),
-                                                           [&](const auto& product) __attribute__((always_inline)) {
-                                                             if constexpr (start == Start::zero) product.begin();
-                                                             if constexpr (start == Start::bias)
-                                                               product.begin(bias, bias_stride * sizeof(T));
-                                                             if constexpr (start == Start::accumulate)
-                                                               product.begin_with_results();
-                                                           });
+    for_each_tile<largest, kTileHeight>(count, [&](int64_t first, int64_t rows) __attribute__((always_inline)) {
+      before(first, rows);
+      multiply_tiles<TilesOf<operand_t>, operand_t, vectors>(
+          rows, a + first * a_stride, a_stride * sizeof(operand_t), panel, K * sizeof(operand_t),
+          out + first * out_stride, out_stride * sizeof(T), [&](const auto& product) __attribute__((always_inline)) {
+            if constexpr (start == Start::zero) product.begin();
+            if constexpr (start == Start::bias) product.begin(bias, bias_stride * sizeof(T));
+            if constexpr (start == Start::accumulate) product.begin_with_results();
+          });
+    });
   } else {
-    if (far) {
-      vector_product_rows<vectors, start, true>(count, a, a_stride, panel, K, bias, bias_stride, out, out_stride);
-    } else {
-      vector_product_rows<vectors, start, false>(count, a, a_stride, panel, K, bias, bias_stride, out, out_stride);
+    // All tiles of rows meet a part of the panel that the nearest cache holds before the next one.
+    const auto multiply = [&](auto start_of_part, int64_t k) __attribute__((always_inline)) {
+      constexpr Start begins = decltype(start_of_part)::value;
+      const T* const part = panel + k / Multiply<T, operand_t>::values * vectors * VectorMath<T>::lanes;
+      const int64_t length = std::min(K - k, kLongestSum);
+      for_each_tile<largest>(count, [&](int64_t first, int64_t rows) __attribute__((always_inline)) {
+        if (k + length == K) before(first, rows);
+        const operand_t* const left = a + first * a_stride + k;
+        T* const target = out + first * out_stride;
+        if (far && first == 0) {
+          vector_product_rows<vectors, begins, true>(rows, left, a_stride, part, length, bias, bias_stride, target,
+                                                     out_stride);
+        } else {
+          vector_product_rows<vectors, begins, false>(rows, left, a_stride, part, length, bias, bias_stride, target,
+                                                      out_stride);
+        }
+      });
+    };
+    multiply(std::integral_constant<Start, start>{}, 0);
+    for (int64_t k = kLongestSum; k < K; k += kLongestSum) {
+      multiply(std::integral_constant<Start, Start::accumulate>{}, k);
     }
   }
 }

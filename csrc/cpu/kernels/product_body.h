@@ -125,31 +125,15 @@ inline __attribute__((always_inline)) void product_tile(const operand_t* __restr
 template <int vectors>
 constexpr int kTileRows = kAccumulators / vectors;
 
-// product_tile with a panel of packed weights.
-template <int vectors, Start start, bool asks, int rows, typename T, typename operand_t>
-inline __attribute__((always_inline)) void product_with_panel(const operand_t* a, int64_t a_stride, const T* panel,
-                                                              int64_t K, const T* bias, int64_t bias_stride, T* out,
-                                                              int64_t out_stride) {
-  constexpr int64_t values = Multiply<T, operand_t>::values;
-  constexpr int64_t columns = vectors * VectorMath<T>::lanes;
-  const Layout layout{a_stride, values};
-  product_tile<T, operand_t, rows, vectors, start, asks>(a, panel, layout, std::min(K, kLongestSum), bias, bias_stride,
-                                                         out, out_stride);
-  for (int64_t k = kLongestSum; k < K; k += kLongestSum) {
-    product_tile<T, operand_t, rows, vectors, Start::accumulate, asks>(
-        a + k, panel + k / values * columns, layout, std::min(K - k, kLongestSum), bias, bias_stride, out, out_stride);
-  }
-}
-
-// For a number of rows known only at run time, at most kTileRows<vectors>. `asks`: for weights ahead, where the tile is
-// one that does.
+// product_tile for a number of rows known only at run time, at most kTileRows<vectors>, with K rows of a panel of packed
+// weights, at most kLongestSum. `asks`: for weights ahead, where the tile is one that does.
 template <int vectors, Start start, bool asks, typename T, typename operand_t, int rows = kTileRows<vectors>>
 __attribute__((noinline)) void vector_product_rows(int64_t count, const operand_t* a, int64_t a_stride, const T* panel,
                                                    int64_t K, const T* bias, int64_t bias_stride, T* out,
                                                    int64_t out_stride) {
   if (count == rows) {
-    product_with_panel<vectors, start, asks && kAsksAhead<rows, vectors>, rows>(a, a_stride, panel, K, bias,
-                                                                                bias_stride, out, out_stride);
+    product_tile<T, operand_t, rows, vectors, start, asks && kAsksAhead<rows, vectors>>(
+        a, panel, Layout{a_stride, Multiply<T, operand_t>::values}, K, bias, bias_stride, out, out_stride);
   } else if constexpr (rows > 1) {
     vector_product_rows<vectors, start, asks && kAsksAhead<rows - 1, vectors>, T, operand_t, rows - 1>(
         count, a, a_stride, panel, K, bias, bias_stride, out, out_stride);

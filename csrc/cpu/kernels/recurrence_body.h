@@ -88,9 +88,10 @@ void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
     for_each_unit_tile<acc_t, operand_t, 3>(
         begin, end, /*ascending=*/done % 2 == 0, step.rows,
         [&](int64_t group, int64_t row, int64_t rows, acc_t* product) __attribute__((always_inline)) {
-          prefetch_targets(p, step, row, rows, group * lanes);
-          multiply_units<3, Start::zero>(p, kThreeGates, p.weight_hh, p.H, group, rows, h + row * p.h_stride,
-                                         p.h_stride, product);
+          multiply_units<3, Start::zero>(
+              p, kThreeGates, p.weight_hh, p.H, group, rows, h + row * p.h_stride, p.h_stride, product,
+              [&](int64_t first, int64_t count)
+                  __attribute__((always_inline)) { prefetch_targets(p, step, row + first, count, group * lanes); });
         },
         [&](int64_t group, int64_t row, int64_t rows, const acc_t* product) __attribute__((always_inline)) {
           gates_fwd<masked>(p, step, row, rows, group * lanes, std::min<int64_t>(lanes, p.H - group * lanes),
@@ -165,7 +166,7 @@ void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
       const int64_t panel = done % 2 == 0 ? begin + j : end - 1 - j;
       if (product) {
         const Step& step = p.steps[i - 1];
-        for_each_tile<kMostRows<operand_t, kPanelVectors>>(step.rows, [&](int64_t row, int64_t rows) {
+        for_each_tile<kRowsAtOnce<operand_t, kPanelVectors>>(step.rows, [&](int64_t row, int64_t rows) {
           add_recurrent_product<masked>(p, step, row, rows, panel * columns, 3 * p.H, weight_hh + panel * panel_size);
         });
       }

@@ -110,10 +110,12 @@ void reset_before_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int th
     for_each_unit_tile<acc_t, operand_t, 2>(
         first_group, last_group, ascending, step.rows,
         [&](int64_t group, int64_t row, int64_t rows, acc_t* product) __attribute__((always_inline)) {
-          prefetch_gate(p, step, row, rows, group * lanes, 0);
-          prefetch_gate(p, step, row, rows, group * lanes, 1);
           multiply_units<2, Start::zero>(p, kTwoGates, p.weight_hh, p.H, group, rows, p.h[0] + row * p.h_stride,
-                                         p.h_stride, product);
+                                         p.h_stride, product,
+                                         [&](int64_t first, int64_t count) __attribute__((always_inline)) {
+                                           prefetch_gate(p, step, row + first, count, group * lanes, 0);
+                                           prefetch_gate(p, step, row + first, count, group * lanes, 1);
+                                         });
         },
         [&](int64_t group, int64_t row, int64_t rows, const acc_t* product) __attribute__((always_inline)) {
           reset_gates_fwd<masked>(p, step, row, rows, group * lanes, input_gates(step, group, row), product);
@@ -123,14 +125,16 @@ void reset_before_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int th
     for_each_unit_tile<acc_t, operand_t, 2>(
         begin, end, ascending, step.rows,
         [&](int64_t pair, int64_t row, int64_t rows, acc_t* product) __attribute__((always_inline)) {
-          for (int64_t group = 2 * pair; group < std::min(groups, 2 * pair + 2); ++group) {
-            prefetch_gate(p, step, row, rows, group * lanes, 2);
-            for (int64_t m = row; m < row + rows && p.saves_y; ++m) {
-              __builtin_prefetch(p.y + step.offset + m * p.y_stride + group * lanes, 1);
-            }
-          }
-          multiply_units<2, Start::zero>(p, kTwoGroups, p.weight_hn, p.H, pair, rows, p.h[1] + row * p.h_stride,
-                                         p.h_stride, product);
+          multiply_units<2, Start::zero>(
+              p, kTwoGroups, p.weight_hn, p.H, pair, rows, p.h[1] + row * p.h_stride, p.h_stride, product,
+              [&](int64_t first, int64_t count) __attribute__((always_inline)) {
+                for (int64_t group = 2 * pair; group < std::min(groups, 2 * pair + 2); ++group) {
+                  prefetch_gate(p, step, row + first, count, group * lanes, 2);
+                  for (int64_t m = row + first; m < row + first + count && p.saves_y; ++m) {
+                    __builtin_prefetch(p.y + step.offset + m * p.y_stride + group * lanes, 1);
+                  }
+                }
+              });
         },
         [&](int64_t pair, int64_t row, int64_t rows, const acc_t* product) __attribute__((always_inline)) {
           for (int64_t group = 2 * pair; group < std::min(groups, 2 * pair + 2); ++group) {
@@ -224,7 +228,7 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
   constexpr int columns = kPanelColumns<acc_t>;
-  constexpr int tile_rows = kMostRows<operand_t, kPanelVectors>;
+  constexpr int rows_at_once = kRowsAtOnce<operand_t, kPanelVectors>;
   const int64_t panels = (p.H + columns - 1) / columns;
   const int64_t begin = share(panels, thread, threads);
   const int64_t end = share(panels, thread + 1, threads);
@@ -233,7 +237,7 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
   const auto panel_of = [=](const void* weights, int64_t panel, int64_t K) {
     return static_cast<const acc_t*>(weights) + panel * words_of<acc_t, operand_t>(K) * columns;
   };
-  alignas(64) acc_t dreset[tile_rows * columns];
+  alignas(64) acc_t dreset[rows_at_once * columns];
   // Round i: the product of r and z of step i - 1, which needs all threads' gradients of it, then n and z of step i;
   // then the product of n, which needs all threads' gradients of that, and r.
   for (int64_t i = 0; i <= p.step_count; ++i) {
@@ -245,7 +249,7 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
       const int64_t panel = nth_panel(j);
       if (product) {
         const Step& step = p.steps[i - 1];
-        for_each_tile<tile_rows>(step.rows, [&](int64_t row, int64_t rows) {
+        for_each_tile<rows_at_once>(step.rows, [&](int64_t row, int64_t rows) {
           add_recurrent_product<masked>(p, step, row, rows, panel * columns, 2 * p.H,
                                         panel_of(p.weight_hh, panel, 2 * p.H));
         });
@@ -262,7 +266,7 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
       for (int64_t j = 0; j < end - begin; ++j) {
         const int64_t panel = nth_panel(j);
         typename VectorMath<acc_t>::Vector sums[kPanelVectors] = {};
-        for_each_tile<tile_rows>(step.rows, [&](int64_t row, int64_t rows) {
+        for_each_tile<rows_at_once>(step.rows, [&](int64_t row, int64_t rows) {
           product_rows<kPanelVectors, Start::zero>(rows, p.dgates + (step.row + row) * p.dgates_stride, p.dgates_stride,
                                                    panel_of(p.weight_hn, panel, p.H), p.H, no_bias, 0, dreset, columns);
           for (int64_t unit = panel * columns; unit < std::min(p.H, (panel + 1) * columns); unit += lanes) {

@@ -33,12 +33,12 @@ inline __attribute__((always_inline)) void store_units(const FwdChunk<scalar_t, 
   store_operand<acc_t>(rows + row * p.h_stride + unit, p.h_stride, value, lanes);
 }
 
-// out (rows, vectors, lanes) = a (rows, K) times the weights of a panel's units.
-template <int vectors, Start start, typename scalar_t, typename operand_t>
+// out (rows, vectors, lanes) = a (rows, K) times the weights of a panel's units. `before`: as in product_rows.
+template <int vectors, Start start, typename scalar_t, typename operand_t, typename Before = decltype(kNothingBefore)>
 inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_t, operand_t>& p, UnitVectors of,
                                                           const void* weights, int64_t K, int64_t panel, int64_t rows,
-                                                          const operand_t* a, int64_t a_stride,
-                                                          acc_type<scalar_t>* out) {
+                                                          const operand_t* a, int64_t a_stride, acc_type<scalar_t>* out,
+                                                          const Before& before = kNothingBefore) {
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
   const int64_t unit = panel * of.groups() * lanes;
@@ -46,12 +46,16 @@ inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_
   [[maybe_unused]] const auto* const not_packed = static_cast<const weight_type<scalar_t, operand_t>*>(weights);
   if constexpr (kTakesWords<scalar_t, operand_t>) {
     if (!p.packed) {
-      return turned_product_rows<TilesOf<operand_t>, vectors>(rows, a, a_stride, not_packed, of, p.H, K, unit, bias,
-                                                              p.unit_stride, out);
+      return for_each_tile<kRowsOfTiles, kTileHeight>(rows, [&](int64_t first, int64_t count) {
+        before(first, count);
+        turned_product_rows<TilesOf<operand_t>, vectors>(count, a + first * a_stride, a_stride, not_packed, of, p.H, K,
+                                                         unit, bias, p.unit_stride, out + first * vectors * lanes);
+      });
     }
   } else if constexpr (!kByParts<scalar_t, operand_t>) {  // which are always packed
     if (!p.packed) {
       return for_each_tile<kTileRows<vectors>>(rows, [&](int64_t first, int64_t count) __attribute__((always_inline)) {
+        before(first, count);
         unpacked_product_rows<acc_t, vectors>(count, a + first * a_stride, a_stride, not_packed, of, p.H, K, unit,
                                               std::min<int64_t>(lanes, p.H - unit), bias, p.unit_stride,
                                               out + first * vectors * lanes);
@@ -60,7 +64,7 @@ inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_
   }
   const acc_t* packed = static_cast<const acc_t*>(weights) + panel * words_of<acc_t, operand_t>(K) * vectors * lanes;
   product_rows<vectors, start>(rows, a, a_stride, packed, K, bias, p.unit_stride, out, vectors * lanes,
-                               are_far(3 * p.H * K * sizeof(operand_t)));
+                               are_far(3 * p.H * K * sizeof(operand_t)), before);
 }
 
 // Calls `body(first, count)` for the runs of neighbouring rows of the chunk that the steps have.
@@ -72,7 +76,7 @@ inline __attribute__((always_inline)) void for_each_run(const FwdChunk<scalar_t,
 
 // W x of some rows of the chunk for a group; and the biases, where no normalisation comes before them.
 template <typename scalar_t, typename operand_t>
-void multiply_input_tile(const FwdChunk<scalar_t, operand_t>& p, int64_t group, int64_t row, int64_t rows) {
+void multiply_input_rows(const FwdChunk<scalar_t, operand_t>& p, int64_t group, int64_t row, int64_t rows) {
   constexpr int lanes = VectorMath<acc_type<scalar_t>>::lanes;
   const operand_t* x = p.x + row * p.x_stride;
   auto* out = p.input_gates + (group * p.rows + row) * 3 * lanes;
@@ -88,10 +92,7 @@ template <typename scalar_t, typename operand_t>
 void multiply_input(const FwdChunk<scalar_t, operand_t>& p, int64_t begin, int64_t end) {
   if (p.has_input) return;
   for (int64_t group = begin; group < end; ++group) {
-    for_each_run(p, [&](int64_t first, int64_t count) {
-      for_each_tile<kMostRows<operand_t, 3>, kRowMultiple<operand_t>>(
-          count, [&](int64_t row, int64_t rows) { multiply_input_tile(p, group, first + row, rows); });
-    });
+    for_each_run(p, [&](int64_t first, int64_t count) { multiply_input_rows(p, group, first, count); });
   }
 }
 
@@ -102,13 +103,17 @@ void multiply_input_share(const FwdChunk<scalar_t, operand_t>& p, int thread, in
   const TilesInUse<TilesOf<operand_t>> in_use;
   const int64_t groups = (p.H + lanes - 1) / lanes;
   const int64_t tiles = (p.rows + tile_rows - 1) / tile_rows;
-  for (int64_t i = share(groups * tiles, thread, threads); i < share(groups * tiles, thread + 1, threads); ++i) {
-    const auto first = [=](int64_t tile) { return first_of_tile<kRowMultiple<operand_t>>(p.rows, tile, tiles); };
-    multiply_input_tile(p, i / tiles, first(i % tiles), first(i % tiles + 1) - first(i % tiles));
+  const auto row_of = [=](int64_t tile) { return first_of_tile<kRowMultiple<operand_t>>(p.rows, tile, tiles); };
+  const int64_t end = share(groups * tiles, thread + 1, threads);
+  for (int64_t i = share(groups * tiles, thread, threads), next; i < end; i = next) {
+    const int64_t group = i / tiles;
+    next = std::min(end, (group + 1) * tiles);
+    const int64_t row = row_of(i - group * tiles);
+    multiply_input_rows(p, group, row, row_of(next - group * tiles) - row);
   }
 }
 
-// Goes through a step: for each tile of its rows and each panel [begin, end), `product(panel, row, rows, out)`, out
+// Goes through a step: for some of its rows and each panel [begin, end), `product(panel, row, rows, out)`, out
 // (rows, vectors, lanes), and then `gates(panel, row, rows, out)`. Where a step is one tile, several panels' products
 // come before their gates, which then overlap each other: the gates of a single row wait for their own results most of
 // the time.
@@ -117,14 +122,14 @@ inline __attribute__((always_inline)) void for_each_unit_tile(int64_t begin, int
                                                               int64_t step_rows, const Product& product,
                                                               const Gates& gates) {
   constexpr int64_t most_panels = 4;
-  constexpr int tile_rows = kMostRows<operand_t, vectors>;
-  constexpr int64_t tile_size = tile_rows * vectors * VectorMath<acc_t>::lanes;
-  alignas(64) acc_t products[most_panels * tile_size];
+  constexpr int tile_rows = kMostRows<operand_t, vectors>, rows_at_once = kRowsAtOnce<operand_t, vectors>;
+  constexpr int64_t row_size = vectors * VectorMath<acc_t>::lanes, tile_size = tile_rows * row_size;
+  alignas(64) acc_t products[std::max(most_panels * tile_size, rows_at_once * row_size)];
   const int64_t at_once = step_rows <= tile_rows ? most_panels : 1;
   const auto panel_of = [=](int64_t j) { return ascending ? begin + j : end - 1 - j; };
   for (int64_t first = 0; first < end - begin; first += at_once) {
     const int64_t last = std::min(end - begin, first + at_once);
-    for_each_tile<tile_rows, kRowMultiple<operand_t>>(
+    for_each_tile<rows_at_once, kRowMultiple<operand_t>>(
         step_rows, [&](int64_t row, int64_t rows) __attribute__((always_inline)) {
           for (int64_t j = first; j < last; ++j) product(panel_of(j), row, rows, products + (j - first) * tile_size);
           for (int64_t j = first; j < last; ++j) gates(panel_of(j), row, rows, products + (j - first) * tile_size);
@@ -242,7 +247,7 @@ inline __attribute__((always_inline)) void add_recurrent_product(const BwdChunk<
                                                    far);
     return;
   }
-  alignas(64) acc_t product[kMostRows<operand_t, kPanelVectors> * columns];
+  alignas(64) acc_t product[kRowsAtOnce<operand_t, kPanelVectors> * columns];
   product_rows<kPanelVectors, Start::zero>(rows, dgates, p.dgates_stride, panel, K, no_bias, 0, product, columns, far);
   for (int64_t m = 0; m < rows; ++m) {
     for (int64_t unit = 0; unit < std::min(columns, p.H - first_unit); unit += lanes) {
