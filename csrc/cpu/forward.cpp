@@ -26,11 +26,9 @@ constexpr int64_t kFwdChunkRows = 128;
 // chain of additions for each sum, whatever the instruction set, as one of more rows has: so the bits are the same.
 constexpr int64_t kFwdRowBlock = 4;
 // Whether the weights are packed. Calls of few rows read them where they are: packing costs a pass over I + H columns
-// of them, twice as dear where they do not stay in the cache, and products with unpacked weights about 20 columns' time
-// for each row.
+// of them, twice as dear where they are far, and products with unpacked weights about 20 columns' time for each row.
 bool packs_weights(const Sequence& s, int64_t operand_size) {
-  const bool stay_in_cache = 3 * s.H * (s.H + s.I) * operand_size <= 8 * kCacheOfCore;
-  return (stay_in_cache ? 20 : 10) * s.N >= s.I + s.H;
+  return (are_far(3 * s.H * (s.H + s.I) * operand_size) ? 10 : 20) * s.N >= s.I + s.H;
 }
 // On tiles, up to 16 rows take what one takes, and packing gains less. A prototype on Emerald Rapids packed for as long
 // as seven steps then took (10,4,256: packed once 0.35 of a time, at each call 0.60); a step with weights as they are
