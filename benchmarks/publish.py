@@ -242,10 +242,17 @@ def measure(measurement: Measurement, path: Path, options: str = "") -> bool:
 def publish(measurement: Measurement, path: Path, docs: Path) -> list[Path]:
     """Write its tables and plots; the files that were written."""
     written = []
+    machine = path.stem.removesuffix(f"_{measurement.name}")
+    own = [
+        name for name, (page, _) in measurement.tables.items() if mark(f"{name} {machine}") in (docs / page).read_text()
+    ]
     for name, (page, table) in measurement.tables.items():
-        fill(docs / page, name, f"{source(path)}\n\n{report.markdown_table(*table(path))}")
+        if own and name not in own:
+            continue
+        content = f"{source(path)}\n\n{report.markdown_table(*table(path))}"
+        fill(docs / page, f"{name} {machine}" if own else name, content)
         written.append(docs / page)
-    if measurement.plots:
+    if measurement.plots and not own:
         with tempfile.TemporaryDirectory() as folder:
             drawn = {plot.stem: plot for plot in plots.draw(results.load(path), Path(folder))}
             for name, target in measurement.plots.items():
@@ -254,17 +261,22 @@ def publish(measurement: Measurement, path: Path, docs: Path) -> list[Path]:
     return written
 
 
+def mark(name: str) -> str:
+    """What a table comes after."""
+    return f"<!-- {name} -->"
+
+
 def fill(page: Path, name: str, content: str) -> None:
     """Replace what stands between the marks of a name.
 
     Raises:
         ValueError: the page does not have both marks, once, in this order.
     """
-    before, mark, rest = page.read_text().partition(f"<!-- {name} -->\n")
+    before, begin, rest = page.read_text().partition(f"{mark(name)}\n")
     old, end, after = rest.partition(END)
-    if not mark or not end or f"<!-- {name} -->" in rest or "<!--" in old:
-        raise ValueError(f"{page} lacks <!-- {name} --> and {END} after it")
-    files.write(page, f"{before}{mark}\n{content}\n\n{end}{after}")
+    if not begin or not end or mark(name) in rest or "<!--" in old:
+        raise ValueError(f"{page} lacks {mark(name)} and {END} after it")
+    files.write(page, f"{before}{begin}\n{content}\n\n{end}{after}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -58,6 +58,20 @@ def test_tables_and_plots_are_written_into_the_pages(tmp_path: Path) -> None:
     assert (tmp_path / "ratios_fp32.png").stat().st_size > 10_000
 
 
+def test_a_machine_that_a_page_names_leaves_the_rest_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other_fp32.json"
+    keep_run(path)
+    (tmp_path / "cpu.md").write_text(limits := "<!-- limit -->\nold\n<!-- end -->\n")
+    (tmp_path / "performance.md").write_text(
+        "<!-- speed fp32 -->\nold\n<!-- end -->\n<!-- speed fp32 other -->\nold\n<!-- end -->\n"
+    )
+    (fp32,) = (measurement for measurement in MEASUREMENTS if measurement.name == "fp32")
+    assert publish.publish(fp32, path, tmp_path) == [tmp_path / "performance.md"]
+    page = (tmp_path / "performance.md").read_text()
+    assert page.startswith("<!-- speed fp32 -->\nold\n<!-- end -->\n<!-- speed fp32 other -->\n\n[The JSON]")
+    assert (tmp_path / "cpu.md").read_text() == limits
+
+
 def test_tables_of_the_other_programs(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     before: dict[str, Any] = {"size": "7,2,64", "loop": 3.0, "reset_after": 0.9}
