@@ -26,9 +26,12 @@ constexpr int64_t kFwdChunkRows = 128;
 // chain of additions for each sum, whatever the instruction set, as one of more rows has: so the bits are the same.
 constexpr int64_t kFwdRowBlock = 4;
 // Whether the weights are packed. Calls of few rows read them where they are: packing costs a pass over I + H columns
-// of them, twice as dear where they are far, and products with unpacked weights about 20 columns' time for each row.
-bool packs_weights(const Sequence& s, int64_t operand_size) {
-  return (are_far(3 * s.H * (s.H + s.I) * operand_size) ? 10 : 20) * s.N >= s.I + s.H;
+// of them, twice as dear where they are far, and products with unpacked weights about so many columns' time for each
+// row, with bfloat16 that becomes float twice as many.
+constexpr int64_t kColumnsOfRow = 20;
+bool packs_weights(const Sequence& s, int64_t weight_size, int64_t columns_of_row = kColumnsOfRow) {
+  const int64_t passes = are_far(3 * s.H * (s.H + s.I) * weight_size) ? 2 : 1;
+  return columns_of_row * s.N >= passes * (s.I + s.H);
 }
 // On tiles, up to 16 rows take what one takes, and packing gains less. A prototype on Emerald Rapids packed for as long
 // as seven steps then took (10,4,256: packed once 0.35 of a time, at each call 0.60); a step with weights as they are
@@ -55,14 +58,6 @@ struct FwdTensors {
 
 template <typename scalar_t, typename operand_t>
 class FwdPass {
-  using weight_t = weight_type<scalar_t, operand_t>;
-  // From the pool, as a copy a call of this size, freed below what a caller keeps, leaves holes that malloc cannot use.
-  static Tensor as_weight(const Tensor& weight) {
-    constexpr auto dtype = c10::CppTypeToScalarType<weight_t>::value;
-    if (weight.scalar_type() == dtype) return weight.contiguous();
-    return pooled_empty(weight.sizes(), weight.options().dtype(dtype)).copy_(weight);
-  }
-
  public:
   using acc_t = acc_type<scalar_t>;
 
@@ -82,8 +77,8 @@ class FwdPass {
     const Tensor* weights = nullptr;
     if (given == nullptr) {
       weights = &tensors.weights[direction * s.weights_per_direction()];
-      weight_ih_ = as_weight(weights[0]);
-      weight_hh_ = as_weight(weights[1]);
+      weight_ih_ = weights[0].contiguous();
+      weight_hh_ = weights[1].contiguous();
     }
 
     const int64_t groups = arrangement_.groups(), stride = arrangement_.stride(), lanes = arrangement_.kernel.lanes;
@@ -133,7 +128,7 @@ class FwdPass {
       } else {
         arranged.weight_ih = weight_ih_.const_data_ptr();
         arranged.weight_hh = weight_hh_.const_data_ptr();
-        arranged.weight_hn = weight_hh_.const_data_ptr<weight_t>() + 2 * s.H * s.H;
+        arranged.weight_hn = weight_hh_.const_data_ptr<scalar_t>() + 2 * s.H * s.H;
       }
     }
     p_.weight_ih = arranged.weight_ih;
@@ -170,7 +165,7 @@ class FwdPass {
 
   void prepare(int thread, int team) {
     fill_state(share(s_.B, thread, team), share(s_.B, thread + 1, team));
-    arrangement_.pack(weight_ih_.const_data_ptr<weight_t>(), weight_hh_.const_data_ptr<weight_t>(),
+    arrangement_.pack(weight_ih_.const_data_ptr<scalar_t>(), weight_hh_.const_data_ptr<scalar_t>(),
                       {p_.weight_ih, p_.weight_hh, p_.weight_hn, nullptr, nullptr}, thread, team);
   }
 
@@ -281,7 +276,9 @@ class FwdPass {
 
   bool should_pack() const {
     if (kByParts<scalar_t, operand_t>) return true;
-    return takes_words() ? packs_weights_for_tiles(s_) : packs_weights(s_, sizeof(operand_t));
+    if (takes_words()) return packs_weights_for_tiles(s_);
+    constexpr bool widens = std::is_same_v<scalar_t, c10::BFloat16> && std::is_same_v<operand_t, float>;
+    return packs_weights(s_, sizeof(scalar_t), widens ? 2 * kColumnsOfRow : kColumnsOfRow);
   }
   // Whether products with weights that are not packed take rows in words.
   bool takes_words() const { return arrangement_.kernel.to_words != nullptr; }

@@ -64,6 +64,29 @@ struct Lanes<float, c10::BFloat16> {
   }
 };
 
+#if GRU_VECTOR_BYTES >= 32
+// As the instructions convert it: to nearest even.
+template <>
+struct Lanes<float, c10::Half> {
+  using Vector = VectorMath<float>::Vector;
+  static inline __attribute__((always_inline)) Vector load(const c10::Half* source) {
+#if GRU_VECTOR_BYTES == 64
+    return (Vector)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
+#else
+    return (Vector)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source)));
+#endif
+  }
+  static inline __attribute__((always_inline)) void store(c10::Half* target, Vector value) {
+#if GRU_VECTOR_BYTES == 64
+    const __m256i half = _mm512_maskz_cvtps_ph(0xffff, (__m512)value, _MM_FROUND_TO_NEAREST_INT);
+#else
+    const __m128i half = _mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT);
+#endif
+    std::memcpy(target, &half, sizeof half);
+  }
+};
+#endif
+
 template <int count>
 struct Lanes<float, Part<count>> : Lanes<float, c10::BFloat16> {};
 
@@ -109,6 +132,15 @@ inline __attribute__((always_inline)) void store_operand(operand_t* target, [[ma
       value -= nearest_bfloat16(value);
     }
   }
+}
+
+// A vector of words: of operands as they lie, or of values that are converted to them.
+template <typename acc_t, typename operand_t, typename T>
+inline __attribute__((always_inline)) typename VectorMath<acc_t>::Vector load_words(const T* source) {
+  if constexpr (!std::is_same_v<T, operand_t>) return Lanes<acc_t, T>::load(source);
+  typename VectorMath<acc_t>::Vector words;
+  std::memcpy(&words, source, sizeof words);
+  return words;
 }
 
 // As many bytes, and integers, as a vector has lanes.

@@ -70,8 +70,8 @@ inline __attribute__((always_inline)) void transpose(typename VectorMath<T>::Vec
 }
 
 // `count` values as operands of products: a row of this stride.
-template <typename acc_t, typename operand_t>
-void to_operands(const acc_t* source, int64_t count, operand_t* target, int64_t stride) {
+template <typename acc_t, typename scalar_t, typename operand_t>
+void to_operands(const scalar_t* source, int64_t count, operand_t* target, int64_t stride) {
   constexpr int64_t lanes = VectorMath<acc_t>::lanes;
   for (int64_t i = 0; i < count; i += lanes) {
     const int64_t part = std::min(lanes, count - i);
@@ -79,9 +79,9 @@ void to_operands(const acc_t* source, int64_t count, operand_t* target, int64_t 
   }
 }
 
-// A word of a row is a T, whatever values it is made of. weight_t: operand_t, or float that is packed by parts.
-template <typename T, typename weight_t, typename operand_t>
-void pack_units(const weight_t* weights, UnitVectors vectors, int64_t H, int64_t K, int64_t begin, int64_t end,
+// A word of a row is a T, whatever values it is made of.
+template <typename T, typename scalar_t, typename operand_t>
+void pack_units(const scalar_t* weights, UnitVectors vectors, int64_t H, int64_t K, int64_t begin, int64_t end,
                 void* packed) {
   using Vector = typename VectorMath<T>::Vector;
   constexpr int lanes = VectorMath<T>::lanes, parts = kParts<operand_t>;
@@ -94,14 +94,14 @@ void pack_units(const weight_t* weights, UnitVectors vectors, int64_t H, int64_t
       for (int v = 0; v < vectors.count; ++v) {
         const int64_t unit = (panel * vectors.groups() + v * vectors.group_step) * lanes;
         const int64_t units = std::min<int64_t>(lanes, H - unit);
-        const weight_t* source = weights + (v * vectors.gate_step * H + unit) * K + word * values;
+        const scalar_t* source = weights + (v * vectors.gate_step * H + unit) * K + word * values;
         T* const block = static_cast<T*>(packed) + (panel * words + word) * parts * vectors.count * lanes;
         const int64_t stride = vectors.count * lanes;
-        if constexpr (std::is_same_v<weight_t, operand_t>) {
+        if constexpr (parts == 1) {
           if (units == lanes && count == most) {  // loops of known length, so that rows stay in registers
             Vector square[lanes];
 #pragma GCC unroll 16
-            for (int i = 0; i < lanes; ++i) std::memcpy(&square[i], source + i * K, sizeof(Vector));
+            for (int i = 0; i < lanes; ++i) square[i] = load_words<T, operand_t>(source + i * K);
             transpose<T>(square);
 #pragma GCC unroll 16
             for (int i = 0; i < lanes; ++i) std::memcpy(block + v * lanes + i * stride, &square[i], sizeof(Vector));
@@ -111,10 +111,10 @@ void pack_units(const weight_t* weights, UnitVectors vectors, int64_t H, int64_t
         Vector square[parts][lanes] = {};
         for (int64_t i = 0; i < units; ++i) {
           operand_t row[parts * most] = {};
-          if constexpr (std::is_same_v<weight_t, operand_t>) {
+          if constexpr (std::is_same_v<scalar_t, operand_t>) {
             std::copy_n(source + i * K, count, row);
           } else {
-            to_operands(source + i * K, count, row, parts * most);
+            to_operands<T>(source + i * K, count, row, parts * most);
           }
           for (int part = 0; part < parts; ++part) std::memcpy(&square[part][i], row + part * most, sizeof(Vector));
         }
