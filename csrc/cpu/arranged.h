@@ -34,7 +34,6 @@ struct ArrangedWeights {
 template <typename scalar_t, typename operand_t>
 struct Arrangement {
   using acc_t = acc_type<scalar_t>;
-  using weight_t = weight_type<scalar_t, operand_t>;
   int64_t I, H;
   bool reset_after;
   FwdKernels<scalar_t, operand_t> kernel = fwd_kernels<scalar_t, operand_t>();
@@ -46,9 +45,9 @@ struct Arrangement {
   int64_t words_hn() const { return reset_after ? 0 : words(kTwoGroups, H); }
 
   // One thread's part. weight_ih (3H, I), weight_hh (3H, H).
-  void pack(const weight_t* weight_ih, const weight_t* weight_hh, const ArrangedWeights& packed, int thread,
+  void pack(const scalar_t* weight_ih, const scalar_t* weight_hh, const ArrangedWeights& packed, int thread,
             int team) const {
-    const auto pack = [&](const weight_t* weights, UnitVectors vectors, int64_t K, const void* target) {
+    const auto pack = [&](const scalar_t* weights, UnitVectors vectors, int64_t K, const void* target) {
       const int64_t count = panels(vectors);
       kernel.pack_units(weights, vectors, H, K, share(count, thread, team), share(count, thread + 1, team),
                         const_cast<void*>(target));

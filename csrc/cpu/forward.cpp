@@ -57,14 +57,6 @@ struct FwdTensors {
 
 template <typename scalar_t, typename operand_t>
 class FwdPass {
-  using weight_t = weight_type<scalar_t, operand_t>;
-  // From the pool, as a copy a call of this size, freed below what a caller keeps, leaves holes that malloc cannot use.
-  static Tensor as_weight(const Tensor& weight) {
-    constexpr auto dtype = c10::CppTypeToScalarType<weight_t>::value;
-    if (weight.scalar_type() == dtype) return weight.contiguous();
-    return pooled_empty(weight.sizes(), weight.options().dtype(dtype)).copy_(weight);
-  }
-
  public:
   using acc_t = acc_type<scalar_t>;
 
@@ -84,8 +76,8 @@ class FwdPass {
     const Tensor* weights = nullptr;
     if (given == nullptr) {
       weights = &tensors.weights[direction * s.weights_per_direction()];
-      weight_ih_ = as_weight(weights[0]);
-      weight_hh_ = as_weight(weights[1]);
+      weight_ih_ = weights[0].contiguous();
+      weight_hh_ = weights[1].contiguous();
     }
 
     const int64_t groups = arrangement_.groups(), stride = arrangement_.stride(), lanes = arrangement_.kernel.lanes;
@@ -135,7 +127,7 @@ class FwdPass {
       } else {
         arranged.weight_ih = weight_ih_.const_data_ptr();
         arranged.weight_hh = weight_hh_.const_data_ptr();
-        arranged.weight_hn = weight_hh_.const_data_ptr<weight_t>() + 2 * s.H * s.H;
+        arranged.weight_hn = weight_hh_.const_data_ptr<scalar_t>() + 2 * s.H * s.H;
       }
     }
     p_.weight_ih = arranged.weight_ih;
@@ -172,7 +164,7 @@ class FwdPass {
 
   void prepare(int thread, int team) {
     fill_state(share(s_.B, thread, team), share(s_.B, thread + 1, team));
-    arrangement_.pack(weight_ih_.const_data_ptr<weight_t>(), weight_hh_.const_data_ptr<weight_t>(),
+    arrangement_.pack(weight_ih_.const_data_ptr<scalar_t>(), weight_hh_.const_data_ptr<scalar_t>(),
                       {p_.weight_ih, p_.weight_hh, p_.weight_hn, nullptr, nullptr}, thread, team);
   }
 

@@ -165,10 +165,9 @@ Tensor prepare_cpu(TensorList weights, int64_t num_layers, bool bidirectional, b
       for (size_t i = 0; i < weights.size(); ++i) seen[i] = Seen::of(weights[i]);
       for_each_direction<scalar_t, operand_t>(
           header, base, [&](int64_t i, const auto& arrangement, const ArrangedWeights& arrays) {
-            constexpr auto operand_dtype = c10::CppTypeToScalarType<operand_t>::value;
             const Tensor* const given = &weights[i * per_direction];
-            const Tensor ih = given[0].to(operand_dtype).contiguous(), hh = given[1].to(operand_dtype).contiguous();
-            arrangement.pack(ih.template const_data_ptr<operand_t>(), hh.template const_data_ptr<operand_t>(), arrays,
+            const Tensor ih = given[0].contiguous(), hh = given[1].contiguous();
+            arrangement.pack(ih.template const_data_ptr<scalar_t>(), hh.template const_data_ptr<scalar_t>(), arrays,
                              /*thread=*/0, /*team=*/1);
             acc_t* const sum = static_cast<acc_t*>(const_cast<void*>(arrays.bias));
             arrangement.fill_bias(bias ? given + 2 : nullptr, bias ? given + 3 : nullptr, sum);

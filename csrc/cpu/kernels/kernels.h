@@ -6,6 +6,8 @@
 // groups, or panels backward.
 #pragma once
 
+#include <c10/util/Half.h>
+
 #include <algorithm>
 #include <cstdint>
 
@@ -155,17 +157,13 @@ struct BwdChunk {
 // (turned_product_body.h): 16 rows are (ceil(K / 32) * 16, 16) words, each of two values along K.
 inline int64_t words_stride(int64_t K) { return (K + 31) / 32 * 32; }
 
-// What weights are packed from: by parts they are split then, others have been converted.
-template <typename scalar_t, typename operand_t>
-using weight_type = std::conditional_t<kByParts<scalar_t, operand_t>, float, operand_t>;
-
 template <typename scalar_t, typename operand_t>
 struct FwdKernels {
   int64_t lanes;  // hidden units of a group
   // weights (gates of H units, K) -> (panels, words, vectors.count, lanes), the panels [begin, end). A word has the
   // size of acc_t and holds as many consecutive values of a row as fit: `words_of` K.
-  void (*pack_units)(const weight_type<scalar_t, operand_t>* weights, UnitVectors vectors, int64_t H, int64_t K,
-                     int64_t begin, int64_t end, void* packed);
+  void (*pack_units)(const scalar_t* weights, UnitVectors vectors, int64_t H, int64_t K, int64_t begin, int64_t end,
+                     void* packed);
   // `count` values -> a row of operands of products, of this stride.
   void (*to_operands)(const acc_type<scalar_t>* source, int64_t count, operand_t* target, int64_t stride);
   // The same for rows in words; null where weights that are not packed take rows as they are.

@@ -1,6 +1,8 @@
 // The kernels for AVX-512 (F, BW, DQ, VL).
 #if defined(__x86_64__)
 // Every header of others comes before the target pragma, so that no inline function of theirs is compiled for it.
+#include <immintrin.h>
+
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 

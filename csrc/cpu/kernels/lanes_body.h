@@ -64,6 +64,28 @@ struct Lanes<float, c10::BFloat16> {
   }
 };
 
+#if GRU_VECTOR_BYTES >= 32  // with F16C
+template <>
+struct Lanes<float, c10::Half> {
+  using Vector = VectorMath<float>::Vector;
+  static inline __attribute__((always_inline)) Vector load(const c10::Half* source) {
+#if GRU_VECTOR_BYTES == 64
+    return (Vector)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
+#else
+    return (Vector)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source)));
+#endif
+  }
+  static inline __attribute__((always_inline)) void store(c10::Half* target, Vector value) {
+#if GRU_VECTOR_BYTES == 64
+    const __m256i half = _mm512_cvtps_ph((__m512)value, _MM_FROUND_TO_NEAREST_INT);
+#else
+    const __m128i half = _mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT);
+#endif
+    std::memcpy(target, &half, sizeof half);
+  }
+};
+#endif
+
 template <int count>
 struct Lanes<float, Part<count>> : Lanes<float, c10::BFloat16> {};
 

@@ -79,7 +79,19 @@ void to_operands(const acc_t* source, int64_t count, operand_t* target, int64_t 
   }
 }
 
-// A word of a row is a T, whatever values it is made of. weight_t: operand_t, or float that is packed by parts.
+// A vector of words of `source`, which has operands, or values that are converted to them.
+template <typename T, typename operand_t, typename source_t>
+inline __attribute__((always_inline)) typename VectorMath<T>::Vector load_words(const source_t* source) {
+  typename VectorMath<T>::Vector words;
+  if constexpr (std::is_same_v<source_t, operand_t>) {
+    std::memcpy(&words, source, sizeof words);
+  } else {
+    words = load<T>(source, VectorMath<T>::lanes);
+  }
+  return words;
+}
+
+// A word of a row is a T, whatever values it is made of.
 template <typename T, typename weight_t, typename operand_t>
 void pack_units(const weight_t* weights, UnitVectors vectors, int64_t H, int64_t K, int64_t begin, int64_t end,
                 void* packed) {
@@ -97,11 +109,11 @@ void pack_units(const weight_t* weights, UnitVectors vectors, int64_t H, int64_t
         const weight_t* source = weights + (v * vectors.gate_step * H + unit) * K + word * values;
         T* const block = static_cast<T*>(packed) + (panel * words + word) * parts * vectors.count * lanes;
         const int64_t stride = vectors.count * lanes;
-        if constexpr (std::is_same_v<weight_t, operand_t>) {
+        if constexpr (!kByParts<weight_t, operand_t>) {
           if (units == lanes && count == most) {  // loops of known length, so that rows stay in registers
             Vector square[lanes];
 #pragma GCC unroll 16
-            for (int i = 0; i < lanes; ++i) std::memcpy(&square[i], source + i * K, sizeof(Vector));
+            for (int i = 0; i < lanes; ++i) square[i] = load_words<T, operand_t>(source + i * K);
             transpose<T>(square);
 #pragma GCC unroll 16
             for (int i = 0; i < lanes; ++i) std::memcpy(block + v * lanes + i * stride, &square[i], sizeof(Vector));
@@ -111,7 +123,7 @@ void pack_units(const weight_t* weights, UnitVectors vectors, int64_t H, int64_t
         Vector square[parts][lanes] = {};
         for (int64_t i = 0; i < units; ++i) {
           operand_t row[parts * most] = {};
-          if constexpr (std::is_same_v<weight_t, operand_t>) {
+          if constexpr (!kByParts<weight_t, operand_t>) {
             std::copy_n(source + i * K, count, row);
           } else {
             to_operands(source + i * K, count, row, parts * most);

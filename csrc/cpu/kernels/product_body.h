@@ -210,15 +210,15 @@ inline __attribute__((always_inline)) typename VectorMath<T>::Vector last_bytes(
 // weights (gates of H units, K) that `of` says, from `unit` on, `count` of each vector; plus the bias. Vectors run
 // along K: of each weight row and each row of a comes a vector of partial sums, which are added up across lanes at the
 // end. For calls of so few rows that packing would cost more than that.
-template <typename T, int vectors, typename operand_t, int rows = kTileRows<vectors>>
+template <typename T, int vectors, typename operand_t, typename weight_t, int rows = kTileRows<vectors>>
 __attribute__((noinline)) void unpacked_product_rows(int64_t row_count, const operand_t* a, int64_t a_stride,
-                                                     const operand_t* weights, UnitVectors of, int64_t H, int64_t K,
+                                                     const weight_t* weights, UnitVectors of, int64_t H, int64_t K,
                                                      int64_t unit, int64_t count, const T* bias, int64_t bias_stride,
                                                      T* out) {
   if (row_count < rows) {
     if constexpr (rows > 1) {
-      unpacked_product_rows<T, vectors, operand_t, rows - 1>(row_count, a, a_stride, weights, of, H, K, unit, count,
-                                                             bias, bias_stride, out);
+      unpacked_product_rows<T, vectors, operand_t, weight_t, rows - 1>(row_count, a, a_stride, weights, of, H, K, unit,
+                                                                       count, bias, bias_stride, out);
     }
     return;
   }
@@ -232,7 +232,7 @@ __attribute__((noinline)) void unpacked_product_rows(int64_t row_count, const op
   // multiplied already is masked.
   const Vector mask = last_bytes<T>(K % step * sizeof(operand_t));
   for (int64_t first = 0; first < count; first += at_once) {
-    const operand_t* w[vectors][at_once];
+    const weight_t* w[vectors][at_once];
     for (int i = 0; i < at_once; ++i) {
       for (int v = 0; v < vectors; ++v) {
         const int64_t of_vector = unit + v * of.group_step * lanes + std::min(first + i, count - 1);
@@ -256,23 +256,17 @@ __attribute__((noinline)) void unpacked_product_rows(int64_t row_count, const op
       }
     };
     for (; k + step <= K; k += step) {
-      add([&](const operand_t* source) __attribute__((always_inline)) {
-        Vector whole;
-        std::memcpy(&whole, source + k, sizeof whole);
-        return whole;
-      });
+      add([&](const auto* source) __attribute__((always_inline)) { return load_words<T, operand_t>(source + k); });
     }
     if (k < K && K >= step) {
-      add([&](const operand_t* source) __attribute__((always_inline)) {
-        Vector last;
-        std::memcpy(&last, source + K - step, sizeof last);
-        return and_bits<T>(last, mask);
+      add([&](const auto* source) __attribute__((always_inline)) {
+        return and_bits<T>(load_words<T, operand_t>(source + K - step), mask);
       });
     } else if (k < K) {
-      add([&](const operand_t* source) __attribute__((always_inline)) {
-        Vector part{};
-        std::memcpy(&part, source, K * sizeof(operand_t));
-        return part;
+      add([&](const auto* source) __attribute__((always_inline)) {
+        std::remove_cvref_t<decltype(*source)> part[step] = {};
+        std::copy_n(source, K, part);
+        return load_words<T, operand_t>(part);
       });
     }
     for (int m = 0; m < rows; ++m) {

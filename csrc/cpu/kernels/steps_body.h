@@ -43,7 +43,7 @@ inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_
   constexpr int lanes = VectorMath<acc_t>::lanes;
   const int64_t unit = panel * of.groups() * lanes;
   const acc_t* bias = start == Start::bias ? p.input_bias + unit : nullptr;
-  [[maybe_unused]] const auto* const not_packed = static_cast<const weight_type<scalar_t, operand_t>*>(weights);
+  [[maybe_unused]] const auto* const not_packed = static_cast<const scalar_t*>(weights);
   if constexpr (kTakesWords<scalar_t, operand_t>) {
     if (!p.packed) {
       return turned_product_rows<TilesOf<operand_t>, vectors>(rows, a, a_stride, not_packed, of, p.H, K, unit, bias,
