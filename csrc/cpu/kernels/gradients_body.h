@@ -169,11 +169,11 @@ int64_t items_of(const Parts& parts) {
 // Sums over kLongestSum rows of a chunk.
 inline int64_t ranges_of(int64_t rows) { return (rows + kLongestSum - 1) / kLongestSum; }
 
-// Up to so many rows are not worth what it takes to pack gate gradients and to put products where they go.
+// Products of up to so many rows are less work than to put them where they go: they are computed there, row by row.
 constexpr int64_t kFewRows = 2;
 
-// `count` panels of a row of the gradient of a weight, from `panel` on, over the few rows [0, K) of dgates, of which
-// `column` is the gate's, and of the panels. `before` as in `put_row`.
+// The first `columns` values of a row of the gradient of a weight: the K values of `column`, `stride` apart, times K
+// rows of the panels. `before` as in `put_row`.
 template <typename acc_t, typename T>
 void put_row_of_few(const acc_t* column, int64_t stride, int64_t K, const acc_t* panels, int64_t panel_size,
                     int64_t columns, const acc_t* before, T* target) {
