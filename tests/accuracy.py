@@ -237,6 +237,9 @@ NORMALISED = [Size(1, 1, 4, 8), Size(2, 3, 5, 7), Size(5, 4, 33, 65), Size(12, 6
 NORMALISED_OPTIONS = [Options(), Options(bias=False, hx=False), BOTH]
 NORMS = ("layer norm", "joint norm")
 
+# Weights that are not packed, with rests of I and of H; of one row and step, the gradients of weights row by row.
+FEW_ROWS = [(Size(2, 3, 90, 75), BOTH), (Size(1, 1, 90, 75), Options())]
+
 CPU = [
     *grid(product(SIZES, ALL_OPTIONS)),
     *grid(product([SMALL], [Options(), BOTH]), changes=ABSENT),
@@ -263,6 +266,7 @@ CPU = [
     *grid(LARGE_PLAIN),
     *grid([*LARGE, LONG_SUM, (Size(30, 40, 8, 64), Options(packed=True))], variants=["reset before"]),
     *grid([*LARGE, LONG_SUM], variants=["layer norm"]),
+    *grid(FEW_ROWS, variants=["", "every mask"]),
 ]
 IN_THREADS = [
     *grid([(Size(30, 30, 16, 65), Options()), (Size(5, 17, 33, 200), BOTH)], [torch.float32, torch.bfloat16]),
@@ -277,6 +281,7 @@ OF_EACH_ISA = [
     # On tiles, weights that are not packed: two tiles of rows, the second not full; a rest of units, of I and of H.
     *grid([(Size(2, 18, 50, 39), BOTH)], [torch.bfloat16], ["", "every mask", "every mask, reset before", *NORMS]),
     *grid([LARGE[0]], [torch.float32, torch.bfloat16], ["layer norm"]),
+    *grid(FEW_ROWS, variants=["", "every mask", "every mask, reset before", *NORMS]),
 ]
 
 

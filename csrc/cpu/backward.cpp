@@ -31,6 +31,11 @@ using at::TensorList;
 // Rows of a chunk: enough for its products to run at full speed, few enough for its gate gradients to stay in the
 // cache. More where their gates are computed again, which packs the weights for each chunk.
 constexpr int64_t kBwdChunkRows = 512, kComputedChunkRows = 1024;
+// Calls of fewer rows read the weights where they are, instead of packing them; of a quarter where weights do not stay
+// in the cache, as they are then read again for each few rows, or are converted each time. Measured on a Zen 3 with one
+// thread, without the weight gradients: float32 is level at 64 rows for H = 64, 30 for 256, 14 for 512 and 10 for 1024,
+// bfloat16 at 12 rows for 256 and 6 for 1024.
+constexpr int64_t kRowsWorthPacking = 32;
 
 // Tensors of a layer's call that all directions share; undefined or null where not given.
 template <typename scalar_t>
@@ -63,6 +68,7 @@ class BwdPass {
         rows_of_x_(tensors.x),
         rows_of_y_(tensors.y),
         rows_of_dy_(tensors.dy.defined() ? tensors.dy : tensors.y),
+        packs_(should_pack()),
         team_(work(), plan(threads, wait)),
         most_steps_(most_steps(chunks_)) {
     const int64_t first_weight = direction * s.weights_per_direction();
@@ -104,17 +110,18 @@ class BwdPass {
     const size_t products = workspace_.reserve<acc_t>(keeps_products_ ? most_ranges * values_of_weights() : 0);
     const size_t operand = workspace_.reserve<scalar_t>(need_dweights && p_.masks.recurrent ? rows * s.H : 0);
     const size_t packed_hh =
-        workspace_.reserve<acc_t>(uses_weight_hh() ? packed_words(kernel_, gates_of_h() * s.H, s.H) : 0);
-    const size_t packed_hn = workspace_.reserve<acc_t>(p_.reset_after ? 0 : packed_words(kernel_, s.H, s.H));
-    const size_t packed_ih = workspace_.reserve<acc_t>(need_dx ? packed_words(kernel_, 3 * s.H, s.I) : 0);
+        workspace_.reserve<acc_t>(packs_ && uses_weight_hh() ? packed_words(kernel_, gates_of_h() * s.H, s.H) : 0);
+    const size_t packed_hn = workspace_.reserve<acc_t>(packs_ && !p_.reset_after ? packed_words(kernel_, s.H, s.H) : 0);
+    const size_t packed_ih = workspace_.reserve<acc_t>(packs_ && need_dx ? packed_words(kernel_, 3 * s.H, s.I) : 0);
     const size_t x = workspace_.reserve<const scalar_t*>(s.N);
     const size_t h_prev = workspace_.reserve<const scalar_t*>(s.N);
     const size_t rows_of_dx = workspace_.reserve<scalar_t*>(need_dx ? s.N : 0);
     const size_t steps = workspace_.reserve<Step>(team_.steps_of_threads(most_steps_));
-    // Half precisions: the sums over chunks, in fp32.
+    // Half precisions: sums in fp32.
     constexpr bool sums = !std::is_same_v<scalar_t, acc_t>;
-    const size_t dweight_ih = workspace_.reserve<acc_t>(need_dweights && sums ? 3 * s.H * s.I : 0);
-    const size_t dweight_hh = workspace_.reserve<acc_t>(need_dweights && sums ? 3 * s.H * s.H : 0);
+    const bool keeps_sums = need_dweights && sums && s.N > kLongestSum;
+    const size_t sums_ih = workspace_.reserve<acc_t>(keeps_sums ? 3 * s.H * s.I : 0);
+    const size_t sums_hh = workspace_.reserve<acc_t>(keeps_sums ? 3 * s.H * s.H : 0);
     workspace_.allocate();
 
     p_.dh = workspace_.at<acc_t>(dh);
@@ -131,16 +138,20 @@ class BwdPass {
     packed_hh_ = workspace_.at<acc_t>(packed_hh);
     packed_hn_ = workspace_.at<acc_t>(packed_hn);
     packed_ih_ = workspace_.at<acc_t>(packed_ih);
-    p_.weight_hh = packed_hh_;
-    p_.weight_hn = packed_hn_;
-    p_.weight_ih = packed_ih_;
+    p_.packed = packs_;
+    const auto* weight_hh_data = weight_hh_.template const_data_ptr<scalar_t>();
+    p_.weight_hh = packs_ ? static_cast<const void*>(packed_hh_) : weight_hh_data;
+    p_.weight_hn = packs_ ? static_cast<const void*>(packed_hn_) : weight_hh_data + 2 * s.H * s.H;
+    p_.weight_ih = packs_ ? packed_ih_ : weight_ih_.const_data_ptr();
     if (need_dweights) {
+      p_.dweight_ih = tensors.dweights[first_weight].template data_ptr<scalar_t>();
+      p_.dweight_hh = tensors.dweights[first_weight + 1].template data_ptr<scalar_t>();
       if constexpr (sums) {
-        p_.dweight_ih = workspace_.at<acc_t>(dweight_ih);
-        p_.dweight_hh = workspace_.at<acc_t>(dweight_hh);
+        p_.sums_ih = workspace_.at<acc_t>(sums_ih);
+        p_.sums_hh = workspace_.at<acc_t>(sums_hh);
       } else {
-        p_.dweight_ih = tensors.dweights[first_weight].template data_ptr<acc_t>();
-        p_.dweight_hh = tensors.dweights[first_weight + 1].template data_ptr<acc_t>();
+        p_.sums_ih = p_.dweight_ih;
+        p_.sums_hh = p_.dweight_hh;
       }
     }
     p_.dy = tensors.dy.defined() ? tensors.dy.template const_data_ptr<scalar_t>() + direction * s.all_H : nullptr;
@@ -161,9 +172,10 @@ class BwdPass {
     steps_of_threads_ = workspace_.at<Step>(steps);
     steps_.reserve(of_stretch([](const Chunk& chunk) { return chunk.t_end - chunk.t_begin; }));
     parts_.reserve(of_stretch([](const Chunk&) { return 1; }));
+    if (!packs_) prepare(0, 1);
   }
 
-  static constexpr bool prepares() { return true; }
+  bool prepares() const { return packs_; }
   size_t stretches() const { return stretches_.size(); }
   // Whether the bits of the results depend on the number of threads, which then stays what it is.
   bool sums_across_threads() const { return p_.norms > 0; }
@@ -172,6 +184,7 @@ class BwdPass {
   void prepare(int thread, int team) {
     fill_sums(thread, team);
     for (int64_t t = share(s_.T, thread, team); t < share(s_.T, thread + 1, team); ++t) find_rows(t);
+    if (!packs_) return;
     const auto pack = [&](const scalar_t* weights, int64_t gates, int64_t columns, int64_t first_row, acc_t* packed) {
       const int64_t panels = (columns + kernel_.panel_columns - 1) / kernel_.panel_columns;
       kernel_.pack_columns(weights, gates * s_.H, columns, first_row, share(panels, thread, team),
@@ -193,9 +206,10 @@ class BwdPass {
     for (size_t index = stretch.first; index < stretch.last; ++index) {
       const Chunk& chunk = nth_chunk(index);
       p.first = index == 0;
+      p.last = index + 1 == chunks_.size();
       p.step_count = chunk.t_end - chunk.t_begin;
       p.rows = chunk.rows;
-      p.last_product = tensors_.need.dhx || index + 1 < chunks_.size();
+      p.last_product = tensors_.need.dhx || !p.last;
       p.steps = steps_.data() + steps_.size();
       for (int64_t step = 0; step < p.step_count; ++step) {
         const int64_t t = direction_ == 1 ? chunk.t_begin + step : chunk.t_end - 1 - step;
@@ -258,7 +272,7 @@ class BwdPass {
       std::set<std::array<int64_t, 3>> panels_met;  // range, x or states, number
       for (int64_t i = share(items * ranges, thread, threads); i < share(items * ranges, thread + 1, threads); ++i) {
         const int64_t of_states = i % items >= orders[0].count();
-        const auto [tile, panel] = orders[of_states].at(i % items - of_states * orders[0].count());
+        const auto [tile, panel, run] = orders[of_states].at(i % items - of_states * orders[0].count());
         const int64_t first = tile * rows, last = std::min(3 * s_.H, first + rows);
         for (int64_t column = first; column < last; ++column) gates_met.insert({i / items, of_states * s_.H + column});
         panels_met.insert({i / items, of_states, panel});
@@ -272,28 +286,12 @@ class BwdPass {
     return s_.N * (in_steps + in_gradients * of_others) * sizeof(operand_t) + of_products * of_others * sizeof(acc_t);
   }
 
-  // Whether the gradients of the weights are converted, and many.
-  bool finishes_long() const {
-    constexpr int64_t many = 1 << 16;
-    return !std::is_same_v<scalar_t, acc_t> && p_.need_dweights && 3 * s_.H * (s_.H + s_.I) > many;
-  }
-  void finish(int thread, int team) {
+  void finish() {
     if (tensors_.need.dhx) {
-      const int64_t row = share(s_.B, thread, team), rows = share(s_.B, thread + 1, team) - row;
-      scalar_t* dhx = tensors_.dhx.template data_ptr<scalar_t>() + (direction_ * s_.B + row) * s_.all_H;
-      copy_rows(p_.dh + row * p_.dh_stride, p_.dh_stride, dhx, s_.all_H, rows, s_.H);
+      scalar_t* dhx = tensors_.dhx.template data_ptr<scalar_t>() + direction_ * s_.B * s_.all_H;
+      copy_rows(p_.dh, p_.dh_stride, dhx, s_.all_H, s_.B, s_.H);
     }
-    if (!tensors_.need.dweights) return;
-    const Tensor* dweights = &tensors_.dweights[direction_ * s_.weights_per_direction()];
-    if constexpr (!std::is_same_v<scalar_t, acc_t>) {
-      const auto convert = [&](const acc_t* sums, int64_t count, const Tensor& target) {
-        const int64_t first = share(count, thread, team), last = share(count, thread + 1, team);
-        std::copy(sums + first, sums + last, target.data_ptr<scalar_t>() + first);
-      };
-      convert(p_.dweight_ih, 3 * s_.H * s_.I, dweights[0]);
-      convert(p_.dweight_hh, 3 * s_.H * s_.H, dweights[1]);
-    }
-    if (thread == 0) finish_biases(dweights);
+    if (tensors_.need.dweights) finish_biases(&tensors_.dweights[direction_ * s_.weights_per_direction()]);
   }
 
  private:
@@ -323,6 +321,11 @@ class BwdPass {
     copy_gate(p_.reset_after ? q : n, dweights[3], 2);
   }
 
+  bool should_pack() const {
+    if (!std::is_same_v<operand_t, acc_t>) return true;
+    const bool stay_in_cache = 3 * s_.H * (s_.H + s_.I) * static_cast<int64_t>(sizeof(acc_t)) <= 2 * kCacheOfCore;
+    return s_.N >= (stay_in_cache && std::is_same_v<scalar_t, acc_t> ? kRowsWorthPacking : kRowsWorthPacking / 4);
+  }
   Work work() const {
     // Gates that are computed again are those of one chunk.
     const int64_t row_bytes =
@@ -485,6 +488,7 @@ class BwdPass {
   const BwdKernels<scalar_t, operand_t> kernel_ = bwd_kernels<scalar_t, operand_t>();
   const std::vector<Chunk> chunks_;
   const Rows rows_of_x_, rows_of_y_, rows_of_dy_;
+  const bool packs_;  // whether this call packs the weights
   Team team_;
   const int64_t most_steps_;  // of a chunk
   std::vector<Stretch> stretches_;

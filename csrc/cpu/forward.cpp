@@ -211,8 +211,7 @@ class FwdPass {
       if (is_last_) keep_state(group, member, members);
     });
   }
-  static constexpr bool finishes_long() { return false; }
-  void finish(int thread, int team) {}
+  void finish() {}
 
   // The state of a thread's rows in each step, by the other members.
   double bytes_of_others() const {

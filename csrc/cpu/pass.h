@@ -168,8 +168,7 @@ void run_together(c10::ArrayRef<Pass*> passes, int threads) {
       }
     }
   }
-  const auto finish = [](Pass& pass, int thread, int team) { pass.finish(thread, team); };
-  threads > 1 && passes[0]->finishes_long() ? run_all(finish) : run_alone(finish);
+  for (Pass* pass : passes) pass->finish();
 }
 
 // Whether the directions of a layer run at the same time: where one alone would leave threads idle, or have them wait
@@ -220,7 +219,7 @@ void rehearse(const Sequence& s, const Tensors& tensors, Rehearsal& rehearsal) {
       run(pass.threads_of(phase) > 1, [&](int thread, int team) { pass.run(phase, thread, team); });
     }
   }
-  run(pass.finishes_long(), [&](int thread, int team) { pass.finish(thread, team); });
+  run(false, [&](int, int) { pass.finish(); });
   rehearsal.row_groups = pass.team().plan().grid.row_groups;
   rehearsal.members = pass.team().plan().grid.unit_groups;
   rehearsal.read = pass.bytes_of_others();

@@ -750,6 +750,27 @@ FAULTS = [
         "T2-B3-I5-H7 and float32",
     ),
     Fault(
+        "csrc/cpu/kernels/matrix_product_body.h",
+        "const int64_t rest = count - done,",
+        "const int64_t rest = 0 * (count - done),",
+        ACCURACY,
+        "T2-B3-I90-H75 and float64",
+    ),
+    Fault(
+        "csrc/cpu/kernels/gradients_body.h",
+        "add(p.H, 0, 2 * p.H);",
+        "add(0, 0, 2 * p.H);",
+        ACCURACY,
+        "T2-B3-I90-H75 and float64",
+    ),
+    Fault(
+        "csrc/cpu/kernels/gradients_body.h",
+        "gradient.place_of(m) + panel * width;",
+        "gradient.place_of(row) + panel * width;",
+        ACCURACY,
+        "T1-B1-I90-H75 and float64",
+    ),
+    Fault(
         "csrc/cpu/kernels/vector_math.h",
         "static constexpr float tanh_limit = 9.5f;",
         "static constexpr float tanh_limit = 4.5f;",
@@ -772,8 +793,8 @@ FAULTS = [
     ),
     Fault(
         "csrc/cpu/kernels/gradients_body.h",
-        "const bool add = !p.first || begin > 0;",
-        "const bool add = !p.first;",
+        "add = !p.first || begin > 0,",
+        "add = !p.first,",
         ACCURACY,
         "(T40-B17-I24-H130 or T300-B2-I8-H20) and float32",
     ),

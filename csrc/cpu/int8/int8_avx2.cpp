@@ -4,7 +4,6 @@
 #include <immintrin.h>
 
 #include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,6 +1,5 @@
 // The int8 kernel for any CPU: 16-byte GNU vectors.
 #include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
 
 #include <algorithm>
 #include <cmath>

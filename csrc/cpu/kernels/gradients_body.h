@@ -108,27 +108,29 @@ void pack_rows(const BwdChunk<scalar_t, operand_t>* chunks, int64_t count, int t
   }
 }
 
-// `count` values of a row of a tile, stored to or added to `target`.
-template <typename acc_t, typename T>
-inline __attribute__((always_inline)) void put_row(const acc_t* tile, int64_t count, bool add, T* target) {
+// `count` values of a row of a tile to `target`, plus those of `before`, where it is not null.
+template <typename acc_t, typename Before, typename T>
+inline __attribute__((always_inline)) void put_row(const acc_t* tile, int64_t count, const Before* before, T* target) {
   constexpr int lanes = VectorMath<acc_t>::lanes;
   for (int64_t c = 0; c < count; c += lanes) {
     const int64_t part = std::min<int64_t>(lanes, count - c);
     auto value = load<acc_t>(tile + c, lanes);
-    if (add) value += load<acc_t>(target + c, part);
+    if (before != nullptr) value += load<acc_t>(before + c, part);
     store<acc_t>(target + c, value, part);
   }
 }
 
-// Some rows of the gradient of a weight: target (count, columns) is, or has added to it, the columns
-// [first, first + count) of dgates, transposed, times the panels. Column `first` is row `first_row` of the target;
-// after its last row comes row 0.
-template <typename acc_t, typename operand_t>
+// Some rows of the gradient of a weight, (count, columns): the columns [first, first + count) of dgates, transposed,
+// times the panels. Column `first` is row `first_row` of the gradient; after its last row comes row 0. Products of rows
+// are added up in `sums`; with the last ones they go to `target`.
+template <typename scalar_t, typename operand_t>
 struct WeightGradient {
+  using acc_t = acc_type<scalar_t>;
   int64_t first, count, first_row;
   const acc_t* panels;
   int64_t columns;
-  acc_t* target;
+  acc_t* sums;
+  scalar_t* target;
 
   static constexpr int kTileColumns = PackedColumns<acc_t, operand_t>::kMost;
   static constexpr int64_t kTileSize = kTileColumns * kPanelColumns<acc_t>;
@@ -137,21 +139,22 @@ struct WeightGradient {
             at_once};
   }
   int64_t items() const { return order(1).count(); }
-  acc_t* row_of(int64_t column) const {
+  int64_t place_of(int64_t column) const {
     const int64_t row = column + first_row;
-    return target + (row < count ? row : row - count) * columns;
+    return (row < count ? row : row - count) * columns;
   }
 };
 
 // The gradients of the weights.
 template <typename scalar_t, typename operand_t>
-std::array<WeightGradient<acc_type<scalar_t>, operand_t>, 3> weight_parts(const BwdChunk<scalar_t, operand_t>& p) {
+std::array<WeightGradient<scalar_t, operand_t>, 3> weight_parts(const BwdChunk<scalar_t, operand_t>& p) {
   const ChunkPanels<scalar_t, operand_t> panels(p);
   const int64_t H = p.H, of_candidate = p.reset_after ? 0 : H;
   return {{
-      {0, 3 * H, 2 * H, panels.x_panels, p.I, p.dweight_ih},                       // n, r and z of W
-      {p.dgates_of_h, 3 * H - of_candidate, 0, panels.h_panels, H, p.dweight_hh},  // r, z and q of R
-      {0, of_candidate, 0, panels.reset_panels, H, p.dweight_hh + 2 * H * H},      // n of R: reset gate before
+      {0, 3 * H, 2 * H, panels.x_panels, p.I, p.sums_ih, p.dweight_ih},                       // n, r and z of W
+      {p.dgates_of_h, 3 * H - of_candidate, 0, panels.h_panels, H, p.sums_hh, p.dweight_hh},  // r, z and q of R
+      // n of R: reset gate before
+      {0, of_candidate, 0, panels.reset_panels, H, p.sums_hh + 2 * H * H, p.dweight_hh + 2 * H * H},
   }};
 }
 
@@ -166,26 +169,63 @@ int64_t items_of(const Parts& parts) {
 // Sums over kLongestSum rows of a chunk.
 inline int64_t ranges_of(int64_t rows) { return (rows + kLongestSum - 1) / kLongestSum; }
 
+// Products of up to so many rows are less work than to put them where they go: they are computed there, row by row.
+constexpr int64_t kFewRows = 2;
+
+// The first `columns` values of a row of the gradient of a weight: the K values of `column`, `stride` apart, times K
+// rows of the panels. `before` as in `put_row`.
+template <typename acc_t, typename T>
+void put_row_of_few(const acc_t* column, int64_t stride, int64_t K, const acc_t* panels, int64_t panel_size,
+                    int64_t columns, const acc_t* before, T* target) {
+  using Vector = typename VectorMath<acc_t>::Vector;
+  constexpr int lanes = VectorMath<acc_t>::lanes;
+  constexpr int width = kPanelColumns<acc_t>;
+  for (int64_t c = 0; c < columns; c += lanes) {
+    const acc_t* const words = panels + c / width * panel_size + c % width;
+    Vector sum{};
+    for (int64_t k = 0; k < K; ++k) sum += (column[k * stride] - Vector{}) * load<acc_t>(words + k * width, lanes);
+    const int64_t count = std::min<int64_t>(lanes, columns - c);
+    if (before != nullptr) sum += load<acc_t>(before + c, count);
+    store<acc_t>(target + c, sum, count);
+  }
+}
+
 // Some items of a gradient, over the rows [begin, end) of dgates and the panels. `products`:
 // (tiles, panels), where they go; null for the gradient itself.
 template <typename scalar_t, typename operand_t>
-void weight_gradient(const BwdChunk<scalar_t, operand_t>& p,
-                     const WeightGradient<acc_type<scalar_t>, operand_t>& gradient, int64_t panel_size, int64_t begin,
-                     int64_t end, int64_t at_once, ShareOfItems::Range items, acc_type<scalar_t>* products) {
+void weight_gradient(const BwdChunk<scalar_t, operand_t>& p, const WeightGradient<scalar_t, operand_t>& gradient,
+                     int64_t panel_size, int64_t begin, int64_t end, int64_t at_once, ShareOfItems::Range items,
+                     acc_type<scalar_t>* products) {
   using acc_t = acc_type<scalar_t>;
   using Columns = PackedColumns<acc_t, operand_t>;
   constexpr int tile_rows = Columns::kMost;
   constexpr int width = kPanelColumns<acc_t>;
   const ItemOrder order = gradient.order(at_once);
   const int64_t columns = gradient.columns;
-  const bool add = !p.first || begin > 0;
+  const bool add = !p.first || begin > 0, last = p.last && end == p.rows;
   Columns tile;
   alignas(64) acc_t product[tile_rows * width];
   int64_t packed_tile = -1;
-  for (int64_t item = items.first; item < items.last; ++item) {
-    const auto [tile_of_item, panel] = order.at(item);
+  for (int64_t item = items.first, count = 1; item < items.last; item += count) {
+    const auto [tile_of_item, panel, run] = order.at(item);
     const int64_t row = tile_of_item * tile_rows;
     const int64_t rows = std::min<int64_t>(tile_rows, gradient.count - row);
+    if constexpr (std::is_same_v<acc_t, operand_t>) {
+      if (products == nullptr && end - begin <= kFewRows) {
+        count = std::min(run, items.last - item);
+        const auto put = [&](auto* target) {
+          for (int64_t m = row; m < row + rows; ++m) {
+            const int64_t place = gradient.place_of(m) + panel * width;
+            put_row_of_few(p.dgates + begin * p.dgates_stride + gradient.first + m, p.dgates_stride, end - begin,
+                           gradient.panels + panel * panel_size + begin * width, panel_size,
+                           std::min<int64_t>(count * width, columns - panel * width),
+                           add ? gradient.sums + place : nullptr, target + place);
+          }
+        };
+        last ? put(gradient.target) : put(gradient.sums);
+        continue;
+      }
+    }
     if (row != packed_tile) {
       const operand_t* const first = p.dgates + begin * p.dgates_stride + gradient.first + row;
       tile.pack([&](int64_t k) { return first + k * p.dgates_stride; }, p.dgates_stride, end - begin, rows);
@@ -197,16 +237,20 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p,
                     products + (tile_of_item * order.panels + panel) * gradient.kTileSize);
       continue;
     }
-    // Left to `put_row`, the lines of the target would be waited for.
-    for (int64_t m = 0; m < rows; ++m) {
-      const acc_t* target = gradient.row_of(row + m) + panel * width;
-      for (int c = 0; c < width; c += VectorMath<acc_t>::lanes) __builtin_prefetch(target + c, 1);
-    }
-    tile.multiply(end - begin, rows, panel_rows, product);
-    for (int64_t m = 0; m < rows; ++m) {
-      put_row(product + m * width, std::min<int64_t>(width, columns - panel * width), add,
-              gradient.row_of(row + m) + panel * width);
-    }
+    const auto put = [&](auto* target) {
+      // Left to `put_row`, the lines of the target would be waited for.
+      for (int64_t m = 0; m < rows; ++m) {
+        const auto* place = target + gradient.place_of(row + m) + panel * width;
+        for (int c = 0; c < width; c += VectorMath<acc_t>::lanes) __builtin_prefetch(place + c, 1);
+      }
+      tile.multiply(end - begin, rows, panel_rows, product);
+      for (int64_t m = 0; m < rows; ++m) {
+        const int64_t place = gradient.place_of(row + m) + panel * width;
+        put_row(product + m * width, std::min<int64_t>(width, columns - panel * width),
+                add ? gradient.sums + place : nullptr, target + place);
+      }
+    };
+    last ? put(gradient.target) : put(gradient.sums);
   }
 }
 
@@ -226,23 +270,49 @@ void input_gradient(const BwdChunk<scalar_t, operand_t>& p, ShareOfItems::Range 
   using acc_t = acc_type<scalar_t>;
   constexpr int64_t tile_rows = kInputTileRows<operand_t>;
   constexpr int width = kPanelColumns<acc_t>;
-  const int64_t panel_size = words_of<acc_t, operand_t>(3 * p.H) * width;
   const int64_t panels = (p.I + width - 1) / width;
   const int64_t tiles = (p.rows + tile_rows - 1) / tile_rows;
-  const ItemOrder order{panels, tiles, kTilesAtOnce};
-  alignas(64) acc_t product[kTilesAtOnce * tile_rows * width];
-  for (int64_t item = items.first, next; item < items.last; item = next) {
-    const auto [panel, tile] = order.at(item);
-    const int64_t last_tile = std::min({tiles, (tile / kTilesAtOnce + 1) * kTilesAtOnce, tile + items.last - item});
-    next = item + last_tile - tile;
-    const int64_t row = p.rows * tile / tiles, rows = p.rows * last_tile / tiles - row;
-    product_rows<kPanelVectors, Start::zero>(rows, p.dgates + row * p.dgates_stride, p.dgates_stride,
-                                             static_cast<const acc_t*>(p.weight_ih) + panel * panel_size, 3 * p.H,
-                                             static_cast<const acc_t*>(nullptr), 0, product, width,
-                                             are_far(3 * p.H * p.I * sizeof(operand_t)));
+  const auto row_of = [&](int64_t tile) { return p.rows * tile / tiles; };
+  // product: (rows, columns), its rows `stride` apart.
+  const auto put = [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const acc_t* product,
+                       int64_t stride) {
     for (int64_t m = 0; m < rows; ++m) {
-      put_row(product + m * width, std::min<int64_t>(width, p.I - panel * width), p.add_to_dx,
-              p.dx[row + m] + panel * width);
+      scalar_t* const dx = p.dx[row + m] + column;
+      put_row(product + m * stride, columns, p.add_to_dx ? dx : nullptr, dx);
+    }
+  };
+  if (p.packed) {
+    const auto* const weights = static_cast<const acc_t*>(p.weight_ih);
+    const int64_t panel_size = words_of<acc_t, operand_t>(3 * p.H) * width;
+    const acc_t* const no_bias = nullptr;
+    const ItemOrder order{panels, tiles, kTilesAtOnce};
+    alignas(64) acc_t product[kTilesAtOnce * tile_rows * width];
+    for (int64_t item = items.first, count; item < items.last; item += count) {
+      const auto [panel, tile, run] = order.at(item);
+      count = std::min(run, items.last - item);
+      const int64_t row = row_of(tile), rows = row_of(tile + count) - row;
+      product_rows<kPanelVectors, Start::zero>(rows, p.dgates + row * p.dgates_stride, p.dgates_stride,
+                                               weights + panel * panel_size, 3 * p.H, no_bias, 0, product, width,
+                                               are_far(3 * p.H * p.I * sizeof(operand_t)));
+      put(row, rows, panel * width, std::min<int64_t>(width, p.I - panel * width), product, width);
+    }
+  } else if constexpr (std::is_same_v<acc_t, operand_t>) {  // others are always packed
+    constexpr int64_t most = kPanelsAtOnce, stride = most * width;
+    const auto* const weights = static_cast<const scalar_t*>(p.weight_ih);
+    alignas(64) acc_t product[tile_rows * stride];
+    for (int64_t item = items.first, count; item < items.last; item += count) {
+      const int64_t tile = item / panels, panel = item % panels;
+      count = std::min({most, items.last - item, panels - panel});
+      const int64_t row = row_of(tile), rows = row_of(tile + 1) - row;
+      const int64_t columns = std::min(count * width, p.I - panel * width);
+      std::fill_n(product, rows * stride, acc_t(0));
+      const auto add = [&](int64_t column, int64_t weight_row, int64_t K) {  // of dgates, and of W
+        add_matrix_product(rows, p.dgates + row * p.dgates_stride + column, p.dgates_stride, weights + weight_row * p.I,
+                           p.I, K, panel * width, columns, product, stride);
+      };
+      add(0, 2 * p.H, p.H);  // n
+      add(p.H, 0, 2 * p.H);  // r and z
+      put(row, rows, panel * width, columns, product, stride);
     }
   }
 }
@@ -250,7 +320,7 @@ void input_gradient(const BwdChunk<scalar_t, operand_t>& p, ShareOfItems::Range 
 template <typename scalar_t, typename operand_t>
 void weight_gradients(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads) {
   using acc_t = acc_type<scalar_t>;
-  using Part = WeightGradient<acc_t, operand_t>;
+  using Part = WeightGradient<scalar_t, operand_t>;
   const auto parts = weight_parts(p);
   const ChunkPanels<scalar_t, operand_t> panels(p);
   const int64_t items = items_of(parts);
@@ -269,7 +339,7 @@ void weight_gradients(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
 template <typename scalar_t, typename operand_t>
 void products(const BwdChunk<scalar_t, operand_t>* chunks, int64_t count, int thread, int threads) {
   using acc_t = acc_type<scalar_t>;
-  using Part = WeightGradient<acc_t, operand_t>;
+  using Part = WeightGradient<scalar_t, operand_t>;
   const TilesInUse<TilesOf<operand_t>> in_use;
   const int64_t items = items_of(weight_parts(*chunks));
   const int64_t ranges = sum_of(chunks, count, [](const auto& p) { return ranges_of(p.rows); });
@@ -296,10 +366,9 @@ void products(const BwdChunk<scalar_t, operand_t>* chunks, int64_t count, int th
 // up. `item`: of the part; `place`: of all parts, which have `items`.
 template <typename scalar_t, typename operand_t>
 void add_products(const BwdChunk<scalar_t, operand_t>* chunks, int64_t count,
-                  const WeightGradient<acc_type<scalar_t>, operand_t>& part, int64_t item, int64_t place,
-                  int64_t items) {
+                  const WeightGradient<scalar_t, operand_t>& part, int64_t item, int64_t place, int64_t items) {
   using acc_t = acc_type<scalar_t>;
-  using Part = WeightGradient<acc_t, operand_t>;
+  using Part = WeightGradient<scalar_t, operand_t>;
   constexpr int64_t width = kPanelColumns<acc_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
   const int64_t panels = part.order(1).panels;
@@ -310,20 +379,26 @@ void add_products(const BwdChunk<scalar_t, operand_t>* chunks, int64_t count,
   bool add = !chunks->first;
   for (int64_t m = 0; m < rows && add; ++m) {
     for (int64_t c = 0; c < columns; c += lanes) {
-      const auto old = load<acc_t>(part.row_of(row + m) + column + c, std::min<int64_t>(lanes, columns - c));
+      const auto old =
+          load<acc_t>(part.sums + part.place_of(row + m) + column + c, std::min<int64_t>(lanes, columns - c));
       store<acc_t>(sum + m * width + c, old, lanes);
     }
   }
   for (const auto* p = chunks; p < chunks + count; ++p) {
     for (int64_t range = 0; range < ranges_of(p->rows); ++range) {
       const acc_t* product = p->products + (range * items + place) * Part::kTileSize;
-      for (int64_t m = 0; m < rows; ++m) put_row(product + m * width, width, add, sum + m * width);
+      for (int64_t m = 0; m < rows; ++m) {
+        put_row(product + m * width, width, add ? sum + m * width : nullptr, sum + m * width);
+      }
       add = true;
     }
   }
-  for (int64_t m = 0; m < rows; ++m) {
-    put_row(sum + m * width, columns, /*add=*/false, part.row_of(row + m) + column);
-  }
+  const auto put = [&](auto* target) {
+    for (int64_t m = 0; m < rows; ++m) {
+      put_row(sum + m * width, columns, static_cast<const acc_t*>(nullptr), target + part.place_of(row + m) + column);
+    }
+  };
+  chunks[count - 1].last ? put(part.target) : put(part.sums);
 }
 
 template <typename scalar_t, typename operand_t>

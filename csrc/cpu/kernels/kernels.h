@@ -6,6 +6,8 @@
 // groups, or panels backward.
 #pragma once
 
+#include <c10/util/Half.h>
+
 #include <algorithm>
 #include <cstdint>
 
@@ -108,14 +110,15 @@ struct BwdChunk {
   int64_t B;                      // rows of the batch
   int64_t first_step;             // waits of the barrier before this chunk
   int64_t rows;                   // rows of all steps of the chunk
-  bool first;                     // whether the weight gradients are to be filled; else they are added to
+  bool first, last;               // whether no chunk has been added to the weight gradients, and whether none will be
+  bool packed;                    // whether the weights are packed by `pack_columns`; else they are the parameters
   bool last_product;              // whether to multiply the last step's gradients with R: false where none asks for dhx
   bool reset_after;               // as in FwdChunk
   int norms;                      // likewise
   bool need_dx, need_dweights;    // whether they are asked for
-  const void* weight_hh;          // (3H, H) packed by `pack_columns`; reset gate before: (2H, H)
-  const void* weight_hn;          // (H, H) likewise, of the candidate: reset gate before
-  const void* weight_ih;          // (3H, I) likewise, in the order n, r, z, where need_dx
+  const void* weight_hh;          // (3H, H); reset gate before: (2H, H)
+  const void* weight_hn;          // (H, H), of the candidate: reset gate before
+  const void* weight_ih;          // (3H, I), packed in the order n, r, z, where need_dx
   const scalar_t* const* x;       // (rows)  the rows of x, I values each
   const scalar_t* const* h_prev;  // (rows)  the state before each step, H values; null for zero
   scalar_t* operand;              // (rows, H) scratch: what of the states entered the recurrent product, with a mask
@@ -140,8 +143,11 @@ struct BwdChunk {
                          // them; packed as by `pack_columns`
   acc_t* products;       // (ranges, items, tile_rows, panel_columns) scratch: the gradients of the weights of each
                          //   kLongestSum rows, which `products` leaves; null where `gradients` adds up at once
-  acc_t* dweight_ih;     // (3H, I)  out, where need_dweights
-  acc_t* dweight_hh;     // (3H, H)  out, likewise
+  acc_t* sums_ih;  // (3H, I)  scratch, where need_dweights: the gradient of W by the chunks up to now; the same as
+                   //   dweight_ih, where that is of acc_t
+  acc_t* sums_hh;  // (3H, H)  likewise
+  scalar_t* dweight_ih;  // (3H, I)  out, by the last chunk
+  scalar_t* dweight_hh;  // (3H, H)  likewise
   int sums;              // of a unit: 4, or 10 with norms
   acc_t* dbias;          // (blocks of rows, sums, dh_stride)  in, out: sums of the gate gradients, order n, r, z, q;
                          // then those of the gains
@@ -208,12 +214,13 @@ struct ItemOrder {
   int64_t tiles, panels, at_once;
   struct Item {
     int64_t tile, panel;
+    int64_t run;  // so many items from this one on have this tile and the panels that follow
   };
   int64_t count() const { return tiles * panels; }
   Item at(int64_t item) const {
     const int64_t first = item / (tiles * at_once) * at_once, together = std::min(at_once, panels - first);
     const int64_t place = item - first * tiles;
-    return {place / together, first + place % together};
+    return {place / together, first + place % together, together - place % together};
   }
 };
 

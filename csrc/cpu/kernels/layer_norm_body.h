@@ -440,7 +440,8 @@ void layer_norm_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int thre
     if (i > 0 && (i < p.step_count || p.last_product)) {
       barrier.wait(thread, threads, 2 * done);
       const Step& step = p.steps[i - 1];
-      for (int64_t j = 0; j < end - begin; ++j) {
+      if (!p.packed) add_unpacked_product<masked>(p, step, units.first, units.last, 3 * p.H);
+      for (int64_t j = 0; p.packed && j < end - begin; ++j) {
         const int64_t panel = done % 2 == 0 ? begin + j : end - 1 - j;
         for_each_tile<kRowsAtOnce<operand_t, kPanelVectors>>(step.rows, [&](int64_t row, int64_t rows) {
           add_recurrent_product<masked>(p, step, row, rows, panel * columns, 3 * p.H, weight_hh + panel * panel_size);

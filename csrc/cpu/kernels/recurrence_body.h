@@ -162,9 +162,12 @@ void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
     const int64_t done = p.first_step + i;
     const bool product = i > 0 && (i < p.step_count || p.last_product);
     if (product) barrier.wait(thread, threads, done);
+    if (product && !p.packed) {
+      add_unpacked_product<masked>(p, p.steps[i - 1], begin * columns, std::min(p.H, end * columns), 3 * p.H);
+    }
     for (int64_t j = 0; j < end - begin; ++j) {
       const int64_t panel = done % 2 == 0 ? begin + j : end - 1 - j;
-      if (product) {
+      if (product && p.packed) {
         const Step& step = p.steps[i - 1];
         for_each_tile<kRowsAtOnce<operand_t, kPanelVectors>>(step.rows, [&](int64_t row, int64_t rows) {
           add_recurrent_product<masked>(p, step, row, rows, panel * columns, 3 * p.H, weight_hh + panel * panel_size);

@@ -245,9 +245,12 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
     const bool product = i > 0 && (i < p.step_count || p.last_product);
     const auto nth_panel = [=](int64_t j) { return done % 2 == 0 ? begin + j : end - 1 - j; };
     if (product) barrier.wait(thread, threads, 2 * done);
+    if (product && !p.packed) {
+      add_unpacked_product<masked>(p, p.steps[i - 1], begin * columns, std::min(p.H, end * columns), 2 * p.H);
+    }
     for (int64_t j = 0; j < end - begin; ++j) {
       const int64_t panel = nth_panel(j);
-      if (product) {
+      if (product && p.packed) {
         const Step& step = p.steps[i - 1];
         for_each_tile<rows_at_once>(step.rows, [&](int64_t row, int64_t rows) {
           add_recurrent_product<masked>(p, step, row, rows, panel * columns, 2 * p.H,
@@ -267,8 +270,15 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
         const int64_t panel = nth_panel(j);
         typename VectorMath<acc_t>::Vector sums[kPanelVectors] = {};
         for_each_tile<rows_at_once>(step.rows, [&](int64_t row, int64_t rows) {
-          product_rows<kPanelVectors, Start::zero>(rows, p.dgates + (step.row + row) * p.dgates_stride, p.dgates_stride,
-                                                   panel_of(p.weight_hn, panel, p.H), p.H, no_bias, 0, dreset, columns);
+          const operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride;
+          if (p.packed) {
+            product_rows<kPanelVectors, Start::zero>(rows, dgates, p.dgates_stride, panel_of(p.weight_hn, panel, p.H),
+                                                     p.H, no_bias, 0, dreset, columns);
+          } else if constexpr (std::is_same_v<acc_t, operand_t>) {
+            std::fill_n(dreset, rows * columns, acc_t(0));
+            add_matrix_product(rows, dgates, p.dgates_stride, static_cast<const scalar_t*>(p.weight_hn), p.H, p.H,
+                               panel * columns, std::min<int64_t>(columns, p.H - panel * columns), dreset, columns);
+          }
           for (int64_t unit = panel * columns; unit < std::min(p.H, (panel + 1) * columns); unit += lanes) {
             reset_gates_bwd<masked>(p, step, row, rows, unit, std::min<int64_t>(lanes, p.H - unit),
                                     dreset + unit - panel * columns, columns, sums[unit / lanes % kPanelVectors]);

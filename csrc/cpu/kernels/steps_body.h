@@ -5,6 +5,7 @@
 #include "cell/cell.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/lanes_body.h"
+#include "cpu/kernels/matrix_product_body.h"
 #include "cpu/kernels/panel_product_body.h"
 #include "cpu/kernels/turned_product_body.h"
 
@@ -229,7 +230,49 @@ void mask_previous_states(const BwdChunk<scalar_t, operand_t>& p, int64_t first_
   }
 }
 
-// Adds R' dgates of some rows of a step, for the columns of a panel, to dh. K: gates of H units each, from r on.
+// Adds product (rows, stride) to `count` units of dh, times the factor of the recurrent dropout.
+template <typename scalar_t, typename operand_t>
+void add_masked(const BwdChunk<scalar_t, operand_t>& p, int64_t row, int64_t rows, int64_t first_unit, int64_t count,
+                const acc_type<scalar_t>* product, int64_t stride) {
+  using acc_t = acc_type<scalar_t>;
+  constexpr int64_t lanes = VectorMath<acc_t>::lanes;
+  for (int64_t m = 0; m < rows; ++m) {
+    for (int64_t unit = 0; unit < count; unit += lanes) {
+      acc_t* target = p.dh + (row + m) * p.dh_stride + first_unit + unit;
+      const auto factor = recurrent_factor(p.masks, (row + m) * p.H + first_unit + unit, std::min(lanes, count - unit));
+      store<acc_t>(target, load<acc_t>(target, lanes) + load<acc_t>(product + m * stride + unit, lanes) * factor,
+                   lanes);
+    }
+  }
+}
+
+// Adds R' dgates of a step to the units [first_unit, last_unit) of dh, where the weights are not packed. K: gates of H
+// units each, from r on.
+template <bool masked, typename scalar_t, typename operand_t>
+void add_unpacked_product(const BwdChunk<scalar_t, operand_t>& p, const Step& step, int64_t first_unit,
+                          int64_t last_unit, int64_t K) {
+  using acc_t = acc_type<scalar_t>;
+  if constexpr (std::is_same_v<acc_t, operand_t>) {  // others are always packed
+    const acc_t* dgates = p.dgates + step.row * p.dgates_stride + p.dgates_of_h;
+    const auto* weights = static_cast<const scalar_t*>(p.weight_hh);
+    if (!masked || p.masks.recurrent == nullptr) {
+      return add_matrix_product(step.rows, dgates, p.dgates_stride, weights, p.H, K, first_unit, last_unit - first_unit,
+                                p.dh + first_unit, p.dh_stride);
+    }
+    constexpr int64_t width = kPanelsAtOnce * kPanelColumns<acc_t>;
+    for (int64_t row = 0; row < step.rows; ++row) {
+      for (int64_t unit = first_unit; unit < last_unit; unit += width) {
+        alignas(64) acc_t product[width] = {};
+        const int64_t count = std::min(width, last_unit - unit);
+        add_matrix_product(1, dgates + row * p.dgates_stride, p.dgates_stride, weights, p.H, K, unit, count, product,
+                           width);
+        add_masked(p, row, 1, unit, count, product, width);
+      }
+    }
+  }
+}
+
+// Adds R' dgates of some rows of a step, for the columns of a panel, to dh. K as above.
 template <bool masked, typename scalar_t, typename operand_t>
 inline __attribute__((always_inline)) void add_recurrent_product(const BwdChunk<scalar_t, operand_t>& p,
                                                                  const Step& step, int64_t row, int64_t rows,
@@ -237,7 +280,6 @@ inline __attribute__((always_inline)) void add_recurrent_product(const BwdChunk<
                                                                  const acc_type<scalar_t>* panel) {
   using acc_t = acc_type<scalar_t>;
   constexpr int64_t columns = kPanelColumns<acc_t>;
-  constexpr int64_t lanes = VectorMath<acc_t>::lanes;
   const operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + p.dgates_of_h;
   acc_t* dh = p.dh + row * p.dh_stride + first_unit;
   const acc_t* no_bias = nullptr;
@@ -249,17 +291,7 @@ inline __attribute__((always_inline)) void add_recurrent_product(const BwdChunk<
   }
   alignas(64) acc_t product[kRowsAtOnce<operand_t, kPanelVectors> * columns];
   product_rows<kPanelVectors, Start::zero>(rows, dgates, p.dgates_stride, panel, K, no_bias, 0, product, columns, far);
-  for (int64_t m = 0; m < rows; ++m) {
-    for (int64_t unit = 0; unit < std::min(columns, p.H - first_unit); unit += lanes) {
-      const int64_t count = std::min(lanes, p.H - first_unit - unit);
-      acc_t* target = dh + m * p.dh_stride + unit;
-      store<acc_t>(
-          target,
-          load<acc_t>(target, lanes) + load<acc_t>(product + m * columns + unit, lanes) *
-                                           recurrent_factor(p.masks, (row + m) * p.H + first_unit + unit, count),
-          lanes);
-    }
-  }
+  add_masked(p, row, rows, first_unit, std::min(columns, p.H - first_unit), product, columns);
 }
 
 }  // namespace
