@@ -389,10 +389,8 @@ class PreparedGRUCell(_PreparedModule, GRUCell):
 
     def _weights_of_layers(self) -> tuple[list[str], int, bool]:
         names = ["weight_ih", "weight_hh"]
-        for pair in (
-            ["bias_ih", "bias_hh"],
-            ["gain_ih", "gain_hh"],
-        ):  # of one alone, the ordinary call says what is wrong
+        # Of one of a pair alone, the ordinary call says what is wrong.
+        for pair in (["bias_ih", "bias_hh"], ["gain_ih", "gain_hh"]):
             if any(self._parameters.get(name) is not None for name in pair):
                 names += pair
         return names, 1, False
