@@ -315,6 +315,12 @@ class Measured:
         one_way, barrier = self.number("tagged", "one_way_cycles"), self.number("block_barrier", "cycles")
         return None if one_way is None or barrier is None else one_way + barrier
 
+    def slab(self) -> float | None:
+        """Cycles of a slab, from a streamed kernel of few rows that holds all of R: 8 slabs of a slice at H = 1024."""
+        rows = [row for row in self.steps("streamed_U32_rows8", False) if row["H"] == 1024]
+        beside = sum(self.of_steps[name] for name in ("kForwardStep", "kForwardPair")) + self.constant("kFlagLatency")
+        return median((1e-6 * row["us_a_step"] * self.clock_rate - beside) / 8 for row in rows)
+
     def copies(self) -> dict[int, float]:
         """Bytes a cycle and multiprocessor, by MB of memory that is read in turn."""
         found = self.found("copies").get("bytes_a_cycle", {})
@@ -434,6 +440,7 @@ SOURCES_OF: dict[str, Source] = {
     "kPacketLatency": Source("tagged, and a block barrier", Measured.packet_latency),
     "kPacketBytes": Source("steps of groups, without products and latency", Measured.packet_rate),
     "kFlagLatency": Source("flags", lambda m: m.number("flags", "exchange_cycles")),
+    "kSlabCycles": Source("steps of a streamed kernel, by slabs", Measured.slab),
     "kCopyBytes": Source("copies of 8 MB", lambda m: m.copies().get(8)),
     "kCachedBytes": Source("copies, the most at half of the cache's rate", Measured.cached_bytes),
     "kMemoryBytes": Source("copies of 256 MB", Measured.memory_rate),

@@ -35,6 +35,7 @@ MADE_UP = {
     "kPacketBytes": 16.0,
     "kFlagLatency": 4000.0,
     "kStreamedMultiplyAdds": 1100.0,
+    "kSlabCycles": 250.0,
     "kCopyBytes": 30.0,
     "kCachedBytes": 32e6,
     "kMemoryBytes": 3e12,
@@ -74,10 +75,12 @@ def steps(kernels: list[gpu_constants.Kernel]) -> list[dict[str, Any]]:
         times = {"us_a_step": 1e6 * cycles / c["kAssumedClockRate"], "launch_us": 1e6 * c["kClusterSeconds"]}
         of = {"kernel": kernel.name, "dtype": kernel.dtype, "backward": kernel.backward}
         rows.append({**of, "H": kernel.hidden, "B": kernel.rows, **times})
-    plain = {"dtype": "bf16", "backward": False, "B": 8, "us_a_step": 20.0, "launch_us": 0.0}
-    for hidden in (2048, 4096):
+    plain = {"dtype": "bf16", "backward": False, "B": 8, "launch_us": 0.0}
+    for hidden in (1024, 2048, 4096):
         launch = 1e6 * (30e-6 + 6 * hidden**2 / c["kLoadBytes"])
-        rows.append({**plain, "kernel": "streamed_U32_rows8", "H": hidden, "launch_us": launch})
+        cycles = c["kForwardStep"] + c["kForwardPair"] + c["kFlagLatency"] + c["kSlabCycles"] * hidden / 128
+        times = {"us_a_step": 1e6 * cycles / c["kAssumedClockRate"], "launch_us": launch}
+        rows.append({**plain, "kernel": "streamed_U32_rows8", "H": hidden, **times})
     us = 1e6 * (c["kStepwiseStepSeconds"] + 6 * 512**2 / c["kWeightBytes"])
     rows.append({**plain, "kernel": "stepwise", "H": 512, "us_a_step": us})
     for dtype, rate in (("bf16", c["kProductRate16Bit"]), ("fp32", c["kProductRateFloat"])):

@@ -351,6 +351,45 @@ def test_a_path_that_is_not_decided_is_an_error() -> None:
         issued(*step[:2], instruction("STS [R4], R5", waits=(0,)))
 
 
+CALL = instruction(f"CALL.REL.NOINC {HEAD:#x}", 5)
+COMES_BACK = instruction(f"BRA {HEAD + 16 * 8:#x}", 5)
+
+
+def reciprocal(*instead: Instruction) -> list[list[list[Issued]]]:
+    """Of a loaded number, which some other instructions would compute where it is too large or too small."""
+    return issued(
+        instruction("LDS R4, [R1]", 1, 0),
+        instruction("ISETP.GT.U32.AND P1, PT, R4, 0x1ffffff, PT", 13, waits=(0,)),
+        instruction(f"@P1 BRA {HEAD + 16 * 7:#x}", 5),
+        *instead,
+        instruction("MUFU.RCP R6, R4", 1, 1),
+        instruction("FADD R6, R6, R6", 4, waits=(1,)),
+    )
+
+
+def test_a_call_of_a_subroutine_is_left_out() -> None:
+    nothing = instruction("MOV R5, R4", 9)
+    steps = reciprocal(nothing, CALL, nothing, COMES_BACK)
+    opcodes = [one.instruction.opcode for one in steps[0][0]]
+    assert opcodes[: -len(END) + 1] == ["LDS", "ISETP.GT.U32.AND", "BRA", "MUFU.RCP", "FADD"]
+    latencies = figures.LATENCIES["LDS"].value + figures.LATENCIES["MUFU"].value
+    assert simulate.cycles(steps, 0) == latencies + 13 + 5 + figures.JUMP.value + 4 + END_CYCLES
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [
+        pytest.param((END[0], END[0], END[0], COMES_BACK), id="no call"),
+        pytest.param((END[0], CALL, CALL, COMES_BACK), id="two calls"),
+        pytest.param((END[0], END[0], CALL, END[0]), id="it does not come back"),
+        pytest.param((END[3]._replace(guard="@P1"), CALL, END[0], COMES_BACK), id="it may end"),
+    ],
+)
+def test_other_instructions_are_not_left_out(instead: tuple[Instruction, ...]) -> None:
+    with pytest.raises(PathError, match=r"the path depends on something unknown: @P1 BRA 0xa0 at 0x50"):
+        reciprocal(*instead)
+
+
 def test_lanes_that_wait_for_ever_are_an_error() -> None:
     step = (
         instruction("ISETP.LT.AND P1, PT, R1, 0x8, PT", 13),
@@ -401,6 +440,8 @@ def test_a_prediction_is_always_the_same() -> None:
         ("VIMNMX.RELU R0, P1, P1, R1, 0x2, PT", (-5,), 0),
         ("VIADDMNMX.RELU R0, R1, R2, 0x2, PT", (-5, 3), 0),
         ("SEL R0, R1, R2, !PT", (1, 2), 2),
+        ("HFMA2.MMA R0, -RZ, RZ, 3.7421875, 0", (), 0x437C0000),
+        ("HFMA2.MMA R0, -RZ, RZ, 0, 5.9604644775390625e-08", (), 1),
         ("IABS R0, R1", (-9,), 9),
         ("LDC R0, c[0x0][0x210]", (), 0x03020100),
         ("LDC R0, c[0x0][R1+0x210]", (4,), 0x07060504),
@@ -418,6 +459,15 @@ def test_integers_are_computed(text: str, values: tuple[int, ...], expected: int
     result = state.read(operands[0])
     assert result.known.all()
     assert (result.bits == (expected & 0xFFFFFFFF)).all()
+
+
+@pytest.mark.parametrize("operands", ["R1, R2, 1, 1", "-RZ, RZ, R1", "-RZ, RZ, 0, -QNAN"])
+def test_other_halves_are_unknown(operands: str) -> None:
+    state, line = State(launch_of(1), 0), instruction(f"HFMA2.MMA R0, {operands}")
+    for register in ("R0", "R1", "R2"):
+        state.write(register, every(1), EVERYWHERE)
+    MEANINGS["HFMA2"](state, line, operands_of(line.operands), EVERYWHERE)
+    assert not state.read("R0").known.any()
 
 
 def test_what_no_document_says_of_a_predicate_is_unknown() -> None:
@@ -547,11 +597,11 @@ def test_only_a_streamed_kernel_serves_any_h() -> None:
 
 
 @cache
-def compiled(name: str, direction: str) -> tuple[Kernel, MachineCode]:
-    """Of bfloat16."""
+def compiled(name: str, direction: str, dtype: str = "bf16") -> tuple[Kernel, MachineCode]:
+    """For one architecture."""
     if why := missing():
         pytest.skip(why)
-    kernel = kernels.named(name, "bf16", direction)
+    kernel = kernels.named(name, dtype, direction)
     return kernel, kernels.compiled(kernel, "90")
 
 
@@ -631,6 +681,25 @@ def test_a_step_of_a_kernel_is_followed(direction: str) -> None:
         )
     most, predicted = simulate.bounds(steps), simulate.cycles(steps, figures.FROM_L2.value)
     assert max(most) <= predicted <= simulate.cycles(steps, figures.FROM_MEMORY.value)
+
+
+def test_a_step_with_reciprocals_that_may_call_is_followed() -> None:
+    """None calls, and all are on the path, so that a step gets longer if they do: by more than the check allows."""
+    kernel, code = compiled("cluster_H64_C1_rows8_ieee", "fwd", "fp32")
+    calls = [instruction for instruction in code.code if instruction.opcode.startswith("CALL")]
+    steps = kernels.steps_of(kernel, code)
+    pairs = kernel.hidden // 2 * kernel.rows // (LANES * kernel.warps)
+    assert len(calls) == 4 * pairs  # two sigmoids of two units
+    for of_warp in steps:
+        executed = [one.instruction.opcode for one in of_warp[-1] if one.lanes]
+        assert executed.count("MUFU.RCP") == executed.count("MUFU.EX2") == 2 * pairs * 3
+    # The last of a reciprocal, and where it meets the call.
+    slow = [i._replace(control=i.control | 15 << 41) if i.opcode in ("FADD.FTZ", "BSYNC") else i for i in code.code]
+    longer, predicted = (
+        simulate.cycles(kernels.steps_of(kernel, code._replace(code=of)), figures.FROM_L2.value)
+        for of in (slow, code.code)
+    )
+    assert longer > 1.05 * predicted
 
 
 # ---- Calls with members

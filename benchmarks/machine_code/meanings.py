@@ -381,6 +381,14 @@ def _special_function(state: State, i: Instruction, operands: tuple[str, ...], l
     state.write(operands[0], value_of(result.view(np.uint32).astype(np.uint64), value.known), lanes)
 
 
+def _halves(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
+    """HFMA2: where the product is of zeros, a constant in two halves, as compilers put it into a register."""
+    if operands[1:3] != ("-RZ", "RZ") or len(operands) != 5 or "NAN" in i.operands:
+        return _forget(state, i, operands, lanes)
+    upper, lower = (int(np.float16(half).view(np.uint16)) for half in operands[3:])
+    state.write(operands[0], every(upper << 16 | lower), lanes)
+
+
 def _forget(state: State, i: Instruction, operands: tuple[str, ...], lanes: Predicate) -> None:
     """What it computes is unknown: as many registers from the first operand on as it writes, and predicates."""
     leading = _predicates(operands, 0)
@@ -425,7 +433,7 @@ def _barrier_result(state: State, i: Instruction, operands: tuple[str, ...], lan
 
 # Floating point, the tensor core, memory.
 UNKNOWN_RESULTS = (
-    *("FADD", "FMUL", "FFMA", "FSEL", "FMNMX", "FSETP", "F2FP", "F2F", "HADD2", "HMUL2", "HFMA2", "HMMA"),
+    *("FADD", "FMUL", "FFMA", "FSEL", "FMNMX", "FSETP", "F2FP", "F2F", "HADD2", "HMUL2", "HMMA"),
     *("LDS", "LDSM", "SHFL"),
 )
 NO_RESULTS = (
@@ -454,6 +462,7 @@ MEANINGS: dict[str, Meaning] = {
     "I2F": _float_of_integer,
     "F2I": _integer_of_float,
     "MUFU": _special_function,
+    "HFMA2": _halves,
     "SYNCS": _mbarrier,
     "BAR": _barrier,
     "B2R": _barrier_result,

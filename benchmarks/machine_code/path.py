@@ -2,10 +2,12 @@
 
 Parameters and the numbers of threads and blocks are given; integers, predicates and branches are computed for all 32
 lanes. What comes from memory, and floating-point values, are unknown. A branch, guard of a memory access or address
-that depends on something unknown is an error: the path is never guessed. Four things are decided by rule:
+that depends on something unknown is an error: the path is never guessed. Five things are decided by rule:
 
 - a wait at an mbarrier succeeds at once;
 - a load that polls for what other blocks store (STRONG) finds the number of the step that it waits for;
+- a branch around a call is taken: a subroutine has what random data do not need, here reciprocals of 2^126 and more,
+  which are of a sigmoid's arguments below -87;
 - a block barrier that combines a predicate of all threads gives what the lanes of this warp alone would;
 - lanes that part execute one after the other, those that do not jump first, and meet where the code says.
 """
@@ -38,6 +40,7 @@ BANKS, BANK_BYTES, LINE_BYTES = 32, 4, 128
 # Of an address in a cluster's shared memory: the bits of its place in the block's, above which is the block.
 OF_BLOCK, BLOCK_SHIFT, WORD = (1 << 24) - 1, np.uint64(24), np.uint64(0xFFFFFFFF)
 STEERING = ("BRA", "BSSY", "BSYNC", "BREAK", "EXIT", "WARPSYNC")
+CALLING = ("CALL", "RET", "JMP", "BRX")
 SHARED = ("LDS", "LDSM", "STS", "STAS")
 GLOBAL = ("LDG", "LD", "STG", "ST", "LDGSTS")
 
@@ -148,7 +151,9 @@ class Warp:
         decided = not i.guard or bool(lanes.known.all())
         if base in STEERING:
             if not decided:
-                raise self._fail(i, "the path depends on something unknown")
+                if not self._is_around_a_call(i):
+                    raise self._fail(i, "the path depends on something unknown")
+                lanes = lanes._replace(true=self._here)
             return self._steer(i, base, operands, lanes.true)
         meaning = MEANINGS.get(base)
         if meaning is None:
@@ -161,6 +166,12 @@ class Warp:
         meaning(self._state, i, operands, lanes)
         self.issued.append(issued)
         self._place += 1
+
+    def _is_around_a_call(self, branch: Instruction) -> bool:
+        """Whether what it leaves out calls a subroutine and comes back, and goes nowhere else."""
+        end = self._places.get(branch.target) if branch.opcode == "BRA" and branch.target else None
+        left_out = [i.opcode.split(".")[0] for i in self._code[self._place + 1 : end]] if end else []
+        return [base for base in left_out if base in (*STEERING, *CALLING)] == ["CALL", "BRA"]
 
     def _of_memory(self, i: Instruction, base: str, operands: tuple[str, ...], here: Lanes, issued: Issued) -> Issued:
         if base == "BAR" and here.any():

@@ -17,15 +17,16 @@ constexpr double kAssumedClockRate = 1.98e9;               // published; of an H
 constexpr double kForwardStep = 441, kBackwardStep = 295;  // fitted; barriers and latencies that nothing hides
 constexpr double kForwardPair = 125, kBackwardPair = 664;  // fitted; gates, loads, stores of a pair of a thread
 constexpr double kForwardMultiplyAdds = 530, kBackwardMultiplyAdds = 711;  // fitted; a cycle, of 16-bit values
-constexpr double kFmaMultiplyAdds = 56.6;  // fitted; likewise, on the FMA units, in float32
+constexpr double kFmaMultiplyAdds = 69.3;  // fitted; likewise, on the FMA units, in float32
 constexpr double kSharedBytes = 128;       // published; read a cycle from shared memory
 constexpr double kExchangeLatency = 200;   // published; 180, and 20 for an mbarrier, assumed
 constexpr double kExchangeBytes = 16;      // assumed; a cycle that a multiprocessor receives from others of its cluster
 constexpr double kPacketLatency = 562;     // assumed; from the first store of a packet to the end of the block barrier
-constexpr double kPacketBytes = 17.4;      // fitted; a cycle that a multiprocessor fetches from the L2 cache, with tags
+constexpr double kPacketBytes = 17.3;      // fitted; a cycle that a multiprocessor fetches from the L2 cache, with tags
 
-constexpr double kFlagLatency = 3040;  // fitted; from the first store of an operand to the first products with it
+constexpr double kFlagLatency = 2660;  // fitted; from the first store of an operand to the first products with it
 constexpr double kStreamedMultiplyAdds = 1000;  // fitted by hand; a cycle and multiprocessor, of 16-bit values
+constexpr double kSlabCycles = 215;  // fitted by hand; of a slab of a slice, whose steps wait for one another
 constexpr double kCopyBytes = 24;  // assumed; a cycle that a multiprocessor copies from the L2 cache, as all others do
 constexpr double kCachedBytes = 32e6;  // assumed; of the L2 cache, for weights that are read in turn
 constexpr double kMemoryBytes = 4e12;  // assumed; a second, from memory
@@ -56,9 +57,10 @@ inline double streamed_step_seconds(int units, int rows, const StreamedShape& sh
   const double products = 3 * units * H * rows / multiply_adds;
   const double copied = (shape.operand_bytes / 2 + static_cast<double>(shape.weight_bytes) / shape.blocks) / kCopyBytes;
   const bool forward = pass == Pass::forward;
+  const double longest = std::fmax(std::fmax(products, copied), kSlabCycles * shape.slabs_of_slice);
   const double fixed = (forward ? kForwardStep + kForwardPair : kBackwardStep + kBackwardPair) + kFlagLatency;
   const double read = std::fmax(0, directions * static_cast<double>(shape.weight_bytes) - kCachedBytes) / kMemoryBytes;
-  return fixed / clock_rate + std::fmax(std::fmax(products, copied) / clock_rate, read);
+  return fixed / clock_rate + std::fmax(longest / clock_rate, read);
 }
 
 // ---- Stepwise kernels

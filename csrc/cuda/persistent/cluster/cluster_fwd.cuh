@@ -84,8 +84,10 @@ struct GruClusterFwdTraits {
   static constexpr bool kHasSpareRegisters = kSpareRegisters >= 60, kKeepsDistance = kSpareRegisters >= 100;
 
   // Whether what a thread keeps is in its registers: where there is one pass, room, and B can have the rows in any
-  // order. And how many sums of a pair are in shared memory, of how many pairs side by side: those of a D tile.
-  static constexpr bool kKeepsSums = kPassRows == Rows && kSpareRegisters >= 56 && !kOnFmaUnits<Operand>;
+  // order, or nothing is handed over. And how many sums of a pair are in shared memory, of how many pairs side by side:
+  // those of a D tile.
+  static constexpr bool kKeepsSums =
+      kPassRows == Rows && kSpareRegisters >= 56 && (!kOnFmaUnits<Operand> || kGroupWarps == 1);
   static constexpr int kHanded = kGroupWarps - kKeepsSums, kHandedPairs = kPairs > 1 ? 2 : 1;
 
   // Threads that have the same 16 bytes to send, to other blocks each; and whether h comes in two waves: where every
@@ -389,11 +391,9 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
     // Loaded long before they are used, but not beside the loads of the step, for which they would wait.
     PackedRows rows;
     if (packed) rows = {row_of_step(s - 1), row_of_step(s), row_of_step(s + 1)};
-    if constexpr (Traits::kGroupWarps == 1) {
-      if (Traits::kHanded > 0) warp_barrier();
-    } else if constexpr (Traits::kExchange == Exchange::cluster) {
+    if constexpr (Traits::kExchange == Exchange::cluster) {
       failed = GRU_FAULT(no_group_barrier, named_barrier_or(1 + self.group, Traits::kGroupThreads, failed), failed);
-    } else {  // no wait fails, or the block has agreed on it
+    } else if constexpr (Traits::kGroupWarps > 1) {  // no wait fails, or the block has agreed on it
       GRU_FAULT(no_group_barrier, named_barrier(1 + self.group, Traits::kGroupThreads), void());
     }
     if (failed) break;

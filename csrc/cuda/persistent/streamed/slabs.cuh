@@ -87,8 +87,9 @@ StreamedShape streamed_shape(int H, int most_shared_bytes) {
   StreamedShape shape{};
   shape.blocks = (H + Traits::kUnits - 1) / Traits::kUnits;
   shape.slabs = (shape.blocks * Traits::kUnits + Traits::kSlabUnits - 1) / Traits::kSlabUnits * Traits::kGates;
-  const int of_slice = (shape.slabs + Traits::kSlices - 1) / Traits::kSlices;
-  const int left = of_slice > Traits::kRegisterSlabs ? of_slice - Traits::kRegisterSlabs : 0;
+  shape.slabs_of_slice = (shape.slabs + Traits::kSlices - 1) / Traits::kSlices;
+  const int beyond_registers = shape.slabs_of_slice - Traits::kRegisterSlabs;
+  const int left = beyond_registers > 0 ? beyond_registers : 0;
   const int places = (most_shared_bytes - Traits::kWeightOffset) / Traits::kSlabBytes;
   shape.shared_slabs = left <= places ? left : places - Traits::kWeightStages;
   const int used = left > places ? places : left > 0 ? left : 1;  // one is needed to fill the registers
