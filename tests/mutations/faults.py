@@ -602,6 +602,7 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
             ("(upper(2 * i) >> 16 | upper(2 * i + 1))", "(upper(2 * i + 1) >> 16 | upper(2 * i))"),
             ("return row(k) + part * (stride / parts);", "return row(k);"),
         ],
+        ACCURACY: [("a + first * a_stride + k;", "a + first * a_stride;", "T40-B17-I24-H130 and float32")],
     },
     "csrc/cpu/kernels/parts.h": {
         TILES: [("return (word - within) * kParts<operand_t> + within;", "return word * kParts<operand_t>;")],
