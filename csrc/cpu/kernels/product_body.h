@@ -125,8 +125,8 @@ inline __attribute__((always_inline)) void product_tile(const operand_t* __restr
 template <int vectors>
 constexpr int kTileRows = kAccumulators / vectors;
 
-// product_tile for a number of rows known only at run time, at most kTileRows<vectors>, with K rows of a panel of packed
-// weights, at most kLongestSum. `asks`: for weights ahead, where the tile is one that does.
+// product_tile for a number of rows known only at run time, at most kTileRows<vectors>, with K rows of a panel of
+// packed weights, at most kLongestSum. `asks`: for weights ahead, where the tile is one that does.
 template <int vectors, Start start, bool asks, typename T, typename operand_t, int rows = kTileRows<vectors>>
 __attribute__((noinline)) void vector_product_rows(int64_t count, const operand_t* a, int64_t a_stride, const T* panel,
                                                    int64_t K, const T* bias, int64_t bias_stride, T* out,
