@@ -19,7 +19,7 @@ HAS_TILES = "amx_bf16" in FEATURES
 
 def build() -> Path:
     """Compile the emulator, unless that was done before."""
-    flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wno-unused-function", "-Wno-psabi", "-mfma", "-fPIC", "-shared"]
+    flags = ["-std=c++20", "-O2", "-Wall", "-Wextra", "-Wno-unused-function", "-Wno-psabi", "-mfma", "-fPIC", "-shared"]
     of_torch = cpp_extension().include_paths()
     return compiled(TESTS / "amx_emulator.cpp", flags=flags, directories=[ROOT / "csrc"], of_others=of_torch)
 

@@ -5,6 +5,7 @@
 // Besides: both back ends of tiles_body.h on random operations, and the products of panel_product_body.h by the
 // portable one beside plain sums.
 #include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
 #include <immintrin.h>
 #include <signal.h>
 #include <ucontext.h>
@@ -360,7 +361,7 @@ class Floats {
     std::vector<operand_t> result(values_.size() / stride_ * stride);
     for (operand_t& value : result) value.x = 0x7fc0;
     for (size_t i = 0; i < values_.size() / stride_; ++i) {
-      gru_ext::to_operands(row(i), columns_, &result[i * stride], stride);
+      gru_ext::to_operands<float>(row(i), columns_, &result[i * stride], stride);
     }
     return result;
   }

@@ -97,7 +97,7 @@ void pack_units(const scalar_t* weights, UnitVectors vectors, int64_t H, int64_t
         const scalar_t* source = weights + (v * vectors.gate_step * H + unit) * K + word * values;
         T* const block = static_cast<T*>(packed) + (panel * words + word) * parts * vectors.count * lanes;
         const int64_t stride = vectors.count * lanes;
-        if constexpr (parts == 1) {
+        if constexpr (!kByParts<scalar_t, operand_t>) {
           if (units == lanes && count == most) {  // loops of known length, so that rows stay in registers
             Vector square[lanes];
 #pragma GCC unroll 16
