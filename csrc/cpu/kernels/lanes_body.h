@@ -65,7 +65,8 @@ struct Lanes<float, c10::BFloat16> {
 };
 
 #if GRU_VECTOR_BYTES >= 32
-// As the instructions convert it: to nearest even.
+// As the instructions convert it: to nearest even. With a mask of all lanes, as GCC 12 warns of what the others leave
+// undefined.
 template <>
 struct Lanes<float, c10::Half> {
   using Vector = VectorMath<float>::Vector;
