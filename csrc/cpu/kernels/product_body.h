@@ -249,7 +249,7 @@ __attribute__((noinline)) void unpacked_product_rows(int64_t row_count, const op
       });
     } else if (k < K) {
       add([&](const auto* source) __attribute__((always_inline)) {
-        std::remove_cvref_t<decltype(*source)> part[step] = {};
+        std::decay_t<decltype(*source)> part[step] = {};
         std::memcpy(part, source, K * sizeof *part);
         return load_words<T, operand_t>(part);
       });
