@@ -259,10 +259,11 @@ void weight_gradient(const BwdChunk<scalar_t, operand_t>& p, const WeightGradien
 template <typename operand_t>
 constexpr int64_t kInputTileRows = kMostRows<operand_t, kPanelVectors>;
 constexpr int64_t kTilesAtOnce = 8;
-constexpr auto items_of_dx = []<typename scalar_t, typename operand_t>(const BwdChunk<scalar_t, operand_t>& p) {
+template <typename scalar_t, typename operand_t>
+int64_t items_of_dx(const BwdChunk<scalar_t, operand_t>& p) {
   const int64_t tiles = (p.rows + kInputTileRows<operand_t> - 1) / kInputTileRows<operand_t>;
   return p.need_dx ? tiles * ((p.I + kPanelColumns<acc_type<scalar_t>> - 1) / kPanelColumns<acc_type<scalar_t>>) : 0;
-};
+}
 
 // Some items of dx (rows, I) = dgates (rows, 3H) times W (3H, I).
 template <typename scalar_t, typename operand_t>
@@ -346,7 +347,7 @@ void products(const BwdChunk<scalar_t, operand_t>* chunks, int64_t count, int th
   const int64_t at_once =
       panels_at_once(items * ranges, threads, Part::kTileColumns, kPanelColumns<acc_t>, sizeof(acc_t));
   ShareOfItems of_ranges(ranges * items, thread, threads);
-  ShareOfItems of_dx(sum_of(chunks, count, items_of_dx), thread, threads);
+  ShareOfItems of_dx(sum_of(chunks, count, items_of_dx<scalar_t, operand_t>), thread, threads);
   for (const auto* p = chunks; p < chunks + count; ++p) {
     const auto parts = weight_parts(*p);
     const int64_t panel_size = ChunkPanels<scalar_t, operand_t>(*p).size;
@@ -416,7 +417,7 @@ void gradients(const BwdChunk<scalar_t, operand_t>* chunks, int64_t count, int t
     }
     return;
   }
-  ShareOfItems of_dx(sum_of(chunks, count, items_of_dx), thread, threads);
+  ShareOfItems of_dx(sum_of(chunks, count, items_of_dx<scalar_t, operand_t>), thread, threads);
   for (const auto* p = chunks; p < chunks + count; ++p) {
     if (p->need_dweights) weight_gradients(*p, thread, threads);
     input_gradient(*p, of_dx.next(items_of_dx(*p)));
