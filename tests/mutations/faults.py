@@ -420,7 +420,7 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
             ("return states.slice(-1, g * h);", "return states.slice(-1, 0);"),
         ],
     },
-    "csrc/cpu/int8/int8_gru.cpp": {
+    "csrc/cpu/int8.cpp": {
         "tests/test_blocks.py::test_int8_blocks_are_separate_int8_grus_bit_for_bit": [
             ("weight.narrow(0, block.g * groups, groups)", "weight.narrow(0, 0, groups)")
         ],

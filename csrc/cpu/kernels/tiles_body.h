@@ -84,19 +84,41 @@ class PortableTiles {
   static void release() { state().configured = false; }
   template <int tile>
   static void zero() {
-    checked(tile);
-    std::memset(state().data[tile], 0, sizeof state().data[tile]);
+    zero(tile);
   }
   template <int tile>
   static void load(const void* source, int64_t stride) {
+    load(tile, source, stride);
+  }
+  template <int tile>
+  static void store(void* target, int64_t stride) {
+    store(tile, target, stride);
+  }
+  template <int c, int a, int b>
+  static void multiply_bf16() {
+    static_assert(a != b && b != c && a != c);
+    multiply_bf16(c, a, b);
+  }
+  template <int c, int a, int b>
+  static void multiply_int8() {
+    static_assert(a != b && b != c && a != c);
+    multiply_int8(c, a, b);
+  }
+
+ private:
+  // Not inlined nor cloned: a kernel names many combinations of tiles, and each would take its time to compile.
+  static __attribute__((noinline, noclone)) void zero(int tile) {
+    checked(tile);
+    std::memset(state().data[tile], 0, sizeof state().data[tile]);
+  }
+  static __attribute__((noinline, noclone)) void load(int tile, const void* source, int64_t stride) {
     const Shape shape = checked(tile);
-    zero<tile>();
+    zero(tile);
     for (int m = 0; m < shape.rows; ++m) {
       std::memcpy(state().data[tile][m], static_cast<const char*>(source) + m * stride, shape.bytes);
     }
   }
-  template <int tile>
-  static void store(void* target, int64_t stride) {
+  static __attribute__((noinline, noclone)) void store(int tile, void* target, int64_t stride) {
     const Shape shape = checked(tile);
     for (int m = 0; m < shape.rows; ++m) {
       std::memcpy(static_cast<char*>(target) + m * stride, state().data[tile][m], shape.bytes);
@@ -104,9 +126,8 @@ class PortableTiles {
   }
   // As Intel's manual defines TDPBF16PS: even and odd products in two chains of fused multiply-adds that start at zero;
   // their sum is added to c. Subnormal operands and results count as zero; rounding is to nearest even.
-  template <int c, int a, int b>
-  static void multiply_bf16() {
-    const auto [sums, right] = checked_product<c, a, b>();
+  static __attribute__((noinline, noclone)) void multiply_bf16(int c, int a, int b) {
+    const auto [sums, right] = checked_product(c, a, b);
     State& s = state();
     float columns[kTileHeight][2][kTileHeight] = {};
     for (int k = 0; k < right.rows; ++k) {
@@ -131,14 +152,13 @@ class PortableTiles {
     }
   }
   // Exact, modulo 2^32.
-  template <int c, int a, int b>
-  static void multiply_int8() {
-    const auto [sums, right] = checked_product<c, a, b>();
+  static __attribute__((noinline, noclone)) void multiply_int8(int c, int a, int b) {
+    const auto [sums, right] = checked_product(c, a, b);
     State& s = state();
     int columns[kTileHeight][4][kTileHeight];
     for (int k = 0; k < right.rows; ++k) {
-      for (int n = 0; n < kTileHeight; ++n) {
-        for (int i = 0; i < 4; ++i) columns[k][i][n] = static_cast<int8_t>(s.data[b][k][4 * n + i]);
+      for (int i = 0; i < 4; ++i) {
+        for (int n = 0; n < kTileHeight; ++n) columns[k][i][n] = static_cast<int8_t>(s.data[b][k][4 * n + i]);
       }
     }
     for (int m = 0; m < sums.rows; ++m) {
@@ -154,7 +174,6 @@ class PortableTiles {
     }
   }
 
- private:
   struct State {
     TileShapes shapes;
     bool configured;
@@ -179,9 +198,7 @@ class PortableTiles {
     return shape;
   }
   // The shapes of c and b.
-  template <int c, int a, int b>
-  static std::pair<Shape, Shape> checked_product() {
-    static_assert(a != b && b != c && a != c);
+  static std::pair<Shape, Shape> checked_product(int c, int a, int b) {
     const Shape sums = checked(c), left = checked(a), right = checked(b);
     expect(sums.rows == left.rows && sums.bytes == right.bytes, "a product of another shape");
     expect(left.bytes == 4 * right.rows, "a product whose operands do not fit each other");
