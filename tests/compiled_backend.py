@@ -29,6 +29,7 @@ from compiled_kernels import (
     rows_of,
     unchanged,
 )
+from emulated_sources import MACROS
 from process import ROOT
 
 BACKEND = MACHINE / "backend"
@@ -89,15 +90,8 @@ def host_sources() -> list[Path]:
 
 def compile_host(source: Path) -> Path:
     """The object of a source that includes torch or, device.cu, CUDA's runtime."""
-    flags = ["-std=c++20", "-O1", "-fPIC", "-w", "-x", "c++", *COVERAGE_FLAGS]
-    flags += [
-        "-DGRU_EXT_CHUNK_BYTES=1024",
-        "-DGRU_EXT_WINDOW_BYTES=8192",
-        "-DGRU_EXT_SELF_TEST_UNITS=160",
-        '-DGRU_EXT_CUDA_BUILD="interpreter"',
-        '-DGRU_EXT_VERSION="0"',
-        '-DGRU_EXT_TORCH_VERSION="any"',
-    ]
+    flags = ["-std=c++20", "-O0", "-fPIC", "-w", "-x", "c++", *COVERAGE_FLAGS]
+    flags += [f"-D{name}={value}" for name, value in MACROS.items()]
     # Before torch's own: the emulated backend has stand-ins for three headers of c10/cuda.
     directories = [RUNNER / "backend", MACHINE, CSRC, ROOT]
     torchs = [*cpp_extension().include_paths(), str(include_directory())]

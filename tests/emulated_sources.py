@@ -1,4 +1,8 @@
-"""What the emulated CUDA backend is compiled from: emulated_backend.py has it whole, mutations/ with a fault."""
+"""What the CUDA backend is compiled from for a CPU.
+
+emulated_backend.py has it whole, with its kernels in the emulator; mutations/ likewise, with a fault.
+compiled_backend.py has what nvcc makes of the kernels.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ MACROS = {
     "GRU_EXT_CHUNK_BYTES": "1024",
     "GRU_EXT_WINDOW_BYTES": "8192",
     "GRU_EXT_SELF_TEST_UNITS": "160",
-    "GRU_EXT_CUDA_BUILD": '"emulator"',
+    "GRU_EXT_CUDA_BUILD": '"for a CPU"',
     "GRU_EXT_VERSION": '"0"',
     "GRU_EXT_TORCH_VERSION": '"any"',
 }

@@ -96,11 +96,12 @@ class BwdPass {
     p_.dgates_of_h = s.has_gains ? 3 * s.H : s.H;
     p_.dgates_stride = kParts<operand_t> * ((s.has_gains ? 6 : tensors.variant.saved_gates()) * s.H + 2 * kSkew);
     p_.sums = s.has_gains ? 10 : 4;
+    p_.row_block = row_block_of(s.B);
     p_.need_dx = need_dx;
     p_.need_dweights = need_dweights;
     const size_t dh = workspace_.reserve<acc_t>(s.B * p_.dh_stride);
-    const int64_t sums_of_blocks = (s.B + kRowBlock - 1) / kRowBlock * p_.sums * p_.dh_stride;
-    const size_t dbias = workspace_.reserve<acc_t>(2 * sums_of_blocks);
+    const int64_t bias_sums = bias_blocks() * p_.sums * p_.dh_stride;
+    const size_t dbias = workspace_.reserve<acc_t>(2 * bias_sums);
     const size_t gains = workspace_.reserve<acc_t>(s.has_gains ? 7 * p_.dh_stride : 0);
     const size_t da = workspace_.reserve<acc_t>(s.has_gains ? 4 * s.B * p_.dh_stride : 0);
     const size_t moments = workspace_.reserve<acc_t>(s.has_gains ? threads * s.B * kMoments : 0);
@@ -126,7 +127,7 @@ class BwdPass {
 
     p_.dh = workspace_.at<acc_t>(dh);
     p_.dbias = workspace_.at<acc_t>(dbias);
-    p_.dbias_partial = p_.dbias + sums_of_blocks;
+    p_.dbias_partial = p_.dbias + bias_sums;
     if (s.has_gains) fill_gains_and_bias(workspace_.at<acc_t>(gains));
     p_.da = workspace_.at<acc_t>(da);
     p_.moments = workspace_.at<acc_t>(moments);
@@ -299,9 +300,10 @@ class BwdPass {
   // That a thread reads of what another core wrote in the time of a parallel region.
   static constexpr double kValuesOfRegion = 12500;
 
+  int64_t bias_blocks() const { return (s_.B + p_.row_block - 1) / p_.row_block; }
   // The gradients of the biases and gains: the sums of all blocks of rows.
   void finish_biases(const Tensor* dweights) {
-    for (int64_t block = 1; block * kRowBlock < s_.B; ++block) {
+    for (int64_t block = 1; block < bias_blocks(); ++block) {
       const acc_t* sums = p_.dbias + block * p_.sums * p_.dh_stride;
       for (int64_t i = 0; i < p_.sums * p_.dh_stride; ++i) p_.dbias[i] += sums[i];
     }
@@ -333,7 +335,7 @@ class BwdPass {
     return {s_.T, kBwdChunkRows,
             /*chunk_of_group=*/false, row_bytes, s_.B,
             // Rows that end early stay in one group, as bits depend on how many rows a product has.
-            s_.packed_sizes.empty() ? kRowBlock : s_.B, s_.H, kernel_.panel_columns,
+            s_.packed_sizes.empty() ? row_block_of(s_.B) : s_.B, s_.H, kernel_.panel_columns,
             s_.has_gains || !tensors_.variant.reset_after ? 2.0 : 1.0, 6.0 * s_.B * s_.H * s_.H,
             /*input_flops=*/0, static_cast<double>(3 * s_.H * s_.H * kParts<operand_t> * sizeof(operand_t)),
             /*input_gate_bytes=*/0};
@@ -434,7 +436,7 @@ class BwdPass {
 
   // The part of a chunk that a row group has, for one of its threads.
   BwdChunk<scalar_t, operand_t> chunk_of(const BwdChunk<scalar_t, operand_t>& chunk, int group, Step* steps) const {
-    const int64_t first = team_.first_row(group), block = first / kRowBlock;
+    const int64_t first = team_.first_row(group), block = first / p_.row_block;
     BwdChunk<scalar_t, operand_t> p = chunk;
     p.B = team_.first_row(group + 1) - first;
     take_rows(p, first, first + p.B, p.dy_stride, steps);

@@ -22,9 +22,6 @@ using at::TensorList;
 
 // Least rows of a chunk that a row group has: few enough for their gates to stay in the cache.
 constexpr int64_t kFwdChunkRows = 128;
-// Rows of the batch that a row group has at least, where B is a whole number of them. A product of so many rows has one
-// chain of additions for each sum, whatever the instruction set, as one of more rows has: so the bits are the same.
-constexpr int64_t kFwdRowBlock = 4;
 // Whether the weights are packed. Calls of few rows read them where they are: packing costs a pass over I + H columns
 // of them, twice as dear where they are far, and products with unpacked weights about so many columns' time for each
 // row, with bfloat16 that becomes float twice as many.
@@ -237,9 +234,7 @@ class FwdPass {
             /*chunk_of_group=*/true,
             row_bytes,
             s_.B,
-            !even                      ? s_.B
-            : s_.B % kFwdRowBlock == 0 ? kFwdRowBlock
-                                       : kRowBlock,
+            even ? row_block_of(s_.B) : s_.B,
             s_.H,
             tensors_.variant.reset_after ? lanes : 2 * lanes,
             s_.has_gains || !tensors_.variant.reset_after ? 2.0 : 1.0,

@@ -316,6 +316,7 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
         ],
         ROW_GROUPS: [
             ("p.dbias_partial += block * p.sums * p.dh_stride;", "", "plain and float32"),
+            ("p_.row_block = row_block_of(s.B);", "p_.row_block = kRowBlock;", "44 and plain and float32"),
             ("p.panels += words_of_panels(chunk);", "", "plain and float32"),
             ("p.products += ranges_of(chunk) * values_of_weights();", "p.products += 0;", "plain and float32"),
         ],

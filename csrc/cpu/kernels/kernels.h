@@ -29,8 +29,11 @@ inline bool are_far(int64_t bytes) { return bytes > 4 * kCacheOfCore; }
 constexpr int64_t kLongestSum = 256;
 
 // Rows of the batch that stay together when threads split them, and whose gate gradients are summed together for the
-// gradients of the biases: so the bits of these do not depend on how many threads there are.
+// gradients of the biases. A product of four rows has one chain of additions for each sum, whatever the instruction set,
+// as one of more rows has. So bits do not depend on how many threads there are.
 constexpr int64_t kRowBlock = 8;
+// Half of that where four divides B, for a batch that would have fewer whole blocks than many processors have cores.
+inline int64_t row_block_of(int64_t B) { return B % 4 == 0 && B < 64 * kRowBlock ? 4 : kRowBlock; }
 
 // What a panel of packed weights (rows of gates, K) holds. Vector v of panel p has the units of group
 // p * groups() + v * group_step, of gate v * gate_step. kThreeGates: r, z, n of one group. kTwoGroups: two neighbouring
@@ -149,8 +152,9 @@ struct BwdChunk {
   scalar_t* dweight_ih;  // (3H, I)  out, by the last chunk
   scalar_t* dweight_hh;  // (3H, H)  likewise
   int sums;              // of a unit: 4, or 10 with norms
-  acc_t* dbias;          // (blocks of rows, sums, dh_stride)  in, out: sums of the gate gradients, order n, r, z, q;
-                         // then those of the gains
+  int64_t row_block;     // row_block_of the whole batch, a power of two: rows of which dbias has sums
+  acc_t* dbias;  // (blocks of row_block rows, sums, dh_stride)  in, out: sums of the gate gradients, order n, r, z, q;
+                 // then those of the gains
   acc_t* dbias_partial;  // as dbias  scratch, zero: sums of the latest steps
   scalar_t* const* dx;   // (rows)  out: the rows of dx, where need_dx
   bool add_to_dx;        // whether dx holds the other direction's part

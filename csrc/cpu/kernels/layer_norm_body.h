@@ -408,7 +408,7 @@ void norms_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step, UnitRan
         put(1, 0, da[0], 3);
         put(1, 1, da[1], 4);
         put(1, 2, da[3], 5);
-        if (!ends_block(row, rows)) continue;
+        if (!ends_block(p, row, rows)) continue;
         constexpr int place_of_bias[4] = {1, 2, 0, 3};  // in the order n, r, z, q
         for (int gate = 0; gate < 4; ++gate) {
           add_bias_sum(p, first + row, place_of_bias[gate], unit, of_biases[gate]);

@@ -135,7 +135,7 @@ inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, op
     sums.r += grads.r;
     sums.z += grads.z;
     sums.q += grads.q;
-    if (!ends_block(row, step.rows)) continue;
+    if (!ends_block(p, row, step.rows)) continue;
     add_bias_sum(p, row, 0, unit, sums.n);
     add_bias_sum(p, row, 1, unit, sums.r);
     add_bias_sum(p, row, 2, unit, sums.z);

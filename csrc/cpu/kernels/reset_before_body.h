@@ -186,7 +186,7 @@ inline __attribute__((always_inline)) void candidate_gates_bwd(const BwdChunk<sc
     store_operand<acc_t>(dgates + 2 * p.H, p.dgates_stride, grads.z, count);
     sums.n += grads.n;
     sums.z += grads.z;
-    if (!ends_block(row, step.rows)) continue;
+    if (!ends_block(p, row, step.rows)) continue;
     add_bias_sum(p, row, 0, unit, sums.n);
     add_bias_sum(p, row, 2, unit, sums.z);
     sums = ResetBeforeGrads<Vector>{};
@@ -217,7 +217,7 @@ inline __attribute__((always_inline)) void reset_gates_bwd(const BwdChunk<scalar
     store<acc_t>(dh, load<acc_t>(dh, Math::lanes) + past_reset, Math::lanes);
     store_operand<acc_t>(p.dgates + (step.row + row) * p.dgates_stride + p.H + unit, p.dgates_stride, grads.r, count);
     sum += grads.r;
-    if (!ends_block(row, step.rows)) continue;
+    if (!ends_block(p, row, step.rows)) continue;
     add_bias_sum(p, row, 1, unit, sum);
     sum = Vector{};
   }

@@ -184,7 +184,10 @@ inline __attribute__((always_inline)) void advance(const FwdChunk<scalar_t, oper
 constexpr int64_t kLongestBiasSum = 32;
 
 // Whether a row of a step is the last of its block.
-inline bool ends_block(int64_t row, int64_t rows) { return row % kRowBlock == kRowBlock - 1 || row == rows - 1; }
+template <typename scalar_t, typename operand_t>
+bool ends_block(const BwdChunk<scalar_t, operand_t>& p, int64_t row, int64_t rows) {
+  return (row & (p.row_block - 1)) == p.row_block - 1 || row == rows - 1;
+}
 
 // Adds `sum`, over the rows up to `row` of a block and of the gate that is `gate`-th in the order of dgates, to the
 // partial sums for the units from `unit` on.
@@ -194,14 +197,14 @@ inline __attribute__((always_inline)) void add_bias_sum(const BwdChunk<scalar_t,
                                                         typename VectorMath<acc_type<scalar_t>>::Vector sum) {
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
-  acc_t* partial = p.dbias_partial + (row / kRowBlock * p.sums + gate) * p.dh_stride + unit;
+  acc_t* partial = p.dbias_partial + ((row >> __builtin_ctzll(p.row_block)) * p.sums + gate) * p.dh_stride + unit;
   store<acc_t>(partial, load<acc_t>(partial, lanes) + sum, lanes);
 }
 
 // Adds the thread's partial sums to the gradients of the biases, and clears them.
 template <typename scalar_t, typename operand_t>
 void flush_bias_sums(const BwdChunk<scalar_t, operand_t>& p, int64_t first_unit, int64_t last_unit) {
-  for (int64_t sum = 0; sum < (p.B + kRowBlock - 1) / kRowBlock * p.sums; ++sum) {
+  for (int64_t sum = 0; sum < (p.B + p.row_block - 1) / p.row_block * p.sums; ++sum) {
     for (int64_t i = sum * p.dh_stride + first_unit; i < sum * p.dh_stride + last_unit; ++i) {
       p.dbias[i] += p.dbias_partial[i];
       p.dbias_partial[i] = 0;
