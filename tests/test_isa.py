@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from subprocess import CompletedProcess
 
 import pytest
 import torch
-from process import fork_python, output_of
+from process import ROOT, TESTS, fork_python, output_of
 
 import gru_ext
 from gru_ext import library, quantize_dynamic
@@ -167,3 +168,11 @@ def test_an_unknown_name_is_a_value_error_that_names_the_available_ones(name: st
         f" on this machine, got {name}\n"
     )
     assert output_of(fork_python("-c", UNKNOWN, environment={VARIABLE: name})) == text * 2
+
+
+def test_sanitizers_have_a_stand_in_for_each_instruction_beyond_avx2() -> None:
+    """With which they run the kernels of an instruction set that their machine lacks."""
+    sources = [path.read_text() for pattern in ("*.h", "*.cpp") for path in (ROOT / "csrc" / "cpu").rglob(pattern)]
+    named = set(re.findall(r"\b_mm(?:512_\w+|256_dpbusd\w*)", "".join(sources)))
+    stand_ins = re.findall(r"#define (_mm\w+) stand_in_", (TESTS / "sanitize" / "stand_ins.h").read_text())
+    assert named == set(stand_ins)

@@ -4,6 +4,9 @@
 
 #include <immintrin.h>
 
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -76,10 +79,36 @@ STAND_IN __m128i stand_in_cvtepi32_epi8(__mmask16, __m512i values) {
   return bits_as<__m128i>(to);
 }
 
+STAND_IN __m512 stand_in_cvtph_ps(__mmask16, __m256i halves) {
+  const auto from = bits_as<Values<uint16_t, 16>>(halves);
+  Values<float, 16> to;
+  for (int i = 0; i < 16; ++i) to.of[i] = c10::detail::fp16_ieee_to_fp32_value(from.of[i]);
+  return bits_as<__m512>(to);
+}
+
+// To the nearest even, which is the only rounding that is asked for.
+STAND_IN __m256i stand_in_cvtps_ph(__mmask16, __m512 values, int) {
+  const auto from = bits_as<Values<float, 16>>(values);
+  Values<uint16_t, 16> to;
+  for (int i = 0; i < 16; ++i) to.of[i] = c10::detail::fp16_ieee_from_fp32_value(from.of[i]);
+  return bits_as<__m256i>(to);
+}
+
+STAND_IN __m256bh stand_in_cvtneps_pbh(__m512 values) {
+  const auto from = bits_as<Values<float, 16>>(values);
+  Values<uint16_t, 16> to;
+  for (int i = 0; i < 16; ++i) to.of[i] = c10::detail::round_to_nearest_even(from.of[i]);
+  return bits_as<__m256bh>(to);
+}
+
 #define _mm256_dpbusd_avx_epi32 stand_in_dpbusd
 #define _mm512_dpbusd_epi32 stand_in_dpbusd
 #define _mm512_dpbf16_ps stand_in_dpbf16
 #define _mm512_set1_epi32 stand_in_set1_epi32
 #define _mm512_add_epi32 stand_in_add_epi32
+#define _mm512_maskz_cvtph_ps stand_in_cvtph_ps
+#undef _mm512_maskz_cvtps_ph  // a macro in builds without optimisation
+#define _mm512_maskz_cvtps_ph stand_in_cvtps_ph
+#define _mm512_cvtneps_pbh stand_in_cvtneps_pbh
 #define _mm512_maskz_cvtps_epi32 stand_in_cvtps_epi32
 #define _mm512_maskz_cvtepi32_epi8 stand_in_cvtepi32_epi8
