@@ -27,7 +27,7 @@ MACROS = {
     "GRU_EXT_CHUNK_BYTES": "1024",
     "GRU_EXT_WINDOW_BYTES": "8192",
     "GRU_EXT_SELF_TEST_UNITS": "160",
-    "GRU_EXT_CUDA_BUILD": '"for a CPU"',
+    "GRU_EXT_CUDA_BUILD": '"emulator"',
     "GRU_EXT_VERSION": '"0"',
     "GRU_EXT_TORCH_VERSION": '"any"',
 }
