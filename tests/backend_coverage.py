@@ -41,13 +41,12 @@ REASONS = [
     Reason("choice/family.cpp", "run", "every kernel is run in the pass that it has"),
     Reason("choice/family.h", "test_size", "asked of kernels alone that are tested before they serve"),
     Reason("choice/family.h", "take_fault", "asked of kernels alone that are tested before they serve"),
-    Reason("stepwise/stepwise.cpp", "family", "asked of kernels alone that autotune chooses from"),
+    Reason("products.cpp", "asks", "of a torch whose switches have no names; this one has another `asks`"),
     Reason(
         "persistent/persistent.cpp",
         "no kernel of these was compiled for this device",
         "of other GPUs; tests/test_cuda_persistent_emulated.py has them",
     ),
-    Reason("", "class ", "families and kernels are never destroyed"),
     Reason(
         "streamed_bwd.cuh",
         "operand_word",
