@@ -29,8 +29,8 @@ inline bool are_far(int64_t bytes) { return bytes > 4 * kCacheOfCore; }
 constexpr int64_t kLongestSum = 256;
 
 // Rows of the batch that stay together when threads split them, and whose gate gradients are summed together for the
-// gradients of the biases. A product of four rows has one chain of additions for each sum, whatever the instruction set,
-// as one of more rows has. So bits do not depend on how many threads there are.
+// gradients of the biases. A product of four rows has one chain of additions for each sum, whatever the instruction
+// set, as one of more rows has. So bits do not depend on how many threads there are.
 constexpr int64_t kRowBlock = 8;
 // Half of that where four divides B, for a batch that would have fewer whole blocks than many processors have cores.
 inline int64_t row_block_of(int64_t B) { return B % 4 == 0 && B < 64 * kRowBlock ? 4 : kRowBlock; }
