@@ -26,6 +26,7 @@ CASES = {
     ),
     "bfloat16": (Size(10, 30, 40, 72), Options(), torch.bfloat16),
     "many rows, few units": (Size(4, 130, 8, 20), Options(), torch.float32),
+    "enough rows for blocks of 8, though they are a multiple of 4": (Size(3, 516, 8, 20), Options(), torch.float32),
     "many units: their products are not kept for all rows": (Size(12, 100, 40, 300), Options(), torch.float32),
     "few rows: weights are not packed": (Size(4, 5, 200, 300), Options(), torch.float32),
     "few rows of bfloat16": (Size(2, 3, 200, 300), Options(), torch.bfloat16),

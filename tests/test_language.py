@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 
 import pytest
-from building import cpp_extension
+from building import compiler, cpp_extension
 from process import ROOT
 
 
@@ -15,5 +14,5 @@ def test_the_cpu_kernels_are_cpp17(source: str) -> None:
     """In which torch up to 2.11 builds its extensions; these two include every body of a kernel."""
     flags = ["-std=c++17", "-pedantic-errors", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-fsyntax-only"]
     of_torch = [f"-isystem{path}" for path in cpp_extension().include_paths()]
-    command = [*os.environ.get("CXX", "c++").split(), *flags, f"-I{ROOT / 'csrc'}", *of_torch]
+    command = [*compiler(), *flags, f"-I{ROOT / 'csrc'}", *of_torch]
     subprocess.run([*command, str(ROOT / "csrc" / "cpu" / source)], check=True)

@@ -1,4 +1,4 @@
-"""Compiles csrc/*.cpp and csrc/cpu/*.cpp with a sanitizer, and fuzzes the CPU backend with what comes of it.
+"""Compiles csrc/op and csrc/cpu with a sanitizer, and fuzzes the CPU backend with what comes of it.
 
     make sanitize SECONDS=600                   # AddressSanitizer and UndefinedBehaviorSanitizer
     make sanitize SECONDS=600 ARGS=thread       # ThreadSanitizer

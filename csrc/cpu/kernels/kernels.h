@@ -32,7 +32,7 @@ constexpr int64_t kLongestSum = 256;
 // gradients of the biases. A product of four rows has one chain of additions for each sum, whatever the instruction
 // set, as one of more rows has. So bits do not depend on how many threads there are.
 constexpr int64_t kRowBlock = 8;
-// Half of that where four divides B, for a batch that would have fewer whole blocks than many processors have cores.
+// Half of that where 4 divides B and 64 cores would not all have a whole block.
 inline int64_t row_block_of(int64_t B) { return B % 4 == 0 && B < 64 * kRowBlock ? 4 : kRowBlock; }
 
 // What a panel of packed weights (rows of gates, K) holds. Vector v of panel p has the units of group
