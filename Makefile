@@ -87,12 +87,13 @@ mutate: .venv/built-dev
 coverage: .venv/built-dev
 	$(BIN)/python tests/backend_coverage.py
 
-# Tests of machine code find its tools in .venv-cuda, and skip in `make test` without it. The newer nvcc compiles what
-# tests of results need. Those of planted faults judge the interpreter, not the compiler.
+# Tests of machine code find its tools in .venv-cuda, and those of cuDNN's functions its header; they skip in `make test`
+# without it. The newer nvcc compiles what tests of results need. Those of planted faults judge the interpreter, not the
+# compiler.
 cuda-check: .venv-cuda/torch .venv-cuda-older/torch .venv-nvcc/nvidia .venv/built-dev
 	.venv-cuda/bin/python tests/check_cuda_build.py $(ARGS)
 	.venv-cuda-older/bin/python tests/check_cuda_build.py --host-only
-	$(BIN)/python -m pytest -n auto tests/test_machine_code.py
+	$(BIN)/python -m pytest -n auto tests/test_machine_code.py tests/test_cudnn_contenders.py
 	CUDA_HOME=$(CURDIR)/.venv-nvcc/nvidia/cu13 $(BIN)/python -m pytest -n auto \
 	  tests/test_accuracy.py::test_compiled_kernel tests/test_compiled_kernels.py -k 'accuracy or schedule'
 

@@ -17,6 +17,12 @@ def allow_tf32(allowed: bool) -> None:
         backends.cudnn.allow_tf32 = backends.cuda.matmul.allow_tf32 = allowed
 
 
+def allows_tf32() -> bool:
+    """Whether cuDNN's RNNs may compute float32 products in TF32."""
+    cudnn: Any = torch.backends.cudnn
+    return bool(cudnn.rnn.fp32_precision == "tf32" if hasattr(cudnn, "rnn") else cudnn.allow_tf32)
+
+
 def stated(device: torch.device) -> dict[str, str]:
     """How float32 products are computed on a device: names of torch's switches, and their values as found."""
     backends: Any = torch.backends

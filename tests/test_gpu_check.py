@@ -178,6 +178,7 @@ def test_the_table_of_a_check_where_everything_was_found_and_went_wrong_has_60_l
     timed |= {"ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0}
     found: dict[str, list[dict[str, Any]]] = {stage.name: rows(error="planted") for stage in CHECK}
     found |= {"speed": rows(kind="train", **timed), "decoding": rows(kind="step", **timed), "steps": []}
+    found |= {"algorithms": rows(kind="train", algorithms_ms={"cudnn_static": 1.0}, **timed)}
     found |= {"members": rows(kind="train", members=8, **timed)}
     for dtype in ("bf16", "tf32", "fp32"):
         for backward in (False, True):
@@ -185,7 +186,7 @@ def test_the_table_of_a_check_where_everything_was_found_and_went_wrong_has_60_l
     results = {"device": {}, "rehearsal": True, "rows": found}
     lines = table.lines(results, CHECK)
     assert 50 < len(lines) <= table.MOST_LINES
-    assert "  ... 17 more sizes, in the JSON" in lines
+    assert "  ... 20 more sizes, in the JSON" in lines
 
 
 @pytest.mark.parametrize(("multiprocessors", "spoiled", "expected"), [(0, 0, True), (132, 10, False)])

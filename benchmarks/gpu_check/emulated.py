@@ -1,18 +1,21 @@
-"""The emulated device of a rehearsal: importing this builds it, unless the tests have; about a minute."""
+"""The emulated device of a rehearsal, and a simulated cuDNN: importing this builds the first, unless tests have."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
 
+from benchmarks.contenders.cudnn import Cudnn
 from benchmarks.gpu_check.stages import ROOT
 
 sys.path.append(str(ROOT / "tests"))
 
 from emulated_backend import emulated_operators
+from simulated_cudnn import library
 
 MULTIPROCESSORS = 132
 
+Cudnn.load = staticmethod(library)
 _operators = emulated_operators()
 
 

@@ -2,8 +2,8 @@
 
 nn.GRU chooses cuDNN's algorithm by itself: on GPUs from compute capability 8.0 on, the persistent one for small H up to
 H = 192 forward and 128 backward, whatever B is, and the standard one else. Where it takes the first, the standard one
-is timed too: torch uses it for a packed batch, here one of equal lengths. "cudnn_ms" is the faster of the two. cuDNN's
-other persistent algorithms cannot be had from torch for a GRU.
+is timed too: torch uses it for a packed batch, here one of equal lengths. "cudnn_ms" is the faster of the two. What
+nn.GRU does not choose is in the stage ``algorithms``.
 """
 
 from __future__ import annotations
@@ -81,13 +81,17 @@ def cases(stage: Stage, rehearses: bool) -> list[Case]:
     ]
 
 
-def _one(device: Target, size: Size, dtype: str, kind: Pass) -> dict[str, Any]:
+def posed(device: Target, size: Size, dtype: str, kind: Pass) -> tuple[Problem, Tensor, Tensor]:
+    """The weights, and x and dy (T, B, H); tiny in a rehearsal. Sets torch's switches."""
     switch_tf32(dtype)
     ran = Size(3, min(size.B, 3), min(size.H, 9)) if device.rehearses else size
     module = nn.GRU(ran.H, ran.H, device=device.device, dtype=DTYPES[dtype])
     x = device.randn(ran.T, ran.B, ran.H, dtype=DTYPES[dtype])
-    dy = torch.randn_like(x)
-    problem = Problem(ran, kind, module, threads=1)
+    return Problem(ran, kind, module, threads=1), x, torch.randn_like(x)
+
+
+def _one(device: Target, size: Size, dtype: str, kind: Pass) -> dict[str, Any]:
+    problem, x, dy = posed(device, size, dtype, kind)
     ours, theirs = GruExt(problem), Torch(problem)
     short = x[:JUDGED_STEPS], dy[:JUDGED_STEPS]
     judged = answer(problem, *short, device.device, peer_of(dtype))

@@ -12,7 +12,7 @@ from benchmarks.gpu_check.stages import Stage
 
 MOST_LINES = 60
 MOST_LETTERS = 150
-MOST_WRONG, MOST_ABSENT, MOST_SPEED, MOST_DECODING, MOST_MEMBERS, MOST_STEPS = 12, 3, 13, 5, 2, 4
+MOST_WRONG, MOST_ABSENT, MOST_SPEED, MOST_ALGORITHMS, MOST_DECODING, MOST_MEMBERS, MOST_STEPS = 9, 3, 10, 4, 4, 2, 4
 
 
 def lines(results: Results, stages: Sequence[Stage]) -> list[str]:
@@ -33,6 +33,8 @@ def lines(results: Results, stages: Sequence[Stage]) -> list[str]:
     found += _few([_said(*row) for row in named if row[1]["outcome"] == ABSENT], MOST_ABSENT, "absent")
     speed = _pairs(measured(results, "speed"), ("forward", "train"))
     found += _few(speed, MOST_SPEED, "sizes", _head("forward", "forward and backward"))
+    algorithms = _best(measured(results, "algorithms"))
+    found += _few(algorithms, MOST_ALGORITHMS, "sizes and passes", "cuDNN's fastest algorithm by its API, ms, and ours")
     decoding = _pairs(measured(results, "decoding"), ("step", "graph"))
     found += _few(decoding, MOST_DECODING, "sizes", _head("one step", "in a graph"))
     members = _pairs(measured(results, "members"), ("forward", "train"))
@@ -69,6 +71,19 @@ def _pairs(rows: Sequence[Row], kinds: tuple[str, str]) -> list[str]:
         + "".join(f" | {_cell(of.get(kind)):30}" for kind in kinds)
         + f" | {next(iter(of.values()))['kernels']}"
         for (dtype, H, B, _), of in sizes.items()
+    ]
+
+
+def _best(rows: Sequence[Row]) -> list[str]:
+    """A line for each size and pass."""
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("dtype", "H", "B", "kind"))
+        if key not in found or row["cudnn_ms"] < found[key]["cudnn_ms"]:
+            found[key] = row
+    return [
+        f"{dtype:5} {H:5} {B:4} {kind:8} {_cell(row)} {', '.join(row['algorithms_ms'])}"
+        for (dtype, H, B, kind), row in found.items()
     ]
 
 
