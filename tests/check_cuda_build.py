@@ -6,8 +6,9 @@ prints registers and static shared memory of every kernel. It fails if a kernel 
 load (benchmarks/machine_code; SERIAL names what stays), or needs more than the committed table says; or if the step
 of a persistent kernel is predicted to take more than SLOWER times what the table says. Then it runs every kernel of
 sm_90, and some of other architectures, on the CPU. ``make cuda-check ARGS=--write`` writes the table anew, and those
-of docs/kernels.md. With ``--host-only``, in an environment of another torch, it compiles the host side alone, links
-it with the kernels that the first check has compiled, and imports that: no kernel knows of torch (take_objects.py).
+of docs/kernels.md. With ``--host-only``, in an environment of another torch, it compiles the host side and the CPU
+kernels for any processor, links them with the CUDA kernels that the first check has compiled, and imports that: no CUDA
+kernel knows of torch (take_objects.py).
 
 What the table says belongs to a release of nvcc: under another one it is not compared.
 """
@@ -121,6 +122,7 @@ def build(folder: Path, with_kernels: bool) -> str:
         objects = next(BUILD.glob("temp*"), None)
         if objects is None:
             fail(f"no kernels in {BUILD.relative_to(ROOT)}: --host-only comes after a check that has compiled them")
+        environment["GRU_EXT_BUILD_ISAS"] = "portable"  # of torch all know the same two types
         environment["PYTORCH_NVCC"] = f"{sys.executable} {ROOT / 'tests' / 'take_objects.py'} {objects}"
     shutil.rmtree(folder, ignore_errors=True)  # the compilers say nothing of what was compiled before
     start = time.monotonic()
