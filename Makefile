@@ -87,7 +87,7 @@ mutate: .venv/built-dev
 coverage: .venv/built-dev
 	$(BIN)/python tests/backend_coverage.py
 
-# Tests of machine code find its tools in .venv-cuda, and those of cuDNN's functions its header; they skip in `make test`
+# Tests of machine code need tools from .venv-cuda, and tests of cuDNN's functions its header. They skip in `make test`
 # without it. The newer nvcc compiles what tests of results need. Those of planted faults judge the interpreter, not the
 # compiler.
 cuda-check: .venv-cuda/torch .venv-cuda-older/torch .venv-nvcc/nvidia .venv/built-dev

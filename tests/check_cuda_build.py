@@ -122,7 +122,7 @@ def build(folder: Path, with_kernels: bool) -> str:
         objects = next(BUILD.glob("temp*"), None)
         if objects is None:
             fail(f"no kernels in {BUILD.relative_to(ROOT)}: --host-only comes after a check that has compiled them")
-        environment["GRU_EXT_BUILD_ISAS"] = "portable"  # of torch all know the same two types
+        environment["GRU_EXT_BUILD_ISAS"] = "portable"  # every instruction set uses the same two types of torch
         environment["PYTORCH_NVCC"] = f"{sys.executable} {ROOT / 'tests' / 'take_objects.py'} {objects}"
     shutil.rmtree(folder, ignore_errors=True)  # the compilers say nothing of what was compiled before
     start = time.monotonic()

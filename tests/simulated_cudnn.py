@@ -28,6 +28,7 @@ from benchmarks.contenders.cudnn_library import DATA_TYPES, NOT_SUPPORTED, PARAM
 from benchmarks.contenders.cudnn_library import Library as Cudnn
 
 INTERNAL_ERROR = 4000
+LAST_ERROR = b"simulated"
 STATUS = {NOT_SUPPORTED: b"CUDNN_STATUS_NOT_SUPPORTED", INTERNAL_ERROR: b"CUDNN_STATUS_INTERNAL_ERROR"}
 DTYPES: dict[int, torch.dtype] = {number: dtype for dtype, number in DATA_TYPES.items()}
 LINEAR = 6  # matrices of a GRU, and biases: r, z and n of the input and of the state
@@ -71,7 +72,12 @@ def _functions() -> SimpleNamespace:
     """All that the contenders call. Arguments are converted as those of the real functions are."""
     simulated = _Simulated()
     made = {name: CFUNCTYPE(c_int, *kinds)(simulated.function(name)) for name, kinds in PARAMETERS.items()}
-    return SimpleNamespace(cudnnGetErrorString=STATUS.__getitem__, **made)
+    words = {"cudnnGetErrorString": STATUS.__getitem__, "cudnnGetLastErrorString": _say}
+    return SimpleNamespace(**words, **made)
+
+
+def _say(words: Any, size: int) -> None:
+    words.value = LAST_ERROR
 
 
 class NotSupportedError(Exception):
@@ -132,10 +138,9 @@ class _Simulated:
         assert (projected, padded, self.descriptors[dropout]) == (hidden, Constant.RNN_PADDED_IO_ENABLED, 0.0)
         double = dtype == Constant.DATA_DOUBLE
         assert precision == (Constant.DATA_DOUBLE if double else Constant.DATA_FLOAT)
-        tensor_cores = DTYPES[dtype].itemsize == 2
-        assert tensor_cores == (products == Constant.TENSOR_OP_MATH)
+        assert (dtype == Constant.DATA_HALF) == (products == Constant.TENSOR_OP_MATH)
         bidirectional = directions == Constant.BIDIRECTIONAL
-        if algorithm != Algorithm.STANDARD and (bidirectional or double):
+        if double and algorithm in (Algorithm.PERSIST_STATIC, Algorithm.PERSIST_STATIC_SMALL_H):
             raise NotSupportedError
         module = nn.GRU(inputs, hidden, layers, bidirectional=bidirectional, dtype=DTYPES[dtype])
         self.descriptors[rnn] = SimpleNamespace(module=module, algorithm=algorithm, built_for=None)
@@ -149,13 +154,12 @@ class _Simulated:
     def _GetRNNWeightParams(
         self, handle: int, rnn: int, layer: int, size: int, space: int, linear: int, *found: Any
     ) -> None:
-        _, matrix, _, bias = found
         module = self.descriptors[rnn].module
-        gate = linear % 3
         names = [name for name, _ in module.named_parameters()][4 * layer :][:4]
-        starts = {(name, gate): start for (name, gate), start, _ in _places(module)}
-        weight, of_bias = (names[linear // 3 + 2 * is_bias] for is_bias in (0, 1))
-        matrix[0], bias[0] = space + starts[weight, gate], space + starts[of_bias, gate]
+        starts = {place: start for place, start, _ in _places(module)}
+        for is_bias, address in enumerate(found[1::2]):
+            if address:
+                address[0] = space + starts[names[linear // 3 + 2 * is_bias], linear % 3]
 
     def _GetRNNTempSpaceSizes(self, handle: int, rnn: int, mode: int, x: int, work: Any, kept: Any) -> None:
         """Backward needs x and dy; working memory is of no use here, but has to come."""
@@ -164,7 +168,7 @@ class _Simulated:
         numbers = math.prod(shape) + math.prod(shape[:2]) * directions * gru.hidden_size
         work[0], kept[0] = WORK, numbers * dtype.itemsize if mode == Constant.FWD_MODE_TRAINING else 0
 
-    def _RNNForward(self, handle: int, rnn: int, mode: int, lengths: int, *rest: Any) -> None:
+    def _RNNForward(self, handle: int, rnn: int, mode: int, lengths: None, *rest: Any) -> None:
         of_x, x, of_y, y, of_h, hx, hy, of_c, cx, cy, *spaces = rest
         assert (hx, hy, of_c, cx, cy) == (None,) * 5
         call = self._call(rnn, mode, lengths, of_x, of_y, of_h, spaces)
@@ -173,7 +177,7 @@ class _Simulated:
         if mode == Constant.FWD_MODE_TRAINING:
             call.kept_x.copy_(x_in)
 
-    def _RNNBackwardData(self, handle: int, rnn: int, lengths: int, *rest: Any) -> None:
+    def _RNNBackwardData(self, handle: int, rnn: int, lengths: None, *rest: Any) -> None:
         of_y, y, dy, of_x, dx, of_h, hx, dhy, dhx, of_c, cx, dcy, dcx, *spaces = rest
         assert (hx, dhy, dhx, of_c, cx, dcy, dcx) == (None,) * 7
         call = self._call(rnn, Constant.FWD_MODE_TRAINING, lengths, of_x, of_y, of_h, spaces)
@@ -184,7 +188,7 @@ class _Simulated:
         call.kept_dy.copy_(_tensor(dy, *call.of_y))
         _tensor(dx, *call.of_x).copy_(torch.autograd.grad(expected, leaf, call.kept_dy)[0])
 
-    def _RNNBackwardWeights(self, handle: int, rnn: int, mode: int, lengths: int, *rest: Any) -> None:
+    def _RNNBackwardWeights(self, handle: int, rnn: int, mode: int, lengths: None, *rest: Any) -> None:
         """Adds to what is there."""
         of_x, x, of_h, hx, of_y, _, *spaces = rest
         assert (mode, hx) == (Constant.WGRAD_MODE_ADD, None)
@@ -200,7 +204,7 @@ class _Simulated:
             _tensor(spaces[1] + start, gradient.dtype, gradient.shape).add_(gradient)
 
     def _call(
-        self, rnn: int, mode: int, lengths: int, x: int, y: int, h: int, spaces: list[int], weights: bool = True
+        self, rnn: int, mode: int, lengths: None, x: int, y: int, h: int, spaces: list[int], weights: bool = True
     ) -> Any:
         """The module, with the weights of the space unless that has gradients, and what is kept; all are checked."""
         gru, module = self.descriptors[rnn], self.descriptors[rnn].module
@@ -212,7 +216,7 @@ class _Simulated:
         assert width == module.input_size
         assert self.descriptors[y] == of_y
         assert self.descriptors[h] == (dtype, list(states), [batch * states[2], states[2], 1])
-        assert _tensor(lengths, torch.int32, (batch,)).tolist() == [steps] * batch
+        assert lengths is None
         if gru.algorithm == Algorithm.PERSIST_DYNAMIC:
             assert gru.built_for == batch
         sizes = [ctypes.c_size_t() for _ in range(3)]

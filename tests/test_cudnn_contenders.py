@@ -1,4 +1,4 @@
-"""cuDNN's algorithms as contenders: against cuDNN's header and library where they are, and what they call simulated."""
+"""cuDNN's algorithms as contenders: against a simulated cuDNN; and cuDNN's header and library, if installed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
 from benchmarks import check
 from benchmarks.contenders import CUDNN, Problem
-from benchmarks.contenders.cudnn import Cudnn, CudnnStandard
+from benchmarks.contenders.cudnn import Cudnn, CudnnDynamic, CudnnStandard, CudnnStatic
 from benchmarks.contenders.cudnn_library import (
-    DATA_TYPES,
     PARAMETERS,
     SONAME,
     Algorithm,
@@ -78,13 +77,32 @@ def test_weights_come_back_as_they_went(size: Size) -> None:
 
 
 def test_what_cudnn_does_not_have_is_an_error_of_its_own() -> None:
-    persistent = next(contender for contender in CUDNN if contender.algorithm == Algorithm.PERSIST_STATIC)
-    with pytest.raises(NotSupportedError, match=r"cudnnSetRNNDescriptor_v8: CUDNN_STATUS_NOT_SUPPORTED"):
-        persistent(make_problem(BOTH_DIRECTIONS, "forward"))
+    with pytest.raises(NotSupportedError, match=r"cudnnSetRNNDescriptor_v8: CUDNN_STATUS_NOT_SUPPORTED simulated$"):
+        CudnnStatic(make_problem(ONE_LAYER, "forward", torch.float64))
 
 
-def test_a_cpu_and_the_backward_alone_are_refused() -> None:
-    assert CudnnStandard.refuses(make_problem(ONE_LAYER, "train")) == "runs on CUDA only"
+@pytest.mark.parametrize(
+    ("contender", "device", "kind", "dtype", "reason"),
+    [
+        (CudnnStandard, "cpu", "train", torch.float32, "runs on CUDA only"),
+        (CudnnStandard, "cuda:1", "train", torch.float32, "runs on the current CUDA device only"),
+        (CudnnStandard, "cuda:0", "backward", torch.float32, "its backward overwrites what its forward keeps"),
+        (CudnnDynamic, "cuda:0", "train", torch.bfloat16, "has no bfloat16"),
+        (CudnnStatic, "cuda:0", "train", torch.float64, "has no float64"),
+        (CudnnDynamic, "cuda:0", "train", torch.float64, None),
+    ],
+)
+def test_what_has_no_answer_is_said(
+    contender: type[Cudnn],
+    device: str,
+    kind: Pass,
+    dtype: torch.dtype,
+    reason: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(Problem, "device", torch.device(device))
+    assert contender.refuses(make_problem(ONE_LAYER, kind, dtype)) == reason
 
 
 @pytest.mark.parametrize(("allowed", "products"), [(True, Constant.DEFAULT_MATH), (False, Constant.FMA_MATH)])
@@ -143,15 +161,12 @@ def test_constants_are_those_of_the_header(installed: Path) -> None:
 
 @pytest.mark.parametrize(
     ("contender", "dtype"),
-    [
-        *((contender, dtype) for contender in CUDNN for dtype in DATA_TYPES if dtype != torch.float64),
-        (CudnnStandard, torch.float64),
-    ],
+    [(contender, dtype) for contender in CUDNN for dtype in contender.dtypes],
 )
 def test_cudnn_accepts_every_descriptor(
     contender: type[Cudnn], dtype: torch.dtype, installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own part of the calls, which needs no GPU; the simulated one answers the others."""
+    """The calls that need no GPU are cuDNN's own, the others simulated. Which kernels would run is not shown."""
     real = functions(str(installed / "lib" / SONAME))
     accepted: list[str] = []
     monkeypatch.setattr(Cudnn, "load", staticmethod(lambda: library_beside(real, accepted)))

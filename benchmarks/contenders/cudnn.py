@@ -1,14 +1,13 @@
-"""cuDNN's algorithms of a GRU, called through its own API: ``nn.GRU`` chooses among two of the four by itself.
+"""cuDNN's algorithms for a GRU, called through its own API. ``nn.GRU`` uses only two of the four.
 
-What is passed is what ``nn.GRU`` passes, all buffers are made beforehand, and no autograd is between the calls: it is
-the best that cuDNN can do.
+The descriptor is that of ``nn.GRU``; no state and no gradient of one is passed. All buffers are made beforehand, and no
+autograd is between the calls: it is the best that cuDNN can do.
 """
 
 from __future__ import annotations
 
 import math
 from ctypes import Array, c_int, c_void_p
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -19,13 +18,16 @@ from benchmarks.contenders.cudnn_library import DATA_TYPES, Algorithm, Constant,
 from benchmarks.switches import allows_tf32
 
 GATES = 3
-NO_C = (None,) * 4  # the arguments of an LSTM's cell state
 
 
 class Cudnn(Contender):
-    """``cudnnRNNForward``, ``cudnnRNNBackwardData_v8`` and ``cudnnRNNBackwardWeights_v8`` by one algorithm."""
+    """``cudnnRNNForward``, ``cudnnRNNBackwardData_v8`` and ``cudnnRNNBackwardWeights_v8`` by one algorithm.
+
+    In bfloat16 cuDNN accepts every algorithm and runs the standard one: cuDNN 9.28 has no persistent kernels for it.
+    """
 
     algorithm: ClassVar[Algorithm]
+    dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.float32, torch.float16)
     load: ClassVar[staticmethod[[], Library]] = staticmethod(load)
     distribution = "torch"
     modules = ("torch",)
@@ -42,9 +44,13 @@ class Cudnn(Contender):
 
     @classmethod
     def refuses(cls, problem: Problem) -> str | None:
-        """A CPU, and the backward pass alone; what else cuDNN refuses it says itself."""
+        """A CPU, dtypes that the algorithm lacks, the backward pass alone. What else cuDNN refuses, it says itself."""
         if problem.device.type != "cuda":
             return "runs on CUDA only"
+        if problem.device.index not in (None, torch.cuda.current_device()):
+            return "runs on the current CUDA device only"
+        if problem.dtype not in cls.dtypes:
+            return f"has no {str(problem.dtype).removeprefix('torch.')}"
         return "its backward overwrites what its forward keeps" if problem.kind == "backward" else None
 
     def __init__(self, problem: Problem) -> None:
@@ -63,7 +69,8 @@ class Cudnn(Contender):
         if self.algorithm == Algorithm.PERSIST_DYNAMIC:
             self.cudnn.call("cudnnBuildRNNDynamic", self.cudnn.handle, self.rnn, self.size.B)
         (size,) = self.cudnn.sizes("cudnnGetRNNWeightSpaceSize", self.cudnn.handle, self.rnn)
-        self.space = self.zeros(size)
+        self.space = self.memory(size)
+        self.buffers: dict[torch.Size, _Buffers] = {}  # by the shape of x
         for name, gates in self._gates(self.space).items():
             for ours, theirs in zip(gates, problem.weights[name].chunk(GATES), strict=True):
                 ours.copy_(theirs)
@@ -72,8 +79,10 @@ class Cudnn(Contender):
         return {name: torch.cat(gates).float() for name, gates in self._gates(self.space).items()}
 
     def step(self, x: Tensor, dy: Tensor) -> Step:  # noqa: D102
-        call = _Call(self, x.contiguous())
-        return call.forward if self.kind == "forward" else partial(call.train, dy.contiguous())
+        if x.shape not in self.buffers:
+            self.buffers[x.shape] = _Buffers(self, x)
+        call = _Call(self, self.buffers[x.shape], x.contiguous(), dy.contiguous())
+        return call.forward if self.kind == "forward" else call.train
 
     def results(self, returned: Any) -> dict[str, Tensor]:  # noqa: D102
         if self.kind == "forward":
@@ -81,17 +90,17 @@ class Cudnn(Contender):
         dx, d_space = returned
         return {"dx": dx, **{f"d{name}": torch.cat(gates) for name, gates in self._gates(d_space).items()}}
 
-    def zeros(self, size: int) -> Tensor:
+    def memory(self, size: int) -> Tensor:
         """So many bytes."""
-        return torch.zeros(size, dtype=torch.uint8, device=self.like.device)
+        return torch.empty(size, dtype=torch.uint8, device=self.like.device)
 
     def _rnn(self) -> c_void_p:
         """The descriptor of the GRU."""
-        size, precision, products = self.size, Constant.DATA_FLOAT, Constant.TENSOR_OP_MATH
-        if self.like.dtype == torch.float64:
-            precision, products = Constant.DATA_DOUBLE, Constant.DEFAULT_MATH
-        elif self.like.dtype == torch.float32:
-            products = Constant.DEFAULT_MATH if allows_tf32() else Constant.FMA_MATH
+        size, dtype = self.size, self.like.dtype
+        precision = Constant.DATA_DOUBLE if dtype == torch.float64 else Constant.DATA_FLOAT
+        products = Constant.DEFAULT_MATH if allows_tf32() else Constant.FMA_MATH
+        if dtype == torch.float16:
+            products = Constant.TENSOR_OP_MATH
         rnn = self.cudnn.descriptor("RNN")
         self.cudnn.call(
             "cudnnSetRNNDescriptor_v8",
@@ -118,82 +127,91 @@ class Cudnn(Contender):
 
     def _gate(self, space: Tensor, place: int, number: int, shape: tuple[int, ...]) -> Tensor:
         """A matrix or bias: of r, z and n by the input, then of r, z and n by the state."""
-        matrix, bias = c_void_p(), c_void_p()
+        address, descriptor = c_void_p(), self.cudnn.descriptor("Tensor")
+        wanted, other = (descriptor, address), (None, None)
         self.cudnn.call(
             "cudnnGetRNNWeightParams",
             *(self.cudnn.handle, self.rnn, place, space.numel(), space.data_ptr(), number),
-            *(self.cudnn.descriptor("Tensor"), matrix, self.cudnn.descriptor("Tensor"), bias),
+            *((*wanted, *other) if len(shape) > 1 else (*other, *wanted)),
         )
-        address = (matrix if len(shape) > 1 else bias).value or 0
-        start, count = address - space.data_ptr(), math.prod(shape)
+        assert address.value is not None
+        start, count = address.value - space.data_ptr(), math.prod(shape)
         return space[start : start + count * self.like.element_size()].view(self.like.dtype).view(shape)
 
 
-class _Call:
-    """A call for one input (T, B, I), and the buffers of it."""
+class _Buffers:
+    """What calls for inputs of one shape write, and the descriptors of it. All calls use the same."""
 
     def __init__(self, gru: Cudnn, x: Tensor) -> None:
-        self.gru, self.x = gru, x
         steps, batch, _ = x.shape
         hidden, layers, directions = gru.size.H, gru.size.L, gru.size.D
-        self.mode = Constant.FWD_MODE_INFERENCE if gru.kind == "forward" else Constant.FWD_MODE_TRAINING
+        cudnn, trains = gru.cudnn, gru.kind != "forward"
+        self.mode = Constant.FWD_MODE_TRAINING if trains else Constant.FWD_MODE_INFERENCE
         self.y = x.new_empty(steps, batch, directions * hidden)
-        self.dx, self.d_space = torch.empty_like(x), torch.empty_like(gru.space)
-        self.of_x, self.of_y = self._sequence(x), self._sequence(self.y)
-        self.of_h = gru.cudnn.descriptor("Tensor")
+        self.dx = torch.empty_like(x) if trains else x
+        self.d_space = torch.empty_like(gru.space) if trains else gru.space
+        self.of_x, self.of_y = self._sequence(gru, x), self._sequence(gru, self.y)
+        self.of_h = cudnn.descriptor("Tensor")
         shape = (layers * directions, batch, hidden)
-        gru.cudnn.call(
+        cudnn.call(
             "cudnnSetTensorNdDescriptor",
             *(self.of_h, gru.type, len(shape), _ints(*shape), _ints(batch * hidden, hidden, 1)),
         )
-        self.lengths = torch.full((batch,), steps, dtype=torch.int32, device=x.device)
-        work, kept = gru.cudnn.sizes("cudnnGetRNNTempSpaceSizes", gru.cudnn.handle, gru.rnn, self.mode, self.of_x)
-        self.work, self.kept = gru.zeros(work), gru.zeros(kept)
+        sizes = cudnn.sizes("cudnnGetRNNTempSpaceSizes", cudnn.handle, gru.rnn, self.mode, self.of_x)
+        self.work, self.kept = map(gru.memory, sizes)
 
-    def forward(self) -> Tensor:
-        """Return y (T, B, D*H)."""
-        self.gru.cudnn.call(
-            "cudnnRNNForward",
-            *(self.gru.cudnn.handle, self.gru.rnn, self.mode, self.lengths.data_ptr()),
-            *(self.of_x, self.x.data_ptr(), self.of_y, self.y.data_ptr()),
-            *(self.of_h, None, None, *NO_C[:3]),
-            *self._spaces(self.gru.space),
-        )
-        return self.y
+    def spaces(self, space: Tensor) -> tuple[int, ...]:
+        """Bytes and address of weights or their gradients, of working memory, and of what backward needs."""
+        return tuple(number for t in (space, self.work, self.kept) for number in (t.numel(), t.data_ptr()))
 
-    def train(self, dy: Tensor) -> tuple[Tensor, Tensor]:
-        """Return dx (T, B, I), and the gradients of the weights as the weights lie."""
-        self.forward()
-        self.gru.cudnn.call(
-            "cudnnRNNBackwardData_v8",
-            *(self.gru.cudnn.handle, self.gru.rnn, self.lengths.data_ptr()),
-            *(self.of_y, self.y.data_ptr(), dy.data_ptr(), self.of_x, self.dx.data_ptr()),
-            *(self.of_h, None, None, None, *NO_C),
-            *self._spaces(self.gru.space),
-        )
-        self.d_space.zero_()
-        self.gru.cudnn.call(
-            "cudnnRNNBackwardWeights_v8",
-            *(self.gru.cudnn.handle, self.gru.rnn, Constant.WGRAD_MODE_ADD, self.lengths.data_ptr()),
-            *(self.of_x, self.x.data_ptr(), self.of_h, None, self.of_y, self.y.data_ptr()),
-            *self._spaces(self.d_space),
-        )
-        return self.dx, self.d_space
-
-    def _sequence(self, tensor: Tensor) -> c_void_p:
+    @staticmethod
+    def _sequence(gru: Cudnn, tensor: Tensor) -> c_void_p:
         """The descriptor of x or y, all sequences of which have all steps."""
         steps, batch, width = tensor.shape
-        result = self.gru.cudnn.descriptor("RNNData")
+        result = gru.cudnn.descriptor("RNNData")
         layout, padding = Constant.RNN_DATA_LAYOUT_SEQ_MAJOR_UNPACKED, None
-        self.gru.cudnn.call(
+        gru.cudnn.call(
             "cudnnSetRNNDataDescriptor",
-            *(result, self.gru.type, layout, steps, batch, width, _ints(*[steps] * batch), padding),
+            *(result, gru.type, layout, steps, batch, width, _ints(*[steps] * batch), padding),
         )
         return result
 
-    def _spaces(self, space: Tensor) -> tuple[int, ...]:
-        """Bytes and address of weights or their gradients, of working memory, and of what backward needs."""
-        return tuple(number for t in (space, self.work, self.kept) for number in (t.numel(), t.data_ptr()))
+
+class _Call:
+    """The calls for one input x (T, B, I) and gradient dy (T, B, D*H); their arguments are put together once."""
+
+    def __init__(self, gru: Cudnn, buffers: _Buffers, x: Tensor, dy: Tensor) -> None:
+        self.cudnn, self.buffers = gru.cudnn, buffers
+        self.tensors = (gru, x, dy)  # which have to stay
+        begin, lengths = (gru.cudnn.handle, gru.rnn), None  # all sequences have all steps
+        of_x, of_y, of_h, y = buffers.of_x, buffers.of_y, buffers.of_h, buffers.y.data_ptr()
+        self.of_forward = (
+            *(*begin, buffers.mode, lengths, of_x, x.data_ptr(), of_y, y),
+            *(of_h, None, None, None, None, None),  # h, and an LSTM's c, before and after
+            *buffers.spaces(gru.space),
+        )
+        self.of_data = (
+            *(*begin, lengths, of_y, y, dy.data_ptr(), of_x, buffers.dx.data_ptr()),
+            *(of_h, None, None, None, None, None, None, None),  # h, and an LSTM's c, and their gradients
+            *buffers.spaces(gru.space),
+        )
+        self.of_weights = (
+            *(*begin, Constant.WGRAD_MODE_ADD, lengths, of_x, x.data_ptr(), of_h, None, of_y, y),
+            *buffers.spaces(buffers.d_space),
+        )
+
+    def forward(self) -> Tensor:
+        """Return y (T, B, D*H)."""
+        self.cudnn.call("cudnnRNNForward", *self.of_forward)
+        return self.buffers.y
+
+    def train(self) -> tuple[Tensor, Tensor]:
+        """Return dx (T, B, I), and the gradients of the weights as the weights lie."""
+        self.cudnn.call("cudnnRNNForward", *self.of_forward)
+        self.cudnn.call("cudnnRNNBackwardData_v8", *self.of_data)
+        self.buffers.d_space.zero_()
+        self.cudnn.call("cudnnRNNBackwardWeights_v8", *self.of_weights)
+        return self.buffers.dx, self.buffers.d_space
 
 
 def _ints(*values: int) -> Array[c_int]:
@@ -205,6 +223,7 @@ class CudnnStandard(Cudnn):
 
     name = "cudnn_standard"
     algorithm = Algorithm.STANDARD
+    dtypes = tuple(DATA_TYPES)
     configuration = "cuDNN's API, CUDNN_RNN_ALGO_STANDARD"
 
 
@@ -221,6 +240,7 @@ class CudnnDynamic(Cudnn):
 
     name = "cudnn_dynamic"
     algorithm = Algorithm.PERSIST_DYNAMIC
+    dtypes = (*Cudnn.dtypes, torch.float64)
     configuration = "cuDNN's API, CUDNN_RNN_ALGO_PERSIST_DYNAMIC"
 
 

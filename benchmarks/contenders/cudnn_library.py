@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Callable
-from ctypes import POINTER, c_float, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
+from ctypes import POINTER, c_float, c_int, c_size_t, c_uint, c_ulonglong, c_void_p, create_string_buffer
 from enum import IntEnum
 from functools import cache
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 SONAME = "libcudnn.so.9"
-SUCCESS, NOT_SUPPORTED = 0, 3000  # the second and what it is for: 3000 to 3999
+SUCCESS, NOT_SUPPORTED = 0, 3000  # 3000 to 3999 all say that something is not supported
+MOST_LETTERS = 500  # of cuDNN's own words about an error
 
 
 class Algorithm(IntEnum):
@@ -113,7 +114,7 @@ class NotSupportedError(CudnnError):
 
 
 class Library:
-    """cuDNN, and a handle of it on torch's current device and stream."""
+    """cuDNN, and a handle of it on the current device."""
 
     def __init__(self, functions: Any) -> None:
         self._functions = functions
@@ -129,7 +130,10 @@ class Library:
         status = getattr(self._functions, name)(*arguments)
         if status != SUCCESS:
             kind = NotSupportedError if status // 1000 == NOT_SUPPORTED // 1000 else CudnnError
-            raise kind(f"{name}: {self._functions.cudnnGetErrorString(status).decode()}")
+            words = create_string_buffer(MOST_LETTERS)
+            self._functions.cudnnGetLastErrorString(words, MOST_LETTERS)
+            of_status = self._functions.cudnnGetErrorString(status).decode()
+            raise kind(f"{name}: {of_status} {words.value.decode()}".rstrip())
 
     def made(self, name: str) -> c_void_p:
         """What a function that makes something made."""
@@ -138,7 +142,7 @@ class Library:
         return result
 
     def sizes(self, name: str, *arguments: Any) -> list[int]:
-        """The bytes that a function returns at the end of its arguments."""
+        """The sizes in bytes that a function writes to its last arguments."""
         found = [c_size_t() for parameter in PARAMETERS[name] if parameter is _COUNTED]
         self.call(name, *arguments, *found)
         return [size.value for size in found]
@@ -159,6 +163,7 @@ def functions(path: str) -> ctypes.CDLL:
     """
     found = ctypes.CDLL(path)
     found.cudnnGetErrorString.restype = ctypes.c_char_p
+    found.cudnnGetLastErrorString.argtypes = (ctypes.c_char_p, c_size_t)
     for name, parameters in PARAMETERS.items():
         getattr(found, name).argtypes = parameters
     return found
@@ -166,7 +171,7 @@ def functions(path: str) -> ctypes.CDLL:
 
 @cache
 def load() -> Library:
-    """The cuDNN of this process.
+    """The cuDNN of this process, on torch's current device and stream.
 
     Raises:
         OSError: it is not there.

@@ -1,4 +1,4 @@
-"""The emulated device of a rehearsal, and a simulated cuDNN: importing this builds the first, unless tests have."""
+"""The emulated device of a rehearsal, and a simulated cuDNN. Importing this builds the emulator, if no test has."""
 
 from __future__ import annotations
 

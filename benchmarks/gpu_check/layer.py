@@ -82,9 +82,9 @@ def against_stepwise(target: Target, layer: Layer, dtype: str, kernel: str, back
     return verdict_of(ours, Answer(solve(torch.float64, "stepwise", "stepwise"), stepwise))
 
 
-def verdict_of(results: dict[str, Tensor], answer: Answer, contender: str = OURS) -> dict[str, Any]:
+def verdict_of(results: dict[str, Tensor], answer: Answer) -> dict[str, Any]:
     """The worst result, as a row tells it."""
-    verdict = judge(contender, results, answer)
+    verdict = judge(OURS, results, answer)
     return {
         "outcome": PASSED if verdict.right else FAILED,
         "worst": verdict.name,

@@ -43,7 +43,7 @@ CHECK = (
     Stage("products", "halves into float, TF32, stepwise", "products", 25),
     Stage("each", "every kernel against stepwise", "each", 90, rehearsed=9),
     Stage("speed", "against nn.GRU", "speed", 130),
-    Stage("algorithms", "against each algorithm of cuDNN", "algorithms", 30, rehearsed=4),
+    Stage("algorithms", "against each algorithm of cuDNN", "algorithms", 60, patience=60, rehearsed=4),
     Stage("decoding", "one time step, alone and in a graph", "decoding", 25),
     Stage("members", "one launch against a loop", "members", 15, rehearsed=2),
     Stage("steps", "us a step of every kernel", "steps", 60, rehearsed=6),
