@@ -1,22 +1,6 @@
 // The int8 kernel for AVX-512 with VNNI.
 #if defined(__x86_64__)
-// Every header of others comes before the target pragma, so that no inline function of theirs is compiled for it.
-#include <immintrin.h>
-
-#include <c10/util/BFloat16.h>
-
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <type_traits>
-#include <utility>
-
-#include "cpu/int8/int8_kernels.h"
-#include "cpu/kernels/kernels.h"
-#include "cpu/step_barrier.h"
+#include "cpu/kernels/before_target.h"
 
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,prfchw")
 #define GRU_VECTOR_BYTES 64

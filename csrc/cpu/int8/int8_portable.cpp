@@ -1,18 +1,5 @@
 // The int8 kernel for any CPU: 16-byte GNU vectors.
-#include <c10/util/BFloat16.h>
-
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <type_traits>
-#include <utility>
-
-#include "cpu/int8/int8_kernels.h"
-#include "cpu/kernels/kernels.h"
-#include "cpu/step_barrier.h"
+#include "cpu/kernels/before_target.h"
 
 #define GRU_VECTOR_BYTES 16
 #include "cpu/int8/int8_body.h"

@@ -1,20 +1,6 @@
 // The kernels for AVX2 with FMA and F16C.
 #if defined(__x86_64__)
-// Every header of others comes before the target pragma, so that no inline function of theirs is compiled for it.
-#include <immintrin.h>
-
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
-
-#include <algorithm>
-#include <array>
-#include <cstdint>
-#include <cstring>
-#include <type_traits>
-#include <utility>
-
-#include "cpu/kernels/kernels.h"
-#include "cpu/step_barrier.h"
+#include "cpu/kernels/before_target.h"
 
 #pragma GCC target("avx2,fma,f16c")
 #define GRU_VECTOR_BYTES 32

@@ -1,23 +1,6 @@
 // The kernels that multiply bfloat16 by the tiles of Intel AMX, beside AVX-512 with BF16.
 #if defined(__x86_64__)
-// Every header of others comes before the target pragma, so that no inline function of theirs is compiled for it.
-#include <immintrin.h>
-
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
-
-#include <algorithm>
-#include <array>
-#include <cmath>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <type_traits>
-#include <utility>
-
-#include "cpu/kernels/kernels.h"
-#include "cpu/step_barrier.h"
+#include "cpu/kernels/before_target.h"
 
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")
 #define GRU_VECTOR_BYTES 64
