@@ -13,15 +13,15 @@ struct Dot {
   static constexpr int rows = 4;
   static constexpr int zero = 128;
   using Word = __m256i;
-  static inline __attribute__((always_inline)) Word broadcast(const uint8_t* bytes) {
+  static GRU_INLINE Word broadcast(const uint8_t* bytes) {
     int word;
     std::memcpy(&word, bytes, sizeof word);
     return _mm256_set1_epi32(word);
   }
-  static inline __attribute__((always_inline)) void add(IntVector& sum, Word word, IntVector column) {
+  static GRU_INLINE void add(IntVector& sum, Word word, IntVector column) {
     sum = (IntVector)_mm256_dpbusd_avx_epi32((__m256i)sum, word, (__m256i)column);
   }
-  static inline __attribute__((always_inline)) void store_rounded(uint8_t* target, VectorMath<float>::Vector value) {
+  static GRU_INLINE void store_rounded(uint8_t* target, VectorOf<float> value) {
     const __m256i rounded = _mm256_add_epi32(_mm256_cvtps_epi32((__m256)value), _mm256_set1_epi32(zero));
     const __m256i low = _mm256_shuffle_epi8(rounded, _mm256_set1_epi32(0x0c080400));  // the low bytes of each half
     _mm_storeu_si64(target, _mm_unpacklo_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1)));

@@ -13,16 +13,16 @@ struct Dot {
   static constexpr int rows = 8;
   static constexpr int zero = 128;
   using Word = __m512i;
-  static inline __attribute__((always_inline)) Word broadcast(const uint8_t* bytes) {
+  static GRU_INLINE Word broadcast(const uint8_t* bytes) {
     int word;
     std::memcpy(&word, bytes, sizeof word);
     return _mm512_set1_epi32(word);
   }
-  static inline __attribute__((always_inline)) void add(IntVector& sum, Word word, IntVector column) {
+  static GRU_INLINE void add(IntVector& sum, Word word, IntVector column) {
     sum = (IntVector)_mm512_dpbusd_epi32((__m512i)sum, word, (__m512i)column);
   }
   // With masks of ones: for the plain forms GCC 12 warns of uninitialised values in its own header.
-  static inline __attribute__((always_inline)) void store_rounded(uint8_t* target, VectorMath<float>::Vector value) {
+  static GRU_INLINE void store_rounded(uint8_t* target, VectorOf<float> value) {
     const __m512i rounded = _mm512_add_epi32(_mm512_maskz_cvtps_epi32(0xffff, (__m512)value), _mm512_set1_epi32(zero));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(target), _mm512_maskz_cvtepi32_epi8(0xffff, rounded));
   }

@@ -32,7 +32,7 @@ constexpr int kParts = kInt8Units / kLanes;
 // Elements of packed weights from one word of columns to the next.
 constexpr int64_t kWordStride = 3 * kInt8Units;
 
-inline __attribute__((always_inline)) IntVector load_ints(const int32_t* source) {
+GRU_INLINE IntVector load_ints(const int32_t* source) {
   IntVector result;
   std::memcpy(&result, source, sizeof result);
   return result;
@@ -40,12 +40,12 @@ inline __attribute__((always_inline)) IntVector load_ints(const int32_t* source)
 
 // The lanes of `value` in the order of i ^ distance.
 template <int distance, size_t... i>
-inline __attribute__((always_inline)) IntVector exchange_lanes(IntVector value, std::index_sequence<i...>) {
+GRU_INLINE IntVector exchange_lanes(IntVector value, std::index_sequence<i...>) {
   return __builtin_shuffle(value, IntVector{(i ^ distance)...});
 }
 
 template <int distance = kLanes / 2>
-inline __attribute__((always_inline)) int32_t largest_lane(IntVector value) {
+GRU_INLINE int32_t largest_lane(IntVector value) {
   const IntVector other = exchange_lanes<distance>(value, std::make_index_sequence<kLanes>());
   const IntVector larger = value > other ? value : other;
   if constexpr (distance > 1) return largest_lane<distance / 2>(larger);
@@ -59,15 +59,14 @@ constexpr float kSmallestRow = 1e-36f;
 // Writes whole vectors, at most int8_stride(K) bytes. Returns the scale: the largest magnitude / 127, or NaN where an
 // element is not finite.
 template <typename Dot>
-inline __attribute__((always_inline)) float quantize_row(const float* source, int64_t K, uint8_t* target) {
+GRU_INLINE float quantize_row(const float* source, int64_t K, uint8_t* target) {
   const int64_t whole = K / kLanes * kLanes;
 
   // Magnitudes compare as their bits do, infinity and NaN as the largest.
   int32_t bits = 0;
   if (source != nullptr) {
-    const auto magnitude = [&](int64_t k, int64_t count) __attribute__((always_inline)) {
-      return (IntVector)load<float>(source + k, count) & 0x7fffffff;
-    };
+    const auto magnitude = [&](int64_t k, int64_t count)
+                               GRU_INLINED { return (IntVector)load<float>(source + k, count) & 0x7fffffff; };
     IntVector largest{};
     for (int64_t k = 0; k < whole; k += kLanes) {
       const IntVector here = magnitude(k, kLanes);
@@ -88,9 +87,8 @@ inline __attribute__((always_inline)) float quantize_row(const float* source, in
   }
 
   const float inverse = 127.0f / magnitude;
-  const auto convert = [&](int64_t k, int64_t count) __attribute__((always_inline)) {
-    Dot::store_rounded(target + k, load<float>(source + k, count) * inverse);
-  };
+  const auto convert = [&](int64_t k, int64_t count)
+                           GRU_INLINED { Dot::store_rounded(target + k, load<float>(source + k, count) * inverse); };
   for (int64_t k = 0; k < whole; k += kLanes) convert(k, kLanes);
   if (whole < K) convert(whole, K - whole);
   return magnitude / 127.0f;
@@ -98,15 +96,14 @@ inline __attribute__((always_inline)) float quantize_row(const float* source, in
 
 // out (rows, 3, lanes) = bytes (rows, K), less `zero`, times a part of a panel (1 + words, 3, 16) of packed weights.
 template <typename Dot, int rows>
-inline __attribute__((always_inline)) void product_tile(const uint8_t* __restrict bytes, int64_t stride,
-                                                        const int32_t* __restrict panel, int64_t words,
-                                                        IntVector (*__restrict out)[3]) {
+GRU_INLINE void product_tile(const uint8_t* __restrict bytes, int64_t stride, const int32_t* __restrict panel,
+                             int64_t words, IntVector (*__restrict out)[3]) {
   // Tiles of few rows would wait for the latency of their own additions: they keep several partial sums.
   constexpr int fit = Dot::rows / rows;
   constexpr int enough = (3 + rows - 1) / rows;
   constexpr int sums = fit < enough ? fit : enough;
   IntVector sum[sums][rows][3] = {};
-  const auto add_word = [&](int s, int64_t w) __attribute__((always_inline)) {
+  const auto add_word = [&](int s, int64_t w) GRU_INLINED {
     IntVector column[3];
 #pragma GCC unroll 3
     for (int gate = 0; gate < 3; ++gate) column[gate] = load_ints(panel + (1 + w) * kWordStride + gate * kInt8Units);
@@ -152,7 +149,7 @@ __attribute__((noinline)) void product_rows(int64_t count, const uint8_t* bytes,
 
 // The three gates' values of some units: scales, or biases, of which there may be none.
 struct OfGates {
-  VectorMath<float>::Vector r{}, z{}, n{};
+  VectorOf<float> r{}, z{}, n{};
 
   OfGates(const float* values, int64_t H, int64_t unit, int64_t count) {
     if (values == nullptr) return;
@@ -162,9 +159,7 @@ struct OfGates {
   }
 };
 
-inline __attribute__((always_inline)) VectorMath<float>::Vector to_float(IntVector value) {
-  return __builtin_convertvector(value, VectorMath<float>::Vector);
-}
+GRU_INLINE VectorOf<float> to_float(IntVector value) { return __builtin_convertvector(value, VectorOf<float>); }
 
 // The state of a row before a step; null for zero.
 inline const float* state_before(const Int8Chunk& p, const Int8Step& step, int64_t row) {
@@ -191,7 +186,7 @@ struct Part {
 
 // Calls `body(first, count)` for tiles of at most `largest` rows, as equal as can be.
 template <int largest, typename Body>
-inline __attribute__((always_inline)) void for_each_tile(int64_t rows, const Body& body) {
+GRU_INLINE void for_each_tile(int64_t rows, const Body& body) {
   if (rows <= largest) return body(0, rows);
   const int64_t tiles = (rows + largest - 1) / largest;
   for (int64_t tile = 0; tile < tiles; ++tile) {
@@ -211,7 +206,7 @@ void input_gates_of(const Int8Chunk& p, const Part& part, int64_t begin, int64_t
   bias.r += bias_hh.r;
   bias.z += bias_hh.z;
   float* out = p.input_gates + part.group * p.rows * kWordStride + part.lane;
-  for_each_tile<Dot::rows>(end - begin, [&](int64_t of_run, int64_t count) __attribute__((always_inline)) {
+  for_each_tile<Dot::rows>(end - begin, [&](int64_t of_run, int64_t count) GRU_INLINED {
     const int64_t first = begin + of_run;
     IntVector sums[Dot::rows][3];
     product_rows<Dot>(count, p.x_bytes + first * p.x_bytes_stride, p.x_bytes_stride, panel, words, sums);
@@ -227,9 +222,8 @@ void input_gates_of(const Int8Chunk& p, const Part& part, int64_t begin, int64_t
 
 // The next state of a part for `count` rows of a step from `first` on, from the sums of the product with R and the
 // scales of the rows of the previous state.
-inline __attribute__((always_inline)) void gates_of(const Int8Chunk& p, const Int8Step& step, const Part& part,
-                                                    int64_t first, int64_t count, const IntVector (*sums)[3],
-                                                    const float* scales) {
+GRU_INLINE void gates_of(const Int8Chunk& p, const Int8Step& step, const Part& part, int64_t first, int64_t count,
+                         const IntVector (*sums)[3], const float* scales) {
   using Math = VectorMath<float>;
   using Vector = Math::Vector;
   const OfGates scale(p.scale_hh, p.H, part.unit, part.count);
@@ -262,7 +256,7 @@ void step_parts(const Int8Chunk& p, const Int8Step& step, int64_t begin, int64_t
   for (int64_t done = 0; done < end - begin; done += at_once) {
     const int64_t parts = std::min(at_once, end - begin - done);
     const auto part = [&](int64_t j) { return Part(backwards ? end - 1 - done - j : begin + done + j, p.H); };
-    for_each_tile<Dot::rows>(step.rows, [&](int64_t first, int64_t count) __attribute__((always_inline)) {
+    for_each_tile<Dot::rows>(step.rows, [&](int64_t first, int64_t count) GRU_INLINED {
       IntVector sums[Dot::rows][3];
       for (int64_t j = 0; j < parts; ++j) {
         for (int64_t row = first; row < first + count; ++row) {

@@ -15,20 +15,18 @@ struct Dot {
   struct Word {
     ShortVector odd, even;
   };
-  static inline __attribute__((always_inline)) Word split(ShortVector bytes) {
-    return {bytes >> 8, (ShortVector)(bytes << 8) >> 8};
-  }
-  static inline __attribute__((always_inline)) Word broadcast(const uint8_t* bytes) {
+  static GRU_INLINE Word split(ShortVector bytes) { return {bytes >> 8, (ShortVector)(bytes << 8) >> 8}; }
+  static GRU_INLINE Word broadcast(const uint8_t* bytes) {
     int32_t word;
     std::memcpy(&word, bytes, sizeof word);
     return split((ShortVector)(IntVector{} + word));
   }
-  static inline __attribute__((always_inline)) void add(IntVector& sum, const Word& word, IntVector column) {
+  static GRU_INLINE void add(IntVector& sum, const Word& word, IntVector column) {
     const Word weights = split((ShortVector)column);
     const auto pairs = (IntVector)(word.odd * weights.odd + word.even * weights.even);
     sum += (pairs >> 16) + ((pairs << 16) >> 16);
   }
-  static inline __attribute__((always_inline)) void store_rounded(uint8_t* target, VectorMath<float>::Vector value) {
+  static GRU_INLINE void store_rounded(uint8_t* target, VectorOf<float> value) {
     const auto rounded = (IntVector)(value + FloatFormat<float>::round_magic);  // see vector_math.h
     for (int lane = 0; lane < kLanes; ++lane) target[lane] = static_cast<uint8_t>(rounded[lane]);
   }

@@ -10,7 +10,7 @@ struct TileDot {
   static constexpr int rows = kRowsOfTiles;
   static constexpr int zero = 0;
   // With masks of ones: for the plain forms GCC 12 warns of uninitialised values in its own header.
-  static inline __attribute__((always_inline)) void store_rounded(uint8_t* target, VectorMath<float>::Vector value) {
+  static GRU_INLINE void store_rounded(uint8_t* target, VectorOf<float> value) {
     const __m512i rounded = _mm512_maskz_cvtps_epi32(0xffff, (__m512)value);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(target), _mm512_maskz_cvtepi32_epi8(0xffff, rounded));
   }

@@ -110,7 +110,7 @@ void pack_rows(const BwdChunk<scalar_t, operand_t>* chunks, int64_t count, int t
 
 // `count` values of a row of a tile to `target`, plus those of `before`, where it is not null.
 template <typename acc_t, typename Before, typename T>
-inline __attribute__((always_inline)) void put_row(const acc_t* tile, int64_t count, const Before* before, T* target) {
+GRU_INLINE void put_row(const acc_t* tile, int64_t count, const Before* before, T* target) {
   constexpr int lanes = VectorMath<acc_t>::lanes;
   for (int64_t c = 0; c < count; c += lanes) {
     const int64_t part = std::min<int64_t>(lanes, count - c);
@@ -177,7 +177,7 @@ constexpr int64_t kFewRows = 2;
 template <typename acc_t, typename T>
 void put_row_of_few(const acc_t* column, int64_t stride, int64_t K, const acc_t* panels, int64_t panel_size,
                     int64_t columns, const acc_t* before, T* target) {
-  using Vector = typename VectorMath<acc_t>::Vector;
+  using Vector = VectorOf<acc_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
   constexpr int width = kPanelColumns<acc_t>;
   for (int64_t c = 0; c < columns; c += lanes) {

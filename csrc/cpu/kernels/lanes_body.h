@@ -10,16 +10,16 @@ namespace {
 // Conversions of a vector's lanes.
 template <typename acc_t, typename T>
 struct Lanes {
-  using Vector = typename VectorMath<acc_t>::Vector;
+  using Vector = VectorOf<acc_t>;
   static constexpr int lanes = VectorMath<acc_t>::lanes;
-  static inline __attribute__((always_inline)) Vector load(const T* source) {
+  static GRU_INLINE Vector load(const T* source) {
     acc_t lane[lanes];
     for (int i = 0; i < lanes; ++i) lane[i] = static_cast<acc_t>(source[i]);
     Vector result;
     std::memcpy(&result, lane, sizeof result);
     return result;
   }
-  static inline __attribute__((always_inline)) void store(T* target, Vector value) {
+  static GRU_INLINE void store(T* target, Vector value) {
     acc_t lane[lanes];
     std::memcpy(lane, &value, sizeof value);
     for (int i = 0; i < lanes; ++i) target[i] = static_cast<T>(lane[i]);
@@ -28,30 +28,28 @@ struct Lanes {
 
 template <typename acc_t>
 struct Lanes<acc_t, acc_t> {
-  using Vector = typename VectorMath<acc_t>::Vector;
-  static inline __attribute__((always_inline)) Vector load(const acc_t* source) {
+  using Vector = VectorOf<acc_t>;
+  static GRU_INLINE Vector load(const acc_t* source) {
     Vector result;
     std::memcpy(&result, source, sizeof result);
     return result;
   }
-  static inline __attribute__((always_inline)) void store(acc_t* target, Vector value) {
-    std::memcpy(target, &value, sizeof value);
-  }
+  static GRU_INLINE void store(acc_t* target, Vector value) { std::memcpy(target, &value, sizeof value); }
 };
 
 // bfloat16 is the upper half of a float: rounded to nearest even, NaN stays NaN. The instruction takes subnormal floats
 // for zero.
 template <>
 struct Lanes<float, c10::BFloat16> {
-  using Vector = VectorMath<float>::Vector;
+  using Vector = VectorOf<float>;
   using Bits = VectorMath<float>::BitVector;
   typedef uint16_t HalfBits __attribute__((vector_size(GRU_VECTOR_BYTES / 2)));
-  static inline __attribute__((always_inline)) Vector load(const c10::BFloat16* source) {
+  static GRU_INLINE Vector load(const c10::BFloat16* source) {
     HalfBits half;
     std::memcpy(&half, source, sizeof half);
     return (Vector)(__builtin_convertvector(half, Bits) << 16);
   }
-  static inline __attribute__((always_inline)) void store(c10::BFloat16* target, Vector value) {
+  static GRU_INLINE void store(c10::BFloat16* target, Vector value) {
 #if defined(GRU_MULTIPLIES_BF16)
     const __m256bh half = _mm512_cvtneps_pbh((__m512)value);
 #else
@@ -69,15 +67,15 @@ struct Lanes<float, c10::BFloat16> {
 // undefined.
 template <>
 struct Lanes<float, c10::Half> {
-  using Vector = VectorMath<float>::Vector;
-  static inline __attribute__((always_inline)) Vector load(const c10::Half* source) {
+  using Vector = VectorOf<float>;
+  static GRU_INLINE Vector load(const c10::Half* source) {
 #if GRU_VECTOR_BYTES == 64
     return (Vector)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
 #else
     return (Vector)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source)));
 #endif
   }
-  static inline __attribute__((always_inline)) void store(c10::Half* target, Vector value) {
+  static GRU_INLINE void store(c10::Half* target, Vector value) {
 #if GRU_VECTOR_BYTES == 64
     const __m256i half = _mm512_maskz_cvtps_ph(0xffff, (__m512)value, _MM_FROUND_TO_NEAREST_INT);
 #else
@@ -92,7 +90,7 @@ template <int count>
 struct Lanes<float, Part<count>> : Lanes<float, c10::BFloat16> {};
 
 // The nearest bfloat16 of each lane.
-inline __attribute__((always_inline)) VectorMath<float>::Vector nearest_bfloat16(VectorMath<float>::Vector value) {
+GRU_INLINE VectorOf<float> nearest_bfloat16(VectorOf<float> value) {
   c10::BFloat16 nearest[VectorMath<float>::lanes];
   Lanes<float, c10::BFloat16>::store(nearest, value);
   return Lanes<float, c10::BFloat16>::load(nearest);
@@ -100,7 +98,7 @@ inline __attribute__((always_inline)) VectorMath<float>::Vector nearest_bfloat16
 
 // `count` values from `source`, converted; the lanes beyond them are zero.
 template <typename acc_t, typename T>
-inline __attribute__((always_inline)) typename VectorMath<acc_t>::Vector load(const T* source, int64_t count) {
+GRU_INLINE VectorOf<acc_t> load(const T* source, int64_t count) {
   constexpr int lanes = VectorMath<acc_t>::lanes;
   if (count == lanes) return Lanes<acc_t, T>::load(source);
   T part[lanes] = {};
@@ -110,7 +108,7 @@ inline __attribute__((always_inline)) typename VectorMath<acc_t>::Vector load(co
 
 // The first `count` lanes of `value` to `target`, converted.
 template <typename acc_t, typename T>
-inline __attribute__((always_inline)) void store(T* target, typename VectorMath<acc_t>::Vector value, int64_t count) {
+GRU_INLINE void store(T* target, VectorOf<acc_t> value, int64_t count) {
   constexpr int lanes = VectorMath<acc_t>::lanes;
   if (count == lanes) return Lanes<acc_t, T>::store(target, value);
   T part[lanes];
@@ -121,8 +119,8 @@ inline __attribute__((always_inline)) void store(T* target, typename VectorMath<
 // The first `count` lanes of `value` to where they are operands of products: converted, or each of their parts to its
 // share of a row, whose stride this is.
 template <typename acc_t, typename operand_t>
-inline __attribute__((always_inline)) void store_operand(operand_t* target, [[maybe_unused]] int64_t stride,
-                                                         typename VectorMath<acc_t>::Vector value, int64_t count) {
+GRU_INLINE void store_operand(operand_t* target, [[maybe_unused]] int64_t stride, VectorOf<acc_t> value,
+                              int64_t count) {
   constexpr int parts = kParts<operand_t>;
   if constexpr (parts == 1) {
     store<acc_t>(target, value, count);
@@ -137,9 +135,9 @@ inline __attribute__((always_inline)) void store_operand(operand_t* target, [[ma
 
 // A vector of words: of operands as they lie, or of values that are converted to them.
 template <typename acc_t, typename operand_t, typename T>
-inline __attribute__((always_inline)) typename VectorMath<acc_t>::Vector load_words(const T* source) {
+GRU_INLINE VectorOf<acc_t> load_words(const T* source) {
   if constexpr (!std::is_same_v<T, operand_t>) return Lanes<acc_t, T>::load(source);
-  typename VectorMath<acc_t>::Vector words;
+  VectorOf<acc_t> words;
   std::memcpy(&words, source, sizeof words);
   return words;
 }
@@ -160,12 +158,12 @@ struct MaskLanes<double> {
 
 // `count` bools from `source` as 0 and 1; the lanes beyond them are zero.
 template <typename acc_t>
-inline __attribute__((always_inline)) typename VectorMath<acc_t>::Vector load_mask(const bool* source, int64_t count) {
+GRU_INLINE VectorOf<acc_t> load_mask(const bool* source, int64_t count) {
   constexpr int lanes = VectorMath<acc_t>::lanes;
   typename MaskLanes<acc_t>::Bytes bytes{};
   std::memcpy(&bytes, source, count == lanes ? lanes : count);
   const auto integers = __builtin_convertvector(bytes, typename MaskLanes<acc_t>::Integers);
-  return __builtin_convertvector(integers, typename VectorMath<acc_t>::Vector);
+  return __builtin_convertvector(integers, VectorOf<acc_t>);
 }
 
 }  // namespace

@@ -28,21 +28,18 @@ constexpr int kSavedInput = 3, kSavedHidden = 6, kSavedInverse = 9;
 inline int64_t saved_norm_values(int64_t H) { return 9 * H + 16; }
 
 // The gates r, z, n of a unit are normalised with those of the same number.
-inline __attribute__((always_inline)) int norm_of(int norms, int gate) { return gate == 2 ? norms - 1 : 0; }
+GRU_INLINE int norm_of(int norms, int gate) { return gate == 2 ? norms - 1 : 0; }
 // Gates that are normalised together.
-inline __attribute__((always_inline)) int gates_of_norm(int norms, int norm) {
-  return norms == 1 ? 3 : norm == 0 ? 2 : 1;
-}
+GRU_INLINE int gates_of_norm(int norms, int norm) { return norms == 1 ? 3 : norm == 0 ? 2 : 1; }
 
 template <typename acc_t, int half, size_t... i>
-inline __attribute__((always_inline)) typename VectorMath<acc_t>::Vector rotate(typename VectorMath<acc_t>::Vector v,
-                                                                                std::index_sequence<i...>) {
+GRU_INLINE VectorOf<acc_t> rotate(VectorOf<acc_t> v, std::index_sequence<i...>) {
   return __builtin_shuffle(v, typename VectorMath<acc_t>::BitVector{(i + half) % sizeof...(i)...});
 }
 
 // The sum of the lanes.
 template <typename acc_t, int half = VectorMath<acc_t>::lanes / 2>
-inline __attribute__((always_inline)) acc_t lane_sum(typename VectorMath<acc_t>::Vector v) {
+GRU_INLINE acc_t lane_sum(VectorOf<acc_t> v) {
   if constexpr (half == 0) {
     return v[0];
   } else {
@@ -64,7 +61,7 @@ template <typename scalar_t, typename operand_t>
 void leave_moments(const FwdChunk<scalar_t, operand_t>& p, const acc_type<scalar_t>* values, int64_t value_rows,
                    int64_t first_row, int64_t rows, int64_t begin, int64_t end, int thread) {
   using acc_t = acc_type<scalar_t>;
-  using Vector = typename VectorMath<acc_t>::Vector;
+  using Vector = VectorOf<acc_t>;
   constexpr int64_t lanes = VectorMath<acc_t>::lanes;
   const int64_t units = std::min(p.H, end * lanes) - std::min(p.H, begin * lanes);
   if (units == 0) return;
@@ -74,7 +71,7 @@ void leave_moments(const FwdChunk<scalar_t, operand_t>& p, const acc_type<scalar
   const Vector valid = load<acc_t>(ones, lanes);
   const int norm_of_n = norm_of(p.norms, 2);
   for (int64_t row = first_row; row < first_row + rows; ++row) {
-    const auto value = [&](int64_t group, int gate) __attribute__((always_inline)) {
+    const auto value = [&](int64_t group, int gate) GRU_INLINED {
       return load<acc_t>(values + ((group * value_rows + row) * 3 + gate) * lanes, lanes);
     };
     Vector of_rz{}, of_n{};  // lanes beyond H hold zeros
@@ -86,7 +83,7 @@ void leave_moments(const FwdChunk<scalar_t, operand_t>& p, const acc_type<scalar
     const acc_t mean_rz = lane_sum<acc_t>(of_rz) / (units * gates_of_norm(p.norms, 0));
     const acc_t mean_n = norm_of_n == 0 ? mean_rz : lane_sum<acc_t>(of_n) / units;
     of_rz = of_n = Vector{};
-    const auto add_squares = [&](int64_t group, Vector lanes_of_units) __attribute__((always_inline)) {
+    const auto add_squares = [&](int64_t group, Vector lanes_of_units) GRU_INLINED {
       const Vector r = (value(group, 0) - mean_rz) * lanes_of_units;
       const Vector z = (value(group, 1) - mean_rz) * lanes_of_units;
       const Vector n = (value(group, 2) - mean_n) * lanes_of_units;
@@ -123,18 +120,18 @@ void add_up_moments(const FwdChunk<scalar_t, operand_t>& p, int64_t first, int64
   for (int norm = 0; norm < p.norms; ++norm) {
     for (int64_t row = 0; row < rows; ++row) norms[row][norm] = {0, 0};
     // Of each thread's units among all of them.
-    const auto for_each_part = [&](const auto& body) __attribute__((always_inline)) {
+    const auto for_each_part = [&](const auto& body) GRU_INLINED {
       for (int thread = 0; thread < threads; ++thread) {
         const UnitRange units(p.H, groups, lanes, thread, threads);
         if (units.first == units.last) continue;
         body((units.last - units.first) * inverse_H, p.moments + (thread * p.moment_rows + first) * 4 + 2 * norm);
       }
     };
-    for_each_part([&](acc_t part, const acc_t* moments) __attribute__((always_inline)) {
+    for_each_part([&](acc_t part, const acc_t* moments) GRU_INLINED {
       for (int64_t row = 0; row < rows; ++row) norms[row][norm].mean += part * moments[4 * row];
     });
     const acc_t inverse_count = inverse_H / gates_of_norm(p.norms, norm);
-    for_each_part([&](acc_t part, const acc_t* moments) __attribute__((always_inline)) {
+    for_each_part([&](acc_t part, const acc_t* moments) GRU_INLINED {
       for (int64_t row = 0; row < rows; ++row) {
         const acc_t difference = moments[4 * row] - norms[row][norm].mean;
         norms[row][norm].inverse_std += moments[4 * row + 1] * inverse_count + part * difference * difference;
@@ -148,8 +145,8 @@ void add_up_moments(const FwdChunk<scalar_t, operand_t>& p, int64_t first, int64
 
 // The three gates of a unit, normalised.
 template <typename acc_t>
-inline __attribute__((always_inline)) void normalize(const acc_t* values, int norms, const RowNorm<acc_t> (&of_row)[2],
-                                                     typename VectorMath<acc_t>::Vector (&hat)[3]) {
+GRU_INLINE void normalize(const acc_t* values, int norms, const RowNorm<acc_t> (&of_row)[2],
+                          VectorOf<acc_t> (&hat)[3]) {
   constexpr int lanes = VectorMath<acc_t>::lanes;
   for (int gate = 0; gate < 3; ++gate) {
     const RowNorm<acc_t>& norm = of_row[norm_of(norms, gate)];
@@ -159,9 +156,7 @@ inline __attribute__((always_inline)) void normalize(const acc_t* values, int no
 
 // Stores three gates' values of `count` units to (3, H).
 template <typename acc_t, typename T>
-inline __attribute__((always_inline)) void store_gates(T* target, int64_t H,
-                                                       const typename VectorMath<acc_t>::Vector (&gates)[3],
-                                                       int64_t count) {
+GRU_INLINE void store_gates(T* target, int64_t H, const VectorOf<acc_t> (&gates)[3], int64_t count) {
   for (int gate = 0; gate < 3; ++gate) store<acc_t>(target + gate * H, gates[gate], count);
 }
 
@@ -181,7 +176,7 @@ template <typename scalar_t, typename operand_t>
 void normalize_input(const FwdChunk<scalar_t, operand_t>& p, int64_t first_of_run, int64_t end_of_run, int64_t begin,
                      int64_t end, int thread, int threads) {
   using acc_t = acc_type<scalar_t>;
-  using Vector = typename VectorMath<acc_t>::Vector;
+  using Vector = VectorOf<acc_t>;
   constexpr int64_t lanes = VectorMath<acc_t>::lanes;
   const int64_t first_row = p.steps[0].packed_row - p.steps[0].row;  // of the chunk within all steps
   RowNorm<acc_t> norms[kNormRows][2];
@@ -214,9 +209,8 @@ void normalize_input(const FwdChunk<scalar_t, operand_t>& p, int64_t first_of_ru
 
 // The gates of a row of a step for a group of units.
 template <bool masked, typename scalar_t, typename operand_t>
-inline __attribute__((always_inline)) void normalized_gates_fwd(const FwdChunk<scalar_t, operand_t>& p,
-                                                                const Step& step, int64_t row, int64_t group,
-                                                                const RowNorm<acc_type<scalar_t>> (&norms)[2]) {
+GRU_INLINE void normalized_gates_fwd(const FwdChunk<scalar_t, operand_t>& p, const Step& step, int64_t row,
+                                     int64_t group, const RowNorm<acc_type<scalar_t>> (&norms)[2]) {
   using acc_t = acc_type<scalar_t>;
   using Math = CellMath<scalar_t>;
   using Vector = typename Math::Vector;
@@ -232,7 +226,7 @@ inline __attribute__((always_inline)) void normalized_gates_fwd(const FwdChunk<s
   const Vector a_n = load<acc_t>(input + 2 * lanes, lanes);
   const Vector q = load<acc_t>(gains + 2 * p.unit_stride, lanes) * hat[2] + load<acc_t>(p.bias_hn + unit, lanes);
   Gates<Vector> gates;
-  advance<masked>(p, step, row, unit, count, p.h[0], [&](Vector h, auto... masks) __attribute__((always_inline)) {
+  advance<masked>(p, step, row, unit, count, p.h[0], [&](Vector h, auto... masks) GRU_INLINED {
     return cell_fwd<Math>(a_r, a_z, a_n, q, h, gates, masks...);
   });
   if (p.saves_gates) {
@@ -291,11 +285,10 @@ void layer_norm_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int thre
 
 // The derivative of the cell for a row of a step and the thread's units, and the sums that `norm_bwd` needs.
 template <bool masked, typename scalar_t, typename operand_t>
-inline __attribute__((always_inline)) void normalized_gates_bwd(const BwdChunk<scalar_t, operand_t>& p,
-                                                                const Step& step, int64_t row, UnitRange units,
-                                                                acc_type<scalar_t>* moments) {
+GRU_INLINE void normalized_gates_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step, int64_t row,
+                                     UnitRange units, acc_type<scalar_t>* moments) {
   using acc_t = acc_type<scalar_t>;
-  using Vector = typename VectorMath<acc_t>::Vector;
+  using Vector = VectorOf<acc_t>;
   constexpr int64_t lanes = VectorMath<acc_t>::lanes;
   const scalar_t* h_prev = p.h_prev[step.row + row];
   Vector sums[2][4] = {};  // of each normalisation: d and d * hat of W x, then of R h
@@ -303,11 +296,8 @@ inline __attribute__((always_inline)) void normalized_gates_bwd(const BwdChunk<s
   for (int64_t unit = units.first; unit < units.last; unit += lanes) {
     const int64_t count = std::min(lanes, units.last - unit);
     const scalar_t* saved = p.gates + (step.row + row) * saved_norm_values(p.H) + unit;
-    const auto hat = [&](int place, int gate)
-                         __attribute__((always_inline)) { return load<acc_t>(saved + (place + gate) * p.H, count); };
-    const auto gain = [&](int place) __attribute__((always_inline)) {
-      return load<acc_t>(p.gains + place * p.dh_stride + unit, lanes);
-    };
+    const auto hat = [&](int place, int gate) GRU_INLINED { return load<acc_t>(saved + (place + gate) * p.H, count); };
+    const auto gain = [&](int place) GRU_INLINED { return load<acc_t>(p.gains + place * p.dh_stride + unit, lanes); };
     const Vector hidden_n = hat(kSavedHidden, 2);
     const Gates<Vector> gates = {load<acc_t>(saved, count), load<acc_t>(saved + p.H, count),
                                  load<acc_t>(saved + 2 * p.H, count),
@@ -328,7 +318,7 @@ inline __attribute__((always_inline)) void normalized_gates_bwd(const BwdChunk<s
     for (int gate = 0; gate < 4; ++gate) {
       store<acc_t>(p.da + (row * 4 + gate) * p.dh_stride + unit, of_gates[gate], lanes);
     }
-    const auto add = [&](Vector(&sum)[4], int first, Vector value, Vector normalized) __attribute__((always_inline)) {
+    const auto add = [&](Vector(&sum)[4], int first, Vector value, Vector normalized) GRU_INLINED {
       sum[first] += value;
       sum[first + 1] += value * normalized;
     };
@@ -360,7 +350,7 @@ struct RowNormGrads {
 template <typename scalar_t, typename operand_t>
 void norms_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step, UnitRange units, int threads) {
   using acc_t = acc_type<scalar_t>;
-  using Vector = typename VectorMath<acc_t>::Vector;
+  using Vector = VectorOf<acc_t>;
   constexpr int64_t lanes = VectorMath<acc_t>::lanes;
   RowNormGrads<acc_t> norms[kNormRows][2][2];  // of each row, normalisation, and W x or R h
   for (int64_t first = 0; first < step.rows; first += kNormRows) {
@@ -395,7 +385,7 @@ void norms_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step, UnitRan
           da[gate] = load<acc_t>(p.da + ((first + row) * 4 + gate) * p.dh_stride + unit, lanes);
           of_biases[gate] += da[gate];
         }
-        const auto put = [&](int side, int gate, Vector d, int column) __attribute__((always_inline)) {
+        const auto put = [&](int side, int gate, Vector d, int column) GRU_INLINED {
           const Vector hat = load<acc_t>(saved + (kSavedInput + 3 * side + gate) * p.H, count);
           of_gains[3 * side + gate] += d * hat;
           const RowNormGrads<acc_t>& norm = norms[row][norm_of(p.norms, gate)][side];

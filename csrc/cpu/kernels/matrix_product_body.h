@@ -16,10 +16,9 @@ constexpr int kMatrixVectors = 8;
 
 // sums (rows, vectors * lanes) = a (rows, K) times some columns of weights, whose rows are `stride` apart.
 template <typename T, int rows, int vectors, typename weight_t>
-inline __attribute__((always_inline)) void matrix_tile(const T* a, int64_t a_stride, const weight_t* weights,
-                                                       int64_t stride, int64_t K,
-                                                       typename VectorMath<T>::Vector (&sum)[rows][vectors]) {
-  using Vector = typename VectorMath<T>::Vector;
+GRU_INLINE void matrix_tile(const T* a, int64_t a_stride, const weight_t* weights, int64_t stride, int64_t K,
+                            VectorOf<T> (&sum)[rows][vectors]) {
+  using Vector = VectorOf<T>;
   constexpr int lanes = VectorMath<T>::lanes;
   for (int64_t k = 0; k < K; ++k) {
     Vector column[vectors];
@@ -37,10 +36,9 @@ inline __attribute__((always_inline)) void matrix_tile(const T* a, int64_t a_str
 // Adds to out (rows, count) the product of a (rows, K) with the first columns of weights, as many vectors of them as
 // are in `count`. Returns the columns that are done.
 template <typename T, int rows, int vectors, typename weight_t>
-inline __attribute__((always_inline)) int64_t add_whole_vectors(const T* a, int64_t a_stride, const weight_t* weights,
-                                                                int64_t stride, int64_t K, int64_t count, T* out,
-                                                                int64_t out_stride) {
-  using Vector = typename VectorMath<T>::Vector;
+GRU_INLINE int64_t add_whole_vectors(const T* a, int64_t a_stride, const weight_t* weights, int64_t stride, int64_t K,
+                                     int64_t count, T* out, int64_t out_stride) {
+  using Vector = VectorOf<T>;
   constexpr int lanes = VectorMath<T>::lanes;
   int64_t c = 0;
   for (; c + vectors * lanes <= count; c += vectors * lanes) {
@@ -72,7 +70,7 @@ __attribute__((noinline)) void matrix_product_rows(int64_t row_count, const T* a
     }
     return;
   }
-  using Vector = typename VectorMath<T>::Vector;
+  using Vector = VectorOf<T>;
   constexpr int lanes = VectorMath<T>::lanes;
   constexpr int fit = kAccumulators / rows;
   constexpr int vectors = fit >= kMatrixVectors ? kMatrixVectors : fit >= 4 ? 4 : fit >= 2 ? 2 : 1;

@@ -12,9 +12,7 @@ namespace {
 
 // Interleaves the low (offset 0) or high (offset lanes / 2) halves of two vectors: a0 b0 a1 b1 ...
 template <typename T, int offset, size_t... i>
-inline __attribute__((always_inline)) typename VectorMath<T>::Vector interleave(typename VectorMath<T>::Vector a,
-                                                                                typename VectorMath<T>::Vector b,
-                                                                                std::index_sequence<i...>) {
+GRU_INLINE VectorOf<T> interleave(VectorOf<T> a, VectorOf<T> b, std::index_sequence<i...>) {
   using Mask = typename VectorMath<T>::BitVector;
   constexpr int lanes = VectorMath<T>::lanes;
   return __builtin_shuffle(a, b, Mask{(i % 2 * lanes + i / 2 + offset)...});
@@ -23,8 +21,7 @@ inline __attribute__((always_inline)) typename VectorMath<T>::Vector interleave(
 // Of two vectors, the low (half 0) or high (half 1) halves of each 128 bits, interleaved by `width` lanes at a time.
 // Processors do that in one short instruction, and not across 128 bits.
 template <typename T, int width, int half, size_t... i>
-inline __attribute__((always_inline)) typename VectorMath<T>::Vector interleave_in_blocks(
-    typename VectorMath<T>::Vector a, typename VectorMath<T>::Vector b, std::index_sequence<i...>) {
+GRU_INLINE VectorOf<T> interleave_in_blocks(VectorOf<T> a, VectorOf<T> b, std::index_sequence<i...>) {
   using Mask = typename VectorMath<T>::BitVector;
   constexpr int lanes = VectorMath<T>::lanes, block = 16 / sizeof(T);
   return __builtin_shuffle(a, b,
@@ -34,9 +31,7 @@ inline __attribute__((always_inline)) typename VectorMath<T>::Vector interleave_
 
 // The even (odd 0) or odd blocks of 128 bits of two vectors, one after the other.
 template <typename T, int odd, size_t... i>
-inline __attribute__((always_inline)) typename VectorMath<T>::Vector every_other_block(typename VectorMath<T>::Vector a,
-                                                                                       typename VectorMath<T>::Vector b,
-                                                                                       std::index_sequence<i...>) {
+GRU_INLINE VectorOf<T> every_other_block(VectorOf<T> a, VectorOf<T> b, std::index_sequence<i...>) {
   using Mask = typename VectorMath<T>::BitVector;
   constexpr int block = 16 / sizeof(T);
   return __builtin_shuffle(a, b, Mask{((2 * (i / block) + odd) * block + i % block)...});
@@ -45,12 +40,11 @@ inline __attribute__((always_inline)) typename VectorMath<T>::Vector every_other
 // One step of `transpose`: pairs of rows that lie `span` apart meet, within blocks of 128 bits or block by block.
 // Written without a loop, so that rows stay in registers.
 template <typename T, int span, size_t... i>
-inline __attribute__((always_inline)) void meet(typename VectorMath<T>::Vector (&rows)[VectorMath<T>::lanes],
-                                                std::index_sequence<i...>) {
+GRU_INLINE void meet(VectorOf<T> (&rows)[VectorMath<T>::lanes], std::index_sequence<i...>) {
   constexpr int lanes = VectorMath<T>::lanes;
   constexpr auto all = std::make_index_sequence<lanes>();
   constexpr auto upper = [](size_t pair) { return pair / span * span + pair; };  // of the two
-  const typename VectorMath<T>::Vector before[lanes] = {rows[i]..., rows[i + lanes / 2]...};
+  const VectorOf<T> before[lanes] = {rows[i]..., rows[i + lanes / 2]...};
   if constexpr (span < 16 / static_cast<int>(sizeof(T))) {
     ((rows[2 * i] = interleave_in_blocks<T, span, 0>(before[upper(i)], before[upper(i) + span], all)), ...);
     ((rows[2 * i + 1] = interleave_in_blocks<T, span, 1>(before[upper(i)], before[upper(i) + span], all)), ...);
@@ -62,7 +56,7 @@ inline __attribute__((always_inline)) void meet(typename VectorMath<T>::Vector (
 
 // Transposes a square of vectors.
 template <typename T, int span = 1>
-inline __attribute__((always_inline)) void transpose(typename VectorMath<T>::Vector (&rows)[VectorMath<T>::lanes]) {
+GRU_INLINE void transpose(VectorOf<T> (&rows)[VectorMath<T>::lanes]) {
   if constexpr (span < VectorMath<T>::lanes) {
     meet<T, span>(rows, std::make_index_sequence<VectorMath<T>::lanes / 2>());
     transpose<T, 2 * span>(rows);
@@ -83,7 +77,7 @@ void to_operands(const scalar_t* source, int64_t count, operand_t* target, int64
 template <typename T, typename scalar_t, typename operand_t>
 void pack_units(const scalar_t* weights, UnitVectors vectors, int64_t H, int64_t K, int64_t begin, int64_t end,
                 void* packed) {
-  using Vector = typename VectorMath<T>::Vector;
+  using Vector = VectorOf<T>;
   constexpr int lanes = VectorMath<T>::lanes, parts = kParts<operand_t>;
   constexpr int64_t values = sizeof(T) / sizeof(operand_t), most = lanes * values;
   const int64_t words = (K + values - 1) / values;
@@ -145,8 +139,7 @@ struct ProductOfRows {
 // Columns [first, first + count) of the rows [k, k + values) of K, of which `row(k)` is one, null for zero -> `width`
 // words, each of which holds the values of a column. What lies beyond K and count is zero.
 template <typename operand_t, int width, int values, typename Row>
-inline __attribute__((always_inline)) void pack_words(const Row& row, int64_t K, int64_t k, int64_t first,
-                                                      int64_t count, operand_t* packed) {
+GRU_INLINE void pack_words(const Row& row, int64_t K, int64_t k, int64_t first, int64_t count, operand_t* packed) {
   if constexpr (values == 2 && std::is_same_v<decltype(row(k)), const operand_t*>) {
     // Two halves of a word at once: value by value, the compiler stores two bytes at a time.
     const operand_t* const low = k + 1 < K && count == width ? row(k) : nullptr;
@@ -178,8 +171,8 @@ inline __attribute__((always_inline)) void pack_words(const Row& row, int64_t K,
 
 // The same of float32 by parts. `part_stride`: values between the words of two parts.
 template <typename operand_t, int width, typename Row>
-inline __attribute__((always_inline)) void pack_words_by_parts(const Row& row, int64_t K, int64_t k, int64_t first,
-                                                               int64_t count, int64_t part_stride, operand_t* packed) {
+GRU_INLINE void pack_words_by_parts(const Row& row, int64_t K, int64_t k, int64_t first, int64_t count,
+                                    int64_t part_stride, operand_t* packed) {
   using Math = VectorMath<float>;
   float columns[2][width] = {};
   for (int v = 0; v < 2; ++v) {
@@ -201,8 +194,7 @@ inline __attribute__((always_inline)) void pack_words_by_parts(const Row& row, i
 // Columns [first, first + count) of K rows -> (words, width): a word holds as many consecutive values of a column as
 // fit.
 template <typename operand_t, int width, int values, typename Row>
-inline __attribute__((always_inline)) void pack_panel(const Row& row, int64_t K, int64_t first, int64_t count,
-                                                      operand_t* packed) {
+GRU_INLINE void pack_panel(const Row& row, int64_t K, int64_t first, int64_t count, operand_t* packed) {
   for (int64_t k = 0; k < K; k += values, packed += width * values) {
     pack_words<operand_t, width, values>(row, K, k, first, count, packed);
   }
@@ -215,9 +207,8 @@ constexpr int64_t kPanelsAtOnce = 8;
 // The rows [first_row, last_row), whole words or up to the last row, of the panels [begin, end) of K rows of `columns`
 // values.
 template <typename scalar_t, typename operand_t, typename Row>
-inline __attribute__((always_inline)) void pack_panels(const Row& row, int64_t K, int64_t columns, int64_t first_row,
-                                                       int64_t last_row, int64_t begin, int64_t end,
-                                                       acc_type<scalar_t>* packed) {
+GRU_INLINE void pack_panels(const Row& row, int64_t K, int64_t columns, int64_t first_row, int64_t last_row,
+                            int64_t begin, int64_t end, acc_type<scalar_t>* packed) {
   constexpr int width = kPanelColumns<acc_type<scalar_t>>;
   constexpr int values = sizeof(acc_type<scalar_t>) / sizeof(operand_t);
   const int64_t words = (K + values - 1) / values;

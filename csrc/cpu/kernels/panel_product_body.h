@@ -33,18 +33,17 @@ constexpr auto kNothingBefore = [](int64_t /*first*/, int64_t /*rows*/) {};
 // vectors are bias_stride apart, or plus what out holds. `far`: whether the panel is (are_far). `before(first, rows)`
 // comes before the last part of the product of these rows.
 template <int vectors, Start start, typename T, typename operand_t, typename Before = decltype(kNothingBefore)>
-inline __attribute__((always_inline)) void product_rows(int64_t count, const operand_t* a, int64_t a_stride,
-                                                        const T* panel, int64_t K, const T* bias, int64_t bias_stride,
-                                                        T* out, int64_t out_stride, bool far = false,
-                                                        const Before& before = kNothingBefore) {
+GRU_INLINE void product_rows(int64_t count, const operand_t* a, int64_t a_stride, const T* panel, int64_t K,
+                             const T* bias, int64_t bias_stride, T* out, int64_t out_stride, bool far = false,
+                             const Before& before = kNothingBefore) {
   constexpr int largest = kMostRows<operand_t, vectors>;
   if constexpr (kOnTiles<operand_t>) {
     static_assert(VectorMath<T>::lanes == kTileHeight);
-    for_each_tile<largest, kTileHeight>(count, [&](int64_t first, int64_t rows) __attribute__((always_inline)) {
+    for_each_tile<largest, kTileHeight>(count, [&](int64_t first, int64_t rows) GRU_INLINED {
       before(first, rows);
       multiply_tiles<TilesOf<operand_t>, operand_t, vectors>(
           rows, a + first * a_stride, a_stride * sizeof(operand_t), panel, K * sizeof(operand_t),
-          out + first * out_stride, out_stride * sizeof(T), [&](const auto& product) __attribute__((always_inline)) {
+          out + first * out_stride, out_stride * sizeof(T), [&](const auto& product) GRU_INLINED {
             if constexpr (start == Start::zero) product.begin();
             if constexpr (start == Start::bias) product.begin(bias, bias_stride * sizeof(T));
             if constexpr (start == Start::accumulate) product.begin_with_results();
@@ -52,11 +51,11 @@ inline __attribute__((always_inline)) void product_rows(int64_t count, const ope
     });
   } else {
     // All tiles of rows meet a part of the panel that the nearest cache holds before the next one.
-    const auto multiply = [&](auto start_of_part, int64_t k) __attribute__((always_inline)) {
+    const auto multiply = [&](auto start_of_part, int64_t k) GRU_INLINED {
       constexpr Start begins = decltype(start_of_part)::value;
       const T* const part = panel + k / Multiply<T, operand_t>::values * vectors * VectorMath<T>::lanes;
       const int64_t length = std::min(K - k, kLongestSum);
-      for_each_tile<largest>(count, [&](int64_t first, int64_t rows) __attribute__((always_inline)) {
+      for_each_tile<largest>(count, [&](int64_t first, int64_t rows) GRU_INLINED {
         if (k + length == K) before(first, rows);
         const operand_t* const left = a + first * a_stride + k;
         T* const target = out + first * out_stride;
@@ -120,7 +119,7 @@ class PackedColumns {
     constexpr int lanes = Math::lanes;
     for (int64_t k = 0; k < K; k += 2 * lanes) {
       for (int64_t first = 0; first < count; first += lanes) {
-        const auto upper = [&](int64_t i) __attribute__((always_inline)) {
+        const auto upper = [&](int64_t i) GRU_INLINED {
           if (k + i >= K) return typename Math::BitVector{};
           return (typename Math::BitVector)load<float>(row(k + i) + first, std::min<int64_t>(lanes, count - first));
         };

@@ -30,26 +30,24 @@ constexpr bool kAsksAhead = 3 * rows * vectors >= 2 * kAccumulators;
 // A word of a row times a vector of words of the panel, added to a vector of sums.
 template <typename T, typename operand_t>
 struct Multiply {
-  using Vector = typename VectorMath<T>::Vector;
+  using Vector = VectorOf<T>;
   static constexpr int64_t values = 1;  // of a row in a word
-  static inline __attribute__((always_inline)) Vector broadcast(const T* word) { return *word - Vector{}; }
-  static inline __attribute__((always_inline)) void add(Vector& sum, Vector word, Vector column) {
-    sum += word * column;
-  }
+  static GRU_INLINE Vector broadcast(const T* word) { return *word - Vector{}; }
+  static GRU_INLINE void add(Vector& sum, Vector word, Vector column) { sum += word * column; }
 };
 
 #if defined(GRU_MULTIPLIES_BF16)
 // Words of two bfloat16, whose products are summed in fp32.
 template <>
 struct Multiply<float, c10::BFloat16> {
-  using Vector = VectorMath<float>::Vector;
+  using Vector = VectorOf<float>;
   static constexpr int64_t values = 2;
-  static inline __attribute__((always_inline)) Vector broadcast(const c10::BFloat16* word) {
+  static GRU_INLINE Vector broadcast(const c10::BFloat16* word) {
     int bits;
     std::memcpy(&bits, word, sizeof bits);
     return (Vector)_mm512_set1_epi32(bits);
   }
-  static inline __attribute__((always_inline)) void add(Vector& sum, Vector word, Vector column) {
+  static GRU_INLINE void add(Vector& sum, Vector word, Vector column) {
     sum = _mm512_dpbf16_ps(sum, (__m512bh)word, (__m512bh)column);
   }
 };
@@ -64,17 +62,16 @@ struct Layout {
 // out (rows, vectors * lanes) = a (rows, K) times b (words, vectors * lanes); plus `bias` (vectors, lanes), whose
 // vectors are bias_stride apart, or plus what out holds. `asks`: for words of b ahead.
 template <typename T, typename operand_t, int rows, int vectors, Start start, bool asks>
-inline __attribute__((always_inline)) void product_tile(const operand_t* __restrict a, const T* __restrict b,
-                                                        Layout layout, int64_t K, const T* __restrict bias,
-                                                        int64_t bias_stride, T* __restrict out, int64_t out_stride) {
-  using Vector = typename VectorMath<T>::Vector;
+GRU_INLINE void product_tile(const operand_t* __restrict a, const T* __restrict b, Layout layout, int64_t K,
+                             const T* __restrict bias, int64_t bias_stride, T* __restrict out, int64_t out_stride) {
+  using Vector = VectorOf<T>;
   using Word = Multiply<T, operand_t>;
   constexpr int lanes = VectorMath<T>::lanes;
   constexpr int fit = kAccumulators / (rows * vectors);
   constexpr int enough = (kIndependentSums + rows * vectors - 1) / (rows * vectors);
   constexpr int sums = fit < 1 ? 1 : fit < enough ? fit : enough;
   Vector sum[sums][rows][vectors] = {};
-  const auto add_word = [&](int s, const operand_t* words, int64_t stride, int64_t w) __attribute__((always_inline)) {
+  const auto add_word = [&](int s, const operand_t* words, int64_t stride, int64_t w) GRU_INLINED {
     Vector column[vectors];
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) std::memcpy(&column[v], b + (w * vectors + v) * lanes, sizeof(Vector));
@@ -148,7 +145,7 @@ int64_t first_of_tile(int64_t rows, int64_t tile, int64_t tiles) {
 
 // Calls `body(first, count)` for tiles of at most `largest` rows.
 template <int largest, int multiple = 1, typename Body>
-inline __attribute__((always_inline)) void for_each_tile(int64_t rows, const Body& body) {
+GRU_INLINE void for_each_tile(int64_t rows, const Body& body) {
   static_assert(largest % multiple == 0);
   const int64_t tiles = (rows + largest - 1) / largest;
   for (int64_t tile = 0; tile < tiles; ++tile) {
@@ -159,8 +156,7 @@ inline __attribute__((always_inline)) void for_each_tile(int64_t rows, const Bod
 
 // The sums of the lanes of each vector, in the order of the vectors. As in `transpose`, halves of the rows interleave.
 template <typename T>
-inline __attribute__((always_inline)) typename VectorMath<T>::Vector lane_sums(
-    typename VectorMath<T>::Vector (&rows)[VectorMath<T>::lanes]) {
+GRU_INLINE VectorOf<T> lane_sums(VectorOf<T> (&rows)[VectorMath<T>::lanes]) {
   constexpr int lanes = VectorMath<T>::lanes;
   constexpr auto all = std::make_index_sequence<lanes>();
 #pragma GCC unroll 4
@@ -174,18 +170,17 @@ inline __attribute__((always_inline)) typename VectorMath<T>::Vector lane_sums(
 }
 
 template <typename T>
-inline __attribute__((always_inline)) typename VectorMath<T>::Vector and_bits(typename VectorMath<T>::Vector a,
-                                                                              typename VectorMath<T>::Vector b) {
+GRU_INLINE VectorOf<T> and_bits(VectorOf<T> a, VectorOf<T> b) {
   using Math = VectorMath<T>;
   return (typename Math::Vector)((typename Math::BitVector)a & (typename Math::BitVector)b);
 }
 
 // A vector whose last `count` bytes have all bits set, the others none.
 template <typename T>
-inline __attribute__((always_inline)) typename VectorMath<T>::Vector last_bytes(int64_t count) {
+GRU_INLINE VectorOf<T> last_bytes(int64_t count) {
   unsigned char bytes[2 * GRU_VECTOR_BYTES] = {};
   std::memset(bytes + GRU_VECTOR_BYTES, 0xff, GRU_VECTOR_BYTES);
-  typename VectorMath<T>::Vector result;
+  VectorOf<T> result;
   std::memcpy(&result, bytes + count, sizeof result);
   return result;
 }
@@ -207,7 +202,7 @@ __attribute__((noinline)) void unpacked_product_rows(int64_t row_count, const op
     }
     return;
   }
-  using Vector = typename VectorMath<T>::Vector;
+  using Vector = VectorOf<T>;
   constexpr int lanes = VectorMath<T>::lanes;
   constexpr int64_t step = lanes * Multiply<T, operand_t>::values;
   constexpr int at_once = std::clamp(kTileRows<vectors> / rows, 1, 4);  // units
@@ -226,7 +221,7 @@ __attribute__((noinline)) void unpacked_product_rows(int64_t row_count, const op
     }
     Vector sum[rows][vectors][at_once] = {};
     int64_t k = 0;
-    const auto add = [&](const auto& load_vector) __attribute__((always_inline)) {
+    const auto add = [&](const auto& load_vector) GRU_INLINED {
       Vector left[rows];
 #pragma GCC unroll 16
       for (int m = 0; m < rows; ++m) left[m] = load_vector(a + m * a_stride);
@@ -241,14 +236,13 @@ __attribute__((noinline)) void unpacked_product_rows(int64_t row_count, const op
       }
     };
     for (; k + step <= K; k += step) {
-      add([&](const auto* source) __attribute__((always_inline)) { return load_words<T, operand_t>(source + k); });
+      add([&](const auto* source) GRU_INLINED { return load_words<T, operand_t>(source + k); });
     }
     if (k < K && K >= step) {
-      add([&](const auto* source) __attribute__((always_inline)) {
-        return and_bits<T>(load_words<T, operand_t>(source + K - step), mask);
-      });
+      add([&](const auto* source)
+              GRU_INLINED { return and_bits<T>(load_words<T, operand_t>(source + K - step), mask); });
     } else if (k < K) {
-      add([&](const auto* source) __attribute__((always_inline)) {
+      add([&](const auto* source) GRU_INLINED {
         std::decay_t<decltype(*source)> part[step] = {};
         std::memcpy(part, source, K * sizeof *part);
         return load_words<T, operand_t>(part);

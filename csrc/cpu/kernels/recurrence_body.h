@@ -23,10 +23,9 @@ namespace {
 // The gates of `rows` rows of a step for the `count` units from `unit` on.
 // input_gates, hidden_gates: (rows, 3, lanes).
 template <bool masked, typename scalar_t, typename operand_t>
-inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
-                                                     int64_t first_row, int64_t rows, int64_t unit, int64_t count,
-                                                     const acc_type<scalar_t>* input_gates,
-                                                     const acc_type<scalar_t>* hidden_gates, operand_t* h_next) {
+GRU_INLINE void gates_fwd(const FwdChunk<scalar_t, operand_t>& p, const Step& step, int64_t first_row, int64_t rows,
+                          int64_t unit, int64_t count, const acc_type<scalar_t>* input_gates,
+                          const acc_type<scalar_t>* hidden_gates, operand_t* h_next) {
   using acc_t = acc_type<scalar_t>;
   using Math = CellMath<scalar_t>;
   using Vector = typename Math::Vector;
@@ -41,7 +40,7 @@ inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t, op
     const Vector a_n = load<acc_t>(input + 2 * lanes, lanes);
     const Vector q = load<acc_t>(hidden + 2 * lanes, lanes) + bias_hn;
     Gates<Vector> gates;
-    advance<masked>(p, step, row, unit, count, h_next, [&](Vector h, auto... masks) __attribute__((always_inline)) {
+    advance<masked>(p, step, row, unit, count, h_next, [&](Vector h, auto... masks) GRU_INLINED {
       return cell_fwd<Math>(a_r, a_z, a_n, q, h, gates, masks...);
     });
     if (p.saves_gates) {
@@ -57,8 +56,8 @@ inline __attribute__((always_inline)) void gates_fwd(const FwdChunk<scalar_t, op
 // Asks for the cache lines of y and of the gates that `gates_fwd` will write. Left to the stores themselves, lines that
 // come from memory would hold back the store that tells the other threads that the step is done.
 template <typename scalar_t, typename operand_t>
-inline __attribute__((always_inline)) void prefetch_targets(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
-                                                            int64_t first_row, int64_t rows, int64_t unit) {
+GRU_INLINE void prefetch_targets(const FwdChunk<scalar_t, operand_t>& p, const Step& step, int64_t first_row,
+                                 int64_t rows, int64_t unit) {
   for (int64_t row = first_row; row < first_row + rows; ++row) {
     if (p.saves_y) __builtin_prefetch(p.y + step.offset + row * p.y_stride + unit, 1);
     if (!p.saves_gates) continue;
@@ -87,13 +86,13 @@ void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
     barrier.wait(thread, threads, done);
     for_each_unit_tile<acc_t, operand_t, 3>(
         begin, end, /*ascending=*/done % 2 == 0, step.rows,
-        [&](int64_t group, int64_t row, int64_t rows, acc_t* product) __attribute__((always_inline)) {
-          multiply_units<3, Start::zero>(
-              p, kThreeGates, p.weight_hh, p.H, group, rows, h + row * p.h_stride, p.h_stride, product,
-              [&](int64_t first, int64_t count)
-                  __attribute__((always_inline)) { prefetch_targets(p, step, row + first, count, group * lanes); });
+        [&](int64_t group, int64_t row, int64_t rows, acc_t* product) GRU_INLINED {
+          multiply_units<3, Start::zero>(p, kThreeGates, p.weight_hh, p.H, group, rows, h + row * p.h_stride,
+                                         p.h_stride, product, [&](int64_t first, int64_t count) GRU_INLINED {
+                                           prefetch_targets(p, step, row + first, count, group * lanes);
+                                         });
         },
-        [&](int64_t group, int64_t row, int64_t rows, const acc_t* product) __attribute__((always_inline)) {
+        [&](int64_t group, int64_t row, int64_t rows, const acc_t* product) GRU_INLINED {
           gates_fwd<masked>(p, step, row, rows, group * lanes, std::min<int64_t>(lanes, p.H - group * lanes),
                             p.input_gates + (group * p.rows + step.row + row) * 3 * lanes, product, h_next);
         });
@@ -103,8 +102,7 @@ void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
 
 // The derivative of the gates of a step, for the `count` units from `unit` on.
 template <bool masked, typename scalar_t, typename operand_t>
-inline __attribute__((always_inline)) void gates_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step,
-                                                     int64_t unit, int64_t count) {
+GRU_INLINE void gates_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step, int64_t unit, int64_t count) {
   using acc_t = acc_type<scalar_t>;
   using Math = VectorMath<acc_t>;
   using Vector = typename Math::Vector;

@@ -21,10 +21,9 @@ namespace {
 // r, z and r * h of `rows` rows of a step for a group of units. z replaces its pre-activation.
 // input_gates: (rows, 3, lanes); hidden_gates: (rows, 2, lanes).
 template <bool masked, typename scalar_t, typename operand_t>
-inline __attribute__((always_inline)) void reset_gates_fwd(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
-                                                           int64_t first_row, int64_t rows, int64_t unit,
-                                                           acc_type<scalar_t>* input_gates,
-                                                           const acc_type<scalar_t>* hidden_gates) {
+GRU_INLINE void reset_gates_fwd(const FwdChunk<scalar_t, operand_t>& p, const Step& step, int64_t first_row,
+                                int64_t rows, int64_t unit, acc_type<scalar_t>* input_gates,
+                                const acc_type<scalar_t>* hidden_gates) {
   using acc_t = acc_type<scalar_t>;
   using Math = CellMath<scalar_t>;
   using Vector = typename Math::Vector;
@@ -53,11 +52,9 @@ inline __attribute__((always_inline)) void reset_gates_fwd(const FwdChunk<scalar
 // n and h' of `rows` rows of a step for a group of units.
 // input_gates: (rows, 3, lanes), with z; hidden_gates: rows of lanes, hidden_stride apart.
 template <bool masked, typename scalar_t, typename operand_t>
-inline __attribute__((always_inline)) void candidate_gates_fwd(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
-                                                               int64_t first_row, int64_t rows, int64_t unit,
-                                                               const acc_type<scalar_t>* input_gates,
-                                                               const acc_type<scalar_t>* hidden_gates,
-                                                               int64_t hidden_stride) {
+GRU_INLINE void candidate_gates_fwd(const FwdChunk<scalar_t, operand_t>& p, const Step& step, int64_t first_row,
+                                    int64_t rows, int64_t unit, const acc_type<scalar_t>* input_gates,
+                                    const acc_type<scalar_t>* hidden_gates, int64_t hidden_stride) {
   using acc_t = acc_type<scalar_t>;
   using Math = CellMath<scalar_t>;
   using Vector = typename Math::Vector;
@@ -69,9 +66,8 @@ inline __attribute__((always_inline)) void candidate_gates_fwd(const FwdChunk<sc
     const Vector a_n = load<acc_t>(input + 2 * lanes, lanes) + load<acc_t>(hidden_gates + m * hidden_stride, lanes);
     ResetBeforeGates<Vector> gates;
     gates.z = load<acc_t>(input + lanes, lanes);
-    advance<masked>(p, step, row, unit, count, p.h[0], [&](Vector h, auto... masks) __attribute__((always_inline)) {
-      return candidate_fwd<Math>(a_n, h, gates, masks...);
-    });
+    advance<masked>(p, step, row, unit, count, p.h[0],
+                    [&](Vector h, auto... masks) GRU_INLINED { return candidate_fwd<Math>(a_n, h, gates, masks...); });
     if (p.saves_gates) {
       store<acc_t>(p.gates + (step.packed_row + row) * 3 * p.H + 2 * p.H + unit, gates.n, count);
     }
@@ -80,8 +76,8 @@ inline __attribute__((always_inline)) void candidate_gates_fwd(const FwdChunk<sc
 
 // Asks for the cache lines that the gates will write; see `prefetch_targets`. `saved`: which of the saved gates.
 template <typename scalar_t, typename operand_t>
-inline __attribute__((always_inline)) void prefetch_gate(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
-                                                         int64_t first_row, int64_t rows, int64_t unit, int saved) {
+GRU_INLINE void prefetch_gate(const FwdChunk<scalar_t, operand_t>& p, const Step& step, int64_t first_row, int64_t rows,
+                              int64_t unit, int saved) {
   if (!p.saves_gates) return;
   for (int64_t row = first_row; row < first_row + rows; ++row) {
     __builtin_prefetch(p.gates + ((step.packed_row + row) * 3 + saved) * p.H + unit, 1);
@@ -109,25 +105,24 @@ void reset_before_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int th
     barrier.wait(thread, threads, 2 * done);
     for_each_unit_tile<acc_t, operand_t, 2>(
         first_group, last_group, ascending, step.rows,
-        [&](int64_t group, int64_t row, int64_t rows, acc_t* product) __attribute__((always_inline)) {
+        [&](int64_t group, int64_t row, int64_t rows, acc_t* product) GRU_INLINED {
           multiply_units<2, Start::zero>(p, kTwoGates, p.weight_hh, p.H, group, rows, p.h[0] + row * p.h_stride,
-                                         p.h_stride, product,
-                                         [&](int64_t first, int64_t count) __attribute__((always_inline)) {
+                                         p.h_stride, product, [&](int64_t first, int64_t count) GRU_INLINED {
                                            prefetch_gate(p, step, row + first, count, group * lanes, 0);
                                            prefetch_gate(p, step, row + first, count, group * lanes, 1);
                                          });
         },
-        [&](int64_t group, int64_t row, int64_t rows, const acc_t* product) __attribute__((always_inline)) {
+        [&](int64_t group, int64_t row, int64_t rows, const acc_t* product) GRU_INLINED {
           reset_gates_fwd<masked>(p, step, row, rows, group * lanes, input_gates(step, group, row), product);
         });
     barrier.finished(thread, 2 * done + 1);
     barrier.wait(thread, threads, 2 * done + 1);
     for_each_unit_tile<acc_t, operand_t, 2>(
         begin, end, ascending, step.rows,
-        [&](int64_t pair, int64_t row, int64_t rows, acc_t* product) __attribute__((always_inline)) {
+        [&](int64_t pair, int64_t row, int64_t rows, acc_t* product) GRU_INLINED {
           multiply_units<2, Start::zero>(
               p, kTwoGroups, p.weight_hn, p.H, pair, rows, p.h[1] + row * p.h_stride, p.h_stride, product,
-              [&](int64_t first, int64_t count) __attribute__((always_inline)) {
+              [&](int64_t first, int64_t count) GRU_INLINED {
                 for (int64_t group = 2 * pair; group < std::min(groups, 2 * pair + 2); ++group) {
                   prefetch_gate(p, step, row + first, count, group * lanes, 2);
                   for (int64_t m = row + first; m < row + first + count && p.saves_y; ++m) {
@@ -136,7 +131,7 @@ void reset_before_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int th
                 }
               });
         },
-        [&](int64_t pair, int64_t row, int64_t rows, const acc_t* product) __attribute__((always_inline)) {
+        [&](int64_t pair, int64_t row, int64_t rows, const acc_t* product) GRU_INLINED {
           for (int64_t group = 2 * pair; group < std::min(groups, 2 * pair + 2); ++group) {
             candidate_gates_fwd<masked>(p, step, row, rows, group * lanes, input_gates(step, group, row),
                                         product + (group - 2 * pair) * lanes, 2 * lanes);
@@ -148,20 +143,20 @@ void reset_before_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int th
 
 // What the backward reads of a row of a step, for the `count` units from `unit` on.
 template <typename scalar_t, typename operand_t>
-inline __attribute__((always_inline)) typename VectorMath<acc_type<scalar_t>>::Vector load_saved(
-    const BwdChunk<scalar_t, operand_t>& p, const Step& step, int64_t row, int64_t unit, int64_t count,
-    ResetBeforeGates<typename VectorMath<acc_type<scalar_t>>::Vector>& gates) {
+GRU_INLINE VectorOf<acc_type<scalar_t>> load_saved(const BwdChunk<scalar_t, operand_t>& p, const Step& step,
+                                                   int64_t row, int64_t unit, int64_t count,
+                                                   ResetBeforeGates<VectorOf<acc_type<scalar_t>>>& gates) {
   using acc_t = acc_type<scalar_t>;
   const scalar_t* saved = p.gates + (step.row + row) * 3 * p.H + unit;
   gates = {load<acc_t>(saved, count), load<acc_t>(saved + p.H, count), load<acc_t>(saved + 2 * p.H, count)};
   const scalar_t* h_prev = p.h_prev[step.row + row];
-  return h_prev == nullptr ? typename VectorMath<acc_t>::Vector{} : load<acc_t>(h_prev + unit, count);
+  return h_prev == nullptr ? VectorOf<acc_t>{} : load<acc_t>(h_prev + unit, count);
 }
 
 // The gradients of n and z of a step, for the `count` units from `unit` on.
 template <bool masked, typename scalar_t, typename operand_t>
-inline __attribute__((always_inline)) void candidate_gates_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step,
-                                                               int64_t unit, int64_t count) {
+GRU_INLINE void candidate_gates_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step, int64_t unit,
+                                    int64_t count) {
   using acc_t = acc_type<scalar_t>;
   using Math = VectorMath<acc_t>;
   using Vector = typename Math::Vector;
@@ -196,10 +191,9 @@ inline __attribute__((always_inline)) void candidate_gates_bwd(const BwdChunk<sc
 // The gradients of r of `rows` rows of a step, for the `count` units from `unit` on.
 // dreset: gradients of r * h, rows dreset_stride apart. `sum`: in, out: over the rows of an unfinished block.
 template <bool masked, typename scalar_t, typename operand_t>
-inline __attribute__((always_inline)) void reset_gates_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step,
-                                                           int64_t first_row, int64_t rows, int64_t unit, int64_t count,
-                                                           const acc_type<scalar_t>* dreset, int64_t dreset_stride,
-                                                           typename VectorMath<acc_type<scalar_t>>::Vector& sum) {
+GRU_INLINE void reset_gates_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step, int64_t first_row,
+                                int64_t rows, int64_t unit, int64_t count, const acc_type<scalar_t>* dreset,
+                                int64_t dreset_stride, VectorOf<acc_type<scalar_t>>& sum) {
   using acc_t = acc_type<scalar_t>;
   using Math = VectorMath<acc_t>;
   using Vector = typename Math::Vector;
@@ -268,7 +262,7 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
       const Step& step = p.steps[i];
       for (int64_t j = 0; j < end - begin; ++j) {
         const int64_t panel = nth_panel(j);
-        typename VectorMath<acc_t>::Vector sums[kPanelVectors] = {};
+        VectorOf<acc_t> sums[kPanelVectors] = {};
         for_each_tile<rows_at_once>(step.rows, [&](int64_t row, int64_t rows) {
           const operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride;
           if (p.packed) {

@@ -23,9 +23,8 @@ constexpr bool kTakesWords = kOnTiles<operand_t> && !kByParts<scalar_t, operand_
 
 // Stores what the next product reads of some units of a row, in p.h[0] or p.h[1].
 template <typename scalar_t, typename operand_t>
-inline __attribute__((always_inline)) void store_units(const FwdChunk<scalar_t, operand_t>& p, operand_t* rows,
-                                                       int64_t row, int64_t unit,
-                                                       typename VectorMath<acc_type<scalar_t>>::Vector value) {
+GRU_INLINE void store_units(const FwdChunk<scalar_t, operand_t>& p, operand_t* rows, int64_t row, int64_t unit,
+                            VectorOf<acc_type<scalar_t>> value) {
   using acc_t = acc_type<scalar_t>;
   constexpr int64_t lanes = VectorMath<acc_t>::lanes;
   if constexpr (kTakesWords<scalar_t, operand_t>) {
@@ -36,10 +35,9 @@ inline __attribute__((always_inline)) void store_units(const FwdChunk<scalar_t, 
 
 // out (rows, vectors, lanes) = a (rows, K) times the weights of a panel's units. `before`: as in product_rows.
 template <int vectors, Start start, typename scalar_t, typename operand_t, typename Before = decltype(kNothingBefore)>
-inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_t, operand_t>& p, UnitVectors of,
-                                                          const void* weights, int64_t K, int64_t panel, int64_t rows,
-                                                          const operand_t* a, int64_t a_stride, acc_type<scalar_t>* out,
-                                                          const Before& before = kNothingBefore) {
+GRU_INLINE void multiply_units(const FwdChunk<scalar_t, operand_t>& p, UnitVectors of, const void* weights, int64_t K,
+                               int64_t panel, int64_t rows, const operand_t* a, int64_t a_stride,
+                               acc_type<scalar_t>* out, const Before& before = kNothingBefore) {
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
   const int64_t unit = panel * of.groups() * lanes;
@@ -55,7 +53,7 @@ inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_
     }
   } else if constexpr (!kByParts<scalar_t, operand_t>) {  // which are always packed
     if (!p.packed) {
-      return for_each_tile<kTileRows<vectors>>(rows, [&](int64_t first, int64_t count) __attribute__((always_inline)) {
+      return for_each_tile<kTileRows<vectors>>(rows, [&](int64_t first, int64_t count) GRU_INLINED {
         before(first, count);
         unpacked_product_rows<acc_t, vectors>(count, a + first * a_stride, a_stride, not_packed, of, p.H, K, unit,
                                               std::min<int64_t>(lanes, p.H - unit), bias, p.unit_stride,
@@ -70,7 +68,7 @@ inline __attribute__((always_inline)) void multiply_units(const FwdChunk<scalar_
 
 // Calls `body(first, count)` for the runs of neighbouring rows of the chunk that the steps have.
 template <typename scalar_t, typename operand_t, typename Body>
-inline __attribute__((always_inline)) void for_each_run(const FwdChunk<scalar_t, operand_t>& p, const Body& body) {
+GRU_INLINE void for_each_run(const FwdChunk<scalar_t, operand_t>& p, const Body& body) {
   if (p.all_rows) return body(0, p.rows);
   for (const Step* step = p.steps; step < p.steps + p.step_count; ++step) body(step->row, step->rows);
 }
@@ -119,9 +117,8 @@ void multiply_input_share(const FwdChunk<scalar_t, operand_t>& p, int thread, in
 // come before their gates, which then overlap each other: the gates of a single row wait for their own results most of
 // the time.
 template <typename acc_t, typename operand_t, int vectors, typename Product, typename Gates>
-inline __attribute__((always_inline)) void for_each_unit_tile(int64_t begin, int64_t end, bool ascending,
-                                                              int64_t step_rows, const Product& product,
-                                                              const Gates& gates) {
+GRU_INLINE void for_each_unit_tile(int64_t begin, int64_t end, bool ascending, int64_t step_rows,
+                                   const Product& product, const Gates& gates) {
   constexpr int64_t most_panels = 4;
   constexpr int tile_rows = kMostRows<operand_t, vectors>, rows_at_once = kRowsAtOnce<operand_t, vectors>;
   constexpr int64_t row_size = vectors * VectorMath<acc_t>::lanes, tile_size = tile_rows * row_size;
@@ -130,19 +127,17 @@ inline __attribute__((always_inline)) void for_each_unit_tile(int64_t begin, int
   const auto panel_of = [=](int64_t j) { return ascending ? begin + j : end - 1 - j; };
   for (int64_t first = 0; first < end - begin; first += at_once) {
     const int64_t last = std::min(end - begin, first + at_once);
-    for_each_tile<rows_at_once, kRowMultiple<operand_t>>(
-        step_rows, [&](int64_t row, int64_t rows) __attribute__((always_inline)) {
-          for (int64_t j = first; j < last; ++j) product(panel_of(j), row, rows, products + (j - first) * tile_size);
-          for (int64_t j = first; j < last; ++j) gates(panel_of(j), row, rows, products + (j - first) * tile_size);
-        });
+    for_each_tile<rows_at_once, kRowMultiple<operand_t>>(step_rows, [&](int64_t row, int64_t rows) GRU_INLINED {
+      for (int64_t j = first; j < last; ++j) product(panel_of(j), row, rows, products + (j - first) * tile_size);
+      for (int64_t j = first; j < last; ++j) gates(panel_of(j), row, rows, products + (j - first) * tile_size);
+    });
   }
 }
 
 // The masks of a step's cell for `count` units of one row, which begin at element `place` of (N, H).
 template <typename acc_t>
-inline __attribute__((always_inline)) CellMasks<typename VectorMath<acc_t>::Vector> cell_masks(
-    const DirectionMasks<acc_t>& masks, int64_t place, int64_t count) {
-  using Vector = typename VectorMath<acc_t>::Vector;
+GRU_INLINE CellMasks<VectorOf<acc_t>> cell_masks(const DirectionMasks<acc_t>& masks, int64_t place, int64_t count) {
+  using Vector = VectorOf<acc_t>;
   return {masks.zoneout == nullptr ? Vector{} + masks.kept : load_mask<acc_t>(masks.zoneout + place, count),
           masks.candidate == nullptr ? Vector{} + 1
                                      : load_mask<acc_t>(masks.candidate + place, count) * masks.candidate_scale,
@@ -151,19 +146,17 @@ inline __attribute__((always_inline)) CellMasks<typename VectorMath<acc_t>::Vect
 
 // The factor of h in the recurrent product for `count` units, which begin at element `place` of (B, H).
 template <typename acc_t>
-inline __attribute__((always_inline)) typename VectorMath<acc_t>::Vector recurrent_factor(
-    const DirectionMasks<acc_t>& masks, int64_t place, int64_t count) {
+GRU_INLINE VectorOf<acc_t> recurrent_factor(const DirectionMasks<acc_t>& masks, int64_t place, int64_t count) {
   return load_mask<acc_t>(masks.recurrent + place, count) * masks.recurrent_scale;
 }
 
 // The state of `count` units of a row, from `unit` on, after the step: `cell(h, masks...)` of that before it. To
 // `h_next` goes what the next step's product reads.
 template <bool masked, typename scalar_t, typename operand_t, typename Cell>
-inline __attribute__((always_inline)) void advance(const FwdChunk<scalar_t, operand_t>& p, const Step& step,
-                                                   int64_t row, int64_t unit, int64_t count, operand_t* h_next,
-                                                   const Cell& cell) {
+GRU_INLINE void advance(const FwdChunk<scalar_t, operand_t>& p, const Step& step, int64_t row, int64_t unit,
+                        int64_t count, operand_t* h_next, const Cell& cell) {
   using acc_t = acc_type<scalar_t>;
-  using Vector = typename VectorMath<acc_t>::Vector;
+  using Vector = VectorOf<acc_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
   acc_t* state = p.state + row * p.unit_stride + unit;
   Vector h = load<acc_t>(state, lanes);
@@ -192,9 +185,8 @@ bool ends_block(const BwdChunk<scalar_t, operand_t>& p, int64_t row, int64_t row
 // Adds `sum`, over the rows up to `row` of a block and of the gate that is `gate`-th in the order of dgates, to the
 // partial sums for the units from `unit` on.
 template <typename scalar_t, typename operand_t>
-inline __attribute__((always_inline)) void add_bias_sum(const BwdChunk<scalar_t, operand_t>& p, int64_t row, int gate,
-                                                        int64_t unit,
-                                                        typename VectorMath<acc_type<scalar_t>>::Vector sum) {
+GRU_INLINE void add_bias_sum(const BwdChunk<scalar_t, operand_t>& p, int64_t row, int gate, int64_t unit,
+                             VectorOf<acc_type<scalar_t>> sum) {
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
   acc_t* partial = p.dbias_partial + ((row >> __builtin_ctzll(p.row_block)) * p.sums + gate) * p.dh_stride + unit;
@@ -226,7 +218,7 @@ void mask_previous_states(const BwdChunk<scalar_t, operand_t>& p, int64_t first_
       scalar_t* operand = p.operand + (step->row + row) * p.H;
       for (int64_t unit = first_unit; unit < last_unit; unit += lanes) {
         const int64_t count = std::min(lanes, last_unit - unit);
-        const auto h = h_prev == nullptr ? typename VectorMath<acc_t>::Vector{} : load<acc_t>(h_prev + unit, count);
+        const auto h = h_prev == nullptr ? VectorOf<acc_t>{} : load<acc_t>(h_prev + unit, count);
         store<acc_t>(operand + unit, h * recurrent_factor(p.masks, row * p.H + unit, count), count);
       }
     }
@@ -277,10 +269,8 @@ void add_unpacked_product(const BwdChunk<scalar_t, operand_t>& p, const Step& st
 
 // Adds R' dgates of some rows of a step, for the columns of a panel, to dh. K as above.
 template <bool masked, typename scalar_t, typename operand_t>
-inline __attribute__((always_inline)) void add_recurrent_product(const BwdChunk<scalar_t, operand_t>& p,
-                                                                 const Step& step, int64_t row, int64_t rows,
-                                                                 int64_t first_unit, int64_t K,
-                                                                 const acc_type<scalar_t>* panel) {
+GRU_INLINE void add_recurrent_product(const BwdChunk<scalar_t, operand_t>& p, const Step& step, int64_t row,
+                                      int64_t rows, int64_t first_unit, int64_t K, const acc_type<scalar_t>* panel) {
   using acc_t = acc_type<scalar_t>;
   constexpr int64_t columns = kPanelColumns<acc_t>;
   const operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + p.dgates_of_h;

@@ -43,7 +43,7 @@ struct TilesInUse {
 
 // Calls product(left, right) for the products of parts that are taken.
 template <int parts, typename Product>
-inline __attribute__((always_inline)) void for_each_product(const Product& product) {
+GRU_INLINE void for_each_product(const Product& product) {
 #pragma GCC unroll 4
   for (int left = 0; left < parts; ++left) {
 #pragma GCC unroll 4
@@ -62,16 +62,16 @@ struct TileDepth {
   static constexpr int kWeights = kTiles - kWeightTiles + v % kWeightTiles;
 
   template <typename Use, int... sum>
-  static inline __attribute__((always_inline)) void for_each_sum(const Use& use, std::integer_sequence<int, sum...>) {
+  static GRU_INLINE void for_each_sum(const Use& use, std::integer_sequence<int, sum...>) {
     (use(std::integral_constant<int, sum>{}), ...);
   }
   template <typename Use>
-  static inline __attribute__((always_inline)) void for_each_sum(const Use& use) {
+  static GRU_INLINE void for_each_sum(const Use& use) {
     for_each_sum(use, std::make_integer_sequence<int, (both ? 2 : 1) * vectors>{});
   }
 
   template <int sum, bool loads>
-  static inline __attribute__((always_inline)) void add(const char* weights, int64_t vector_stride, int64_t stride) {
+  static GRU_INLINE void add(const char* weights, int64_t vector_stride, int64_t stride) {
     constexpr int v = sum % vectors;
     if constexpr (loads) Tiles::template load<kWeights<v>>(weights + v * vector_stride, stride);
     if constexpr (std::is_same_v<T, int8_t>) {
@@ -85,9 +85,8 @@ struct TileDepth {
 
   // A tile's depth of K. Strides are in bytes: of the rows of tiles, and between the weights of vectors. The second
   // tile of rows takes the vectors in the opposite order: the last one is loaded still.
-  static inline __attribute__((always_inline)) void add_depth(const char* rows, const char* second_rows,
-                                                              int64_t rows_stride, const char* b, int64_t vector_stride,
-                                                              int64_t stride) {
+  static GRU_INLINE void add_depth(const char* rows, const char* second_rows, int64_t rows_stride, const char* b,
+                                   int64_t vector_stride, int64_t stride) {
     Tiles::template load<kRows>(rows, rows_stride);
     add<0, true>(b, vector_stride, stride);
     add<1, true>(b, vector_stride, stride);
@@ -136,7 +135,7 @@ struct TileProduct : TileDepth<Tiles, T, vectors, both, /*turned=*/false> {
     alignas(64) char left[2][kTileHeight][kTileRowBytes] = {};
     alignas(64) char right[kTileHeight][kPanelStride] = {};
     const int64_t words = (bytes + 3) / 4;
-    for_each_product<kParts<T>>([&](int left_part, int right_part) __attribute__((always_inline)) {
+    for_each_product<kParts<T>>([&](int left_part, int right_part) GRU_INLINED {
       for (int tile = 0; tile <= both; ++tile) {
         for (int64_t row = 0; row < height; ++row) {
           std::memcpy(left[tile][row], a[tile] + left_part * part_stride() + row * a_stride + done, bytes);
@@ -150,10 +149,10 @@ struct TileProduct : TileDepth<Tiles, T, vectors, both, /*turned=*/false> {
   int64_t part_stride() const { return a_stride / kParts<T>; }
   const char* word_of_panel(int64_t word) const { return panel + word * kParts<T> * kPanelStride; }
 
-  inline __attribute__((always_inline)) void add_all(int64_t bytes, int64_t height) const {
+  GRU_INLINE void add_all(int64_t bytes, int64_t height) const {
     int64_t done = 0;
     for (; done + kTileRowBytes <= bytes; done += kTileRowBytes) {
-      for_each_product<kParts<T>>([&](int left_part, int right_part) __attribute__((always_inline)) {
+      for_each_product<kParts<T>>([&](int left_part, int right_part) GRU_INLINED {
         const int64_t first = done + left_part * part_stride();
         Depth::add_depth(a[0] + first, a[1] + first, a_stride,
                          word_of_panel(done / 4) + right_part * kPartWords * kPanelStride, kTileRowBytes, kPanelStride);
@@ -187,11 +186,10 @@ int64_t configured_height(int64_t count) {
 // out (count, vectors, 16) = a (count, rows of so many bytes) times a panel, for at most kRowsOfTiles rows; strides are
 // in bytes. `begin` begins a TileProduct: both tiles of rows before either is stored, as they may share rows of `out`.
 template <typename Tiles, typename T, int vectors, typename Begin>
-inline __attribute__((always_inline)) void multiply_tiles(int64_t count, const void* a, int64_t a_stride,
-                                                          const void* panel, int64_t bytes, void* out,
-                                                          int64_t out_stride, const Begin& begin) {
+GRU_INLINE void multiply_tiles(int64_t count, const void* a, int64_t a_stride, const void* panel, int64_t bytes,
+                               void* out, int64_t out_stride, const Begin& begin) {
   const int64_t height = configured_height<Tiles, vectors>(count), second = count - height;
-  const auto run = [&](auto both) __attribute__((always_inline)) {
+  const auto run = [&](auto both) GRU_INLINED {
     const char* const rows = static_cast<const char*>(a);
     char* const results = static_cast<char*>(out);
     const TileProduct<Tiles, T, vectors, both.value> product{{},

@@ -14,6 +14,8 @@
 #include <cstring>
 #include <utility>
 
+#include "cpu/kernels/inline.h"
+
 namespace gru_ext {
 namespace {
 
@@ -39,31 +41,29 @@ static_assert(sizeof(TileShapes) == 64);
 // Inline assembly, not intrinsics: g++ makes the tile's number part of the instruction's text, which a template
 // argument cannot be. It needs no target flag.
 struct AmxTiles {
-  static inline __attribute__((always_inline)) void configure(const TileShapes& shapes) {
-    asm volatile("ldtilecfg %0" ::"m"(shapes));
-  }
-  static inline __attribute__((always_inline)) void release() { asm volatile("tilerelease"); }
+  static GRU_INLINE void configure(const TileShapes& shapes) { asm volatile("ldtilecfg %0" ::"m"(shapes)); }
+  static GRU_INLINE void release() { asm volatile("tilerelease"); }
   template <int tile>
-  static inline __attribute__((always_inline)) void zero() {
+  static GRU_INLINE void zero() {
     asm volatile("tilezero %%tmm%c0" ::"i"(tile));
   }
   // Rows from `source` on, `stride` bytes apart; with a stride of 0 all are the same.
   template <int tile>
-  static inline __attribute__((always_inline)) void load(const void* source, int64_t stride) {
+  static GRU_INLINE void load(const void* source, int64_t stride) {
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(source), "r"(stride), "i"(tile) : "memory");
   }
   template <int tile>
-  static inline __attribute__((always_inline)) void store(void* target, int64_t stride) {
+  static GRU_INLINE void store(void* target, int64_t stride) {
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(target), "r"(stride), "i"(tile) : "memory");
   }
   // c (M, N) float += a (M, K/2 pairs of bfloat16) times b (K/2, N pairs of bfloat16): pairs of K, as packed words are.
   template <int c, int a, int b>
-  static inline __attribute__((always_inline)) void multiply_bf16() {
+  static GRU_INLINE void multiply_bf16() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(c), "i"(a), "i"(b));
   }
   // c (M, N) int32 += a (M, K/4 quadruples of int8) times b (K/4, N quadruples of int8).
   template <int c, int a, int b>
-  static inline __attribute__((always_inline)) void multiply_int8() {
+  static GRU_INLINE void multiply_int8() {
     asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(c), "i"(a), "i"(b));
   }
 };

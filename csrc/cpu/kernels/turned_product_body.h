@@ -16,8 +16,8 @@ namespace {
 
 // Some columns of a row, to rows in words (`words_stride`). Beyond `count` come zeros: a weight of zero would not
 // cancel what may be there.
-inline __attribute__((always_inline)) void store_words(c10::BFloat16* rows, int64_t stride, int64_t row, int64_t column,
-                                                       VectorMath<float>::Vector value, int64_t count) {
+GRU_INLINE void store_words(c10::BFloat16* rows, int64_t stride, int64_t row, int64_t column, VectorOf<float> value,
+                            int64_t count) {
   constexpr int lanes = VectorMath<float>::lanes;
   c10::BFloat16 halves[lanes] = {};
   store<float>(halves, value, count);
@@ -57,7 +57,7 @@ struct TurnedProduct : TileDepth<Tiles, c10::BFloat16, vectors, both, /*turned=*
     this->add_depth(words(0, done), words(both, done), kTileRowBytes, copy[0][0], sizeof copy[0], kTileRowBytes);
   }
 
-  inline __attribute__((always_inline)) void add_all(int64_t bytes) const {
+  GRU_INLINE void add_all(int64_t bytes) const {
     int64_t done = 0;
     for (; whole && done + kTileRowBytes <= bytes; done += kTileRowBytes) {
       this->add_depth(words(0, done), words(both, done), kTileRowBytes, weights + done, vector_stride, unit_stride);
@@ -73,9 +73,9 @@ template <typename Tiles, int vectors>
 __attribute__((noinline)) void turned_product_rows(int64_t count, const c10::BFloat16* rows, int64_t stride,
                                                    const c10::BFloat16* weights, UnitVectors of, int64_t H, int64_t K,
                                                    int64_t unit, const float* bias, int64_t bias_stride, float* out) {
-  using Vector = VectorMath<float>::Vector;
+  using Vector = VectorOf<float>;
   configured_height<Tiles, vectors>(kTileHeight);
-  const auto run = [&](auto both) __attribute__((always_inline)) {
+  const auto run = [&](auto both) GRU_INLINED {
     using Product = TurnedProduct<Tiles, vectors, both.value>;
     constexpr int64_t size = sizeof(c10::BFloat16);
     Product product;
@@ -95,7 +95,7 @@ __attribute__((noinline)) void turned_product_rows(int64_t count, const c10::BFl
     for (int v = 0; v < vectors && bias != nullptr; ++v) {
       for (int i = 0; i < kTileHeight; ++i) sums[0][v][i] = Vector{} + bias[v * bias_stride + i];
     }
-    Product::for_each_sum([&](auto sum) __attribute__((always_inline)) {
+    Product::for_each_sum([&](auto sum) GRU_INLINED {
       if (bias == nullptr) {
         Tiles::template zero<sum.value>();
       } else {
@@ -103,7 +103,7 @@ __attribute__((noinline)) void turned_product_rows(int64_t count, const c10::BFl
       }
     });
     product.add_all(K * size);
-    Product::for_each_sum([&](auto sum) __attribute__((always_inline)) {
+    Product::for_each_sum([&](auto sum) GRU_INLINED {
       Tiles::template store<sum.value>(sums[sum.value / vectors][sum.value % vectors], kTileRowBytes);
     });
     for (int v = 0; v < vectors; ++v) {

@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cpu/kernels/inline.h"
+
 namespace {
 
 template <typename T>
@@ -54,13 +56,13 @@ struct VectorMath {
   typedef typename Format::Bits BitVector __attribute__((vector_size(GRU_VECTOR_BYTES)));
   static constexpr int lanes = GRU_VECTOR_BYTES / sizeof(T);
 
-  static inline __attribute__((always_inline)) Vector at_most(Vector x, T limit) {
+  static GRU_INLINE Vector at_most(Vector x, T limit) {
     const Vector high = Vector{} + limit;
     return high < x ? high : x;
   }
 
   // exp(x) = 2 * half_scale * (1 + expm1): 2^k itself may be no finite number where exp(x) is one.
-  static inline __attribute__((always_inline)) void exp_parts(Vector x, Vector& expm1, Vector& half_scale) {
+  static GRU_INLINE void exp_parts(Vector x, Vector& expm1, Vector& half_scale) {
     const Vector shifted = x * Format::log2_e + Format::round_magic;
     const Vector k = shifted - Format::round_magic;
     const Vector r = (x - k * Format::ln2_high) - k * Format::ln2_low;
@@ -76,7 +78,7 @@ struct VectorMath {
     std::memcpy(&half_scale, &bits, sizeof bits);
   }
 
-  static inline __attribute__((always_inline)) Vector sigmoid(Vector x) {
+  static GRU_INLINE Vector sigmoid(Vector x) {
     const Vector lowest = Vector{} - Format::most_exp;
     Vector expm1, half_scale;
     exp_parts(-at_most(lowest > x ? lowest : x, -Format::least_exp), expm1, half_scale);
@@ -86,7 +88,7 @@ struct VectorMath {
 
   // With e = exp(2 |x|): (e - 1) / (e + 1) near 0, where e - 1 is accurate; 1 - 2 / (e + 1) beyond, where that is, so
   // that 1 - tanh(x)^2, which the derivative needs, keeps its accuracy too.
-  static inline __attribute__((always_inline)) Vector tanh(Vector x) {
+  static GRU_INLINE Vector tanh(Vector x) {
     const Vector magnitude = at_most(x < 0 ? -x : x, Format::tanh_limit);
     Vector expm1, half_scale;
     exp_parts(magnitude + magnitude, expm1, half_scale);
@@ -98,12 +100,15 @@ struct VectorMath {
   }
 };
 
+template <typename T>
+using VectorOf = typename VectorMath<T>::Vector;
+
 // The same for cells whose results are rounded to bfloat16: sigmoid within 8e-7 and tanh within 1.5e-6, in less time.
 // exp(x) = 2^k * (1 + f * g(f)) with |f| <= 1/2, where the polynomial g makes the largest relative error least, 2.8e-6.
 struct MathForBFloat16 : VectorMath<float> {
   // `scale` is 2^(k + exponent), where k is factor * x rounded to an integer, and f the rest of it.
   template <int exponent>
-  static inline __attribute__((always_inline)) void exp2_parts(Vector x, float factor, Vector& scale, Vector& f_g) {
+  static GRU_INLINE void exp2_parts(Vector x, float factor, Vector& scale, Vector& f_g) {
     constexpr float magic = Format::round_magic + (127 + exponent);  // so that the biased exponent is in the low bits
     const Vector shifted = x * factor + magic;
     const Vector f = x * factor - (shifted - magic);
@@ -114,7 +119,7 @@ struct MathForBFloat16 : VectorMath<float> {
     std::memcpy(&scale, &bits, sizeof bits);
   }
 
-  static inline __attribute__((always_inline)) Vector sigmoid(Vector x) {
+  static GRU_INLINE Vector sigmoid(Vector x) {
     const Vector lowest = Vector{} - Format::most_exp;
     Vector half_scale, f_g;
     exp2_parts<-1>(at_most(lowest > x ? lowest : x, -Format::least_exp), -Format::log2_e, half_scale, f_g);
@@ -122,7 +127,7 @@ struct MathForBFloat16 : VectorMath<float> {
     return lowest > x ? Vector{} : result;
   }
 
-  static inline __attribute__((always_inline)) Vector tanh(Vector x) {
+  static GRU_INLINE Vector tanh(Vector x) {
     const Vector lowest = Vector{} - Format::tanh_limit;
     Vector scale, f_g;
     exp2_parts<0>(at_most(lowest > x ? lowest : x, Format::tanh_limit), 2 * Format::log2_e, scale, f_g);
