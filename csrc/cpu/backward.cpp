@@ -99,46 +99,36 @@ class BwdPass {
     p_.row_block = row_block_of(s.B);
     p_.need_dx = need_dx;
     p_.need_dweights = need_dweights;
-    const size_t dh = workspace_.reserve<acc_t>(s.B * p_.dh_stride);
     const int64_t bias_sums = bias_blocks() * p_.sums * p_.dh_stride;
-    const size_t dbias = workspace_.reserve<acc_t>(2 * bias_sums);
-    const size_t gains = workspace_.reserve<acc_t>(s.has_gains ? 7 * p_.dh_stride : 0);
-    const size_t da = workspace_.reserve<acc_t>(s.has_gains ? 4 * s.B * p_.dh_stride : 0);
-    const size_t moments = workspace_.reserve<acc_t>(s.has_gains ? threads * s.B * kMoments : 0);
-    const size_t dgates = workspace_.reserve<operand_t>(rows * p_.dgates_stride);
-    const size_t panels = workspace_.reserve<acc_t>(
-        need_dweights ? of_stretch([&](const Chunk& chunk) { return words_of_panels(chunk); }) : 0);
-    const size_t products = workspace_.reserve<acc_t>(keeps_products_ ? most_ranges * values_of_weights() : 0);
-    const size_t operand = workspace_.reserve<scalar_t>(need_dweights && p_.masks.recurrent ? rows * s.H : 0);
-    const size_t packed_hh =
-        workspace_.reserve<acc_t>(packs_ && uses_weight_hh() ? packed_words(kernel_, gates_of_h() * s.H, s.H) : 0);
-    const size_t packed_hn = workspace_.reserve<acc_t>(packs_ && !p_.reset_after ? packed_words(kernel_, s.H, s.H) : 0);
-    const size_t packed_ih = workspace_.reserve<acc_t>(packs_ && need_dx ? packed_words(kernel_, 3 * s.H, s.I) : 0);
-    const size_t x = workspace_.reserve<const scalar_t*>(s.N);
-    const size_t h_prev = workspace_.reserve<const scalar_t*>(s.N);
-    const size_t rows_of_dx = workspace_.reserve<scalar_t*>(need_dx ? s.N : 0);
-    const size_t steps = workspace_.reserve<Step>(team_.steps_of_threads(most_steps_));
+    acc_t *gains, *sums_ih, *sums_hh;
+    workspace_.reserve(p_.dh, s.B * p_.dh_stride);
+    workspace_.reserve(p_.dbias, 2 * bias_sums);
+    workspace_.reserve(gains, s.has_gains ? 7 * p_.dh_stride : 0);
+    workspace_.reserve(p_.da, s.has_gains ? 4 * s.B * p_.dh_stride : 0);
+    workspace_.reserve(p_.moments, s.has_gains ? threads * s.B * kMoments : 0);
+    workspace_.reserve(p_.dgates, rows * p_.dgates_stride);
+    workspace_.reserve(p_.panels,
+                       need_dweights ? of_stretch([&](const Chunk& chunk) { return words_of_panels(chunk); }) : 0);
+    workspace_.reserve(p_.products, keeps_products_ ? most_ranges * values_of_weights() : 0);
+    workspace_.reserve(p_.operand, need_dweights && p_.masks.recurrent ? rows * s.H : 0);
+    workspace_.reserve(packed_hh_, packs_ && uses_weight_hh() ? packed_words(kernel_, gates_of_h() * s.H, s.H) : 0);
+    workspace_.reserve(packed_hn_, packs_ && !p_.reset_after ? packed_words(kernel_, s.H, s.H) : 0);
+    workspace_.reserve(packed_ih_, packs_ && need_dx ? packed_words(kernel_, 3 * s.H, s.I) : 0);
+    workspace_.reserve(x_, s.N);
+    workspace_.reserve(h_prev_, s.N);
+    workspace_.reserve(dx_, need_dx ? s.N : 0);
+    workspace_.reserve(steps_of_threads_, team_.steps_of_threads(most_steps_));
     // Half precisions: sums in fp32.
     constexpr bool sums = !std::is_same_v<scalar_t, acc_t>;
     const bool keeps_sums = need_dweights && sums && s.N > kLongestSum;
-    const size_t sums_ih = workspace_.reserve<acc_t>(keeps_sums ? 3 * s.H * s.I : 0);
-    const size_t sums_hh = workspace_.reserve<acc_t>(keeps_sums ? 3 * s.H * s.H : 0);
+    workspace_.reserve(sums_ih, keeps_sums ? 3 * s.H * s.I : 0);
+    workspace_.reserve(sums_hh, keeps_sums ? 3 * s.H * s.H : 0);
     workspace_.allocate();
 
-    p_.dh = workspace_.at<acc_t>(dh);
-    p_.dbias = workspace_.at<acc_t>(dbias);
     p_.dbias_partial = p_.dbias + bias_sums;
-    if (s.has_gains) fill_gains_and_bias(workspace_.at<acc_t>(gains));
-    p_.da = workspace_.at<acc_t>(da);
-    p_.moments = workspace_.at<acc_t>(moments);
+    if (s.has_gains) fill_gains_and_bias(gains);
     p_.moment_rows = s.B;
-    p_.dgates = workspace_.at<operand_t>(dgates);
-    p_.panels = workspace_.at<acc_t>(panels);
-    p_.products = keeps_products_ ? workspace_.at<acc_t>(products) : nullptr;
-    p_.operand = workspace_.at<scalar_t>(operand);
-    packed_hh_ = workspace_.at<acc_t>(packed_hh);
-    packed_hn_ = workspace_.at<acc_t>(packed_hn);
-    packed_ih_ = workspace_.at<acc_t>(packed_ih);
+    if (!keeps_products_) p_.products = nullptr;
     p_.packed = packs_;
     const auto* weight_hh_data = weight_hh_.template const_data_ptr<scalar_t>();
     p_.weight_hh = packs_ ? static_cast<const void*>(packed_hh_) : weight_hh_data;
@@ -148,8 +138,8 @@ class BwdPass {
       p_.dweight_ih = tensors.dweights[first_weight].template data_ptr<scalar_t>();
       p_.dweight_hh = tensors.dweights[first_weight + 1].template data_ptr<scalar_t>();
       if constexpr (sums) {
-        p_.sums_ih = workspace_.at<acc_t>(sums_ih);
-        p_.sums_hh = workspace_.at<acc_t>(sums_hh);
+        p_.sums_ih = sums_ih;
+        p_.sums_hh = sums_hh;
       } else {
         p_.sums_ih = p_.dweight_ih;
         p_.sums_hh = p_.dweight_hh;
@@ -167,10 +157,6 @@ class BwdPass {
     }
     const Tensor h0 = initial();
     h0_ = h0.defined() ? h0.template const_data_ptr<scalar_t>() : nullptr;
-    x_ = workspace_.at<const scalar_t*>(x);
-    h_prev_ = workspace_.at<const scalar_t*>(h_prev);
-    dx_ = workspace_.at<scalar_t*>(rows_of_dx);
-    steps_of_threads_ = workspace_.at<Step>(steps);
     steps_.reserve(of_stretch([](const Chunk& chunk) { return chunk.t_end - chunk.t_begin; }));
     parts_.reserve(of_stretch([](const Chunk&) { return 1; }));
     if (!packs_) prepare(0, 1);
@@ -518,11 +504,7 @@ BwdResult gru_bwd_cpu(const std::optional<Tensor>& dy, const std::optional<Tenso
     const auto options = layer.x.options();
     const Tensor dx = need.dx ? pooled_empty(layer.x.sizes(), options) : at::empty({0}, options);
     const Tensor dhx = need.dhx ? at::empty({s.D, s.B, s.H}, options) : at::empty({0}, options);
-    std::vector<Tensor> dweights;
-    if (need.dweights) {
-      for (const Tensor& weight : layer.weights) dweights.push_back(pooled_empty(weight.sizes(), options));
-    }
-    const BwdResult results{dx, dhx, dweights};
+    const BwdResult results{dx, dhx, need.dweights ? pooled_like(layer.weights) : std::vector<Tensor>()};
     gru_bwd_cpu_into(s, dy, dh_n, layer, y, gates, need, results);
     return results;
   });

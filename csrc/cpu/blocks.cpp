@@ -72,10 +72,7 @@ BwdResult gru_bwd_blocks_cpu(const OptionalTensor& dy, const OptionalTensor& dh_
     const Sequence s = check_bwd(dy, dh_n, layer, y, gates.select(0, 0), G);
     const auto options = layer.x.options();
     const Tensor dhx = need.dhx ? at::empty({s.D, s.B, s.all_H}, options) : at::empty({0}, options);
-    std::vector<Tensor> dweights;
-    if (need.dweights) {
-      for (const Tensor& weight : layer.weights) dweights.push_back(pooled_empty(weight.sizes(), options));
-    }
+    const auto dweights = need.dweights ? pooled_like(layer.weights) : std::vector<Tensor>();
     std::vector<int64_t> dx_shape = {0};
     if (need.dx) dx_shape = layer.x.sizes().vec();
     Tensor dx = pooled_empty(dx_shape, options);
@@ -87,10 +84,7 @@ BwdResult gru_bwd_blocks_cpu(const OptionalTensor& dy, const OptionalTensor& dh_
       const OptionalTensor own_dy = dy.has_value() ? OptionalTensor(block.from_first_unit(*rows_of_dy)) : std::nullopt;
       const OptionalTensor own_dh_n = dh_n.has_value() ? OptionalTensor(block.units(*dh_n)) : std::nullopt;
       const LayerOfBlock own(layer, block);
-      std::vector<Tensor> own_dweights;
-      if (need.dweights) {
-        for (const Tensor& weight : own.weights) own_dweights.push_back(pooled_empty(weight.sizes(), options));
-      }
+      const auto own_dweights = need.dweights ? pooled_like(own.weights) : std::vector<Tensor>();
       gru_bwd_cpu_into(s, own_dy, own_dh_n, *own.layer, block.from_first_unit(y), gates.select(0, g), need,
                        {dx_of_blocks.select(0, g), need.dhx ? block.units(dhx) : dhx, own_dweights});
       for (size_t i = 0; i < own_dweights.size(); ++i) {

@@ -116,6 +116,12 @@ void BufferPool::give_back(void* context) {
 
 }  // namespace
 
+std::vector<at::Tensor> pooled_like(at::TensorList tensors) {
+  std::vector<at::Tensor> result;
+  for (const at::Tensor& tensor : tensors) result.push_back(pooled_empty(tensor.sizes(), tensor.options()));
+  return result;
+}
+
 int64_t empty_pool() { return static_cast<int64_t>(pool.empty()); }
 
 at::Tensor pooled_empty(at::IntArrayRef shape, const at::TensorOptions& options) {

@@ -89,40 +89,33 @@ class FwdPass {
     p_.B = s.B;
     p_.moment_rows = std::max(rows, s.B);
     p_.masks = tensors.masks.template of<acc_t>(s, direction);
-    const size_t bias = workspace_.reserve<acc_t>(given == nullptr ? 4 * stride : 0);
-    const size_t gains = workspace_.reserve<acc_t>(given == nullptr && s.has_gains ? 6 * stride : 0);
-    const size_t hidden_gates = workspace_.reserve<acc_t>(s.has_gains ? groups * s.B * 3 * lanes : 0);
-    const size_t moments = workspace_.reserve<acc_t>(s.has_gains ? threads * p_.moment_rows * kMoments : 0);
-    const size_t state = workspace_.reserve<acc_t>(s.B * stride);
-    const size_t entering = workspace_.reserve<acc_t>(masks_h0() ? s.B * stride : 0);
+    acc_t *bias, *gains, *packed_ih, *packed_hh, *packed_hn;
+    workspace_.reserve(bias, given == nullptr ? 4 * stride : 0);
+    workspace_.reserve(gains, given == nullptr && s.has_gains ? 6 * stride : 0);
+    workspace_.reserve(p_.hidden_gates, s.has_gains ? groups * s.B * 3 * lanes : 0);
+    workspace_.reserve(p_.moments, s.has_gains ? threads * p_.moment_rows * kMoments : 0);
+    workspace_.reserve(p_.state, s.B * stride);
+    workspace_.reserve(entering_, masks_h0() ? s.B * stride : 0);
     p_.unit_stride = stride;
     p_.h_stride = in_words_ ? words_stride(s.H) : kParts<operand_t> * stride;
-    const size_t exchanged = workspace_.reserve<operand_t>(2 * rows_in_memory(s.B) * p_.h_stride);
-    const size_t input_gates = workspace_.reserve<acc_t>(groups * rows * 3 * lanes);
+    workspace_.reserve(p_.h[0], 2 * rows_in_memory(s.B) * p_.h_stride);
+    workspace_.reserve(p_.input_gates, groups * rows * 3 * lanes);
     p_.x_stride = in_words_ ? words_stride(s.I) : copies_x_ ? kParts<operand_t> * s.I : rows_of_x_.stride_b;
-    const size_t chunk_x = workspace_.reserve<operand_t>(copies_x_ ? rows_in_memory(rows) * p_.x_stride : 0);
-    const size_t steps = workspace_.reserve<Step>(team_.steps_of_threads(most_steps_));
-    const size_t packed_ih = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_ih() : 0);
-    const size_t packed_hh = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_hh() : 0);
-    const size_t packed_hn = workspace_.reserve<acc_t>(packs_ ? arrangement_.words_hn() : 0);
+    workspace_.reserve(copied_x_, copies_x_ ? rows_in_memory(rows) * p_.x_stride : 0);
+    workspace_.reserve(steps_of_threads_, team_.steps_of_threads(most_steps_));
+    workspace_.reserve(packed_ih, packs_ ? arrangement_.words_ih() : 0);
+    workspace_.reserve(packed_hh, packs_ ? arrangement_.words_hh() : 0);
+    workspace_.reserve(packed_hn, packs_ ? arrangement_.words_hn() : 0);
     workspace_.allocate();
 
     ArrangedWeights arranged{};
     if (given != nullptr) {
       arranged = *given;
     } else {
-      arranged.bias = workspace_.at<acc_t>(bias);
-      arranged.gains = workspace_.at<acc_t>(gains);
-      arrangement_.fill_bias(s.has_bias ? weights + 2 : nullptr, s.has_bias ? weights + 3 : nullptr,
-                             workspace_.at<acc_t>(bias));
-      if (s.has_gains) {
-        fill_gains<scalar_t>(weights + s.weights_per_direction() - 2, s.H, workspace_.at<acc_t>(gains), stride);
-      }
-      if (packs_) {
-        arranged.weight_ih = workspace_.at<void>(packed_ih);
-        arranged.weight_hh = workspace_.at<void>(packed_hh);
-        arranged.weight_hn = workspace_.at<void>(packed_hn);
-      } else {
+      arrangement_.fill_bias(s.has_bias ? weights + 2 : nullptr, s.has_bias ? weights + 3 : nullptr, bias);
+      if (s.has_gains) fill_gains<scalar_t>(weights + s.weights_per_direction() - 2, s.H, gains, stride);
+      arranged = {packed_ih, packed_hh, packed_hn, bias, gains};
+      if (!packs_) {
         arranged.weight_ih = weight_ih_.const_data_ptr();
         arranged.weight_hh = weight_hh_.const_data_ptr();
         arranged.weight_hn = weight_hh_.const_data_ptr<scalar_t>() + 2 * s.H * s.H;
@@ -134,16 +127,8 @@ class FwdPass {
     p_.input_bias = static_cast<const acc_t*>(arranged.bias);
     p_.bias_hn = p_.input_bias + 3 * stride;
     p_.gains = static_cast<const acc_t*>(arranged.gains);
-    p_.hidden_gates = workspace_.at<acc_t>(hidden_gates);
-    p_.moments = workspace_.at<acc_t>(moments);
-    p_.state = workspace_.at<acc_t>(state);
-    p_.h[0] = workspace_.at<operand_t>(exchanged);
     p_.h[1] = p_.h[0] + rows_in_memory(s.B) * p_.h_stride;
-    entering_ = workspace_.at<acc_t>(entering);
     if (!packs_) fill_state(0, s.B);
-    p_.input_gates = workspace_.at<acc_t>(input_gates);
-    copied_x_ = workspace_.at<operand_t>(chunk_x);
-    steps_of_threads_ = workspace_.at<Step>(steps);
     p_.saves_y = tensors.y.defined();
     p_.y = p_.saves_y ? tensors.y.template data_ptr<scalar_t>() + direction * s.all_H : nullptr;
     p_.y_stride = rows_of_y_.stride_b;

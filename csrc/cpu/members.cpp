@@ -42,10 +42,7 @@ BwdResult gru_bwd_members_cpu(const OptionalTensor& dy, const OptionalTensor& dh
     const auto options = layer.x.options();
     const Tensor dx = pooled_empty(need.dx ? layer.x.sizes() : at::IntArrayRef{E, 0}, options);
     const Tensor dhx = at::empty(need.dhx ? at::IntArrayRef{E, s.D, s.B, s.H} : at::IntArrayRef{E, 0}, options);
-    std::vector<Tensor> dweights;
-    if (need.dweights) {
-      for (const Tensor& weight : layer.weights) dweights.push_back(pooled_empty(weight.sizes(), options));
-    }
+    const auto dweights = need.dweights ? pooled_like(layer.weights) : std::vector<Tensor>();
     for_each_member(E, s, bwd_flops(s), [&](int64_t e) {
       gru_bwd_cpu_into(s, of_member(dy, e), of_member(dh_n, e), *Member(layer, e).layer, y.select(0, e),
                        gates.select(0, e), need, {dx.select(0, e), dhx.select(0, e), of_member(dweights, e)});
