@@ -3,6 +3,7 @@
 #include <c10/util/BFloat16.h>
 #include <c10/util/Exception.h>
 #include <c10/util/Half.h>
+#include <c10/util/StringUtil.h>
 
 #include <cstdlib>
 #include <type_traits>
@@ -62,25 +63,9 @@ const std::vector<CpuIsa>& available_isas() {
 }
 
 const char* isa_name(CpuIsa isa) {
-  switch (isa) {
-    case CpuIsa::avx2:
-      return "avx2";
-    case CpuIsa::avx2_vnni:
-      return "avx2_vnni";
-    case CpuIsa::avx512:
-      return "avx512";
-    case CpuIsa::avx512_vnni:
-      return "avx512_vnni";
-    case CpuIsa::avx512_bf16:
-      return "avx512_bf16";
-    case CpuIsa::avx512_amx_portable:
-      return "avx512_amx_portable";
-    case CpuIsa::avx512_amx:
-      return "avx512_amx";
-    case CpuIsa::portable:
-      break;
-  }
-  return "portable";
+  constexpr const char* names[] = {"portable",    "avx2",        "avx2_vnni",           "avx512",
+                                   "avx512_vnni", "avx512_bf16", "avx512_amx_portable", "avx512_amx"};
+  return names[static_cast<int>(isa)];
 }
 
 std::vector<std::string> available_isa_names() {
@@ -93,13 +78,11 @@ CpuIsa cpu_isa() {
   static const CpuIsa chosen = [] {
     const std::string forced = forced_isa();
     if (forced.empty()) return available_isas().back();
-    std::string names;
     for (const CpuIsa isa : available_isas()) {
       if (forced == isa_name(isa)) return isa;
-      names += names.empty() ? isa_name(isa) : std::string(", ") + isa_name(isa);
     }
-    TORCH_CHECK_VALUE(false, "gru_ext: expected the environment variable GRU_EXT_CPU_ISA to be one of ", names,
-                      " on this machine, got ", forced);
+    TORCH_CHECK_VALUE(false, "gru_ext: expected the environment variable GRU_EXT_CPU_ISA to be one of ",
+                      c10::Join(", ", available_isa_names()), " on this machine, got ", forced);
   }();
   return chosen;
 }
