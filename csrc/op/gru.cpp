@@ -39,11 +39,11 @@ TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
   m.set_python_module("gru_ext.tracing");
   m.def(GRU_SCHEMA);
   m.def(GRU_FWD_SCHEMA);
-  m.def(GRU_BWD_SCHEMA);
-  m.def(GRU_FWD_MEMBERS_SCHEMA);
-  m.def(GRU_BWD_MEMBERS_SCHEMA);
-  m.def(GRU_FWD_BLOCKS_SCHEMA);
-  m.def(GRU_BWD_BLOCKS_SCHEMA);
+  m.def(GRU_BWD_SCHEMA("gru_bwd"));
+  m.def(GRU_FWD_MEMBERS_SCHEMA("gru_fwd_members"));
+  m.def(GRU_BWD_SCHEMA("gru_bwd_members"));
+  m.def(GRU_FWD_MEMBERS_SCHEMA("gru_fwd_blocks"));
+  m.def(GRU_BWD_SCHEMA("gru_bwd_blocks"));
 }
 
 TORCH_LIBRARY_IMPL(gru_ext, CompositeImplicitAutograd, m) {

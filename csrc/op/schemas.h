@@ -23,38 +23,18 @@
 
 #define GRU_SCHEMA                                                                        \
   "gru(" GRU_LAYER_SCHEMA ", bool save_y=True, bool save_gates=True, " GRU_VARIANT_SCHEMA \
-  ") -> (Tensor y, Tensor "                                                               \
-  "h_n)"
+  ") -> "                                                                                 \
+  "(Tensor y, Tensor h_n)"
 #define GRU_FWD_SCHEMA                                                                   \
   "gru_fwd(" GRU_LAYER_SCHEMA ", bool save_gates, bool save_y=True, " GRU_VARIANT_SCHEMA \
-  ")"                                                                                    \
-  " -> (Tensor y, Tensor h_n, Tensor gates)"
-#define GRU_BWD_SCHEMA                                                   \
-  "gru_bwd(Tensor? dy, Tensor? dh_n, " GRU_LAYER_SCHEMA                  \
-  ", Tensor y, Tensor gates, "                                           \
-  "bool need_dx, bool need_dhx, bool need_dweights, " GRU_VARIANT_SCHEMA \
-  ")"                                                                    \
-  " -> (Tensor dx, Tensor dhx, Tensor[] dweights)"
-
-#define GRU_FWD_MEMBERS_SCHEMA                                                      \
-  "gru_fwd_members(" GRU_LAYER_SCHEMA ", bool save_gates=True, " GRU_VARIANT_SCHEMA \
   ") -> (Tensor y, Tensor h_n, Tensor gates)"
-#define GRU_BWD_MEMBERS_SCHEMA                                           \
-  "gru_bwd_members(Tensor? dy, Tensor? dh_n, " GRU_LAYER_SCHEMA          \
-  ", Tensor y, Tensor gates, "                                           \
-  "bool need_dx, bool need_dhx, bool need_dweights, " GRU_VARIANT_SCHEMA \
-  ")"                                                                    \
-  " -> (Tensor dx, Tensor dhx, Tensor[] dweights)"
-
-#define GRU_FWD_BLOCKS_SCHEMA                                                      \
-  "gru_fwd_blocks(" GRU_LAYER_SCHEMA ", bool save_gates=True, " GRU_VARIANT_SCHEMA \
-  ") -> (Tensor y, Tensor h_n, Tensor gates)"
-#define GRU_BWD_BLOCKS_SCHEMA                                            \
-  "gru_bwd_blocks(Tensor? dy, Tensor? dh_n, " GRU_LAYER_SCHEMA           \
-  ", Tensor y, Tensor gates, "                                           \
-  "bool need_dx, bool need_dhx, bool need_dweights, " GRU_VARIANT_SCHEMA \
-  ")"                                                                    \
-  " -> (Tensor dx, Tensor dhx, Tensor[] dweights)"
+// Of members, or of blocks; backward, of a layer too.
+#define GRU_FWD_MEMBERS_SCHEMA(name) \
+  name "(" GRU_LAYER_SCHEMA ", bool save_gates=True, " GRU_VARIANT_SCHEMA ") -> (Tensor y, Tensor h_n, Tensor gates)"
+#define GRU_BWD_SCHEMA(name)                                                                            \
+  name "(Tensor? dy, Tensor? dh_n, " GRU_LAYER_SCHEMA                                                   \
+       ", Tensor y, Tensor gates, bool need_dx, bool need_dhx, bool need_dweights, " GRU_VARIANT_SCHEMA \
+       ") -> (Tensor dx, Tensor dhx, Tensor[] dweights)"
 
 namespace gru_ext {
 

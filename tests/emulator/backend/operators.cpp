@@ -86,9 +86,6 @@ void lose_store(int64_t number) {
   emulator::options.races = number < 0;  // those that do not wait long enough race
 }
 
-// Whether there is enough for streamed kernels.
-void emulate_shared_memory(bool enough) { emulator::device.has_shared_memory = enough; }
-
 // What the device was built like, and for; see device.h.
 void emulate_limits(int64_t architecture, int64_t shared_bytes) {
   emulator::device.architecture = static_cast<int>(architecture);
@@ -101,25 +98,10 @@ void emulate_no_memory(int64_t launches, bool throws) {
   emulator::device.throws_no_memory = throws;
 }
 
-void emulate_capture(bool capturing) { emulator::device.capturing = capturing; }
-
-// What measurements will find, one after the other.
-void emulate_seconds(const std::vector<double>& seconds) {
-  emulator::device.seconds = {seconds.begin(), seconds.end()};
-}
-
-int64_t measurements() { return emulator::device.measurements; }
-
-int64_t persistent_launches() { return emulator::device.launches; }
-
 // Of a cluster kernel: rows of the batch, whether it had masks, the seconds that a wait of it may take, and members.
 std::tuple<int64_t, bool, double, int64_t> last_launch() {
   return {emulator::device.rows, emulator::device.masked, emulator::device.wait_seconds, emulator::device.members};
 }
-
-int64_t residency_queries() { return emulator::device.residency_queries; }
-
-int64_t block_launches() { return emulator::device.block_launches; }
 
 // All that the one-step kernel may touch of a product.
 template <typename scalar_t>
@@ -294,24 +276,28 @@ GRU_KERNELS_OF(device::bfloat16, float)
 
 TORCH_LIBRARY(gru_ext_emulated, m) {
   m.def(GRU_FWD_SCHEMA);
-  m.def(GRU_BWD_SCHEMA);
-  m.def(GRU_FWD_MEMBERS_SCHEMA);
-  m.def(GRU_BWD_MEMBERS_SCHEMA);
+  m.def(GRU_BWD_SCHEMA("gru_bwd"));
+  m.def(GRU_FWD_MEMBERS_SCHEMA("gru_fwd_members"));
+  m.def(GRU_BWD_SCHEMA("gru_bwd_members"));
   gru_ext::define_kernel_choice(m);
-  m.def("emulate_seconds(float[] seconds) -> ()", &gru_ext::emulate_seconds);
-  m.def("measurements() -> int", &gru_ext::measurements);
+  using gru_ext::emulator::device;
+  // What measurements will find, one after the other.
+  m.def("emulate_seconds(float[] seconds) -> ()",
+        [](const std::vector<double>& seconds) { device.seconds = {seconds.begin(), seconds.end()}; });
+  m.def("measurements() -> int", [] { return int64_t{device.measurements}; });
   m.def("emulate(int multiprocessors, int refusals, int spoiled, bool capturing, bool tested=False) -> ()",
         &gru_ext::emulate);
   m.def("emulate_spoil(float value, int result) -> ()", &gru_ext::emulate_spoil);
   m.def("lose_store(int number) -> ()", &gru_ext::lose_store);
-  m.def("emulate_shared_memory(bool enough) -> ()", &gru_ext::emulate_shared_memory);
+  // Whether there is enough for streamed kernels.
+  m.def("emulate_shared_memory(bool enough) -> ()", [](bool enough) { device.has_shared_memory = enough; });
   m.def("emulate_limits(int architecture, int shared_bytes) -> ()", &gru_ext::emulate_limits);
   m.def("emulate_no_memory(int launches, bool throws) -> ()", &gru_ext::emulate_no_memory);
-  m.def("emulate_capture(bool capturing) -> ()", &gru_ext::emulate_capture);
-  m.def("persistent_launches() -> int", &gru_ext::persistent_launches);
+  m.def("emulate_capture(bool capturing) -> ()", [](bool capturing) { device.capturing = capturing; });
+  m.def("persistent_launches() -> int", [] { return int64_t{device.launches}; });
   m.def("last_launch() -> (int, bool, float, int)", &gru_ext::last_launch);
-  m.def("residency_queries() -> int", &gru_ext::residency_queries);
-  m.def("block_launches() -> int", &gru_ext::block_launches);
+  m.def("residency_queries() -> int", [] { return int64_t{device.residency_queries}; });
+  m.def("block_launches() -> int", [] { return int64_t{device.block_launches}; });
 }
 
 TORCH_LIBRARY_IMPL(gru_ext_emulated, CPU, m) { gru_ext::implement_operators(m); }

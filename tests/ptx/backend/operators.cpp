@@ -96,21 +96,6 @@ void lose_store(int64_t number) {
   ptx::options.races = number < 0;  // those that do not wait long enough race
 }
 
-// Whether accesses to memory are checked for their order, until there is another device.
-void check_order(bool checks) { ptx::options.races = checks; }
-
-void capture(bool capturing) { cudart::driver.capturing = capturing; }
-
-void set_seconds(const std::vector<double>& seconds) { cudart::driver.seconds = {seconds.begin(), seconds.end()}; }
-
-void limit_shared_memory(int64_t bytes) { cudart::device.shared_of_block = static_cast<int>(bytes); }
-
-void set_architecture(int64_t number) { cudart::device.architecture = static_cast<int>(number); }
-
-void forget_attributes(bool forgets) { cudart::driver.forgets = forgets; }
-
-void unload_kernels(bool unloads) { cudart::driver.unloads = unloads; }
-
 // As the library has measurements made, of nothing.
 double measure_nothing() {
   const c10::cuda::CUDAGuard guard(c10::Device(c10::kCPU));
@@ -154,19 +139,17 @@ std::string launch(const std::string& name, int64_t grid, int64_t threads, int64
 // The stand-ins for c10/cuda ask it.
 bool gru_ext::emulator::guarded = false;
 
-namespace c10 {
-namespace cuda {
+namespace c10::cuda {
 
 int current_device() { return index_of_device; }
 
-}  // namespace cuda
-}  // namespace c10
+}  // namespace c10::cuda
 
 TORCH_LIBRARY(gru_ext_compiled, m) {
   m.def(GRU_FWD_SCHEMA);
-  m.def(GRU_BWD_SCHEMA);
-  m.def(GRU_FWD_MEMBERS_SCHEMA);
-  m.def(GRU_BWD_MEMBERS_SCHEMA);
+  m.def(GRU_BWD_SCHEMA("gru_bwd"));
+  m.def(GRU_FWD_MEMBERS_SCHEMA("gru_fwd_members"));
+  m.def(GRU_BWD_SCHEMA("gru_bwd_members"));
   gru_ext::define_kernel_choice(m);
   m.def("new_device(int multiprocessors) -> ()", &new_device);
   m.def("fail_call(int number, bool no_memory=False) -> ()", &fail_call);
@@ -175,19 +158,23 @@ TORCH_LIBRARY(gru_ext_compiled, m) {
   m.def("calls_of_places() -> int[]", &calls_of_places);
   m.def("errors_left() -> int", [] { return cudart::driver.left; });
   m.def("lose_store(int number) -> ()", &lose_store);
-  m.def("check_order(bool checks) -> ()", &check_order);
-  m.def("capture(bool capturing) -> ()", &capture);
+  // Whether accesses to memory are checked for their order, until there is another device.
+  m.def("check_order(bool checks) -> ()", [](bool checks) { ptx::options.races = checks; });
+  m.def("capture(bool capturing) -> ()", [](bool capturing) { cudart::driver.capturing = capturing; });
   m.def("capture_was_invalidated() -> bool", [] { return cudart::driver.invalidated; });
-  m.def("set_seconds(float[] seconds) -> ()", &set_seconds);
-  m.def("limit_shared_memory(int bytes) -> ()", &limit_shared_memory);
+  m.def("set_seconds(float[] seconds) -> ()",
+        [](const std::vector<double>& seconds) { cudart::driver.seconds = {seconds.begin(), seconds.end()}; });
+  m.def("limit_shared_memory(int bytes) -> ()",
+        [](int64_t bytes) { cudart::device.shared_of_block = static_cast<int>(bytes); });
   m.def("launches() -> int", [] { return int64_t{cudart::launches}; });
   m.def("last_kernel() -> str", [] { return cudart::last_launch.kernel; });
   m.def("kernels_run() -> str[]", [] { return ptx::kernels_run(); });
   m.def("coverage() -> str", &ptx::coverage);
-  m.def("forget_attributes(bool forgets) -> ()", &forget_attributes);
-  m.def("unload_kernels(bool unloads) -> ()", &unload_kernels);
+  m.def("forget_attributes(bool forgets) -> ()", [](bool forgets) { cudart::driver.forgets = forgets; });
+  m.def("unload_kernels(bool unloads) -> ()", [](bool unloads) { cudart::driver.unloads = unloads; });
   m.def("plant(str expression, str replacement) -> ()", &ptx::plant);
-  m.def("set_architecture(int number) -> ()", &set_architecture);
+  m.def("set_architecture(int number) -> ()",
+        [](int64_t number) { cudart::device.architecture = static_cast<int>(number); });
   m.def("mixed_products() -> int", [] { return mixed_products; });
   m.def("measure_nothing() -> float", &measure_nothing);
   m.def("product(Tensor a, Tensor weight) -> Tensor");
