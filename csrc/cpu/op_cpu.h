@@ -23,7 +23,7 @@ std::tuple<at::Tensor, at::Tensor> gru_int8_cpu(const at::Tensor& x, const std::
                                                 at::TensorList weights, const std::optional<at::Tensor>& batch_sizes,
                                                 bool bidirectional, int64_t blocks);
 
-// Meaning as in op/prepared.h.
+// Meaning as in op/prepared.cpp.
 at::Tensor prepare_cpu(at::TensorList weights, int64_t num_layers, bool bidirectional, bool bias, double zoneout,
                        bool reset_after, int64_t layer_norm);
 std::tuple<at::Tensor, at::Tensor> gru_prepared_cpu(const at::Tensor& x, const std::optional<at::Tensor>& hx,

@@ -1,4 +1,4 @@
-// The CPU backend with weights that were arranged once: op/prepared.h.
+// The CPU backend with weights that were arranged once: op/prepared.cpp.
 //
 // The bytes are a header, a `Seen` for each weight, then for each direction of each layer its arrays (arranged.h), each
 // at a multiple of a cache line.

@@ -10,7 +10,6 @@
 #include <cstdlib>
 #include <mutex>
 #include <optional>
-#include <string>
 
 #include "cpu/step_barrier.h"
 #include "cpu/threads.h"

@@ -4,7 +4,6 @@
 #include <torch/library.h>
 
 #include <string>
-#include <vector>
 
 #include "op/registration.h"
 
