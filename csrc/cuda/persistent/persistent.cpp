@@ -32,13 +32,13 @@ std::vector<const Kernel*> PersistentFamily::kernels(Pass pass, at::ScalarType d
 
 std::vector<Candidate> PersistentFamily::candidates(const KernelQuery& query, const std::string& asked,
                                                     WhyNot& why_not) const {
-  if (query.dtype == at::kDouble) {
-    why_not.say("the cluster kernels have no float64");
-    return {};
-  }
+  const auto none = [&](const char* why) {
+    why_not.say(why);
+    return std::vector<Candidate>();
+  };
+  if (query.dtype == at::kDouble) return none("the cluster kernels have no float64");
   if (query.masked && query.dtype == at::kFloat && !rnn_allows_tf32()) {
-    why_not.say("the cluster kernels have no zoneout and dropouts in IEEE float32");
-    return {};
+    return none("the cluster kernels have no zoneout and dropouts in IEEE float32");
   }
   std::vector<const PersistentKernel*> all;
   for (const auto& kernel : of(query.pass, query.dtype)) {
@@ -49,8 +49,7 @@ std::vector<Candidate> PersistentFamily::candidates(const KernelQuery& query, co
     return {};
   }
   if (query.packed && query.capturing) {
-    why_not.say("a CUDA graph is captured, and the cluster kernels' copy of the lengths of a packed batch cannot be");
-    return {};
+    return none("a CUDA graph is captured, and the cluster kernels' copy of the lengths of a packed batch cannot be");
   }
   int64_t most_hidden = 0;
   for (const PersistentKernel* kernel : all) most_hidden = std::max(most_hidden, kernel->most_hidden());
@@ -61,10 +60,7 @@ std::vector<Candidate> PersistentFamily::candidates(const KernelQuery& query, co
     why_not.say_fault(device.fault());
     return {};
   }
-  if (!device.has_error_word()) {
-    why_not.say("there is no memory through which a cluster kernel could tell of an error");
-    return {};
-  }
+  if (!device.has_error_word()) return none("there is no memory through which a cluster kernel could tell of an error");
   std::vector<Candidate> found;
   for (const PersistentKernel* kernel : all) {
     if (query.H > kernel->most_hidden()) continue;

@@ -2,8 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <vector>
-
 #include "cuda/arguments.h"
 #include "cuda/stepwise/launchers.h"
 #include "cuda/stepwise/normalizer.h"
