@@ -28,6 +28,8 @@
 
 namespace {
 
+using namespace gru_ext;
+
 struct Tiles {
   bool configured;
   uint8_t rows[8];
@@ -225,7 +227,7 @@ std::vector<float> operate(unsigned seed) {
   const std::vector<float> left = halves(), right = halves();
   std::vector<float> sums(16 * 20), results(16 * 20);
   for (float& sum : sums) sum = kind == 2 ? value() * 1e-19f : value();
-  gru_ext::TileShapes shapes;
+  TileShapes shapes;
   shapes.set(0, rows, 4 * columns);
   shapes.set(1, rows, 4 * words);
   shapes.set(2, words, 4 * columns);
@@ -246,45 +248,61 @@ using Half = c10::BFloat16;
 // What is right of sums of K products in fp32, one after the other or not.
 bool is_near(float found, double expected, int64_t K) { return std::abs(found - expected) <= 1e-6 * K; }
 
+// Of K of them.
+template <typename Left, typename Right>
+double sum_of_products(int64_t K, const Left& left, const Right& right) {
+  double sum = 0;
+  for (int64_t k = 0; k < K; ++k) sum += double(left(k)) * double(right(k));
+  return sum;
+}
+
 // Rows of some values, and NaN all around: no product may read that.
+template <typename T>
 class Matrix {
  public:
   Matrix(std::mt19937& random, int64_t rows, int64_t columns)
-      : stride_(columns + 3), values_((rows + 2) * stride_, Half(NAN)) {
+      : rows_(rows), columns_(columns), stride_(columns + 3), values_((rows + 2) * stride_, T(NAN)) {
     std::uniform_real_distribution<float> value(-1, 1);
     for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t column = 0; column < columns; ++column) values_[(row + 1) * stride_ + column] = Half(value(random));
+      for (int64_t column = 0; column < columns; ++column) values_[(row + 1) * stride_ + column] = T(value(random));
     }
   }
   int64_t stride() const { return stride_; }
-  const Half* row(int64_t i) const { return &values_[(i + 1) * stride_]; }
+  const T* row(int64_t i) const { return &values_[(i + 1) * stride_]; }
+  // As operands: rows of a stride, with NaN between their parts.
+  template <typename operand_t>
+  std::vector<operand_t> operands(int64_t stride) const {
+    std::vector<operand_t> result(rows_ * stride);
+    for (operand_t& value : result) value.x = 0x7fc0;
+    for (int64_t i = 0; i < rows_; ++i) to_operands<float>(row(i), columns_, &result[i * stride], stride);
+    return result;
+  }
 
  private:
-  int64_t stride_;
-  std::vector<Half> values_;
+  int64_t rows_, columns_, stride_;
+  std::vector<T> values_;
 };
 
 // Whether products of `count` rows with a panel of packed weights are right, however they start.
 template <int vectors>
 bool multiplies_rows(std::mt19937& random, int64_t count, int64_t K) {
   constexpr int64_t columns = 16 * vectors;
-  const Matrix a(random, count, K), weights(random, K, columns);
+  const Matrix<Half> a(random, count, K), weights(random, K, columns);
   std::vector<Half> panel((K + 1) / 2 * 2 * columns + 64, Half(NAN));
-  gru_ext::pack_panel<Half, columns, 2>([&](int64_t k) { return weights.row(k); }, K, 0, columns, panel.data());
+  pack_panel<Half, columns, 2>([&](int64_t k) { return weights.row(k); }, K, 0, columns, panel.data());
   const auto* words = reinterpret_cast<const float*>(panel.data());
   std::vector<float> bias(vectors * 20, 0.25f), zero(count * (columns + 5), NAN), biased = zero, added = zero;
   for (int64_t row = 0; row < count; ++row) std::fill_n(&added[row * (columns + 5)], columns, row);
-  using gru_ext::Start;
-  gru_ext::product_rows<vectors, Start::zero>(count, a.row(0), a.stride(), words, K, bias.data(), 20, zero.data(),
-                                              columns + 5);
-  gru_ext::product_rows<vectors, Start::bias>(count, a.row(0), a.stride(), words, K, bias.data(), 20, biased.data(),
-                                              columns + 5);
-  gru_ext::product_rows<vectors, Start::accumulate>(count, a.row(0), a.stride(), words, K, bias.data(), 20,
-                                                    added.data(), columns + 5);
+  const auto multiply = [&](auto start, std::vector<float>& out) {
+    product_rows<vectors, start.value>(count, a.row(0), a.stride(), words, K, bias.data(), 20, out.data(), columns + 5);
+  };
+  multiply(std::integral_constant<Start, Start::zero>{}, zero);
+  multiply(std::integral_constant<Start, Start::bias>{}, biased);
+  multiply(std::integral_constant<Start, Start::accumulate>{}, added);
   for (int64_t row = 0; row < count; ++row) {
     for (int64_t column = 0; column < columns; ++column) {
-      double expected = 0;
-      for (int64_t k = 0; k < K; ++k) expected += double(a.row(row)[k]) * double(weights.row(k)[column]);
+      const double expected = sum_of_products(
+          K, [&](int64_t k) { return a.row(row)[k]; }, [&](int64_t k) { return weights.row(k)[column]; });
       const int64_t place = row * (columns + 5) + column;
       if (!is_near(zero[place], expected, K) || !is_near(biased[place], expected + 0.25, K)) return false;
       if (!is_near(added[place], expected + row, K + row)) return false;
@@ -295,18 +313,18 @@ bool multiplies_rows(std::mt19937& random, int64_t count, int64_t K) {
 
 // Whether the transposed product of some columns of K rows with a panel of K rows is.
 bool multiplies_columns(std::mt19937& random, int64_t count, int64_t K) {
-  constexpr int64_t width = gru_ext::kPanelColumns<float>;
-  const Matrix a(random, K, count), b(random, K, width);
+  constexpr int64_t width = kPanelColumns<float>;
+  const Matrix<Half> a(random, K, count), b(random, K, width);
   std::vector<Half> panel((K + 1) / 2 * 2 * width + 64, Half(NAN));
-  gru_ext::pack_panel<Half, width, 2>([&](int64_t k) { return b.row(k); }, K, 0, width, panel.data());
-  gru_ext::PackedColumns<float, Half> columns;
+  pack_panel<Half, width, 2>([&](int64_t k) { return b.row(k); }, K, 0, width, panel.data());
+  PackedColumns<float, Half> columns;
   columns.pack([&](int64_t k) { return a.row(k); }, a.stride(), K, count);
   std::vector<float> found(count * width);
   columns.multiply(K, count, reinterpret_cast<const float*>(panel.data()), found.data());
   for (int64_t row = 0; row < count; ++row) {
     for (int64_t column = 0; column < width; ++column) {
-      double expected = 0;
-      for (int64_t k = 0; k < K; ++k) expected += double(a.row(k)[row]) * double(b.row(k)[column]);
+      const double expected =
+          sum_of_products(K, [&](int64_t k) { return a.row(k)[row]; }, [&](int64_t k) { return b.row(k)[column]; });
       if (!is_near(found[row * width + column], expected, K)) return false;
     }
   }
@@ -316,89 +334,59 @@ bool multiplies_columns(std::mt19937& random, int64_t count, int64_t K) {
 // Whether products with weights that are not packed have the bits of those with packed ones: of rows in words, for the
 // three gates of some units, two gates, and two groups of one gate, with H no multiple of 16.
 template <int vectors>
-bool multiplies_unpacked(std::mt19937& random, gru_ext::UnitVectors of, int64_t count, int64_t H, int64_t K) {
+bool multiplies_unpacked(std::mt19937& random, UnitVectors of, int64_t count, int64_t H, int64_t K) {
   constexpr int64_t width = vectors * 16;
-  const Matrix a(random, count, K), weights(random, 3 * H, K);
+  const Matrix<Half> a(random, count, K), weights(random, 3 * H, K);
   std::vector<Half> plain;  // the parameter, at whose end its memory ends
   for (int64_t row = 0; row < 3 * H; ++row) plain.insert(plain.end(), weights.row(row), weights.row(row) + K);
-  const int64_t panels = (H + 16 * of.groups() - 1) / (16 * of.groups()), stride = gru_ext::words_stride(K);
-  const int64_t panel_size = gru_ext::words_of<float, Half>(K) * width;
+  const int64_t panels = (H + 16 * of.groups() - 1) / (16 * of.groups()), stride = words_stride(K);
+  const int64_t panel_size = words_of<float, Half>(K) * width;
   std::vector<float> packed(panels * panel_size), bias(vectors * 20 + 16 * panels * of.groups());
   for (float& value : bias) value = std::uniform_real_distribution<float>(-1, 1)(random);
-  gru_ext::pack_units<float, Half, Half>(plain.data(), of, H, K, 0, panels, packed.data());
+  pack_units<float, Half, Half>(plain.data(), of, H, K, 0, panels, packed.data());
   std::vector<Half> words((count + 15) / 16 * 16 * stride, Half(NAN));
   for (int64_t row = 0; row < count; ++row) {
     const std::vector<float> values(a.row(row), a.row(row) + K);
-    gru_ext::to_words(values.data(), K, words.data(), stride, row);
+    to_words(values.data(), K, words.data(), stride, row);
   }
   std::vector<float> found(count * width), expected(count * width);
   for (int64_t panel = 0; panel < panels; ++panel) {
     const int64_t unit = panel * of.groups() * 16;
     const float* const start = &bias[unit];
-    gru_ext::product_rows<vectors, gru_ext::Start::bias>(count, a.row(0), a.stride(), &packed[panel * panel_size], K,
-                                                         start, 20, expected.data(), width);
-    gru_ext::turned_product_rows<gru_ext::PortableTiles, vectors>(count, words.data(), stride, plain.data(), of, H, K,
-                                                                  unit, start, 20, found.data());
+    product_rows<vectors, Start::bias>(count, a.row(0), a.stride(), &packed[panel * panel_size], K, start, 20,
+                                       expected.data(), width);
+    turned_product_rows<PortableTiles, vectors>(count, words.data(), stride, plain.data(), of, H, K, unit, start, 20,
+                                                found.data());
     if (std::memcmp(found.data(), expected.data(), found.size() * sizeof(float)) != 0) return false;
   }
   return true;
 }
 
-// Rows of float32 values, and NaN beyond them.
-class Floats {
- public:
-  Floats(std::mt19937& random, int64_t rows, int64_t columns)
-      : columns_(columns), stride_(columns + 3), values_(rows * stride_, NAN) {
-    std::uniform_real_distribution<float> value(-1, 1);
-    for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t column = 0; column < columns; ++column) values_[row * stride_ + column] = value(random);
-    }
-  }
-  const float* row(int64_t i) const { return &values_[i * stride_]; }
-  // As operands: rows of a stride, with NaN between their parts.
-  template <typename operand_t>
-  std::vector<operand_t> operands(int64_t stride) const {
-    std::vector<operand_t> result(values_.size() / stride_ * stride);
-    for (operand_t& value : result) value.x = 0x7fc0;
-    for (size_t i = 0; i < values_.size() / stride_; ++i) {
-      gru_ext::to_operands<float>(row(i), columns_, &result[i * stride], stride);
-    }
-    return result;
-  }
-
- private:
-  int64_t columns_, stride_;
-  std::vector<float> values_;
-};
-
 // Whether sums of K products of `left(k)` and `right(k)` are within what parts leave out, and what sums round.
 template <typename operand_t, typename Left, typename Right>
 bool is_within(float found, int64_t K, const Left& left, const Right& right) {
-  constexpr double of_itself = gru_ext::kParts<operand_t> == 2 ? 0x1p-15 : 0x1p-7 + 0x1p-16;
-  double expected = 0, size = 0;
-  for (int64_t k = 0; k < K; ++k) {
-    expected += double(left(k)) * double(right(k));
-    size += std::abs(double(left(k)) * double(right(k)));
-  }
-  return std::abs(found - expected) <= (of_itself + 2e-7) * size;
+  constexpr double of_itself = kParts<operand_t> == 2 ? 0x1p-15 : 0x1p-7 + 0x1p-16;
+  const auto size = [](const auto& value) { return [&](int64_t k) { return std::abs(value(k)); }; };
+  const double most = (of_itself + 2e-7) * sum_of_products(K, size(left), size(right));
+  return std::abs(found - sum_of_products(K, left, right)) <= most;
 }
 
 // Whether products of float32 by parts are right: of rows with the units of weights, and transposed as above.
 template <typename operand_t>
 bool multiplies_parts(std::mt19937& random, int64_t count, int64_t K) {
-  constexpr int64_t H = 20, width = 48, panel_columns = gru_ext::kPanelColumns<float>;
-  constexpr int parts = gru_ext::kParts<operand_t>;
-  const int64_t panel_size = gru_ext::words_of<float, operand_t>(K) * width, stride = parts * (K + 5);
-  const Floats a(random, count, K);
+  constexpr int64_t H = 20, width = 48, panel_columns = kPanelColumns<float>;
+  constexpr int parts = kParts<operand_t>;
+  const int64_t panel_size = words_of<float, operand_t>(K) * width, stride = parts * (K + 5);
+  const Matrix<float> a(random, count, K);
   std::vector<float> weights(3 * H * K), packed(2 * panel_size, NAN), found(count * width);
   std::uniform_real_distribution<float> value(-1, 1);
   for (float& weight : weights) weight = value(random);
-  gru_ext::pack_units<float, float, operand_t>(weights.data(), gru_ext::kThreeGates, H, K, 0, 2, packed.data());
+  pack_units<float, float, operand_t>(weights.data(), kThreeGates, H, K, 0, 2, packed.data());
   const std::vector<operand_t> rows = a.operands<operand_t>(stride);
   for (int64_t unit = 0; unit < 32; ++unit) {
     if (unit % 16 == 0) {
-      gru_ext::product_rows<3, gru_ext::Start::zero>(count, rows.data(), stride, &packed[unit / 16 * panel_size], K,
-                                                     weights.data(), 0, found.data(), width);
+      product_rows<3, Start::zero>(count, rows.data(), stride, &packed[unit / 16 * panel_size], K, weights.data(), 0,
+                                   found.data(), width);
     }
     for (int64_t row = 0; row < count; ++row) {
       for (int64_t gate = 0; gate < 3; ++gate) {
@@ -409,13 +397,12 @@ bool multiplies_parts(std::mt19937& random, int64_t count, int64_t K) {
     }
   }
 
-  const Floats gradients(random, K, count), b(random, K, panel_columns + 7);
+  const Matrix<float> gradients(random, K, count), b(random, K, panel_columns + 7);
   const int64_t gradient_stride = parts * (count + 5);
   const std::vector<operand_t> dgates = gradients.operands<operand_t>(gradient_stride);
-  std::vector<float> panels(2 * gru_ext::words_of<float, operand_t>(K) * panel_columns, NAN);
-  gru_ext::pack_panels<float, operand_t>([&](int64_t k) { return b.row(k); }, K, panel_columns + 7, 0, K, 0, 2,
-                                         panels.data());
-  gru_ext::PackedColumns<float, operand_t> columns;
+  std::vector<float> panels(2 * words_of<float, operand_t>(K) * panel_columns, NAN);
+  pack_panels<float, operand_t>([&](int64_t k) { return b.row(k); }, K, panel_columns + 7, 0, K, 0, 2, panels.data());
+  PackedColumns<float, operand_t> columns;
   columns.pack([&](int64_t k) { return &dgates[k * gradient_stride]; }, gradient_stride, K, count);
   std::vector<float> transposed(count * panel_columns);
   for (int64_t column = 0; column < panel_columns + 7; ++column) {
@@ -450,7 +437,7 @@ long threads_that_hold_tiles() { return threads_with_tiles; }
 long differences(int count) {
   long different = 0;
   for (int seed = 0; seed < count; ++seed) {
-    const auto found = operate<gru_ext::AmxTiles>(seed), expected = operate<gru_ext::PortableTiles>(seed);
+    const auto found = operate<AmxTiles>(seed), expected = operate<PortableTiles>(seed);
     bool same = true;
     for (size_t i = 0; i < found.size(); ++i) {
       same &= std::memcmp(&found[i], &expected[i], 4) == 0 || (found[i] != found[i] && expected[i] != expected[i]);
@@ -472,11 +459,11 @@ long wrong_products() {
       wrong_ones += !multiplies_rows<3>(random, count, K);
       wrong_ones += !multiplies_columns(random, count, K);
       wrong_ones += !multiplies_parts<Half>(random, count, K);
-      wrong_ones += !multiplies_parts<gru_ext::Part<2>>(random, count, K);
+      wrong_ones += !multiplies_parts<Part<2>>(random, count, K);
       for (const int64_t H : {3, 16, 39}) {
-        wrong_ones += !multiplies_unpacked<3>(random, gru_ext::kThreeGates, count, H, K);
-        wrong_ones += !multiplies_unpacked<2>(random, gru_ext::kTwoGates, count, H, K);
-        wrong_ones += !multiplies_unpacked<2>(random, gru_ext::kTwoGroups, count, H, K);
+        wrong_ones += !multiplies_unpacked<3>(random, kThreeGates, count, H, K);
+        wrong_ones += !multiplies_unpacked<2>(random, kTwoGates, count, H, K);
+        wrong_ones += !multiplies_unpacked<2>(random, kTwoGroups, count, H, K);
       }
     }
   }
