@@ -3,8 +3,6 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
-#include <type_traits>
-
 #include "cuda/device.h"
 #include "cuda/products.h"
 
