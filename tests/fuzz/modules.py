@@ -112,14 +112,12 @@ def _solve(call: Call, number: int, way: str) -> dict[str, Tensor]:
     }
     parameters = {name: leaf for name, leaf in leaves.items() if name not in ("x", "hx", "reset_state")}
     run = _call_ours if way == "ours" else _call_parts
-    y, h_n = run(call, module, parameters, leaves["x"], leaves.get("hx"), resets, leaves.get("reset_state"))
+    y, h_n = run(call, module, parameters, leaves, resets)
 
     loss = y.new_zeros(())
     for result in (y, h_n):
-        loss = (
-            loss
-            + (result * torch.randn(result.shape, generator=torch.Generator().manual_seed(call.seed)).to(dtype)).sum()
-        )
+        factors = torch.randn(result.shape, generator=torch.Generator().manual_seed(call.seed)).to(dtype)
+        loss = loss + (result * factors).sum()
     wanted = [name for name, leaf in leaves.items() if leaf.requires_grad]
     if wanted and loss.requires_grad:
         gradients = torch.autograd.grad(loss, [leaves[n] for n in wanted], allow_unused=True, materialize_grads=True)
@@ -129,14 +127,9 @@ def _solve(call: Call, number: int, way: str) -> dict[str, Tensor]:
 
 
 def _call_ours(
-    call: Call,
-    module: gru_ext.GRU,
-    parameters: dict[str, Tensor],
-    x: Tensor,
-    hx: Tensor | None,
-    resets: Tensor | None,
-    reset_state: Tensor | None,
+    call: Call, module: gru_ext.GRU, parameters: dict[str, Tensor], leaves: dict[str, Tensor], resets: Tensor | None
 ) -> tuple[Tensor, Tensor]:
+    x, hx, reset_state = leaves["x"], leaves.get("hx"), leaves.get("reset_state")
     options = dict(call.options)
     last = options["outputs"] == "last"
     batch_first = options["batch_first"] and call.form != "unbatched"
@@ -166,15 +159,10 @@ def _call_ours(
 
 
 def _call_parts(
-    call: Call,
-    module: gru_ext.GRU,
-    parameters: dict[str, Tensor],
-    x: Tensor,
-    hx: Tensor | None,
-    resets: Tensor | None,
-    reset_state: Tensor | None,
+    call: Call, module: gru_ext.GRU, parameters: dict[str, Tensor], leaves: dict[str, Tensor], resets: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Every part of every sequence by itself: from its start, or a reset, to the next, or to its end."""
+    x, hx, reset_state = leaves["x"], leaves.get("hx"), leaves.get("reset_state")
     options = dict(call.options)
     directions = 2 if options["bidirectional"] else 1
     norms = {False: 0, "joint": 1, True: 2}[options["layer_norm"]]
