@@ -87,18 +87,19 @@ def check_rate(op: str, name: str, value: Any) -> float:
     return float(value) or 0
 
 
-def check_outputs(op: str, name: str, value: Any) -> str:
-    """``"all"`` or ``"last"``; ValueError of anything else."""
-    if not isinstance(value, str) or value not in ("all", "last"):
-        raise ValueError(f'{op}: expected {name} to be "all" or "last", got {value!r}')
-    return value
+def one_of(*words: str) -> Callable[[str, str, Any], str]:
+    """The check that a value is one of these words: ValueError of anything else."""
+
+    def check(op: str, name: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in words:
+            expected = " or ".join(f'"{word}"' for word in words)
+            raise ValueError(f"{op}: expected {name} to be {expected}, got {value!r}")
+        return value
+
+    return check
 
 
-def check_save(op: str, name: str, value: Any) -> str:
-    """``"gates"`` or ``"output"``; ValueError of anything else."""
-    if not isinstance(value, str) or value not in ("gates", "output"):
-        raise ValueError(f'{op}: expected {name} to be "gates" or "output", got {value!r}')
-    return value
+check_save = one_of("gates", "output")
 
 
 def check_overlap_steps(op: str, name: str, value: Any) -> int:
@@ -124,17 +125,10 @@ def check_layer_norm(op: str, name: str, value: Any) -> bool | str:
     return value
 
 
-def check_norm_over(op: str, name: str, value: Any) -> str:
-    """``"block"`` or ``"layer"``; ValueError of anything else."""
-    if not isinstance(value, str) or value not in ("block", "layer"):
-        raise ValueError(f'{op}: expected {name} to be "block" or "layer", got {value!r}')
-    return value
-
-
 OPTIONS = {
     "outputs": Option(
         "all",
-        check_outputs,
+        one_of("all", "last"),
         Changes.RESULTS,
         """
         "all", or "last": the output is only the last layer's state after each sequence's last step (after its first,
@@ -237,7 +231,7 @@ OPTIONS = {
     ),
     "norm_over": Option(
         "block",
-        check_norm_over,
+        one_of("block", "layer"),
         Changes.RESULTS,
         """
         over which units ``layer_norm`` takes means and variances where there are ``blocks``: "block", those of each, or

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gru_ext.layout import check_tensor
+from gru_ext.layout import FLOATING, check_tensor
 from gru_ext.modules import GRU
 from gru_ext.recurrence import OPTIONS, Changes
 from gru_ext.sharing import check_type, check_weights, options_of
@@ -20,7 +20,6 @@ from gru_ext.sharing import check_type, check_weights, options_of
 if TYPE_CHECKING:
     import numpy
 
-FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _CONVERTED = ("outputs", "reset_after")  # of the options that change results
 
 
