@@ -5,7 +5,6 @@ Letters as in blocks.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -49,41 +48,16 @@ def _backward(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, _: None) -> tupl
     return (dx if need_dx else None, dhx if need_dhx else None, of_weights, *[None] * len(others))
 
 
-def _differentiable(
-    dy: Tensor | None,
-    dh_n: Tensor | None,
-    x: Tensor,
-    hx: Tensor | None,
-    weights: Sequence[Tensor],
-    batch_sizes: Tensor | None,
-    bidirectional: bool,
-    y: Tensor,
-    gates: Tensor,
-    need_dx: bool,
-    need_dhx: bool,
-    need_dweights: bool,
-    *variant: Any,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
+def _differentiable(*args: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
     """``gru_bwd_blocks`` by the operator of members, which has a derivative and goes under ``torch.func``."""
+    dy, dh_n, x, hx, weights, batch_sizes, bidirectional, y, gates, need_dx, need_dhx, need_dweights, *variant = args
     blocks, directions = gates.shape[0], 2 if bidirectional else 1
-    of_states = [None if t is None else states_of_blocks(t, blocks, directions) for t in (dy, y)]
-    of_units = [None if t is None else units_of_blocks(t, blocks) for t in (dh_n, hx)]
+    dy, y = (None if t is None else states_of_blocks(t, blocks, directions) for t in (dy, y))
+    dh_n, hx = (None if t is None else units_of_blocks(t, blocks) for t in (dh_n, hx))
     members = [rows_of_blocks(weight, blocks) for weight in weights]
-    xs = x.expand(blocks, *x.shape)
+    needs, varied = (need_dx, need_dhx, need_dweights), variant_of_blocks(variant, blocks)
     dx, dhx, *dweights = GRUBackwardFunction.apply(
-        of_states[0],
-        of_units[0],
-        xs,
-        of_units[1],
-        batch_sizes,
-        bidirectional,
-        of_states[1],
-        gates,
-        need_dx,
-        need_dhx,
-        need_dweights,
-        *variant_of_blocks(variant, blocks),
-        *members,
+        dy, dh_n, x.expand(blocks, *x.shape), hx, batch_sizes, bidirectional, y, gates, *needs, *varied, *members
     )
     of_weights = [join_rows(weight) for weight in dweights]
     return dx.sum(0) if need_dx else dx, join_units(dhx) if need_dhx else dhx, of_weights

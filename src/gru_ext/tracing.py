@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gru_ext import library as library  # registers the operators
 from gru_ext.onnx_export import check_export
-from gru_ext.variant import MASKS, Variant
+from gru_ext.variant import Variant
 
 
 @torch.library.register_fake("gru_ext::gru_fwd")
@@ -80,42 +80,24 @@ def _gru_fwd_members_fake(
     save_gates: bool = True,
     *variant: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    masks = [None if mask is None else mask[0] for mask in variant[:MASKS]]
-    y, h_n, gates = _gru_fwd_fake(
-        x[0],
-        None if hx is None else hx[0],
-        [weight[0] for weight in weights],
-        batch_sizes,
-        bidirectional,
-        save_gates,
-        True,
-        *masks,
-        *variant[MASKS:],
-    )
+    one, state, of_weights, *varied = _of_one([x, hx, weights, *variant])
+    y, h_n, gates = _gru_fwd_fake(one, state, of_weights, batch_sizes, bidirectional, save_gates, True, *varied)
     return _of_members(y, x), _of_members(h_n, x), _of_members(gates, x)
 
 
 @torch.library.register_fake("gru_ext::gru_bwd_members")
-def _gru_bwd_members_fake(
-    dy: Tensor | None,
-    dh_n: Tensor | None,
-    x: Tensor,
-    hx: Tensor | None,
-    weights: Sequence[Tensor],
-    batch_sizes: Tensor | None,
-    bidirectional: bool,
-    y: Tensor,
-    gates: Tensor,
-    need_dx: bool,
-    need_dhx: bool,
-    need_dweights: bool,
-    *variant: Any,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    first = [None if t is None else t[0] for t in (dy, dh_n, x, hx)]
-    of_weights = [weight[0] for weight in weights]
-    needs = (need_dx, need_dhx, need_dweights)
-    dx, dhx, dweights = _gru_bwd_fake(*first, of_weights, batch_sizes, bidirectional, y[0], gates[0], *needs, *variant)
+def _gru_bwd_members_fake(*args: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
+    dy, dh_n, x, hx, weights, batch_sizes, *others = args
+    dx, dhx, dweights = _gru_bwd_fake(*_of_one([dy, dh_n, x, hx, weights]), batch_sizes, *_of_one(others))
     return _of_members(dx, x), _of_members(dhx, x), [_of_members(dweight, x) for dweight in dweights]
+
+
+def _of_one(arguments: Sequence[Any]) -> list[Any]:
+    """The arguments of one member: each tensor without its first dimension."""
+    return [
+        [tensor[0] for tensor in a] if isinstance(a, list | tuple) else a[0] if isinstance(a, Tensor) else a
+        for a in arguments
+    ]
 
 
 def _of_members(of_one: Tensor, x: Tensor) -> Tensor:
@@ -171,12 +153,7 @@ def _gru_padded_fake(
 
 @torch.library.register_fake("gru_ext::segments")
 def _segments_fake(
-    lengths: Tensor | None,
-    resets: Tensor | None,
-    steps: int,
-    batch: int,
-    batch_first: bool,
-    device: torch.device,
+    lengths: Tensor | None, resets: Tensor | None, steps: int, batch: int, batch_first: bool, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     size = torch.library.get_ctx().new_dynamic_size
 
