@@ -12,6 +12,14 @@ bool test(const Bits& b, int i) { return b[i / 64] >> (i % 64) & 1; }
 void put(Bits& b, int i) { b[i / 64] |= uint64_t{1} << (i % 64); }
 void drop(Bits& b, int i) { b[i / 64] &= ~(uint64_t{1} << (i % 64)); }
 
+// Calls f with the index of each register among some operands.
+template <typename Operands, typename F>
+void each_register(Operands& operands, const F& f) {
+  for (auto& operand : operands) {
+    if (operand.kind == Operand::reg) f(operand.index);
+  }
+}
+
 }  // namespace
 
 void compact_registers(Kernel& k) {
@@ -33,12 +41,8 @@ void compact_registers(Kernel& k) {
   const size_t words = k.registers / 64 + 1;
   std::vector<Bits> in(blocks, Bits(words)), out(blocks, Bits(words));
   const auto backwards = [&](const Instruction& i, Bits& live) {
-    if (i.guard < 0) {
-      for (const Operand& o : i.d)
-        if (o.kind == Operand::reg) drop(live, o.index);
-    }
-    for (const Operand& o : i.s)
-      if (o.kind == Operand::reg) put(live, o.index);
+    if (i.guard < 0) each_register(i.d, [&](int r) { drop(live, r); });
+    each_register(i.s, [&](int r) { put(live, r); });
   };
   for (bool changed = true; changed;) {
     changed = false;
@@ -69,15 +73,12 @@ void compact_registers(Kernel& k) {
       if (test(out[b], r)) extend(r, begin[b + 1]);
     }
     for (int i = begin[b]; i < begin[b + 1]; ++i) {
+      const bool is_wide = k.code[i].opcode.find("b128") != std::string::npos;
       for (const auto* list : {&k.code[i].d, &k.code[i].s}) {
-        for (const Operand& o : *list)
-          if (o.kind == Operand::reg) extend(o.index, i);
-      }
-      if (k.code[i].opcode.find("b128") != std::string::npos) {
-        for (const auto* list : {&k.code[i].d, &k.code[i].s}) {
-          for (const Operand& o : *list)
-            if (o.kind == Operand::reg) wide[o.index] = 1;
-        }
+        each_register(*list, [&](int r) {
+          extend(r, i);
+          if (is_wide) wide[r] = 1;
+        });
       }
     }
   }
@@ -104,10 +105,7 @@ void compact_registers(Kernel& k) {
     if (!wide[r]) ends[last[r]].push_back(place[r]);
   }
   for (Instruction& i : k.code) {
-    for (auto* list : {&i.d, &i.s}) {
-      for (Operand& o : *list)
-        if (o.kind == Operand::reg) o.index = place[o.index];
-    }
+    for (auto* list : {&i.d, &i.s}) each_register(*list, [&](int& r) { r = place[r]; });
   }
   k.registers = used;
 }

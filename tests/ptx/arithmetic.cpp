@@ -60,11 +60,9 @@ struct MulWide {
 };
 
 template <typename T>
-void mad_wide(Warp& w, const Instruction& i, uint32_t mask) {
-  const uint64_t *a = w.in(i.s[0]), *b = w.in(i.s[1]), *c = w.in(i.s[2]);
-  uint64_t* d = w.out(i.d[0]);
-  each(mask, [&](int l) { d[l] = static_cast<uint64_t>(MulWide<T>::f(get<T>(a, l), get<T>(b, l))) + c[l]; });
-}
+struct MadWide {
+  static uint64_t f(T a, T b, uint64_t c) { return static_cast<uint64_t>(MulWide<T>::f(a, b)) + c; }
+};
 
 template <typename T, bool kRemainder>
 void divide(Warp& w, const Instruction& i, uint32_t mask) {
@@ -82,83 +80,60 @@ void divide(Warp& w, const Instruction& i, uint32_t mask) {
 }
 
 // Of the 64 bits b:a, by c modulo 32.
-struct FunnelLeft {
-  static uint32_t f(uint32_t a, uint32_t b, uint32_t c) {
-    return static_cast<uint32_t>((uint64_t{b} << 32 | a) << (c & 31) >> 32);
-  }
-};
-struct FunnelRight {
-  static uint32_t f(uint32_t a, uint32_t b, uint32_t c) {
-    return static_cast<uint32_t>((uint64_t{b} << 32 | a) >> (c & 31));
-  }
-};
+uint32_t funnel_left(uint32_t a, uint32_t b, uint32_t c) {
+  return static_cast<uint32_t>((uint64_t{b} << 32 | a) << (c & 31) >> 32);
+}
+uint32_t funnel_right(uint32_t a, uint32_t b, uint32_t c) {
+  return static_cast<uint32_t>((uint64_t{b} << 32 | a) >> (c & 31));
+}
 
 // Four of the eight bytes of b:a. A nibble of c names each by its low three bits; its highest bit asks for the byte's
 // sign, eight times, instead.
-struct Permute {
-  static uint32_t f(uint32_t a, uint32_t b, uint32_t c) {
-    const uint64_t bytes = uint64_t{b} << 32 | a;
-    uint32_t result = 0;
-    for (int i = 0; i < 4; ++i) {
-      const uint32_t name = c >> (4 * i) & 15;
-      const uint32_t byte = static_cast<uint32_t>(bytes >> (8 * (name & 7))) & 255;
-      result |= (name & 8 ? (byte & 128 ? 255u : 0u) : byte) << (8 * i);
-    }
-    return result;
+uint32_t permute(uint32_t a, uint32_t b, uint32_t c) {
+  const uint64_t bytes = uint64_t{b} << 32 | a;
+  uint32_t result = 0;
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t name = c >> (4 * i) & 15;
+    const uint32_t byte = static_cast<uint32_t>(bytes >> (8 * (name & 7))) & 255;
+    result |= (name & 8 ? (byte & 128 ? 255u : 0u) : byte) << (8 * i);
   }
-};
+  return result;
+}
 
 // The two halves of a times two bytes of b, the lower or the upper ones, and c.
 template <int kShift>
-struct ProductOfHalves {
-  static uint32_t f(uint32_t a, uint32_t b, uint32_t c) {
-    const uint32_t bytes = b >> kShift;
-    return c + (a & 0xffff) * (bytes & 255) + (a >> 16) * (bytes >> 8 & 255);
-  }
-};
-
-// Amounts beyond the width shift everything out.
-template <typename T, bool kLeft>
-void shift(Warp& w, const Instruction& i, uint32_t mask) {
-  const uint64_t *a = w.in(i.s[0]), *b = w.in(i.s[1]);
-  uint64_t* d = w.out(i.d[0]);
-  constexpr uint32_t kBits = 8 * sizeof(T);
-  each(mask, [&](int l) {
-    const T x = get<T>(a, l);
-    const uint32_t n = get<uint32_t>(b, l);
-    if (kLeft) {
-      set(d, l, n >= kBits ? T(0) : static_cast<T>(Unsigned<T>(x) << n));
-    } else {
-      set(d, l, n >= kBits ? static_cast<T>(x < 0 ? -1 : 0) : static_cast<T>(x >> n));
-    }
-  });
+uint32_t product_of_halves(uint32_t a, uint32_t b, uint32_t c) {
+  const uint32_t bytes = b >> kShift;
+  return c + (a & 0xffff) * (bytes & 255) + (a >> 16) * (bytes >> 8 & 255);
 }
 
-void bit_field_insert_64(Warp& w, const Instruction& i, uint32_t mask) {
-  const uint64_t *a = w.in(i.s[0]), *b = w.in(i.s[1]), *c = w.in(i.s[2]), *e = w.in(i.s[3]);
-  uint64_t* d = w.out(i.d[0]);
-  each(mask, [&](int l) {
-    const uint32_t begin = c[l] & 0xff, length = e[l] & 0xff;
-    uint64_t result = b[l];
-    for (uint32_t n = 0; n < length && begin + n < 64; ++n) {
-      const uint64_t bit = uint64_t{1} << (begin + n);
-      result = (a[l] >> n & 1) != 0 ? result | bit : result & ~bit;
-    }
-    d[l] = result;
-  });
+// Amounts beyond the width shift everything out.
+template <typename T>
+struct ShiftLeft {
+  static T f(T a, uint32_t n) { return n >= 8 * sizeof(T) ? T(0) : static_cast<T>(Unsigned<T>(a) << n); }
+};
+template <typename T>
+struct ShiftRight {
+  static T f(T a, uint32_t n) { return static_cast<T>(n >= 8 * sizeof(T) ? (a < 0 ? -1 : 0) : a >> n); }
+};
+
+uint64_t insert_bit_field(uint64_t a, uint64_t b, uint32_t c, uint32_t d) {
+  const uint32_t begin = c & 0xff, length = d & 0xff;
+  for (uint32_t n = 0; n < length && begin + n < 64; ++n) {
+    const uint64_t bit = uint64_t{1} << (begin + n);
+    b = (a >> n & 1) != 0 ? b | bit : b & ~bit;
+  }
+  return b;
 }
 
 // ---- Floating point
 
 // Towards minus infinity.
-struct FmaDown {
-  static float f(float a, float b, float c) {
-    const __float128 exact = static_cast<__float128>(a) * b + c;
-    float nearest = static_cast<float>(exact);
-    if (static_cast<__float128>(nearest) > exact) nearest = std::nextafterf(nearest, -INFINITY);
-    return nearest;
-  }
-};
+float fma_down(float a, float b, float c) {
+  const __float128 exact = static_cast<__float128>(a) * b + c;
+  const float nearest = static_cast<float>(exact);
+  return static_cast<__float128>(nearest) > exact ? std::nextafterf(nearest, -INFINITY) : nearest;
+}
 
 template <typename T>
 T flushed(T x) {
@@ -174,36 +149,26 @@ float approximate(float x, float argument, int units) {
   const int off = static_cast<int>(hash % static_cast<uint32_t>(2 * units + 1)) - units;
   return bits_to<float>(static_cast<uint32_t>(bits_to<int32_t>(x) + off));
 }
-struct Ex2Approx {
-  static float f(float a) {
-    return flushed(approximate(static_cast<float>(std::exp2(static_cast<double>(flushed(a)))), a, 2));
-  }
-};
-struct RcpApprox {
-  static float f(float a) {
-    return flushed(approximate(static_cast<float>(1 / static_cast<double>(flushed(a))), a, 1));
-  }
-};
+float approximate_exp2(float a) {
+  return flushed(approximate(static_cast<float>(std::exp2(static_cast<double>(flushed(a)))), a, 2));
+}
+float approximate_reciprocal(float a) {
+  return flushed(approximate(static_cast<float>(1 / static_cast<double>(flushed(a))), a, 1));
+}
 // The upper 32 bits of the argument give the upper 32 of the result; the lower are zero.
-struct RcpApprox64 {
-  static double upper(double x) { return bits_to<double>(bits_to<uint64_t>(x) & 0xffffffff00000000u); }
-  static double f(double a) { return flushed(upper(1 / (std::fpclassify(a) == FP_SUBNORMAL ? flushed(a) : upper(a)))); }
-};
+double upper(double x) { return bits_to<double>(bits_to<uint64_t>(x) & 0xffffffff00000000u); }
+double approximate_reciprocal_64(double a) {
+  return flushed(upper(1 / (std::fpclassify(a) == FP_SUBNORMAL ? flushed(a) : upper(a))));
+}
 
-// Two float32 in 64 bits.
-template <typename F>
-struct Pairs {
-  static float half(uint64_t x, int upper) { return bits_to<float>(static_cast<uint32_t>(x >> (32 * upper))); }
-  static uint64_t joined(float low, float high) {
-    return uint64_t{bits_to<uint32_t>(high)} << 32 | bits_to<uint32_t>(low);
-  }
-  static uint64_t f(uint64_t a, uint64_t b) {
-    return joined(F::f(half(a, 0), half(b, 0)), F::f(half(a, 1), half(b, 1)));
-  }
-  static uint64_t f(uint64_t a, uint64_t b, uint64_t c) {
-    return joined(F::f(half(a, 0), half(b, 0), half(c, 0)), F::f(half(a, 1), half(b, 1), half(c, 1)));
-  }
-};
+// A function of float32, of two of them in 64 bits.
+template <auto f, typename... T>
+uint64_t of_pairs(T... operands) {
+  const auto of_halves = [&](int shift) {
+    return uint64_t{bits_to<uint32_t>(f(bits_to<float>(static_cast<uint32_t>(operands >> shift))...))};
+  };
+  return of_halves(32) << 32 | of_halves(0);
+}
 
 // ---- Comparison and selection
 
@@ -227,11 +192,7 @@ void predicate_logic(Warp& w, const Instruction& i, uint32_t mask) {
                                 : a);
 }
 
-void move(Warp& w, const Instruction& i, uint32_t mask) {
-  const uint64_t* a = w.in(i.s[0]);
-  uint64_t* d = w.out(i.d[0]);
-  each(mask, [&](int l) { d[l] = a[l]; });
-}
+uint64_t same(uint64_t a) { return a; }
 
 void global_timer(Warp& w, const Instruction& i, uint32_t mask) {
   uint64_t* d = w.out(i.d[0]);
@@ -263,27 +224,27 @@ void add_arithmetic(Opcodes& opcodes) {
   add<MulWide, uint16_t, uint32_t>(t, "mul.wide.u");
   add<MulWide, int16_t, int32_t>(t, "mul.wide.s");
   add_integers<MadLo>(t, "mad.lo");
-  t["mad.wide.s32"] = mad_wide<int32_t>;
-  t["mad.wide.u32"] = mad_wide<uint32_t>;
+  add<MadWide, uint32_t>(t, "mad.wide.u");
+  add<MadWide, int32_t>(t, "mad.wide.s");
   add_divisions<false>(t, "div");
   add_divisions<true>(t, "rem");
   add<AbsI, int32_t, int64_t>(t, "abs.s");
   add<NegI, int32_t, int64_t>(t, "neg.s");
   add_integers<MinI>(t, "min");
   add_integers<MaxI>(t, "max");
-  t["bfi.b64"] = bit_field_insert_64;
+  t["bfi.b64"] = lanewise<insert_bit_field>;
 
   // "Floating Point Instructions": .rn where no rounding is named, "add", "sub", "mul".
   for (const std::string rn : {"", ".rn"}) {
     add<Add, float, double>(t, "add" + rn + ".f");
     add<Sub, float, double>(t, "sub" + rn + ".f");
     add<Mul, float, double>(t, "mul" + rn + ".f");
-    t["add" + rn + ".f32x2"] = binary<uint64_t, Pairs<Add<float>>>;
-    t["mul" + rn + ".f32x2"] = binary<uint64_t, Pairs<Mul<float>>>;
+    t["add" + rn + ".f32x2"] = lanewise<of_pairs<Add<float>::f, uint64_t, uint64_t>>;
+    t["mul" + rn + ".f32x2"] = lanewise<of_pairs<Mul<float>::f, uint64_t, uint64_t>>;
   }
   add<Fma, float, double>(t, "fma.rn.f");
-  t["fma.rn.f32x2"] = ternary<uint64_t, Pairs<Fma<float>>>;
-  t["fma.rm.f32"] = ternary<float, FmaDown>;
+  t["fma.rn.f32x2"] = lanewise<of_pairs<Fma<float>::f, uint64_t, uint64_t, uint64_t>>;
+  t["fma.rm.f32"] = lanewise<fma_down>;
   add<Div, float, double>(t, "div.rn.f");
   add<AbsF, float, double>(t, "abs.f");
   add<NegF, float, double>(t, "neg.f");
@@ -292,9 +253,9 @@ void add_arithmetic(Opcodes& opcodes) {
   add<CopySign, float, double>(t, "copysign.f");
   add<Rcp, float, double>(t, "rcp.rn.f");
   add<Sqrt, float, double>(t, "sqrt.rn.f");
-  t["rcp.approx.ftz.f32"] = unary<float, RcpApprox>;
-  t["rcp.approx.ftz.f64"] = unary<double, RcpApprox64>;
-  t["ex2.approx.ftz.f32"] = unary<float, Ex2Approx>;
+  t["rcp.approx.ftz.f32"] = lanewise<approximate_reciprocal>;
+  t["rcp.approx.ftz.f64"] = lanewise<approximate_reciprocal_64>;
+  t["ex2.approx.ftz.f32"] = lanewise<approximate_exp2>;
 
   // "Logic and Shift Instructions"
   add<And, uint16_t, uint32_t, uint64_t>(t, "and.b");
@@ -305,31 +266,22 @@ void add_arithmetic(Opcodes& opcodes) {
   t["or.pred"] = predicate_logic<logic_or>;
   t["xor.pred"] = predicate_logic<logic_xor>;
   t["not.pred"] = predicate_logic<logic_not>;
-  t["shl.b16"] = shift<uint16_t, true>;
-  t["shl.b32"] = shift<uint32_t, true>;
-  t["shl.b64"] = shift<uint64_t, true>;
-  for (const std::string type : {"u", "b"}) {
-    t["shr." + type + "16"] = shift<uint16_t, false>;
-    t["shr." + type + "32"] = shift<uint32_t, false>;
-    t["shr." + type + "64"] = shift<uint64_t, false>;
-  }
-  t["shr.s16"] = shift<int16_t, false>;
-  t["shr.s32"] = shift<int32_t, false>;
-  t["shr.s64"] = shift<int64_t, false>;
-  t["shf.l.wrap.b32"] = ternary<uint32_t, FunnelLeft>;
-  t["shf.r.wrap.b32"] = ternary<uint32_t, FunnelRight>;
-  t["prmt.b32"] = ternary<uint32_t, Permute>;
-  t["dp2a.lo.u32.u32"] = ternary<uint32_t, ProductOfHalves<0>>;
-  t["dp2a.hi.u32.u32"] = ternary<uint32_t, ProductOfHalves<16>>;
+  add<ShiftLeft, uint16_t, uint32_t, uint64_t>(t, "shl.b");
+  add<ShiftRight, uint16_t, uint32_t, uint64_t>(t, "shr.b");
+  add_integers<ShiftRight>(t, "shr");
+  t["shf.l.wrap.b32"] = lanewise<funnel_left>;
+  t["shf.r.wrap.b32"] = lanewise<funnel_right>;
+  t["prmt.b32"] = lanewise<permute>;
+  t["dp2a.lo.u32.u32"] = lanewise<product_of_halves<0>>;
+  t["dp2a.hi.u32.u32"] = lanewise<product_of_halves<16>>;
 
-  // "Comparison and Selection Instructions": selp; setp is in decode.cpp.
+  // "Comparison and Selection Instructions": selp; setp is in decode.cpp. "Data Movement and Conversion Instructions":
+  // mov of a register or a constant; "Special Registers: %globaltimer".
   for (const std::string type : {"b", "u", "s", "f"}) {
-    for (const std::string bits : {"16", "32", "64"}) t["selp." + type + bits] = select_lanes;
-  }
-
-  // "Data Movement and Conversion Instructions": mov of a register or a constant; "Special Registers: %globaltimer".
-  for (const std::string type : {"b", "u", "s", "f"}) {
-    for (const std::string bits : {"16", "32", "64"}) t["mov." + type + bits] = move;
+    for (const std::string bits : {"16", "32", "64"}) {
+      t["selp." + type + bits] = select_lanes;
+      t["mov." + type + bits] = lanewise<same>;
+    }
   }
   t["mov.pred"] = predicate_logic<logic_move>;
   t["globaltimer"] = global_timer;

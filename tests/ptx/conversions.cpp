@@ -7,45 +7,22 @@
 namespace ptx {
 namespace {
 
-uint16_t bfloat16_of(float x) {
-  const auto bits = bits_to<uint32_t>(x);
-  if (std::isnan(x)) return 0x7fff;
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+uint16_t to_bf16(float a) {
+  const auto bits = bits_to<uint32_t>(a);
+  return std::isnan(a) ? 0x7fff : static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
-uint16_t float16_of(float x) {
-  if (std::isnan(x)) return 0x7fff;
-  return bits_to<uint16_t>(static_cast<_Float16>(x));
+uint16_t to_f16(float a) { return std::isnan(a) ? 0x7fff : bits_to<uint16_t>(static_cast<_Float16>(a)); }
+float of_f16(uint16_t a) { return static_cast<float>(bits_to<_Float16>(a)); }
+// Of two, the first goes to the upper half.
+uint32_t to_bf16x2(float a, float b) { return uint32_t{to_bf16(a)} << 16 | to_bf16(b); }
+uint32_t to_bf16x2_towards_zero(float a, float b) {
+  return (bits_to<uint32_t>(a) & 0xffff0000u) | bits_to<uint32_t>(b) >> 16;
 }
-struct ToBf16 {
-  static uint16_t f(float a) { return bfloat16_of(a); }
-};
-struct ToF16 {
-  static uint16_t f(float a) { return float16_of(a); }
-};
-struct OfF16 {
-  static float f(uint16_t a) { return static_cast<float>(bits_to<_Float16>(a)); }
-};
-struct ToBf16x2 {  // a to the upper half
-  static uint32_t f(float a, float b) { return uint32_t{bfloat16_of(a)} << 16 | bfloat16_of(b); }
-};
-struct ToBf16x2Zero {  // towards zero
-  static uint32_t f(float a, float b) { return (bits_to<uint32_t>(a) & 0xffff0000u) | bits_to<uint32_t>(b) >> 16; }
-};
-struct ToF16x2 {
-  static uint32_t f(float a, float b) { return uint32_t{float16_of(a)} << 16 | float16_of(b); }
-};
-struct ToTf32 {  // to the nearest, ties away from zero
-  static uint32_t f(float a) {
-    const auto bits = bits_to<uint32_t>(a);
-    return std::isfinite(a) ? (bits + 0x1000) & ~0x1fffu : bits & ~0x1fffu;
-  }
-};
-struct Saturate {
-  static float f(float a) { return std::isnan(a) || a < 0 ? 0.0f : a > 1 ? 1.0f : a; }
-};
-struct RoundToInteger {
-  static float f(float a) { return std::nearbyint(a); }
-};
+uint32_t to_f16x2(float a, float b) { return uint32_t{to_f16(a)} << 16 | to_f16(b); }
+// To the nearest, ties away from zero.
+uint32_t to_tf32(float a) { return (bits_to<uint32_t>(a) + (std::isfinite(a) ? 0x1000 : 0)) & ~0x1fffu; }
+float saturated(float a) { return std::isnan(a) || a < 0 ? 0.0f : a > 1 ? 1.0f : a; }
+float rounded(float a) { return std::nearbyint(a); }
 
 template <typename To, typename From>
 struct Convert {
@@ -108,17 +85,17 @@ void add_conversions(Opcodes& opcodes) {
   add_to_integers<int8_t, int16_t, int32_t, int64_t>(t, "s");
   add_of_integers<float>(t, "f32");
   add_of_integers<double>(t, "f64");
-  t["cvt.f64.f32"] = unary<float, Convert<double, float>>;
-  t["cvt.rn.f32.f64"] = unary<double, Convert<float, double>>;
-  t["cvt.sat.f32.f32"] = unary<float, Saturate>;
-  t["cvt.rni.f32.f32"] = unary<float, RoundToInteger>;
-  t["cvt.f32.f16"] = unary<uint16_t, OfF16>;
-  t["cvt.rn.f16.f32"] = unary<float, ToF16>;
-  t["cvt.rn.bf16.f32"] = unary<float, ToBf16>;
-  t["cvt.rn.f16x2.f32"] = binary<float, ToF16x2>;
-  t["cvt.rn.bf16x2.f32"] = binary<float, ToBf16x2>;
-  t["cvt.rz.bf16x2.f32"] = binary<float, ToBf16x2Zero>;
-  t["cvt.rna.tf32.f32"] = unary<float, ToTf32>;
+  t["cvt.f64.f32"] = lanewise<Convert<double, float>::f>;
+  t["cvt.rn.f32.f64"] = lanewise<Convert<float, double>::f>;
+  t["cvt.sat.f32.f32"] = lanewise<saturated>;
+  t["cvt.rni.f32.f32"] = lanewise<rounded>;
+  t["cvt.f32.f16"] = lanewise<of_f16>;
+  t["cvt.rn.f16.f32"] = lanewise<to_f16>;
+  t["cvt.rn.bf16.f32"] = lanewise<to_bf16>;
+  t["cvt.rn.f16x2.f32"] = lanewise<to_f16x2>;
+  t["cvt.rn.bf16x2.f32"] = lanewise<to_bf16x2>;
+  t["cvt.rz.bf16x2.f32"] = lanewise<to_bf16x2_towards_zero>;
+  t["cvt.rna.tf32.f32"] = lanewise<to_tf32>;
 }
 
 }  // namespace ptx

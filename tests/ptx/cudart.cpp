@@ -95,7 +95,7 @@ struct Configuration {
 // A kernel that says for how many threads it is compiled has the registers for them; others may have all.
 bool has_registers(const ptx::Requirements& needs, int threads) {
   if (needs.most_threads != 0) return threads <= needs.most_threads;
-  const int of_thread = (needs.registers != 0 ? needs.registers : kMostRegisters + 1 + 7) / 8 * 8;
+  const int of_thread = (needs.most_registers != 0 ? needs.most_registers : kMostRegisters + 1 + 7) / 8 * 8;
   return (threads + kWarp - 1) / kWarp * kWarp * of_thread <= device.registers_of_multiprocessor;
 }
 
@@ -103,14 +103,14 @@ bool has_registers(const ptx::Requirements& needs, int threads) {
 // unless it says otherwise.
 int blocks_of_multiprocessor(const ptx::Requirements& needs, int threads, size_t shared) {
   if (threads < 1 || threads > device.threads_of_multiprocessor || !has_registers(needs, threads)) return 0;
-  const int bytes = static_cast<int>(shared) + needs.static_shared + kSharedOfSystem;
+  const int bytes = static_cast<int>(shared + needs.static_shared) + kSharedOfSystem;
   return std::min({device.shared_of_multiprocessor / bytes, device.threads_of_multiprocessor / threads,
                    std::max(1, needs.blocks_of_multiprocessor)});
 }
 
 cudaError_t refusal(const Function& f, const ptx::Requirements& needs, const Configuration& c) {
   if (c.grid.x == 0 || c.block.x == 0 || c.block.x > 1024) return cudaErrorInvalidConfiguration;
-  if (c.shared + static_cast<size_t>(needs.static_shared) > static_cast<size_t>(f.shared_allowed)) {
+  if (c.shared + needs.static_shared > static_cast<size_t>(f.shared_allowed)) {
     return cudaErrorInvalidValue;
   }
   if (!has_registers(needs, static_cast<int>(c.block.x)) || needs.local_bytes > kMostLocalBytes) {
@@ -329,26 +329,17 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
 }
 cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
 const char* cudaGetErrorString(cudaError_t error) {
-  switch (error) {
-    case cudaSuccess:
-      return "no error";
-    case cudaErrorInvalidValue:
-      return "invalid argument";
-    case cudaErrorInvalidConfiguration:
-      return "invalid configuration argument";
-    case cudaErrorInvalidDeviceFunction:
-      return "invalid device function";
-    case cudaErrorInvalidClusterSize:
-      return "cluster target block not valid";
-    case cudaErrorLaunchOutOfResources:
-      return "too many resources requested for launch";
-    case cudaErrorCooperativeLaunchTooLarge:
-      return "too many blocks in cooperative launch";
-    case cudaErrorNotSupported:
-      return "operation not supported";
-    default:
-      return "unknown error";
-  }
+  static const std::map<cudaError_t, const char*> words = {
+      {cudaSuccess, "no error"},
+      {cudaErrorInvalidValue, "invalid argument"},
+      {cudaErrorInvalidConfiguration, "invalid configuration argument"},
+      {cudaErrorInvalidDeviceFunction, "invalid device function"},
+      {cudaErrorInvalidClusterSize, "cluster target block not valid"},
+      {cudaErrorLaunchOutOfResources, "too many resources requested for launch"},
+      {cudaErrorCooperativeLaunchTooLarge, "too many blocks in cooperative launch"},
+      {cudaErrorNotSupported, "operation not supported"}};
+  const auto found = words.find(error);
+  return found == words.end() ? "unknown error" : found->second;
 }
 
 }  // extern "C"

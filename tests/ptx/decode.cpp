@@ -74,42 +74,17 @@ Handler select_mov(Instruction& i, const Modifiers& m) {
 
 // "Comparison and Selection Instructions: setp".
 
+// Those that are true of NaN follow the others in their order.
 enum Compare : uint32_t { eq, ne, lt, le, gt, ge, equ, neu, ltu, leu, gtu, geu, num, unordered, kCompare = 15 };
 enum Combine : uint32_t { with_and = 16, with_or = 32, with_xor = 64 };
 
 template <typename T>
 bool compared(Compare how, T a, T b) {
   const bool nan = a != a || b != b;
-  switch (how) {
-    case eq:
-      return a == b;
-    case ne:
-      return !nan && a != b;
-    case lt:
-      return a < b;
-    case le:
-      return a <= b;
-    case gt:
-      return a > b;
-    case ge:
-      return a >= b;
-    case equ:
-      return nan || a == b;
-    case neu:
-      return a != b;
-    case ltu:
-      return !(a >= b);
-    case leu:
-      return !(a > b);
-    case gtu:
-      return !(a <= b);
-    case geu:
-      return !(a < b);
-    case num:
-      return !nan;
-    default:
-      return nan;
-  }
+  if (how >= num) return nan == (how == unordered);
+  if (nan) return how >= equ;
+  const bool results[] = {a == b, a != b, a<b, a <= b, a> b, a >= b};
+  return results[how % equ];
 }
 
 // variant: the comparison, and how it is combined with a third operand.

@@ -64,9 +64,8 @@ struct Order {
            std::to_string(e.warp % w.block->warps.size());
       if (e.warp == w.self) by = "another lane of its warp";
     }
-    fail(&w, &i, lane,
-         std::string("race: ") + (write ? "writes" : "reads") + " global memory at " + std::to_string(2 * unit) +
-             ", which " + by + " has " + what + ", and nothing orders them");
+    fail(&w, &i, lane, "race: ", write ? "writes" : "reads", " global memory at ", 2 * unit, ", which ", by, " has ",
+         what, ", and nothing orders them");
   }
 
   // Warps may write the same bytes without an order, and each may then read them as its own.
@@ -164,9 +163,8 @@ void note_acquire(Warp& w, const Instruction& i, int lane, uint64_t address) {
     return;
   }
   if (!includes(r.scope, *r.block, *w.block) || !includes(i.order.scope, *w.block, *r.block)) {
-    fail(&w, &i, lane,
-         "acquires what block " + std::to_string(r.block->index) +
-             " has released, and the scope of one of them does not include the other");
+    fail(&w, &i, lane, "acquires what block ", r.block->index,
+         " has released, and the scope of one of them does not include the other");
   }
   join(w.clock, *r.clock);
   join(w.acquired, *r.clock);
@@ -204,11 +202,11 @@ char* global_memory(Warp& w, const Instruction& i, int lane, uint64_t address, i
         near = ", " + std::to_string(address - (after - 1)->begin) + " bytes after the start of an array of " +
                std::to_string((after - 1)->end - (after - 1)->begin);
       }
-      fail(&w, &i, lane, "outside global memory: " + std::to_string(address) + near);
+      fail(&w, &i, lane, "outside global memory: ", address, near);
     }
     i.extent = static_cast<size_t>(found - 1 - extents.begin());
   }
-  if (address % size != 0) fail(&w, &i, lane, "misaligned: global address " + std::to_string(address));
+  if (address % size != 0) fail(&w, &i, lane, "misaligned: global address ", address);
   if (write && !extents[i.extent].writable) fail(&w, &i, lane, "writes to an input");
   if (!extents[i.extent].writable) return reinterpret_cast<char*>(address);
   if (options.races) {

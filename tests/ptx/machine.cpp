@@ -16,13 +16,13 @@ uint64_t instructions_of_warps = 0;
 
 }  // namespace
 
-void fail(const Warp* w, const Instruction* at, int lane, const std::string& what) {
+void fail_in_words(const Warp* w, const Instruction* at, int lane, const std::string& words) {
   std::string text;
   if (w != nullptr) {
     text = w->machine->kernel->name + ": block " + std::to_string(w->block->index) + ", warp " +
            std::to_string(w->index) + ", lane " + std::to_string(lane) + ": ";
   }
-  text += what;
+  text += words;
   if (at != nullptr && w != nullptr) text += place_of(*w->machine->kernel, *at);
   throw Error(text);
 }
@@ -127,7 +127,7 @@ uint32_t choose_lanes(Machine& m, const Warp& w, uint32_t active, int& pc, int& 
     lane = l;
   });
   fail(&w, &m.kernel->code[static_cast<size_t>(w.pc[lane])], lane,
-       "divergence: not all lanes come to a .sync instruction; those that wait, and at which line:" + places);
+       "divergence: not all lanes come to a .sync instruction; those that wait, and at which line:", places);
 }
 
 // Runs a warp for up to `quantum` instructions.

@@ -3,7 +3,9 @@
 
 #include <cstring>
 #include <memory>
+#include <sstream>
 #include <unordered_map>
+#include <utility>
 
 #include "ptx.h"
 
@@ -60,15 +62,11 @@ struct Instruction {
   mutable size_t extent = 0;   // of global memory, where it was found last time
 };
 
-struct Kernel {
+struct Kernel : Requirements {
   std::string name;
   std::map<std::string, std::pair<size_t, size_t>> parameters;  // offset, size
   std::vector<std::pair<size_t, size_t>> parameter_places;      // in their order
-  size_t parameter_bytes = 0;
-  int most_threads = 0, blocks_of_multiprocessor = 0, most_registers = 0;
   int registers = 0, predicates = 0;
-  size_t local_bytes = 0;    // of a thread
-  size_t static_shared = 0;  // of a block; dynamic shared memory begins there
   std::vector<Instruction> code;
   std::map<int, std::string> files;
   std::vector<std::unique_ptr<uint64_t[]>> constants;
@@ -284,7 +282,14 @@ struct Machine {
   bool loses_store() { return stores_begun++ == options.lost_store; }
 };
 
-[[noreturn]] void fail(const Warp* warp, const Instruction* at, int lane, const std::string& what);
+[[noreturn]] void fail_in_words(const Warp* warp, const Instruction* at, int lane, const std::string& words);
+// The words may be numbers.
+template <typename... Words>
+[[noreturn]] void fail(const Warp* warp, const Instruction* at, int lane, const Words&... words) {
+  std::ostringstream text;
+  (text << ... << words);
+  fail_in_words(warp, at, lane, text.str());
+}
 // The line of source that `at` comes from, below the folder of the sources; "-" where nvcc does not say.
 std::string source_of(const Kernel& kernel, const Instruction& at);
 // The kernel's error: it says where in the text and in the source `at` is.
@@ -361,42 +366,28 @@ inline To bits_to(From x) {
   return y;
 }
 
-template <typename T, typename F>
-void unary(Warp& w, const Instruction& i, uint32_t mask) {
-  const uint64_t* a = w.in(i.s[0]);
-  uint64_t* d = w.out(i.d[0]);
-  each(mask, [&](int l) { set(d, l, F::f(get<T>(a, l))); });
-}
-template <typename T, typename F>
-void binary(Warp& w, const Instruction& i, uint32_t mask) {
-  const uint64_t *a = w.in(i.s[0]), *b = w.in(i.s[1]);
-  uint64_t* d = w.out(i.d[0]);
-  each(mask, [&](int l) { set(d, l, F::f(get<T>(a, l), get<T>(b, l))); });
-}
-template <typename T, typename F>
-void ternary(Warp& w, const Instruction& i, uint32_t mask) {
-  const uint64_t *a = w.in(i.s[0]), *b = w.in(i.s[1]), *c = w.in(i.s[2]);
-  uint64_t* d = w.out(i.d[0]);
-  each(mask, [&](int l) { set(d, l, F::f(get<T>(a, l), get<T>(b, l), get<T>(c, l))); });
-}
+// What a function computes of each lane, from as many operands as it has, of the types that it has.
+template <auto f, typename = std::remove_pointer_t<decltype(f)>>
+struct Lanewise;
+template <auto f, typename Result, typename... T>
+struct Lanewise<f, Result(T...)> {
+  static void run(Warp& w, const Instruction& i, uint32_t mask) { run(w, i, mask, std::index_sequence_for<T...>()); }
 
-// By how many operands a function has.
-template <typename F, typename Result, typename T>
-constexpr Handler handler_of(Result (*)(T)) {
-  return unary<T, F>;
-}
-template <typename F, typename Result, typename T>
-constexpr Handler handler_of(Result (*)(T, T)) {
-  return binary<T, F>;
-}
-template <typename F, typename Result, typename T>
-constexpr Handler handler_of(Result (*)(T, T, T)) {
-  return ternary<T, F>;
-}
+ private:
+  template <size_t... n>
+  static void run(Warp& w, const Instruction& i, uint32_t mask, std::index_sequence<n...>) {
+    const uint64_t* const s[] = {w.in(i.s[n])...};
+    uint64_t* const d = w.out(i.d[0]);
+    each(mask, [&](int l) { set(d, l, f(get<T>(s[n], l)...)); });
+  }
+};
+template <auto f>
+constexpr Handler lanewise = Lanewise<f>::run;
+
 // Opcodes whose names end in the width of a type: of "add.u" and uint32_t, add.u32.
 template <template <typename> class F, typename... T>
 void add(Table& t, const std::string& name) {
-  ((t[name + std::to_string(8 * sizeof(T))] = handler_of<F<T>>(&F<T>::f)), ...);
+  ((t[name + std::to_string(8 * sizeof(T))] = lanewise<F<T>::f>), ...);
 }
 
 }  // namespace ptx

@@ -24,9 +24,8 @@ void check_order(const Warp& w, const Instruction& i, int lane, Block& block, ui
       by = "warp " + std::to_string(static_cast<size_t>(warp) % warps) + " of block " +
            std::to_string(static_cast<size_t>(warp) / warps) + " of the cluster";
     }
-    fail(&w, &i, lane,
-         std::string("race: ") + (write ? "writes" : "reads") + " shared offset " + std::to_string(2 * unit) +
-             ", which " + by + " has " + what + ", and nothing orders them");
+    fail(&w, &i, lane, "race: ", write ? "writes" : "reads", " shared offset ", 2 * unit, ", which ", by, " has ", what,
+         ", and nothing orders them");
   };
   for (uint64_t unit = offset / 2; unit < (offset + static_cast<uint64_t>(size) + 1) / 2; ++unit) {
     Epoch& writer = block.writers[unit];
@@ -64,10 +63,10 @@ struct Place {
 Place cluster_shared(Warp& w, const Instruction& i, int lane, uint64_t address) {
   address = static_cast<uint32_t>(address);
   const uint64_t rank = address >> kRemoteShift, offset = address & ((uint64_t{1} << kRemoteShift) - 1);
-  if (offset < kSharedBase) fail(&w, &i, lane, "no shared::cluster address: " + std::to_string(address));
+  if (offset < kSharedBase) fail(&w, &i, lane, "no shared::cluster address: ", address);
   if (rank == 0) return {w.block, offset - kSharedBase};
   if (rank > w.block->cluster->blocks.size()) {
-    fail(&w, &i, lane, "there is no block " + std::to_string(rank - 1) + " in the cluster");
+    fail(&w, &i, lane, "there is no block ", rank - 1, " in the cluster");
   }
   return {w.block->cluster->blocks[rank - 1], offset - kSharedBase};
 }
@@ -77,7 +76,7 @@ char* parameter_memory(const Warp& w, const Instruction& i, int lane, uint64_t a
   if (write) fail(&w, &i, lane, "writes to parameters");
   if (offset % static_cast<uint64_t>(size) != 0 ||
       offset + static_cast<uint64_t>(size) > w.machine->parameters.size()) {
-    fail(&w, &i, lane, "outside of the parameters: offset " + std::to_string(static_cast<int64_t>(offset)));
+    fail(&w, &i, lane, "outside of the parameters: offset ", static_cast<int64_t>(offset));
   }
   return w.machine->parameters.data() + offset;
 }
@@ -85,7 +84,7 @@ char* parameter_memory(const Warp& w, const Instruction& i, int lane, uint64_t a
 char* local_memory(Warp& w, const Instruction& i, int lane, uint64_t address, int size) {
   const uint64_t offset = address - kLocalBase, bytes = w.machine->kernel->local_bytes;
   if (offset % static_cast<uint64_t>(size) != 0 || offset + static_cast<uint64_t>(size) > bytes) {
-    fail(&w, &i, lane, "outside of local memory: " + std::to_string(address));
+    fail(&w, &i, lane, "outside of local memory: ", address);
   }
   return w.local.data() + static_cast<uint64_t>(lane) * bytes + offset;
 }
@@ -190,10 +189,10 @@ void copy_async(Warp& w, const Instruction& i, uint32_t mask) {
                   done,
                   &i};
     const bool allowed = c.size == 16 || (i.opcode == "cp.async.ca.shared.global" && (c.size == 4 || c.size == 8));
-    if (!allowed) fail(&w, &i, l, "a copy of " + std::to_string(c.size) + " bytes");
+    if (!allowed) fail(&w, &i, l, "a copy of ", c.size, " bytes");
     if (c.from_size > c.size || c.from_size < 0) fail(&w, &i, l, "a copy of more than its size");
     if (c.from % static_cast<uint64_t>(c.size) != 0) {
-      fail(&w, &i, l, "misaligned: the source of a copy, global address " + std::to_string(c.from));
+      fail(&w, &i, l, "misaligned: the source of a copy, global address ", c.from);
     }
     own_shared(w, i, l, c.to, c.size, true);  // nor may another copy be under way there
     copy_now(w, l, c);
@@ -239,7 +238,7 @@ void map_address(Warp& w, const Instruction& i, uint32_t mask) {
     const uint32_t rank = get<uint32_t>(w.in(i.s[1]), l);
     if (address < kSharedBase || address >> kRemoteShift != 0) fail(&w, &i, l, "mapa of what is no shared address");
     if (rank >= w.block->cluster->blocks.size()) {
-      fail(&w, &i, l, "there is no block " + std::to_string(rank) + " in the cluster");
+      fail(&w, &i, l, "there is no block ", rank, " in the cluster");
     }
     w.out(i.d[0])[l] = (uint64_t{rank} + 1) << kRemoteShift | address;
   });
@@ -282,24 +281,22 @@ void store_async(Warp& w, const Instruction& i, uint32_t mask) {
 // mbarriers has undefined behaviour.
 char* shared_memory(Warp& w, const Instruction& i, int lane, Block& block, uint64_t offset, int size, bool write) {
   const auto bytes = static_cast<uint64_t>(size);
-  if (offset % bytes != 0) fail(&w, &i, lane, "misaligned: shared offset " + std::to_string(offset));
+  if (offset % bytes != 0) fail(&w, &i, lane, "misaligned: shared offset ", offset);
   if (offset + bytes > block.shared.size()) {
-    fail(&w, &i, lane,
-         "outside shared memory: offset " + std::to_string(offset) + " of " + std::to_string(block.shared.size()));
+    fail(&w, &i, lane, "outside shared memory: offset ", offset, " of ", block.shared.size());
   }
   uint8_t* const shadow = block.shadow.data() + offset;
   for (uint64_t b = 0; b < bytes; ++b) {
-    if (shadow[b] == is_mbarrier) fail(&w, &i, lane, "touches an mbarrier at shared offset " + std::to_string(offset));
+    if (shadow[b] == is_mbarrier) fail(&w, &i, lane, "touches an mbarrier at shared offset ", offset);
   }
   if (options.races) {
     for (uint64_t b = 0; b < bytes; ++b) {
       if (shadow[b] == in_flight) {
-        fail(&w, &i, lane,
-             std::string(write ? "writes" : "reads") + " shared offset " + std::to_string(offset + b) +
-                 ", to where an asynchronous copy or store is under way");
+        fail(&w, &i, lane, write ? "writes" : "reads", " shared offset ", offset + b,
+             ", to where an asynchronous copy or store is under way");
       }
       if (shadow[b] == unwritten && !write) {
-        fail(&w, &i, lane, "reads shared offset " + std::to_string(offset + b) + ", which was never written");
+        fail(&w, &i, lane, "reads shared offset ", offset + b, ", which was never written");
       }
     }
     check_order(w, i, lane, block, offset, size, write);
@@ -312,7 +309,7 @@ char* shared_memory(Warp& w, const Instruction& i, int lane, Block& block, uint6
 char* own_shared(Warp& w, const Instruction& i, int lane, uint64_t address, int size, bool write) {
   address = static_cast<uint32_t>(address);
   if (address < kSharedBase || address >> kRemoteShift != 0) {
-    fail(&w, &i, lane, "no shared address: " + std::to_string(address));
+    fail(&w, &i, lane, "no shared address: ", address);
   }
   return shared_memory(w, i, lane, *w.block, address - kSharedBase, size, write);
 }

@@ -78,19 +78,6 @@ std::vector<std::string> split(const std::string& s, char separator) {
   return parts;
 }
 
-// "ld.global.v2.u16" -> ld, global, v2, u16
-std::vector<std::string> modifiers_of(const std::string& opcode) {
-  std::vector<std::string> parts(1);
-  for (char c : opcode) {
-    if (c == '.') {
-      parts.emplace_back();
-    } else {
-      parts.back() += c;
-    }
-  }
-  return parts;
-}
-
 // The name before a bracket.
 std::string name_before(const std::string& s, size_t bracket) {
   size_t begin = bracket;
@@ -426,7 +413,7 @@ class Parser {
     }
     const size_t end = std::find_if(rest.begin(), rest.end(), is_space) - rest.begin();
     i.opcode = rest.substr(0, end);
-    std::vector<std::string> modifiers = modifiers_of(i.opcode);
+    std::vector<std::string> modifiers = split(i.opcode, '.');
     const std::vector<std::string> operands = split(rest.substr(end), ',');
     const std::string op = modifiers[0];
     const auto has = [&](const char* what) {
@@ -527,14 +514,7 @@ const Kernel* find(Module& module, const std::string& name) {
   return kernel.get();
 }
 
-Requirements requirements_of(const Kernel& kernel) {
-  return {kernel.parameter_bytes,
-          kernel.most_threads,
-          kernel.blocks_of_multiprocessor,
-          kernel.most_registers,
-          static_cast<int>(kernel.static_shared),
-          kernel.local_bytes};
-}
+const Requirements& requirements_of(const Kernel& kernel) { return kernel; }
 
 std::vector<std::pair<size_t, size_t>> parameters_of(const Kernel& kernel) { return kernel.parameter_places; }
 

@@ -43,14 +43,14 @@ void plant(const std::string& expression, const std::string& replacement);
 
 // What an entry says of itself.
 struct Requirements {
-  size_t parameter_bytes;
-  int most_threads;              // .maxntid, or what .reqntid says; 0: any
-  int blocks_of_multiprocessor;  // .minnctapersm; 0: it does not say
-  int registers;                 // .maxnreg; 0: as many as there are
-  int static_shared;             // bytes
-  size_t local_bytes;            // of a thread: its stack
+  size_t parameter_bytes = 0;
+  int most_threads = 0;              // .maxntid, or what .reqntid says; 0: any
+  int blocks_of_multiprocessor = 0;  // .minnctapersm; 0: it does not say
+  int most_registers = 0;            // .maxnreg; 0: as many as there are
+  size_t static_shared = 0;          // bytes of a block; dynamic shared memory begins there
+  size_t local_bytes = 0;            // of a thread: its stack
 };
-Requirements requirements_of(const Kernel& kernel);
+const Requirements& requirements_of(const Kernel& kernel);
 // Offset and size of each parameter.
 std::vector<std::pair<size_t, size_t>> parameters_of(const Kernel& kernel);
 

@@ -1,7 +1,6 @@
 // The compiled kernels as Python runs them, see tests/emulator/runner.h: every entry of the tables that the linked
 // instantiations have, by the project's own launchers.
 #include <algorithm>
-#include <exception>
 
 #include "cudart.h"
 #include "cuda/persistent/cluster/entries.h"

@@ -2,8 +2,7 @@
 #include "ptx.h"
 #include "runner.h"
 
-namespace gru_ext {
-namespace emulator {
+namespace gru_ext::emulator {
 namespace {
 
 // An entry called "of_a_test" with four pointers, by one warp.
@@ -19,5 +18,4 @@ const Kernel text("text", [] {
 });
 
 }  // namespace
-}  // namespace emulator
-}  // namespace gru_ext
+}  // namespace gru_ext::emulator

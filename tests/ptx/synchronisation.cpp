@@ -38,18 +38,18 @@ void block_barrier(Warp& w, const Instruction& i, uint32_t mask) {
   each(mask, [&](int l) {
     if (get<uint32_t>(w.in(i.s[0]), l) != id) fail(&w, &i, l, "threads of a warp name several barriers");
   });
-  if (id > 15) fail(&w, &i, lane, "there is no barrier " + std::to_string(id));
+  if (id > 15) fail(&w, &i, lane, "there is no barrier ", id);
   const bool votes = !i.d.empty();
   int expected = -1;
   if (i.s.size() > (votes ? 2u : 1u)) {
     expected = get<int>(w.in(i.s[1]), lane);
     if (expected <= 0 || expected % kLanes != 0) {
-      fail(&w, &i, lane, "a barrier of " + std::to_string(expected) + " threads, which are no whole warps");
+      fail(&w, &i, lane, "a barrier of ", expected, " threads, which are no whole warps");
     }
   }
   Barrier& b = w.block->barriers[id];
   if (!b.waiting.empty() && b.expected != expected) {
-    fail(&w, &i, lane, "warps differ in how many threads meet at barrier " + std::to_string(id));
+    fail(&w, &i, lane, "warps differ in how many threads meet at barrier ", id);
   }
   b.expected = expected;
   b.arrived += expected < 0 ? __builtin_popcount(mask) : kLanes;  // a warp counts as a whole
@@ -68,7 +68,7 @@ void block_barrier(Warp& w, const Instruction& i, uint32_t mask) {
   } else if (b.arrived == expected) {
     release(b);
   } else if (b.arrived > expected) {
-    fail(&w, &i, lane, "too many threads at barrier " + std::to_string(id));
+    fail(&w, &i, lane, "too many threads at barrier ", id);
   }
 }
 
@@ -143,9 +143,9 @@ void mbarrier_init(Warp& w, const Instruction& i, uint32_t mask) {
     const uint64_t offset = own_offset(w, i, l, i.s[0]);
     const uint32_t count = get<uint32_t>(w.in(i.s[1]), l);
     if (offset % 8 != 0 || offset + 8 > w.block->shared.size()) {
-      fail(&w, &i, l, "an mbarrier misaligned or outside shared memory: offset " + std::to_string(offset));
+      fail(&w, &i, l, "an mbarrier misaligned or outside shared memory: offset ", offset);
     }
-    if (count == 0 || count >= 1u << 20) fail(&w, &i, l, "an mbarrier of " + std::to_string(count) + " arrivals");
+    if (count == 0 || count >= 1u << 20) fail(&w, &i, l, "an mbarrier of ", count, " arrivals");
     if (w.block->mbarriers.count(offset) != 0) fail(&w, &i, l, "makes an mbarrier where one is");
     std::memset(w.block->shadow.data() + offset, is_mbarrier, 8);
     const Clock none(w.clock.size(), 0);
@@ -172,14 +172,13 @@ void mbarrier_try_wait_parity(Warp& w, const Instruction& i, uint32_t mask) {
   each(mask, [&](int l) {
     const Mbarrier& b = mbarrier_at(&w, i, l, *w.block, own_offset(w, i, l, i.s[0]));
     const uint32_t parity = get<uint32_t>(w.in(i.s[1]), l);
-    if (parity > 1) fail(&w, &i, l, "the parity of a phase is " + std::to_string(parity));
+    if (parity > 1) fail(&w, &i, l, "the parity of a phase is ", parity);
     const bool ended = (b.phase & 1) != parity;  // the present phase is not over; the one before is
     result |= uint32_t{ended} << l;
     if (!ended || !i.order.acquire) return;
     if (b.ended_remote != nullptr && !includes(i.order.scope, *w.block, *b.ended_remote)) {
-      fail(&w, &i, l,
-           "acquires, by a scope that does not include it, what block " + std::to_string(b.ended_remote->index) +
-               " has released");
+      fail(&w, &i, l, "acquires, by a scope that does not include it, what block ", b.ended_remote->index,
+           " has released");
     }
     join(w.clock, b.ended_clock);
     join(w.acquired, b.ended_clock);
@@ -215,13 +214,12 @@ void trap(Warp& w, const Instruction& i, uint32_t mask) { fail(&w, &i, __builtin
 
 Mbarrier& mbarrier_at(const Warp* w, const Instruction& i, int lane, Block& block, uint64_t offset) {
   const auto found = block.mbarriers.find(offset);
-  if (found == block.mbarriers.end()) fail(w, &i, lane, "no mbarrier at shared offset " + std::to_string(offset));
+  if (found == block.mbarriers.end()) fail(w, &i, lane, "no mbarrier at shared offset ", offset);
   const Epoch& made = found->second.made;
   if (w != nullptr && options.races &&
       (made.warp == w->self ? made.at > w->synced && made.lane != lane : made.at > w->clock[made.warp])) {
-    fail(w, &i, lane,
-         "race: uses the mbarrier at shared offset " + std::to_string(offset) +
-             ", and nothing has made known to it that there is one");
+    fail(w, &i, lane, "race: uses the mbarrier at shared offset ", offset,
+         ", and nothing has made known to it that there is one");
   }
   return found->second;
 }

@@ -26,7 +26,7 @@ void shuffle(Warp& w, const Instruction& i, uint32_t mask) {
     const bool p = kMode == up ? j >= highest : j <= highest;
     const int source = p ? j : l;
     if ((mask >> source & 1) == 0) {
-      fail(&w, &i, l, "takes a value from lane " + std::to_string(source) + ", which does not take part");
+      fail(&w, &i, l, "takes a value from lane ", source, ", which does not take part");
     }
     d[l] = static_cast<uint32_t>(from[source]);
     in_range |= uint32_t{p} << l;
