@@ -1,40 +1,28 @@
 // Number formats, and what the tensor core computes with them.
-#include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "arithmetic.h"
 
-namespace gru_ext {
-namespace emulator {
+namespace gru_ext::emulator {
 
 namespace {
 
-uint32_t bits_of(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
-
-float of_bits(uint32_t bits) {
-  float x;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
+using device::float_bits;
+using device::float_of_bits;
 
 // The values of a word of an operand, in float; returns how many.
 int values_of(Operand type, uint32_t word, float (&values)[2]) {
   switch (type) {
     case Operand::bfloat16:
-      values[0] = of_bits(word << 16);
-      values[1] = of_bits(word & 0xffff0000u);
+      values[0] = float_of_bits(word << 16);
+      values[1] = float_of_bits(word & 0xffff0000u);
       return 2;
     case Operand::float16:
       values[0] = float16_value(static_cast<uint16_t>(word));
       values[1] = float16_value(static_cast<uint16_t>(word >> 16));
       return 2;
     case Operand::tf32:
-      values[0] = of_bits(word & 0xffffe000u);  // the instruction does not look at the others
+      values[0] = float_of_bits(word & 0xffffe000u);  // the instruction does not look at the others
       return 1;
   }
   return 0;
@@ -44,7 +32,7 @@ int values_of(Operand type, uint32_t word, float (&values)[2]) {
 
 uint16_t bfloat16_bits(float x) {
   if (std::isnan(x)) return 0x7fff;
-  const uint32_t bits = bits_of(x);
+  const uint32_t bits = float_bits(x);
   return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
@@ -68,7 +56,7 @@ float float16_value(uint16_t bits) {
   } else if (exponent == 0) {
     magnitude = static_cast<float>(fraction) * 0x1p-24f;
   } else {
-    magnitude = of_bits((exponent + 127 - 15) << 23 | fraction << 13);
+    magnitude = float_of_bits((exponent + 127 - 15) << 23 | fraction << 13);
   }
   return bits & 0x8000 ? -magnitude : magnitude;
 }
@@ -76,7 +64,7 @@ float float16_value(uint16_t bits) {
 float approximate(float x) {
   if (!std::isfinite(x)) return x;
   if (std::fabs(x) < 0x1p-126f) return 0.0f;
-  const uint32_t mixed = bits_of(x) * 0x9e3779b1u;
+  const uint32_t mixed = float_bits(x) * 0x9e3779b1u;
   return x * (mixed >> 31 ? 1.0f + 0x1p-22f : 1.0f - 0x1p-22f);
 }
 
@@ -108,5 +96,4 @@ void multiply_tiles(Operand type, float* const (&d)[32], const uint32_t* const (
   }
 }
 
-}  // namespace emulator
-}  // namespace gru_ext
+}  // namespace gru_ext::emulator

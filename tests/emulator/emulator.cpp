@@ -17,8 +17,7 @@
 #include "race.h"
 #include "runner.h"
 
-namespace gru_ext {
-namespace emulator {
+namespace gru_ext::emulator {
 
 Options options;
 Here* here;
@@ -52,31 +51,13 @@ enum class Doing {
 };
 
 const char* name_of(Doing doing) {
-  switch (doing) {
-    case Doing::running:
-      return "running";
-    case Doing::mbarrier_wait:
-      return "mbarrier_wait";
-    case Doing::packet_wait:
-      return "wait_for_packets";
-    case Doing::flag_wait:
-      return "wait_for_flag";
-    case Doing::left:
-      return "out of the kernel";
-    case Doing::barrier:
-      return "block or named barrier";
-    case Doing::cluster_barrier:
-      return "cluster_barrier";
-    case Doing::warp_barrier:
-      return "warp_barrier";
-    case Doing::shuffle:
-      return "shuffle";
-    case Doing::mma:
-      return "mma";
-    case Doing::ldmatrix:
-      return "ldmatrix";
-  }
-  return "";
+  constexpr const char* names[] = {"running",           "mbarrier_wait",
+                                   "wait_for_packets",  "wait_for_flag",
+                                   "out of the kernel", "block or named barrier",
+                                   "cluster_barrier",   "warp_barrier",
+                                   "shuffle",           "mma",
+                                   "ldmatrix"};
+  return names[static_cast<int>(doing)];
 }
 
 // An asynchronous copy: its bytes arrive when the thread waits for it, not sooner.
@@ -138,7 +119,6 @@ struct Barrier {
 
 struct Mbarrier {
   uint64_t* address;
-  Block* block;
   uint32_t actor;  // of the asynchronous stores that report to it
   int arrivals, pending;
   long bytes = 0;  // expected and not yet there; negative if they came first
@@ -251,6 +231,16 @@ std::string place_of(const Thread& t) {
 [[noreturn]] void fail(const std::string& what) { throw Failure{std::string(machine->shape.kernel) + ": " + what}; }
 [[noreturn]] void fail_here(const std::string& what) { fail(what + "; at " + place_of(*self())); }
 
+// This thread, which is at a line of the kernel's source from now on.
+Thread* self_at(int line) {
+  self()->line = line;
+  return self();
+}
+[[noreturn]] void fail_at(int line, const std::string& what) {
+  self_at(line);
+  fail_here(what);
+}
+
 // ---- Schedule
 
 void make_ready(Thread* t) {
@@ -287,6 +277,15 @@ void pass_turn() {
   Fiber::pause();
 }
 
+// Has those go on that wait, and tells them whether it was in vain.
+void wake(std::vector<Thread*>& waiting, bool answer) {
+  for (Thread* t : waiting) {
+    t->answer = answer;
+    make_ready(t);
+  }
+  waiting.clear();
+}
+
 void choose_adversary() {
   Machine& m = *machine;
   m.turns_left = 1 + m.random(200) * 8;
@@ -312,9 +311,7 @@ Warp* pick_warp() {
 
 // Joins the collective that the lanes of this warp meet at. Whether this thread came last.
 bool meet(Doing doing, int id, int line) {
-  Thread* t = self();
-  Warp* w = t->warp;
-  t->line = line;
+  Warp* w = self_at(line)->warp;
   if (w->met == 0) {
     w->doing = doing;
     w->line = line;
@@ -332,8 +329,12 @@ bool meet(Doing doing, int id, int line) {
   return ++w->met == kLanes;
 }
 
-// The last lane of a warp ends the collective of its warp.
-void part(Warp* w) {
+// Joins it too; the last lane of the warp ends it, by `work` for all of them.
+template <typename Work>
+void do_together(Doing doing, int id, int line, const Work& work) {
+  if (!meet(doing, id, line)) return pause(doing);
+  work();
+  Warp* w = self()->warp;
   w->met = 0;
   for (Thread* t : w->lanes) {
     if (t != self()) make_ready(t);
@@ -374,20 +375,16 @@ void wait_at(Barrier& b, Doing doing, int expected, bool vote) {
 // ---- Memory
 
 void check_alignment(const void* p, size_t bytes, int line) {
-  if (reinterpret_cast<uintptr_t>(p) % bytes) {
-    self()->line = line;
-    fail_here(format("misaligned access of %zu bytes", bytes));
-  }
+  if (reinterpret_cast<uintptr_t>(p) % bytes) fail_at(line, format("misaligned access of %zu bytes", bytes));
 }
 
 // The offset in the block's shared memory, all of `bytes` within it.
 size_t shared_offset(const void* p, size_t bytes, int line) {
-  Thread* t = self();
-  const size_t offset = t->home->offset(p);
-  if (offset > t->home->shared_bytes || bytes > t->home->shared_bytes - offset) {
-    t->line = line;
-    fail_here(format("access of %zu bytes out of the bounds of shared memory: at %td of %zu bytes", bytes,
-                     static_cast<ptrdiff_t>(offset), t->home->shared_bytes));
+  const Block& home = *self()->home;
+  const size_t offset = home.offset(p);
+  if (offset > home.shared_bytes || bytes > home.shared_bytes - offset) {
+    fail_at(line, format("access of %zu bytes out of the bounds of shared memory: at %td of %zu bytes", bytes,
+                         static_cast<ptrdiff_t>(offset), home.shared_bytes));
   }
   return offset;
 }
@@ -420,14 +417,23 @@ void judge(const AccessHistory::Report& report, const Cluster& cluster, const st
   }
 }
 
-void judge_shared(const AccessHistory::Report& report, const Block& block, const std::string& access) {
+// `user` returns the words for who accesses it, which a report needs.
+template <typename User>
+void judge_shared(const AccessHistory::Report& report, const Block& block, const User& user) {
   if (report.finding == AccessHistory::Finding::none) return;
-  judge(report, *block.cluster, format("the shared memory of block %d", block.index), access);
+  judge(report, *block.cluster, format("the shared memory of block %d", block.index), user());
 }
+
+// An access of this thread.
+AccessHistory::Report noted(AccessHistory& history, size_t offset, size_t bytes, bool write) {
+  const Thread& t = *self();
+  return write ? history.write(offset, bytes, t.access(), t.now()) : history.read(offset, bytes, t.access(), t.now());
+}
+std::string words_for_access(bool write) { return (write ? "write by " : "read by ") + place_of(*self()); }
 
 // ---- mbarriers
 
-// `user` returns the words for who uses it, which a report needs.
+// `user` as above.
 template <typename User>
 Mbarrier& mbarrier_at(Block& block, uint64_t* address, const Moment& moment, const User& user) {
   for (Mbarrier& b : block.mbarriers) {
@@ -449,11 +455,7 @@ void end_phase_if_complete(Mbarrier& b) {
   b.pending = b.arrivals;
   ++b.phase;
   if (options.races) b.ended = machine->clocks.keep(b.gathering.take());
-  for (Thread* t : b.waiting) {
-    t->answer = true;
-    make_ready(t);
-  }
-  b.waiting.clear();
+  wake(b.waiting, true);
 }
 
 void deliver(size_t i) {
@@ -470,8 +472,7 @@ void deliver(size_t i) {
   if (!b.fenced) fail(access() + " reports to an mbarrier without mbarrier_init_fence");
   if (options.races) {
     const Access by{b.actor, b.phase + 1, static_cast<int16_t>(store.step), static_cast<uint16_t>(store.line)};
-    const auto report = target.history->write(store.offset, store.bytes, by, store.begun);
-    if (report.finding != AccessHistory::Finding::none) judge_shared(report, target, access());
+    judge_shared(target.history->write(store.offset, store.bytes, by, store.begun), target, access);
     b.gathering.add(store.begun);
     b.gathering.add(b.actor, b.phase + 1, target.cluster->actors);
   }
@@ -493,10 +494,7 @@ void deliver_packet(size_t i) {
   if (packet.known) m.raised[packet.to] = packet.known;
   const auto waiters = m.packet_waiters.find(packet.to);
   if (waiters == m.packet_waiters.end()) return;
-  for (Thread* t : waiters->second) {
-    t->answer = true;
-    make_ready(t);
-  }
+  wake(waiters->second, true);
   m.packet_waiters.erase(waiters);
 }
 
@@ -522,18 +520,16 @@ void enter_kernel() {
     --m.alive;
     --t->home->alive;
     ++t->warp->left;
-    if (!t->copies.empty())
+    if (!t->copies.empty()) {
       fail_here("this thread leaves the kernel without having waited for its asynchronous copies");
+    }
     if (t->warp->met > 0) {
       fail_here(format("divergence: this thread leaves the kernel, others of its warp wait at %s in line %d",
                        name_of(t->warp->doing), t->warp->line));
     }
-    for (int id = 0; id < kNamedBarriers; ++id) {
-      if (id == 0 && !t->home->barriers[id].waiting.empty()) {
-        fail_here(
-            format("divergence: this thread leaves the kernel, others wait for it at the block barrier in line %d",
-                   t->home->barriers[id].waiting[0]->line));
-      }
+    if (const Barrier& of_block = t->home->barriers[0]; !of_block.waiting.empty()) {
+      fail_here(format("divergence: this thread leaves the kernel, others wait for it at the block barrier in line %d",
+                       of_block.waiting[0]->line));
     }
     if (!t->home->cluster->barrier.waiting.empty()) {
       fail_here("divergence: this thread leaves the kernel, others wait for it at the cluster barrier");
@@ -574,21 +570,12 @@ std::string what_threads_do() {
 // Ends the waits for mbarriers, packets and flags in vain; false if there are none.
 bool time_out() {
   bool any = !machine->packet_waiters.empty();
-  for (const auto& waiters : machine->packet_waiters) {
-    for (Thread* t : waiters.second) {
-      t->answer = false;
-      make_ready(t);
-    }
-  }
+  for (auto& waiters : machine->packet_waiters) wake(waiters.second, false);
   machine->packet_waiters.clear();
   for (Block& block : machine->blocks) {
     for (Mbarrier& b : block.mbarriers) {
-      for (Thread* t : b.waiting) {
-        t->answer = false;
-        make_ready(t);
-        any = true;
-      }
-      b.waiting.clear();
+      any |= !b.waiting.empty();
+      wake(b.waiting, false);
     }
   }
   return any;
@@ -671,12 +658,7 @@ void build(Machine& m) {
     for (int i = 0; i < s.threads; ++i) {
       const size_t number = static_cast<size_t>(index) * s.threads + i;
       Thread& t = m.threads[number];
-      t.thread = i;
-      t.block = index;
-      t.threads = s.threads;
-      t.blocks = s.blocks;
-      t.rank = b.rank;
-      t.shared = b.shared;
+      static_cast<Here&>(t) = {i, index, s.threads, s.blocks, b.rank, b.shared};
       t.home = &b;
       t.warp = &b.warps[i / kLanes];
       t.lane = i % kLanes;
@@ -733,17 +715,15 @@ static const Buffer& buffer_of(const void* p, size_t bytes, bool write, int line
       nearest = &b;
       if (bytes > b.bytes - (begin - b.begin)) break;
       if (!write || b.writable) return b;
-      self()->line = line;
-      fail_here("store to the buffer " + b.name + ", which this kernel may only read");
+      fail_at(line, "store to the buffer " + b.name + ", which this kernel may only read");
     }
     // Else the buffer below it: the likeliest that was meant.
     if (b.begin <= begin && (!nearest || b.begin > nearest->begin)) nearest = &b;
   }
-  self()->line = line;
-  fail_here(format("global %s of %zu bytes out of the bounds of every buffer", write ? "store" : "load", bytes) +
-            (nearest ? format(": %td bytes from the start of %s, which has %zu", begin - nearest->begin,
-                              nearest->name.c_str(), nearest->bytes)
-                     : std::string()));
+  fail_at(line, format("global %s of %zu bytes out of the bounds of every buffer", write ? "store" : "load", bytes) +
+                    (nearest ? format(": %td bytes from the start of %s, which has %zu", begin - nearest->begin,
+                                      nearest->name.c_str(), nearest->bytes)
+                             : std::string()));
 }
 
 void check_global(const void* p, size_t bytes, bool write, int line) { buffer_of(p, bytes, write, line); }
@@ -751,18 +731,13 @@ void check_global(const void* p, size_t bytes, bool write, int line) { buffer_of
 void check_exchanged(const void* p, size_t bytes, bool write, int line) {
   const Buffer& buffer = buffer_of(p, bytes, write, line);
   if (!options.races) return;
-  Thread* t = self();
-  t->line = line;
-  Cluster& cluster = *t->home->cluster;
+  Cluster& cluster = *self_at(line)->home->cluster;
   AccessHistory& history = cluster.exchanged.try_emplace(&buffer, buffer.bytes).first->second;
-  const size_t offset = static_cast<const char*>(p) - buffer.begin;
-  const Access access = t->access();
-  const auto report =
-      write ? history.write(offset, bytes, access, t->now()) : history.read(offset, bytes, access, t->now());
+  const auto report = noted(history, static_cast<const char*>(p) - buffer.begin, bytes, write);
   // What no block has written is what the host has put there.
   using Finding = AccessHistory::Finding;
   if (report.finding != Finding::none && report.finding != Finding::never_written) {
-    judge(report, cluster, "the buffer " + buffer.name, (write ? "write by " : "read by ") + place_of(*t));
+    judge(report, cluster, "the buffer " + buffer.name, words_for_access(write));
   }
 }
 
@@ -774,8 +749,7 @@ void check_shared(const void* p, size_t bytes, bool write, int line) {
   for (const Mbarrier& b : block.mbarriers) {
     const size_t at = block.offset(b.address);
     if (offset < at + sizeof(uint64_t) && at < offset + bytes) {
-      t->line = line;
-      fail_here("ordinary access to the bytes of an mbarrier");
+      fail_at(line, "ordinary access to the bytes of an mbarrier");
     }
   }
   if (!options.races) return;
@@ -786,12 +760,7 @@ void check_shared(const void* p, size_t bytes, bool write, int line) {
       fail_here("access to bytes of an asynchronous copy that this thread has not waited for");
     }
   }
-  const Access access = t->access();
-  const auto report = write ? block.history->write(offset, bytes, access, t->now())
-                            : block.history->read(offset, bytes, access, t->now());
-  if (report.finding != AccessHistory::Finding::none) {
-    judge_shared(report, block, (write ? "write by " : "read by ") + place_of(*t));
-  }
+  judge_shared(noted(*block.history, offset, bytes, write), block, [&] { return words_for_access(write); });
 }
 
 void note_store(const void* p) { self()->unfenced.insert(p); }
@@ -801,8 +770,7 @@ void global_fence() { self()->unfenced.clear(); }
 void copy_async(void* to, const void* from, size_t bytes, bool exists, int line) {
   if (exists) check_global(from, bytes, false, line);
   if (exists && self()->unfenced.count(from)) {
-    self()->line = line;
-    fail_here("asynchronous copy of what this thread has stored, without a fence between");
+    fail_at(line, "asynchronous copy of what this thread has stored, without a fence between");
   }
   check_shared(to, bytes, true, line);
   Copy copy{static_cast<char*>(to), self()->copy_groups, {}, nullptr};
@@ -835,9 +803,8 @@ void copy_async_wait(int groups_left, int line) {
 }
 
 bool barrier(int id, int threads, bool vote, int line) {
-  Thread* t = self();
+  Thread* t = self_at(line);
   Block& block = *t->home;
-  t->line = line;
   if (id < 0 || id >= kNamedBarriers) fail_here(format("barrier %d: there are %d", id, kNamedBarriers));
   if (threads % kLanes || threads < kLanes || threads > t->threads) {
     fail_here(
@@ -875,17 +842,14 @@ bool warp_barrier(bool vote, int line) {
   Warp* w = t->warp;
   w->vote |= vote;
   if (options.races) w->gathering.add(t->release());
-  if (meet(Doing::warp_barrier, 0, line)) {
+  do_together(Doing::warp_barrier, 0, line, [&] {
     const Clock* clock = options.races ? machine->clocks.keep(w->gathering.take()) : nullptr;
     for (Thread* lane : w->lanes) {
       learn(lane, clock);
       lane->answer = w->vote;
     }
     w->vote = false;
-    part(w);
-  } else {
-    pause(Doing::warp_barrier);
-  }
+  });
   return t->answer;
 }
 
@@ -894,14 +858,11 @@ uint32_t shuffle(uint32_t value, int source, int line) {
   Warp* w = t->warp;
   w->value[t->lane] = value;
   w->source[t->lane] = source % kLanes;
-  if (meet(Doing::shuffle, 0, line)) {
+  do_together(Doing::shuffle, 0, line, [&] {
     uint32_t result[kLanes];
     for (int i = 0; i < kLanes; ++i) result[i] = w->value[w->source[i]];
     std::copy(result, result + kLanes, w->value);
-    part(w);
-  } else {
-    pause(Doing::shuffle);
-  }
+  });
   return w->value[t->lane];
 }
 
@@ -911,12 +872,7 @@ void mma(Operand type, float* d, const uint32_t* a, const uint32_t* b, int line)
   w->d[t->lane] = d;
   w->a[t->lane] = a;
   w->b[t->lane] = b;
-  if (meet(Doing::mma, static_cast<int>(type), line)) {
-    multiply_tiles(type, w->d, w->a, w->b);
-    part(w);
-  } else {
-    pause(Doing::mma);
-  }
+  do_together(Doing::mma, static_cast<int>(type), line, [&] { multiply_tiles(type, w->d, w->a, w->b); });
 }
 
 void ldmatrix_x4(uint32_t* words, const void* row, bool transposed, int line) {
@@ -925,7 +881,7 @@ void ldmatrix_x4(uint32_t* words, const void* row, bool transposed, int line) {
   check_shared(row, 16, false, line);
   w->words[t->lane] = words;
   w->rows[t->lane] = static_cast<const char*>(row);
-  if (meet(Doing::ldmatrix, transposed, line)) {
+  do_together(Doing::ldmatrix, transposed, line, [&] {
     for (int lane = 0; lane < kLanes; ++lane) {
       for (int matrix = 0; matrix < 4; ++matrix) {
         uint16_t values[2];
@@ -937,10 +893,7 @@ void ldmatrix_x4(uint32_t* words, const void* row, bool transposed, int line) {
         std::memcpy(w->words[lane] + matrix, values, 4);
       }
     }
-    part(w);
-  } else {
-    pause(Doing::ldmatrix);
-  }
+  });
 }
 
 void mbarrier_init(uint64_t* address, int arrivals, int line) {
@@ -950,7 +903,6 @@ void mbarrier_init(uint64_t* address, int arrivals, int line) {
   if (block.mbarriers.size() == kMbarriersOfBlock) fail_here(format("more than %d mbarriers", kMbarriersOfBlock));
   Mbarrier b;
   b.address = address;
-  b.block = &block;
   b.actor = block.cluster->next_actor++;
   b.arrivals = b.pending = arrivals;
   b.made = t->access();
@@ -964,8 +916,7 @@ void mbarrier_init_fence() {
 }
 
 void mbarrier_arrive_expect(uint64_t* address, int bytes, int line) {
-  Thread* t = self();
-  t->line = line;
+  Thread* t = self_at(line);
   Mbarrier& b = mbarrier_at(*t->home, address, t->now(), [&] { return place_of(*t); });
   if (b.pending == 0) {
     fail_here(format("one arrival too many at the mbarrier at shared byte %zu: phase %u is for %d",
@@ -986,8 +937,7 @@ static void check_limit(uint32_t limit) {
 }
 
 bool mbarrier_wait(uint64_t* address, int parity, uint32_t limit, int line) {
-  Thread* t = self();
-  t->line = line;
+  Thread* t = self_at(line);
   check_limit(limit);
   Mbarrier& b = mbarrier_at(*t->home, address, t->now(), [&] { return place_of(*t); });
   if (parity != 0 && parity != 1) fail_here(format("mbarrier: parity %d", parity));
@@ -1019,69 +969,67 @@ void store_async(void* p, uint64_t* barrier, int rank, const void* value, size_t
   m.stores.push_back(store);
 }
 
-void store_packet(void* packet, const void* value, size_t bytes, int line) {
-  check_global(packet, bytes, true, line);
+// `overtakes`: what is wrong where another store goes to the same place.
+static void send(void* to, const void* value, size_t bytes, const Clock* known, const char* overtakes) {
   Machine& m = *machine;
-  self()->line = line;
   if (m.store_count++ == options.lost_store) return;
   // Nobody can have read that one, and everybody should have.
-  if (!m.packet_places.insert(packet).second) fail_here("store of a packet where one has not arrived yet");
-  PacketStore store{packet, bytes, {}, nullptr};
+  if (!m.packet_places.insert(to).second) fail_here(overtakes);
+  PacketStore store{to, bytes, {}, known};
   std::memcpy(store.value, value, bytes);
   m.packets.push_back(store);
 }
 
+// Whether it has not been in vain to wait until `seen()` is true of what is at a place.
+template <typename Seen>
+static bool wait_for(const void* place, Doing doing, uint32_t limit, const Seen& seen) {
+  check_limit(limit);
+  while (!seen()) {
+    machine->packet_waiters[place].push_back(self());
+    pause(doing);
+    if (!self()->answer) return false;
+  }
+  return true;
+}
+
+void store_packet(void* packet, const void* value, size_t bytes, int line) {
+  check_global(packet, bytes, true, line);
+  self_at(line);
+  send(packet, value, bytes, nullptr, "store of a packet where one has not arrived yet");
+}
+
 bool wait_for_packet(const void* packet, uint32_t tag, void* value, size_t bytes, uint32_t limit, int line) {
   check_global(packet, bytes, false, line);
-  Thread* t = self();
-  t->line = line;
-  check_limit(limit);
-  const auto found = [&] {
+  self_at(line);
+  const bool found = wait_for(packet, Doing::packet_wait, limit, [&] {
     uint32_t last;
     std::memcpy(&last, static_cast<const char*>(packet) + bytes - sizeof last, sizeof last);
-    return last;
-  };
-  while (found() != tag) {
-    machine->packet_waiters[packet].push_back(t);
-    pause(Doing::packet_wait);
-    if (!t->answer) return false;
-  }
-  std::memcpy(value, packet, bytes);
-  return true;
+    return last == tag;
+  });
+  if (found) std::memcpy(value, packet, bytes);
+  return found;
 }
 
 void raise_flag(uint32_t* flag, uint32_t value, int line) {
   check_global(flag, sizeof *flag, true, line);
-  Machine& m = *machine;
-  Thread* t = self();
-  t->line = line;
+  Thread* t = self_at(line);
   const Clock* known = nullptr;
   if (options.races) {
     Gathering gathering;
     gathering.add(t->release());
-    known = m.clocks.keep(gathering.take());
+    known = machine->clocks.keep(gathering.take());
   }
-  if (m.store_count++ == options.lost_store) return;
-  if (!m.packet_places.insert(flag).second) fail_here("a flag is raised before it has been seen to be");
-  PacketStore store{flag, sizeof value, {}, known};
-  std::memcpy(store.value, &value, sizeof value);
-  m.packets.push_back(store);
+  send(flag, &value, sizeof value, known, "a flag is raised before it has been seen to be");
 }
 
 bool wait_for_flag(const uint32_t* flag, uint32_t value, uint32_t limit, int line) {
   check_global(flag, sizeof *flag, false, line);
-  Thread* t = self();
-  t->line = line;
-  check_limit(limit);
-  while (*static_cast<const volatile uint32_t*>(flag) < value) {
-    machine->packet_waiters[flag].push_back(t);
-    pause(Doing::flag_wait);
-    if (!t->answer) return false;
-  }
+  Thread* t = self_at(line);
+  const auto is_raised = [&] { return *static_cast<const volatile uint32_t*>(flag) >= value; };
+  if (!wait_for(flag, Doing::flag_wait, limit, is_raised)) return false;
   const auto raised = machine->raised.find(flag);
   if (raised != machine->raised.end()) t->known = machine->clocks.joined(t->known, raised->second);
   return true;
 }
 
-}  // namespace emulator
-}  // namespace gru_ext
+}  // namespace gru_ext::emulator

@@ -10,6 +10,7 @@
 #include <exception>
 #include <functional>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #define GRU_KERNEL(threads, blocks) void
@@ -71,31 +72,33 @@ extern Here* here;
 
 enum class Operand { bfloat16, float16, tf32 };
 
+// Those that `device` has the same.
 void at_step(int step);
+void global_fence();
+void copy_exchanged_async(void* shared, const void* exchanged, int line = __builtin_LINE());
+void copy_async_commit();
+uint32_t shuffle(uint32_t value, int lane, int line = __builtin_LINE());
+void cluster_barrier(int line = __builtin_LINE());
+void mbarrier_init(uint64_t* barrier, int arrivals, int line = __builtin_LINE());
+void mbarrier_init_fence();
+void mbarrier_arrive_expect(uint64_t* barrier, int bytes, int line = __builtin_LINE());
+bool mbarrier_wait(uint64_t* barrier, int parity, uint32_t limit, int line = __builtin_LINE());
+void raise_flag(uint32_t* flag, uint32_t value, int line = __builtin_LINE());
+bool wait_for_flag(const uint32_t* flag, uint32_t value, uint32_t limit, int line = __builtin_LINE());
+
 void check_global(const void* p, size_t bytes, bool write, int line);
 void check_shared(const void* p, size_t bytes, bool write, int line);
 void note_store(const void* p);
-void global_fence();
 void copy_async(void* shared, const void* global, size_t bytes, bool exists, int line);
-void copy_exchanged_async(void* shared, const void* exchanged, int line);
-void copy_async_commit();
 void copy_async_wait(int groups_left, int line);
 bool barrier(int id, int threads, bool vote, int line);
 bool warp_barrier(bool vote, int line);
-uint32_t shuffle(uint32_t value, int lane, int line);
 void mma(Operand type, float* d, const uint32_t* a, const uint32_t* b, int line);
 void ldmatrix_x4(uint32_t* words, const void* row, bool transposed, int line);
-void cluster_barrier(int line);
-void mbarrier_init(uint64_t* barrier, int arrivals, int line);
-void mbarrier_init_fence();
-void mbarrier_arrive_expect(uint64_t* barrier, int bytes, int line);
-bool mbarrier_wait(uint64_t* barrier, int parity, uint32_t limit, int line);
 void store_async(void* p, uint64_t* barrier, int rank, const void* value, size_t bytes, int line);
 void store_packet(void* packet, const void* value, size_t bytes, int line);
 bool wait_for_packet(const void* packet, uint32_t tag, void* value, size_t bytes, uint32_t limit, int line);
 void check_exchanged(const void* p, size_t bytes, bool write, int line);
-void raise_flag(uint32_t* flag, uint32_t value, int line);
-bool wait_for_flag(const uint32_t* flag, uint32_t value, uint32_t limit, int line);
 
 uint16_t bfloat16_bits(float x);
 uint16_t float16_bits(float x);
@@ -107,13 +110,16 @@ float approximate(float x);
 
 namespace device {
 
+using emulator::at_step, emulator::global_fence, emulator::copy_exchanged_async, emulator::copy_async_commit;
+using emulator::cluster_barrier, emulator::raise_flag, emulator::shuffle, emulator::wait_for_flag;
+using emulator::mbarrier_arrive_expect, emulator::mbarrier_init, emulator::mbarrier_init_fence, emulator::mbarrier_wait;
+
 inline int thread_index() { return emulator::here->thread; }
 inline int block_index() { return emulator::here->block; }
 inline int thread_index_again() { return thread_index(); }
 inline int block_index_again() { return block_index(); }
 inline int block_size() { return emulator::here->threads; }
 inline int block_count() { return emulator::here->blocks; }
-inline void at_step(int step) { emulator::at_step(step); }
 
 template <typename T>
 T load_global(const T* p, int line = __builtin_LINE()) {
@@ -126,7 +132,6 @@ void store_global(T* p, T value, int line = __builtin_LINE()) {
   if constexpr (sizeof(T) == 16) emulator::note_store(p);
   *p = value;
 }
-inline void global_fence() { emulator::global_fence(); }
 inline u32x4 load_once(const u32x4* p, int line = __builtin_LINE()) { return load_global(p, line); }
 inline char* shared_memory() { return emulator::here->shared; }
 template <typename T>
@@ -146,7 +151,6 @@ inline void copy_async(void* shared, const void* global, bool exists, int line =
   emulator::copy_async(shared, global, 16, exists, line);
 }
 inline void copy_async_wait(int line = __builtin_LINE()) { emulator::copy_async_wait(/*groups_left=*/-1, line); }
-inline void copy_async_commit() { emulator::copy_async_commit(); }
 template <int N>
 void copy_async_wait_but(int line = __builtin_LINE()) {
   emulator::copy_async_wait(N, line);
@@ -176,9 +180,6 @@ inline float float_of_bits(uint32_t bits) {
   return x;
 }
 
-inline uint32_t shuffle(uint32_t value, int lane, int line = __builtin_LINE()) {
-  return emulator::shuffle(value, lane, line);
-}
 inline float shuffle_xor(float value, int mask, int line = __builtin_LINE()) {
   return float_of_bits(emulator::shuffle(float_bits(value), (emulator::here->thread ^ mask) % kWarpSize, line));
 }
@@ -193,23 +194,12 @@ inline double shuffle_xor(double value, int mask, int line = __builtin_LINE()) {
 }
 
 template <typename T>
-constexpr emulator::Operand operand_type();
-template <>
-constexpr emulator::Operand operand_type<bfloat16>() {
-  return emulator::Operand::bfloat16;
-}
-template <>
-constexpr emulator::Operand operand_type<float16>() {
-  return emulator::Operand::float16;
-}
-template <>
-constexpr emulator::Operand operand_type<tf32>() {
-  return emulator::Operand::tf32;
-}
-template <typename T>
 void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, int line = __builtin_LINE()) {
+  using emulator::Operand;
+  constexpr bool is_bfloat16 = std::is_same_v<T, bfloat16>, is_float16 = std::is_same_v<T, float16>;
+  static_assert(is_bfloat16 || is_float16 || std::is_same_v<T, tf32>);
   const uint32_t b[2] = {b0, b1};
-  emulator::mma(operand_type<T>(), d, a, b, line);
+  emulator::mma(is_bfloat16 ? Operand::bfloat16 : is_float16 ? Operand::float16 : Operand::tf32, d, a, b, line);
 }
 inline void ldmatrix_x4(uint32_t (&words)[4], const void* row, int line = __builtin_LINE()) {
   emulator::ldmatrix_x4(words, row, false, line);
@@ -249,30 +239,10 @@ inline void store_exchanged(uint32_t* p, uint32_t word, int line = __builtin_LIN
   emulator::check_exchanged(p, sizeof word, true, line);
   *p = word;
 }
-inline void copy_exchanged_async(void* shared, const void* exchanged, int line = __builtin_LINE()) {
-  emulator::copy_exchanged_async(shared, exchanged, line);
-}
-inline void raise_flag(uint32_t* flag, uint32_t value, int line = __builtin_LINE()) {
-  emulator::raise_flag(flag, value, line);
-}
-inline bool wait_for_flag(const uint32_t* flag, uint32_t value, uint32_t limit, int line = __builtin_LINE()) {
-  return emulator::wait_for_flag(flag, value, limit, line);
-}
 
 constexpr bool kHasAsyncCopies = true;
 constexpr bool kHasClusters = true;
 inline int cluster_rank() { return emulator::here->rank; }
-inline void cluster_barrier(int line = __builtin_LINE()) { emulator::cluster_barrier(line); }
-inline void mbarrier_init(uint64_t* barrier, int arrivals, int line = __builtin_LINE()) {
-  emulator::mbarrier_init(barrier, arrivals, line);
-}
-inline void mbarrier_init_fence() { emulator::mbarrier_init_fence(); }
-inline void mbarrier_arrive_expect(uint64_t* barrier, int bytes, int line = __builtin_LINE()) {
-  emulator::mbarrier_arrive_expect(barrier, bytes, line);
-}
-inline bool mbarrier_wait(uint64_t* barrier, int parity, uint32_t limit, int line = __builtin_LINE()) {
-  return emulator::mbarrier_wait(barrier, parity, limit, line);
-}
 inline void store_async(void* p, uint64_t* barrier, int rank, u32x4 value, int line = __builtin_LINE()) {
   emulator::store_async(p, barrier, rank, &value, sizeof value, line);
 }
@@ -286,22 +256,14 @@ inline float to_acc(float x) { return x; }
 inline double to_acc(double x) { return x; }
 
 template <typename T>
-T from_acc(acc_type<T> x);
-template <>
-inline bfloat16 from_acc<bfloat16>(float x) {
-  return {emulator::bfloat16_bits(x)};
-}
-template <>
-inline float16 from_acc<float16>(float x) {
-  return {emulator::float16_bits(x)};
-}
-template <>
-inline float from_acc<float>(float x) {
-  return x;
-}
-template <>
-inline double from_acc<double>(double x) {
-  return x;
+T from_acc(acc_type<T> x) {
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    return {emulator::bfloat16_bits(x)};
+  } else if constexpr (std::is_same_v<T, float16>) {
+    return {emulator::float16_bits(x)};
+  } else {
+    return x;
+  }
 }
 
 template <typename T>

@@ -1,7 +1,5 @@
 #include "fiber.h"
 
-#include <cstdint>
-
 // ASan is told of every switch, so that it knows which stack it looks at.
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
@@ -37,8 +35,7 @@ gru_emulator_switch:
 )");
 #endif
 
-namespace gru_ext {
-namespace emulator {
+namespace gru_ext::emulator {
 
 namespace {
 
@@ -104,5 +101,4 @@ void Fiber::pause() {
   __sanitizer_finish_switch_fiber(fake_stack, &outer_stack, &outer_stack_bytes);
 }
 
-}  // namespace emulator
-}  // namespace gru_ext
+}  // namespace gru_ext::emulator

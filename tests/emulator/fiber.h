@@ -11,8 +11,7 @@
 #include <ucontext.h>
 #endif
 
-namespace gru_ext {
-namespace emulator {
+namespace gru_ext::emulator {
 
 class Fiber {
  public:
@@ -38,5 +37,4 @@ class Fiber {
 #endif
 };
 
-}  // namespace emulator
-}  // namespace gru_ext
+}  // namespace gru_ext::emulator

@@ -5,8 +5,7 @@
 #include "cuda/wait_clock.h"
 #include "runner.h"
 
-namespace gru_ext {
-namespace emulator {
+namespace gru_ext::emulator {
 
 namespace {
 
@@ -95,5 +94,4 @@ PersistentBwdParams<T> bwd_parameters() {
 
 }  // namespace
 
-}  // namespace emulator
-}  // namespace gru_ext
+}  // namespace gru_ext::emulator

@@ -2,8 +2,7 @@
 
 #include <algorithm>
 
-namespace gru_ext {
-namespace emulator {
+namespace gru_ext::emulator {
 
 namespace {
 
@@ -97,5 +96,4 @@ AccessHistory::Report AccessHistory::write(size_t begin, size_t bytes, const Acc
   return {};
 }
 
-}  // namespace emulator
-}  // namespace gru_ext
+}  // namespace gru_ext::emulator

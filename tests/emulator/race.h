@@ -15,8 +15,7 @@
 #include <utility>
 #include <vector>
 
-namespace gru_ext {
-namespace emulator {
+namespace gru_ext::emulator {
 
 using Clock = std::vector<uint32_t>;  // by actor; 0 for nothing
 
@@ -91,5 +90,4 @@ class AccessHistory {
   std::vector<std::vector<Access>> more_reads_ = {{}};
 };
 
-}  // namespace emulator
-}  // namespace gru_ext
+}  // namespace gru_ext::emulator

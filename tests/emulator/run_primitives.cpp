@@ -3,8 +3,7 @@
 
 #include "runner.h"
 
-namespace gru_ext {
-namespace emulator {
+namespace gru_ext::emulator {
 
 namespace {
 
@@ -97,5 +96,4 @@ const Kernel fast_math("fast_math", run_math);
 
 }  // namespace
 
-}  // namespace emulator
-}  // namespace gru_ext
+}  // namespace gru_ext::emulator

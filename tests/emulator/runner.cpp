@@ -4,8 +4,7 @@
 #include <map>
 #include <stdexcept>
 
-namespace gru_ext {
-namespace emulator {
+namespace gru_ext::emulator {
 
 namespace {
 
@@ -33,8 +32,7 @@ void* buffer(const std::string& name) {
 
 Kernel::Kernel(const std::string& name, std::function<void()> run) { kernels()[name] = std::move(run); }
 
-}  // namespace emulator
-}  // namespace gru_ext
+}  // namespace gru_ext::emulator
 
 using namespace gru_ext::emulator;
 

@@ -8,13 +8,11 @@
 
 #include "cuda/device.h"
 
-namespace c10 {
-namespace cuda {
+namespace c10::cuda {
 
 int current_device() { return gru_ext::emulator::device.index; }
 
-}  // namespace cuda
-}  // namespace c10
+}  // namespace c10::cuda
 
 namespace gru_ext {
 

@@ -4,8 +4,7 @@
 #include <cstdint>
 #include <deque>
 
-namespace gru_ext {
-namespace emulator {
+namespace gru_ext::emulator {
 
 struct EmulatedDevice {
   int index = 0;            // what is known of a device is known of this one
@@ -40,5 +39,4 @@ extern bool guarded;
 // Throws unless a launch is under a guard and on that stream.
 void check_stream(void* stream);
 
-}  // namespace emulator
-}  // namespace gru_ext
+}  // namespace gru_ext::emulator

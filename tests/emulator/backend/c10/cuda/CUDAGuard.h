@@ -7,8 +7,7 @@
 
 #include "device.h"
 
-namespace c10 {
-namespace cuda {
+namespace c10::cuda {
 
 class CUDAGuard {
  public:
@@ -21,5 +20,4 @@ class CUDAGuard {
   const bool before_;
 };
 
-}  // namespace cuda
-}  // namespace c10
+}  // namespace c10::cuda

@@ -3,8 +3,7 @@
 
 #include "device.h"
 
-namespace c10 {
-namespace cuda {
+namespace c10::cuda {
 
 struct CUDAStream {
   void* stream() const {
@@ -15,5 +14,4 @@ struct CUDAStream {
 
 inline CUDAStream getCurrentCUDAStream() { return {}; }
 
-}  // namespace cuda
-}  // namespace c10
+}  // namespace c10::cuda
