@@ -1,6 +1,7 @@
 #include "op/check.h"
 
 #include <c10/util/Exception.h>
+#include <c10/util/StringUtil.h>
 
 #include <initializer_list>
 #include <string>
@@ -13,18 +14,19 @@ namespace {
 // `letters` is the shape in the letters of layer.h, `expected` the same in numbers.
 void check_shape(const char* name, const at::Tensor& tensor, const char* letters, at::IntArrayRef shape) {
   if (tensor.sizes() == shape) return;
-  std::string numbers;
-  for (const int64_t size : shape) numbers += (numbers.empty() ? "" : ", ") + std::to_string(size);
-  std::string got;
-  for (const int64_t size : tensor.sizes()) got += (got.empty() ? "" : ", ") + std::to_string(size);
-  TORCH_CHECK(false, "gru: expected ", name, " of shape ", letters, " = (", numbers, "), got (", got, ")");
+  TORCH_CHECK(false, "gru: expected ", name, " of shape ", letters, " = (", c10::Join(", ", shape), "), got (",
+              c10::Join(", ", tensor.sizes()), ")");
+}
+
+void check_device(const char* name, const at::Tensor& tensor, const at::Tensor& x) {
+  TORCH_CHECK(tensor.device() == x.device(), "gru: expected ", name, " on the device of x, ", x.device(), ", got ",
+              tensor.device());
 }
 
 void check_like_x(const char* name, const at::Tensor& tensor, const at::Tensor& x) {
   TORCH_CHECK_VALUE(tensor.scalar_type() == x.scalar_type(), "gru: expected ", name, " of the dtype of x, ",
                     x.scalar_type(), ", got ", tensor.scalar_type());
-  TORCH_CHECK(tensor.device() == x.device(), "gru: expected ", name, " on the device of x, ", x.device(), ", got ",
-              tensor.device());
+  check_device(name, tensor, x);
 }
 
 void read_batch_sizes(const at::Tensor& batch_sizes, Sequence& s) {
@@ -66,10 +68,10 @@ void read_steps(const at::Tensor& x, const std::optional<at::Tensor>& batch_size
   TORCH_CHECK(s.T >= 1 || batch_sizes.has_value(), "gru: expected x with T >= 1 steps, got T = 0");
 }
 
-void check_state(const std::optional<at::Tensor>& hx, const at::Tensor& x, const Sequence& s) {
-  if (!hx.has_value()) return;
-  check_shape("hx", *hx, "(D, B, H)", {s.D, s.B, s.H});
-  check_like_x("hx", *hx, x);
+void check_state(const char* name, const std::optional<at::Tensor>& state, const at::Tensor& x, const Sequence& s) {
+  if (!state.has_value()) return;
+  check_shape(name, *state, "(D, B, H)", {s.D, s.B, s.all_H});
+  check_like_x(name, *state, x);
 }
 
 void check_mask(const char* name, const std::optional<at::Tensor>& mask, const at::Tensor& x, const char* letters,
@@ -78,8 +80,7 @@ void check_mask(const char* name, const std::optional<at::Tensor>& mask, const a
   check_shape(name, *mask, letters, shape);
   TORCH_CHECK_VALUE(mask->scalar_type() == at::kBool, "gru: expected ", name, " of dtype bool, got ",
                     mask->scalar_type());
-  TORCH_CHECK(mask->device() == x.device(), "gru: expected ", name, " on the device of x, ", x.device(), ", got ",
-              mask->device());
+  check_device(name, *mask, x);
 }
 
 void check_rate(const char* name, double rate) {
@@ -111,7 +112,6 @@ bool check_count(at::TensorList weights, int64_t D, int64_t without, int64_t wit
 
 Sequence check_fwd(const Layer& layer, int64_t blocks) {
   const at::Tensor& x = layer.x;
-  const std::optional<at::Tensor>& hx = layer.hx;
   const at::TensorList weights = layer.weights;
   check_rank(x, layer.batch_sizes.has_value());
   const auto dtype = x.scalar_type();
@@ -143,7 +143,7 @@ Sequence check_fwd(const Layer& layer, int64_t blocks) {
       check_like_x(*name, weights[j], x);
     }
   }
-  check_state(hx, x, s);
+  check_state("hx", layer.hx, x, s);
   check_variant(layer.variant, x, s);
   s.H = columns;
   return s;
@@ -171,8 +171,7 @@ Sequence check_int8(const at::Tensor& x, const std::optional<at::Tensor>& hx, at
                 {blocks * ((units + kInt8Units - 1) / kInt8Units), 1 + (K + 3) / 4, 3, kInt8Units});
     TORCH_CHECK_VALUE(tensor.scalar_type() == at::kInt && tensor.is_contiguous(), "gru: expected ", name,
                       " as gru_ext.quantize.pack returns it, contiguous and int32, got ", tensor.scalar_type());
-    TORCH_CHECK(tensor.device() == x.device(), "gru: expected ", name, " on the device of x, ", x.device(), ", got ",
-                tensor.device());
+    check_device(name, tensor, x);
   };
   constexpr const char* names[] = {"scale_ih", "scale_hh", "bias_ih", "bias_hh"};
   for (int64_t i = 0; i < count; i += count / s.D) {
@@ -189,7 +188,7 @@ Sequence check_int8(const at::Tensor& x, const std::optional<at::Tensor>& hx, at
       check_like_x(names[j - 2], weights[i + j], x);
     }
   }
-  check_state(hx, x, s);
+  check_state("hx", hx, x, s);
   s.H = units;
   return s;
 }
@@ -217,10 +216,7 @@ Sequence check_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::
   check_like_x("gates", gates, x);
   TORCH_CHECK(y.is_contiguous() && gates.is_contiguous(), "gru: expected y and gates as gru_fwd returned them");
   if (dy.has_value()) check_outputs("dy", *dy);
-  if (dh_n.has_value()) {
-    check_shape("dh_n", *dh_n, "(D, B, H)", {s.D, s.B, s.all_H});
-    check_like_x("dh_n", *dh_n, x);
-  }
+  check_state("dh_n", dh_n, x, s);
   return s;
 }
 
