@@ -525,8 +525,7 @@ void gru_bwd_cpu_into(const Sequence& s, const std::optional<Tensor>& dy, const 
   }
   with_scalar_and_operand_type(x.scalar_type(), parts_of_float32(s), [&](auto scalar, auto operand) {
     using scalar_t = decltype(scalar);
-    const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
-    const Tensor last = dh_n.has_value() ? dh_n->contiguous() : Tensor();
+    const Tensor h0 = contiguous_or_undefined(hx), last = contiguous_or_undefined(dh_n);
     const auto data = [](const Tensor& tensor) {
       return tensor.defined() ? tensor.const_data_ptr<scalar_t>() : nullptr;
     };

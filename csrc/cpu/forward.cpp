@@ -363,7 +363,7 @@ void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& re
   const bool packs = arranged == nullptr && packs_weights(s, sizeof(float));
   with_scalar_and_operand_type(x.scalar_type(), packs ? parts_of_float32(s) : 0, [&](auto scalar, auto operand) {
     using scalar_t = decltype(scalar);
-    const Tensor h0 = hx.has_value() ? hx->contiguous() : Tensor();
+    const Tensor h0 = contiguous_or_undefined(hx);
     const LayerMasks masks(layer.variant);
     const FwdTensors<scalar_t> tensors{with_contiguous_rows(x),
                                        h0.defined() ? h0.const_data_ptr<scalar_t>() : nullptr,

@@ -249,9 +249,9 @@ class LayerMasks {
  public:
   explicit LayerMasks(const Variant& variant)
       : variant_(variant),
-        zoneout_(contiguous(variant.zoneout_mask)),
-        candidate_(contiguous(variant.candidate_mask)),
-        recurrent_(contiguous(variant.recurrent_mask)) {}
+        zoneout_(contiguous_or_undefined(variant.zoneout_mask)),
+        candidate_(contiguous_or_undefined(variant.candidate_mask)),
+        recurrent_(contiguous_or_undefined(variant.recurrent_mask)) {}
 
   template <typename acc_t>
   DirectionMasks<acc_t> of(const Sequence& s, int64_t direction) const {
@@ -268,10 +268,6 @@ class LayerMasks {
   }
 
  private:
-  static at::Tensor contiguous(const std::optional<at::Tensor>& mask) {
-    return mask.has_value() ? mask->contiguous() : at::Tensor();
-  }
-
   const Variant& variant_;
   const at::Tensor zoneout_, candidate_, recurrent_;
 };

@@ -27,10 +27,6 @@ BwdResult bwd_result(const BwdCall& call, const Tensor& dx, const Tensor& dh,
           call.need.dhx ? dh.to(x.scalar_type()) : none(), dweights_of(call.s, call.layer, grads, call.need.dweights)};
 }
 
-Tensor contiguous_or_undefined(const std::optional<Tensor>& given) {
-  return given.has_value() ? given->contiguous() : Tensor();
-}
-
 Tensor unit_stride_or_undefined(const std::optional<Tensor>& given) {
   return !given.has_value() ? Tensor() : given->stride(-1) == 1 ? *given : given->contiguous();
 }

@@ -19,7 +19,6 @@ at::Tensor empty_gates(const Sequence& s, const Layer& layer, bool save_gates);
 BwdResult bwd_result(const BwdCall& call, const at::Tensor& dx, const at::Tensor& dh,
                      const std::vector<DirectionGrads>& grads);
 
-at::Tensor contiguous_or_undefined(const std::optional<at::Tensor>& given);
 // Of unit stride in its last dimension.
 at::Tensor unit_stride_or_undefined(const std::optional<at::Tensor>& given);
 

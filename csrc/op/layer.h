@@ -67,6 +67,10 @@ using BwdResult = std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>>;  
 // the gates are kept for the backward, where one may come.
 std::tuple<at::Tensor, at::Tensor> gru(const Layer& layer, bool save_y, bool save_gates);
 
+inline at::Tensor contiguous_or_undefined(const std::optional<at::Tensor>& given) {
+  return given.has_value() ? given->contiguous() : at::Tensor();
+}
+
 // Whether the gates that a forward returned are not of shape (0).
 inline bool were_saved(const at::Tensor& gates) { return gates.dim() != 1 || gates.size(0) != 0; }
 
