@@ -60,17 +60,9 @@ void check_stepwise_may_serve(Pass pass) {
 std::tuple<std::string, std::string> cuda_kernel(at::ScalarType dtype, int64_t T, int64_t B, int64_t H,
                                                  bool bidirectional, bool packed, bool keeps_gates, bool backward,
                                                  bool masked, int64_t members) {
-  const KernelQuery query{backward ? Pass::backward : Pass::forward,
-                          dtype,
-                          T,
-                          B,
-                          H,
-                          bidirectional ? 2 : 1,
-                          packed,
-                          masked,
-                          keeps_gates,
-                          /*capturing=*/false,
-                          members};
+  const Pass pass = backward ? Pass::backward : Pass::forward;
+  const int64_t D = bidirectional ? 2 : 1;
+  const KernelQuery query{pass, dtype, T, B, H, D, packed, masked, keeps_gates, /*capturing=*/false, members};
   const KernelChoice choice = choose_kernels(query);
   const std::string to_measure = choice.kind.empty() ? "" : "; its first call measures the candidates";
   const Candidate& best = choice.candidates[0];

@@ -61,11 +61,8 @@ Tensor state_before(const Sequence& s, const Chunk& window, const Tensor& y, con
 
 // Persistent kernels know no gains.
 DirectionGrads empty_like(const DirectionGrads& grads) {
-  DirectionGrads empty;
-  empty.weight_ih = at::empty_like(grads.weight_ih);
-  empty.weight_hh = at::empty_like(grads.weight_hh);
-  empty.bias = at::empty_like(grads.bias);
-  return empty;
+  return {at::empty_like(grads.weight_ih), at::empty_like(grads.weight_hh), /*gains=*/Tensor(),
+          at::empty_like(grads.bias)};
 }
 
 void add_grads(std::vector<DirectionGrads>& sums, const std::vector<DirectionGrads>& grads) {

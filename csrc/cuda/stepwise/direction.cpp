@@ -12,30 +12,23 @@ StepDirection direction_of(const Sequence& s, const Layer& layer, int64_t d) {
   const auto part = [&](const std::optional<Tensor>& mask) {
     return mask ? mask->select(0, d).contiguous() : Tensor();
   };
-  StepDirection direction{d == 1,
-                          v.reset_after,
-                          first[0],
-                          first[1],
-                          {},
-                          {},
-                          part(v.zoneout_mask),
-                          part(v.candidate_mask),
-                          part(v.recurrent_mask),
-                          v.zoneout,
-                          v.candidate_dropout,
-                          v.recurrent_dropout,
-                          static_cast<int>(v.layer_norm),
-                          {},
-                          {}};
-  if (s.has_bias) {
-    direction.bias_ih = first[2].contiguous();
-    direction.bias_hh = first[3].contiguous();
-  }
-  if (s.has_gains) {
-    direction.gain_ih = first[s.weights_per_direction() - 2].contiguous();
-    direction.gain_hh = first[s.weights_per_direction() - 1].contiguous();
-  }
-  return direction;
+  const auto vector = [&](bool has, int64_t i) { return has ? first[i].contiguous() : Tensor(); };
+  const int64_t gains = s.weights_per_direction() - 2;
+  return {d == 1,
+          v.reset_after,
+          first[0],
+          first[1],
+          vector(s.has_bias, 2),
+          vector(s.has_bias, 3),
+          part(v.zoneout_mask),
+          part(v.candidate_mask),
+          part(v.recurrent_mask),
+          v.zoneout,
+          v.candidate_dropout,
+          v.recurrent_dropout,
+          static_cast<int>(v.layer_norm),
+          vector(s.has_gains, gains),
+          vector(s.has_gains, gains + 1)};
 }
 
 std::vector<StepDirection> directions_of(const Sequence& s, const Layer& layer) {

@@ -56,19 +56,17 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
   GruStepFwdParams<typename Device<at_t>::scalar_t, acc_t> p{};
   p.H = s.H;
   p.a_h = a_h.const_data_ptr<acc_t>();
-  if (s.has_bias) {
-    p.bias_ih = device_pointer(direction.bias_ih.const_data_ptr<at_t>());
-    p.bias_hh = device_pointer(direction.bias_hh.const_data_ptr<at_t>());
-  }
+  p.bias_ih = readable<at_t>(direction.bias_ih);
+  p.bias_hh = readable<at_t>(direction.bias_hh);
   p.h = h.data_ptr<acc_t>();
-  p.h_operand = operand.is_same(h) ? nullptr : device_pointer(operand.data_ptr<at_t>());
+  p.h_operand = operand.is_same(h) ? nullptr : writable<at_t>(operand);
   p.y_stride = rows_of_y.stride_b;
   Tensor reset, z, a_reset;
   if (!direction.reset_after) {
     reset = at::empty({s.B, s.H}, operand.options());
     z = at::empty({s.B, s.H}, h.options());
     a_reset = at::empty({s.B, s.H}, h.options());
-    p.reset = device_pointer(reset.data_ptr<at_t>());
+    p.reset = writable<at_t>(reset);
     p.z = z.data_ptr<acc_t>();
     p.a_reset = a_reset.const_data_ptr<acc_t>();
   }
@@ -161,7 +159,7 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
   p.H = s.H;
   p.dy_stride = rows_of_dy.stride_b;
   p.y_stride = rows_of_y.stride_b;
-  p.h0 = h0.defined() ? device_pointer(h0.const_data_ptr<at_t>()) : nullptr;
+  p.h0 = readable<at_t>(h0);
   p.dh = dh.data_ptr<acc_t>();
   p.dh_product = dh_product.const_data_ptr<acc_t>();
   const DirectionMasks<acc_t> masks = masks_of<acc_t>(direction);
