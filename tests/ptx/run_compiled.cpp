@@ -16,23 +16,21 @@ using device::bfloat16;
 using device::float16;
 
 // Weak: a library may be linked of a few instantiations.
-#define GRU_TABLES(T)                                                           \
-  template <>                                                                   \
-  __attribute__((weak)) const HeldFwdEntries<T>& cluster_fwd_entries<T>();      \
-  template <>                                                                   \
-  __attribute__((weak)) const HeldBwdEntries<T>& cluster_bwd_entries<T>();      \
-  template <>                                                                   \
-  __attribute__((weak)) const HeldFwdEntries<T>& group_fwd_entries<T>();        \
-  template <>                                                                   \
-  __attribute__((weak)) const HeldBwdEntries<T>& group_bwd_entries<T>();        \
-  template <>                                                                   \
-  __attribute__((weak)) const StreamedFwdEntries<T>& streamed_fwd_entries<T>(); \
-  template <>                                                                   \
-  __attribute__((weak)) const StreamedBwdEntries<T>& streamed_bwd_entries<T>();
+#define GRU_WEAK(Entries, name) \
+  template <>                   \
+  __attribute__((weak)) const Entries& name();
+#define GRU_TABLES(T)                                      \
+  GRU_WEAK(HeldFwdEntries<T>, cluster_fwd_entries<T>)      \
+  GRU_WEAK(HeldBwdEntries<T>, cluster_bwd_entries<T>)      \
+  GRU_WEAK(HeldFwdEntries<T>, group_fwd_entries<T>)        \
+  GRU_WEAK(HeldBwdEntries<T>, group_bwd_entries<T>)        \
+  GRU_WEAK(StreamedFwdEntries<T>, streamed_fwd_entries<T>) \
+  GRU_WEAK(StreamedBwdEntries<T>, streamed_bwd_entries<T>)
 GRU_TABLES(bfloat16)
 GRU_TABLES(float16)
 GRU_TABLES(float)
 #undef GRU_TABLES
+#undef GRU_WEAK
 __attribute__((weak)) const HeldFwdEntries<float>& cluster_fwd_ieee_entries();
 __attribute__((weak)) const HeldBwdEntries<float>& cluster_bwd_ieee_entries();
 __attribute__((weak)) const HeldFwdEntries<float>& group_fwd_ieee_entries();
