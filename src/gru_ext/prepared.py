@@ -61,9 +61,7 @@ def prepare(module: Model, inplace: bool = False) -> Model | PreparedGRU | Prepa
     check_module("prepare", "module", module)
     model = module if inplace else copy.deepcopy(module)
     prepared: Model | PreparedGRU | PreparedGRUCell = replace_modules(
-        "prepare",
-        model,
-        {GRU: _of_ours, nn.GRU: _of_torch, GRUCell: _of_ours, nn.GRUCell: _of_torch},
+        "prepare", model, {GRU: _of_ours, nn.GRU: _of_torch, GRUCell: _of_ours, nn.GRUCell: _of_torch}
     )
     return prepared
 
@@ -78,10 +76,10 @@ def _of_torch(operation: str, module: nn.GRU | nn.GRUCell) -> PreparedGRU | Prep
     return PreparedGRUCell(converted(operation, module, nn.GRUCell, GRUCell, in_place=True))
 
 
-def ordinary(module: PreparedGRU | PreparedGRUCell) -> GRU | GRUCell:
-    """The GRU or cell that a prepared one was: it shares all of it, but for the arranged weights."""
+def ordinary(module: PreparedGRU | PreparedGRUCell) -> Any:
+    """The GRU or GRUCell that a prepared one was: it shares all of it, but for the arranged weights."""
     kind: Any = GRU if isinstance(module, PreparedGRU) else GRUCell
-    made: GRU | GRUCell = kind.__new__(kind)
+    made = kind.__new__(kind)
     vars(made).update(module.__getstate__())
     return made
 
@@ -272,9 +270,8 @@ class PreparedGRU(_PreparedModule, GRU):
         Example:
             >>> module = gru_ext.prepare(gru_ext.GRU(8, 16).eval()).to_torch()
         """
-        module: Any = ordinary(self)
-        converted: nn.GRU = module.to_torch()
-        return converted
+        module: nn.GRU = ordinary(self).to_torch()
+        return module
 
     def _weights_of_layers(self) -> tuple[list[str], int, bool]:
         return self._gru_ext_weight_names, self.num_layers, self.bidirectional
@@ -383,9 +380,8 @@ class PreparedGRUCell(_PreparedModule, GRUCell):
         Example:
             >>> module = gru_ext.prepare(gru_ext.GRUCell(8, 16).eval()).to_torch()
         """
-        module: Any = ordinary(self)
-        converted: nn.GRUCell = module.to_torch()
-        return converted
+        module: nn.GRUCell = ordinary(self).to_torch()
+        return module
 
     def _weights_of_layers(self) -> tuple[list[str], int, bool]:
         names = ["weight_ih", "weight_hh"]
