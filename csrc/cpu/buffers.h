@@ -73,7 +73,7 @@ class Workspace {
     return reinterpret_cast<char*>((begin + kLine - 1) / kLine * kLine);
   }
 
-  std::array<Array, 24> arrays_;
+  std::array<Array, 24> arrays_;  // no vector: that would be memory to allocate
   size_t count_ = 0, size_ = 0;
   alignas(kLine) char within_[16384];
   at::Tensor buffer_;
