@@ -231,7 +231,7 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
         ACCURACY: [
             ("|| !rows_of_x_.uniform(s)", "", "(sliced or inner_transposed) and float32"),
             ("h_n + (direction_ * s_.B + row) * s_.all_H", "h_n + row * s_.all_H", "T2-B3-I5-H7 and bi and float64"),
-            ("hx.has_value() ? hx->contiguous() : Tensor", "hx.has_value() ? *hx : Tensor", "transposed and float32"),
+            ("h0 = contiguous_or_undefined(hx)", "h0 = hx.value_or(Tensor())", "transposed and float32"),
         ],
         BLOCKS: [
             ("() + direction * s.all_H : nullptr;\n    p_", "() + direction * s.H : nullptr;\n    p_", "bidirectional")
@@ -265,7 +265,7 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
             ("p.products += ranges_of(chunk) * values_of_weights();", "p.products += 0;", "plain and float32"),
         ],
         ACCURACY: [
-            ("has_value() ? dh_n->contiguous() : Tensor()", "has_value() ? *dh_n : Tensor()", "transposed and float32"),
+            ("= contiguous_or_undefined(dh_n)", "= dh_n.value_or(Tensor())", "transposed and float32"),
             ("= need_dx && direction == 1 && tensors.dx", "= need_dx && tensors.dx", "T2-B3-I5-H7 and bi and float64"),
             ("(p_.reset_after ? q : n, dweights[3], 2);", "(n, dweights[3], 2);", "T2-B3-I5-H7 and float64"),
         ],
@@ -360,7 +360,7 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
     },
     "csrc/cpu/pass.h": {
         "tests/test_operators.py::test_masks_may_have_any_strides": [
-            ("mask.has_value() ? mask->contiguous() : at::Tensor();", "mask.has_value() ? *mask : at::Tensor();")
+            ("(contiguous_or_undefined(variant.zoneout_mask)),", "(variant.zoneout_mask.value_or(at::Tensor())),")
         ],
         ACCURACY: [("part(candidate_, s.N)", "part(candidate_, s.B)", "mask and T4-B3-I2-H5 and bi and float64")],
     },
