@@ -7,6 +7,7 @@ import mmap
 import subprocess
 from pathlib import Path
 
+import pytest
 from building import compiled, cpp_extension
 from process import ROOT, TESTS
 
@@ -15,6 +16,9 @@ from gru_ext import library
 PORTABLE = "avx512_amx_portable"
 FEATURES = Path("/proc/cpuinfo").read_text().split()
 HAS_TILES = "amx_bf16" in FEATURES
+with_bf16 = pytest.mark.skipif(
+    PORTABLE not in library.available_cpu_isas(), reason="this machine has no AVX-512 with BF16"
+)
 
 
 def build() -> Path:

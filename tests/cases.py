@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import gru_ext
 from gru_ext import functional, reference
@@ -21,6 +21,12 @@ from gru_ext.variant import PLAIN, Variant
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 WEIGHT_KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 GAIN_KINDS = ("gain_ih", "gain_hh")
+# Arguments of modules: every layout, layers and directions.
+LAYERS: list[dict[str, Any]] = [
+    {},
+    {"bias": False, "batch_first": True},
+    {"num_layers": 2, "bidirectional": True},
+]
 
 
 class Size(NamedTuple):
@@ -77,6 +83,27 @@ class Problem:
         kinds = WEIGHT_KINDS[: len(self.weights) // directions - len(gains)] + gains
         return [f"{kind}_l0{suffix}" for suffix in ("", "_reverse")[:directions] for kind in kinds]
 
+    @property
+    def layer(self) -> tuple[Tensor, Tensor | None, list[Tensor], Tensor | None, bool]:
+        """The arguments of a ``Layer``."""
+        return self.x, self.hx, self.weights, self.batch_sizes, self.bidirectional
+
+    @property
+    def named(self) -> dict[str, Tensor]:
+        """x, hx where given, and the weights, by name."""
+        state = {} if self.hx is None else {"hx": self.hx}
+        return {"x": self.x, **state, **dict(zip(self.names, self.weights, strict=True))}
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """These, in their order."""
+        return tuple(self.named.values())
+
+    @property
+    def all_tensors(self) -> tuple[Tensor, ...]:
+        """These, dy and dh_n, where given."""
+        return (*self.tensors, *(tensor for tensor in (self.dy, self.dh_n) if tensor is not None))
+
     def map(self, function: Callable[[Tensor], Tensor]) -> Problem:
         """Every floating tensor through a function."""
 
@@ -96,6 +123,10 @@ class Problem:
         """The same values in another dtype."""
         return self.map(lambda tensor: tensor.to(dtype))
 
+    def trainable(self) -> Problem:
+        """The same values as leaves that require gradients."""
+        return self.map(lambda tensor: tensor.detach().clone().requires_grad_())
+
 
 def pair_of_grus(*sizes: Any, **arguments: Any) -> tuple[gru_ext.GRU, nn.GRU]:
     """Ours and nn.GRU with the same arguments and parameters."""
@@ -109,6 +140,14 @@ def pair_of_cells(*sizes: Any, **arguments: Any) -> tuple[gru_ext.GRUCell, nn.GR
     module, peer = gru_ext.GRUCell(*sizes, **arguments), nn.GRUCell(*sizes, **arguments)
     peer.load_state_dict(module.state_dict())
     return module, peer
+
+
+def gru_like(module: gru_ext.GRU, **arguments: Any) -> gru_ext.GRU:
+    """A GRU with the sizes and parameters of another."""
+    dtype = module.all_weights[0][0].dtype
+    other = gru_ext.GRU(module.input_size, module.hidden_size, dtype=dtype, **arguments)
+    other.load_state_dict(module.state_dict())
+    return other
 
 
 def lengths_of(steps: int, batch: int) -> list[int]:
@@ -194,18 +233,35 @@ def framework(
 exact: Layer = reference.gru
 
 
+def function_of(layer: Layer, problem: Problem) -> Callable[..., tuple[Tensor, Tensor]]:
+    """A layer as a function of the tensors of a problem."""
+
+    def function(x: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+        hx, weights = (None, others) if problem.hx is None else (others[0], others[1:])
+        return layer(x, hx, weights, problem.batch_sizes, problem.bidirectional)
+
+    return function
+
+
 def solve(layer: Layer, problem: Problem) -> dict[str, Tensor]:
     """y, h_n and, where dy or dh_n is given, every gradient, by name."""
     leaves = problem.map(lambda tensor: tensor.detach().requires_grad_())
-    y, h_n = layer(leaves.x, leaves.hx, leaves.weights, problem.batch_sizes, problem.bidirectional)
+    y, h_n = layer(*leaves.layer)
     results = {"y": y.detach(), "h_n": h_n.detach()}
     given = [(o, g) for o, g in ((y, problem.dy), (h_n, problem.dh_n)) if g is not None]
     if given:
-        state = {} if leaves.hx is None else {"hx": leaves.hx}
-        wanted = {"x": leaves.x, **state, **dict(zip(problem.names, leaves.weights, strict=True))}
-        gradients = torch.autograd.grad([o for o, _ in given], list(wanted.values()), [g for _, g in given])
-        results |= {f"d{name}": gradient for name, gradient in zip(wanted, gradients, strict=True)}
+        gradients = torch.autograd.grad([o for o, _ in given], leaves.tensors, [g for _, g in given])
+        results |= {f"d{name}": gradient for name, gradient in zip(leaves.named, gradients, strict=True)}
     return results
+
+
+def solve_by_hand(problem: Problem, variant: Variant = PLAIN) -> dict[str, Tensor]:
+    """As ``solve``, by the reference, with its own backward."""
+    y, h_n = reference.gru(*problem.layer, variant)
+    dx, dhx, dweights = reference.gru_bwd(problem.dy, problem.dh_n, *problem.layer, variant)
+    state = {} if problem.hx is None else {"dhx": dhx}
+    names = [f"d{name}" for name in problem.names]
+    return {"y": y, "h_n": h_n, "dx": dx, **state, **dict(zip(names, dweights, strict=True))}
 
 
 def results_of(gru: nn.Module, x: Tensor, hx: Tensor | None) -> dict[str, Tensor]:
@@ -224,19 +280,27 @@ def solve_by(
     need: tuple[bool, bool, bool] = (True, True, True),
 ) -> dict[str, Tensor]:
     """As ``solve``, by a backend's operators; ``need``: which of the gradients of x, hx and the weights."""
-    arguments = (problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional)
-    y, h_n, gates = ops.gru_fwd(*arguments, save_gates, True, *variant)
+    y, h_n, gates = ops.gru_fwd(*problem.layer, save_gates, True, *variant)
     assert save_gates or gates.shape == (0,)
     results = {"y": y, "h_n": h_n}
     if problem.dy is None and problem.dh_n is None:
         return results
-    dx, dhx, dweights = ops.gru_bwd(problem.dy, problem.dh_n, *arguments, y, gates, *need, *variant)
-    need_dx, need_dhx, need_dweights = need
-    assert need_dx or dx.shape == (0,)
-    assert need_dhx or dhx.shape == (0,)
+    gradients = ops.gru_bwd(problem.dy, problem.dh_n, *problem.layer, y, gates, *need, *variant)
+    return results | gradients_by_name(problem, gradients, need, empty=(0,))
+
+
+def gradients_by_name(
+    problem: Problem,
+    gradients: tuple[Tensor, Tensor, list[Tensor]],
+    need: tuple[bool, bool, bool],
+    empty: tuple[int, ...],
+) -> dict[str, Tensor]:
+    """Of what a backward operator returns, which is empty where it is not needed."""
+    (dx, dhx, dweights), (need_dx, need_dhx, need_dweights) = gradients, need
+    assert need_dx or dx.shape == empty
+    assert need_dhx or dhx.shape == empty
     assert need_dweights or not dweights
     return {
-        **results,
         **({"dx": dx} if need_dx else {}),
         **({"dhx": dhx} if need_dhx and problem.hx is not None else {}),
         **(dict(zip([f"d{name}" for name in problem.names], dweights, strict=True)) if need_dweights else {}),
@@ -273,3 +337,19 @@ def reference_with(variant: Variant) -> Layer:
     return lambda x, hx, weights, batch_sizes, bidirectional: reference.gru(
         x, hx, weights, batch_sizes, bidirectional, variant
     )
+
+
+def inputs_of_each_kind(batch_first: bool, dtype: torch.dtype = torch.float64) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Of a module with I = 3, for 5 steps of 4 sequences: input and keywords."""
+    lengths = [3, 0, 5, 1]
+    x = torch.randn(5, 4, 3, dtype=dtype)
+    padded = x.transpose(0, 1) if batch_first else x
+    sequences = [x[: max(1, length), b] for b, length in enumerate(lengths)]
+    return {
+        "padded": (padded, {}),
+        "lengths": (padded, {"lengths": lengths}),
+        "resets": (padded, {"resets": torch.rand(padded.shape[:2]) < 0.4}),
+        "packed": (pack_sequence(sequences, enforce_sorted=False), {}),
+        "unbatched": (x[:, 0], {}),
+        "unbatched lengths": (x[:, 0], {"lengths": 2}),
+    }

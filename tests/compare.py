@@ -1,5 +1,7 @@
 """The one tolerance policy, and equality of bits.
 
+``assert_near`` and ``assert_same_bits`` take tensors, or tuples, lists and mappings of them that are built alike.
+
 Against the float64 reference, our largest error is at most twice that of ``torch.nn.GRU`` in the same dtype on the same
 inputs, plus a floor. In float64, where the reference is no better than what it judges, we agree with
 ``torch.nn.GRU`` to 1e-10. Where torch's switch lets float32 be multiplied with fewer bits, the error of ``nn.GRU`` is
@@ -8,10 +10,12 @@ taken for what it would be with products as inexact: see ``of_precision``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 TIMES_FRAMEWORK = 2.0
 # The floor: so many units in the last place of the tensor's largest magnitude. Where nn.GRU happens to be exact, twice
@@ -61,31 +65,58 @@ def of_precision(precision: str, framework: Tensor, in_bfloat16: Tensor, exact: 
     return exact.double() + _error(framework, exact) + part * _error(in_bfloat16, exact)
 
 
-def assert_near(ours: Tensor, expected: Tensor, name: str, tolerance: float = FLOAT64_TOLERANCE) -> None:
-    """Fail unless two tensors of one dtype differ by at most ``tolerance``, or that of the largest magnitude if > 1."""
-    _assert_same_kind(ours, expected, name)
-    _assert_within(ours, expected, expected, tolerance * max(1.0, _magnitude(expected)), name)
+def assert_near(ours: Any, expected: Any, name: str = "result", tolerance: float = FLOAT64_TOLERANCE) -> None:
+    """Fail unless tensors of one dtype differ by at most ``tolerance``, or that of the largest magnitude if > 1."""
+    for tensor, other, of in _pairs(ours, expected, name):
+        _assert_same_kind(tensor, other, of)
+        _assert_within(tensor, other, other, tolerance * max(1.0, _magnitude(other)), of)
 
 
 def assert_all_near(
     ours: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float = FLOAT64_TOLERANCE
 ) -> None:
     """``assert_near`` for each of several named results."""
-    assert ours.keys() == expected.keys(), f"{ours.keys()}, {expected.keys()}"
-    for name, tensor in ours.items():
-        assert_near(tensor, expected[name], name, tolerance)
+    assert_near(ours, expected, tolerance=tolerance)
 
 
-def assert_same_bits(ours: Tensor, expected: Tensor, name: str = "result") -> None:
+def assert_same_bits(ours: Any, expected: Any, name: str = "result") -> None:
     """Fail unless dtype, shape and every bit agree: NaN equals the same NaN, 0.0 is not -0.0."""
-    _assert_same_kind(ours, expected, name)
-    if not torch.equal(_bits(ours), _bits(expected)):
-        different = (_bits(ours) != _bits(expected)).view(ours.numel(), -1).any(1).reshape(ours.shape)
-        place = tuple(different.nonzero()[0].tolist())
-        raise AssertionError(
-            f"{name}: {int(different.sum())} of {ours.numel()} elements differ in their bits, first at {place}:"
-            f" {ours[place].item()!r}, expected {expected[place].item()!r}"
-        )
+    for tensor, other, of in _pairs(ours, expected, name):
+        _assert_same_kind(tensor, other, of)
+        if not torch.equal(_bits(tensor), _bits(other)):
+            different = (_bits(tensor) != _bits(other)).view(tensor.numel(), -1).any(1).reshape(tensor.shape)
+            place = tuple(different.nonzero()[0].tolist())
+            raise AssertionError(
+                f"{of}: {int(different.sum())} of {tensor.numel()} elements differ in their bits, first at {place}:"
+                f" {tensor[place].item()!r}, expected {other[place].item()!r}"
+            )
+
+
+def assert_same_state(module: nn.Module, peer: nn.Module) -> None:
+    """Fail unless two modules have the same names in the same order, with the same bits."""
+    state, expected = module.state_dict(), peer.state_dict()
+    assert list(state) == list(expected)
+    assert_same_bits(state, expected, "state")
+
+
+def _pairs(ours: Any, expected: Any, name: str) -> Iterator[tuple[Tensor, Tensor, str]]:
+    """Each tensor beside that which is expected in its place, and the name of the place."""
+    if isinstance(expected, Tensor):
+        assert isinstance(ours, Tensor), f"{name}: {type(ours).__name__}, expected a tensor"
+        yield ours, expected, name
+        return
+    parts, others = _parts(ours, name), _parts(expected, name)
+    assert parts.keys() == others.keys(), f"{name}: {[*parts]}, expected {[*others]}"
+    for key, part in parts.items():
+        yield from _pairs(part, others[key], f"{name}, {key}")
+
+
+def _parts(value: Any, name: str) -> Mapping[Any, Any]:
+    """What a tuple, list or mapping has, by index or key."""
+    if isinstance(value, PackedSequence):
+        return {field: tensor for field, tensor in value._asdict().items() if tensor is not None}
+    assert isinstance(value, (tuple, list, Mapping)), f"{name}: {type(value).__name__}, expected tensors"
+    return value if isinstance(value, Mapping) else dict(enumerate(value))
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -82,6 +82,25 @@ def _seed() -> None:
     (torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed)(0)
 
 
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """No test sees the compiled code of another."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def emulated() -> Iterator[None]:
+    """The emulated CUDA backend is asked for nothing by whatever comes after the test."""
+    from emulated_backend import emulate  # which is compiled on first use
+
+    yield
+    ops = emulate(multiprocessors=0)
+    ops.autotune(False, "")
+    ops.use_cuda_kernels("auto", "auto")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests marked cuda where they cannot run."""
     if not library.has_cuda_kernels:

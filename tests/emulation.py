@@ -86,14 +86,7 @@ def open_library(path: Path) -> ctypes.CDLL:
     library.gru_emulator_number.restype = None
     library.gru_emulator_buffer.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
     library.gru_emulator_buffer.restype = None
-    library.gru_emulator_run.argtypes = [
-        ctypes.c_char_p,
-        ctypes.c_uint64,
-        ctypes.c_int,
-        ctypes.c_int,
-        ctypes.c_int,
-        ctypes.c_char_p,
-    ]
+    library.gru_emulator_run.argtypes = [ctypes.c_char_p, ctypes.c_uint64, *[ctypes.c_int] * 3, ctypes.c_char_p]
     library.gru_emulator_run.restype = ctypes.c_char_p
     return library
 
@@ -129,13 +122,7 @@ def run(
                 )
                 nbytes = extent * tensor.element_size() if tensor.numel() else 0
                 library.gru_emulator_buffer(name.encode(), tensor.data_ptr(), nbytes, writable)
-    message = library.gru_emulator_run(
-        kernel.encode(),
-        schedule.seed,
-        schedule.races,
-        schedule.time_out,
-        schedule.lost_store,
-        schedule.fault.encode(),
-    )
+    how = schedule.seed, schedule.races, schedule.time_out, schedule.lost_store, schedule.fault.encode()
+    message = library.gru_emulator_run(kernel.encode(), *how)
     if message is not None:
         raise EmulationError(message.decode())

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from cases import Problem, Size
 from compare import assert_near, assert_same_bits
-from torch import Tensor
+from torch import Tensor, nn
 
+import gru_ext
 from gru_ext.quantize import pack
 from gru_ext.reference import Int8Weights, cell_int8, quantize_rows
 
@@ -77,3 +78,32 @@ def check_every_step(problem: Problem, tolerance: float = ROUNDING) -> None:
             assert_near(ys[t], expected.float(), f"direction {d}, step {t}", tolerance)
             state = torch.cat([ys[t], state[sizes[t] :]])
         assert_same_bits(h_n[d], state, "h_n")
+
+
+class Model(nn.Module):
+    """(T, B, I) to (B, 2): GRUs of every kind, one of them under two names, and others that are none."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.theirs = nn.GRU(inputs, 4)
+        self.ours = gru_ext.GRU(4, 5, zoneout=0)
+        self.cells = nn.ModuleList([nn.GRUCell(5, 6), gru_ext.GRUCell(6, 7)])
+        self.again = self.theirs
+        self.linear = nn.Linear(7, 2)
+        self.other = Subclass(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of the last step."""
+        x = self.ours(self.theirs(x)[0])[0][-1]
+        for cell in self.cells:
+            x = cell(x)
+        result: Tensor = self.linear(x)
+        return result
+
+    def kinds(self) -> list[type]:
+        """Of the modules, but for the second name."""
+        return [type(m) for m in (self.theirs, self.ours, *self.cells, self.linear, self.other)]
+
+
+class Subclass(nn.GRU):
+    """Whose forward may be another."""

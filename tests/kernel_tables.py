@@ -11,7 +11,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,6 +118,11 @@ class Streamed(NamedTuple):
         return [f"gru_streamed_{self.direction}_kernel<StreamedTraits<{', '.join(map(str, numbers))}>, false>"]
 
 
+def markdown(lines: Iterable[Sequence[str]]) -> str:
+    """The rows of a table."""
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def registers(kernels: list[str], resources: Needed) -> str:
     """Of a thread, on sm_90 and, where it differs, sm_100."""
     cells = []
@@ -175,7 +180,7 @@ def streamed_table(rows: list[Streamed], resources: Needed) -> str:
             + [f"{step[1]:.2f} ({step[0] / 1e6:.0f})" if step else "-" for step in steps]
             + [by_code(resources[kernel]["sm_90"].get("cycles"))]
         )
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown(lines)
 
 
 def table(rows: list[Instantiation], resources: Needed) -> str:
@@ -200,7 +205,7 @@ def table(rows: list[Instantiation], resources: Needed) -> str:
             + [f"{row.step:.2f}" if row else "-" for row in found]
             + ([by_code(cycles[row]) if row else "-" for row in found] if any(cycles.values()) else [])
         )
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown(lines)
 
 
 def largest_hidden(
@@ -243,7 +248,7 @@ def devices_table() -> str:
                 of_families = largest[direction, operand]
                 line.append(" / ".join(str(of_families[family] or "-") for family in families))
         lines.append(line)
-    return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
+    return f"\n{markdown(lines)}\n"
 
 
 def families_table() -> str:
@@ -264,7 +269,7 @@ def families_table() -> str:
         counts = ["-" if shape == "0 + 0" else shape for shape in shapes]
         masks, widest = "x" if family == "streamed" else "-", " / ".join(str(H or "-") for H in hidden)
         lines.append([f"`{family}`", f"sm_80 and later; {when}", *counts, "-", masks, "-", widest])
-    return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
+    return f"\n{markdown(lines)}\n"
 
 
 def tables() -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from cases import Options, Problem, Size, make_problem, solve_by
+from cases import Options, Problem, Size, gradients_by_name, make_problem, solve_by
 from compare import assert_same_bits
 from torch import Tensor
 
@@ -48,25 +48,18 @@ def solve_members_by(
     ops: Any, whole: Problem, variant: Variant = PLAIN, save_gates: bool = True, need: Any = (True, True, True)
 ) -> dict[str, Tensor]:
     """As ``solve_by``, of stacked problems by the operators for members."""
-    arguments = (whole.x, whole.hx, whole.weights, whole.batch_sizes, whole.bidirectional)
-    y, h_n, gates = ops.gru_fwd_members(*arguments, save_gates, *variant)
-    dx, dhx, dweights = ops.gru_bwd_members(whole.dy, whole.dh_n, *arguments, y, gates, *need, *variant)
-    need_dx, need_dhx, need_dweights = need
-    members = whole.x.shape[0]
-    assert need_dx or dx.shape == (members, 0)
-    assert need_dhx or dhx.shape == (members, 0)
-    assert need_dweights or not dweights
-    return {
-        "y": y,
-        "h_n": h_n,
-        **({"dx": dx} if need_dx else {}),
-        **({"dhx": dhx} if need_dhx and whole.hx is not None else {}),
-        **(dict(zip([f"d{name}" for name in whole.names], dweights, strict=True)) if need_dweights else {}),
-    }
+    y, h_n, gates = ops.gru_fwd_members(*whole.layer, save_gates, *variant)
+    gradients = ops.gru_bwd_members(whole.dy, whole.dh_n, *whole.layer, y, gates, *need, *variant)
+    empty = (whole.x.shape[0], 0)
+    return {"y": y, "h_n": h_n} | gradients_by_name(whole, gradients, need, empty)
+
+
+def of_member(e: int, results: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The results of one of several."""
+    return {name: tensor[e] for name, tensor in results.items()}
 
 
 def assert_members_alone(results: dict[str, Tensor], problems: list[Problem], ops: Any) -> None:
     """Each member has the bits of a call of its own by the same operators."""
     for e, problem in enumerate(problems):
-        for name, expected in solve_by(ops, problem).items():
-            assert_same_bits(results[name][e], expected, f"{name} of member {e}")
+        assert_same_bits(of_member(e, results), solve_by(ops, problem), f"member {e}")

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from cases import Options, Problem, Size, layer_with, make_problem, solve, variants_of
-from compare import assert_all_near
+from cases import Options, Problem, Size, layer_with, make_problem, solve, solve_by_hand, variants_of
+from compare import assert_near
 from torch import Tensor
 
-from gru_ext import reference
 from gru_ext.variant import Variant
 
 VALUES = (torch.inf, -torch.inf, torch.nan)
@@ -27,27 +26,18 @@ def variants(problem: Problem, gates: str) -> Iterator[Variant]:
 
 def tensors_of(problem: Problem) -> dict[str, Tensor]:
     """All that a problem is made of."""
-    given = {"x": problem.x, "hx": problem.hx, "dy": problem.dy, "dh_n": problem.dh_n}
-    return {name: t for name, t in given.items() if t is not None} | dict(
-        zip(problem.names, problem.weights, strict=True)
-    )
-
-
-def solve_by_hand(problem: Problem, variant: Variant) -> dict[str, Tensor]:
-    """``solve`` with the reference's own backward: autograd's takes d * (1 - z) apart, to infinity less infinity."""
-    layer = (problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional, variant)
-    y, h_n = reference.gru(*layer)
-    dx, dhx, dweights = reference.gru_bwd(problem.dy, problem.dh_n, *layer)
-    state = {} if problem.hx is None else {"dhx": dhx}
-    names = [f"d{name}" for name in problem.names]
-    return {"y": y, "h_n": h_n, "dx": dx, **state, **dict(zip(names, dweights, strict=True))}
+    gradients = {"dy": problem.dy, "dh_n": problem.dh_n}
+    return problem.named | {name: tensor for name, tensor in gradients.items() if tensor is not None}
 
 
 def check(problem: Problem, variant: Variant) -> None:
-    """NaN and infinities of results and gradients are those of the reference; the other values are near."""
+    """NaN and infinities of results and gradients are those of the reference; the other values are near.
+
+    By its own backward: autograd's takes d * (1 - z) apart, to infinity less infinity.
+    """
     tolerance = {torch.float32: 1e-4, torch.float64: 1e-10, torch.bfloat16: 0.1}[problem.x.dtype]
     results, expected = solve(layer_with(variant), problem), solve_by_hand(problem, variant)
-    assert_all_near(results, expected, tolerance)
+    assert_near(results, expected, tolerance=tolerance)
     for name, tensor in results.items():
         assert torch.equal(tensor.isposinf(), expected[name].isposinf()), name
 

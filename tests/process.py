@@ -1,9 +1,10 @@
-"""Run Python in a process of its own, or with another number of threads."""
+"""Run Python in a process of its own, or with another number of threads; values through a file."""
 
 from __future__ import annotations
 
 import atexit
 import functools
+import io
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -92,3 +94,11 @@ def thread_count(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def through_a_file(value: Any, *, weights_only: bool = False) -> Any:
+    """What ``torch.load`` makes of what ``torch.save`` wrote."""
+    file = io.BytesIO()
+    torch.save(value, file)
+    file.seek(0)
+    return torch.load(file, weights_only=weights_only)

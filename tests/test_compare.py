@@ -6,14 +6,7 @@ import re
 
 import pytest
 import torch
-from compare import (
-    FLOOR_ULPS,
-    assert_accurate,
-    assert_all_accurate,
-    assert_all_near,
-    assert_near,
-    assert_same_bits,
-)
+from compare import FLOOR_ULPS, assert_accurate, assert_all_accurate, assert_near, assert_same_bits
 from torch import Tensor
 
 EXACT = torch.tensor([[1.0, -2.0], [0.5, 0.25]], dtype=torch.float64)
@@ -104,8 +97,13 @@ def test_a_failure_prints_the_errors_and_the_worst_element() -> None:
 def test_missing_results_fail() -> None:
     with pytest.raises(AssertionError):
         assert_all_accurate({}, {"y": EXACT}, {"y": EXACT})
-    with pytest.raises(AssertionError):
-        assert_all_near({"y": EXACT}, {})
+    for compare in (assert_near, assert_same_bits):
+        with pytest.raises(AssertionError, match=r"result: \['y'\], expected \[\]"):
+            compare({"y": EXACT}, {})
+        with pytest.raises(AssertionError, match=r"result, y: NoneType, expected a tensor"):
+            compare({"y": None}, {"y": EXACT})
+        with pytest.raises(AssertionError, match=r"result, 1: NoneType, expected tensors"):
+            compare([EXACT, None], (EXACT, None))
 
 
 def test_every_result_of_several_is_compared() -> None:
@@ -116,7 +114,9 @@ def test_every_result_of_several_is_compared() -> None:
     with pytest.raises(AssertionError, match="h_n: largest"):
         assert_all_accurate(wrong, results, expected)
     with pytest.raises(AssertionError, match="h_n: largest"):
-        assert_all_near(wrong, results)
+        assert_near(wrong, results)
+    with pytest.raises(AssertionError, match="result, 1, h_n: 1 of 4 elements differ"):
+        assert_same_bits((EXACT, wrong), [EXACT, results])
 
 
 def test_empty_tensors_pass() -> None:

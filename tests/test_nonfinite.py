@@ -4,17 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import (
-    FLOATING,
-    Options,
-    Problem,
-    Size,
-    framework,
-    make_problem,
-    ours,
-    solve,
-)
-from compare import assert_all_near
+from cases import FLOATING, Options, Problem, Size, framework, make_problem, ours, solve
+from compare import assert_near
 from int8_cases import check_every_step, run
 from nonfinite import VALUES, check_every_place, tensors_of, with_another
 
@@ -66,7 +57,7 @@ def test_gradients_with_huge_recurrent_weights_stay_those_of_nn_gru(scale: float
     problem.weights[1].mul_(scale)
     check_against = solve(framework, problem)
     assert all(tensor.isfinite().all() for tensor in check_against.values())
-    assert_all_near(solve(ours, problem), check_against, 1e-5 if dtype == torch.float32 else 1e-10)
+    assert_near(solve(ours, problem), check_against, tolerance=1e-5 if dtype == torch.float32 else 1e-10)
 
 
 @pytest.mark.parametrize("value", VALUES)
