@@ -5,38 +5,37 @@ The kernels run in the emulator. Where a kernel takes no members they are a loop
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from cases import Options, Size, make_problem, solve_by, variants_of
-from compare import assert_all_near, assert_same_bits
+from compare import assert_near, assert_same_bits
 from emulated_backend import emulate, emulate_tested, emulated_operators
 from layouts import transposed
-from member_cases import assert_members_alone, problems_of, solve_members_by, stacked
-from torch import Tensor
+from member_cases import assert_members_alone, of_member, problems_of, solve_members_by, stacked
 
+pytestmark = pytest.mark.usefixtures("emulated")
 SIZE = Size(4, 3, 2, 34)
 FAMILIES = ("cluster", "group", "streamed")
+PLAIN = Options()
 
 
-@pytest.fixture(autouse=True)
-def _nothing_stays() -> Iterator[None]:
-    yield
-    emulate(multiprocessors=0).use_cuda_kernels("auto", "auto")
-
-
-def check_one_launch(
-    family: str, dtype: torch.dtype, size: Size, options: Options, members: int = 3, shared: bool = False
+def check_members(
+    ops: Any,
+    size: Size = SIZE,
+    options: Options = PLAIN,
+    dtype: torch.dtype = torch.bfloat16,
+    members: int = 3,
+    shared: bool = False,
+    launches: int = 1,
 ) -> None:
-    """One launch forward and one backward, and then the bits of each member alone."""
-    ops = emulate_tested(family)
+    """So many launches forward and as many backward, and then the bits of each member alone."""
     problems = problems_of(size, options, dtype, members, shared)
     results = solve_members_by(ops, stacked(problems))
-    assert ops.persistent_launches() == 2
+    assert ops.persistent_launches() == 2 * launches
     assert_members_alone(results, problems, ops)
 
 
@@ -44,7 +43,7 @@ def check_one_launch(
 @pytest.mark.parametrize("options", [Options(bidirectional=True), Options(packed=True, bias=False, hx=False)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 def test_members_are_one_launch_with_the_bits_of_their_own(family: str, options: Options, dtype: torch.dtype) -> None:
-    check_one_launch(family, dtype, SIZE, options)
+    check_members(emulate_tested(family), options=options, dtype=dtype)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -59,26 +58,18 @@ def test_members_are_one_launch_with_the_bits_of_their_own(family: str, options:
     ids=str,
 )
 def test_members_of_other_sizes(family: str, size: Size, options: Options, members: int, shared: bool) -> None:
-    check_one_launch(family, torch.bfloat16, size, options, members, shared)
+    check_members(emulate_tested(family), size, options, members=members, shared=shared)
 
 
 @pytest.mark.parametrize(("family", "multiprocessors", "launches"), [("group", 8, 3), ("streamed", 4, 3)])
 def test_more_members_than_fit_at_once_are_rounds(family: str, multiprocessors: int, launches: int) -> None:
     """Two groups at a time, of five."""
-    ops = emulate_tested(family, multiprocessors)
-    problems = problems_of(SIZE, Options(), torch.bfloat16, members=5)
-    results = solve_members_by(ops, stacked(problems))
-    assert ops.persistent_launches() == 2 * launches
-    assert_members_alone(results, problems, ops)
+    check_members(emulate_tested(family, multiprocessors), members=5, launches=launches)
 
 
 def test_more_clusters_than_fit_at_once_are_one_launch() -> None:
     """The device runs the others as clusters end."""
-    ops = emulate_tested("cluster", multiprocessors=4)
-    problems = problems_of(SIZE, Options(), torch.bfloat16, members=6)
-    results = solve_members_by(ops, stacked(problems))
-    assert ops.persistent_launches() == 2
-    assert_members_alone(results, problems, ops)
+    check_members(emulate_tested("cluster", multiprocessors=4), members=6)
 
 
 def test_members_of_any_strides() -> None:
@@ -107,15 +98,6 @@ def test_weights_that_all_members_share(family: str) -> None:
     assert_members_alone(solve_members_by(ops, replace(whole, weights=expanded)), problems, ops)
 
 
-@pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
-def test_each_gradient_of_members_is_the_same_alone(need: tuple[bool, bool, bool]) -> None:
-    ops = emulate_tested("cluster")
-    whole = stacked(problems_of(SIZE, Options(bidirectional=True), torch.bfloat16, shared=True))
-    expected = solve_members_by(ops, whole)
-    for name, tensor in solve_members_by(ops, whole, need=need).items():
-        assert_same_bits(tensor, expected[name], name)
-
-
 @pytest.mark.parametrize("packed", [False, True])
 def test_members_without_gates_go_window_after_window(packed: bool) -> None:
     """Windows are shorter than those of one member, so that sums over them differ in their last bits."""
@@ -124,10 +106,9 @@ def test_members_without_gates_go_window_after_window(packed: bool) -> None:
     results = solve_members_by(ops, stacked(problems), save_gates=False)
     assert ops.persistent_launches() > 4
     for e, problem in enumerate(problems):
-        expected = solve_by(ops, problem, save_gates=False)
-        assert_all_near({name: tensor[e] for name, tensor in results.items()}, expected, tolerance=1e-5)
-        for name in ("y", "h_n"):
-            assert_same_bits(results[name][e], expected[name], name)
+        expected, member = solve_by(ops, problem, save_gates=False), of_member(e, results)
+        assert_near(member, expected, tolerance=1e-5)
+        assert_same_bits((member["y"], member["h_n"]), (expected["y"], expected["h_n"]))
 
 
 # ---- Where members are a loop
@@ -137,10 +118,7 @@ def test_members_without_gates_go_window_after_window(packed: bool) -> None:
 def test_stepwise_kernels_run_members_one_after_another(dtype: torch.dtype) -> None:
     ops = emulate()
     ops.use_cuda_kernels("stepwise", "stepwise")
-    problems = problems_of(SIZE, Options(bidirectional=True), dtype)
-    results = solve_members_by(ops, stacked(problems))
-    assert ops.persistent_launches() == 0
-    assert_members_alone(results, problems, ops)
+    check_members(ops, options=Options(bidirectional=True), dtype=dtype, launches=0)
 
 
 def test_members_with_masks_are_a_loop_of_launches() -> None:
@@ -148,19 +126,13 @@ def test_members_with_masks_are_a_loop_of_launches() -> None:
     problems = problems_of(SIZE, Options(), torch.bfloat16)
     variants = [variants_of(problem)["all"] for problem in problems]
 
-    def stack(masks: list[Tensor | None]) -> Tensor:
-        return torch.stack([mask for mask in masks if mask is not None])
-
-    whole = variants[0]._replace(
-        zoneout_mask=stack([v.zoneout_mask for v in variants]),
-        recurrent_mask=stack([v.recurrent_mask for v in variants]),
-        candidate_mask=stack([v.candidate_mask for v in variants]),
-    )
+    names = ("zoneout_mask", "recurrent_mask", "candidate_mask")
+    masks: dict[str, Any] = {name: torch.stack([getattr(v, name) for v in variants]) for name in names}
+    whole = variants[0]._replace(**masks)
     results = solve_members_by(ops, stacked(problems), whole)
     assert ops.persistent_launches() == 2 * 3
     for e, (problem, variant) in enumerate(zip(problems, variants, strict=True)):
-        for name, expected in solve_by(ops, problem, variant).items():
-            assert_same_bits(results[name][e], expected, f"{name} of member {e}")
+        assert_same_bits(of_member(e, results), solve_by(ops, problem, variant), f"member {e}")
 
 
 def test_one_step_of_members_is_a_loop() -> None:
@@ -172,9 +144,7 @@ def test_one_step_of_members_is_a_loop() -> None:
     y, h_n, _ = ops.gru_fwd_members(whole.x, whole.hx, whole.weights, None, False, False)
     assert ops.block_launches() - before == 3
     for e, p in enumerate(problems):
-        expected = ops.gru_fwd(p.x, p.hx, p.weights, None, False, False)
-        assert_same_bits(y[e], expected[0])
-        assert_same_bits(h_n[e], expected[1])
+        assert_same_bits((y[e], h_n[e]), ops.gru_fwd(*p.layer, False)[:2])
 
 
 def test_empty_members_need_no_kernel() -> None:
@@ -242,12 +212,9 @@ def test_autotune_keeps_apart_how_many_members_there_are(tmp_path: Path) -> None
     path.write_text(f"{kind}\tstepwise=1e-3\n{kind} E=3\tstepwise=2e-3\n")
     ops = emulate()
     ops.autotune(True, str(path))
-    try:
-        assert chosen(SIZE, 1) == ("stepwise", "measured stepwise 1 ms")
-        assert chosen(SIZE, 3) == ("stepwise", "measured stepwise 2 ms")
-        assert chosen(SIZE, 2)[0] != "stepwise"
-    finally:
-        ops.autotune(False, "")
+    assert chosen(SIZE, 1) == ("stepwise", "measured stepwise 1 ms")
+    assert chosen(SIZE, 3) == ("stepwise", "measured stepwise 2 ms")
+    assert chosen(SIZE, 2)[0] != "stepwise"
 
 
 def test_the_self_test_has_members() -> None:
@@ -258,13 +225,3 @@ def test_the_self_test_has_members() -> None:
     with pytest.raises(RuntimeError, match="differs by"):
         solve_by(ops, problem)
     assert ops.last_launch()[3] == 2
-
-
-def test_arguments_of_members_are_not_modified() -> None:
-    ops = emulate_tested("group")
-    whole = stacked(problems_of(SIZE, Options(bidirectional=True, packed=True), torch.float32))
-    tensors: list[Tensor | None] = [whole.x, whole.hx, *whole.weights, whole.dy, whole.dh_n]
-    copies = [tensor.clone() for tensor in tensors if tensor is not None]
-    solve_members_by(ops, whole)
-    for tensor, copy in zip([tensor for tensor in tensors if tensor is not None], copies, strict=True):
-        assert_same_bits(tensor, copy)

@@ -17,33 +17,26 @@ from typing import Any
 import pytest
 import torch
 from accuracy import check_problems, forbid_tf32
-from cases import Options, Size, make_problem, variants_of
+from cases import Options, Problem, Size, make_problem, variants_of
 from compare import assert_same_bits
-from emulated_backend import (
-    SMALL,
-    check_emulated,
-    choice,
-    emulate,
-    emulate_tested,
-    emulated_operators,
-    solve_emulated,
-)
+from emulated_backend import SMALL, check_emulated, choice, emulate, emulate_tested, emulated_operators, solve_emulated
 from layouts import transposed
-from torch import Tensor
 
 from gru_ext.variant import PLAIN
 
+pytestmark = pytest.mark.usefixtures("emulated")
 
-@pytest.fixture(autouse=True)
-def _nothing_stays() -> Iterator[None]:
-    yield
-    emulate(multiprocessors=0).use_cuda_kernels("auto", "auto")
+
+@pytest.fixture
+def problem() -> Problem:
+    """A layer that every family serves."""
+    return make_problem(SMALL, Options(), torch.bfloat16)
 
 
 # ---- The kernels with their host side
 
 
-def test_masks_need_a_kernel_that_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_need_a_kernel_that_takes_them(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     ops = emulate()
 
     def name(dtype: torch.dtype, masked: bool) -> str:
@@ -56,7 +49,6 @@ def test_masks_need_a_kernel_that_takes_them(monkeypatch: pytest.MonkeyPatch) ->
     ]
     forbid_tf32(monkeypatch)
     assert name(torch.float32, True) == "stepwise"
-    problem = make_problem(SMALL, Options(), torch.bfloat16)
     arguments = (problem.x, problem.hx, problem.weights, None, False, True)
     for asked in ("cluster", "streamed_U32_rows16"):
         ops.use_cuda_kernels(asked, "auto")
@@ -75,51 +67,11 @@ def test_windows_take_any_strides_and_absent_gradients(batch_first: bool, absent
     check_emulated(replace(problem, dy=None) if absent == "dy" else replace(problem, dh_n=None), save_gates=False)
 
 
-@pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
-def test_each_gradient_of_windows_is_the_same_alone(need: tuple[bool, bool, bool]) -> None:
-    emulate_tested("cluster")
-    problem = make_problem(Size(9, 3, 5, 34), Options(), torch.bfloat16)
-    expected = solve_emulated(problem, save_gates=False)
-    for name, tensor in solve_emulated(problem, save_gates=False, need=need).items():
-        assert_same_bits(tensor, expected[name], name)
-
-
 @pytest.mark.parametrize("name", ["cluster_H64_C1_rows8", "cluster_H64_C4_rows16"])
 def test_a_kernel_can_be_asked_for_by_name(name: str) -> None:
     emulate_tested(name)
     assert choice()[0] == name
     check_emulated(make_problem(Size(3, 18, 4, 40), Options(bidirectional=True, packed=True), torch.bfloat16))
-
-
-@pytest.mark.parametrize("need", list(product((False, True), repeat=3)), ids=str)
-@pytest.mark.parametrize("batch_first", [False, True])
-def test_each_gradient_is_the_same_alone(batch_first: bool, need: tuple[bool, bool, bool]) -> None:
-    emulate_tested("cluster")
-    problem = make_problem(SMALL, Options(bidirectional=True), torch.bfloat16)
-    if batch_first:
-        problem = problem.map(transposed)
-    expected = solve_emulated(problem)
-    for name, tensor in solve_emulated(problem, need=need).items():
-        assert_same_bits(tensor, expected[name], name)
-
-
-def test_without_gates_the_results_are_the_same() -> None:
-    ops = emulate()
-    ops.use_cuda_kernels("cluster", "cluster")
-    p = make_problem(SMALL, Options(packed=True), torch.bfloat16)
-    arguments = (p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional)
-    y, h_n, gates = ops.gru_fwd(*arguments, False)
-    expected = ops.gru_fwd(*arguments, True)
-    assert gates.shape == (0,)
-    assert_same_bits(y, expected[0])
-    assert_same_bits(h_n, expected[1])
-
-
-def test_empty_batch_needs_no_kernel() -> None:
-    ops = emulate()
-    results = solve_emulated(make_problem(Size(4, 0, 3, 5), Options(bidirectional=True), torch.bfloat16))
-    assert results["y"].shape == (4, 0, 10)
-    assert ops.persistent_launches() == 0
 
 
 # ---- Choice
@@ -226,22 +178,19 @@ def test_every_combination_of_the_switches_for_tf32(old_first: bool, tmp_path: P
     ops.autotune(True, str(path))
     found = set()
     rnns: Any = torch.backends.cudnn.rnn
-    try:
-        for old, (place, precision) in product(OLD_SWITCHES, NEW_SWITCHES):
+    for old, (place, precision) in product(OLD_SWITCHES, NEW_SWITCHES):
 
-            def new(place: str = place, precision: str = precision) -> None:
-                if precision:
-                    operator.attrgetter(f"backends.{place}".rstrip("."))(torch).fp32_precision = precision
+        def new(place: str = place, precision: str = precision) -> None:
+            if precision:
+                operator.attrgetter(f"backends.{place}".rstrip("."))(torch).fp32_precision = precision
 
-            for switch in (old, new) if old_first else (new, old):
-                switch()
-            of_products = torch.backends.cuda.matmul.fp32_precision == "tf32"
-            of_rnns = rnns.fp32_precision == "tf32"
-            kind = "" if not of_rnns else " tf32" if of_products else " tf32 of R h"
-            assert choice(torch.float32) == ("stepwise", f"measured stepwise {kinds[kind]} ms")
-            found.add(kind)
-    finally:
-        ops.autotune(False, "")
+        for switch in (old, new) if old_first else (new, old):
+            switch()
+        of_products = torch.backends.cuda.matmul.fp32_precision == "tf32"
+        of_rnns = rnns.fp32_precision == "tf32"
+        kind = "" if not of_rnns else " tf32" if of_products else " tf32 of R h"
+        assert choice(torch.float32) == ("stepwise", f"measured stepwise {kinds[kind]} ms")
+        found.add(kind)
     assert found == set(kinds)
 
 
@@ -314,12 +263,11 @@ def test_asking_for_a_kernel_returns_what_was_asked_for_before() -> None:
 # ---- The self-test, and bad luck
 
 
-def test_the_first_call_tests_the_kernel_once() -> None:
+def test_the_first_call_tests_the_kernel_once(problem: Problem) -> None:
     ops = emulate()
     assert "the stepwise kernels" in choice()[1]
-    p = make_problem(SMALL, Options(), torch.bfloat16)
     for launches in (2, 3, 4):
-        ops.gru_fwd(p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional, True)
+        ops.gru_fwd(*problem.layer, True)
         assert ops.persistent_launches() == launches
     assert "tests it" not in choice()[1]
 
@@ -349,13 +297,12 @@ def test_every_kernel_passes_its_self_test(dtype: torch.dtype, ieee: bool, monke
         solve_emulated(problem, variants_of(problem)["all"] if name.endswith("_masked") else PLAIN)
 
 
-def test_the_self_test_leaves_generators_alone() -> None:
+def test_the_self_test_leaves_generators_alone(problem: Problem) -> None:
     emulate()
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    p = make_problem(SMALL, Options(), torch.bfloat16)
     torch.manual_seed(1)
-    emulated_operators().gru_fwd(p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional, True)
+    emulated_operators().gru_fwd(*problem.layer, True)
     assert_same_bits(torch.get_rng_state(), state)
 
 
@@ -365,11 +312,10 @@ def test_the_self_test_leaves_generators_alone() -> None:
     ids=["fails its test", "is refused"],
 )
 def test_a_kernel_that_fails_is_not_used_again(
-    luck: dict[str, Any], words: str, capfd: pytest.CaptureFixture[str]
+    problem: Problem, luck: dict[str, Any], words: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """One warning that names it, of torch's C++ side and so on stderr; then the next best. The results are right."""
     ops = emulate(**luck)
-    problem = make_problem(SMALL, Options(), torch.bfloat16)
     name = choice()[0]
     check_emulated(problem)
     said = capfd.readouterr().err
@@ -413,10 +359,9 @@ def test_the_self_test_tolerates_a_twentieth_of_the_largest_value(of: str, resul
 
 
 @pytest.mark.parametrize("masks", ["", "all"], ids=["plain", "masked"])
-def test_the_self_test_has_two_tiles_and_the_masks_of_the_kernel(masks: str) -> None:
+def test_the_self_test_has_two_tiles_and_the_masks_of_the_kernel(problem: Problem, masks: str) -> None:
     ops = emulate(spoiled=1)
     ops.use_cuda_kernels("streamed", "auto")
-    problem = make_problem(SMALL, Options(), torch.bfloat16)
     variant = variants_of(problem, True)[masks] if masks else PLAIN
     with pytest.raises(RuntimeError, match="differs by"):
         solve_emulated(problem, variant)
@@ -434,9 +379,8 @@ def test_gradients_that_lie_further_apart_than_32_bits_count(kernel: str, stride
     check_emulated(replace(problem, dy=dy.copy_(problem.dy)))
 
 
-def test_stepwise_when_every_kernel_fails(capfd: pytest.CaptureFixture[str]) -> None:
+def test_stepwise_when_every_kernel_fails(problem: Problem, capfd: pytest.CaptureFixture[str]) -> None:
     ops = emulate(refusals=1000)
-    problem = make_problem(SMALL, Options(), torch.bfloat16)
     check_emulated(problem)
     assert capfd.readouterr().err.count("is not used on") == 8  # four forward, four backward
     name, reason = choice()
@@ -469,12 +413,11 @@ def test_of_several_kernels_that_failed_each_has_its_own_reason(capfd: pytest.Ca
 
 @pytest.mark.parametrize("throws", [True, False])
 def test_a_kernel_without_the_memory_for_its_self_test_is_tested_later(
-    throws: bool, capfd: pytest.CaptureFixture[str]
+    problem: Problem, throws: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The others serve, at last the stepwise ones, and nobody is told."""
     ops = emulate()
     name = choice()[0]
-    problem = make_problem(SMALL, Options(), torch.bfloat16)
     ops.emulate_no_memory(1000, throws)
     check_emulated(problem)
     assert capfd.readouterr().err == ""
@@ -525,51 +468,45 @@ def test_what_serves_within_the_limits_of_a_device(architecture: int, shared_byt
     check_emulated(make_problem(SMALL, Options(), torch.bfloat16))
 
 
-def test_the_limit_of_a_wait_is_the_callers() -> None:
+def test_the_limit_of_a_wait_is_the_callers(problem: Problem) -> None:
     ops = emulate()
     assert ops.set_cuda_wait_limit(0.25) == 4
     ops.use_cuda_kernels("cluster_H64_C4_rows16", "auto")
-    p = make_problem(SMALL, Options(), torch.bfloat16)
-    arguments = (p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional, True)
     try:
-        ops.gru_fwd(*arguments)
+        ops.gru_fwd(*problem.layer, True)
         assert ops.last_launch()[2] == pytest.approx(0.25, rel=1e-4)
         ops.lose_store(0)
-        ops.gru_fwd(*arguments)
+        ops.gru_fwd(*problem.layer, True)
         ops.lose_store(-1)
         with pytest.raises(RuntimeError, match=r"waited more than 0\.25 seconds"):
-            ops.gru_fwd(*arguments)
+            ops.gru_fwd(*problem.layer, True)
     finally:
         assert ops.set_cuda_wait_limit(4) == 0.25
     with pytest.raises(ValueError, match=r"expected seconds from 0\.001 to 3600, got 0"):
         ops.set_cuda_wait_limit(0)
 
 
-def test_a_wait_that_takes_too_long_is_an_error_at_the_next_call() -> None:
+def test_a_wait_that_takes_too_long_is_an_error_at_the_next_call(problem: Problem) -> None:
     """And no cluster kernel is used from then on."""
     ops = emulate()
     ops.use_cuda_kernels("cluster_H64_C4_rows16", "cluster_H64_C4_rows16")
-    problem = make_problem(SMALL, Options(), torch.bfloat16)
     solve_emulated(problem)
     ops.lose_store(0)
-    p = problem
-    arguments = (p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional, True)
-    ops.gru_fwd(*arguments)
+    ops.gru_fwd(*problem.layer, True)
     ops.lose_store(-1)
     ops.use_cuda_kernels("auto", "auto")
     with pytest.raises(RuntimeError, match=r"waited more than 4 seconds .* results of the calls since then are wrong"):
-        ops.gru_fwd(*arguments)
+        ops.gru_fwd(*problem.layer, True)
     launches = ops.persistent_launches()
     check_emulated(problem)
     assert ops.persistent_launches() == launches
     assert "waited too long" in choice()[1]
 
 
-def test_a_wait_that_takes_too_long_in_the_self_test_rules_the_kernel_out() -> None:
+def test_a_wait_that_takes_too_long_in_the_self_test_rules_the_kernel_out(problem: Problem) -> None:
     ops = emulate()
     ops.lose_store(0)
     ops.use_cuda_kernels("cluster_H64_C4_rows16", "auto")
-    problem = make_problem(SMALL, Options(), torch.bfloat16)
     with pytest.raises(RuntimeError, match="failed: it waited too long for other blocks"):
         solve_emulated(problem)
     ops.lose_store(-1)
@@ -577,10 +514,9 @@ def test_a_wait_that_takes_too_long_in_the_self_test_rules_the_kernel_out() -> N
     check_emulated(problem)
 
 
-def test_capture_takes_only_kernels_that_were_tested_before() -> None:
+def test_capture_takes_only_kernels_that_were_tested_before(problem: Problem) -> None:
     """A self-test waits for the device, which a capture forbids."""
     ops = emulate(capturing=True)
-    problem = make_problem(SMALL, Options(), torch.bfloat16)
     solve_emulated(problem)
     assert ops.persistent_launches() == 0
     assert ops.residency_queries() == 0  # which load kernels, as a capture does not allow
@@ -610,10 +546,9 @@ def test_capture_of_a_packed_batch_is_stepwise() -> None:
 
 
 @pytest.mark.parametrize("family", ["cluster", "group", "streamed"])
-def test_a_kernel_is_asked_about_once(family: str) -> None:
+def test_a_kernel_is_asked_about_once(problem: Problem, family: str) -> None:
     """How many of its clusters run at a time."""
     ops = emulate_tested(family)
-    problem = make_problem(SMALL, Options(), torch.bfloat16)
     solve_emulated(problem)
     asked = ops.residency_queries()
     assert asked > 0
@@ -622,19 +557,8 @@ def test_a_kernel_is_asked_about_once(family: str) -> None:
     assert ops.residency_queries() == asked
 
 
-def test_another_device_is_tested_anew() -> None:
-    problem = make_problem(SMALL, Options(), torch.bfloat16)
+def test_another_device_is_tested_anew(problem: Problem) -> None:
     for _ in range(2):
         ops = emulate()
         solve_emulated(problem)
         assert ops.persistent_launches() == 4
-
-
-def test_arguments_are_not_modified() -> None:
-    emulate_tested("cluster")
-    problem = make_problem(SMALL, Options(bidirectional=True, packed=True), torch.float32)
-    tensors: list[Tensor | None] = [problem.x, problem.hx, *problem.weights, problem.dy, problem.dh_n]
-    copies = [tensor.clone() for tensor in tensors if tensor is not None]
-    solve_emulated(problem)
-    for tensor, copy in zip([tensor for tensor in tensors if tensor is not None], copies, strict=True):
-        assert_same_bits(tensor, copy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import pickle
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 from cases import pair_of_grus
-from compare import assert_near
+from compare import assert_near, assert_same_bits
 from process import ROOT
+from refusals import refused
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -77,6 +79,114 @@ def test_what_converters_ask_of_an_option_is_true_of_it() -> None:
         assert changed == [changes is not Changes.NOTHING, changes in (Changes.RESULTS, Changes.ROUNDING)], name
 
 
+SHOWN: dict[str, tuple[Any, dict[str, Any]]] = {
+    "GRU(3, 4, reset_after=False)": (gru_ext.GRU, {"reset_after": False}),
+    "GRUCell(3, 4, reset_after=False)": (gru_ext.GRUCell, {"reset_after": False}),
+    "GRU(3, 4, layer_norm=joint)": (gru_ext.GRU, {"layer_norm": "joint"}),
+    "GRUCell(3, 4, layer_norm=True)": (gru_ext.GRUCell, {"layer_norm": True}),
+    "GRU(3, 4, zoneout=0.3, recurrent_dropout=0.2, candidate_dropout=0.25, weight_dropout=0.1)": (
+        gru_ext.GRU,
+        {"zoneout": 0.3, "recurrent_dropout": 0.2, "candidate_dropout": 0.25, "weight_dropout": 0.1},
+    ),
+    "GRUCell(3, 4, zoneout=0.5)": (gru_ext.GRUCell, {"zoneout": 0.5}),
+    "GRU(3, 4, outputs=last)": (gru_ext.GRU, {"outputs": "last"}),
+    "GRU(3, 4, save=output)": (gru_ext.GRU, {"save": "output"}),
+    "GRU(3, 4, num_layers=2, overlap_layers=32)": (gru_ext.GRU, {"num_layers": 2, "overlap_layers": 32}),
+    "GRU(3, 4, blocks=2)": (gru_ext.GRU, {"blocks": 2}),
+}
+
+
+@pytest.mark.parametrize("text", SHOWN)
+def test_options_are_shown_and_kept_by_copies_and_not_in_the_state(text: str) -> None:
+    make, options = SHOWN[text]
+    module = make(3, 4, **options).eval()
+    assert str(module) == text
+    loaded = make(3, 4, **options).eval()
+    loaded.load_state_dict(module.state_dict())
+    x = X if make is gru_ext.GRU else X[0]
+    for other in (loaded, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert {name: getattr(other, name) for name in options} == options
+        assert_same_bits(other(x), module(x))
+    assert not module.state_dict().keys() & options.keys()
+
+
+WRONG: dict[str, tuple[list[Any], type[Exception], str]] = {
+    "reset_after": (["before"], TypeError, "of type bool, got {type}"),
+    "layer_norm": ([None, 1, 0, "split", "Joint", 1.0], ValueError, 'to be False, True or "joint", got {value!r}'),
+    "blocks": ([2.0, True, "2"], TypeError, "of type int, got {type}"),
+    "outputs": (["first", None], ValueError, 'to be "all" or "last", got {value!r}'),
+    "save": (["y", None], ValueError, 'to be "gates" or "output", got {value!r}'),
+    **{
+        name: (
+            [1, 1.0, 1.5, -0.1, float("nan"), None, "0.1", True, 1j],
+            ValueError,
+            "to be a number in [0, 1), got {value!r}",
+        )
+        for name in ("zoneout", "recurrent_dropout", "candidate_dropout", "weight_dropout")
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in WRONG for value in WRONG[name][0]], ids=str)
+def test_wrong_values_are_named(name: str, value: Any) -> None:
+    _, error, text = WRONG[name]
+    weights = [weight.detach() for weight in gru_ext.GRU(3, 4).parameters()]
+    calls: dict[str, Callable[..., object]] = {
+        "GRU": functools.partial(gru_ext.GRU, 3, 4),
+        "gru": functools.partial(functional.gru, X, None, weights),
+        "GRUCell": functools.partial(gru_ext.GRUCell, 3, 4),
+        "gru_cell": functools.partial(functional.gru_cell, X[0], None, *weights),
+    }
+    for op, call in calls.items():
+        if name in inspect.signature(call).parameters:
+            with refused(error, f"{op}: expected {name} {text.format(value=value, type=type(value).__name__)}"):
+                call(**{name: value})
+
+
+# What converters leave out: they have it not at all, or only training has it.
+DROPPED: dict[str, Any] = {"save": "output", "overlap_layers": 2}
+CONVERTERS: dict[str, Callable[[Any], Any]] = {
+    "to_torch": lambda module: module.to_torch(),
+    "quantize_dynamic": lambda module: gru_ext.quantize_dynamic(nn.Sequential(module)),
+    "to_keras_weights": gru_ext.convert.to_keras_weights,
+    "to_onnx_weights": gru_ext.convert.to_onnx_weights,
+    "to_haste": gru_ext.convert.to_haste,
+}
+# Of options that change results: by the name of the converter, whether it has them.
+REFUSING: list[tuple[Any, str, Any, str]] = [
+    (make, name, value, converters)
+    for name, value, converters in (
+        ("reset_after", False, "to_torch quantize_dynamic"),
+        ("layer_norm", True, "to_torch quantize_dynamic to_keras_weights to_onnx_weights"),
+        ("zoneout", 0.3, "to_torch quantize_dynamic"),
+        ("outputs", "last", "to_torch quantize_dynamic"),
+        ("blocks", 2, "to_torch to_keras_weights to_onnx_weights to_haste"),
+        ("fake_int8", True, "to_torch to_keras_weights"),
+        ("candidate_dropout", 0.3, "to_torch"),
+    )
+    for make in (gru_ext.GRU, gru_ext.GRUCell)
+    if name in inspect.signature(make).parameters
+]
+
+
+@pytest.mark.parametrize(("make", "name", "value", "converters"), REFUSING)
+def test_what_others_do_not_have_is_not_silently_something_else(
+    make: Any, name: str, value: Any, converters: str
+) -> None:
+    for converter in converters.split():
+        if make is gru_ext.GRU or converter in ("to_torch", "quantize_dynamic"):
+            text = rf"^{converter}[^:]*: expected ({make.__name__}|gru) with {name}=.*{name}={value!r}"
+            with pytest.raises(ValueError, match=text):
+                CONVERTERS[converter](make(3, 4, **{name: value}))
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_what_changes_no_result_is_left_out(name: str) -> None:
+    for converter in ("to_torch", "quantize_dynamic", "to_keras_weights"):
+        assert CONVERTERS[converter](gru_ext.GRU(3, 4, 2, **{name: DROPPED[name]}))
+    assert isinstance(gru_ext.GRU(3, 4, 2, **{name: DROPPED[name]}).to_torch(), nn.GRU)
+
+
 def test_a_copy_of_a_module_without_options_still_makes_plain_calls() -> None:
     module = gru_ext.GRU(3, 4, zoneout=0.0)
     for made in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
@@ -95,9 +205,6 @@ def test_a_file_from_before_an_option_was_there_has_its_default() -> None:
 class Refuses(TorchDispatchMode):
     """Raises in our operator."""
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if "gru_ext" in str(func):
             raise RuntimeError("refused")
@@ -106,7 +213,7 @@ class Refuses(TorchDispatchMode):
 
 @pytest.mark.parametrize("module", [gru_ext.GRU(3, 4), gru_ext.GRUCell(3, 4)], ids=["GRU", "GRUCell"])
 def test_what_no_check_explains_is_raised_as_it_is(module: nn.Module) -> None:
-    with Refuses(), pytest.raises(RuntimeError, match=r"^refused$") as caught:
+    with Refuses(), pytest.raises(RuntimeError, match=r"^refused$") as caught:  # type: ignore[no-untyped-call]
         module(X if isinstance(module, gru_ext.GRU) else X[0])
     assert caught.value.__cause__ is caught.value.__context__ is None
 
@@ -151,7 +258,7 @@ def test_names_in_the_class_and_registered_ones_are_a_subclass_s_own() -> None:
     cell.register_buffer("candidate_dropout", torch.ones(1))
     peer = nn.GRUCell(3, 4)
     peer.load_state_dict({name: value for name, value in cell.state_dict().items() if name != "candidate_dropout"})
-    assert_near(cell(X[0]).detach(), peer(X[0]).detach(), "h", 1e-6)
+    assert_near(cell(X[0]), peer(X[0]), "h", 1e-6)
     assert (cell.layer_norm, cell.zoneout, cell.reset_after()) == (None, 0.5, "own")
     assert torch.equal(cell.candidate_dropout, torch.ones(1))  # type: ignore[arg-type]
     layer = Own("save", None)
@@ -176,7 +283,7 @@ def test_an_option_is_set_by_its_name_and_checked() -> None:
     for module in (plain, annealed, parametrized):
         module.zoneout = 0.2
         assert module.zoneout == 0.2
-        assert_near(module.eval()(X)[0].detach(), expected, "y", 1e-6)
+        assert_near(module.eval()(X)[0], expected, "y", 1e-6)
     assert str(plain) == "GRU(3, 4, zoneout=0.2)"
     for name, value, error, text in (
         ("zoneout", 1, ValueError, r"GRU: expected zoneout to be a number in \[0, 1\), got 1"),
@@ -206,6 +313,6 @@ def test_assigned_flat_weights_are_used_until_a_parameter_is_replaced() -> None:
     for change in changes:
         change(module)
         change(peer)
-        assert_near(module(X)[0].detach(), peer(X)[0].detach(), "y", 1e-6)
+        assert_near(module(X)[0], peer(X)[0], "y", 1e-6)
     with pytest.raises(ValueError, match="GRU: expected _flat_weights of 4 tensors, got 1: str"):
         module._flat_weights = "x"  # type: ignore[assignment]

@@ -82,7 +82,9 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
         ],
     },
     "src/gru_ext/recurrence.py": {
-        "tests/test_regularizers.py::test_wrong_rates": [("not 0 <= float(value) < 1:", "not 0 <= float(value) <= 1:")],
+        "tests/test_options.py::test_wrong_values_are_named": [
+            ("not 0 <= float(value) < 1:", "not 0 <= float(value) <= 1:")
+        ],
     },
     "src/gru_ext/layout.py": {
         "tests/test_outputs.py::test_the_output_is_the_last_layer_s_last_state": [
@@ -251,7 +253,7 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
         ],
     },
     "csrc/cpu/backward.cpp": {
-        "tests/test_gru.py::test_each_gradient_of_several_chunks_is_the_same_alone": [
+        "tests/test_backends.py::test_each_gradient_of_several_chunks_is_the_same_alone": [
             ("tensors_.need.dhx || !p.last", "tensors_.need.dhx")
         ],
         BLOCKS: [
