@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
-import re
-from collections.abc import Callable, Iterator
-from itertools import combinations
 from typing import Any
 
 import pytest
 import torch
-from cases import (
-    Options,
-    Size,
-    layer_with,
-    make_problem,
-    solve,
-    variants_of,
-)
+from cases import Options, Size, gru_like, layer_with, make_problem, solve, variants_of
 from compare import assert_near, assert_same_bits
+from recorded import Calls
+from refusals import Refusals, each_refusal, refused
 from torch import Tensor, nn
-from torch.autograd import gradcheck, gradgradcheck
-from torch.nn.utils.rnn import pack_padded_sequence
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.autograd import gradcheck
 
 import gru_ext
 from gru_ext import functional, library
@@ -33,15 +21,6 @@ from gru_ext.variant import Variant
 FLOAT64 = torch.float64
 CPU = torch.device("cpu")
 RATES: dict[str, Any] = {"zoneout": 0.3, "recurrent_dropout": 0.2, "candidate_dropout": 0.25, "weight_dropout": 0.1}
-ALONE_AND_PAIRS = [*([name] for name in RATES), *map(list, combinations(RATES, 2)), list(RATES)]
-SIZES = [Size(1, 1, 1, 1), Size(4, 3, 2, 5), Size(5, 14, 9, 40), Size(9, 2, 3, 33)]
-
-
-@pytest.fixture(autouse=True)
-def _fresh_compiler() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 # ---- Random masks
@@ -123,50 +102,32 @@ def test_opcheck_with_masks() -> None:
     torch.library.opcheck(torch.ops.gru_ext.bernoulli.default, (torch.tensor(3), [4, 5], 0.3))
 
 
-WRONG_MASKS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "shape of steps": (
-        {"zoneout_mask": torch.zeros(1, 3, 4, dtype=torch.bool)},
-        RuntimeError,
-        "gru: expected zoneout_mask of shape (D, N, H) = (1, 6, 4), got (1, 3, 4)",
-    ),
-    "shape of states": (
-        {"recurrent_mask": torch.zeros(1, 6, 4, dtype=torch.bool)},
-        RuntimeError,
-        "gru: expected recurrent_mask of shape (D, B, H) = (1, 2, 4), got (1, 6, 4)",
-    ),
-    "dtype": (
-        {"candidate_mask": torch.zeros(1, 6, 4)},
-        ValueError,
-        "gru: expected candidate_mask of dtype bool, got Float",
-    ),
-    "rate": ({"recurrent_dropout": 1.0}, ValueError, "gru: expected recurrent_dropout in [0, 1), got 1"),
-    "negative rate": ({"zoneout": -0.5}, ValueError, "gru: expected zoneout in [0, 1), got -0.5"),
+BOOL = torch.bool
+WRONG_MASKS: Refusals = {
+    RuntimeError: {
+        "zoneout_mask of shape (D, N, H) = (1, 6, 4), got (1, 3, 4)": {
+            "zoneout_mask": torch.zeros(1, 3, 4, dtype=BOOL)
+        },
+        "recurrent_mask of shape (D, B, H) = (1, 2, 4), got (1, 6, 4)": {
+            "recurrent_mask": torch.zeros(1, 6, 4, dtype=BOOL)
+        },
+    },
+    ValueError: {
+        "candidate_mask of dtype bool, got Float": {"candidate_mask": torch.zeros(1, 6, 4)},
+        "recurrent_dropout in [0, 1), got 1": {"recurrent_dropout": 1.0},
+        "zoneout in [0, 1), got -0.5": {"zoneout": -0.5},
+    },
 }
 
 
-@pytest.mark.parametrize("name", WRONG_MASKS)
-def test_wrong_masks_of_an_operator(name: str) -> None:
-    variant, error, text = WRONG_MASKS[name]
+@each_refusal(WRONG_MASKS)
+def test_wrong_masks_of_an_operator(given: dict[str, Any], error: type[Exception], text: str) -> None:
     p = make_problem(Size(3, 2, 5, 4))
-    with pytest.raises(error) as raised:
-        torch.ops.gru_ext.gru_fwd(p.x, p.hx, p.weights, None, False, True, **variant)
-    assert str(raised.value).split("\n")[0] == text
+    with refused(error, f"gru: expected {text}"):
+        torch.ops.gru_ext.gru_fwd(*p.layer, True, **given)
 
 
 # ---- The modules
-
-
-class Masks(TorchDispatchMode):
-    """Remembers what varied in the recurrence of each layer."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.seen: list[Variant] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.gru_ext.gru_fwd.default:
-            self.seen.append(Variant(*args[7:]))
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("rows", ["padded", "lengths"])
@@ -174,18 +135,19 @@ def test_each_layer_of_each_call_draws_its_masks(rows: str) -> None:
     module = gru_ext.GRU(3, 200, 2, bidirectional=True, **RATES)
     lengths = None if rows == "padded" else [3, 0, 6, 1]
     count, sequences = (24, 4) if lengths is None else (10, 3)
-    with Masks() as masks:
+    with Calls() as calls:
         for _ in range(2):
             module(torch.randn(6, 4, 3), lengths=lengths)
-    assert len(masks.seen) == 4
+    variants = [Variant(*given[7:]) for given in calls.of("gru_fwd")]
+    assert len(variants) == 4
     for name, size, p in (("zoneout", count, 0.3), ("recurrent", sequences, 0.8), ("candidate", count, 0.75)):
-        drawn = [getattr(variant, f"{name}_mask") for variant in masks.seen]
+        drawn = [getattr(variant, f"{name}_mask") for variant in variants]
         assert all(mask.shape == (2, size, 200) and mask.dtype == torch.bool for mask in drawn)
         flat = torch.cat(drawn).flatten(1).double()
         assert abs(float(flat.mean()) - p) < 5 * (p * (1 - p) / flat.numel()) ** 0.5
         agree = (flat @ flat.t() / flat.shape[1]).fill_diagonal_(p * p)  # of different layers, directions and calls
         assert float((agree - p * p).abs().max()) < 5 * (p * p / flat.shape[1]) ** 0.5
-    assert masks.seen[0][3:6] == (0.0, 0.2, 0.25)
+    assert variants[0][3:6] == (0.0, 0.2, 0.25)
 
 
 def test_zoneout_keeps_units_exactly_in_training_and_their_expectation_in_eval() -> None:
@@ -207,8 +169,7 @@ def test_zoneout_keeps_units_exactly_in_training_and_their_expectation_in_eval()
 def test_dropouts_are_off_in_eval(name: str) -> None:
     half: dict[str, Any] = {name: 0.5}
     module = gru_ext.GRU(3, 4, 2, **half).eval()
-    plain = gru_ext.GRU(3, 4, 2)
-    plain.load_state_dict(module.state_dict())
+    plain = gru_like(module, num_layers=2)
     x = torch.randn(5, 2, 3)
     assert_same_bits(module(x)[0], plain(x)[0])
     module.train()
@@ -224,26 +185,6 @@ def test_weight_dropout_is_torch_s_dropout_of_weight_hh_once_a_call() -> None:
     assert_same_bits(y, functional.gru(p.x, p.hx, dropped, bidirectional=True)[0])
 
 
-@pytest.mark.parametrize("names", ALONE_AND_PAIRS, ids=str)
-@pytest.mark.parametrize("rows", ["padded", "resets"])
-def test_gradcheck_of_each_and_of_pairs(rows: str, names: list[str]) -> None:
-    rates: dict[str, Any] = {name: RATES[name] for name in names}
-    keywords: dict[str, Any] = {}
-    if rows == "resets":
-        keywords = {"resets": torch.tensor([[True, False], [False, True], [True, False]]), "lengths": [3, 2]}
-    bidirectional = len(names) != 2
-    problem = make_problem(Size(3, 2, 2, 2), Options(bidirectional=bidirectional))
-    assert problem.hx is not None
-
-    def call(x: Tensor, hx: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
-        torch.manual_seed(7)
-        return functional.gru(x, hx, weights, bidirectional=bidirectional, training=True, **rates, **keywords)
-
-    leaves = [t.requires_grad_() for t in (problem.x, problem.hx, *problem.weights)]
-    assert gradcheck(call, leaves, check_forward_ad=True, fast_mode=len(names) > 1)
-    assert gradgradcheck(call, leaves, fast_mode=True)
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_gradcheck_of_cells(training: bool) -> None:
     cell = gru_ext.GRUCell(2, 3, dtype=FLOAT64, zoneout=0.4, candidate_dropout=0.3).train(training)
@@ -257,15 +198,10 @@ def test_gradcheck_of_cells(training: bool) -> None:
     assert gradcheck(call, (*leaves, *cell.parameters()))
 
 
-def test_a_cell_in_eval_is_a_step_of_the_layer() -> None:
-    layer = gru_ext.GRU(3, 4, zoneout=0.4, candidate_dropout=0.3).eval()
-    cell = gru_ext.GRUCell(3, 4, zoneout=0.4, candidate_dropout=0.3).eval()
-    cell.load_state_dict({name.removesuffix("_l0"): p for name, p in layer.state_dict().items()})
-    x, h = torch.randn(1, 2, 3), torch.randn(1, 2, 4)
-    assert_same_bits(cell(x[0], h[0]), layer(x, h)[0][0])
-    cell.train()
-    y = torch.stack([cell(x[0], h[0]) for _ in range(500)])
-    assert abs(float((y == h[0]).double().mean()) - 0.4) < 0.05
+def test_a_cell_keeps_units_in_training() -> None:
+    cell, x, h = gru_ext.GRUCell(3, 4, zoneout=0.4, candidate_dropout=0.3), torch.randn(2, 3), torch.randn(2, 4)
+    y = torch.stack([cell(x, h) for _ in range(500)])
+    assert abs(float((y == h).double().mean()) - 0.4) < 0.05
 
 
 def run_seeded(module: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -273,26 +209,13 @@ def run_seeded(module: Any, *arguments: Any, **keywords: Any) -> Any:
     return module(*arguments, **keywords)
 
 
-def test_lengths_and_packed_sequences_draw_the_same() -> None:
-    module = gru_ext.GRU(3, 4, 2, bidirectional=True, **RATES)
-    x, lengths = torch.randn(6, 4, 3), [6, 4, 4, 1]
-    y, h_n = run_seeded(module, x, lengths=lengths)
-    packed, packed_h_n = run_seeded(module, pack_padded_sequence(x, torch.tensor(lengths)))
-    assert_same_bits(y, nn.utils.rnn.pad_packed_sequence(packed)[0])
-    assert_same_bits(h_n, packed_h_n)
-
-
 def test_a_reset_begins_a_sequence_with_masks_of_its_own() -> None:
     module = gru_ext.GRU(3, 4, **RATES)
     x, resets = torch.randn(6, 1, 3), torch.tensor([0, 0, 0, 0, 1, 0], dtype=torch.bool).unsqueeze(1)
     y, _ = run_seeded(module, x, resets=resets)
-    parts, _ = run_seeded(module, two_sequences(x), lengths=[4, 2])
+    two_sequences = torch.cat([x[:4], nn.functional.pad(x[4:], (0, 0, 0, 0, 0, 2))], 1)
+    parts, _ = run_seeded(module, two_sequences, lengths=[4, 2])
     assert_same_bits(y, torch.cat([parts[:4, :1], parts[:2, 1:]]))
-
-
-def two_sequences(x: Tensor) -> Tensor:
-    """Steps 0 to 3 and 4 to 5 as two padded sequences."""
-    return torch.cat([x[:4], nn.functional.pad(x[4:], (0, 0, 0, 0, 0, 2))], 1)
 
 
 def test_a_call_can_have_a_seed_of_its_own() -> None:
@@ -318,51 +241,11 @@ def test_the_seed_repeats_a_step_of_training_for_any_number_of_threads() -> None
 @pytest.mark.parametrize("name", RATES)
 def test_the_rate_zero_changes_nothing(name: str) -> None:
     none: dict[str, Any] = {name: 0}
-    module, plain = gru_ext.GRU(3, 4, **none), gru_ext.GRU(3, 4)
-    plain.load_state_dict(module.state_dict())
-    x = torch.randn(5, 2, 3)
+    module = gru_ext.GRU(3, 4, **none)
+    plain, x = gru_like(module), torch.randn(5, 2, 3)
     state = torch.get_rng_state()
     assert_same_bits(module(x)[0], plain(x)[0])
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_autocast() -> None:
-    module = gru_ext.GRU(3, 4, 2, **RATES)
-    x = torch.randn(5, 2, 3)
-    with torch.autocast("cpu", torch.bfloat16):
-        y, _ = run_seeded(module, x)
-    expected = run_seeded(copy.deepcopy(module).to(torch.bfloat16), x.to(torch.bfloat16))[0]
-    assert_same_bits(y, expected.float())
-    y.sum().backward()
-    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in module.parameters())
-
-
-# ---- Transforms
-
-
-def gradients_of(module: nn.Module, y: Tensor) -> list[Tensor]:
-    return list(torch.autograd.grad(y.sin().sum(), list(module.parameters())))
-
-
-@pytest.mark.parametrize("rows", ["padded", "resets"])
-def test_compiled_as_one_graph(rows: str) -> None:
-    module = gru_ext.GRU(3, 4, 2, bidirectional=True, dtype=FLOAT64, **RATES)
-    compiled = copy.copy(module)
-    compiled.compile(fullgraph=True, backend="aot_eager")
-    x = torch.randn(6, 4, 3, dtype=FLOAT64)
-    keywords = {} if rows == "padded" else {"resets": torch.rand(6, 4) < 0.3, "lengths": torch.tensor([3, 0, 6, 1])}
-    for training in (True, False):
-        module.train(training), compiled.train(training)
-        y, expected = run_seeded(compiled, x, **keywords)[0], run_seeded(module, x, **keywords)[0]
-        assert_near(y.detach(), expected.detach(), "y")
-        for ours, wanted in zip(gradients_of(module, y), gradients_of(module, expected), strict=True):
-            assert_near(ours, wanted, "gradient")
-
-
-def test_exported_in_eval() -> None:
-    module = gru_ext.GRU(3, 4, **RATES).eval()
-    x = torch.randn(6, 4, 3)
-    assert_same_bits(torch.export.export(module, (x,)).module()(x)[0], module(x)[0])
 
 
 @pytest.mark.parametrize("randomness", ["same", "different"])
@@ -393,47 +276,7 @@ def test_vmap_without_randomness_is_torch_s_error() -> None:
         torch.vmap(gru_ext.GRU(3, 4, zoneout=0.1))(torch.randn(2, 5, 2, 3))
 
 
-# ---- What the modules keep, and refuse
-
-
-def test_rates_are_kept_shown_and_not_in_the_state_dict() -> None:
-    module = gru_ext.GRU(3, 4, **RATES)
-    assert str(module) == ("GRU(3, 4, zoneout=0.3, recurrent_dropout=0.2, candidate_dropout=0.25, weight_dropout=0.1)")
-    assert str(gru_ext.GRUCell(3, 4, zoneout=0.5)) == "GRUCell(3, 4, zoneout=0.5)"
-    assert module.state_dict().keys() == nn.GRU(3, 4).state_dict().keys()
-    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
-        assert all(getattr(other, name) == rate for name, rate in RATES.items())
-
-
-@pytest.mark.parametrize("value", [1, 1.0, 1.5, -0.1, float("nan"), None, "0.1", True, 1j])
-@pytest.mark.parametrize("name", RATES)
-def test_wrong_rates(name: str, value: Any) -> None:
-    text = f"expected {name} to be a number in [0, 1), got {value!r}"
-    p = make_problem(Size(3, 2, 3, 4))
-    calls: dict[str, Callable[[], object]] = {
-        "GRU": lambda: gru_ext.GRU(3, 4, **{name: value}),
-        "gru": lambda: functional.gru(p.x, p.hx, p.weights, **{name: value}),
-    }
-    if name in ("zoneout", "candidate_dropout"):
-        calls["GRUCell"] = lambda: gru_ext.GRUCell(3, 4, **{name: value})
-        calls["gru_cell"] = lambda: functional.gru_cell(p.x[0], None, *p.weights, **{name: value})
-    for op, call in calls.items():
-        with pytest.raises(ValueError, match=f"^{re.escape(f'{op}: {text}')}$"):
-            call()
-
-
-def test_a_module_of_torch_cannot_take_over_what_it_does_not_have() -> None:
-    with pytest.raises(ValueError, match=r"^to_torch: expected GRU with zoneout=0, as torch.nn has it, got"):
-        gru_ext.GRU(3, 4, zoneout=0.3).to_torch()
-    with pytest.raises(ValueError, match=r"^to_torch: expected GRUCell with candidate_dropout=0"):
-        gru_ext.GRUCell(3, 4, candidate_dropout=0.3).to_torch()
-    with pytest.raises(ValueError, match=r"^quantize_dynamic: expected GRU with zoneout=0"):
-        gru_ext.quantize_dynamic(gru_ext.GRU(3, 4, zoneout=0.3))
-
-
 def test_what_only_training_has_is_left_behind_in_quantization() -> None:
     module = gru_ext.GRU(3, 4, recurrent_dropout=0.2, candidate_dropout=0.2, weight_dropout=0.2).eval()
-    plain = gru_ext.GRU(3, 4)
-    plain.load_state_dict(module.state_dict())
-    x = torch.randn(5, 2, 3)
+    plain, x = gru_like(module), torch.randn(5, 2, 3)
     assert_same_bits(gru_ext.quantize_dynamic(module)(x)[0], gru_ext.quantize_dynamic(plain)(x)[0])

@@ -1,37 +1,24 @@
-"""reset_after=False, the GRU of Cho et al. 2014: derivatives, transforms, modules, and what others compute.
+"""reset_after=False, the GRU of Cho et al. 2014, beside what others compute.
 
-test_accuracy.py compares it with the loop of ``reference.gru``; ONNX and Keras prove the loop.
+test_accuracy.py compares it with the loop of ``reference.gru``; ONNX and Keras prove the loop. test_variants.py has
+derivatives and modules.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib.util
-import pickle
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from accuracy import SOME_OPTIONS
-from cases import (
-    Layer,
-    Options,
-    Problem,
-    Size,
-    layer_with,
-    make_problem,
-    variants_of,
-)
-from compare import assert_near, assert_same_bits
+from cases import LAYERS, Options, Problem, Size, make_problem
+from compare import assert_near, assert_same_state
 from torch import Tensor, nn
-from torch.autograd import forward_ad, gradcheck, gradgradcheck
-from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
 
 import gru_ext
-from gru_ext import functional, reference
-from gru_ext.variant import Variant
+from gru_ext import functional
 
 SMALL = Size(4, 3, 2, 5)
 FLOAT64 = torch.float64
@@ -43,13 +30,6 @@ def ours(
 ) -> tuple[Tensor, Tensor]:
     """``functional.gru`` as a Layer."""
     return functional.gru(x, hx, weights, bidirectional=bidirectional, batch_sizes=batch_sizes, reset_after=False)
-
-
-def plain(
-    x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], batch_sizes: Tensor | None, bidirectional: bool
-) -> tuple[Tensor, Tensor]:
-    """The reference as a Layer."""
-    return reference.gru(x, hx, weights, batch_sizes, bidirectional, Variant(reset_after=False))
 
 
 def by_formula(x: Tensor, h: Tensor, weights: Sequence[Tensor]) -> Tensor:
@@ -76,9 +56,8 @@ def test_no_bias_is_a_bias_of_zero() -> None:
 
 def test_three_values_a_unit_are_saved_for_the_backward_one_fewer_than_with_the_reset_gate_after() -> None:
     p = make_problem(SMALL, Options(bidirectional=True), torch.float32)
-    arguments = (p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional)
     for reset_after, values in ((True, 4), (False, 3)):
-        _, _, gates = torch.ops.gru_ext.gru_fwd(*arguments, True, reset_after=reset_after)
+        _, _, gates = torch.ops.gru_ext.gru_fwd(*p.layer, True, reset_after=reset_after)
         assert gates.shape == (2, 12, values, 5)
 
 
@@ -149,12 +128,10 @@ def run_onnxruntime(problem: Problem, reset_after: bool) -> list[Tensor]:
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_results_equal_onnx_runtime_s(bidirectional: bool, reset_after: bool) -> None:
     problem = make_problem(Size(7, 3, 6, 20), Options(bidirectional=bidirectional), torch.float32)
-    y, h_n = functional.gru(
+    results = functional.gru(
         problem.x, problem.hx, problem.weights, bidirectional=bidirectional, reset_after=reset_after
     )
-    expected_y, expected_h_n = run_onnxruntime(problem, reset_after)
-    assert_near(y, expected_y, "y", tolerance=2e-6)
-    assert_near(h_n, expected_h_n, "h_n", tolerance=2e-6)
+    assert_near(results, run_onnxruntime(problem, reset_after), tolerance=2e-6)
 
 
 @WITH_ONNX
@@ -210,261 +187,22 @@ def test_results_equal_keras_published_figures(reset_after: bool, bias: bool, ex
     assert_near(h_n[0], torch.tensor(expected).unsqueeze(1).expand(3, 3), "h_n", tolerance=1e-6)
 
 
-# ---- Derivatives
-
-
-def function_of(layer: Layer, problem: Problem) -> tuple[Callable[..., tuple[Tensor, Tensor]], list[Tensor]]:
-    """The layer as a function of tensors that require gradients, and these: x, hx where given, the weights."""
-    leaves = problem.map(lambda tensor: tensor.detach().clone().requires_grad_())
-
-    def function(x: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
-        hx, weights = (None, others) if problem.hx is None else (others[0], others[1:])
-        return layer(x, hx, weights, problem.batch_sizes, problem.bidirectional)
-
-    return function, [leaves.x, *([] if leaves.hx is None else [leaves.hx]), *leaves.weights]
-
-
-@pytest.mark.parametrize("options", SOME_OPTIONS, ids=str)
-def test_gradcheck_backward_and_forward(options: Options) -> None:
-    function, leaves = function_of(ours, make_problem(Size(3, 2, 2, 3), options))
-    assert gradcheck(function, leaves, check_forward_ad=True, check_batched_grad=True, fast_mode=True)
-    assert gradcheck(function, leaves)
-
-
-@pytest.mark.parametrize("options", SOME_OPTIONS, ids=str)
-def test_gradgradcheck(options: Options) -> None:
-    function, leaves = function_of(ours, make_problem(Size(2, 2, 2, 2), options))
-    assert gradgradcheck(function, leaves, check_fwd_over_rev=True, fast_mode=True)
-
-
-# ---- With masks
-
-
-@pytest.mark.parametrize("options", [SOME_OPTIONS[0], SOME_OPTIONS[4]], ids=str)
-def test_gradcheck_with_masks(options: Options) -> None:
-    problem = make_problem(Size(3, 2, 2, 3), options)
-    for variant in variants_of(problem, reset_after=False).values():
-        function, leaves = function_of(layer_with(variant), problem)
-        assert gradcheck(function, leaves)
-        assert gradgradcheck(function, leaves, fast_mode=True)
-
-
-# ---- Transforms
-
-
-def test_torch_func_equals_that_of_the_reference() -> None:
-    problem = make_problem(Size(3, 2, 2, 3), Options(bidirectional=True))
-    for transform in (torch.func.grad, torch.func.jacrev, torch.func.jacfwd, torch.func.hessian):
-        results = []
-        for layer in (ours, plain):
-            function, leaves = function_of(layer, problem)
-
-            def loss(x: Tensor, function: Any = function, leaves: Any = leaves) -> Tensor:
-                y, h_n = function(x, *(leaf.detach() for leaf in leaves[1:]))
-                return torch.as_tensor(y.sin().sum() + h_n.square().sum())
-
-            results.append(transform(loss)(problem.x))
-        assert_near(results[0], results[1], transform.__name__)
-
-
-@pytest.mark.parametrize("over_weights", [False, True])
-def test_vmap_is_a_loop(over_weights: bool) -> None:
-    problems = [make_problem(SMALL, Options(), FLOAT64) for _ in range(3)]
-    x = torch.stack([problem.x for problem in problems])
-    weights = [torch.stack(tensors) for tensors in zip(*(p.weights for p in problems), strict=True)]
-    if over_weights:
-        y, _ = torch.vmap(lambda x, *w: ours(x, None, w, None, False))(x, *weights)
-        expected = [ours(p.x, None, p.weights, None, False)[0] for p in problems]
-    else:
-        y, _ = torch.vmap(lambda x: ours(x, None, problems[0].weights, None, False))(x)
-        expected = [ours(p.x, None, problems[0].weights, None, False)[0] for p in problems]
-    assert_near(y, torch.stack(expected), "y")
-
-
-def test_dual_numbers_carry_tangents() -> None:
-    problem = make_problem(SMALL, Options(), FLOAT64)
-    tangent = torch.randn_like(problem.x)
-
-    def through(layer: Layer) -> Tensor:
-        with forward_ad.dual_level():
-            y, _ = layer(forward_ad.make_dual(problem.x, tangent), problem.hx, problem.weights, None, False)
-            return torch.as_tensor(forward_ad.unpack_dual(y).tangent)
-
-    assert_near(through(ours), through(plain), "tangent")
-
-
 # ---- Modules
 
 
-def module_of(**arguments: Any) -> gru_ext.GRU:
-    return gru_ext.GRU(4, 6, reset_after=False, dtype=FLOAT64, **arguments)
-
-
-def results_and_gradients(module: nn.Module, call: Any, *inputs: Any) -> list[Tensor]:
-    results = call(*inputs)
-    results = [results] if isinstance(results, Tensor) else [r for r in results if isinstance(r, Tensor)]
-    total = torch.stack([result.double().sin().sum() for result in results]).sum()
-    return [*results, *torch.autograd.grad(total, list(module.parameters()))]
-
-
-def assert_lists_near(results: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float = 1e-10) -> None:
-    for i, (result, wanted) in enumerate(zip(results, expected, strict=True)):
-        assert_near(result, wanted, f"result or gradient {i}", tolerance)
-
-
-ARGUMENTS: list[dict[str, Any]] = [
-    {},
-    {"bias": False, "batch_first": True},
-    {"num_layers": 2, "bidirectional": True},
-]
-
-
-@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
+@pytest.mark.parametrize("arguments", LAYERS, ids=str)
 def test_parameters_are_those_of_nn_gru(arguments: dict[str, Any]) -> None:
     torch.manual_seed(1)
-    peer = nn.GRU(4, 6, dtype=FLOAT64, **arguments)
+    peer = nn.GRU(4, 6, **arguments)
     torch.manual_seed(1)
-    module = module_of(**arguments)
-    for (name, parameter), (expected_name, expected) in zip(
-        module.named_parameters(), peer.named_parameters(), strict=True
-    ):
-        assert name == expected_name
-        assert_same_bits(parameter, expected, name)
-
-
-def test_layers_and_directions_are_single_layers_one_after_another() -> None:
-    module = module_of(num_layers=2, bidirectional=True)
-    x, hx = torch.randn(5, 3, 4, dtype=FLOAT64), torch.randn(4, 3, 6, dtype=FLOAT64)
-    weights = list(module.parameters())
-    first, first_state = ours(x, hx[:2], weights[:8], None, True)
-    second, second_state = ours(first, hx[2:], weights[8:], None, True)
-    y, h_n = module(x, hx)
-    assert_near(y, second, "y")
-    assert_near(h_n, torch.cat([first_state, second_state]), "h_n")
-
-
-@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
-def test_packed_sequences_and_lengths_equal_sequences_one_by_one(arguments: dict[str, Any]) -> None:
-    module = module_of(**arguments)
-    lengths = [3, 5, 1]
-    sequences = [torch.randn(length, 4, dtype=FLOAT64) for length in lengths]
-    time = 1 if module.batch_first else 0
-    packed, packed_state = module(pack_sequence(sequences, enforce_sorted=False))
-    padded = nn.utils.rnn.pad_sequence(sequences, batch_first=module.batch_first)
-    y, h_n = module(padded, lengths=lengths)
-    again = pack_padded_sequence(y, torch.tensor(lengths), module.batch_first, enforce_sorted=False)
-    assert_near(again.data, packed.data, "y")
-    assert_near(h_n, packed_state, "h_n")
-    for row, sequence in enumerate(sequences):
-        alone, state = module(sequence)
-        assert_near(y.select(1 - time, row)[: lengths[row]], alone, "y")
-        assert_near(h_n[:, row], state, "h_n")
-
-
-def test_resets_cut_the_sequence() -> None:
-    module = module_of()
-    x = torch.randn(7, 2, 4, dtype=FLOAT64)
-    resets = torch.zeros(7, 2, dtype=torch.bool)
-    resets[3, 1] = True
-    y, _ = module(x, resets=resets)
-    assert_near(y[3:, 1], module(x[3:, 1])[0], "y")
-    assert_near(y[:, 0], module(x[:, 0])[0], "y")
-
-
-def test_outputs_last_is_the_last_state() -> None:
-    module = module_of(bidirectional=True)
-    x = torch.randn(5, 2, 4, dtype=FLOAT64)
-    expected = module(x)[1].transpose(0, 1).flatten(1)
-    module.outputs = "last"
-    with torch.no_grad():
-        assert_near(module(x)[0], expected, "output")
-
-
-@pytest.mark.parametrize("shape", [(4,), (3, 4)], ids=str)
-@pytest.mark.parametrize("bias", [False, True])
-def test_a_cell_stepped_by_hand_equals_the_layer(shape: tuple[int, ...], bias: bool) -> None:
-    cell = gru_ext.GRUCell(4, 6, bias=bias, dtype=FLOAT64, reset_after=False)
-    module = module_of(bias=bias)
-    for source, target in zip(cell.parameters(), module.parameters(), strict=True):
-        target.data = source.data
-    x = torch.randn(5, *shape, dtype=FLOAT64)
-    h = None
-    steps = []
-    for row in x:
-        h = cell(row, h)
-        steps.append(h)
-    assert_near(torch.stack(steps), module(x)[0], "y")
-    weights = [p.detach() for p in cell.parameters()]
-    assert_near(functional.gru_cell(x[0], None, *weights, reset_after=False), steps[0].detach(), "h")
-
-
-def test_copies_and_pickles_keep_it_and_the_printed_form_names_it() -> None:
-    module = module_of()
-    assert repr(module) == "GRU(4, 6, reset_after=False)"
-    assert repr(gru_ext.GRUCell(4, 6, reset_after=False)) == "GRUCell(4, 6, reset_after=False)"
-    x = torch.randn(5, 3, 4, dtype=FLOAT64)
-    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
-        assert other.reset_after is False
-        assert_same_bits(other(x)[0], module(x)[0])
-
-
-@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
-def test_a_compiled_module_gives_the_results_and_gradients_of_eager_mode(arguments: dict[str, Any]) -> None:
-    torch._dynamo.reset()
-    module = module_of(**arguments)
-    x = torch.randn(5, 3, 4, dtype=FLOAT64)
-    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
-    assert_lists_near(results_and_gradients(module, compiled, x), results_and_gradients(module, module, x))
-    cell = gru_ext.GRUCell(4, 6, dtype=FLOAT64, reset_after=False)
-    compiled_cell = torch.compile(cell, fullgraph=True, backend="aot_eager")
-    assert_lists_near(results_and_gradients(cell, compiled_cell, x[0]), results_and_gradients(cell, cell, x[0]))
-    torch._dynamo.reset()
-
-
-def test_an_exported_module_runs_at_other_sizes() -> None:
-    module = module_of(bidirectional=True)
-    steps, batch = torch.export.Dim("steps", min=2, max=64), torch.export.Dim("batch", min=2, max=64)
-    x = torch.randn(5, 3, 4, dtype=FLOAT64)
-    program = torch.export.export(module, (x,), dynamic_shapes=({0: steps, 1: batch},))
-    other = torch.randn(9, 2, 4, dtype=FLOAT64)
-    assert_lists_near(program.module()(other), module(other))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_autocast_computes_in_half_and_differentiates_in_float32(dtype: torch.dtype) -> None:
-    module = gru_ext.GRU(4, 6, reset_after=False)
-    x = torch.randn(5, 3, 4)
-    with torch.autocast("cpu", dtype):
-        y, _ = module(x)
-    half = copy.deepcopy(module).to(dtype)
-    assert_same_bits(y, half(x.to(dtype))[0].float())
-    y.sum().backward()
-    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in module.parameters())
+    assert_same_state(gru_ext.GRU(4, 6, reset_after=False, **arguments), peer)
 
 
 # ---- Errors
 
 
-@pytest.mark.parametrize("make", [gru_ext.GRU, gru_ext.GRUCell])
-def test_a_wrong_argument_is_an_error(make: Any) -> None:
-    with pytest.raises(TypeError, match="expected reset_after of type bool, got str"):
-        make(4, 6, reset_after="before")
-
-
 def test_gates_of_the_other_recurrence_are_refused() -> None:
     p = make_problem(SMALL, Options(), torch.float32)
-    arguments = (p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional)
-    y, _, gates = torch.ops.gru_ext.gru_fwd(*arguments, True)
+    y, _, gates = torch.ops.gru_ext.gru_fwd(*p.layer, True)
     with pytest.raises(RuntimeError, match=r"expected gates of shape \(D, N, 3, H\) = \(1, 12, 3, 5\), got \(1, 12, 4"):
-        torch.ops.gru_ext.gru_bwd(p.dy, None, *arguments, y, gates, True, True, True, reset_after=False)
-
-
-@pytest.mark.parametrize("make", [gru_ext.GRU, gru_ext.GRUCell])
-def test_what_torch_and_int8_kernels_do_not_have_is_not_silently_something_else(make: Any) -> None:
-    module = make(4, 6, reset_after=False)
-    with pytest.raises(
-        ValueError, match=f"to_torch: expected {make.__name__} with reset_after=True, as torch.nn has it"
-    ):
-        module.to_torch()
-    with pytest.raises(ValueError, match=f"quantize_dynamic of '0': expected {make.__name__} with reset_after=True"):
-        gru_ext.quantize_dynamic(nn.Sequential(module))
+        torch.ops.gru_ext.gru_bwd(p.dy, None, *p.layer, y, gates, True, True, True, reset_after=False)
