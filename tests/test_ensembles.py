@@ -8,31 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from cases import ALL_OPTIONS, FLOATING, Options, Size, make_problem, ours, solve
+from cases import ALL_OPTIONS, FLOATING, Options, Size, make_problem, ours, solve, solve_by
 from compare import assert_near, assert_same_bits
-from member_cases import MEMBERS, problems_of, stacked
+from member_cases import MEMBERS, of_member, problems_of, solve_members_by, stacked
+from recorded import Calls
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, stack_module_state, vmap
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import gru_ext
+from gru_ext.variant import Variant
 
 FLOAT64 = torch.float64
 SIZE = Size(4, 3, 2, 5)
-
-
-class Calls(TorchDispatchMode):
-    """Counts the calls of our operators."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Note the name, then go on."""
-        if func.namespace == "gru_ext":
-            self.names.append(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture(params=[1, 2, 4])
@@ -59,8 +46,7 @@ def test_each_member_has_the_bits_of_its_own_call(options: Options, dtype: torch
     problems = problems_of(SIZE, options, dtype)
     results = solve(members, stacked(problems))
     for e, problem in enumerate(problems):
-        for name, expected in solve(ours, problem).items():
-            assert_same_bits(results[name][e], expected, f"{name} of member {e}")
+        assert_same_bits(of_member(e, results), solve(ours, problem), f"member {e}")
 
 
 # Large enough for several threads; more members than threads, as many, and fewer.
@@ -70,8 +56,7 @@ def test_members_on_several_threads(count: int, size: Size, threads: int) -> Non
     problems = problems_of(size, Options(bidirectional=True), members=count)
     results = solve(members, stacked(problems))
     for e, problem in enumerate(problems):
-        for name, expected in solve(ours, problem).items():
-            assert_near(results[name][e], expected, f"{name} of member {e}, {threads} threads")
+        assert_near(of_member(e, results), solve(ours, problem), f"member {e}, {threads} threads")
 
 
 def ensemble(**arguments: Any) -> tuple[list[nn.Module], dict[str, Tensor], Callable[..., Any]]:
@@ -84,25 +69,22 @@ def ensemble(**arguments: Any) -> tuple[list[nn.Module], dict[str, Tensor], Call
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared input", "own inputs"])
-@pytest.mark.parametrize("arguments", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [{}, {"num_layers": 2}, {"num_layers": 2, "bidirectional": True, "batch_first": True}], ids=str
+)
 def test_stacked_modules_run_as_one_call_a_layer(arguments: dict[str, Any], shared: bool) -> None:
     models, parameters, call = ensemble(**arguments)
     x = torch.randn(*([] if shared else [MEMBERS]), 4, 3, 2, dtype=FLOAT64)
     with Calls() as calls:
         y, h_n = vmap(call, in_dims=(0, None if shared else 0))(parameters, x)
-        (y.sin().sum() + h_n.sum()).backward()
+        found = torch.autograd.grad(y.sin().sum() + h_n.sum(), list(parameters.values()))
     layers = arguments.get("num_layers", 1)
     assert calls.names == ["gru_fwd_members"] * layers + ["gru_bwd_members"] * layers
     for e, model in enumerate(models):
-        expected_y, expected_h_n = model(x if shared else x[e])
-        (expected_y.sin().sum() + expected_h_n.sum()).backward()
-        assert_near(y[e].detach(), expected_y.detach(), "y")
-        assert_near(h_n[e].detach(), expected_h_n.detach(), "h_n")
-        for name, parameter in model.named_parameters():
-            gradient = parameters[name].grad
-            assert gradient is not None
-            assert parameter.grad is not None
-            assert_near(gradient[e], parameter.grad, name)
+        expected = model(x if shared else x[e])
+        assert_near((y[e], h_n[e]), expected)
+        gradients = torch.autograd.grad(expected[0].sin().sum() + expected[1].sum(), list(model.parameters()))
+        assert_near([gradient[e] for gradient in found], gradients)
 
 
 def test_the_gradient_of_a_shared_input_is_summed_over_the_members() -> None:
@@ -111,8 +93,6 @@ def test_the_gradient_of_a_shared_input_is_summed_over_the_members() -> None:
     vmap(call, in_dims=(0, None))(parameters, x)[0].sin().sum().backward()
     for model in models:
         model(x_loop)[0].sin().sum().backward()
-    assert x.grad is not None
-    assert x_loop.grad is not None
     assert_near(x.grad, x_loop.grad, "dx")
 
 
@@ -124,7 +104,7 @@ def test_cells_run_as_one_call() -> None:
         states = vmap(lambda p, h: functional_call(cells[0], p, (x, h)))(parameters, h)
     assert calls.names == ["gru_fwd_members"]
     for e, cell in enumerate(cells):
-        assert_near(states[e].detach(), cell(x, h[e]).detach(), "state")
+        assert_near(states[e], cell(x, h[e]), "state")
 
 
 def test_gradients_of_each_sample_are_one_backward_call() -> None:
@@ -137,8 +117,9 @@ def test_gradients_of_each_sample_are_one_backward_call() -> None:
         gradients = vmap(grad(loss), in_dims=(None, 1))(problem.weights, problem.x)
     assert calls.names == ["gru_fwd", "gru_bwd_members"]
     for b in range(6):
-        for ours_, expected in zip(gradients, grad(loss)(problem.weights, problem.x[:, b]), strict=True):
-            assert_near(ours_[b], expected, f"sample {b}")
+        assert_near(
+            [gradient[b] for gradient in gradients], grad(loss)(problem.weights, problem.x[:, b]), f"sample {b}"
+        )
 
 
 def test_gradients_of_each_sample_of_each_member_are_one_call() -> None:
@@ -155,9 +136,8 @@ def test_gradients_of_each_sample_of_each_member_are_one_call() -> None:
     assert [name for name in calls.names if "bwd" in name] == ["gru_bwd_members"]
     for e in range(MEMBERS):
         for b in (0, 5):
-            one = {name: parameter[e] for name, parameter in detached.items()}
-            for name, expected in grad(loss)(one, x[:, b]).items():
-                assert_near(gradients[name][e, b], expected, f"{name} of sample {b} of member {e}")
+            expected = grad(loss)(of_member(e, detached), x[:, b])
+            assert_near(of_member(b, of_member(e, gradients)), expected, f"sample {b} of member {e}")
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -173,9 +153,8 @@ def test_derivatives_of_higher_order(packed: bool) -> None:
     hessians = vmap(jacrev(jacrev(loss)))(whole.weights, whole.x, whole.hx)
     for e, p in enumerate(problems):
         assert p.hx is not None
-        for row, expected_row in zip(hessians, jacrev(jacrev(loss))(p.weights, p.x, p.hx), strict=True):
-            for block, expected in zip(row, expected_row, strict=True):
-                assert_near(block[e], expected, f"block of member {e}")
+        blocks = [[block[e] for block in row] for row in hessians]
+        assert_near(blocks, jacrev(jacrev(loss))(p.weights, p.x, p.hx), f"member {e}")
 
 
 def test_gradcheck_of_the_gradients_of_members() -> None:
@@ -194,31 +173,17 @@ def test_an_empty_batch_and_one_member() -> None:
     for size, count in ((Size(4, 0, 2, 5), 2), (SIZE, 1)):
         problems = problems_of(size, Options(), members=count)
         results = solve(members, stacked(problems))
-        for name, expected in solve(ours, problems[-1]).items():
-            assert_same_bits(results[name][-1], expected, name)
+        assert_same_bits(of_member(-1, results), solve(ours, problems[-1]))
 
 
 def test_masks_of_each_member() -> None:
     problems = problems_of(SIZE, Options())
     whole = stacked(problems)
     keep = torch.rand(MEMBERS, 1, SIZE.steps * SIZE.batch, SIZE.hidden) > 0.5
-    operators = torch.ops.gru_ext
-    y, h_n, gates = operators.gru_fwd_members(
-        whole.x, whole.hx, whole.weights, None, False, zoneout_mask=keep, zoneout=0.5
-    )
-    needs = (True, True, True)
-    dx, dhx, dweights = operators.gru_bwd_members(
-        whole.dy, None, whole.x, whole.hx, whole.weights, None, False, y, gates, *needs, zoneout_mask=keep, zoneout=0.5
-    )
-    for e, p in enumerate(problems):
-        variant = {"zoneout_mask": keep[e], "zoneout": 0.5}
-        expected = operators.gru_fwd(p.x, p.hx, p.weights, None, False, True, **variant)
-        gradients = operators.gru_bwd(
-            p.dy, None, p.x, p.hx, p.weights, None, False, expected[0], expected[2], *needs, **variant
-        )
-        found = [y[e], h_n[e], gates[e], dx[e], dhx[e], *(dw[e] for dw in dweights)]
-        for ours_, wanted in zip(found, [*expected, *gradients[:2], *gradients[2]], strict=True):
-            assert_same_bits(ours_, wanted)
+    results = solve_members_by(torch.ops.gru_ext, whole, Variant(zoneout_mask=keep, zoneout=0.5))
+    for e, problem in enumerate(problems):
+        expected = solve_by(torch.ops.gru_ext, problem, Variant(zoneout_mask=keep[e], zoneout=0.5))
+        assert_same_bits(of_member(e, results), expected, f"member {e}")
 
 
 def test_wrong_arguments_are_named() -> None:
