@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
-import io
 import pickle
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
-from cases import ALL_OPTIONS, Options, Problem, Size, exact, make_problem
+from cases import ALL_OPTIONS, LAYERS, Options, Problem, Size, exact, make_problem
 from compare import assert_near, assert_same_bits
-from int8_cases import LARGE, ROUNDING, SIZES, arguments_of, check_every_step, quantized_weights, run
-from process import thread_count
+from int8_cases import LARGE, ROUNDING, SIZES, Model, Subclass, arguments_of, check_every_step, quantized_weights, run
+from layouts import every_other, inner_transposed, sliced, transposed
+from process import thread_count, through_a_file
+from refusals import Refusals, each_refusal, refused
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.utils import parametrizations, prune
@@ -32,24 +35,21 @@ ops = torch.ops.gru_ext
 # ---- The operator
 
 
-@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [*product(SIZES, ALL_OPTIONS), *product(LARGE, [Options(), Options(bidirectional=True, packed=True)])],
+    ids=str,
+)
 def test_every_step_is_as_specified(size: Size, options: Options) -> None:
-    check_every_step(make_problem(size, options, FLOAT32))
-
-
-@pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
-@pytest.mark.parametrize("size", LARGE, ids=str)
-def test_every_step_of_large_problems_is_as_specified(size: Size, options: Options) -> None:
     check_every_step(make_problem(size, options, FLOAT32))
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-42, 1e-37, 1e-30, 1e-3, 1e3, 1e30])
 def test_inputs_of_any_magnitude(scale: float) -> None:
     problem = make_problem(Size(4, 3, 21, 33), Options(), FLOAT32)
-    y, _ = run(Problem(problem.x * scale, problem.hx, problem.weights, None, False))
-    assert y.isfinite().all()
-    check_every_step(Problem(problem.x * scale, problem.hx, problem.weights, None, False))
+    problem = replace(problem, x=problem.x * scale)
+    assert run(problem)[0].isfinite().all()
+    check_every_step(problem)
 
 
 @pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
@@ -58,8 +58,7 @@ def test_the_number_of_threads_does_not_change_a_bit(options: Options) -> None:
     expected = run(problem)
     for count in (2, 3, 5):
         with thread_count(count):
-            for result, wanted in zip(run(problem), expected, strict=True):
-                assert_same_bits(result, wanted)
+            assert_same_bits(run(problem), expected)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
@@ -87,22 +86,14 @@ def test_a_bad_initial_state_makes_its_row_nan(value: float) -> None:
     assert not y[:, [0, 2, 3]].isnan().any()
 
 
-@pytest.mark.parametrize(
-    "restride",
-    [
-        lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
-        lambda x: x.transpose(0, 2).contiguous().transpose(0, 2),
-        lambda x: torch.cat([x, x], dim=2)[:, :, : x.shape[2]],
-    ],
-)
+@pytest.mark.parametrize("restride", [transposed, inner_transposed, sliced, every_other])
 def test_strides_do_not_matter(restride: Callable[[Tensor], Tensor]) -> None:
     arguments = arguments_of(make_problem(Size(4, 3, 7, 20), Options(), FLOAT32))
     expected = ops.gru_int8(**arguments)
     for name in ("x", "hx"):
         arguments[name] = restride(arguments[name])
         assert not arguments[name].is_contiguous() or arguments[name].shape[0] == 1
-    for result, wanted in zip(ops.gru_int8(**arguments), expected, strict=True):
-        assert_same_bits(result, wanted)
+    assert_same_bits(ops.gru_int8(**arguments), expected)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -119,12 +110,7 @@ def test_opcheck(options: Options) -> None:
 
 def test_the_meta_device_gives_the_shapes_of_the_cpu() -> None:
     arguments = arguments_of(make_problem(Size(4, 3, 2, 5), Options(bidirectional=True), FLOAT32))
-    on_meta = {
-        **arguments,
-        "x": arguments["x"].to("meta"),
-        "hx": arguments["hx"].to("meta"),
-        "weights": [w.to("meta") for w in arguments["weights"]],
-    }
+    on_meta = torch.utils._pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), arguments)
     for here, there in zip(ops.gru_int8(**arguments), ops.gru_int8(**on_meta), strict=True):
         assert (here.shape, here.dtype, here.stride()) == (there.shape, there.dtype, there.stride())
 
@@ -136,51 +122,35 @@ def weights_with(index: int, tensor: Tensor) -> list[Tensor]:
     return weights
 
 
-@pytest.mark.parametrize(
-    ("changes", "error", "text"),
-    [
-        ({"x": torch.zeros(4, 2)}, ValueError, "expected x of shape (T, B, I), got 2 dimensions"),
-        (
-            {"x": torch.zeros(4, 3, 2).double()},
-            ValueError,
-            "expected x of dtype float32, for weights of int8, got Double",
-        ),
-        ({"x": torch.zeros(0, 3, 2)}, RuntimeError, "expected x with T >= 1 steps, got T = 0"),
-        (
-            {"x": torch.zeros(4, 3, 7)},
-            RuntimeError,
-            "expected weight_ih of shape (ceil(H / 16), 1 + ceil(I / 4), 3, 16) = (1, 3, 3, 16), got (1, 2, 3, 16)",
-        ),
-        ({"weights": []}, RuntimeError, "expected 4 weights, or 6 with biases, for D = 1, got 0"),
-        (
-            {"weights": weights_with(3, torch.zeros(14))},
-            RuntimeError,
-            "expected scale_hh of shape (3H) with H >= 1, got [14]",
-        ),
-        (
-            {"weights": weights_with(1, torch.zeros(1, 3, 3, 16))},
-            ValueError,
-            "expected weight_hh as gru_ext.quantize.pack returns it, contiguous and int32, got Float",
-        ),
-        (
-            {"weights": weights_with(5, torch.zeros(16))},
-            RuntimeError,
-            "expected bias_hh of shape (3H) = (15), got (16)",
-        ),
-        (
-            {"weights": weights_with(2, torch.zeros(15).double())},
-            ValueError,
-            "expected scale_ih of the dtype of x, Float, got Double",
-        ),
-        ({"hx": torch.zeros(1, 2, 5)}, RuntimeError, "expected hx of shape (D, B, H) = (1, 3, 5), got (1, 2, 5)"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_wrong_arguments_of_the_operator(changes: Mapping[str, Any], error: type[Exception], text: str) -> None:
+WRONG: Refusals = {
+    ValueError: {
+        "expected x of shape (T, B, I), got 2 dimensions": {"x": torch.zeros(4, 2)},
+        "expected x of dtype float32, for weights of int8, got Double": {"x": torch.zeros(4, 3, 2).double()},
+        "expected weight_hh as gru_ext.quantize.pack returns it, contiguous and int32, got Float": {
+            "weights": weights_with(1, torch.zeros(1, 3, 3, 16))
+        },
+        "expected scale_ih of the dtype of x, Float, got Double": {
+            "weights": weights_with(2, torch.zeros(15).double())
+        },
+    },
+    RuntimeError: {
+        "expected x with T >= 1 steps, got T = 0": {"x": torch.zeros(0, 3, 2)},
+        "expected weight_ih of shape (ceil(H / 16), 1 + ceil(I / 4), 3, 16) = (1, 3, 3, 16), got (1, 2, 3, 16)": {
+            "x": torch.zeros(4, 3, 7)
+        },
+        "expected 4 weights, or 6 with biases, for D = 1, got 0": {"weights": []},
+        "expected scale_hh of shape (3H) with H >= 1, got [14]": {"weights": weights_with(3, torch.zeros(14))},
+        "expected bias_hh of shape (3H) = (15), got (16)": {"weights": weights_with(5, torch.zeros(16))},
+        "expected hx of shape (D, B, H) = (1, 3, 5), got (1, 2, 5)": {"hx": torch.zeros(1, 2, 5)},
+    },
+}
+
+
+@each_refusal(WRONG)
+def test_wrong_arguments_of_the_operator(given: Mapping[str, Any], error: type[Exception], text: str) -> None:
     arguments = arguments_of(make_problem(Size(4, 3, 2, 5), Options(), FLOAT32))
-    with pytest.raises(error) as caught:
-        ops.gru_int8(**{**arguments, **changes})
-    assert (type(caught.value), str(caught.value)) == (error, f"gru: {text}")
+    with refused(error, f"gru: {text}"):
+        ops.gru_int8(**{**arguments, **given})
 
 
 def test_cuda_tensors_are_refused() -> None:
@@ -276,12 +246,6 @@ def test_the_error_is_below_that_of_torch(size: Size, arguments: dict[str, Any])
 
 
 # ---- Modules
-
-ARGUMENTS: list[dict[str, Any]] = [
-    {},
-    {"bias": False, "batch_first": True},
-    {"num_layers": 2, "bidirectional": True},
-]
 X = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(1))
 
 
@@ -291,7 +255,7 @@ def quantized(*sizes: Any, **arguments: Any) -> QuantizedGRU:
     return module
 
 
-@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
+@pytest.mark.parametrize("arguments", LAYERS, ids=str)
 def test_layers_and_directions_are_calls_of_the_operator(arguments: dict[str, Any]) -> None:
     module = gru_ext.GRU(3, 20, **arguments)
     layers, directions = module.num_layers, 2 if module.bidirectional else 1
@@ -312,10 +276,8 @@ def test_layers_and_directions_are_calls_of_the_operator(arguments: dict[str, An
 
 def test_unbatched_input_is_a_batch_of_one() -> None:
     module, hx = quantized(3, 20, 2), torch.randn(2, 20)
-    y, h_n = module(X[:, 0], hx)
     expected = module(X[:, :1], hx.unsqueeze(1))
-    assert_same_bits(y, expected[0].squeeze(1))
-    assert_same_bits(h_n, expected[1].squeeze(1))
+    assert_same_bits(module(X[:, 0], hx), [result.squeeze(1) for result in expected])
 
 
 @pytest.mark.parametrize("unsorted", [False, True])
@@ -326,9 +288,7 @@ def test_a_packed_sequence_equals_its_sequences_one_by_one(unsorted: bool) -> No
     output, h_n = module(pack_sequence(sequences, enforce_sorted=not unsorted), hx)
     assert isinstance(output, PackedSequence)
     for b, (sequence, result) in enumerate(zip(sequences, unpack_sequence(output), strict=True)):
-        expected, state = module(sequence, hx[:, b])
-        assert_same_bits(result, expected)
-        assert_same_bits(h_n[:, b], state)
+        assert_same_bits((result, h_n[:, b]), module(sequence, hx[:, b]))
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -345,46 +305,20 @@ def test_a_cell_is_one_step_of_the_layer(shape: tuple[int, ...], bias: bool) -> 
         assert_same_bits(step(x, state), expected)
 
 
-class Model(nn.Module):
-    """GRUs of every kind, one of them under two names."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.theirs = nn.GRU(3, 4)
-        self.ours = gru_ext.GRU(4, 5)
-        self.cells = nn.ModuleList([nn.GRUCell(5, 6), gru_ext.GRUCell(6, 7)])
-        self.again = self.theirs
-        self.linear = nn.Linear(7, 2)
-        self.other = Subclass(3, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(T, B, 3) to (B, 2)."""
-        x = self.ours(self.theirs(x)[0])[0][-1]
-        for cell in self.cells:
-            x = cell(x)
-        result: Tensor = self.linear(x)
-        return result
-
-
-class Subclass(nn.GRU):
-    """Whose forward may be another."""
-
-
 @pytest.mark.parametrize("inplace", [False, True])
 def test_every_gru_of_a_model_is_replaced(inplace: bool) -> None:
-    model = Model()
+    model = Model(3)
     before = copy.deepcopy(model)
     result = quantize_dynamic(model, inplace=inplace)
     assert (result is model) == inplace
     assert isinstance(result, Model)
-    kinds = [type(m) for m in (result.theirs, result.ours, *result.cells, result.linear, result.other)]
-    assert kinds == [QuantizedGRU, QuantizedGRU, QuantizedGRUCell, QuantizedGRUCell, nn.Linear, Subclass]
+    assert result.kinds() == [QuantizedGRU, QuantizedGRU, QuantizedGRUCell, QuantizedGRUCell, nn.Linear, Subclass]
     assert result.again is result.theirs
-    assert_near(result(X).detach(), before(X).detach(), "output", tolerance=0.02)
+    assert_near(result(X), before(X), "output", tolerance=0.02)
     assert not torch.equal(result(X), before(X))
     if not inplace:
         assert repr(model) == repr(before)
-        assert_same_bits(model(X).detach(), before(X).detach())
+        assert_same_bits(model(X), before(X))
 
 
 def test_mode_and_hooks_are_kept() -> None:
@@ -402,49 +336,34 @@ def set_nan(module: nn.GRU) -> nn.GRU:
     return module
 
 
-@pytest.mark.parametrize(
-    ("module", "error", "text"),
-    [
-        (
-            nn.GRU(3, 4).double(),
-            ValueError,
-            "quantize_dynamic of '1': expected weight_ih_l0 of GRU in float32 on the CPU, got torch.float64 on cpu",
+FIRST = "remove parametrizations, pruning and weight norm first, and convert before sharding"
+NOT_QUANTIZED: Refusals = {
+    ValueError: {
+        "weight_ih_l0 of GRU in float32 on the CPU, got torch.float64 on cpu": nn.GRU(3, 4).double(),
+        "weight_ih of GRUCell in float32 on the CPU, got torch.float32 on meta": nn.GRUCell(3, 4, device="meta"),
+        "weight_hh_l0 of GRU to be finite, got NaN or infinity": set_nan(nn.GRU(3, 4)),
+    },
+    TypeError: {
+        f"module of type torch.nn.GRU, got ParametrizedGRU; {FIRST}": parametrizations.weight_norm(
+            nn.GRU(3, 4), "weight_hh_l0"
         ),
-        (
-            nn.GRUCell(3, 4, device="meta"),
-            ValueError,
-            "quantize_dynamic of '1': expected weight_ih of GRUCell in float32 on the CPU, got torch.float32 on meta",
+        "module with the parameters weight_ih, weight_hh, bias_ih, bias_hh,"
+        f" got weight_ih, bias_ih, bias_hh, weight_hh_orig; {FIRST}": prune.l1_unstructured(
+            nn.GRUCell(3, 4), "weight_hh", amount=2
         ),
-        (
-            set_nan(nn.GRU(3, 4)),
-            ValueError,
-            "quantize_dynamic of '1': expected weight_hh_l0 of GRU to be finite, got NaN or infinity",
-        ),
-        (
-            parametrizations.weight_norm(nn.GRU(3, 4), "weight_hh_l0"),
-            TypeError,
-            "quantize_dynamic of '1': expected module of type torch.nn.GRU, got ParametrizedGRU;"
-            " remove parametrizations, pruning and weight norm first, and convert before sharding",
-        ),
-        (
-            prune.l1_unstructured(nn.GRUCell(3, 4), "weight_hh", amount=2),
-            TypeError,
-            "quantize_dynamic of '1': expected module with the parameters weight_ih, weight_hh, bias_ih, bias_hh,"
-            " got weight_ih, bias_ih, bias_hh, weight_hh_orig; remove parametrizations, pruning and weight norm first,"
-            " and convert before sharding",
-        ),
-    ],
-    ids=["float64", "meta", "nan", "parametrized", "pruned"],
-)
+    },
+}
+
+
+@each_refusal(NOT_QUANTIZED)
 def test_what_cannot_be_quantized_is_named_and_nothing_is_replaced(
-    module: nn.Module, error: type[Exception], text: str
+    given: nn.Module, error: type[Exception], text: str
 ) -> None:
-    model = nn.ModuleList([nn.GRU(3, 4), module])
-    with pytest.raises(error) as caught:
+    model = nn.ModuleList([nn.GRU(3, 4), given])
+    with refused(error, f"quantize_dynamic of '1': expected {text}"):
         quantize_dynamic(model, inplace=True)
-    assert str(caught.value) == text
     assert type(model[0]) is nn.GRU
-    assert model[1] is module
+    assert model[1] is given
 
 
 def test_too_many_columns_for_32_bits_are_refused() -> None:
@@ -453,7 +372,7 @@ def test_too_many_columns_for_32_bits_are_refused() -> None:
     assert 66_311 * 255 * 127 < 2**31 <= 66_312 * 255 * 127
 
 
-@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
+@pytest.mark.parametrize("arguments", LAYERS, ids=str)
 def test_the_state_is_plain_and_loads_into_a_fresh_module(arguments: dict[str, Any]) -> None:
     module = gru_ext.GRU(3, 20, **arguments)
     result = QuantizedGRU.from_float(module)
@@ -464,14 +383,11 @@ def test_the_state_is_plain_and_loads_into_a_fresh_module(arguments: dict[str, A
             assert_same_bits(state.pop(name), rounded, name)
             assert_same_bits(state.pop(name.replace("weight", "scale")), scale, name)
         else:
-            assert_same_bits(state.pop(name), parameter.detach(), name)
+            assert_same_bits(state.pop(name), parameter, name)
     assert not state
-    file = io.BytesIO()
-    torch.save(result.state_dict(), file)
     for assign in (False, True):
-        file.seek(0)
         fresh = QuantizedGRU(3, 20, **arguments, device="meta" if assign else None)
-        fresh.load_state_dict(torch.load(file, weights_only=True), assign=assign)
+        fresh.load_state_dict(through_a_file(result.state_dict(), weights_only=True), assign=assign)
         assert repr(fresh) == repr(result)
         assert_same_bits(results_of(fresh), results_of(result))
 
@@ -519,58 +435,42 @@ def test_there_is_no_dropout_and_no_gradient() -> None:
     assert_same_bits(y, result.eval()(X)[0])
 
 
-NO_RESETS = "gru: expected reset_state together with resets, got it without"
-ERRORS: list[tuple[Callable[[Any, Any], object], type[Exception], str]] = [
-    (
-        lambda m, _: m(X.long()),
-        ValueError,
-        "gru: expected input of dtype float32, float64, bfloat16 or float16, got torch.int64",
-    ),
-    (
-        lambda m, _: m(X, torch.zeros(1, 2, 4).double()),
-        RuntimeError,
-        "gru: expected hx of the dtype of input, torch.float32, got torch.float64",
-    ),
-    (lambda m, _: m(X.numpy()), TypeError, "gru: expected input to be a tensor, got ndarray"),
-    (lambda m, _: m(X, reset_state=torch.zeros(1, 4)), ValueError, NO_RESETS),
-    (lambda m, _: m(X[..., :2]), RuntimeError, "gru: expected input of shape (T, B, I) with I = 3, got (5, 2, 2)"),
-    (
-        lambda m, _: m(X[0, 0]),
-        ValueError,
-        "gru: expected input of shape (T, B, I) or, unbatched, (T, I), got (3,)",
-    ),
-    (lambda m, _: m(X[:0]), RuntimeError, "gru: expected input with T >= 1 steps, got (0, 2, 3)"),
-    (
-        lambda m, _: m(X, torch.zeros(2, 4)),
-        RuntimeError,
-        "gru: expected hx of shape (L*D, B, H) = (1, 2, 4), got (2, 4)",
-    ),
-    (lambda m, _: m(X.to("meta")), RuntimeError, "gru: expected input on the device of the weights, cpu, got meta"),
-    (
-        lambda m, _: quantize_dynamic(nn.Sequential(m), {nn.GRU, nn.Linear}),  # type: ignore[arg-type]
-        TypeError,
+ERRORS: dict[type[Exception], dict[str, Callable[[Any, Any], object]]] = {
+    ValueError: {
+        "gru: expected input of dtype float32, float64, bfloat16 or float16, got torch.int64": lambda m, _: m(X.long()),
+        "gru: expected reset_state together with resets, got it without": (
+            lambda m, _: m(X, reset_state=torch.zeros(1, 4))
+        ),
+        "gru: expected input of shape (T, B, I) or, unbatched, (T, I), got (3,)": lambda m, _: m(X[0, 0]),
+        "gru_cell: expected input of shape (B, I) or (I), got (5, 2, 3)": lambda _, c: c(X),
+        "QuantizedGRU: expected input_size of at least 1, got 0": lambda *_: QuantizedGRU(0, 4),
+    },
+    RuntimeError: {
+        "gru: expected hx of the dtype of input, torch.float32, got torch.float64": (
+            lambda m, _: m(X, torch.zeros(1, 2, 4).double())
+        ),
+        "gru: expected input of shape (T, B, I) with I = 3, got (5, 2, 2)": lambda m, _: m(X[..., :2]),
+        "gru: expected input with T >= 1 steps, got (0, 2, 3)": lambda m, _: m(X[:0]),
+        "gru: expected hx of shape (L*D, B, H) = (1, 2, 4), got (2, 4)": lambda m, _: m(X, torch.zeros(2, 4)),
+        "gru: expected input on the device of the weights, cpu, got meta": lambda m, _: m(X.to("meta")),
+        "gru_cell: expected hx of shape (B, H) = (2, 4), got (2, 5)": lambda _, c: c(X[0], torch.zeros(2, 5)),
+    },
+    TypeError: {
+        "gru: expected input to be a tensor, got ndarray": lambda m, _: m(X.numpy()),
         "quantize_dynamic: expected inplace of type bool, got set; it quantizes GRUs alone, for which there is nothing"
-        " to specify",
-    ),
-    (lambda _, c: c(X), ValueError, "gru_cell: expected input of shape (B, I) or (I), got (5, 2, 3)"),
-    (
-        lambda _, c: c(X[0], torch.zeros(2, 5)),
-        RuntimeError,
-        "gru_cell: expected hx of shape (B, H) = (2, 4), got (2, 5)",
-    ),
-    (lambda *_: QuantizedGRU(0, 4), ValueError, "QuantizedGRU: expected input_size of at least 1, got 0"),
-    (lambda *_: QuantizedGRU(3, 4, bias=1), TypeError, "QuantizedGRU: expected bias of type bool, got int"),  # type: ignore[arg-type]
-]
+        " to specify": lambda m, _: quantize_dynamic(nn.Sequential(m), {nn.GRU, nn.Linear}),  # type: ignore[arg-type]
+        "QuantizedGRU: expected bias of type bool, got int": lambda *_: QuantizedGRU(3, 4, bias=1),  # type: ignore[arg-type]
+    },
+}
 
 
-@pytest.mark.parametrize(("call", "error", "text"), ERRORS, ids=lambda value: value if isinstance(value, str) else "")
-def test_errors(call: Callable[[Any, Any], object], error: type[Exception], text: str) -> None:
-    with pytest.raises(error) as caught:
-        call(quantized(3, 4), quantize_dynamic(nn.GRUCell(3, 4)))
-    assert (type(caught.value), str(caught.value)) == (error, text)
+@each_refusal(ERRORS)
+def test_errors(given: Callable[[Any, Any], object], error: type[Exception], text: str) -> None:
+    with refused(error, text):
+        given(quantized(3, 4), quantize_dynamic(nn.GRUCell(3, 4)))
 
 
-@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
+@pytest.mark.parametrize("arguments", LAYERS, ids=str)
 def test_a_compiled_module_is_one_graph_and_gives_the_same_bits(arguments: dict[str, Any]) -> None:
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
@@ -605,16 +505,9 @@ def test_the_specification_is_near_the_float_gru() -> None:
     """What the kernels are held to is itself a GRU: with the rounding undone, they agree."""
     problem = make_problem(Size(6, 4, 40, 30), Options(bidirectional=True), FLOAT32)
     y, _ = run(problem)
-    rounded = [
-        tensor
-        for w in quantized_weights(problem)
-        for tensor in (
-            w.ih.double() * w.scale_ih.double().unsqueeze(1),
-            w.hh.double() * w.scale_hh.double().unsqueeze(1),
-            w.bias_ih.double(),  # type: ignore[union-attr]
-            w.bias_hh.double(),  # type: ignore[union-attr]
-        )
-    ]
     doubles = problem.to(torch.float64)
-    expected, _ = exact(doubles.x, doubles.hx, rounded, None, True)
-    assert_near(y.double(), expected, "y", tolerance=0.03)
+    count = len(doubles.weights) // 2
+    for d, w in enumerate(quantized_weights(problem)):
+        doubles.weights[d * count] = w.ih.double() * w.scale_ih.double().unsqueeze(1)
+        doubles.weights[d * count + 1] = w.hh.double() * w.scale_hh.double().unsqueeze(1)
+    assert_near(y.double(), exact(*doubles.layer)[0], "y", tolerance=0.03)
