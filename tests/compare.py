@@ -72,13 +72,6 @@ def assert_near(ours: Any, expected: Any, name: str = "result", tolerance: float
         _assert_within(tensor, other, other, tolerance * max(1.0, _magnitude(other)), of)
 
 
-def assert_all_near(
-    ours: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float = FLOAT64_TOLERANCE
-) -> None:
-    """``assert_near`` for each of several named results."""
-    assert_near(ours, expected, tolerance=tolerance)
-
-
 def assert_same_bits(ours: Any, expected: Any, name: str = "result") -> None:
     """Fail unless dtype, shape and every bit agree: NaN equals the same NaN, 0.0 is not -0.0."""
     for tensor, other, of in _pairs(ours, expected, name):

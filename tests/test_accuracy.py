@@ -82,8 +82,7 @@ def test_layouts_have_the_same_values(layout: str) -> None:
     steps = 1 if layout == "of_a_long_sequence" else 5
     given = make_problem(Size(steps, 3, 4, 9), Options(bidirectional=True), torch.float32)
     laid_out = given.map(LAYOUTS[layout])
-    for before, after in zip([given.x, *given.weights], [laid_out.x, *laid_out.weights], strict=True):
-        assert_same_bits(after, before)
+    assert_same_bits(laid_out.all_tensors, given.all_tensors)
     assert not laid_out.x.is_contiguous() or laid_out.x.data_ptr() % 16
     assert layout in ("beside_a_boundary", "of_a_long_sequence") or not laid_out.weights[0].is_contiguous()
 
@@ -104,8 +103,7 @@ def test_cpu_with_several_threads(case: Case, count: int) -> None:
     def solve_twice(problem: Problem, variant: Variant, save_gates: bool) -> Results:
         with thread_count(count):
             results, again = (by_gru_ext(problem, variant, save_gates) for _ in range(2))
-        for name, tensor in results.items():
-            assert_same_bits(again[name], tensor, name)
+        assert_same_bits(again, results)
         return results
 
     check(case, solve_twice)
@@ -114,13 +112,7 @@ def test_cpu_with_several_threads(case: Case, count: int) -> None:
 # ---- The CUDA backend under emulation: its host side as it is, on a device of 40 multiprocessors
 
 
-@pytest.fixture
-def _nothing_stays() -> Iterator[None]:
-    yield
-    emulate(multiprocessors=0).use_cuda_kernels("auto", "auto")
-
-
-emulated = pytest.mark.usefixtures("_nothing_stays")
+emulated = pytest.mark.usefixtures("emulated")
 # The last has one unit more than a block.
 STEPWISE_SIZES = [Size(1, 1, 1, 1), Size(3, 5, 4, 7), Size(4, 3, 6, 33)]
 STEPWISE_SMALL = Size(4, 3, 2, 5)

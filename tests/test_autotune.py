@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +20,15 @@ from process import fork_python, output_of
 import gru_ext
 from gru_ext import library
 
+pytestmark = pytest.mark.usefixtures("emulated")
 PLAIN = Options()
 CLUSTERS = ["cluster_H64_C1_rows8", "cluster_H64_C4_rows16", "group_H128_C4_rows16"]  # as the time model has them
-
-
-@pytest.fixture(autouse=True)
-def _nothing_stays() -> Iterator[None]:
-    yield
-    ops = emulate(multiprocessors=0)
-    ops.autotune(False, "")
-    ops.use_cuda_kernels("auto", "auto")
 
 
 def call(size: Size = SMALL, options: Options = PLAIN, save_gates: bool = True) -> Any:
     """A forward call in bfloat16."""
     p = make_problem(size, options, torch.bfloat16)
-    return emulated_operators().gru_fwd(p.x, p.hx, p.weights, p.batch_sizes, p.bidirectional, save_gates)
+    return emulated_operators().gru_fwd(*p.layer, save_gates)
 
 
 def start(seconds: list[float], path: Path | str = "", **device: Any) -> Any:
@@ -49,6 +41,15 @@ def start(seconds: list[float], path: Path | str = "", **device: Any) -> Any:
     ops.autotune(True, str(path))
     ops.emulate_seconds(seconds)
     return ops
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Path:
+    """The file of a process that has measured: the second candidate is the fastest."""
+    path = tmp_path / "autotune.tsv"
+    start([2e-3, 1e-3, 3e-3, 4e-3], path)
+    call()
+    return path
 
 
 @pytest.mark.parametrize("device", [{}, {"multiprocessors": 40}], ids=["tested", "new"])
@@ -80,8 +81,7 @@ def test_every_family_is_measured() -> None:
 def test_masked_calls_are_told_apart() -> None:
     ops = start([1e-3, 2e-3])
     ops.emulate_shared_memory(True)
-    p = make_problem(SMALL, PLAIN, torch.bfloat16)
-    ops.gru_fwd(p.x, p.hx, p.weights, None, False, True, zoneout=0.1)
+    ops.gru_fwd(*make_problem(SMALL, PLAIN, torch.bfloat16).layer, True, zoneout=0.1)
     assert ops.measurements() == 2
     assert choice()[1].endswith("; its first call measures the candidates")
 
@@ -116,8 +116,7 @@ def test_the_one_step_kernel_is_measured_too(seconds: float, serves: bool) -> No
 
 def test_one_step_of_a_dtype_without_cluster_kernels_is_measured() -> None:
     ops = start([2e-3, 1e-3])
-    p = make_problem(SMALL._replace(steps=1), PLAIN)
-    ops.gru_fwd(p.x, p.hx, p.weights, None, False, True)
+    ops.gru_fwd(*make_problem(SMALL._replace(steps=1)).layer, True)
     assert ops.measurements() == 2
     assert choice(torch.float64, SMALL._replace(steps=1)) == ("stepwise", "measured stepwise 1 ms, one_step 2 ms")
 
@@ -177,15 +176,12 @@ def test_rows_beyond_8_are_rounded_up() -> None:
     assert ops.measurements() > before
 
 
-def test_the_file_outlives_the_process(tmp_path: Path) -> None:
-    path = tmp_path / "autotune.tsv"
-    start([2e-3, 1e-3, 3e-3, 4e-3], path)
-    call()
-    (record,) = path.read_text().split("\n")[1:-1]
+def test_the_file_outlives_the_process(measured: Path, tmp_path: Path) -> None:
+    (record,) = measured.read_text().split("\n")[1:-1]
     assert record.split("\t")[0] == (
         "gru_ext 0 for torch any by emulator, emulated, forward BFloat16 T<=4 B<=3 H=34 D=1"
     )
-    ops = start([], path)
+    ops = start([], measured)
     assert choice()[0] == CLUSTERS[1]
     call()
     assert ops.measurements() == 0
@@ -207,32 +203,25 @@ def test_the_file_outlives_the_process(tmp_path: Path) -> None:
     ],
     ids=["a third", "no end", "no numbers", "no time", "no tab", "no stepwise", "bytes"],
 )
-def test_a_damaged_file_is_measured_again(damage: Any, tmp_path: Path) -> None:
+def test_a_damaged_file_is_measured_again(damage: Any, measured: Path) -> None:
     """And what is then added to it can be read."""
-    path = tmp_path / "autotune.tsv"
-    start([2e-3, 1e-3, 3e-3, 4e-3], path)
-    call()
-    damaged = damage(path.read_text())
-    path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
-    ops = start([1e-3, 2e-3, 3e-3, 4e-3], path)
+    damaged = damage(measured.read_text())
+    measured.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
+    ops = start([1e-3, 2e-3, 3e-3, 4e-3], measured)
     call()
     assert ops.measurements() == 4
-    ops = start([], path)
+    ops = start([], measured)
     call()
     assert ops.measurements() == 0
     assert choice()[0] == CLUSTERS[0]
 
 
-def test_a_file_that_names_the_one_step_kernel_for_several_steps(tmp_path: Path) -> None:
-    path = tmp_path / "autotune.tsv"
-    start([2e-3, 1e-3, 3e-3, 4e-3], path)
-    call()
-    path.write_text(path.read_text().replace(CLUSTERS[1], "one_step"))
-    start([], path)
+@pytest.mark.parametrize("name", ["one_step", "cluster_H64_C9_rows9"], ids=["of one step", "that does not exist"])
+def test_a_kernel_of_the_file_that_cannot_serve_is_passed_over(name: str, measured: Path) -> None:
+    measured.write_text(measured.read_text().replace(CLUSTERS[1], name))
+    start([], measured)
     assert choice()[0] == CLUSTERS[0]
-    p = make_problem(SMALL, PLAIN, torch.bfloat16)
-    y = emulated_operators().gru_fwd(p.x, p.hx, p.weights, None, False, True)[0]
-    assert y.shape == (4, 3, 34)
+    assert call()[0].shape == (4, 3, 34)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device"])
@@ -248,21 +237,10 @@ def test_a_file_that_is_none_is_not_read_for_ever(kind: str, tmp_path: Path, cap
     assert capfd.readouterr().err.count("cannot be written to") == 1
 
 
-def test_a_kernel_of_the_file_that_does_not_exist_is_passed_over(tmp_path: Path) -> None:
-    path = tmp_path / "autotune.tsv"
-    start([2e-3, 1e-3, 3e-3, 4e-3], path)
-    call()
-    path.write_text(path.read_text().replace(CLUSTERS[1], "cluster_H64_C9_rows9"))
-    start([], path)
-    assert choice()[0] == CLUSTERS[0]
-
-
 @pytest.mark.parametrize("room", [0, 30])
-def test_a_full_disk_costs_one_record(room: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_costs_one_record(room: int, measured: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The one that had no room is kept in memory; those before it, and the next, are in the file."""
-    path, limit, other = tmp_path / "autotune.tsv", 1 << 20, Size(2, 3, 4, 8)
-    start([2e-3, 1e-3, 3e-3, 4e-3], path)
-    call()
+    path, limit, other = measured, 1 << 20, Size(2, 3, 4, 8)
     earlier = path.read_bytes()
     path.write_bytes(earlier.ljust(limit - room - 1, b"#") + b"\n")
     ops = start([], path)
@@ -401,12 +379,10 @@ def test_where_the_file_is(
 
 
 def test_wrong_arguments_are_named() -> None:
-    wrong: Any = "off"
     with pytest.raises(TypeError, match="autotune: expected enable to be a bool, got 'off'"):
-        gru_ext.autotune(wrong)
-    wrong = 3
+        gru_ext.autotune("off")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="autotune: expected cache to be a path, got 3"):
-        gru_ext.autotune(cache=wrong)
+        gru_ext.autotune(cache=3)  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(library.has_cuda_kernels, reason="this build has CUDA kernels; tests/test_cuda.py")

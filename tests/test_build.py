@@ -120,25 +120,18 @@ def test_cuda_forced_with_a_torch_without_cuda(tmp_path: Path) -> None:
     )
 
 
-def test_cuda_forced_without_nvcc(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(CUDA_TORCH)
-    assert run_setup(tmp_path, "--version", environment={"GRU_EXT_CUDA": "1", "CUDA_HOME": "/nonexistent"}) == (
-        1,
-        "gru_ext: GRU_EXT_CUDA=1 asks for the CUDA kernels, but /nonexistent has no nvcc and CUDA headers",
-    )
-
-
 @pytest.mark.parametrize(
     ("release", "cuda", "sentence"),
     [
+        ("", "13.0", "/nonexistent has no nvcc and CUDA headers"),
         ("12.9", "13.0", "nvcc 12.9 cannot build for torch's CUDA 13.0"),
         ("12.3", "12.1", "nvcc 12.4 or later is needed, found 12.3"),
     ],
 )
 def test_cuda_forced_with_an_nvcc_that_does_not_serve(tmp_path: Path, release: str, cuda: str, sentence: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(CUDA_TORCH.replace("13.0", cuda))
-    environment = {"GRU_EXT_CUDA": "1", **toolkit(tmp_path, release)}
-    assert run_setup(tmp_path, "--version", environment=environment) == (
+    home = toolkit(tmp_path, release) if release else {"CUDA_HOME": "/nonexistent"}
+    assert run_setup(tmp_path, "--version", environment={"GRU_EXT_CUDA": "1", **home}) == (
         1,
         f"gru_ext: GRU_EXT_CUDA=1 asks for the CUDA kernels, but {sentence}",
     )

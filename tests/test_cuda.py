@@ -7,7 +7,8 @@ has been run, and where.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,21 +16,22 @@ from typing import Any
 
 import pytest
 import torch
-from accuracy import SMALL, by_gru_ext, check_problems
+from accuracy import SMALL, Results, by_gru_ext, check_problems
 from cases import (
     FLOATING,
     Options,
-    Problem,
     Size,
+    function_of,
     lengths_of,
     make_problem,
     ours,
+    pair_of_grus,
     results_of,
     solve,
     solve_by,
 )
-from compare import assert_all_accurate, assert_all_near, assert_near, assert_same_bits
-from member_cases import problems_of, solve_members_by, stacked
+from compare import assert_all_accurate, assert_near, assert_same_bits
+from member_cases import of_member, problems_of, solve_members_by, stacked
 from on_cuda import cuda_problem, float32_precision, on_cuda
 from process import output_of, run_python
 from torch import Tensor, nn
@@ -63,7 +65,7 @@ def test_the_gradient_of_a_sum_which_has_stride_zero() -> None:
 def test_float64_agrees_with_the_cpu(options: Options) -> None:
     problem = make_problem(Size(12, 6, 20, 48), options, torch.float64)
     on_gpu = {name: tensor.cpu() for name, tensor in solve(ours, on_cuda(problem)).items()}
-    assert_all_near(on_gpu, solve(ours, problem))
+    assert_near(on_gpu, solve(ours, problem))
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared input", "own inputs"])
@@ -75,8 +77,7 @@ def test_members_agree_with_calls_of_their_own(options: Options, shared: bool) -
         problems = [replace(p, x=problems[0].x) for p in problems]
     results = solve_members_by(torch.ops.gru_ext, stacked(problems))
     for e, problem in enumerate(problems):
-        expected = solve_by(torch.ops.gru_ext, problem)
-        assert_all_near({name: tensor[e] for name, tensor in results.items()}, expected, tolerance=1e-4)
+        assert_near(of_member(e, results), solve_by(torch.ops.gru_ext, problem), tolerance=1e-4)
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
@@ -112,8 +113,7 @@ def test_tf32_is_used_only_where_both_switches_allow_it() -> None:
         expected = solve(ours, problem)
         for rnn, matmul in (("ieee", "tf32"), ("tf32", "ieee")):
             with float32_precision(rnn, matmul):
-                for name, tensor in solve(ours, problem).items():
-                    assert_same_bits(tensor, expected[name], f"{name} with {rnn}, {matmul}")
+                assert_same_bits(solve(ours, problem), expected, f"with {rnn}, {matmul}")
 
 
 def test_persistent_kernels_use_tf32_where_the_switch_for_rnns_allows_it() -> None:
@@ -133,24 +133,18 @@ def test_persistent_kernels_use_tf32_where_the_switch_for_rnns_allows_it() -> No
 @pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
 def test_gradcheck_and_gradgradcheck(options: Options) -> None:
     problem = cuda_problem(Size(2, 2, 2, 3), options, torch.float64)
-    assert problem.hx is not None
-
-    def function(x: Tensor, hx: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
-        return ours(x, hx, weights, problem.batch_sizes, problem.bidirectional)
-
-    inputs = [tensor.requires_grad_() for tensor in (problem.x, problem.hx, *problem.weights)]
-    assert torch.autograd.gradcheck(function, inputs)
-    assert torch.autograd.gradgradcheck(function, inputs)
+    function, leaves = function_of(ours, problem), problem.trainable().tensors
+    assert torch.autograd.gradcheck(function, leaves)
+    assert torch.autograd.gradgradcheck(function, leaves)
 
 
 @pytest.mark.parametrize("op", ["gru_fwd", "gru_bwd"])
 def test_opcheck(op: str) -> None:
     problem = cuda_problem(SMALL, Options(bidirectional=True))
-    layer = (problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional)
-    y, _, gates = torch.ops.gru_ext.gru_fwd(*layer, True)
+    y, _, gates = torch.ops.gru_ext.gru_fwd(*problem.layer, True)
     arguments: dict[str, tuple[Any, ...]] = {
-        "gru_fwd": (*layer, True),
-        "gru_bwd": (problem.dy, problem.dh_n, *layer, y, gates, True, True, True),
+        "gru_fwd": (*problem.layer, True),
+        "gru_bwd": (problem.dy, problem.dh_n, *problem.layer, y, gates, True, True, True),
     }
     torch.library.opcheck(getattr(torch.ops.gru_ext, op).default, arguments[op])
 
@@ -158,20 +152,17 @@ def test_opcheck(op: str) -> None:
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_module_of_two_layers_and_directions(packed: bool, batch_first: bool) -> None:
-    ours = gru_ext.GRU(6, 16, 2, bidirectional=True, batch_first=batch_first, device="cuda")
-    theirs = nn.GRU(6, 16, 2, bidirectional=True, batch_first=batch_first, device="cuda")
-    theirs.load_state_dict(ours.state_dict())
+    pair = pair_of_grus(6, 16, 2, bidirectional=True, batch_first=batch_first, device="cuda")
     padded = torch.randn((5, 9, 6) if batch_first else (9, 5, 6), device="cuda")
     x: Any = padded
     if packed:
         x = pack_padded_sequence(padded, lengths_of(9, 5)[::-1], batch_first, enforce_sorted=False)
     results = []
-    for module in (ours, theirs):
+    for module in pair:
         y, h_n = module(x)
         loss = (y.data if packed else y).square().sum() + h_n.sum()
         results.append([loss.detach(), *torch.autograd.grad(loss, list(module.parameters()))])
-    for index, (result, expected) in enumerate(zip(*results, strict=True)):
-        assert_near(result, expected, f"result {index}", 1e-4)
+    assert_near(results[0], results[1], tolerance=1e-4)
 
 
 def test_autocast_computes_in_its_dtype() -> None:
@@ -181,9 +172,7 @@ def test_autocast_computes_in_its_dtype() -> None:
         y, _ = module(x)
     assert y.dtype == torch.bfloat16
     y.sum().backward()
-    assert all(
-        parameter.grad is not None and parameter.grad.dtype == torch.float32 for parameter in module.parameters()
-    )
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in module.parameters())
 
 
 def test_compile_without_graph_breaks() -> None:
@@ -196,41 +185,34 @@ def test_compile_without_graph_breaks() -> None:
 # ---- Streams, graphs, the host
 
 
-def results_of_a_step(problem: Problem) -> list[Tensor]:
-    return list(solve(ours, problem).values())
-
-
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 def test_the_current_stream_is_used(dtype: torch.dtype) -> None:
     """The input arrives late on a stream that nothing else waits for."""
     problem = cuda_problem(Size(20, 8, 16, 64), Options(bidirectional=True), dtype)
-    expected = results_of_a_step(problem)
+    expected = solve(ours, problem)
     late = replace(problem, x=torch.full_like(problem.x, torch.nan))
     torch.cuda.synchronize()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         torch.cuda._sleep(50_000_000)
         late.x.copy_(problem.x)
-        results = results_of_a_step(late)
+        results = solve(ours, late)
     stream.synchronize()
-    for index, (result, wanted) in enumerate(zip(results, expected, strict=True)):
-        assert_same_bits(result, wanted, f"result {index}")
+    assert_same_bits(results, expected)
 
 
 def test_two_streams_at_once() -> None:
     problems = [cuda_problem(Size(60, 16, 16, 128), Options(), dtype) for dtype in (torch.float32, torch.bfloat16)]
-    expected = [results_of_a_step(problem) for problem in problems]
+    expected = [solve(ours, problem) for problem in problems]
     streams = [torch.cuda.Stream() for _ in problems]
     torch.cuda.synchronize()
     for _ in range(10):
         results = []
         for stream, problem in zip(streams, problems, strict=True):
             with torch.cuda.stream(stream):
-                results.append(results_of_a_step(problem))
+                results.append(solve(ours, problem))
         torch.cuda.synchronize()
-        for tensors, wanted in zip(results, expected, strict=True):
-            for index, tensor in enumerate(tensors):
-                assert_same_bits(tensor, wanted[index], f"result {index}")
+        assert_same_bits(results, expected)
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
@@ -293,29 +275,28 @@ def test_graph_capture_of_a_decoding_loop(dtype: torch.dtype) -> None:
         assert_same_bits(captured, decode(x, h))
 
 
-def check_capture_and_replay(options: Options, dtype: torch.dtype) -> None:
-    problem, other = (cuda_problem(Size(7, 4, 5, 33), options, dtype) for _ in range(2))
-    expected = [results_of_a_step(problem), results_of_a_step(other)]
-    static = copy.deepcopy(problem)
+def captured(step: Callable[[], Results]) -> tuple[torch.cuda.CUDAGraph, Results]:
+    """A graph of a step that ran once before, on another stream, and what its replays write to."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        results_of_a_step(static)
+        step()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        results = results_of_a_step(static)
+        return graph, step()
+
+
+def check_capture_and_replay(options: Options, dtype: torch.dtype) -> None:
+    problem, other = (cuda_problem(Size(7, 4, 5, 33), options, dtype) for _ in range(2))
+    expected = [solve(ours, problem), solve(ours, other)]
+    static = copy.deepcopy(problem)
+    graph, results = captured(lambda: solve(ours, static))
     for given, wanted in ((other, expected[1]), (problem, expected[0]), (other, expected[1])):
-        for target, source in zip(tensors_of(static), tensors_of(given), strict=True):
+        for target, source in zip(static.all_tensors, given.all_tensors, strict=True):
             target.copy_(source)
         graph.replay()
-        for index, (result, tensor) in enumerate(zip(results, wanted, strict=True)):
-            assert_same_bits(result, tensor, f"result {index}")
-
-
-def tensors_of(problem: Problem) -> list[Tensor]:
-    optional = (problem.x, problem.hx, *problem.weights, problem.dy, problem.dh_n)
-    return [tensor for tensor in optional if tensor is not None]
+        assert_same_bits(results, wanted)
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
@@ -323,8 +304,7 @@ def test_the_same_bits_in_100_runs(dtype: torch.dtype) -> None:
     problem = cuda_problem(Size(20, 60, 64, 130), Options(bidirectional=True, packed=True), dtype)
     first = solve(ours, problem)
     for _ in range(100):
-        for name, tensor in solve(ours, problem).items():
-            assert_same_bits(tensor, first[name], name)
+        assert_same_bits(solve(ours, problem), first)
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
@@ -348,17 +328,24 @@ def test_autotune_measures_once_and_results_stay_right(dtype: torch.dtype, tmp_p
         gru_ext.autotune(False)
 
 
+@contextmanager
+def no_waits() -> Iterator[None]:
+    """Within it, to wait for the device is an error."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature")
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 @pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, packed=True)], ids=str)
 def test_the_host_never_waits(options: Options, dtype: torch.dtype) -> None:
     problem = cuda_problem(Size(7, 4, 5, 33), options, dtype)
-    results_of_a_step(problem)  # cuBLAS is set up at its first call
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        results_of_a_step(problem)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    solve(ours, problem)  # cuBLAS is set up at its first call
+    with no_waits():
+        solve(ours, problem)
 
 
 # ---- Layers at the same time
@@ -393,7 +380,7 @@ def test_overlapped_layers_agree_with_one_after_another(arguments: dict[str, Any
     gru, inputs = overlapping(torch.float64, **arguments)
     results = results_of(gru, *inputs)
     gru.overlap_layers = 0
-    assert_all_near(results, results_of(gru, *inputs))
+    assert_near(results, results_of(gru, *inputs))
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
@@ -421,32 +408,21 @@ def test_overlapped_layers_wait_for_one_another(dtype: torch.dtype) -> None:
 def test_graph_capture_of_overlapped_layers(dtype: torch.dtype) -> None:
     """A step of training; the one before tests the kernels."""
     gru, inputs = overlapping(dtype)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        results_of(gru, *inputs)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = results_of(gru, *inputs)
+    graph, results = captured(lambda: results_of(gru, *inputs))
     for _ in range(3):
         with torch.no_grad():
             for tensor in inputs:
                 tensor.normal_()
         graph.replay()
-        for name, wanted in results_of(gru, *inputs).items():
-            assert_same_bits(captured[name], wanted, name)
+        assert_same_bits(results, results_of(gru, *inputs))
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature")
 def test_the_host_never_waits_for_overlapped_layers() -> None:
     gru, inputs = overlapping(torch.bfloat16)
     results_of(gru, *inputs)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waits():
         results_of(gru, *inputs)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_two_layers_compute_at_the_same_time() -> None:
@@ -489,8 +465,7 @@ def test_more_than_2_to_the_31_elements() -> None:
         (dx,) = torch.autograd.grad(y[:, -8:].float().square().sum(), [leaf])
         return y[:, -8:].clone(), dx[:, -8:]
 
-    for result, expected, name in zip(run(x), run(last), ("y", "dx"), strict=True):
-        assert_near(result, expected, name, 2**-7)
+    assert_near(run(x), run(last), tolerance=2**-7)
 
 
 def test_many_rows_of_one_unit() -> None:
@@ -524,9 +499,8 @@ def test_tensors_on_two_devices_are_refused(where: str) -> None:
 
 def test_after_running_out_of_memory_the_next_call_works() -> None:
     problem = cuda_problem(SMALL)
-    expected = results_of_a_step(problem)
+    expected = solve(ours, problem)
     huge = torch.zeros((), device="cuda").expand(2**20, 2**20, 4)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         ours(huge, None, problem.weights, None, False)
-    for index, (result, wanted) in enumerate(zip(results_of_a_step(problem), expected, strict=True)):
-        assert_same_bits(result, wanted, f"result {index}")
+    assert_same_bits(solve(ours, problem), expected)

@@ -416,6 +416,28 @@ def test_a_prediction_is_always_the_same() -> None:
     assert len(found) == 1
 
 
+def state_of(*values: int, first: int = 0) -> State:
+    """Of a warp with these values in the registers from R0, or another, on."""
+    state = State(launch_of(1), 0)
+    for number, value in enumerate(values):
+        state.write(f"R{first + number}", every(value), EVERYWHERE)
+    return state
+
+
+def execute(state: State, text: str) -> str:
+    """One instruction; returns its first operand."""
+    line = instruction(text)
+    operands = operands_of(line.operands)
+    MEANINGS[line.opcode.split(".")[0]](state, line, operands, EVERYWHERE)
+    return operands[0]
+
+
+def assert_known(state: State, register: str, value: int) -> None:
+    """Every lane has this value in a register."""
+    assert state.read(register).known.all()
+    assert (state.read(register).bits == value).all()
+
+
 @pytest.mark.parametrize(
     ("text", "values", "expected"),
     [
@@ -451,59 +473,38 @@ def test_a_prediction_is_always_the_same() -> None:
     ],
 )
 def test_integers_are_computed(text: str, values: tuple[int, ...], expected: int) -> None:
-    state, line = State(launch_of(1), 0), instruction(text)
-    for number, value in enumerate(values):
-        state.write(f"R{number + 1}", every(value), EVERYWHERE)
-    operands = operands_of(line.operands)
-    MEANINGS[line.opcode.split(".")[0]](state, line, operands, EVERYWHERE)
-    result = state.read(operands[0])
-    assert result.known.all()
-    assert (result.bits == (expected & 0xFFFFFFFF)).all()
+    state = state_of(*values, first=1)
+    assert_known(state, execute(state, text), expected & 0xFFFFFFFF)
 
 
 @pytest.mark.parametrize("operands", ["R1, R2, 1, 1", "-RZ, RZ, R1", "-RZ, RZ, 0, -QNAN"])
 def test_other_halves_are_unknown(operands: str) -> None:
-    state, line = State(launch_of(1), 0), instruction(f"HFMA2.MMA R0, {operands}")
-    for register in ("R0", "R1", "R2"):
-        state.write(register, every(1), EVERYWHERE)
-    MEANINGS["HFMA2"](state, line, operands_of(line.operands), EVERYWHERE)
-    assert not state.read("R0").known.any()
+    state = state_of(1, 1, 1)
+    assert not state.read(execute(state, f"HFMA2.MMA R0, {operands}")).known.any()
 
 
 def test_what_no_document_says_of_a_predicate_is_unknown() -> None:
-    state, line = State(launch_of(1), 0), instruction("VIMNMX.RELU R0, P1, P1, R1, 0x2, PT")
-    state.write("R1", every(1), EVERYWHERE)
+    state = state_of(1, first=1)
     state.write_predicate("P1", EVERYWHERE, EVERYWHERE)
-    MEANINGS["VIMNMX"](state, line, operands_of(line.operands), EVERYWHERE)
+    execute(state, "VIMNMX.RELU R0, P1, P1, R1, 0x2, PT")
     assert not state.predicate("P1").known.any()
 
 
 def test_predicates_are_kept_in_a_register() -> None:
-    state, line = State(launch_of(1), 0), instruction("P2R R0, PR, R1, 0x42")
-    state.write("R1", every(0x123), EVERYWHERE)
+    state = state_of(0x123, first=1)
     for number in range(7):
         true = np.full(LANES, number in (0, 6))
         state.write_predicate(f"P{number}", Predicate(true, np.ones(LANES, np.bool_)), EVERYWHERE)
-    MEANINGS["P2R"](state, line, operands_of(line.operands), EVERYWHERE)
-    assert state.read("R0").known.all()
-    assert (state.read("R0").bits == 0x161).all()
+    assert_known(state, execute(state, "P2R R0, PR, R1, 0x42"), 0x161)
 
 
 def test_bits_are_known_one_by_one() -> None:
     """A flag of 16 bits that is kept in half of a register, whose other half is unknown, is known."""
-    state = State(launch_of(1), 0)
-    state.write("R1", every(3), EVERYWHERE)
-    for text in (
-        "PRMT R2, R1, 0x7610, R2",
-        "LOP3.LUT R3, R2, 0xffff, RZ, 0xc0, !PT",
-        "LOP3.LUT R4, R2, R1, RZ, 0xc0, !PT",
-    ):
-        line = instruction(text)
-        MEANINGS[line.opcode.split(".")[0]](state, line, operands_of(line.operands), EVERYWHERE)
+    state = state_of(3, first=1)
+    execute(state, "PRMT R2, R1, 0x7610, R2")
     assert not state.read("R2").known.any()
-    for register in ("R3", "R4"):
-        assert state.read(register).known.all()
-        assert (state.read(register).bits == 3).all()
+    for text in ("LOP3.LUT R3, R2, 0xffff, RZ, 0xc0, !PT", "LOP3.LUT R4, R2, R1, RZ, 0xc0, !PT"):
+        assert_known(state, execute(state, text), 3)
 
 
 @pytest.mark.parametrize(
@@ -518,23 +519,17 @@ def test_bits_are_known_one_by_one() -> None:
 def test_numbers_of_64_bits_are_compared(
     low: tuple[int, int], high: tuple[int, int], comparison: str, expected: bool
 ) -> None:
-    state = State(launch_of(1), 0)
-    for number, value in enumerate((*low, *high)):
-        state.write(f"R{number}", every(value), EVERYWHERE)
-    for text in (f"ISETP.{comparison}.U32.AND P0, PT, R0, R1, PT", f"ISETP.{comparison}.AND.EX P1, PT, R2, R3, PT, P0"):
-        line = instruction(text)
-        MEANINGS["ISETP"](state, line, operands_of(line.operands), EVERYWHERE)
+    state = state_of(*low, *high)
+    execute(state, f"ISETP.{comparison}.U32.AND P0, PT, R0, R1, PT")
+    execute(state, f"ISETP.{comparison}.AND.EX P1, PT, R2, R3, PT, P0")
     assert state.predicate("P1").known.all()
     assert (state.predicate("P1").true == expected).all()
 
 
 def test_a_carry_goes_into_the_upper_half() -> None:
-    state = State(launch_of(1), 0)
-    for number, value in enumerate((0xFFFFFFFF, 7, 3, 1)):
-        state.write(f"R{number}", every(value), EVERYWHERE)
+    state = state_of(0xFFFFFFFF, 7, 3, 1)
     for text in ("IADD3 R4, P0, R0, R2, RZ", "IADD3.X R5, R1, R3, RZ, P0, !PT"):
-        line = instruction(text)
-        MEANINGS["IADD3"](state, line, operands_of(line.operands), EVERYWHERE)
+        execute(state, text)
     assert (state.wide("R4")[0] == np.uint64(9 << 32 | 2)).all()
 
 
