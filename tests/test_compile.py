@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
-from cases import Options, Problem, Size, make_problem, ours
+from cases import LAYERS, Options, Problem, Size, make_problem, ours
 from compare import assert_near
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -19,46 +19,35 @@ from torch.nn.utils.rnn import pack_sequence
 import gru_ext
 from gru_ext import functional
 
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 FLOAT64 = torch.float64
-ARGUMENTS: list[dict[str, Any]] = [
-    {},
-    {"bias": False, "batch_first": True},
-    {"num_layers": 2, "bidirectional": True},
-]
-
-
-@pytest.fixture(autouse=True)
-def _fresh_compiler() -> Iterator[None]:
-    """No test sees the compiled code of another."""
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def compiled(function: Any, backend: Any = "aot_eager", **options: Any) -> Any:
     return torch.compile(function, fullgraph=True, backend=backend, **options)
 
 
-def results_and_gradients(call: Callable[..., Any], *leaves: Tensor) -> list[Tensor]:
+def results_and_gradients(call: Callable[..., Any], inputs: Sequence[Any], leaves: Sequence[Tensor]) -> list[Tensor]:
     """Results, then the gradients of the leaves."""
-    results = call()
+    results = call(*inputs)
     results = [results] if isinstance(results, Tensor) else list(results)
     total = torch.stack([result.float().sin().sum() for result in results]).sum()
-    return [result.detach() for result in results] + list(torch.autograd.grad(total, leaves))
+    return results + list(torch.autograd.grad(total, leaves))
 
 
-def assert_all_near(results: list[Tensor], expected: list[Tensor], tolerance: float = 1e-10) -> None:
-    for i, (result, wanted) in enumerate(zip(results, expected, strict=True)):
-        assert_near(result, wanted, f"result or gradient {i}", tolerance)
-        assert i > 1 or result.stride() == wanted.stride()
+def assert_alike(
+    call: Any, eager: Any, inputs: Sequence[Any], leaves: Sequence[Tensor], tolerance: float = 1e-10
+) -> None:
+    """The same results, with the same strides, and gradients."""
+    found, expected = (results_and_gradients(c, inputs, leaves) for c in (call, eager))
+    assert_near(found, expected, tolerance=tolerance)
+    assert [result.stride() for result in found[:2]] == [result.stride() for result in expected[:2]]
 
 
 def assert_compiles(module: nn.Module, *inputs: Any, tolerance: float = 1e-10, backend: str = "aot_eager") -> None:
     """A compiled module gives the results and gradients of the module."""
     leaves = [i for i in inputs if isinstance(i, Tensor) and i.requires_grad] + list(module.parameters())
-    expected = results_and_gradients(lambda: module(*inputs), *leaves)
-    call = compiled(module, backend)
-    assert_all_near(results_and_gradients(lambda: call(*inputs), *leaves), expected, tolerance)
+    assert_alike(compiled(module, backend), module, inputs, leaves, tolerance)
 
 
 def randn(*shape: int, dtype: torch.dtype = FLOAT64) -> Tensor:
@@ -69,7 +58,7 @@ def randn(*shape: int, dtype: torch.dtype = FLOAT64) -> Tensor:
 
 
 @pytest.mark.parametrize("hx", [False, True])
-@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
+@pytest.mark.parametrize("arguments", LAYERS, ids=str)
 def test_a_compiled_module_gives_the_results_and_gradients_of_eager_mode(arguments: dict[str, Any], hx: bool) -> None:
     module = gru_ext.GRU(3, 4, **arguments, dtype=FLOAT64)
     state = [randn(len(module.all_weights), 2, 4)] if hx else []
@@ -97,34 +86,24 @@ def test_a_compiled_loop_over_a_cell() -> None:
         return h
 
     x = randn(4, 2, 3)
-    leaves = [x, *cell.parameters()]
-    call = compiled(loop)
-    assert_all_near(results_and_gradients(lambda: call(x), *leaves), results_and_gradients(lambda: loop(x), *leaves))
+    assert_alike(compiled(loop), loop, [x], [x, *cell.parameters()])
 
 
 @pytest.mark.parametrize("options", [Options(), Options(bidirectional=True, hx=False)], ids=str)
 def test_the_function_compiles(options: Options) -> None:
-    problem = make_problem(Size(4, 3, 2, 5), options).map(lambda tensor: tensor.requires_grad_())
-    leaves = [problem.x, *([] if problem.hx is None else [problem.hx]), *problem.weights]
+    problem = make_problem(Size(4, 3, 2, 5), options).trainable()
 
     def call(p: Problem) -> tuple[Tensor, Tensor]:
         return functional.gru(p.x * 2, p.hx, p.weights, bidirectional=p.bidirectional)
 
-    fast = compiled(call)
-    assert_all_near(
-        results_and_gradients(lambda: fast(problem), *leaves), results_and_gradients(lambda: call(problem), *leaves)
-    )
+    assert_alike(compiled(call), call, [problem], problem.tensors)
 
 
 @pytest.mark.parametrize("hx", [False, True])
 def test_a_packed_batch_compiles(hx: bool) -> None:
-    problem = make_problem(Size(4, 3, 2, 5), Options(packed=True, hx=hx)).map(lambda tensor: tensor.requires_grad_())
-    leaves = [problem.x, *([] if problem.hx is None else [problem.hx]), *problem.weights]
+    problem = make_problem(Size(4, 3, 2, 5), Options(packed=True, hx=hx)).trainable()
 
-    def call() -> tuple[Tensor, Tensor]:
-        return ours(problem.x, problem.hx, problem.weights, problem.batch_sizes, False)
-
-    assert_all_near(results_and_gradients(compiled(call), *leaves), results_and_gradients(call, *leaves))
+    assert_alike(compiled(ours), ours, problem.layer, problem.tensors)
 
 
 @pytest.mark.parametrize("unsorted", [False, True])
@@ -132,10 +111,7 @@ def test_a_packed_sequence_compiles(unsorted: bool) -> None:
     module = gru_ext.GRU(3, 4, 2, bidirectional=True, dtype=FLOAT64)
     sequences = [randn(length, 3).detach() for length in ((2, 5, 3) if unsorted else (5, 3, 2))]
     packed, hx = pack_sequence(sequences, enforce_sorted=not unsorted), randn(4, 3, 4)
-    output, h_n = compiled(module)(packed, hx)
-    expected, state = module(packed, hx)
-    assert_near(output.data.detach(), expected.data.detach(), "output")
-    assert_near(h_n.detach(), state.detach(), "h_n")
+    assert_near(compiled(module)(packed, hx), module(packed, hx))
 
 
 def test_dropout_and_modes_compile() -> None:
@@ -144,7 +120,7 @@ def test_dropout_and_modes_compile() -> None:
     call = compiled(module)
     assert not torch.equal(call(x)[0], call(x)[0])
     module.eval()
-    assert_near(call(x)[0].detach(), module(x)[0].detach(), "y")
+    assert_near(call(x)[0], module(x)[0], "y")
 
 
 def test_no_grad_compiles() -> None:
@@ -168,12 +144,10 @@ def test_autocast_compiles(dtype: torch.dtype) -> None:
             y, h_n = module(x)
         return y, h_n
 
-    fast = compiled(call)
-    results = results_and_gradients(lambda: fast(x), *leaves)
-    assert [result.dtype for result in results] == [torch.float32] * (2 + len(leaves))
-    assert_all_near(results, results_and_gradients(lambda: call(x), *leaves), torch.finfo(dtype).eps)
+    assert_alike(compiled(call), call, [x], leaves, torch.finfo(dtype).eps)
+    assert {result.dtype for result in results_and_gradients(call, [x], leaves)} == {torch.float32}
     with torch.autocast("cpu", dtype=dtype):
-        assert_near(compiled(module)(x)[0].detach(), results[0], "y", torch.finfo(dtype).eps)
+        assert_near(compiled(module)(x)[0], call(x)[0], "y", torch.finfo(dtype).eps)
 
 
 def test_sizes_that_vary_compile_twice_at_most() -> None:
@@ -182,10 +156,7 @@ def test_sizes_that_vary_compile_twice_at_most() -> None:
     call = compiled(module, counter)
     for steps, batch in ((5, 2), (7, 3), (4, 6), (11, 5), (3, 9)):
         x = randn(steps, batch, 3)
-        leaves = [x, *module.parameters()]
-        assert_all_near(
-            results_and_gradients(lambda x=x: call(x), *leaves), results_and_gradients(lambda x=x: module(x), *leaves)
-        )
+        assert_alike(call, module, [x], [x, *module.parameters()])
     assert counter.frame_count <= 2
 
 
@@ -196,7 +167,7 @@ def test_marked_sizes_compile_once() -> None:
     for steps, batch in ((5, 2), (7, 3), (4, 6)):
         x = randn(steps, batch, 3).detach()
         torch._dynamo.mark_dynamic(x, (0, 1))
-        assert_near(call(x)[0].detach(), module(x)[0].detach(), "y")
+        assert_near(call(x)[0], module(x)[0], "y")
     assert counter.frame_count == 1
 
 
@@ -256,13 +227,13 @@ def exported(model: nn.Module, strict: bool = False) -> torch.export.ExportedPro
 
 
 @pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
+@pytest.mark.parametrize("arguments", LAYERS, ids=str)
 def test_an_exported_model_runs_at_other_sizes(arguments: dict[str, Any], strict: bool) -> None:
     model = Tagger(**arguments).eval()
     program = exported(model, strict)
     for shape in ((6, 4), (2, 9), (17, 3)):
         tokens = torch.randint(11, shape)
-        assert_near(program.module()(tokens).detach(), model(tokens).detach(), "scores")
+        assert_near(program.module()(tokens), model(tokens), "scores")
 
 
 # torch.export meets a deprecation of torch's own pytree.
@@ -271,7 +242,7 @@ def test_an_exported_model_decomposes() -> None:
     model = Tagger(num_layers=2, bidirectional=True).eval()
     program = exported(model).run_decompositions()
     tokens = torch.randint(11, (9, 5))
-    assert_near(program.module()(tokens).detach(), model(tokens).detach(), "scores")
+    assert_near(program.module()(tokens), model(tokens), "scores")
     calls = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert any("gru_ext.gru" in call for call in calls)
 
@@ -281,7 +252,7 @@ def test_an_exported_model_saves_and_loads() -> None:
     torch.export.save(exported(model), file)
     file.seek(0)
     tokens = torch.randint(11, (9, 5))
-    assert_near(torch.export.load(file).module()(tokens).detach(), model(tokens).detach(), "scores")
+    assert_near(torch.export.load(file).module()(tokens), model(tokens), "scores")
 
 
 def test_an_exported_model_trains() -> None:
@@ -292,7 +263,4 @@ def test_an_exported_model_trains() -> None:
     model(tokens).sin().sum().backward()
     expected = dict(model.named_parameters())
     for name, parameter in program.named_parameters():
-        assert parameter.grad is not None
-        gradient = expected[name].grad
-        assert gradient is not None
-        assert_near(parameter.grad, gradient, name)
+        assert_near(parameter.grad, expected[name].grad, name)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import amx
 import pytest
+from amx import with_bf16
 from process import fork_python, output_of
-
-from gru_ext import library
 
 VARIABLE = "GRU_EXT_CPU_ISA"
 PRECISIONS = ("high", "medium")
-with_tiles = pytest.mark.skipif(
-    amx.PORTABLE not in library.available_cpu_isas(), reason="this machine has no AVX-512 with BF16"
-)
 
 
 def run(script: str, *arguments: str, isa: str = amx.PORTABLE) -> str:
@@ -50,7 +46,7 @@ print(len(cases) > 40)
 """
 
 
-@with_tiles
+@with_bf16
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_results_and_gradients_are_as_exact_as_their_products(precision: str) -> None:
     """Of every variant, regular and odd sizes, by the policy of compare.py."""
@@ -80,7 +76,7 @@ for precision in ("highest", "high", "medium"):
 """
 
 
-@with_tiles
+@with_bf16
 def test_highest_is_ieee_and_machines_without_tiles_know_nothing_else() -> None:
     by_tiles, by_vectors = run(BITS).splitlines(), run(BITS, isa="avx512").splitlines()
     assert by_tiles[:2] == by_vectors[:2]
@@ -141,7 +137,7 @@ print("as the switches say")
 """
 
 
-@with_tiles
+@with_bf16
 def test_every_switch_is_read_at_each_call() -> None:
     """Torch's old and new ones; weights that are not packed, or were before, and single rows stay IEEE float32."""
     assert run(SWITCHES) == "as the switches say\n"
@@ -167,13 +163,12 @@ for size, options in ((Size(7, 43, 24, 40), Options()), (Size(9, 40, 24, 40), Op
         expected = solve(layer_with(variant), problem)
         for threads in (2, 3, 8, 16):
             torch.set_num_threads(threads)
-            for name, tensor in solve(layer_with(variant), problem).items():
-                assert_same_bits(tensor, expected[name], f"{name} on {threads} threads")
+            assert_same_bits(solve(layer_with(variant), problem), expected, f"on {threads} threads")
 print("the same")
 """
 
 
-@with_tiles
+@with_bf16
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_threads_change_no_bit(precision: str) -> None:
     assert run(THREADS, precision) == "the same\n"
@@ -200,6 +195,6 @@ print("in its row alone")
 """
 
 
-@with_tiles
+@with_bf16
 def test_infinities_and_nan_make_their_row_nan() -> None:
     assert run(NONFINITE) == "in its row alone\n"

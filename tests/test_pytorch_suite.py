@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from cases import pair_of_grus
-from compare import assert_near
+from compare import assert_near, assert_same_bits
+from layouts import every_other
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
@@ -87,14 +88,6 @@ def results_and_gradients(module: nn.Module, inputs: tuple[Any, ...]) -> list[Te
     return [result.detach() for result in results] + list(gradients)
 
 
-def assert_equal_models(ours: nn.Module, theirs: nn.Module, inputs: tuple[Any, ...], tolerance: float) -> None:
-    """The same results and gradients."""
-    for i, (result, expected) in enumerate(
-        zip(results_and_gradients(ours, inputs), results_and_gradients(theirs, inputs), strict=True)
-    ):
-        assert_near(result, expected, f"result or gradient {i}", tolerance)
-
-
 each_info = pytest.mark.parametrize("info", INFOS, ids=lambda info: info.module_cls.__name__)
 each_dtype = pytest.mark.parametrize("dtype", list(TOLERANCES), ids=str)
 each_mode = pytest.mark.parametrize("training", [False, True])
@@ -110,7 +103,8 @@ def test_the_database_has_both_modules() -> None:
 @each_mode
 def test_forward_and_gradients(info: Any, dtype: torch.dtype, training: bool) -> None:
     for module, peer, inputs, _ in samples_of(info, dtype, training):
-        assert_equal_models(module, peer, inputs, TOLERANCES[dtype])
+        results, expected = (results_and_gradients(model, inputs) for model in (module, peer))
+        assert_near(results, expected, tolerance=TOLERANCES[dtype])
 
 
 @each_info
@@ -119,10 +113,8 @@ def test_forward_and_gradients(info: Any, dtype: torch.dtype, training: bool) ->
 def test_forward_equals_the_database_s_reference(info: Any, dtype: torch.dtype, training: bool) -> None:
     for module, _, inputs, reference in samples_of(info, dtype, training):
         if reference is not None and not isinstance(inputs[0], PackedSequence):
-            for result, expected in zip(
-                tensors_in(module(*inputs)), tensors_in(reference(module, *inputs)), strict=True
-            ):
-                assert_near(result.detach(), expected.detach(), "result", TOLERANCES[dtype])
+            expected = tensors_in(reference(module, *inputs))
+            assert_near(tensors_in(module(*inputs)), expected, tolerance=TOLERANCES[dtype])
 
 
 @each_info
@@ -143,8 +135,7 @@ def test_printing_copying_and_pickling(info: Any, training: bool) -> None:
         expected = tensors_in(module(*inputs))
         for copied in (copy.deepcopy(module), copy.copy(module), pickle.loads(pickle.dumps(module))):
             assert [name for name, _ in copied.named_parameters()] == [name for name, _ in peer.named_parameters()]
-            for result, wanted in zip(tensors_in(copied(*inputs)), expected, strict=True):
-                assert torch.equal(result, wanted)
+            assert_same_bits(tensors_in(copied(*inputs)), expected)
 
 
 @each_info
@@ -158,12 +149,7 @@ def test_inputs_are_left_alone(info: Any, training: bool) -> None:
             result.sum().backward(retain_graph=True)
         for tensor, (version, values) in zip(tensors_in(inputs), before, strict=True):
             assert tensor._version == version
-            assert torch.equal(tensor, values)
-
-
-def spread(tensor: Tensor) -> Tensor:
-    """The same values with every second element of wider memory."""
-    return torch.stack([tensor, torch.full_like(tensor, torch.nan)], dim=-1)[..., 0]
+            assert_same_bits(tensor, values)
 
 
 @each_info
@@ -173,14 +159,13 @@ def test_non_contiguous_inputs_and_gradients(info: Any, dtype: torch.dtype, trai
     for module, _, inputs, _ in samples_of(info, dtype, training):
         plain, apart = as_leaves(inputs), as_leaves(inputs)
         results = tensors_in(module(*plain))
-        results_apart = tensors_in(module(*map_tensors(apart, spread)))
+        results_apart = tensors_in(module(*map_tensors(apart, every_other)))
         cotangents = [torch.randn_like(result) for result in results]
         expected = torch.autograd.grad(results, [*tensors_in(plain), *module.parameters()], cotangents)
         gradients = torch.autograd.grad(
-            results_apart, [*tensors_in(apart), *module.parameters()], [spread(c) for c in cotangents]
+            results_apart, [*tensors_in(apart), *module.parameters()], [every_other(c) for c in cotangents]
         )
-        for ours, theirs in zip((*results_apart, *gradients), (*results, *expected), strict=True):
-            assert_near(ours.detach(), theirs.detach(), "result or gradient", TOLERANCES[dtype])
+        assert_near((*results_apart, *gradients), (*results, *expected), tolerance=TOLERANCES[dtype])
 
 
 @each_info
@@ -210,8 +195,8 @@ def test_modules_move_between_dtypes_and_devices(info: Any) -> None:
     for module, _, inputs, _ in samples_of(info, torch.float32, training=False):
         doubled = tensors_in(copy.deepcopy(module).double()(*map_tensors(inputs, lambda tensor: tensor.double())))
         assert {tensor.dtype for tensor in doubled} == {torch.float64}
-        for result, expected in zip(tensors_in(module(*inputs)), doubled, strict=True):
-            assert_near(result.double().detach(), expected.detach(), "result", TOLERANCES[torch.float32])
+        results = [result.double() for result in tensors_in(module(*inputs))]
+        assert_near(results, doubled, tolerance=TOLERANCES[torch.float32])
         module.to("meta")
         assert all(p.is_meta for p in module.parameters())
         module.to_empty(device="cpu")
@@ -286,7 +271,7 @@ def test_every_combination_of_options(combination: dict[str, bool], num_layers: 
     x = torch.randn((B, T, I) if combination["batch_first"] else (T, B, I), dtype=dtype)
     state = torch.randn(num_layers * (2 if combination["bidirectional"] else 1), B, H, dtype=dtype)
     if not combination["contiguous"]:
-        x, state = (spread(tensor.transpose(0, 1).contiguous().transpose(0, 1)) for tensor in (x, state))
+        x, state = (every_other(tensor.transpose(0, 1).contiguous().transpose(0, 1)) for tensor in (x, state))
 
     def run(model: nn.Module) -> list[Tensor]:
         x_leaf, state_leaf = x.detach().requires_grad_(), state.detach().requires_grad_()
@@ -297,7 +282,6 @@ def test_every_combination_of_options(combination: dict[str, bool], num_layers: 
         leaves = [x_leaf, *([state_leaf] if combination["hx"] else []), *model.parameters()]
         return [*results, *torch.autograd.grad(torch.stack([r.sin().sum() for r in results]).sum(), leaves)]
 
-    for i, (result, expected) in enumerate(zip(run(module), run(peer), strict=True)):
-        assert result.stride() == expected.stride() or i > 1
-        tolerance = 2e-6 if dtype == torch.float32 else 1e-10
-        assert_near(result.detach(), expected.detach(), f"result or gradient {i}", tolerance)
+    results, expected = run(module), run(peer)
+    assert [result.stride() for result in results[:2]] == [result.stride() for result in expected[:2]]
+    assert_near(results, expected, tolerance=2e-6 if dtype == torch.float32 else 1e-10)
