@@ -18,26 +18,22 @@ def test_kernels_names_the_instruction_set_of_the_cpu() -> None:
     assert found.backward == found.forward
 
 
-@pytest.mark.parametrize("name", ["steps", "batch", "hidden_size", "members"])
-def test_kernels_wants_sizes(name: str) -> None:
-    sizes: dict[str, Any] = {"steps": 10, "batch": 4, "hidden_size": 32, name: 0}
-    with pytest.raises(ValueError, match=f"kernels: expected {name} of at least 1, got 0"):
-        gru_ext.kernels(**sizes)
-
-
-def test_kernels_wants_a_dtype_that_a_gru_has() -> None:
-    with pytest.raises(ValueError, match=r"expected dtype float32, .* got torch\.int8"):
-        gru_ext.kernels(10, 4, 32, dtype=torch.int8)
-
-
-def test_kernels_wants_a_save_that_a_gru_has() -> None:
-    with pytest.raises(ValueError, match='kernels: expected save to be "gates" or "output", got \'all\''):
-        gru_ext.kernels(10, 4, 32, save="all")  # type: ignore[arg-type]
-
-
-def test_kernels_wants_a_device_that_has_kernels() -> None:
-    with pytest.raises(RuntimeError, match="expected a device of type cpu or cuda, got meta"):
-        gru_ext.kernels(10, 4, 32, device="meta")
+@pytest.mark.parametrize(
+    ("error", "text", "given"),
+    [
+        *(
+            (ValueError, f"kernels: expected {name} of at least 1, got 0", {name: 0})
+            for name in ("steps", "batch", "hidden_size", "members")
+        ),
+        (ValueError, r"expected dtype float32, .* got torch\.int8", {"dtype": torch.int8}),
+        (ValueError, 'kernels: expected save to be "gates" or "output", got \'all\'', {"save": "all"}),
+        (RuntimeError, "expected a device of type cpu or cuda, got meta", {"device": "meta"}),
+    ],
+    ids=str,
+)
+def test_kernels_wants_what_a_gru_has(error: type[Exception], text: str, given: dict[str, Any]) -> None:
+    with pytest.raises(error, match=text):
+        gru_ext.kernels(**{"steps": 10, "batch": 4, "hidden_size": 32, **given})
 
 
 @pytest.mark.parametrize(
