@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from compare import assert_same_bits
 from process import ROOT, fork_python, output_of
 
 pytest.importorskip("tqdm", reason="the examples extra is not installed")
@@ -171,8 +172,7 @@ def test_resumed_training_is_exact(stop: int, train: Train, tmp_path: Path) -> N
     expected, resumed = saved(whole), saved(moved)
     assert resumed["losses"] == expected["losses"]
     assert resumed["validation"][-1] == expected["validation"][-1]
-    for name, parameter in expected["model"].items():
-        assert torch.equal(resumed["model"][name], parameter), name
+    assert_same_bits(resumed["model"], expected["model"], "model")
 
 
 def test_interrupted_training_is_saved_and_resumed_exactly(

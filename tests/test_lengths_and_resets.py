@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from cases import FLOATING, pair_of_grus
-from compare import assert_accurate, assert_near, assert_same_bits
+from compare import assert_all_accurate, assert_near, assert_same_bits
 from recorded import Calls
 from refusals import Refusals, each_refusal, refused
 from torch import Tensor, nn
@@ -153,8 +153,7 @@ def test_accuracy_in_every_dtype(dtype: torch.dtype) -> None:
     ours = solve(module, x, hx, False, **rows, reset_state=reset_state)
     framework = solve(peer, x, hx, True, **rows, reset_state=reset_state)
     reference = solve(exact, x.double(), hx.double(), True, **rows, reset_state=reset_state.double())
-    for name, tensor in ours.items():
-        assert_accurate(tensor, framework[name], reference[name], name)
+    assert_all_accurate(ours, framework, reference)
 
 
 @pytest.mark.parametrize("length", [0, 1, 4, T])

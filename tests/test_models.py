@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from compare import assert_accurate
+from compare import assert_all_accurate
 from process import ROOT
 from torch import Tensor, nn
 
@@ -64,10 +64,7 @@ def test_a_model_gives_the_same(make: Callable[[], tuple[nn.Module, Inputs]], dt
     ours = replace_gru(model)
     assert not any(isinstance(module, (nn.GRU, nn.GRUCell)) for module in ours.modules())
     assert [name for name, _ in ours.named_parameters()] == names
-    found = results(ours, cast(dtype))
-    assert found.keys() == expected.keys() == exact.keys()
-    for name, tensor in found.items():
-        assert_accurate(tensor, expected[name], exact[name], name)
+    assert_all_accurate(results(ours, cast(dtype)), expected, exact)
 
 
 def test_a_policy_step_by_step_is_the_whole() -> None:
