@@ -1,5 +1,5 @@
-// The operators `prepare` and `gru_prepared`: all layers of a GRU whose weights were arranged once, for inference: their
-// results have no gradient.
+// The operators `prepare` and `gru_prepared`: all layers of a GRU, for inference, with weights arranged once. No result
+// has a gradient.
 //
 // Letters as in layer.h, and L layers. `prepare` returns bytes that only `gru_prepared` reads, in this process: they
 // are in the order of this machine's kernels. They hold copies, and where the weights were, in which version:
