@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import ALL_OPTIONS, Options, Size, make_problem
+from cases import ALL_OPTIONS, Options, Size, make_problem, seeded
 from compare import assert_near, assert_same_bits
 from int8_cases import LARGE, ROUNDING, SIZES, Model, Subclass, quantized_weights
 from torch import Tensor, nn
@@ -239,10 +239,8 @@ def test_other_recurrences_and_wrong_arguments_are_refused() -> None:
 
 def test_dropouts_of_training_apply_and_autocast_and_compile_work() -> None:
     module = fake_quantize(gru_ext.GRU(5, 20, recurrent_dropout=0.5, candidate_dropout=0.2, weight_dropout=0.3))
-    torch.manual_seed(0)
-    expected = module(X)[0].detach()
-    torch.manual_seed(0)
-    assert_same_bits(module(X)[0], expected)
+    expected = seeded(module, X)[0].detach()
+    assert_same_bits(seeded(module, X)[0], expected)
     assert not torch.equal(module(X)[0], expected)
     module.eval()
     with torch.autocast("cpu", torch.bfloat16):

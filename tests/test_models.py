@@ -75,8 +75,7 @@ def test_a_policy_step_by_step_is_the_whole() -> None:
     for step in inputs.split(1):
         output, _, state = model(step, state)
         logits.append(output)
-    torch.testing.assert_close(torch.cat(logits), expected)
-    torch.testing.assert_close(state, last)
+    torch.testing.assert_close((torch.cat(logits), state), (expected, last))
 
 
 def test_the_example_compares_and_times_a_model(capsys: pytest.CaptureFixture[str]) -> None:

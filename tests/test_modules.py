@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import FLOATING, gru_like, pair_of_cells, pair_of_grus
+from cases import FLOATING, gru_like, pair_of_cells, pair_of_grus, seeded
 from compare import assert_near, assert_same_bits, assert_same_state
 from process import through_a_file
 from torch import Tensor, nn
@@ -57,10 +57,8 @@ def assert_equal_results(module: nn.Module, peer: nn.Module, *inputs: Any, toler
 def test_parameters_equal_those_of_torch_nn_for_the_same_seed(
     ours: Any, theirs: Any, arguments: dict[str, Any]
 ) -> None:
-    torch.manual_seed(3)
-    module = ours(3, 4, **arguments)
-    torch.manual_seed(3)
-    assert_same_state(module, theirs(3, 4, **arguments))
+    module = seeded(ours, 3, 4, **arguments)
+    assert_same_state(module, seeded(theirs, 3, 4, **arguments))
     assert all(isinstance(p, nn.Parameter) and p.requires_grad for p in module.parameters())
 
 
@@ -290,11 +288,9 @@ def test_a_packed_sequence_may_be_converted(dtype: torch.dtype) -> None:
 def test_dropout_applies_in_training_and_follows_the_seed() -> None:
     module = gru_ext.GRU(3, 8, num_layers=2, dropout=0.5)
     x = torch.randn(5, 2, 3)
-    torch.manual_seed(1)
-    first = module(x)
+    first = seeded(module, x)
     assert not torch.equal(module(x)[0], first[0])
-    torch.manual_seed(1)
-    assert_same_bits(module(x), first)
+    assert_same_bits(seeded(module, x), first)
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import Options, Size, gru_like, layer_with, make_problem, solve, variants_of
+from cases import Options, Size, gru_like, layer_with, make_problem, seeded, solve, variants_of
 from compare import assert_near, assert_same_bits
 from recorded import Calls
 from refusals import Refusals, each_refusal, refused
@@ -189,9 +189,8 @@ def test_gradcheck_of_cells(training: bool) -> None:
     cell = gru_ext.GRUCell(2, 3, dtype=FLOAT64, zoneout=0.4, candidate_dropout=0.3).train(training)
 
     def call(x: Tensor, h: Tensor, *parameters: Tensor) -> Any:
-        torch.manual_seed(7)
         names = [name for name, _ in cell.named_parameters()]
-        return torch.func.functional_call(cell, dict(zip(names, parameters, strict=True)), (x, h))
+        return seeded(torch.func.functional_call, cell, dict(zip(names, parameters, strict=True)), (x, h))
 
     leaves = [torch.randn(4, n, dtype=FLOAT64, requires_grad=True) for n in (2, 3)]
     assert gradcheck(call, (*leaves, *cell.parameters()))
@@ -203,17 +202,12 @@ def test_a_cell_keeps_units_in_training() -> None:
     assert abs(float((y == h).double().mean()) - 0.4) < 0.05
 
 
-def run_seeded(module: Any, *arguments: Any, **keywords: Any) -> Any:
-    torch.manual_seed(11)
-    return module(*arguments, **keywords)
-
-
 def test_a_reset_begins_a_sequence_with_masks_of_its_own() -> None:
     module = gru_ext.GRU(3, 4, **RATES)
     x, resets = torch.randn(6, 1, 3), torch.tensor([0, 0, 0, 0, 1, 0], dtype=torch.bool).unsqueeze(1)
-    y, _ = run_seeded(module, x, resets=resets)
+    y, _ = seeded(module, x, resets=resets)
     two_sequences = torch.cat([x[:4], nn.functional.pad(x[4:], (0, 0, 0, 0, 0, 2))], 1)
-    parts, _ = run_seeded(module, two_sequences, lengths=[4, 2])
+    parts, _ = seeded(module, two_sequences, lengths=[4, 2])
     assert_same_bits(y, torch.cat([parts[:4, :1], parts[:2, 1:]]))
 
 
@@ -232,8 +226,8 @@ def test_a_call_can_have_a_seed_of_its_own() -> None:
 def test_the_seed_repeats_a_step_of_training_for_any_number_of_threads() -> None:
     module = gru_ext.GRU(3, 40, 2, dropout=0.2, **RATES)
     x = torch.randn(6, 4, 3)
-    first = run_seeded(module, x)[0]
-    assert_same_bits(run_seeded(module, x)[0], first)
+    first = seeded(module, x)[0]
+    assert_same_bits(seeded(module, x)[0], first)
     assert not torch.equal(module(x)[0], first)
 
 
@@ -245,6 +239,14 @@ def test_the_rate_zero_changes_nothing(name: str) -> None:
     state = torch.get_rng_state()
     assert_same_bits(module(x)[0], plain(x)[0])
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("others", [{"reset_after": False}, {"layer_norm": True}, {"layer_norm": "joint"}], ids=str)
+@pytest.mark.parametrize("name", RATES)
+def test_masks_that_drop_nothing_leave_the_recurrence_as_it_is(name: str, others: dict[str, Any]) -> None:
+    module = gru_ext.GRU(3, 4, dtype=FLOAT64, **(others | {name: 1e-300}))
+    x = torch.randn(5, 2, 3, dtype=FLOAT64)
+    assert_near(module(x), gru_like(module, **others)(x))
 
 
 @pytest.mark.parametrize("randomness", ["same", "different"])
@@ -259,14 +261,14 @@ def test_vmap_draws_masks_as_its_randomness_says(randomness: str) -> None:
     def loss(x: Tensor) -> Tensor:
         return output(x).sin().sum()
 
-    y = run_seeded(torch.vmap(output, randomness=randomness), x)
-    gradients = run_seeded(torch.vmap(torch.func.grad(loss), randomness=randomness), x)
+    y = seeded(torch.vmap(output, randomness=randomness), x)
+    gradients = seeded(torch.vmap(torch.func.grad(loss), randomness=randomness), x)
     for results in (y, gradients):
         assert torch.equal(results[0], results[1]) == (randomness == "same")
     if randomness == "same":
-        assert_near(y[0], run_seeded(module, x[0])[0], "y")
+        assert_near(y[0], seeded(module, x[0])[0], "y")
         leaf = x[0].clone().requires_grad_()
-        (expected,) = torch.autograd.grad(run_seeded(loss, leaf), leaf)
+        (expected,) = torch.autograd.grad(seeded(loss, leaf), leaf)
         assert_near(gradients[0], expected, "dx")
 
 

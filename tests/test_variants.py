@@ -25,6 +25,7 @@ from cases import (
     layer_with,
     make_problem,
     reference_with,
+    seeded,
     solve,
     solve_by_hand,
     variants_of,
@@ -126,12 +127,6 @@ def module_of(variant: str, dtype: torch.dtype = FLOAT64, **arguments: Any) -> g
         if name.startswith("gain"):
             nn.init.normal_(parameter, 1, 0.3)
     return module
-
-
-def seeded(call: Any, *arguments: Any, **keywords: Any) -> Any:
-    """With the same masks each time."""
-    torch.manual_seed(11)
-    return call(*arguments, **keywords)
 
 
 def results_of(module: nn.Module, call: Any, *arguments: Any, **keywords: Any) -> list[Tensor]:
