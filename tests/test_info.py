@@ -43,7 +43,7 @@ def test_info_names_every_family_of_cuda_kernels(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_command_prints_a_line_for_each_fact() -> None:
-    lines = output_of(run_python("-m", "gru_ext.info")).splitlines()
+    lines = output_of(fork_python("-m", "gru_ext.info")).splitlines()
     assert [line.split(":")[0] for line in lines] == KEYS
     assert lines[0].split()[:2] == ["gru_ext:", gru_ext.__version__]
 
