@@ -15,9 +15,9 @@ struct BelowAutogradAndAutocast {
   c10::impl::ExcludeDispatchKeyGuard below_autocast{c10::autocast_dispatch_keyset};
 };
 
-// What `body` returns for a value of the type that holds `dtype`, which check.cpp has admitted.
+// Calls `body` with a value of the type that holds `dtype`, which check.cpp has admitted.
 template <typename Body>
-auto with_scalar_type(at::ScalarType dtype, const Body& body) {
+void with_scalar_type(at::ScalarType dtype, const Body& body) {
   switch (dtype) {
     case at::kFloat:
       return body(float{});

@@ -131,8 +131,10 @@ class OneStepFamily final : public Family {
   bool leads() const override { return true; }
 
   bool load(at::ScalarType dtype) const override {
-    return with_scalar_type(
-        dtype, [](auto zero) { return load_gru_one_step_kernels<typename Device<decltype(zero)>::scalar_t>(); });
+    bool loaded = false;
+    with_scalar_type(
+        dtype, [&](auto zero) { loaded = load_gru_one_step_kernels<typename Device<decltype(zero)>::scalar_t>(); });
+    return loaded;
   }
 
   std::string refusal(const KernelQuery& query, const WhyNot&) const override {

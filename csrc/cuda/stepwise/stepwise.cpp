@@ -67,8 +67,10 @@ class StepwiseFamily final : public Family {
     return {{&stepwise_kernel(), stepwise_seconds(query)}};
   }
   bool load(at::ScalarType dtype) const override {
-    return with_scalar_type(
-        dtype, [](auto zero) { return load_gru_step_kernels<typename Device<decltype(zero)>::scalar_t>(); });
+    bool loaded = false;
+    with_scalar_type(dtype,
+                     [&](auto zero) { loaded = load_gru_step_kernels<typename Device<decltype(zero)>::scalar_t>(); });
+    return loaded;
   }
 };
 
