@@ -19,35 +19,66 @@ from process import ROOT, output_of, run_python
 import gru_ext
 
 
-def link_sources(path: Path) -> None:
+def write_files(path: Path, files: dict[str, str]) -> None:
+    """Texts by their paths below one."""
+    for name, text in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(text)
+
+
+def run_setup(path: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """``python setup.py build_ext`` in a directory with nothing but links, without a compiler, so that it ends soon."""
     for name in ("setup.py", "build_backend.py", "pyproject.toml", "README.md", "LICENSE", "csrc", "src"):
         (path / name).symlink_to(ROOT / name)
+    environment = {"CXX": "/nonexistent/c++ -m64", **environment}
+    return run_python("setup.py", "build_ext", path=[path], directory=path, environment=environment)
 
 
-def run_setup(path: Path, *arguments: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
-    """Exit status and last words of ``python setup.py arguments...`` in a directory with nothing but links."""
-    link_sources(path)
-    result = run_python("setup.py", *arguments, path=[path], directory=path, environment=environment)
-    return result.returncode, result.stderr.strip().splitlines()[-1]
+def assert_refused(path: Path, environment: dict[str, str], sentence: str) -> None:
+    """It ends with that sentence, and has built nothing."""
+    result = run_setup(path, environment)
+    assert (result.returncode, result.stderr.strip().splitlines()[-1]) == (1, f"gru_ext: {sentence}")
+    assert not (path / "build").exists()
 
 
-def test_without_torch_it_names_the_command(tmp_path: Path) -> None:
-    (tmp_path / "torch.py").write_text("raise ImportError('No module named torch')\n")
-    assert run_setup(tmp_path, "--version") == (
-        1,
-        "gru_ext: no torch to build against is visible here; with torch installed, repeat the command with"
-        " --no-build-isolation, as pip and uv hide it otherwise",
-    )
-
-
-def test_with_an_old_torch_it_names_the_oldest(tmp_path: Path) -> None:
-    (tmp_path / "torch" / "utils").mkdir(parents=True)
-    (tmp_path / "torch" / "__init__.py").write_text("__version__ = '2.5.1'\n")
-    (tmp_path / "torch" / "utils" / "__init__.py").write_text("cpp_extension = None\n")
-    assert run_setup(tmp_path, "--version") == (
-        1,
-        "gru_ext: torch 2.6 or later is needed, found 2.5.1; run: pip install 'torch>=2.6'",
-    )
+@pytest.mark.parametrize(
+    ("files", "environment", "sentence"),
+    [
+        pytest.param(
+            {"torch.py": "raise ImportError('No module named torch')\n"},
+            {},
+            "no torch to build against is visible here; with torch installed, repeat the command with"
+            " --no-build-isolation, as pip and uv hide it otherwise",
+            id="no torch",
+        ),
+        pytest.param(
+            {"torch/__init__.py": "__version__ = '2.5.1'\n", "torch/utils/__init__.py": "cpp_extension = None\n"},
+            {},
+            "torch 2.6 or later is needed, found 2.5.1; run: pip install 'torch>=2.6'",
+            id="an old torch",
+        ),
+        pytest.param(
+            {}, {"GRU_EXT_CUDA": "yes"}, "expected GRU_EXT_CUDA to be 0 or 1, got 'yes'", id="GRU_EXT_CUDA=yes"
+        ),
+        pytest.param(
+            {"sitecustomize.py": "import sysconfig\nsysconfig.get_path = lambda _: '/nonexistent'\n"},
+            {"PATH": "/nonexistent"},
+            "no ninja was found, which runs the compilers; run: pip install 'setuptools>=77' ninja",
+            id="no ninja, neither on PATH nor beside the Python that builds",
+        ),
+        pytest.param(
+            {},
+            {},
+            "no C++ compiler '/nonexistent/c++ -m64' was found; on Debian or Ubuntu, run: apt-get install g++",
+            id="no compiler",
+        ),
+    ],
+)
+def test_it_names_what_it_lacks(
+    files: dict[str, str], environment: dict[str, str], sentence: str, tmp_path: Path
+) -> None:
+    write_files(tmp_path, files)
+    assert_refused(tmp_path, environment, sentence)
 
 
 @pytest.mark.parametrize(
@@ -59,33 +90,11 @@ def test_with_an_old_torch_it_names_the_oldest(tmp_path: Path) -> None:
 )
 def test_the_backend_names_the_setuptools_that_it_needs(tmp_path: Path, setuptools: str, words: str) -> None:
     """What pip imports first; so does setup.py."""
-    (tmp_path / "setuptools").mkdir()
-    (tmp_path / "setuptools" / "__init__.py").write_text(setuptools)
-    (tmp_path / "setuptools" / "build_meta.py").touch()
-    expected = f"gru_ext: {words}; run: pip install 'setuptools>=77' ninja"
-    assert run_setup(tmp_path, "--version") == (1, expected)
+    write_files(tmp_path, {"setuptools/__init__.py": setuptools, "setuptools/build_meta.py": ""})
+    sentence = f"{words}; run: pip install 'setuptools>=77' ninja"
+    assert_refused(tmp_path, {}, sentence)
     result = run_python("-c", "import build_backend", path=[tmp_path], directory=tmp_path)
-    assert (result.returncode, result.stderr.strip()) == (1, expected)
-
-
-def test_without_ninja_it_says_so(tmp_path: Path) -> None:
-    """Neither on PATH nor beside the Python that builds."""
-    (tmp_path / "sitecustomize.py").write_text(f"import sysconfig\nsysconfig.get_path = lambda _: {str(tmp_path)!r}\n")
-    assert run_setup(tmp_path, "build_ext", environment={"PATH": str(tmp_path)}) == (
-        1,
-        "gru_ext: no ninja was found, which runs the compilers; run: pip install 'setuptools>=77' ninja",
-    )
-
-
-def test_without_a_compiler_it_says_so(tmp_path: Path) -> None:
-    compiler = "/nonexistent/c++ -m64"
-    arguments = ("build_ext", "--build-lib", str(tmp_path / "lib"), "--build-temp", str(tmp_path / "temp"))
-    status, words = run_setup(tmp_path, *arguments, environment={"CXX": compiler})
-    assert (status, words) == (
-        1,
-        f"gru_ext: no C++ compiler '{compiler}' was found; on Debian or Ubuntu, run: apt-get install g++",
-    )
-    assert not (tmp_path / "temp").exists()
+    assert (result.returncode, result.stderr.strip()) == (1, f"gru_ext: {sentence}")
 
 
 # ---- GRU_EXT_CUDA
@@ -102,46 +111,28 @@ torch.cuda.is_available = lambda: False
 
 def toolkit(path: Path, release: str, known: str = "75 80 86 90 100 120") -> dict[str, str]:
     """The environment of a CUDA toolkit with an nvcc that tells its release and GPUs, and no more."""
-    (path / "toolkit" / "bin").mkdir(parents=True)
-    (path / "toolkit" / "include").mkdir()
-    (path / "toolkit" / "include" / "cuda_runtime.h").touch()
-    nvcc = path / "toolkit" / "bin" / "nvcc"
     architectures = " ".join(f"compute_{number}" for number in known.split())
-    nvcc.write_text(f"#!/bin/sh\necho Cuda compilation tools, release {release}, V{release}.0\necho {architectures}\n")
-    nvcc.chmod(0o755)
+    nvcc = f"#!/bin/sh\necho Cuda compilation tools, release {release}, V{release}.0\necho {architectures}\n"
+    write_files(path / "toolkit", {"bin/nvcc": nvcc, "include/cuda_runtime.h": ""})
+    (path / "toolkit" / "bin" / "nvcc").chmod(0o755)
     return {"CUDA_HOME": str(path / "toolkit")}
 
 
-@ONLY_CPU_TORCH
-def test_cuda_forced_with_a_torch_without_cuda(tmp_path: Path) -> None:
-    assert run_setup(tmp_path, "--version", environment={"GRU_EXT_CUDA": "1", **toolkit(tmp_path, "13.0")}) == (
-        1,
-        f"gru_ext: GRU_EXT_CUDA=1 asks for the CUDA kernels, but torch {torch.__version__} is built without CUDA",
-    )
-
-
 @pytest.mark.parametrize(
-    ("release", "cuda", "sentence"),
+    ("cuda", "release", "sentence"),
     [
-        ("", "13.0", "/nonexistent has no nvcc and CUDA headers"),
-        ("12.9", "13.0", "nvcc 12.9 cannot build for torch's CUDA 13.0"),
-        ("12.3", "12.1", "nvcc 12.4 or later is needed, found 12.3"),
+        pytest.param("", "13.0", f"torch {torch.__version__} is built without CUDA", marks=ONLY_CPU_TORCH),
+        ("13.0", "", "/nonexistent has no nvcc and CUDA headers"),
+        ("13.0", "12.9", "nvcc 12.9 cannot build for torch's CUDA 13.0"),
+        ("12.1", "12.3", "nvcc 12.4 or later is needed, found 12.3"),
     ],
 )
-def test_cuda_forced_with_an_nvcc_that_does_not_serve(tmp_path: Path, release: str, cuda: str, sentence: str) -> None:
-    (tmp_path / "sitecustomize.py").write_text(CUDA_TORCH.replace("13.0", cuda))
+def test_cuda_forced_where_it_cannot_be_built(tmp_path: Path, cuda: str, release: str, sentence: str) -> None:
+    if cuda:
+        (tmp_path / "sitecustomize.py").write_text(CUDA_TORCH.replace("13.0", cuda))
     home = toolkit(tmp_path, release) if release else {"CUDA_HOME": "/nonexistent"}
-    assert run_setup(tmp_path, "--version", environment={"GRU_EXT_CUDA": "1", **home}) == (
-        1,
-        f"gru_ext: GRU_EXT_CUDA=1 asks for the CUDA kernels, but {sentence}",
-    )
-
-
-def test_cuda_is_0_or_1(tmp_path: Path) -> None:
-    assert run_setup(tmp_path, "--version", environment={"GRU_EXT_CUDA": "yes"}) == (
-        1,
-        "gru_ext: expected GRU_EXT_CUDA to be 0 or 1, got 'yes'",
-    )
+    sentence = f"GRU_EXT_CUDA=1 asks for the CUDA kernels, but {sentence}"
+    assert_refused(tmp_path, {"GRU_EXT_CUDA": "1", **home}, sentence)
 
 
 @pytest.mark.parametrize(
@@ -154,12 +145,10 @@ def test_cuda_is_0_or_1(tmp_path: Path) -> None:
 )
 def test_the_choice_is_printed(tmp_path: Path, forced: str, release: str, words: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(CUDA_TORCH)
-    environment = toolkit(tmp_path, release)
-    environment |= {"GRU_EXT_CUDA": forced, "TORCH_CUDA_ARCH_LIST": "8.0;9.0", "CXX": "/nonexistent/c++"}
-    link_sources(tmp_path)
-    result = run_python("setup.py", "build_ext", path=[tmp_path], directory=tmp_path, environment=environment)
+    environment = {**toolkit(tmp_path, release), "GRU_EXT_CUDA": forced, "TORCH_CUDA_ARCH_LIST": "8.0;9.0"}
+    result = run_setup(tmp_path, environment)
     assert f"gru_ext: CUDA kernels: {words}" in result.stdout.splitlines()
-    assert "no C++ compiler '/nonexistent/c++' was found" in result.stderr
+    assert "no C++ compiler '/nonexistent/c++ -m64' was found" in result.stderr
 
 
 @pytest.fixture
@@ -295,23 +284,20 @@ def library_for(path: Path, torch_version: str | None) -> Path:
     return library
 
 
-def error_of_import(package: Path) -> str:
-    result = run_python("-c", "import gru_ext", path=[package.parent.parent], directory=package.parent.parent)
-    assert result.returncode == 1
-    return result.stderr.strip().splitlines()[-1]
-
-
 def test_the_library_says_which_torch_it_was_built_for() -> None:
     assert gru_ext.library.torch_of(gru_ext.library.path) == gru_ext.library.built_for_torch
 
 
 def test_a_library_of_another_torch_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
-    library = library_for(tmp_path, "2.99.0+cu130")
-    noted = tmp_path / "gru_ext-0.1.0.dist-info"
-    noted.mkdir()
-    (noted / "METADATA").write_text("Name: gru_ext\nVersion: 0.1.0\n")
-    (noted / "direct_url.json").write_text('{"url": "https://example.org/gru_ext", "vcs_info": {"vcs": "git"}}')
-    assert error_of_import(library) == (
+    library_for(tmp_path, "2.99.0+cu130")
+    noted = {
+        "METADATA": "Name: gru_ext\nVersion: 0.1.0\n",
+        "direct_url.json": '{"url": "https://example.org/gru_ext", "vcs_info": {"vcs": "git"}}',
+    }
+    write_files(tmp_path / "gru_ext-0.1.0.dist-info", noted)
+    result = run_python("-c", "import gru_ext", path=[tmp_path], directory=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1] == (
         f"ImportError: gru_ext was built for torch 2.99.0+cu130, found {torch.__version__}; build it again with:"
         " pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps git+https://example.org/gru_ext"
     )
