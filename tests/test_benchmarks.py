@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import DEFAULT, Mock, call
 
 import pytest
 import torch
-from process import ROOT, fork_python, output_of, run_python
+from process import ROOT, fork_python, output_of, run_python, thread_count
 from torch import Tensor, nn
-
-sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
 from benchmarks import __main__ as command
 from benchmarks import (
@@ -63,6 +62,14 @@ CPU = torch.device("cpu")
 ALL: dict[str, type[Contender]] = {OURS: GruExt, **PEERS}
 TRAINING = (OURS, "torch", "keras")
 INFERENCE = ("onnxruntime", "openvino")
+SIZES = (Size(4, 3, 8, I=5), Size(3, 2, 8, L=2, D=2))
+ADAPTERS: list[tuple[str, Pass, Size, torch.dtype]] = [
+    *product(TRAINING, PASSES, SIZES, [torch.float32]),
+    *[(name, "forward", size, torch.float32) for name in INFERENCE for size in SIZES],
+    *[(name, "forward", Size(6, 4, 16), torch.bfloat16) for name in (OURS, "torch", "openvino", "keras")],
+    # Compiling takes long. The backward, which must not write over what it will need again.
+    ("compile", "backward", Size(1, 2, 4), torch.float32),
+]
 
 
 def make_problem(size: Size, kind: Pass = "forward", dtype: torch.dtype = torch.float32) -> Problem:
@@ -83,58 +90,33 @@ def contender_or_skip(name: str) -> type[Contender]:
     return ALL[name]
 
 
+def judged(
+    contender: type[Contender], size: Size, kind: Pass, dtype: torch.dtype
+) -> tuple[Contender, Problem, check.Verdict]:
+    """What it makes of a problem; a second call of its step gives the same, as it is timed again and again."""
+    problem, (x, dy) = make_problem(size, kind, dtype), make_inputs(size, dtype)
+    assert {tensor.dtype for tensor in (*problem.weights.values(), x)} == {dtype}
+    made = contender(problem)
+    step = made.step(x, dy)
+    first, second = made.results(step()), made.results(step())
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    return made, problem, check.judge(contender.name, first, check.answer(problem, x, dy))
+
+
 # ---- the adapters
 
 
-@pytest.mark.parametrize("size", [Size(4, 3, 8, I=5), Size(3, 2, 8, L=2, D=2)], ids=str)
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [(name, kind) for name in TRAINING for kind in PASSES] + [(name, "forward") for name in INFERENCE],
-)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the peers' own
-def test_adapter_agrees_with_the_reference(name: str, kind: Pass, size: Size) -> None:
+@pytest.mark.parametrize(("name", "kind", "size", "dtype"), ADAPTERS, ids=str)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the peers' own, and torch's of what it compiles with
+def test_adapter_agrees_with_the_reference(name: str, kind: Pass, size: Size, dtype: torch.dtype) -> None:
+    """And its weights come back as they went."""
     contender = contender_or_skip(name)
-    problem, (x, dy) = make_problem(size, kind), make_inputs(size)
+    made, problem, verdict = judged(contender, size, kind, dtype)
     assert contender.refuses(problem) is None
-    made = contender(problem)
-    step = made.step(x, dy)
-    first, second = made.results(step()), made.results(step())
-    verdict = check.judge(name, first, check.answer(problem, x, dy))
     assert verdict.right, verdict
-    assert all(torch.equal(first[key], second[key]) for key in first)  # a step can be timed again and again
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # torch's own
-def test_compiled_adapter_agrees_with_the_reference() -> None:
-    """One pass and size: compiling takes long. The backward, which must not write over what it will need again."""
-    size = Size(1, 2, 4)
-    problem, (x, dy) = make_problem(size, "backward"), make_inputs(size)
-    made = contender_or_skip("compile")(problem)
-    step = made.step(x, dy)
-    first, second = made.results(step()), made.results(step())
-    verdict = check.judge("compile", first, check.answer(problem, x, dy))
-    assert verdict.right, verdict
-    assert all(torch.equal(first[key], second[key]) for key in first)
-
-
-@pytest.mark.parametrize("size", [Size(4, 3, 8, I=5), Size(3, 2, 8, L=2, D=2)], ids=str)
-@pytest.mark.parametrize("name", [*TRAINING, *INFERENCE])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_weights_come_back_as_they_went(name: str, size: Size) -> None:
-    problem = make_problem(size)
-    back = contender_or_skip(name)(problem).weights()
+    back = made.weights()
     assert back.keys() == problem.weights.keys()
-    assert all(torch.equal(back[key], weight) for key, weight in problem.weights.items())
-
-
-@pytest.mark.parametrize("name", [OURS, "torch", "openvino", "keras"])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_bfloat16_adapter_agrees_with_the_reference(name: str) -> None:
-    contender, size = contender_or_skip(name), Size(6, 4, 16)
-    problem, (x, dy) = make_problem(size, dtype=torch.bfloat16), make_inputs(size, torch.bfloat16)
-    made = contender(problem)
-    verdict = check.judge(name, made.results(made.step(x, dy)()), check.answer(problem, x, dy))
-    assert verdict.right, verdict
+    assert all(torch.equal(back[key], weight.float()) for key, weight in problem.weights.items())
 
 
 @pytest.mark.parametrize(
@@ -200,13 +182,9 @@ def test_adapter_of_a_peer_that_needs_a_gpu(
     if kind == "train":  # the function is a level deeper where the folder at the top is no package
         package = types.SimpleNamespace(flashrnn=package)
     monkeypatch.setitem(sys.modules, "flashrnn", package)
-    size = Size(4, 3, 8, I=5)
-    problem, (x, dy) = make_problem(size, kind, dtype), make_inputs(size, dtype)
-    made = contender(problem)
-    verdict = check.judge(contender.name, made.results(made.step(x, dy)()), check.answer(problem, x, dy))
+    made, problem, verdict = judged(contender, Size(4, 3, 8, I=5), kind, dtype)
     assert verdict.right, verdict
     expected = problem.weights
-    assert {tensor.dtype for tensor in (*problem.weights.values(), x)} == {dtype}
     if contender is FlashRNN:  # one bias of r and z for both products
         joint = (expected["bias_ih_l0"] + expected["bias_hh_l0"])[:16]
         expected["bias_ih_l0"] = torch.cat([joint, expected["bias_ih_l0"][16:]])
@@ -252,10 +230,7 @@ class Swapped(Torch):
 @pytest.mark.parametrize("kind", PASSES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_wrong_gate_order_is_a_wrong_answer(dtype: torch.dtype, kind: Pass) -> None:
-    size = Size(4, 3, 8)
-    problem, (x, dy) = make_problem(size, kind, dtype), make_inputs(size, dtype)
-    made = Swapped(problem)
-    verdict = check.judge("swapped", made.results(made.step(x, dy)()), check.answer(problem, x, dy))
+    *_, verdict = judged(Swapped, Size(4, 3, 8), kind, dtype)
     assert not verdict.right
     assert str(verdict).startswith("wrong answer: error of ")
 
@@ -326,29 +301,23 @@ def test_the_clock_of_the_cpu_measures_time() -> None:
 
 def test_the_clock_of_a_gpu_does_not_wait_between_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """With stand-ins for a GPU's events: the order of what is asked of it."""
-    log: list[str] = []
-
-    class Event:
-        def __init__(self, enable_timing: bool) -> None:
-            assert enable_timing
-
-        def record(self, stream: str) -> None:
-            log.append(f"record {stream}")
-
-        def synchronize(self) -> None:
-            log.append("synchronize")
-
-        def elapsed_time(self, end: Event) -> float:
-            assert end is not self
-            return 6.0  # milliseconds
-
+    gpu = Mock()
+    gpu.start.elapsed_time.return_value = 6.0  # milliseconds
+    event = Mock(side_effect=[gpu.start, gpu.end])
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "default_stream", lambda device: f"stream of {device}")
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    seconds = measure.clock_for(torch.device("cuda", 1), threads=1)(lambda: log.append("step"), 3)
+    monkeypatch.setattr(torch.cuda, "Event", event)
+    seconds = measure.clock_for(torch.device("cuda", 1), threads=1)(gpu.step, 3)
     assert seconds == pytest.approx(2e-3)
-    record = "record stream of cuda:1"
-    assert log == ["step", "step", record, "step", "step", "step", record, "synchronize"]
+    assert event.mock_calls == 2 * [call(enable_timing=True)]
+    assert gpu.mock_calls == [
+        *(2 * [call.step()]),
+        call.start.record("stream of cuda:1"),
+        *(3 * [call.step()]),
+        call.end.record("stream of cuda:1"),
+        call.end.synchronize(),
+        call.start.elapsed_time(gpu.end),
+    ]
 
 
 @pytest.mark.cuda
@@ -435,8 +404,7 @@ def test_rows_are_held_to_the_better_of_two_measurements(monkeypatch: pytest.Mon
     assert PEAKS.best_of(dataclasses.replace(PEAKS, bytes={n: 2 * rate for n, rate in PEAKS.bytes.items()})).bytes == {
         n: 2 * rate for n, rate in PEAKS.bytes.items()
     }
-    measured = iter([dataclasses.replace(PEAKS, flops=1.0), PEAKS])
-    monkeypatch.setattr(roofline, "measure", lambda *_: next(measured))
+    monkeypatch.setattr(roofline, "measure", Mock(side_effect=[dataclasses.replace(PEAKS, flops=1.0), PEAKS]))
     settings = Settings("quick", CPU, torch.float32, ("forward",), (), 1, "^1,1,256$", 1, 0.0, math.inf)
     (row,) = measure_suite(settings, Watcher()).rows
     assert row.bound == roofline.bound(Size(1, 1, 256), "forward", torch.float32, PEAKS)
@@ -546,15 +514,21 @@ def make_run(suite: str = "sizes", ours: float = 1e-3) -> Run:
     return Run(suite, {}, environment, described, {"haste": "not installed"}, peaks, rows)
 
 
-def test_a_run_comes_back_as_it_was_kept(tmp_path: Path) -> None:
-    kept = make_run()
-    kept.save(tmp_path / "new" / "run.json")
-    assert results.load(tmp_path / "new" / "run.json") == kept
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """Where a run is kept."""
+    return tmp_path / "new" / "run.json"
 
 
-def test_schema_of_what_is_kept(tmp_path: Path) -> None:
-    make_run().save(tmp_path / "run.json")
-    content = json.loads((tmp_path / "run.json").read_text())
+def test_a_run_comes_back_as_it_was_kept(kept: Path) -> None:
+    made = make_run()
+    made.save(kept)
+    assert results.load(kept) == made
+
+
+def test_schema_of_what_is_kept(kept: Path) -> None:
+    make_run().save(kept)
+    content = json.loads(kept.read_text())
     assert content["schema"] == results.SCHEMA == 1
     assert set(content) == {
         *("schema", "suite", "settings", "environment", "contenders", "absent", "peaks", "rows", "interrupted"),
@@ -714,22 +688,20 @@ def test_rows_of_other_programs_are_a_table(capsys: pytest.CaptureFixture[str]) 
 # ---- the command
 
 
+Quick = Callable[..., int]
+
+
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+def quick(kept: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Quick]:
     """The command with peaks that need no measuring, on the smallest size, in the shortest blocks."""
     monkeypatch.setattr(roofline, "measure", lambda dtype, device, threads: PEAKS)
-    threads = torch.get_num_threads()
-
-    def main(*options: str, suite: str = "quick") -> int:
-        return command.main([suite, "--filter=^1,", "--repeat=1", "--block-seconds=1e-4", "--threads=1", *options])
-
-    yield main
-    torch.set_num_threads(threads)
+    always = ["--filter=^1,", "--repeat=1", "--block-seconds=1e-4", "--threads=1", f"--json={kept}"]
+    with thread_count(torch.get_num_threads()):
+        yield lambda *options, suite="quick": command.main([suite, *always, *options])
 
 
-def test_a_run_from_start_to_end(quick: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    kept = tmp_path / "run.json"
-    assert quick("--against=torch", f"--json={kept}") == 0
+def test_a_run_from_start_to_end(quick: Quick, kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quick("--against=torch") == 0
     made = results.load(kept)
     assert [(str(row.size), row.kind, list(row.times)) for row in made.rows] == [
         ("1,1,256", "forward", [OURS, "torch"]),
@@ -743,39 +715,29 @@ def test_a_run_from_start_to_end(quick: Callable[..., int], tmp_path: Path, caps
     assert f"kept in {kept}" in printed
 
 
-@pytest.mark.parametrize("suite", ["latency", "kernels", "sweep", "deepbench"])
-def test_every_suite_runs(suite: str, quick: Callable[..., int], tmp_path: Path) -> None:
-    sizes = {"latency": "^1,4,64$", "kernels": "^50,8", "sweep": "^8,3,29$", "deepbench": "^1,2,512,"}
-    against = "--against=none" if suite in ("kernels", "sweep") else "--against=torch"
-    kept = tmp_path / "run.json"
-    assert quick(against, f"--json={kept}", f"--filter={sizes[suite]}", suite=suite) == 0
+@pytest.mark.parametrize(
+    ("suite", "against", "size", "kinds"),
+    [
+        pytest.param("latency", "torch", "^1,4,64$", ["forward"], id="latency"),
+        pytest.param("kernels", "none", "^50,8", ["kernels"], id="kernels"),
+        pytest.param("sweep", "none", "^8,3,29$", ["forward", "train"], id="sweep"),
+        pytest.param("deepbench", "torch", "^1,2,512,", ["forward"], id="deepbench"),  # of the list for inference
+    ],
+)
+def test_every_suite_runs(suite: str, against: str, size: str, kinds: list[str], quick: Quick, kept: Path) -> None:
+    assert quick(f"--against={against}", f"--filter={size}", suite=suite) == 0
     rows = results.load(kept).rows
-    assert len(rows) == (2 if suite == "sweep" else 1)
+    assert sorted(row.kind for row in rows) == kinds
     assert all(row.times for row in rows)
-    assert {row.kind for row in rows} == {
-        "latency": {"forward"},
-        "kernels": {"kernels"},
-        "sweep": {"forward", "train"},
-        "deepbench": {"forward"},  # of the list for inference
-    }[suite]
 
 
-def test_calls_beside_busy_processes_are_timed_alone(
-    quick: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started: list[int] = []
-    busy = machine.busy
-
-    def counted(count: int) -> Any:
-        started.append(count)
-        return busy(count)
-
-    monkeypatch.setattr(machine, "busy", counted)
-    kept = tmp_path / "run.json"
-    options = ("--against=torch", f"--json={kept}", "--filter=^50,8", "--repeat=3")
-    assert quick(*options, suite="contended") == 0
+def test_calls_beside_busy_processes_are_timed_alone(quick: Quick, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = Mock(wraps=machine.busy)
+    monkeypatch.setattr(machine, "busy", busy)
+    assert quick("--against=torch", "--filter=^50,8", "--repeat=3", suite="contended") == 0
     run = results.load(kept)
-    assert started == [row.busy for row in run.rows] == [0, 1, 2]
+    assert [row.busy for row in run.rows] == [0, 1, 2]
+    assert busy.mock_calls == [call(0), call(1), call(2)]
     assert all(timing.calls == 1 and len(timing.seconds) == 3 for row in run.rows for timing in row.times.values())
     assert run.noise() is None
     head, cells = report.table(run, "forward")
@@ -786,36 +748,26 @@ def test_calls_beside_busy_processes_are_timed_alone(
 
 
 def test_busy_processes_compute_and_end() -> None:
-    def of_children() -> float:
-        return sum(os.times()[2:4])
-
-    before = of_children()
+    before = os.times()
     with machine.busy(2):
         time.sleep(0.5)
-    assert of_children() - before > 0.1  # of a second of processor; they were waited for
+    after = os.times()  # of children that were waited for
+    assert sum(after[2:4]) - sum(before[2:4]) > 0.1  # of a second of processor
 
 
 def test_interrupted_run_keeps_what_was_measured(
-    quick: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    quick: Quick, kept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    alternate, calls = measure.alternate, iter(range(9))
-
-    def interrupted(*arguments: Any) -> Any:
-        if next(calls) == 1:
-            raise KeyboardInterrupt
-        return alternate(*arguments)
-
-    monkeypatch.setattr(measure, "alternate", interrupted)
-    kept = tmp_path / "run.json"
-    assert quick("--against=torch", f"--json={kept}") == 130
+    alternate = Mock(wraps=measure.alternate, side_effect=[DEFAULT, KeyboardInterrupt])
+    monkeypatch.setattr(measure, "alternate", alternate)
+    assert quick("--against=torch") == 130
     made = results.load(kept)
     assert made.interrupted
     assert [row.kind for row in made.rows] == ["forward"]
     assert "interrupted: 1 rows were measured before" in capsys.readouterr().out
 
 
-def test_a_time_limit_keeps_what_was_measured(tmp_path: Path) -> None:
-    kept = tmp_path / "run.json"
+def test_a_time_limit_keeps_what_was_measured(kept: Path) -> None:
     script = (
         "import os, runpy, signal, sys; from benchmarks import display, roofline;"
         " from benchmarks.roofline import Peaks;"
@@ -829,7 +781,7 @@ def test_a_time_limit_keeps_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_our_wrong_answer_fails_and_is_not_ranked(
-    quick: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    quick: Quick, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     take = GruExt.take
 
@@ -846,31 +798,32 @@ def test_our_wrong_answer_fails_and_is_not_ranked(
 
 
 def test_a_peer_that_fails_or_is_wrong_is_reported_and_not_ranked(
-    quick: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick: Quick, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Failing(Torch):
         def __init__(self, problem: Problem) -> None:
             raise RuntimeError("no\nmore")
 
-    kept = tmp_path / "run.json"
     for contender, reason in ((Failing, "failed: RuntimeError: no"), (Swapped, "wrong answer: error of y")):
         monkeypatch.setattr(contender, "name", "torch")
         monkeypatch.setitem(contenders.PEERS, "torch", contender)
-        assert quick("--against=torch", "--pass=forward", f"--json={kept}") == 0
+        assert quick("--against=torch", "--pass=forward") == 0
         (row,) = results.load(kept).rows
         assert list(row.times) == [OURS]
         assert row.left_out["torch"].startswith(reason)
 
 
-def test_rows_that_would_take_too_long_are_named(quick: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_that_would_take_too_long_are_named(quick: Quick, capsys: pytest.CaptureFixture[str]) -> None:
     assert quick("--against=none", "--longest=1e-9") == 0
     assert "all: one call takes at least 0.0 s here; --longest allows it" in capsys.readouterr().out
 
 
-def test_without_any_peer_or_matplotlib_it_says_so_and_works(
-    quick: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_without_any_peer_matplotlib_or_rich_it_says_so_and_works(
+    quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for module in ("matplotlib", "rich"):
+        monkeypatch.setitem(sys.modules, module, None)
     for name in ("onnxruntime", "openvino", "keras"):
         monkeypatch.setattr(PEERS[name], "absent", classmethod(lambda cls: "not installed"))
     page = tmp_path / "report.html"
@@ -879,19 +832,14 @@ def test_without_any_peer_or_matplotlib_it_says_so_and_works(
     for name in ("onnxruntime", "openvino", "keras", "haste", "flashrnn"):
         assert f"{name} is absent: " in printed
     assert "no plots, as matplotlib is not installed (pip install matplotlib)" in printed
+    assert "no live table, as rich is not installed (pip install rich)" in printed
     assert "<table>" in page.read_text()
 
 
 def test_on_a_terminal_the_table_is_live(
-    quick: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    quick: Quick, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setitem(sys.modules, "rich", None)
-    assert quick("--against=torch", "--pass=forward") == 0
-    assert "no live table, as rich is not installed (pip install rich)" in capsys.readouterr().out
-    monkeypatch.undo()
     pytest.importorskip("rich", reason="the bench extra is not installed")
-    monkeypatch.setattr(roofline, "measure", lambda dtype, device, threads: PEAKS)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert quick("--against=torch", "--pass=forward") == 0
     printed = capsys.readouterr().out
@@ -976,23 +924,23 @@ def test_facts_of_the_machine() -> None:
     assert machine.title(facts).startswith("bfloat16, ")
 
 
-def test_switches_of_tf32_are_set_and_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("cudnn", "values"),
+    [({"rnn": types.SimpleNamespace()}, {True: "tf32", False: "ieee"}), ({}, {True: "True", False: "False"})],
+    ids=["new", "old"],
+)
+def test_switches_of_tf32_are_set_and_stated(
+    cudnn: dict[str, Any], values: dict[bool, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both of PyTorch's interfaces, of which this torch has one."""
     assert switches.stated(CPU) == {"get_float32_matmul_precision()": torch.get_float32_matmul_precision()}
-    new = types.SimpleNamespace(
-        cudnn=types.SimpleNamespace(rnn=types.SimpleNamespace()),
-        cuda=types.SimpleNamespace(matmul=types.SimpleNamespace()),
-    )
-    old = types.SimpleNamespace(
-        cudnn=types.SimpleNamespace(), cuda=types.SimpleNamespace(matmul=types.SimpleNamespace())
-    )
-    for backends, values in ((new, {True: "tf32", False: "ieee"}), (old, {True: "True", False: "False"})):
-        monkeypatch.setattr(torch, "backends", backends)
-        for allowed, value in values.items():
-            switches.allow_tf32(allowed)
-            stated = switches.stated(torch.device("cuda"))
-            assert list(stated.values()) == [value, value]
-            assert all(name.startswith("backends.cud") for name in stated)
+    cuda = types.SimpleNamespace(matmul=types.SimpleNamespace())
+    monkeypatch.setattr(torch, "backends", types.SimpleNamespace(cudnn=types.SimpleNamespace(**cudnn), cuda=cuda))
+    for allowed, value in values.items():
+        switches.allow_tf32(allowed)
+        stated = switches.stated(torch.device("cuda"))
+        assert list(stated.values()) == [value, value]
+        assert all(name.startswith("backends.cud") for name in stated)
 
 
 def test_a_gpu_is_the_default_where_it_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:

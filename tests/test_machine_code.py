@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
-from process import ROOT
-
-sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
 from benchmarks.machine_code import figures, kernels, members, simulate
 from benchmarks.machine_code.kernels import Kernel
