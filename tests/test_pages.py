@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import re
 import shlex
 import shutil
-import warnings
+from itertools import groupby
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -31,6 +30,8 @@ def parsed(page: Path) -> Document:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if [*parsed(page).examples()]], ids=lambda page: page.name)
+# torch's, of what it uses itself.
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated", "ignore:`torch.jit.script")
 def test_the_snippets_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, with the names of those before."""
     if importlib.util.find_spec(NEEDS.get(page.name, "torch")) is None:
@@ -39,10 +40,7 @@ def test_the_snippets_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pyt
     document = parsed(page)
     document.namespace["__name__"] = page.stem
     for example in document.examples():
-        with warnings.catch_warnings():
-            for own in (".*LeafSpec.* is deprecated", "`torch.jit.script"):  # torch's, of what it uses itself
-                warnings.filterwarnings("ignore", own)
-            example.evaluate()
+        example.evaluate()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -124,14 +122,9 @@ def check_commands(example: Example) -> None:
     for line in [*inner.sub("x", text).splitlines(), *inner.findall(text)]:
         lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;()<>")
         lexer.whitespace_split = True
-        lexer.commenters = "#"
-        command: list[str] = []
-        for word in [*lexer, ";"]:
-            if set(word) <= set("|&;()<>"):
-                check_command(command)
-                command = []
-            else:
-                command.append(word)
+        for between, words in groupby(lexer, lambda word: set(word) <= set("|&;()<>")):
+            if not between:
+                check_command([*words])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -189,26 +182,11 @@ def sources() -> list[Path]:
     return [*of_build, *(ROOT / "src" / "gru_ext").rglob("*.py"), *(ROOT / "csrc").rglob("*.[ch]*")]
 
 
-def variables_read(path: Path) -> set[str]:
-    """The environment variables that a file names where it reads them."""
-    text = path.read_text()
-    if path.suffix != ".py":
-        return set(re.findall(r'getenv\("(\w+)"\)', text))
-    found = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Subscript):  # os.environ["X"]
-            source, key = node.value, node.slice
-        elif isinstance(node, ast.Call) and node.args:  # os.environ.get("X")
-            source, key = node.func, node.args[0]
-        else:
-            continue
-        if ast.unparse(source).startswith("os.environ") and isinstance(key, ast.Constant):
-            found.add(str(key.value))
-    return found
+READ = re.compile(r'(?:getenv\(|os\.environ(?:\.\w+\(|\[))\s*"(\w+)"')  # getenv("X"), os.environ["X"], .get("X")
 
 
 def test_the_table_of_the_environment_has_every_variable_that_is_read() -> None:
-    read = set().union(*map(variables_read, sources()))
+    read = {name for path in sources() for name in READ.findall(path.read_text())}
     described = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/environment.md").read_text(), re.MULTILINE))
     assert read - described == set()
     assert {name for name in described - read if name.startswith("GRU_EXT")} == set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import re
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
-from building import make_once
+from building import digest_of, make_once
 from process import ROOT, fork_python, output_of
 from public_names import public_names
 
@@ -30,11 +29,8 @@ def site() -> Path:
     """Built once for what it is made of, in the environment of the tests."""
     read = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")]
     read += sorted(path for folder in ("docs", "src") for path in (ROOT / folder).rglob("*") if path.is_file())
-    digest = hashlib.sha256()
-    for path in read:
-        if path.suffix not in (".so", ".pyc"):
-            digest.update(str(path).encode() + path.read_bytes())
-    built = ROOT / "build" / f"site_{digest.hexdigest()[:16]}"
+    parts = [part for path in read if path.suffix not in (".so", ".pyc") for part in (str(path), path.read_bytes())]
+    built = ROOT / "build" / f"site_{digest_of(*parts)}"
 
     def build(folder: Path) -> None:
         options = ("--quiet", "--fail-on-warning", "--keep-going", "-c", "docs")
@@ -70,9 +66,6 @@ class Page(HTMLParser):
             self.links.append(link)
         if tag == "img" and (picture := given.get("src")):
             self.pictures.append(picture)
-
-    def __hash__(self) -> int:
-        return hash(self.path)
 
 
 @cache
