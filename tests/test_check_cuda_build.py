@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 
 import pytest
 from check_cuda_build import PREDICTED, TABLE, Resources, Table, compare, defects, entry, of_entry, parse
 from process import ROOT
 from take_objects import what_knows_torch
-
-sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
 from benchmarks.machine_code.kernels import DTYPES, PASSES, kernels, of_instantiation
 

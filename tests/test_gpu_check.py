@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,15 @@ import torch
 from emulated_backend import emulated_operators
 from process import ROOT, fork_python, run_python
 
-sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
-
+from benchmarks import gpu_plots
 from benchmarks.gpu_check import constants, rehearsal, results, table
 from benchmarks.gpu_check.__main__ import main
 from benchmarks.gpu_check.journal import CRASHED, HUNG, NOT_REACHED, OUTCOMES, PASSED, START, Journal
 from benchmarks.gpu_check.stages import CHECK, SANITIZE, Stage, budget, patience
 from benchmarks.gpu_check.target import has_no_room
 from benchmarks.gpu_check.worker import JOURNAL
+
+Rehearsed = tuple[Path, subprocess.CompletedProcess[str]]
 
 MOST_FILES = 6
 SANITIZER = """#!/bin/sh
@@ -41,7 +43,7 @@ def check(folder: Path, *options: str, **environment: str) -> subprocess.Complet
 
 
 @pytest.fixture(scope="module")
-def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Rehearsed:
     """Without numpy, which the check is not to need."""
     emulated_operators()  # builds them
     folder, packages = tmp_path_factory.mktemp("check"), tmp_path_factory.mktemp("packages")
@@ -65,7 +67,7 @@ def assert_every_row_but_the_planted_passed(found: results.Results, stages: tupl
         assert len(expected) == len(rows)
 
 
-def test_a_rehearsal_loses_no_row(rehearsed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_a_rehearsal_loses_no_row(rehearsed: Rehearsed) -> None:
     """Over a row that raises, one that crashes, hangs, leaves CUDA in an error, and is killed."""
     folder, result = rehearsed
     found = results.read(folder / "gpu_check.json")
@@ -78,9 +80,7 @@ def test_a_rehearsal_loses_no_row(rehearsed: tuple[Path, subprocess.CompletedPro
     assert sum(row["outcome"] == HUNG for rows in found["rows"].values() for row in rows) == 1
 
 
-def test_a_rehearsal_of_the_sanitizer_loses_no_row(
-    rehearsed: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_a_rehearsal_of_the_sanitizer_loses_no_row(rehearsed: Rehearsed, tmp_path: Path) -> None:
     """In the folder of the other mode, whose facts are kept."""
     folder, _ = rehearsed
     program = tmp_path / "compute-sanitizer"
@@ -96,9 +96,7 @@ def test_a_rehearsal_of_the_sanitizer_loses_no_row(
     assert len(list(folder.iterdir())) <= MOST_FILES
 
 
-def test_known_rows_are_reported_without_a_gpu(
-    rehearsed: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_known_rows_are_reported_without_a_gpu(rehearsed: Rehearsed, tmp_path: Path) -> None:
     """Of a check that was ended in the middle of a line: what it had not reached is said."""
     folder, _ = rehearsed
     lines = (folder / JOURNAL).read_text().splitlines()
@@ -110,9 +108,7 @@ def test_known_rows_are_reported_without_a_gpu(
     assert rows["steps"] == []
 
 
-def test_rows_of_a_rehearsal_and_of_a_gpu_do_not_mix(
-    rehearsed: tuple[Path, subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_of_a_rehearsal_and_of_a_gpu_do_not_mix(rehearsed: Rehearsed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["", "--out", str(rehearsed[0])])
     with pytest.raises(SystemExit):
         main()
@@ -210,6 +206,8 @@ def test_only_a_device_that_is_too_small_is_no_defect(multiprocessors: int, spoi
 
 # ---- Plots
 
+NEEDS_MATPLOTLIB = pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")
+
 
 def measured() -> dict[str, Any]:
     """What a check on a GPU would leave, with times that nobody measured."""
@@ -241,10 +239,8 @@ def measured() -> dict[str, Any]:
     }
 
 
+@NEEDS_MATPLOTLIB
 def test_plots_have_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    from benchmarks import gpu_plots
-
     drawn: dict[str, Any] = {}
 
     def keep(figure: Any, path: Path) -> Path:
@@ -261,10 +257,8 @@ def test_plots_have_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert drawn["gpu_speed"][1] == [2.0] * 4
 
 
+@NEEDS_MATPLOTLIB
 def test_plots_are_written_for_the_stages_that_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    from benchmarks import gpu_plots
-
     found = measured()
     found["rows"]["speed"] = []
     (tmp_path / "results.json").write_text(json.dumps(found))
@@ -283,12 +277,10 @@ def test_plots_are_written_for_the_stages_that_ran(tmp_path: Path, monkeypatch: 
         (json.dumps({**measured(), "rehearsal": True}), "these are the results of a rehearsal, which times no GPU"),
     ],
 )
+@NEEDS_MATPLOTLIB
 def test_what_is_not_a_check_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, words: str
 ) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    from benchmarks import gpu_plots
-
     path = tmp_path / "results.json"
     if text is not None:
         path.write_text(text)
