@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from process import ROOT
-
-sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
 from benchmarks import independent, publish, results
 from benchmarks.__main__ import parser
@@ -22,6 +19,7 @@ from benchmarks.roofline import Bound
 from benchmarks.suites import SUITES, Size
 
 FACTS = {"processor": "a test", "threads": 2, "cpu_isa": "avx2", "torch": "2", "commit": "0", "used by others": 0.03}
+(FP32,) = (measurement for measurement in MEASUREMENTS if measurement.name == "fp32")
 
 
 def keep_run(path: Path) -> None:
@@ -42,9 +40,8 @@ def test_tables_and_plots_are_written_into_the_pages(tmp_path: Path) -> None:
     keep_run(path)
     for page, name in (("performance.md", "speed fp32"), ("cpu.md", "limit")):
         (tmp_path / page).write_text(f"before\n<!-- {name} -->\nold\n<!-- end -->\nafter\n")
-    (fp32,) = (measurement for measurement in MEASUREMENTS if measurement.name == "fp32")
     for _ in range(2):  # the second time over what the first wrote
-        publish.publish(fp32, path, tmp_path)
+        publish.publish(FP32, path, tmp_path)
     assert (tmp_path / "performance.md").read_text() == (
         "before\n<!-- speed fp32 -->\n\n"
         "[The JSON](../benchmarks/results/machine_fp32.json): a test, 2 threads, avx2, torch 2, commit 0, noise 10%,"
@@ -65,8 +62,7 @@ def test_a_machine_that_a_page_names_leaves_the_rest_alone(tmp_path: Path) -> No
     (tmp_path / "performance.md").write_text(
         "<!-- speed fp32 -->\nold\n<!-- end -->\n<!-- speed fp32 other -->\nold\n<!-- end -->\n"
     )
-    (fp32,) = (measurement for measurement in MEASUREMENTS if measurement.name == "fp32")
-    assert publish.publish(fp32, path, tmp_path) == [tmp_path / "performance.md"]
+    assert publish.publish(FP32, path, tmp_path) == [tmp_path / "performance.md"]
     page = (tmp_path / "performance.md").read_text()
     assert page.startswith("<!-- speed fp32 -->\nold\n<!-- end -->\n<!-- speed fp32 other -->\n\n[The JSON]")
     assert (tmp_path / "cpu.md").read_text() == limits

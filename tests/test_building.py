@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
-from building import cpp_extension, load_operators, with_included
+from building import compiler, cpp_extension, load_operators, with_included
 from process import ROOT
 
 
@@ -16,7 +15,7 @@ def test_a_source_is_made_of_what_the_compiler_says_that_it_includes() -> None:
     """Of a source with headers beside it, in other directories, and of the system, whose are left out."""
     source = ROOT / "tests" / "emulator" / "runner.cpp"
     directories = [ROOT / "csrc"]
-    command = [*os.environ.get("CXX", "c++").split(), "-std=c++17", "-MM", f"-I{directories[0]}", str(source)]
+    command = [*compiler(), "-std=c++17", "-MM", f"-I{directories[0]}", str(source)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     expected = {Path(path).resolve() for path in re.split(r"[\s\\]+", printed)[1:] if path}
     assert {path.resolve() for path in with_included(source, directories)} == expected

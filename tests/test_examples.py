@@ -289,21 +289,6 @@ def test_unusable_text_is_refused(
     assert not out.exists()
 
 
-@pytest.mark.parametrize("kind", ["missing", "text", "weights"])
-def test_unusable_checkpoint_is_refused(
-    kind: str, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = {"text": text}.get(kind, tmp_path / "foreign.pt")
-    if kind == "weights":
-        torch.save({"weight": torch.zeros(2)}, path)
-    expected = (
-        f"cannot read the checkpoint {path}: No such file or directory"
-        if kind == "missing"
-        else f"{path} is not a checkpoint of this program"
-    )
-    assert refusal([f"--resume={path}"], capsys) == expected
-
-
 def damages(checkpoint: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """A checkpoint without each of its parts, and with each of a wrong kind; by what is damaged."""
     for name in checkpoint:
@@ -368,15 +353,18 @@ def test_checkpoint_of_other_options_or_text_is_refused(
         ("--batch=many", "argument --batch: expected a whole number of at least 1, got many"),
         ("--learning-rate=nan", "argument --learning-rate: expected a number above 0, got nan"),
         ("--device=nowhere", "argument --device: this PyTorch cannot use the device nowhere"),
+        ("--out={text}", "cannot make the folder {text}: File exists"),
+        ("--resume={missing}", "cannot read the checkpoint {missing}: No such file or directory"),
+        ("--resume={text}", "{text} is not a checkpoint of this program"),
+        ("--resume={weights}", "{weights} is not a checkpoint of this program"),
     ],
 )
-def test_bad_option_is_refused(option: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert refusal([option], capsys) == message
-
-
-def test_folder_that_cannot_be_made_is_refused(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    message = refusal([*SMALL, f"--text={text}", f"--out={text}"], capsys)
-    assert message == f"cannot make the folder {text}: File exists"
+def test_bad_option_is_refused(
+    option: str, message: str, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = {"text": text, "missing": tmp_path / "missing.pt", "weights": tmp_path / "weights.pt"}
+    torch.save({"weight": torch.zeros(2)}, paths["weights"])
+    assert refusal([*SMALL, f"--text={text}", option.format(**paths)], capsys) == message.format(**paths)
 
 
 def test_default_text_fits_the_default_settings() -> None:
