@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import setuptools
 import torch
+from building import compiler
 from process import ROOT, output_of, run_python
 
 import gru_ext
@@ -151,8 +152,11 @@ def test_the_choice_is_printed(tmp_path: Path, forced: str, release: str, words:
     assert "no C++ compiler '/nonexistent/c++ -m64' was found" in result.stderr
 
 
+LoadSetup = Callable[..., dict[str, Any]]
+
+
 @pytest.fixture
-def load_setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+def load_setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadSetup:
     """What setup.py defines with a CUDA torch that finds such GPUs, and with such a toolkit; it builds nothing."""
     extension = setuptools.Extension
 
@@ -191,7 +195,7 @@ def load_setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     ],
 )
 def test_it_builds_for_the_gpus_here_else_for_all(
-    here: tuple[tuple[int, int], ...], asked: str, known: str, words: str, load_setup: Callable[..., dict[str, Any]]
+    here: tuple[tuple[int, int], ...], asked: str, known: str, words: str, load_setup: LoadSetup
 ) -> None:
     assert load_setup(*here, known=known, TORCH_CUDA_ARCH_LIST=asked)["CUDA"].words == words
 
@@ -235,11 +239,7 @@ OLD_CONTROL_GROUP = {
     ids=["cores", "asked", "no number", "machine", "little", "no limit", "limit", "files", "outer", "version 1"],
 )
 def test_as_many_compilers_as_there_is_memory_for(
-    files: dict[str, str],
-    asked: str,
-    jobs: int,
-    load_setup: Callable[..., dict[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
+    files: dict[str, str], asked: str, jobs: int, load_setup: LoadSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """4 GB each, of a machine of 64 cores: what is free of it, and of the control groups around the build."""
     setup, fakes = load_setup(MAX_JOBS=asked), {**MACHINE, **files}
@@ -255,7 +255,7 @@ def test_as_many_compilers_as_there_is_memory_for(
 
 
 @pytest.mark.parametrize("asked", ["", "1"])
-def test_lines_of_kernels_are_kept_on_request(asked: str, load_setup: Callable[..., dict[str, Any]]) -> None:
+def test_lines_of_kernels_are_kept_on_request(asked: str, load_setup: LoadSetup) -> None:
     """They are most of a kernel's bytes. The rest is compressed."""
     setup = load_setup(GRU_EXT_LINEINFO=asked)
     flags = setup["extension"]("0", setup["CUDA"]).extra_compile_args["nvcc"]
@@ -279,7 +279,7 @@ def library_for(path: Path, torch_version: str | None) -> Path:
         else f'__attribute__((section("gru_ext_torch"), used)) char v[] = "{torch_version}";'
     )
     library = package / "libgru_ext.so"
-    command = [*os.environ.get("CXX", "c++").split(), "-shared", "-x", "c++", "-", "-o", str(library)]
+    command = [*compiler(), "-shared", "-x", "c++", "-", "-o", str(library)]
     subprocess.run(command, input=section, text=True, check=True)
     return library
 
@@ -338,7 +338,7 @@ def test_patches_of_one_minor_version_are_one_torch(tmp_path: Path) -> None:
     gru_ext.library.check_torch(library_for(tmp_path, f"{major}.{minor}.99+cpu"))
 
 
-def test_a_wheel_is_for_every_python_and_one_platform(load_setup: Callable[..., dict[str, Any]]) -> None:
+def test_a_wheel_is_for_every_python_and_one_platform(load_setup: LoadSetup) -> None:
     library = setuptools.Extension("gru_ext.libgru_ext", [])
     wheel = load_setup()["WheelOfAnyPython"](setuptools.Distribution({"name": "gru_ext", "ext_modules": [library]}))
     wheel.ensure_finalized()
