@@ -15,7 +15,7 @@ import pytest
 import setuptools
 import torch
 from building import compiler
-from process import ROOT, output_of, run_python
+from process import ROOT, fork_python, output_of, run_python
 
 import gru_ext
 
@@ -27,26 +27,34 @@ def write_files(path: Path, files: dict[str, str]) -> None:
         (path / name).write_text(text)
 
 
-def run_setup(path: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """``python setup.py build_ext`` in a directory with nothing but links, without a compiler, so that it ends soon."""
+def run_setup(path: Path, environment: dict[str, str], before: str | None = None) -> subprocess.CompletedProcess[str]:
+    """``python setup.py build_ext`` in a directory with nothing but links, without a compiler, so that it ends soon.
+
+    After ``before``, in a fork that has the real torch; else in a process that takes what it imports from ``path``.
+    """
     for name in ("setup.py", "build_backend.py", "pyproject.toml", "README.md", "LICENSE", "csrc", "src"):
         (path / name).symlink_to(ROOT / name)
     environment = {"CXX": "/nonexistent/c++ -m64", **environment}
-    return run_python("setup.py", "build_ext", path=[path], directory=path, environment=environment)
+    if before is None:
+        return run_python("setup.py", "build_ext", path=[path], directory=path, environment=environment)
+    program = f"{before}\nimport os, runpy, sys\nos.chdir({str(path)!r})\nsys.argv[0] = 'setup.py'\n"
+    program += "runpy.run_path('setup.py', run_name='__main__')"
+    return fork_python("-c", program, "build_ext", path=[path], environment=environment)
 
 
-def assert_refused(path: Path, environment: dict[str, str], sentence: str) -> None:
+def assert_refused(path: Path, environment: dict[str, str], sentence: str, before: str | None = None) -> None:
     """It ends with that sentence, and has built nothing."""
-    result = run_setup(path, environment)
+    result = run_setup(path, environment, before)
     assert (result.returncode, result.stderr.strip().splitlines()[-1]) == (1, f"gru_ext: {sentence}")
     assert not (path / "build").exists()
 
 
 @pytest.mark.parametrize(
-    ("files", "environment", "sentence"),
+    ("files", "before", "environment", "sentence"),
     [
         pytest.param(
             {"torch.py": "raise ImportError('No module named torch')\n"},
+            None,
             {},
             "no torch to build against is visible here; with torch installed, repeat the command with"
             " --no-build-isolation, as pip and uv hide it otherwise",
@@ -54,21 +62,24 @@ def assert_refused(path: Path, environment: dict[str, str], sentence: str) -> No
         ),
         pytest.param(
             {"torch/__init__.py": "__version__ = '2.5.1'\n", "torch/utils/__init__.py": "cpp_extension = None\n"},
+            None,
             {},
             "torch 2.6 or later is needed, found 2.5.1; run: pip install 'torch>=2.6'",
             id="an old torch",
         ),
         pytest.param(
-            {}, {"GRU_EXT_CUDA": "yes"}, "expected GRU_EXT_CUDA to be 0 or 1, got 'yes'", id="GRU_EXT_CUDA=yes"
+            {}, "", {"GRU_EXT_CUDA": "yes"}, "expected GRU_EXT_CUDA to be 0 or 1, got 'yes'", id="GRU_EXT_CUDA=yes"
         ),
         pytest.param(
-            {"sitecustomize.py": "import sysconfig\nsysconfig.get_path = lambda _: '/nonexistent'\n"},
+            {},
+            "import sysconfig\nsysconfig.get_path = lambda _: '/nonexistent'",
             {"PATH": "/nonexistent"},
             "no ninja was found, which runs the compilers; run: pip install 'setuptools>=77' ninja",
             id="no ninja, neither on PATH nor beside the Python that builds",
         ),
         pytest.param(
             {},
+            "",
             {},
             "no C++ compiler '/nonexistent/c++ -m64' was found; on Debian or Ubuntu, run: apt-get install g++",
             id="no compiler",
@@ -76,10 +87,10 @@ def assert_refused(path: Path, environment: dict[str, str], sentence: str) -> No
     ],
 )
 def test_it_names_what_it_lacks(
-    files: dict[str, str], environment: dict[str, str], sentence: str, tmp_path: Path
+    files: dict[str, str], before: str | None, environment: dict[str, str], sentence: str, tmp_path: Path
 ) -> None:
     write_files(tmp_path, files)
-    assert_refused(tmp_path, environment, sentence)
+    assert_refused(tmp_path, environment, sentence, before)
 
 
 @pytest.mark.parametrize(
@@ -129,11 +140,10 @@ def toolkit(path: Path, release: str, known: str = "75 80 86 90 100 120") -> dic
     ],
 )
 def test_cuda_forced_where_it_cannot_be_built(tmp_path: Path, cuda: str, release: str, sentence: str) -> None:
-    if cuda:
-        (tmp_path / "sitecustomize.py").write_text(CUDA_TORCH.replace("13.0", cuda))
+    before = CUDA_TORCH.replace("13.0", cuda) if cuda else ""
     home = toolkit(tmp_path, release) if release else {"CUDA_HOME": "/nonexistent"}
     sentence = f"GRU_EXT_CUDA=1 asks for the CUDA kernels, but {sentence}"
-    assert_refused(tmp_path, {"GRU_EXT_CUDA": "1", **home}, sentence)
+    assert_refused(tmp_path, {"GRU_EXT_CUDA": "1", **home}, sentence, before)
 
 
 @pytest.mark.parametrize(
@@ -145,9 +155,8 @@ def test_cuda_forced_where_it_cannot_be_built(tmp_path: Path, cuda: str, release
     ],
 )
 def test_the_choice_is_printed(tmp_path: Path, forced: str, release: str, words: str) -> None:
-    (tmp_path / "sitecustomize.py").write_text(CUDA_TORCH)
     environment = {**toolkit(tmp_path, release), "GRU_EXT_CUDA": forced, "TORCH_CUDA_ARCH_LIST": "8.0;9.0"}
-    result = run_setup(tmp_path, environment)
+    result = run_setup(tmp_path, environment, CUDA_TORCH)
     assert f"gru_ext: CUDA kernels: {words}" in result.stdout.splitlines()
     assert "no C++ compiler '/nonexistent/c++ -m64' was found" in result.stderr
 
@@ -295,7 +304,7 @@ def test_a_library_of_another_torch_is_refused_before_it_is_loaded(tmp_path: Pat
         "direct_url.json": '{"url": "https://example.org/gru_ext", "vcs_info": {"vcs": "git"}}',
     }
     write_files(tmp_path / "gru_ext-0.1.0.dist-info", noted)
-    result = run_python("-c", "import gru_ext", path=[tmp_path], directory=tmp_path)
+    result = fork_python("-c", "import gru_ext", path=[tmp_path])
     assert result.returncode == 1
     assert result.stderr.strip().splitlines()[-1] == (
         f"ImportError: gru_ext was built for torch 2.99.0+cu130, found {torch.__version__}; build it again with:"
@@ -351,7 +360,7 @@ def test_a_wheel_is_for_every_python_and_one_platform(load_setup: LoadSetup) -> 
 def test_the_source_distribution_has_every_file(tmp_path: Path) -> None:
     """So that `make test` runs from it."""
     arguments = ("egg_info", "--egg-base", str(tmp_path), "sdist", "--dist-dir", str(tmp_path))
-    output_of(run_python("setup.py", "-q", *arguments, directory=ROOT))
+    output_of(fork_python("setup.py", "-q", *arguments, path=[ROOT]))
     with tarfile.open(tmp_path / f"gru_ext-{gru_ext.__version__}.tar.gz") as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
