@@ -5,6 +5,7 @@
 #include <c10/util/Half.h>
 #include <c10/util/StringUtil.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <type_traits>
 
@@ -77,12 +78,12 @@ std::vector<std::string> available_isa_names() {
 CpuIsa cpu_isa() {
   static const CpuIsa chosen = [] {
     const std::string forced = forced_isa();
-    if (forced.empty()) return available_isas().back();
-    for (const CpuIsa isa : available_isas()) {
-      if (forced == isa_name(isa)) return isa;
-    }
-    TORCH_CHECK_VALUE(false, "gru_ext: expected the environment variable GRU_EXT_CPU_ISA to be one of ",
+    const std::vector<CpuIsa>& isas = available_isas();
+    const auto found = std::find_if(isas.begin(), isas.end(), [&](CpuIsa isa) { return forced == isa_name(isa); });
+    TORCH_CHECK_VALUE(forced.empty() || found != isas.end(),
+                      "gru_ext: expected the environment variable GRU_EXT_CPU_ISA to be one of ",
                       c10::Join(", ", available_isa_names()), " on this machine, got ", forced);
+    return forced.empty() ? isas.back() : *found;
   }();
   return chosen;
 }
