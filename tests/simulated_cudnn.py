@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import math
 import re
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 from ctypes import CFUNCTYPE, c_int, c_void_p
@@ -19,10 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from process import ROOT
 from torch import Tensor, nn
-
-sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
 from benchmarks.contenders.cudnn_library import DATA_TYPES, NOT_SUPPORTED, PARAMETERS, SUCCESS, Algorithm, Constant
 from benchmarks.contenders.cudnn_library import Library as Cudnn

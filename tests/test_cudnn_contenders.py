@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from ctypes import c_float, c_int, c_size_t, c_uint, c_ulong, c_ulonglong, c_void_p
 from pathlib import Path
 from unittest.mock import patch
@@ -14,8 +13,6 @@ from on_cuda import float32_precision
 from process import ROOT
 from simulated_cudnn import library, library_beside
 from torch import nn
-
-sys.path.append(str(ROOT))  # of the checkout: the benchmarks are not installed
 
 from benchmarks import check
 from benchmarks.contenders import CUDNN, Problem
