@@ -1,7 +1,7 @@
 """cuDNN's functions for an RNN on CPU tensors: what benchmarks/contenders/cudnn.py calls, computed by ``nn.GRU``.
 
 Weights lie in an order of their own, with gaps. What one call leaves to the next is in the memory that the caller gives
-to both. A call that contradicts another one gets the status that cuDNN has for it.
+to both. A wrong call prints what is wrong with it, and returns the status of an internal error.
 """
 
 # ruff: noqa: N802 (functions have cuDNN's names)
@@ -27,11 +27,8 @@ INTERNAL_ERROR = 4000
 LAST_ERROR = b"simulated"
 STATUS = {NOT_SUPPORTED: b"CUDNN_STATUS_NOT_SUPPORTED", INTERNAL_ERROR: b"CUDNN_STATUS_INTERNAL_ERROR"}
 DTYPES: dict[int, torch.dtype] = {number: dtype for dtype, number in DATA_TYPES.items()}
-LINEAR = 6  # matrices of a GRU, and biases: r, z and n of the input and of the state
 GAP = 256  # bytes between two weights
 WORK = 64  # bytes
-
-
 # What cuDNN does without a GPU: descriptors, but for the settings of dropout, which has a state on the device.
 WITHOUT_GPU = r"cudnn(Create|Destroy)\w+Descriptor|cudnnSet(TensorNd|RNNData|RNN)Descriptor(_v8)?"
 

@@ -61,10 +61,11 @@ def _one(device: Target, contender: type[Cudnn], size: Size, dtype: str, kind: P
     try:
         theirs = contender(problem)
         results = theirs.results(theirs.step(x[:JUDGED_STEPS], dy[:JUDGED_STEPS])())
+        their_step = theirs.step(x, dy)
     except (OSError, CudnnError) as error:
         raise AbsentError(str(error)) from error
     verdict = judge(contender.name, results, truth)
     if not verdict.right:
         raise AbsentError(str(verdict))
-    steps = {contender.name: theirs.step(x, dy), OURS: GruExt(problem).step(x, dy)}
+    steps = {contender.name: their_step, OURS: GruExt(problem).step(x, dy)}
     return timed(device, size, dtype, kind, steps)

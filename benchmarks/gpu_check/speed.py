@@ -1,10 +1,9 @@
 """Against nn.GRU, which is cuDNN, with the same weights and inputs, alternately; the answer judged before it is timed.
 
 nn.GRU chooses cuDNN's algorithm by itself: on GPUs from compute capability 8.0 on, the persistent one for small H up to
-H = 192 forward and 128 backward, whatever B is, and the standard one else; in bfloat16 cuDNN runs the standard one
-whatever is chosen. Where it takes the first, the standard one
-is timed too: torch uses it for a packed batch, here one of equal lengths. "cudnn_ms" is the faster of the two. What
-nn.GRU does not choose is in the stage ``algorithms``.
+H = 192 forward and 128 backward, whatever B is, and the standard one else. In bfloat16 cuDNN 9.28 runs the standard one
+whatever is chosen. Where nn.GRU takes the first, the standard one is timed too: torch uses it for a packed batch, here
+one of equal lengths. "cudnn_ms" is the faster of the two. What nn.GRU does not choose is in the stage ``algorithms``.
 """
 
 from __future__ import annotations
