@@ -30,6 +30,7 @@ FURTHER = 1 / 8  # of a wait, for each member beyond the second: assumed
 OTHER_CORE, SHARED = 10e3, 30e3
 OPERATIONS = 2  # of nn.GRU in a step, that run on all threads: the product and the gates
 ROUNDS = 5
+WARM_UP = 0.01  # seconds
 SIZES = [
     Size(40, 256, 64),
     Size(40, 64, 256),
@@ -65,13 +66,16 @@ def _wait_of(threads: int) -> float:
 
 
 def _median(step: Callable[[], object]) -> float:
-    """Seconds a call, after one that is not counted."""
+    """Seconds a call, after as many in a row as wake the threads."""
+    end = time.perf_counter() + WARM_UP
+    while time.perf_counter() < end:
+        step()
     times = []
-    for _ in range(ROUNDS + 1):
+    for _ in range(ROUNDS):
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    return statistics.median(times)
 
 
 def _inputs(size: Size, rows: int) -> tuple[nn.GRU, Tensor]:

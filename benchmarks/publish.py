@@ -79,6 +79,31 @@ def limit(path: Path) -> Table:
     ]
 
 
+def contended(path: Path) -> Table:
+    """Ours and, in brackets, its slowest call; then the others. Milliseconds."""
+    run = results.load(path)
+    rows: dict[tuple[str, str], list[str]] = {}
+    for row in run.timed:
+        ours, others = row.times[OURS], [milliseconds(row.times[name].median) for name in run.peers]
+        cell = f"{_ours(row)} ({milliseconds(ours.slowest)}); {', '.join(others)}"
+        rows.setdefault((str(row.size), str(row.threads)), []).append(cell)
+    head = ["T,B,H", "threads", "quiet", "one busy process beside", "two"]
+    return head, [[*names, *cells] for names, cells in rows.items()]
+
+
+def memory(path: Path) -> Table:
+    """The peak of a training step, in MiB."""
+    columns = {"`nn.GRU`": "torch", '`save="gates"`': OURS, '`save="output"`': "gru_ext_output"}
+    rows = []
+    for row in results.load(path).rows:
+        if not {*columns.values()} <= row.peak_bytes.keys():
+            continue
+        peaks = {label: row.peak_bytes[name] / 2**20 for label, name in columns.items()}
+        share = peaks['`save="output"`'] / peaks["`nn.GRU`"]
+        rows.append([str(row.size), *(f"{peak:.0f}" for peak in peaks.values()), f"{share:.0%}"])
+    return ["T,B,H", *columns, "of `nn.GRU`'s"], rows
+
+
 def parts(path: Path) -> Table:
     """Where our own time goes, in milliseconds."""
     return report.table(results.load(path), "kernels")
@@ -206,7 +231,20 @@ MEASUREMENTS = [
         f"{SHORT} --filter ^(200,1,64|50,8,128)$",
         {"speed fp64": ("performance.md", speed)},
     ),
-    Measurement("memory", 2, "benchmarks memory --device cpu", "--threads 1 --filter ^1000,1,256$"),
+    Measurement(
+        "memory",
+        2,
+        "benchmarks memory --device cpu --longest 100",
+        "--threads 1 --filter ^1000,1,256$",
+        {"memory": ("performance.md", memory)},
+    ),
+    Measurement(
+        "contended",
+        3,
+        "benchmarks contended --device cpu --against torch,onnxruntime --repeat 50",
+        "--threads 1 --repeat 1 --filter ^50,8,128$",
+        {"contended": ("performance.md", contended)},
+    ),
     Measurement(
         "latency",
         3,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 NO_BARRIER = 7
+BARRIERS = [tuple(barrier for barrier in range(6) if mask >> barrier & 1) for mask in range(64)]  # of each mask
 
 FUNCTION = re.compile(r"\s+Function : (\S+)")
 ARCHITECTURE = re.compile(r"\s+code for (sm_\w+)")
@@ -44,9 +45,10 @@ class Instruction(NamedTuple):
         """The barrier that it releases when its operands have been read."""
         return self.control >> 49 & 7
 
-    def waits_for(self, barrier: int) -> bool:
-        """Whether it waits for that barrier before it executes."""
-        return bool(self.control >> 52 + barrier & 1)
+    @property
+    def waited_for(self) -> tuple[int, ...]:
+        """The barriers that it waits for before it executes."""
+        return BARRIERS[self.control >> 52 & 63]
 
     @property
     def target(self) -> int | None:

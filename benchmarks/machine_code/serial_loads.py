@@ -64,7 +64,7 @@ def serial_loads(code: Code) -> list[str]:
         if not loop[0] <= load.address <= loop[1] or not load.is_plain_load or load.released == NO_BARRIER:
             continue
         for after in sorted(successors.working(place)):
-            if code[after].waits_for(load.released):
+            if load.released in code[after].waited_for:
                 found.append(f"{load.opcode} at {load.address:#x}, waited for by {code[after].opcode}")
                 break
     return found

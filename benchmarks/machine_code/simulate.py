@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from benchmarks.machine_code import figures
@@ -57,32 +59,42 @@ class _Warp:
     released: list[float] = field(default_factory=lambda: [0.0] * 6)
     copied: float = 0.0  # when the asynchronous copies so far have ended
     copies: dict[int, list[float]] = field(default_factory=dict)  # by barrier, of the groups of copies that release it
-    blocked: bool = False
 
     @property
     def done(self) -> bool:
         return self.step == len(self.steps)
 
 
-def _base(instruction: Instruction) -> str:
-    return instruction.opcode.split(".")[0]
+class _Kind(NamedTuple):
+    """What its opcode says of an instruction."""
+
+    base: str
+    sends: bool  # it tells other blocks something
+    receives: bool  # it waits for what other blocks tell
+    by_l2: bool  # it exchanges through the L2 cache, or streams from there, as all blocks do at once
+    unit: str  # of a part of the multiprocessor; "": none that is modelled
+    cycles: float  # that the unit is busy
 
 
-def _sends(instruction: Instruction) -> bool:
-    """Whether it tells other blocks something."""
-    return _base(instruction) == "STAS" or (_base(instruction) in ("STG", "ST") and ".STRONG" in instruction.opcode)
-
-
-def _receives(instruction: Instruction) -> bool:
-    """Whether it waits for what other blocks tell."""
-    return ".PHASECHK" in instruction.opcode or (
-        _base(instruction) in ("LDG", "LD") and ".STRONG" in instruction.opcode
+@cache
+def _kind(opcode: str) -> _Kind:
+    base, strong = opcode.split(".")[0], ".STRONG" in opcode
+    unit, cycles = "", 0.0
+    if base == "HMMA":
+        figure = figures.HMMA_TF32 if ".TF32" in opcode else figures.HMMA
+        unit, cycles = "tensor", figure.value
+    elif base == "MUFU":
+        unit, cycles = "special", figures.MUFU.value
+    elif base in INTEGERS:  # IMAD has units of its own
+        unit, cycles = "product" if base == "IMAD" else "integer", figures.INTEGER.value
+    return _Kind(
+        base,
+        sends=base == "STAS" or (base in ("STG", "ST") and strong),
+        receives=".PHASECHK" in opcode or (base in ("LDG", "LD") and strong),
+        by_l2=base == "LDGSTS" or (base in GLOBAL and strong),
+        unit=unit,
+        cycles=cycles,
     )
-
-
-def _by_l2(instruction: Instruction) -> bool:
-    """Whether it exchanges through the L2 cache, or streams from there, as all blocks do at once."""
-    return _base(instruction) == "LDGSTS" or (_base(instruction) in GLOBAL and ".STRONG" in instruction.opcode)
 
 
 def _bytes(one: Issued) -> int:
@@ -99,13 +111,9 @@ def _left_alone(warp: _Warp, instruction: Instruction) -> float:
     return ended[-1] if ended else 0.0
 
 
-def _tensor_cycles(instruction: Instruction) -> float:
-    return (figures.HMMA_TF32 if ".TF32" in instruction.opcode else figures.HMMA).value
-
-
 def _latency(instruction: Instruction) -> float:
     """From its issue to its result, of what is not a memory access."""
-    base = _base(instruction)
+    base = _kind(instruction.opcode).base
     found = LATENCIES.get(base)
     if found is None:
         raise ModelError(f"{instruction.opcode} at {instruction.address:#x} releases a barrier, nobody knows when")
@@ -131,20 +139,28 @@ class Block:
             for warp in steps
             for step, of_step in enumerate(warp)
             for one in of_step
-            if one.lanes > 0 and _sends(one.instruction)
+            if one.lanes > 0 and _kind(one.instruction.opcode).sends
         )
         self._sent = Counter[tuple[int, int]]()
         self._received: dict[tuple[int, int], float] = {}
+        # The warps that can go on, by when: no earlier than that, as others may take what it needs in the meantime.
+        self._queue: list[tuple[float, float, int]] = []
+        self._for_messages: list[_Warp] = []  # that wait for messages which have not all been sent
         self.ends: list[float] = []  # of the steps of the first warp
 
     def run(self) -> float:
         """Cycles of a step, in the steady state."""
-        while waiting := [warp for warp in self._warps if not warp.done]:
-            times = [(time, warp.last, warp.index) for warp in waiting if (time := self._earliest(warp)) is not None]
-            if not times:
-                raise ModelError("all warps wait for others")
-            time, _, index = min(times)
-            self._execute(self._warps[index], time)
+        for warp in self._warps:
+            self._enqueue(warp)
+        while self._queue:
+            time, _, index = heappop(self._queue)
+            warp = self._warps[index]
+            if self._earliest(warp) == time:
+                self._execute(warp, time)
+            else:
+                self._enqueue(warp)
+        if not all(warp.done for warp in self._warps):
+            raise ModelError("all warps wait for others")
         if len(self.ends) < 3:
             raise ModelError(f"expected 3 steps or more, got {len(self.ends)}")
         return (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
@@ -152,32 +168,33 @@ class Block:
     def _part(self, warp: _Warp) -> int:
         return warp.index % len(self._issue)
 
+    def _enqueue(self, warp: _Warp) -> None:
+        """Unless it has ended, or what others have yet to send decides when it goes on."""
+        if warp.done:
+            return
+        time = self._earliest(warp)
+        if time is None:
+            self._for_messages.append(warp)
+        else:
+            heappush(self._queue, (time, warp.last, warp.index))
+
     def _earliest(self, warp: _Warp) -> float | None:
-        """When it can issue its next instruction; None where that depends on what others have yet to do."""
-        if warp.blocked:
-            return None
+        """When it can issue its next instruction; None where that depends on what others have yet to send."""
         one = warp.steps[warp.step][warp.place]
-        instruction, base, part = one.instruction, _base(one.instruction), self._part(warp)
+        kind, part = _kind(one.instruction.opcode), self._part(warp)
         time = max(warp.ready, self._issue[part])
-        for barrier in range(6):
-            if instruction.waits_for(barrier):
-                time = max(time, warp.released[barrier])
-        if base == "DEPBAR":
-            time = max(time, _left_alone(warp, instruction))
-        if _receives(instruction) and one.lanes and warp.step > 0:
+        for barrier in one.instruction.waited_for:
+            time = max(time, warp.released[barrier])
+        if kind.base == "DEPBAR":
+            time = max(time, _left_alone(warp, one.instruction))
+        if kind.receives and one.lanes and warp.step > 0:
             wave = (warp.step - 1, one.mbarrier)
             if self._sent[wave] < self._sends[wave]:
                 return None
             # A wait at an mbarrier returns at once; the next poll of many begins.
-            ahead = LATENCIES["SYNCS"].value if base == "SYNCS" else 0.0
+            ahead = LATENCIES["SYNCS"].value if kind.base == "SYNCS" else 0.0
             time = max(time, self._received.get(wave, 0.0) - ahead)
-        if base == "HMMA":
-            time = max(time, self._pipes.get(("tensor", part), 0.0))
-        elif base == "MUFU":
-            time = max(time, self._pipes.get(("special", part), 0.0))
-        elif base in INTEGERS:
-            time = max(time, self._pipes.get((_unit(base), part), 0.0))
-        return time
+        return max(time, self._pipes.get((kind.unit, part), 0.0)) if kind.unit else time
 
     def _take(self, pipe: str, part: int, time: float, cycles: float) -> float:
         """When it begins, in the order of asking; the pipe is busy for so long."""
@@ -187,14 +204,10 @@ class Block:
 
     def _execute(self, warp: _Warp, time: float) -> None:
         one = warp.steps[warp.step][warp.place]
-        instruction, base, part = one.instruction, _base(one.instruction), self._part(warp)
+        instruction, kind, part = one.instruction, _kind(one.instruction.opcode), self._part(warp)
         self._issue[part] = time if self._alone else time + 1
-        if base == "HMMA":
-            self._take("tensor", part, time, _tensor_cycles(instruction))
-        elif base == "MUFU":
-            self._take("special", part, time, figures.MUFU.value)
-        elif base in INTEGERS:
-            self._take(_unit(base), part, time, figures.INTEGER.value)
+        if kind.unit:
+            self._take(kind.unit, part, time, kind.cycles)
         result, read = self._results(warp, one, time)
         for barrier, when in ((instruction.released, result), (instruction.released_when_read, read)):
             if barrier != NO_BARRIER:
@@ -202,17 +215,18 @@ class Block:
         warp.last, warp.ready = time, time + max(1, instruction.stall)
         if one.jumps:
             warp.ready += figures.JUMP.value
-        if base == "BSYNC":
+        if kind.base == "BSYNC":
             warp.ready = max(warp.ready, time + figures.MEETING.value)
-        if base == "MEMBAR" and one.lanes:
+        if kind.base == "MEMBAR" and one.lanes:
             warp.ready = max(warp.ready, time + figures.FENCE.value)
-        if base == "BAR" and one.lanes:
-            self._arrive(warp, one, time)
+        go_on = self._arrive(warp, one, time) if kind.base == "BAR" and one.lanes else [warp]
         self._advance(warp)
+        for other in go_on:
+            self._enqueue(other)
 
     def _results(self, warp: _Warp, one: Issued, time: float) -> tuple[float, float]:
         """When its result may be used, and when its operands have been read."""
-        instruction, base = one.instruction, _base(one.instruction)
+        instruction, base = one.instruction, _kind(one.instruction.opcode).base
         if one.lanes == 0:
             return time, time
         if base in ("LDS", "LDSM", "STS", "STAS"):
@@ -236,18 +250,18 @@ class Block:
         return result, min(result, time + figures.LOAD_READ.value)
 
     def _of_global_memory(self, warp: _Warp, one: Issued, time: float) -> tuple[float, float]:
-        base = _base(one.instruction)
+        kind = _kind(one.instruction.opcode)
         begins = self._take("memory", 0, time, one.accesses * figures.GLOBAL_LINE.value)
         arrives = begins
-        if _by_l2(one.instruction):
+        if kind.by_l2:
             cycles = _bytes(one) / figures.L2_BYTES.value
             arrives = self._take("L2", 0, begins, cycles) + (0 if self._alone else cycles)
-        if base in ("STG", "ST"):
-            if _sends(one.instruction):
+        if kind.base in ("STG", "ST"):
+            if kind.sends:
                 self._arrives((warp.step, one.mbarrier), arrives + figures.L2_STORE.value)
             return begins, begins + figures.STORE_READ.value
-        result = arrives + (figures.FROM_L2.value if _by_l2(one.instruction) else self._memory)
-        if base == "LDGSTS":
+        result = arrives + (figures.FROM_L2.value if kind.by_l2 else self._memory)
+        if kind.base == "LDGSTS":
             warp.copied = max(warp.copied, result)
         return result, begins + figures.LOAD_READ.value
 
@@ -255,20 +269,27 @@ class Block:
         """One of the messages of a step and mbarrier, where others look for it."""
         self._sent[wave] += 1
         self._received[wave] = max(self._received.get(wave, 0.0), time)
+        if self._sent[wave] == self._sends[wave]:
+            waiting, self._for_messages = self._for_messages, []
+            for warp in waiting:
+                self._enqueue(warp)
 
     def _send(self, step: int, one: Issued, time: float) -> None:
         cycles = one.lanes * SENT_BYTES / figures.CLUSTER_BYTES.value
         begins = self._take("network", 0, time, cycles)
         self._arrives((step, one.mbarrier), begins + (0 if self._alone else cycles) + figures.CLUSTER_LATENCY.value)
 
-    def _arrive(self, warp: _Warp, one: Issued, time: float) -> None:
+    def _arrive(self, warp: _Warp, one: Issued, time: float) -> list[_Warp]:
+        """At a block barrier; returns those that may leave it."""
         arrived = self._arrivals.setdefault(one.barrier, [])
         arrived.append((time, warp))
-        warp.blocked = True
-        if len(arrived) == (one.warps or len(self._warps)):
-            free = max(when for when, _ in arrived) + LATENCIES["BAR"].value
-            for _, waiting in self._arrivals.pop(one.barrier):
-                waiting.blocked, waiting.ready = False, max(waiting.ready, free)
+        if len(arrived) < (one.warps or len(self._warps)):
+            return []
+        free = max(when for when, _ in arrived) + LATENCIES["BAR"].value
+        leaving = [waiting for _, waiting in self._arrivals.pop(one.barrier)]
+        for waiting in leaving:
+            waiting.ready = max(waiting.ready, free)
+        return leaving
 
     def _advance(self, warp: _Warp) -> None:
         warp.place += 1
@@ -276,11 +297,6 @@ class Block:
             warp.place, warp.step = 0, warp.step + 1
             if warp.index == 0:
                 self.ends.append(warp.ready)
-
-
-def _unit(base: str) -> str:
-    """IMAD has units of its own."""
-    return "product" if base == "IMAD" else "integer"
 
 
 def cycles(steps: Steps, memory: float) -> float:
@@ -291,33 +307,26 @@ def cycles(steps: Steps, memory: float) -> float:
 def bounds(steps: Steps) -> Bounds:
     """Of the last step."""
     last = [of_warp[-1] for of_warp in steps]
+    busy = Counter[tuple[str, int]]()  # cycles of a part's unit
+    for index, of_warp in enumerate(last):
+        for one in of_warp:
+            kind = _kind(one.instruction.opcode)
+            busy[kind.unit, index % PARTS] += kind.cycles
+            busy["issue", index % PARTS] += 1
 
-    def most(cost: dict[str, float] | None, of_units: tuple[str, ...] = ()) -> float:
-        parts = [0.0] * PARTS
-        for index, of_warp in enumerate(last):
-            for one in of_warp:
-                base = _base(one.instruction)
-                if cost is None:
-                    parts[index % PARTS] += 1
-                elif base in cost and (not of_units or base in of_units):
-                    parts[index % PARTS] += cost[base]
-        return max(parts)
+    def most(unit: str) -> float:
+        return max(busy[unit, part] for part in range(PARTS))
 
-    everything = [one for of_warp in last for one in of_warp if one.lanes]
-    sent = sum(one.lanes * SENT_BYTES for one in everything if _base(one.instruction) == "STAS")
-    by_l2 = sum(_bytes(one) for one in everything if _by_l2(one.instruction))
-    tensor = max(
-        sum(_tensor_cycles(one.instruction) for w in last[part::PARTS] for one in w if _base(one.instruction) == "HMMA")
-        for part in range(PARTS)
-    )
-    integer = dict.fromkeys(INTEGERS, figures.INTEGER.value)
-    shuffles = sum(_base(one.instruction) == "SHFL" for one in everything)
+    everything = [(one, _kind(one.instruction.opcode)) for of_warp in last for one in of_warp if one.lanes]
+    sent = sum(one.lanes * SENT_BYTES for one, kind in everything if kind.base == "STAS")
+    by_l2 = sum(_bytes(one) for one, kind in everything if kind.by_l2)
+    shuffles = sum(kind.base == "SHFL" for _, kind in everything)
     return Bounds(
-        issue=most(None),
-        tensor=tensor,
-        integer=max(most({"IMAD": integer.pop("IMAD")}), most(integer)),
-        special=most({"MUFU": figures.MUFU.value}),
-        shared=sum(one.accesses for one in everything) + shuffles * figures.SHUFFLE.value,
+        issue=most("issue"),
+        tensor=most("tensor"),
+        integer=max(most("product"), most("integer")),
+        special=most("special"),
+        shared=sum(one.accesses for one, _ in everything) + shuffles * figures.SHUFFLE.value,
         exchange=sent / figures.CLUSTER_BYTES.value + by_l2 / figures.L2_BYTES.value,
         chain=Block(steps, figures.FROM_L2.value, alone=True).run(),
     )

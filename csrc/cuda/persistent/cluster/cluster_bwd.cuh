@@ -137,13 +137,15 @@ struct PartExchange {
   // All threads call each of these: `begin` first, `meet` before the first step, `wait` for the parts of step s, which
   // returns whether they have come, and `end` when they are done.
   GRU_DEVICE void begin() {
-    if (C == 1 || !leads) return;
-    GRU_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      mbarrier_init(mbarriers + i, 1);
-      mbarrier_arrive_expect(mbarriers + i, bytes_of_step());
+    if constexpr (C > 1) {
+      if (!leads) return;
+      GRU_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        mbarrier_init(mbarriers + i, 1);
+        mbarrier_arrive_expect(mbarriers + i, bytes_of_step());
+      }
+      mbarrier_init_fence();
     }
-    mbarrier_init_fence();
   }
 
   GRU_DEVICE void meet() {
