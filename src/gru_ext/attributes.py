@@ -88,13 +88,8 @@ class ModuleWithOptions(nn.Module):
             )
         if options.get("overlap_layers", 0) != 0:
             sizes: Any = self
-            check_overlap(
-                self._kind(),
-                options["overlap_layers"],
-                sizes.num_layers,
-                sizes.bidirectional,
-                options["recurrent_dropout"],
-            )
+            chunk, rate = options["overlap_layers"], options["recurrent_dropout"]
+            check_overlap(self._kind(), chunk, sizes.num_layers, sizes.bidirectional, rate)
         self._gru_ext_options = options
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ Letters: G blocks, H hidden, D directions (1 or 2).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -46,14 +46,21 @@ def states_of_blocks(states: Tensor, blocks: int, directions: int) -> Tensor:
     return of_directions.movedim(-2, 0).flatten(-2)
 
 
-def variant_of_block(varied: Variant, g: int) -> Variant:
-    """That of block g."""
-    masks: tuple[Any, ...] = varied[:MASKS]
-    own: list[Any] = [None if mask is None else mask[g] for mask in masks]
-    return Variant(*own, *varied[MASKS:])
-
-
-def variant_of_blocks(variant: Sequence[Any], blocks: int) -> Variant:
-    """Each mask (..., H) as (G, ..., H / G)."""
+def layer_of_blocks(
+    hx: Tensor | None, weights: Sequence[Tensor], variant: Sequence[Any], blocks: int
+) -> tuple[Tensor | None, list[Tensor], Variant]:
+    """The state (D, B, H), the weights and the masks (..., H) of a layer, each with the blocks first."""
     masks: list[Any] = [None if mask is None else units_of_blocks(mask, blocks) for mask in variant[:MASKS]]
-    return Variant(*masks, *variant[MASKS:])
+    states = None if hx is None else units_of_blocks(hx, blocks)
+    return states, [rows_of_blocks(weight, blocks) for weight in weights], Variant(*masks, *variant[MASKS:])
+
+
+def each_block(
+    hx: Tensor | None, weights: Sequence[Tensor], variant: Sequence[Any], blocks: int
+) -> Iterator[tuple[Tensor | None, list[Tensor], Variant]]:
+    """Those of one block after the other, each a layer of H / G units."""
+    states, members, varied = layer_of_blocks(hx, weights, variant, blocks)
+    masks: tuple[Any, ...] = varied[:MASKS]
+    for g in range(blocks):
+        own: list[Any] = [None if mask is None else mask[g] for mask in masks]
+        yield None if states is None else states[g], [w[g] for w in members], Variant(*own, *varied[MASKS:])

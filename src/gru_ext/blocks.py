@@ -16,7 +16,7 @@ from torch import Tensor
 from gru_ext import blocks_autograd as blocks_autograd  # registers the derivatives of the operators
 from gru_ext import reference
 from gru_ext.autograd import gru_layer
-from gru_ext.block_layout import join_units, rows_of_blocks, units_of_blocks, variant_of_block, variant_of_blocks
+from gru_ext.block_layout import each_block, join_units, layer_of_blocks
 from gru_ext.layout import Outputs, check_weight_shapes
 from gru_ext.torch_internals import in_forward_mode, transforms_are_active
 from gru_ext.transforms import GRUFunction
@@ -47,9 +47,7 @@ def blocks_layer(
         return y, h_n
     if in_forward_mode():
         return reference_of_blocks(x, hx, weights, batch_sizes, bidirectional, variant, blocks=blocks)
-    members = [rows_of_blocks(weight, blocks) for weight in weights]
-    states = None if hx is None else units_of_blocks(hx, blocks)
-    varied = variant_of_blocks(variant, blocks)
+    states, members, varied = layer_of_blocks(hx, weights, variant, blocks)
     xs = x.expand(blocks, *x.shape)
     y, h_n, _ = GRUFunction.apply(xs, states, batch_sizes, bidirectional, save_gates, *varied, *members)
     return join_units(y, directions), join_units(h_n)
@@ -88,13 +86,9 @@ def reference_of_blocks(
     rounded: Callable[[Tensor], Tensor] | None = None,
 ) -> Outputs:
     """``reference.gru`` of each block."""
-    members = [rows_of_blocks(weight, blocks) for weight in weights]
-    states = None if hx is None else units_of_blocks(hx, blocks)
-    varied = variant_of_blocks(variant, blocks)
-    outputs = []
-    for g in range(blocks):
-        state = None if states is None else states[g]
-        own, of_weights = variant_of_block(varied, g), [weight[g] for weight in members]
-        outputs.append(reference.gru(x, state, of_weights, batch_sizes, bidirectional, own, rounded))
+    outputs = [
+        reference.gru(x, state, of_block, batch_sizes, bidirectional, varied, rounded)
+        for state, of_block, varied in each_block(hx, weights, variant, blocks)
+    ]
     y, h_n = (torch.stack(parts) for parts in zip(*outputs, strict=True))
     return join_units(y, 2 if bidirectional else 1), join_units(h_n)

@@ -12,15 +12,7 @@ from torch import Tensor
 
 from gru_ext import library as library  # registers the operators
 from gru_ext import reference
-from gru_ext.block_layout import (
-    join_rows,
-    join_units,
-    rows_of_blocks,
-    states_of_blocks,
-    units_of_blocks,
-    variant_of_block,
-    variant_of_blocks,
-)
+from gru_ext.block_layout import each_block, join_rows, join_units, layer_of_blocks, states_of_blocks, units_of_blocks
 from gru_ext.double_backward import GRUBackwardFunction
 from gru_ext.torch_internals import transforms_are_active
 from gru_ext.variant import MASKS, Variant
@@ -53,9 +45,9 @@ def _differentiable(*args: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
     dy, dh_n, x, hx, weights, batch_sizes, bidirectional, y, gates, need_dx, need_dhx, need_dweights, *variant = args
     blocks, directions = gates.shape[0], 2 if bidirectional else 1
     dy, y = (None if t is None else states_of_blocks(t, blocks, directions) for t in (dy, y))
-    dh_n, hx = (None if t is None else units_of_blocks(t, blocks) for t in (dh_n, hx))
-    members = [rows_of_blocks(weight, blocks) for weight in weights]
-    needs, varied = (need_dx, need_dhx, need_dweights), variant_of_blocks(variant, blocks)
+    dh_n = None if dh_n is None else units_of_blocks(dh_n, blocks)
+    hx, members, varied = layer_of_blocks(hx, weights, variant, blocks)
+    needs = (need_dx, need_dhx, need_dweights)
     dx, dhx, *dweights = GRUBackwardFunction.apply(
         dy, dh_n, x.expand(blocks, *x.shape), hx, batch_sizes, bidirectional, y, gates, *needs, *varied, *members
     )
@@ -74,21 +66,16 @@ def _batched(*args: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
     dy, dh_n, x, hx, weights, batch_sizes, bidirectional, _, gates, _, _, need_dweights, *variant = args
     blocks, directions = gates.shape[0], 2 if bidirectional else 1
     units = weights[1].shape[1]
-    states = None if hx is None else units_of_blocks(hx, blocks)
-    members = [rows_of_blocks(weight, blocks) for weight in weights]
-    varied = variant_of_blocks(variant, blocks)
     gradients = []
-    for g in range(blocks):
+    for g, (state, of_block, varied) in enumerate(each_block(hx, weights, variant, blocks)):
         firsts = [(d * blocks + g) * units for d in range(directions)]
         own_dy = None if dy is None else torch.cat([dy[..., first : first + units] for first in firsts], -1)
         own_dh_n = None if dh_n is None else dh_n[..., g * units : (g + 1) * units]
-        state = None if states is None else states[g]
-        of_weights, own = [weight[g] for weight in members], variant_of_block(varied, g)
-        gradients.append(reference.gru_bwd(own_dy, own_dh_n, x, state, of_weights, batch_sizes, bidirectional, own))
+        gradients.append(reference.gru_bwd(own_dy, own_dh_n, x, state, of_block, batch_sizes, bidirectional, varied))
     dx, dhx, dweights = zip(*gradients, strict=True)
     joined = [
-        torch.cat([weight[k * units : (k + 1) * units] for k in range(3) for weight in of_blocks])
-        for of_blocks in zip(*dweights, strict=True)
+        torch.cat([weight[k * units : (k + 1) * units] for k in range(3) for weight in of_one])
+        for of_one in zip(*dweights, strict=True)
     ]
     return sum(dx[1:], dx[0]), torch.cat(dhx, -1), joined if need_dweights else []
 

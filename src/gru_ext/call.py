@@ -93,7 +93,8 @@ def call_gru(
     if type(dropout) is not float or dropout != 0:
         dropout = check_dropout("gru", "dropout", dropout)
     directions = 2 if bidirectional else 1
-    weights = _present_weights(weights, num_layers * directions, options["layer_norm"] is not False)
+    all_directions = num_layers * directions
+    weights = _present_weights(weights, all_directions, options["layer_norm"] is not False)
     check_tensor("gru", "input", input)
     if hx is not None:
         check_tensor("gru", "hx", hx)
@@ -110,14 +111,14 @@ def call_gru(
         check_export()
     _check_dtypes_and_devices("gru", input, hx, weights, ValueError)
     size, hidden = _columns("gru", weights[0], weights[1], options["blocks"])
-    check_sizes(input, hx, size, hidden, num_layers * directions, batch_first, batch_sizes)
+    check_sizes(input, hx, size, hidden, all_directions, batch_first, batch_sizes)
     if failed is not None:
         raise failed
 
     # ---- Layers
     recurrence = recurrence_of(options, training)
     if training and options["weight_dropout"] != 0:
-        weights = drop_weights(weights, len(weights) // (num_layers * directions), options["weight_dropout"])
+        weights = drop_weights(weights, len(weights) // all_directions, options["weight_dropout"])
     outputs = options["outputs"]
     save_last, save_gates = outputs == "all", options["save"] == "gates"
     between, wavefront = None, None
@@ -153,27 +154,13 @@ def call_gru(
         y, h_n = run(input, hx, batch_sizes)
     else:
         y, h_n = run_segments(
-            run,
-            input,
-            hx,
-            num_layers * directions,
-            directions,
-            hidden,
-            batch_first,
-            lengths,
-            resets,
-            reset_state,
-            outputs,
+            run, input, hx, all_directions, directions, hidden, batch_first, lengths, resets, reset_state, outputs
         )
     return (y, h_n) if result_dtype is None else (y.to(result_dtype), h_n.to(result_dtype))
 
 
 def call_cell(
-    input: Tensor,
-    hx: Tensor | None,
-    given: Sequence[Tensor | None],
-    options: Mapping[str, Any],
-    training: bool,
+    input: Tensor, hx: Tensor | None, given: Sequence[Tensor | None], options: Mapping[str, Any], training: bool
 ) -> Tensor:
     """``functional.gru_cell``, with ``options`` as ``recurrence.check_options`` returns them.
 

@@ -47,13 +47,7 @@ def check_no_padding(lengths: Any, resets: Any, reset_state: Any) -> None:
 
 
 def check_sizes(
-    input: Tensor,
-    hx: Tensor | None,
-    size: int,
-    hidden: int,
-    layers: int,
-    batch_first: bool,
-    batch_sizes: Tensor | None,
+    input: Tensor, hx: Tensor | None, size: int, hidden: int, layers: int, batch_first: bool, batch_sizes: Tensor | None
 ) -> None:
     """Raise for wrong sizes of ``input`` and ``hx``; ``layers`` is L*D.
 

@@ -61,19 +61,23 @@ def prepare(module: Model, inplace: bool = False) -> Model | PreparedGRU | Prepa
     check_module("prepare", "module", module)
     model = module if inplace else copy.deepcopy(module)
     prepared: Model | PreparedGRU | PreparedGRUCell = replace_modules(
-        "prepare", model, {GRU: _of_ours, nn.GRU: _of_torch, GRUCell: _of_ours, nn.GRUCell: _of_torch}
+        "prepare", model, dict.fromkeys((GRU, nn.GRU, GRUCell, nn.GRUCell), _prepared)
     )
     return prepared
 
 
-def _of_ours(operation: str, module: GRU | GRUCell) -> PreparedGRU | PreparedGRUCell:
-    return PreparedGRU(module) if isinstance(module, GRU) else PreparedGRUCell(module)
+def _prepared(operation: str, module: GRU | GRUCell | nn.GRU | nn.GRUCell) -> PreparedGRU | PreparedGRUCell:
+    own = as_ours(operation, module)
+    return PreparedGRU(own) if isinstance(own, GRU) else PreparedGRUCell(own)
 
 
-def _of_torch(operation: str, module: nn.GRU | nn.GRUCell) -> PreparedGRU | PreparedGRUCell:
+def as_ours(operation: str, module: GRU | GRUCell | nn.GRU | nn.GRUCell) -> GRU | GRUCell:
+    """The module, or what is to take the place of one of ``torch.nn``."""
     if isinstance(module, nn.GRU):
-        return PreparedGRU(converted(operation, module, nn.GRU, GRU, in_place=True))
-    return PreparedGRUCell(converted(operation, module, nn.GRUCell, GRUCell, in_place=True))
+        return converted(operation, module, nn.GRU, GRU, in_place=True)
+    if isinstance(module, nn.GRUCell):
+        return converted(operation, module, nn.GRUCell, GRUCell, in_place=True)
+    return module
 
 
 def ordinary(module: PreparedGRU | PreparedGRUCell) -> Any:
@@ -127,14 +131,9 @@ class _PreparedModule(nn.Module):
         self._gru_ext_arranged_names = names
         self._gru_ext_arranged_weights = itemgetter(*names)
         self._gru_ext_arranged_of = [(weight, _version(weight), weight.data_ptr()) for weight in weights]
+        has_biases = any("bias" in name for name in names)
         self._gru_ext_arranged = _prepare(
-            weights,
-            num_layers,
-            bidirectional,
-            any("bias" in name for name in names),
-            variant.zoneout,
-            variant.reset_after,
-            variant.layer_norm,
+            weights, num_layers, bidirectional, has_biases, variant.zoneout, variant.reset_after, variant.layer_norm
         )
 
     def _run(self, input: Any, hx: Any, batch_first: bool) -> tuple[Tensor, Tensor] | None:

@@ -32,7 +32,7 @@ from gru_ext.layout import (
     run_packed,
 )
 from gru_ext.modules import GRU, GRUCell, describe, refuse_script, trace_forward
-from gru_ext.prepared import PreparedGRU, PreparedGRUCell, of_prepared
+from gru_ext.prepared import PreparedGRU, PreparedGRUCell, as_ours, of_prepared
 from gru_ext.recurrence import Changes, as_flag, check_blocks, check_blocks_of, check_flag, check_size
 from gru_ext.reference import LARGEST_INT8, quantize_rows
 from gru_ext.segments import run_segments
@@ -42,7 +42,6 @@ from gru_ext.sharing import (
     check_recurrence,
     check_type,
     check_weights,
-    converted,
     make,
     options_of,
     rebind,
@@ -159,11 +158,7 @@ def _rounding(operation: str, module: GRU | GRUCell | nn.GRU | nn.GRUCell) -> GR
     """A GRU of ours with ``fake_int8`` that shares all of a module which can be quantised."""
     quantized: type[_QuantizedModule] = QuantizedGRU if isinstance(module, (GRU, nn.GRU)) else QuantizedGRUCell
     _empty(quantized, operation, module)
-    if isinstance(module, nn.GRU):
-        module = converted(operation, module, nn.GRU, GRU, in_place=True)
-    elif isinstance(module, nn.GRUCell):
-        module = converted(operation, module, nn.GRUCell, GRUCell, in_place=True)
-    return _with_fake_int8(operation, module, value=True)
+    return _with_fake_int8(operation, as_ours(operation, module), value=True)
 
 
 def _with_fake_int8(operation: str, module: GRU | GRUCell, value: bool) -> GRU | GRUCell:
@@ -285,18 +280,10 @@ class _QuantizedModule(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+        _, missing_keys, unexpected_keys, error_msgs = rest
         for name, columns in self._columns.items():
             key, shape = prefix + name, (3 * self.hidden_size, columns)
             if key in unexpected_keys:

@@ -58,11 +58,10 @@ def _gru_bwd_fake(
     need_dweights: bool,
     *variant: Any,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
+    state = hx if hx is not None else dh_n
     if not need_dhx:
         dhx_shape: Sequence[int | torch.SymInt] = (0,)
-    elif hx is not None or dh_n is not None:
-        state = hx if hx is not None else dh_n
-        assert state is not None
+    elif state is not None:
         dhx_shape = state.shape
     else:
         dhx_shape = (2 if bidirectional else 1, _batch(x, batch_sizes), weights[0].shape[0] // 3)

@@ -63,32 +63,12 @@ class GRUFunction(Function):
         x, hx, batch_sizes, y, gates, *masks_and_weights = ctx.saved_tensors
         masks, weights = masks_and_weights[:MASKS], masks_and_weights[MASKS:]
         need_dx, need_dhx, *need_rest = ctx.needs_input_grad
-        need_dweights = any(need_rest[3 + _VARIANT :])
+        need = (need_dx, need_dhx, any(need_rest[3 + _VARIANT :]))
         dx, dhx, *dweights = GRUBackwardFunction.apply(
-            dy,
-            dh_n,
-            x,
-            hx,
-            batch_sizes,
-            ctx.bidirectional,
-            y,
-            gates,
-            need_dx,
-            need_dhx,
-            need_dweights,
-            *masks,
-            *ctx.rates,
-            *weights,
+            dy, dh_n, x, hx, batch_sizes, ctx.bidirectional, y, gates, *need, *masks, *ctx.rates, *weights
         )
-        return (
-            dx if need_dx else None,
-            dhx if need_dhx else None,
-            None,
-            None,
-            None,
-            *[None] * _VARIANT,
-            *(dweights if need_dweights else [None] * len(weights)),
-        )
+        of_weights = dweights if need[2] else [None] * len(weights)
+        return (dx if need_dx else None, dhx if need_dhx else None, *[None] * (3 + _VARIANT), *of_weights)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:  # noqa: D102
@@ -105,15 +85,8 @@ class GRUFunction(Function):
             _samples_as_rows(value, dim, samples) if isinstance(value, Tensor) else value
             for value, dim in zip(rest[:_VARIANT], rest_dims[:_VARIANT], strict=True)
         ]
-        y, h_n, gates = GRUFunction.apply(
-            _samples_as_rows(x, x_dim, samples),
-            _samples_as_rows(hx, hx_dim, samples),
-            sizes,
-            bidirectional,
-            save_gates,
-            *variant,
-            *rest[_VARIANT:],
-        )
+        rows, states = _samples_as_rows(x, x_dim, samples), _samples_as_rows(hx, hx_dim, samples)
+        y, h_n, gates = GRUFunction.apply(rows, states, sizes, bidirectional, save_gates, *variant, *rest[_VARIANT:])
         y, h_n = (t.unflatten(-2, (-1, samples)).movedim(-2, 0) for t in (y, h_n))
         if not save_gates:
             return (y, h_n, gates), (0, 0, None)
