@@ -5,9 +5,10 @@ Letters: T steps, B batch, I input, H hidden, L layers, D directions, N rows of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -135,13 +136,6 @@ def pair_of_grus(*sizes: Any, **arguments: Any) -> tuple[gru_ext.GRU, nn.GRU]:
     return module, peer
 
 
-def pair_of_cells(*sizes: Any, **arguments: Any) -> tuple[gru_ext.GRUCell, nn.GRUCell]:
-    """Ours and nn.GRUCell with the same arguments and parameters."""
-    module, peer = gru_ext.GRUCell(*sizes, **arguments), nn.GRUCell(*sizes, **arguments)
-    peer.load_state_dict(module.state_dict())
-    return module, peer
-
-
 def gru_like(module: gru_ext.GRU, **arguments: Any) -> gru_ext.GRU:
     """A GRU with the sizes and parameters of another."""
     dtype = module.all_weights[0][0].dtype
@@ -188,20 +182,8 @@ def make_problem(size: Size, options: Options = Options(), dtype: torch.dtype = 
     )
 
 
-class Layer(Protocol):
-    """One layer as a function; shapes as in Problem."""
-
-    def __call__(
-        self,
-        x: Tensor,
-        hx: Tensor | None,
-        weights: Sequence[Tensor],
-        batch_sizes: Tensor | None,
-        bidirectional: bool,
-        /,
-    ) -> tuple[Tensor, Tensor]:
-        """Results y and h_n."""
-        ...
+# One layer as a function of x, hx, weights, batch_sizes and bidirectional, to y and h_n; shapes as in Problem.
+Layer = Callable[[Tensor, Tensor | None, Sequence[Tensor], Tensor | None, bool], tuple[Tensor, Tensor]]
 
 
 def ours(
@@ -266,10 +248,25 @@ def solve_by_hand(problem: Problem, variant: Variant = PLAIN) -> dict[str, Tenso
 
 def results_of(gru: nn.Module, x: Tensor, hx: Tensor | None) -> dict[str, Tensor]:
     """The results of a module, and the gradients of everything, by name."""
-    output, h_n = gru(x, hx)
     wanted = {"x": x, **({} if hx is None else {"hx": hx}), **dict(gru.named_parameters())}
-    gradients = torch.autograd.grad(output.sin().sum() + h_n.cos().sum(), list(wanted.values()))
-    return {"output": output, "h_n": h_n} | {f"d{name}": g for name, g in zip(wanted, gradients, strict=True)}
+    names = ["output", "h_n", *(f"d{name}" for name in wanted)]
+    return dict(zip(names, results_and_gradients(gru, (x, hx), wanted.values()), strict=True))
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """Every floating tensor of nested tuples and lists, in order."""
+    if isinstance(value, PackedSequence):
+        return [value.data]
+    if isinstance(value, Tensor):
+        return [value]
+    return [tensor for part in value for tensor in tensors_in(part)] if isinstance(value, (tuple, list)) else []
+
+
+def results_and_gradients(call: Any, inputs: Sequence[Any], leaves: Iterable[Tensor]) -> list[Tensor]:
+    """Every tensor that a call returns, then the gradients of the leaves, of a scalar of all these."""
+    results = tensors_in(call(*inputs))
+    total = torch.stack([result.double().sin().sum() for result in results]).sum()
+    return [*results, *torch.autograd.grad(total, list(leaves))]
 
 
 def solve_by(
@@ -327,16 +324,12 @@ def variants_of(problem: Problem, reset_after: bool = True) -> dict[str, Variant
 
 def layer_with(variant: Variant, save_gates: bool = True) -> Layer:
     """``gru_layer`` with a variant as a Layer."""
-    return lambda x, hx, weights, batch_sizes, bidirectional: gru_layer(
-        x, hx, weights, batch_sizes, bidirectional, variant, save_gates=save_gates
-    )
+    return partial(gru_layer, variant=variant, save_gates=save_gates)
 
 
 def reference_with(variant: Variant) -> Layer:
     """``reference.gru`` with a variant as a Layer."""
-    return lambda x, hx, weights, batch_sizes, bidirectional: reference.gru(
-        x, hx, weights, batch_sizes, bidirectional, variant
-    )
+    return partial(reference.gru, variant=variant)
 
 
 def seeded(call: Any, *arguments: Any, **keywords: Any) -> Any:

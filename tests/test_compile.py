@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from cases import LAYERS, Options, Problem, Size, make_problem, ours
+from cases import LAYERS, Options, Problem, Size, make_problem, ours, results_and_gradients
 from compare import assert_near
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -25,14 +25,6 @@ FLOAT64 = torch.float64
 
 def compiled(function: Any, backend: Any = "aot_eager", **options: Any) -> Any:
     return torch.compile(function, fullgraph=True, backend=backend, **options)
-
-
-def results_and_gradients(call: Callable[..., Any], inputs: Sequence[Any], leaves: Sequence[Tensor]) -> list[Tensor]:
-    """Results, then the gradients of the leaves."""
-    results = call(*inputs)
-    results = [results] if isinstance(results, Tensor) else list(results)
-    total = torch.stack([result.float().sin().sum() for result in results]).sum()
-    return results + list(torch.autograd.grad(total, leaves))
 
 
 def assert_alike(
@@ -102,7 +94,6 @@ def test_the_function_compiles(options: Options) -> None:
 @pytest.mark.parametrize("hx", [False, True])
 def test_a_packed_batch_compiles(hx: bool) -> None:
     problem = make_problem(Size(4, 3, 2, 5), Options(packed=True, hx=hx)).trainable()
-
     assert_alike(compiled(ours), ours, problem.layer, problem.tensors)
 
 

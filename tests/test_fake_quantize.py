@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from cases import ALL_OPTIONS, Options, Size, make_problem, seeded
+from cases import ALL_OPTIONS, LAYERS, Options, Size, make_problem, seeded, tensors_in
 from compare import assert_near, assert_same_bits
 from int8_cases import LARGE, ROUNDING, SIZES, Model, Subclass, quantized_weights
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.nn.utils.rnn import pack_sequence
 
 import gru_ext
 from gru_ext import fake_quantize, functional, quantize_dynamic
@@ -22,18 +22,12 @@ from gru_ext.reference import fake_quantize_rows, quantize_rows
 FLOAT32 = torch.float32
 X = torch.randn(6, 3, 5, generator=torch.Generator().manual_seed(3))
 RESETS = torch.tensor([[False, False, True], [True, False, False], *[[False] * 3] * 4])
-ARGUMENTS: list[dict[str, Any]] = [
-    {},
-    {"bias": False, "batch_first": True},
-    {"num_layers": 2, "bidirectional": True, "dropout": 0.5},
-]
+ARGUMENTS = [*LAYERS[:2], LAYERS[2] | {"dropout": 0.5}]
 
 
 def first(output: Any) -> Tensor:
     """The output of a layer or a cell as one tensor, packed or not."""
-    y = output[0] if isinstance(output, tuple) else output
-    result: Tensor = y.data if isinstance(y, PackedSequence) else y
-    return result
+    return tensors_in(output)[0]
 
 
 # ---- What is rounded
@@ -194,28 +188,6 @@ def test_a_model_keeps_its_state_and_can_be_undone(inplace: bool) -> None:
         assert_same_bits(prepared(X), quantize_dynamic(peer)(X))
         undone = fake_quantize(prepared, enabled=False)(X)
     assert_near(undone, peer(X), "prepared, undone", 1e-6)
-
-
-@pytest.mark.parametrize(
-    ("make", "text"),
-    [
-        (lambda: gru_ext.GRU(5, 4, zoneout=0.5), "GRU with zoneout=0, as torch.nn has it, got zoneout=0.5"),
-        (lambda: gru_ext.GRU(5, 4, outputs="last"), "GRU with outputs='all', as torch.nn has it, got outputs='last'"),
-        (lambda: nn.GRU(5, 4).double(), "weight_ih_l0 of GRU in float32 on the CPU, got torch.float64 on cpu"),
-        (
-            lambda: nn.GRUCell(5, 4, device="meta"),
-            "weight_ih of GRUCell in float32 on the CPU, got torch.float32 on meta",
-        ),
-        (lambda: nn.GRU(66_312, 1), "input_size and hidden_size of at most 66311, for sums of 32 bits, got 66312"),
-    ],
-    ids=["zoneout", "outputs", "float64", "meta", "columns"],
-)
-def test_what_cannot_be_quantized_is_refused_and_nothing_is_changed(make: Callable[[], nn.Module], text: str) -> None:
-    model = nn.ModuleList([nn.GRU(5, 4), make()])
-    with pytest.raises(ValueError, match="expected ") as caught:
-        fake_quantize(model, inplace=True)
-    assert str(caught.value).endswith(text)
-    assert type(model[0]) is nn.GRU
 
 
 def test_other_recurrences_and_wrong_arguments_are_refused() -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from cases import FLOATING, gru_like, pair_of_cells, pair_of_grus, seeded
+from cases import FLOATING, gru_like, pair_of_grus, results_and_gradients, seeded
 from compare import assert_near, assert_same_bits, assert_same_state
 from process import through_a_file
 from torch import Tensor, nn
@@ -38,16 +37,11 @@ each_pair = pytest.mark.parametrize(
 )
 
 
-def assert_equal_results(module: nn.Module, peer: nn.Module, *inputs: Any, tolerance: float = 1e-10) -> None:
+def assert_equal_results(module: nn.Module, peer: nn.Module, *inputs: Any) -> None:
     """Output, final state and gradients of the parameters."""
-    gradients = []
-    for model in (module, peer):
-        output, h_n = model(*inputs)
-        data = output.data if isinstance(output, PackedSequence) else output
-        loss = data.sin().sum() + h_n.sum()
-        gradients.append([data, h_n, *torch.autograd.grad(loss, list(model.parameters()))])
-    assert_near(gradients[0], gradients[1], tolerance=tolerance)
-    assert [result.stride() for result in gradients[0][:2]] == [result.stride() for result in gradients[1][:2]]
+    found, expected = (results_and_gradients(model, inputs, model.parameters()) for model in (module, peer))
+    assert_near(found, expected)
+    assert [result.stride() for result in found[:2]] == [result.stride() for result in expected[:2]]
 
 
 # ---- Parameters and state
@@ -66,8 +60,7 @@ def test_parameters_equal_those_of_torch_nn_for_the_same_seed(
 def test_reset_parameters_draws_again(ours: Any, theirs: Any, arguments: dict[str, Any]) -> None:
     module, peer = ours(3, 4, **arguments), theirs(3, 4, **arguments)
     for model in (module, peer):
-        torch.manual_seed(5)
-        model.reset_parameters()
+        seeded(model.reset_parameters)
     assert_same_state(module, peer)
     bound = 0.5  # 1 / sqrt(H)
     assert all(p.abs().max() <= bound for p in module.parameters())
@@ -107,17 +100,12 @@ def test_attributes_are_those_of_torch_nn(ours: Any, theirs: Any, arguments: dic
 def test_copies_pickles_and_saved_files_are_whole(ours: Any, theirs: Any, arguments: dict[str, Any]) -> None:
     module = ours(3, 4, **arguments).eval()
     inputs = torch.randn(5, 3) if ours is gru_ext.GRUCell else torch.randn(5, 2, 3)
-    for copied in (
-        copy.deepcopy(module),
-        copy.copy(module),
-        pickle.loads(pickle.dumps(module)),
-        through_a_file(module),
-    ):
-        assert type(copied) is type(module)
-        assert repr(copied) == repr(module)
-        assert not copied.training
-        assert_same_state(copied, module)
-        assert_same_bits(copied(inputs), module(inputs))
+    for other in (copy.deepcopy(module), copy.copy(module), pickle.loads(pickle.dumps(module)), through_a_file(module)):
+        assert type(other) is type(module)
+        assert repr(other) == repr(module)
+        assert not other.training
+        assert_same_state(other, module)
+        assert_same_bits(other(inputs), module(inputs))
 
 
 def test_state_saved_by_torch_save_loads_with_weights_only() -> None:
@@ -226,14 +214,13 @@ def test_results_strides_and_gradients_equal_nn_gru_s(
 @pytest.mark.parametrize("hx", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 def test_results_and_gradients_of_a_cell_equal_nn_gru_cell_s(shape: tuple[int, ...], hx: bool, bias: bool) -> None:
-    module, peer = pair_of_cells(3, 4, bias=bias, dtype=FLOAT64)
+    module, peer = (n.GRUCell(3, 4, bias=bias, dtype=FLOAT64) for n in (gru_ext, nn))
+    peer.load_state_dict(module.state_dict())
     x = torch.randn(shape, dtype=FLOAT64, requires_grad=True)
     h = torch.randn(*shape[:-1], 4, dtype=FLOAT64, requires_grad=True) if hx else None
-    leaves = [x, *([] if h is None else [h])]
-    result, expected = module(x, h), peer(x, h)
-    assert_near(result, expected, "h")
-    gradients = torch.autograd.grad(result.sin().sum(), [*leaves, *module.parameters()])
-    assert_near(gradients, torch.autograd.grad(expected.sin().sum(), [*leaves, *peer.parameters()]))
+    leaves = [x] if h is None else [x, h]
+    found, expected = (results_and_gradients(cell, (x, h), [*leaves, *cell.parameters()]) for cell in (module, peer))
+    assert_near(found, expected)
 
 
 def sequences(*lengths: int) -> list[Tensor]:
@@ -297,11 +284,7 @@ def test_dropout_applies_in_training_and_follows_the_seed() -> None:
 def test_dropout_draws_what_nn_gru_draws(packed: bool) -> None:
     module, peer = pair_of_grus(3, 8, num_layers=3, dropout=0.5, bidirectional=True, dtype=FLOAT64)
     x: Any = PACKED["sorted"]() if packed else torch.randn(5, 2, 3, dtype=FLOAT64)
-    results = []
-    for model in (module, peer):
-        torch.manual_seed(1)
-        results.append(model(x)[1].detach())
-    assert_near(results[0], results[1], "h_n")
+    assert_near(seeded(module, x)[1], seeded(peer, x)[1], "h_n")
 
 
 def test_dropout_is_off_in_eval_mode() -> None:
@@ -436,7 +419,7 @@ def test_autocast_disabled_inside_autocast() -> None:
 # ---- What is done to modules
 
 
-def all_models() -> Sequence[tuple[nn.Module, nn.Module]]:
+def all_models() -> list[tuple[nn.Module, nn.Module]]:
     return [pair_of_grus(3, 4, 2, dtype=FLOAT64), pair_of_grus(3, 4, bidirectional=True, dtype=FLOAT64)]
 
 
@@ -449,8 +432,7 @@ X = torch.linspace(-2, 2, 30, dtype=FLOAT64).view(5, 2, 3)
 def test_parametrizations_work_as_with_nn_gru(parametrize: Any) -> None:
     for module, peer in all_models():
         for model in (module, peer):
-            torch.manual_seed(2)
-            parametrize(model, "weight_hh_l0")
+            seeded(parametrize, model, "weight_hh_l0")
             model.eval()
         peer.load_state_dict(module.state_dict())
         assert_equal_results(module, peer, X)

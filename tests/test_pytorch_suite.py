@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from cases import pair_of_grus
+from cases import pair_of_grus, results_and_gradients, tensors_in
 from compare import assert_near, assert_same_bits
-from layouts import every_other
+from layouts import every_other, transposed
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
@@ -40,12 +40,10 @@ class Sample(NamedTuple):
     reference: Callable[..., Any] | None
 
 
-def samples_of(info: Any, dtype: torch.dtype, training: bool, requires_grad: bool = True) -> list[Sample]:
+def samples_of(info: Any, dtype: torch.dtype, training: bool) -> list[Sample]:
     """Every entry for a module, ours with the state of torch.nn's; packed ones too."""
     more = {"with_packed_sequence": True} if info.module_cls is nn.GRU else {}
-    entries = info.module_inputs_func(
-        info, device="cpu", dtype=dtype, requires_grad=requires_grad, training=training, **more
-    )
+    entries = info.module_inputs_func(info, device="cpu", dtype=dtype, requires_grad=True, training=training, **more)
     samples = []
     for entry in entries:
         made = entry.constructor_input
@@ -55,15 +53,6 @@ def samples_of(info: Any, dtype: torch.dtype, training: bool, requires_grad: boo
         assert not entry.forward_input.kwargs
         samples.append(Sample(module, peer, entry.forward_input.args, entry.reference_fn))
     return samples
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """Every floating tensor of nested tuples, in order."""
-    if isinstance(value, PackedSequence):
-        return [value.data]
-    if isinstance(value, Tensor):
-        return [value]
-    return [tensor for part in value for tensor in tensors_in(part)] if isinstance(value, (tuple, list)) else []
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
@@ -79,13 +68,10 @@ def as_leaves(inputs: Any) -> Any:
     return map_tensors(inputs, lambda tensor: tensor.detach().clone().requires_grad_())
 
 
-def results_and_gradients(module: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
+def results_of(module: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
     """The results, then the gradients of inputs and parameters."""
     leaves = as_leaves(inputs)
-    results = tensors_in(module(*leaves))
-    total = torch.stack([result.sin().sum() for result in results]).sum()
-    gradients = torch.autograd.grad(total, [*tensors_in(leaves), *module.parameters()])
-    return [result.detach() for result in results] + list(gradients)
+    return results_and_gradients(module, leaves, [*tensors_in(leaves), *module.parameters()])
 
 
 each_info = pytest.mark.parametrize("info", INFOS, ids=lambda info: info.module_cls.__name__)
@@ -103,8 +89,7 @@ def test_the_database_has_both_modules() -> None:
 @each_mode
 def test_forward_and_gradients(info: Any, dtype: torch.dtype, training: bool) -> None:
     for module, peer, inputs, _ in samples_of(info, dtype, training):
-        results, expected = (results_and_gradients(model, inputs) for model in (module, peer))
-        assert_near(results, expected, tolerance=TOLERANCES[dtype])
+        assert_near(results_of(module, inputs), results_of(peer, inputs), tolerance=TOLERANCES[dtype])
 
 
 @each_info
@@ -271,16 +256,15 @@ def test_every_combination_of_options(combination: dict[str, bool], num_layers: 
     x = torch.randn((B, T, I) if combination["batch_first"] else (T, B, I), dtype=dtype)
     state = torch.randn(num_layers * (2 if combination["bidirectional"] else 1), B, H, dtype=dtype)
     if not combination["contiguous"]:
-        x, state = (every_other(tensor.transpose(0, 1).contiguous().transpose(0, 1)) for tensor in (x, state))
+        x, state = (every_other(transposed(tensor)) for tensor in (x, state))
 
     def run(model: nn.Module) -> list[Tensor]:
         x_leaf, state_leaf = x.detach().requires_grad_(), state.detach().requires_grad_()
         inputs: Any = x_leaf
         if combination["packed"]:
             inputs = pack_padded_sequence(x_leaf, LENGTHS, combination["batch_first"], enforce_sorted=False)
-        results = tensors_in(model(inputs, *([state_leaf] if combination["hx"] else [])))
-        leaves = [x_leaf, *([state_leaf] if combination["hx"] else []), *model.parameters()]
-        return [*results, *torch.autograd.grad(torch.stack([r.sin().sum() for r in results]).sum(), leaves)]
+        given = [state_leaf] if combination["hx"] else []
+        return results_and_gradients(model, (inputs, *given), [x_leaf, *given, *model.parameters()])
 
     results, expected = run(module), run(peer)
     assert [result.stride() for result in results[:2]] == [result.stride() for result in expected[:2]]

@@ -24,7 +24,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
 from torch_version import TORCH
 
 import gru_ext
-from gru_ext import QuantizedGRU, QuantizedGRUCell, quantize_dynamic
+from gru_ext import QuantizedGRU, QuantizedGRUCell, fake_quantize, quantize_dynamic
 from gru_ext.quantize import pack, unpack
 from gru_ext.reference import quantize_rows
 
@@ -342,6 +342,8 @@ NOT_QUANTIZED: Refusals = {
         "weight_ih_l0 of GRU in float32 on the CPU, got torch.float64 on cpu": nn.GRU(3, 4).double(),
         "weight_ih of GRUCell in float32 on the CPU, got torch.float32 on meta": nn.GRUCell(3, 4, device="meta"),
         "weight_hh_l0 of GRU to be finite, got NaN or infinity": set_nan(nn.GRU(3, 4)),
+        "GRU with zoneout=0, as torch.nn has it, got zoneout=0.5": gru_ext.GRU(3, 4, zoneout=0.5),
+        "GRU with outputs='all', as torch.nn has it, got outputs='last'": gru_ext.GRU(3, 4, outputs="last"),
     },
     TypeError: {
         f"module of type torch.nn.GRU, got ParametrizedGRU; {FIRST}": parametrizations.weight_norm(
@@ -356,19 +358,25 @@ NOT_QUANTIZED: Refusals = {
 
 
 @each_refusal(NOT_QUANTIZED)
+@pytest.mark.parametrize("function", [quantize_dynamic, fake_quantize])
 def test_what_cannot_be_quantized_is_named_and_nothing_is_replaced(
-    given: nn.Module, error: type[Exception], text: str
+    function: Any, given: nn.Module, error: type[Exception], text: str
 ) -> None:
     model = nn.ModuleList([nn.GRU(3, 4), given])
-    with refused(error, f"quantize_dynamic of '1': expected {text}"):
-        quantize_dynamic(model, inplace=True)
+    with refused(error, f"{function.__name__} of '1': expected {text}"):
+        function(model, inplace=True)
     assert type(model[0]) is nn.GRU
     assert model[1] is given
 
 
 def test_too_many_columns_for_32_bits_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected input_size and hidden_size of at most 66311"):
+    text = "QuantizedGRU: expected input_size and hidden_size of at most 66311, for sums of 32 bits, got 66312"
+    model = nn.ModuleList([nn.GRU(3, 4), nn.GRU(66_312, 1)])
+    with refused(ValueError, text):
         QuantizedGRU(66_312, 1, device="meta")
+    with refused(ValueError, text):
+        fake_quantize(model, inplace=True)
+    assert type(model[0]) is nn.GRU
     assert 66_311 * 255 * 127 < 2**31 <= 66_312 * 255 * 127
 
 

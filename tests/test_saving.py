@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from cases import Options, Size, gru_like, inputs_of_each_kind, layer_with, make_problem, solve
+from cases import Options, Size, gru_like, inputs_of_each_kind, layer_with, make_problem, results_and_gradients, solve
 from compare import assert_near, assert_same_bits
 from process import fork_python, output_of
 from recorded import saved_by
 from torch import Tensor
 
 import gru_ext
-from gru_ext.autograd import gru_layer
 from gru_ext.variant import PLAIN
 
 LONG = Size(130, 9, 3, 5)  # more rows than a chunk of the CPU's backward has
@@ -23,7 +23,7 @@ SMALL = Size(4, 3, 2, 5)
 def test_the_same_bits_forward_and_nearly_the_same_backward() -> None:
     """What is computed again is what was, but for the rounding of sums in another order."""
     problem = make_problem(LONG, Options(bidirectional=True), torch.float32)
-    kept = solve(lambda *layer: gru_layer(*layer), problem)
+    kept = solve(layer_with(PLAIN), problem)
     again = solve(layer_with(PLAIN, save_gates=False), problem)
     assert_same_bits((again["y"], again["h_n"]), (kept["y"], kept["h_n"]))
     assert_near(again, kept, tolerance=1e-5)
@@ -57,15 +57,11 @@ def modules(**arguments: Any) -> tuple[gru_ext.GRU, gru_ext.GRU]:
 @pytest.mark.parametrize("kind", inputs_of_each_kind(False))
 def test_gradients_of_modules(kind: str, arguments: dict[str, Any]) -> None:
     x, keywords = inputs_of_each_kind(bool(arguments.get("batch_first")))[kind]
-    gradients: list[dict[str, Tensor]] = []
+    found = []
     for module in modules(**arguments):
         torch.manual_seed(1)
-        output, h_n = module(x, **keywords)
-        data = output if isinstance(output, Tensor) else output.data
-        loss = data.sin().sum() + h_n.cos().sum()
-        names = [name for name, _ in module.named_parameters()]
-        gradients.append(dict(zip(names, torch.autograd.grad(loss, list(module.parameters())), strict=True)))
-    assert_near(gradients[0], gradients[1])
+        found.append(results_and_gradients(partial(module, **keywords), (x,), module.parameters()))
+    assert_near(found[0], found[1])
 
 
 @pytest.mark.parametrize("save_gates", [False, True])

@@ -10,6 +10,7 @@ import copy
 import inspect
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import combinations, product
 from typing import Any
 
@@ -25,6 +26,7 @@ from cases import (
     layer_with,
     make_problem,
     reference_with,
+    results_and_gradients,
     seeded,
     solve,
     solve_by_hand,
@@ -59,10 +61,8 @@ def problem_of(name: str, size: Size, options: Options, dtype: torch.dtype = FLO
 def with_masks(name: str, problem: Problem) -> dict[str, Variant]:
     """The variant alone, with masks of each kind, and with all of them; or masks alone."""
     variant = VARIANTS.get(name, Variant())
-    masked = {
-        kind: masks._replace(reset_after=variant.reset_after, layer_norm=variant.layer_norm)
-        for kind, masks in variants_of(problem).items()
-    }
+    own: dict[str, Any] = {"reset_after": variant.reset_after, "layer_norm": variant.layer_norm}
+    masked = {kind: masks._replace(**own) for kind, masks in variants_of(problem).items()}
     return ({"alone": variant} if name in VARIANTS else {}) | masked
 
 
@@ -131,10 +131,7 @@ def module_of(variant: str, dtype: torch.dtype = FLOAT64, **arguments: Any) -> g
 
 def results_of(module: nn.Module, call: Any, *arguments: Any, **keywords: Any) -> list[Tensor]:
     """Results and the gradients of the parameters."""
-    results = seeded(call, *arguments, **keywords)
-    results = [results] if isinstance(results, Tensor) else [*results]
-    total = torch.stack([result.double().sin().sum() for result in results]).sum()
-    return [*results, *torch.autograd.grad(total, list(module.parameters()))]
+    return results_and_gradients(partial(seeded, call, **keywords), arguments, module.parameters())
 
 
 def gradients_of_functional() -> Iterator[Any]:
@@ -147,9 +144,7 @@ def gradients_of_functional() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(
-    ("rows", "options"),
-    [*product(("padded", "resets"), gradients_of_functional()), ("packed", SAVED)],
-    ids=str,
+    ("rows", "options"), [*product(("padded", "resets"), gradients_of_functional()), ("packed", SAVED)], ids=str
 )
 def test_gradcheck(rows: str, options: dict[str, Any]) -> None:
     keywords: dict[str, Any] = {}
@@ -273,10 +268,7 @@ def test_autocast_computes_in_half_and_differentiates_in_float32(variant: str, d
 
 @pytest.mark.parametrize(
     ("variant", "rows", "layers"),
-    [
-        *product(ARGUMENTS, ("padded", "resets"), LAYERS[2:]),
-        *product(["reset before"], ["padded"], LAYERS[:2]),
-    ],
+    [*product(ARGUMENTS, ("padded", "resets"), LAYERS[2:]), *product(["reset before"], ["padded"], LAYERS[:2])],
     ids=str,
 )
 def test_a_compiled_module_is_one_graph(variant: str, rows: str, layers: dict[str, Any]) -> None:
