@@ -130,8 +130,6 @@ def test_weights_are_copied() -> None:
 
 
 KERNEL, RECURRENT, BIAS = keras_arrays()
-
-
 WHOLE = [KERNEL, RECURRENT, BIAS]
 THREE = "weights of 3 arrays for each of"
 ONE_LAYER: dict[str, list[Any]] = {
@@ -151,9 +149,7 @@ WITH_ARGUMENTS: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "bias of layer 0 (reset_after = False) of shape (3H) = (12,), got (2, 12)": (WHOLE, {"reset_after": False}),
     "go_backwards of a single layer in one direction only": (WHOLE * 2, {"bidirectional": True, "go_backwards": True}),
 }
-WRONG: dict[str, tuple[list[Any], dict[str, Any]]] = {
-    text: (arrays, {}) for text, arrays in ONE_LAYER.items()
-} | WITH_ARGUMENTS
+WRONG: dict[str, Any] = {text: (arrays, {}) for text, arrays in ONE_LAYER.items()} | WITH_ARGUMENTS
 
 
 @pytest.mark.parametrize("text", WRONG)
@@ -225,9 +221,9 @@ def result(output: Any) -> Tensor:
     return output.detach() if isinstance(output, Tensor) else torch.from_numpy(numpy.array(output))
 
 
-def assert_same_outputs(gru: Any, layer: Any, dtype: torch.dtype) -> None:
+def assert_same_outputs(gru: Any, layer: Any) -> None:
     """Each within twice the error of the other against float64, plus the floor."""
-    x = torch.randn(BATCH, 20, INPUT).to(dtype)
+    x = torch.randn(BATCH, 20, INPUT)
     ours, theirs = gru(x)[0].detach(), result(layer(x.numpy()))
     exact = gru.double()(x.double())[0].detach()
     assert_accurate(ours, theirs, exact, "ours")
@@ -251,7 +247,7 @@ def test_a_keras_layer_and_back(keras: Any, reset_after: bool, use_bias: bool, b
     assert type(back) is type(layer)
     for variable, expected in zip(back.weights, layer.weights, strict=True):
         assert_same_bits(result(variable.value), result(expected.value), expected.name)
-    assert_same_outputs(gru, layer, torch.float32)
+    assert_same_outputs(gru, layer)
 
 
 def test_a_layer_that_goes_backwards(keras: Any) -> None:
@@ -262,7 +258,7 @@ def test_a_layer_that_goes_backwards(keras: Any) -> None:
     back = convert.to_keras(gru)
     assert back.go_backwards
     assert_same_state(convert.from_keras(back), gru)
-    assert_same_outputs(gru, layer, torch.float32)
+    assert_same_outputs(gru, layer)
     with pytest.raises(ValueError, match="expected Reversed with restore_order=False and one layer"):
         convert.to_keras(convert.Reversed(gru.gru, restore_order=True))
 
@@ -276,7 +272,7 @@ def test_a_stack_of_layers(keras: Any, dropout: float) -> None:
     back = convert.from_keras(model)
     assert repr(back) == repr(gru)
     assert_same_state(back, gru)
-    assert_same_outputs(gru, model, torch.float32)
+    assert_same_outputs(gru, model)
 
 
 def built(keras: Any, wrapper: str | None = None, **arguments: Any) -> Any:

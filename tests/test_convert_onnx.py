@@ -367,9 +367,8 @@ def test_the_plain_export_names_ours(dynamo: bool, tmp_path: Path) -> None:
             return y
 
     x = torch.randn(STEPS, BATCH, INPUT)
-    with pytest.raises(
-        Exception, match=r"expected gru_ext\.convert\.to_onnx\(model, args\)"
-    ):  # torch's own, around ours
+    # torch's own exception, around ours.
+    with pytest.raises(Exception, match=r"expected gru_ext\.convert\.to_onnx\(model, args\)"):
         torch.onnx.export(Model(), (x,), str(tmp_path / "model.onnx"), dynamo=dynamo, verbose=False)
     single = nn.GRU(INPUT, HIDDEN), nn.GRUCell(INPUT, HIDDEN)
     for module in (*map(gru_ext.replace_gru, copy.deepcopy(single)), *map(gru_ext.quantize_dynamic, single)):

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import FLOATING
+from cases import FLOATING, seeded
 from compare import assert_same_bits
 from process import ROOT, fork_python, output_of
 from torch import Tensor, nn
@@ -180,14 +180,7 @@ OF_CELL = {name: OF_GRU[name] for name in inspect.signature(gru_ext.GRUCell).par
 def assert_exports(module: nn.Module, *inputs: Any, **keywords: Any) -> None:
     """The exported program gives the bits that the module gives."""
     program = torch.export.export(module, inputs, keywords, strict=False)
-    results = []
-    for model in (program.module(), module):
-        torch.manual_seed(3)
-        leaves = torch.utils._pytree.tree_leaves(model(*inputs, **keywords))
-        results.append([leaf for leaf in leaves if isinstance(leaf, Tensor)])
-    assert len(results[0]) == len(results[1])
-    for ours, expected in zip(*results, strict=True):
-        assert_same_bits(ours.detach(), expected.detach())
+    assert_same_bits(seeded(program.module(), *inputs, **keywords), seeded(module, *inputs, **keywords))
 
 
 @pytest.mark.parametrize(("module", "name"), [*product([gru_ext.GRU], OF_GRU), *product([gru_ext.GRUCell], OF_CELL)])

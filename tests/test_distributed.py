@@ -40,15 +40,8 @@ STEPS = 20
 
 def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """``torchrun`` with two processes on this machine; output captured, any exit status."""
-    return fork_python(
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        *arguments,
-        path=[ROOT, TESTS, EXAMPLES],
-        environment=ONE_THREAD,
-    )
+    program = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    return fork_python(*program, *arguments, path=[ROOT, TESTS, EXAMPLES], environment=ONE_THREAD)
 
 
 # ---- DistributedDataParallel and FSDP2
@@ -84,8 +77,7 @@ def test_recomputed_activations_give_the_same_bits(reentrant: bool, bidirectiona
         return [gradient.clone() for gradient in found if gradient is not None]
 
     recomputed = gradients(lambda x: checkpoint(gru, x, use_reentrant=reentrant))
-    for ours, expected in zip(recomputed, gradients(gru), strict=True):
-        assert_same_bits(ours, expected)
+    assert_same_bits(recomputed, gradients(gru))
 
 
 # ---- examples/train_text.py under torchrun
@@ -96,6 +88,11 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "text.txt"
     path.write_text(TEXT, encoding="utf-8")
     return path
+
+
+def options(text: Path, out: Path, steps: int = STEPS) -> list[str]:
+    """Of the program: a small model."""
+    return [*OPTIONS, f"--text={text}", f"--out={out}", f"--max-steps={steps}"]
 
 
 AND_THREADS = """
@@ -113,14 +110,7 @@ def two(text: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path
     out = tmp_path_factory.mktemp("two")
     program = out / "program.py"
     program.write_text(AND_THREADS)
-    options = [*OPTIONS, f"--text={text}", f"--out={out}", f"--max-steps={STEPS}"]
-    return output_of(torchrun(program, out / "threads", *options)), out
-
-
-def train(*options: str) -> int:
-    """Run the program in this process."""
-    code: int = train_text.main([*OPTIONS, *options])
-    return code
+    return output_of(torchrun(program, out / "threads", *options(text, out))), out
 
 
 def saved(out: Path) -> dict[str, Any]:
@@ -128,20 +118,20 @@ def saved(out: Path) -> dict[str, Any]:
     return contents
 
 
+def left_by(run: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint has of a run: losses, validation, parameters, optimizer and carried state."""
+    numbers = {name: torch.tensor(run[name]) for name in ("losses", "validation")}
+    return {**numbers, "model": run["model"], "optimizer": run["optimizer"]["state"], "state": run["state"]}
+
+
 def assert_same_run(ours: dict[str, Any], expected: dict[str, Any], tolerance: float) -> None:
-    """The same losses, validation, parameters, optimizer and carried state, to a tolerance; 0 for the same bits."""
+    """To a tolerance; 0 for the same bits."""
     assert ours["step"] == expected["step"] == STEPS
     assert [step for step, _ in ours["validation"]] == [step for step, _ in expected["validation"]]
-    pairs = {name: (ours["model"][name], parameter) for name, parameter in expected["model"].items()}
-    for index, moments in expected["optimizer"]["state"].items():
-        pairs |= {f"{n} {index}": (ours["optimizer"]["state"][index][n], moment) for n, moment in moments.items()}
-    for name in ("losses", "validation"):
-        pairs[name] = (torch.tensor(ours[name]), torch.tensor(expected[name]))
-    for name, (found, wanted) in (pairs | {"state": (ours["state"], expected["state"])}).items():
-        if tolerance:
-            assert_near(found, wanted, name, tolerance)
-        else:
-            assert_same_bits(found, wanted, name)
+    if tolerance:
+        assert_near(left_by(ours), left_by(expected), "run", tolerance)
+    else:
+        assert_same_bits(left_by(ours), left_by(expected), "run")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the names of threads are read from /proc")
@@ -153,7 +143,7 @@ def test_no_thread_of_gloo_is_left_when_the_example_ends(two: tuple[str, Path]) 
 
 def test_two_processes_train_the_text_as_one(two: tuple[str, Path], text: Path, tmp_path: Path) -> None:
     printed, out = two
-    assert train(f"--text={text}", f"--out={tmp_path}", f"--max-steps={STEPS}") == 0
+    assert train_text.main(options(text, tmp_path)) == 0
     assert_same_run(saved(out), saved(tmp_path), 1e-4)
     # The first process alone reports.
     assert printed.count("bits per character before training") == 1
@@ -161,9 +151,9 @@ def test_two_processes_train_the_text_as_one(two: tuple[str, Path], text: Path, 
 
 
 def test_one_process_goes_on_from_the_checkpoint_of_two(two: tuple[str, Path], text: Path, tmp_path: Path) -> None:
-    assert train(f"--text={text}", f"--out={tmp_path / 'more'}", f"--max-steps={STEPS + 5}") == 0
+    assert train_text.main(options(text, tmp_path / "more", STEPS + 5)) == 0
     resumed = tmp_path / "resumed"
-    assert train(f"--resume={two[1] / 'checkpoint.pt'}", f"--max-steps={STEPS + 5}", f"--out={resumed}") == 0
+    assert train_text.main([f"--resume={two[1] / 'checkpoint.pt'}", *options(text, resumed, STEPS + 5)]) == 0
     ours, expected = saved(resumed), saved(tmp_path / "more")
     assert_near(torch.tensor(ours["losses"]), torch.tensor(expected["losses"]), "losses", 1e-4)
     assert len(ours["losses"]) == STEPS + 5
@@ -199,15 +189,7 @@ def faulty(fault: str, path: Path) -> Path:
 def test_a_run_that_torchrun_restarts_after_a_process_was_killed_is_the_uninterrupted_one(
     two: tuple[str, Path], text: Path, tmp_path: Path
 ) -> None:
-    result = torchrun(
-        "--max-restarts=1",
-        faulty(KILLED, tmp_path),
-        *OPTIONS,
-        "--checkpoint-every=5",
-        f"--text={text}",
-        f"--out={tmp_path}",
-        f"--max-steps={STEPS}",
-    )
+    result = torchrun("--max-restarts=1", faulty(KILLED, tmp_path), "--checkpoint-every=5", *options(text, tmp_path))
     output_of(result)
     # torchrun names the process that it finds dead first: the killed one, or the one that lost it.
     assert re.search(r"failed \(exitcode: (-9|1)\)", result.stderr), result.stderr
@@ -217,8 +199,7 @@ def test_a_run_that_torchrun_restarts_after_a_process_was_killed_is_the_uninterr
 def test_a_run_resumed_by_hand_after_a_process_was_stuck_is_the_uninterrupted_one(
     two: tuple[str, Path], text: Path, tmp_path: Path
 ) -> None:
-    options = [*OPTIONS, "--checkpoint-every=5", f"--text={text}", f"--out={tmp_path}", f"--max-steps={STEPS}"]
-    result = torchrun(faulty(STUCK, tmp_path), *options, "--timeout=5")
+    result = torchrun(faulty(STUCK, tmp_path), "--checkpoint-every=5", *options(text, tmp_path), "--timeout=5")
     assert result.returncode == 1
     assert "process 0 of 2 stops: another one died or did not answer for 5 s (" in result.stderr
     checkpoint = tmp_path / "checkpoint.pt"
@@ -241,14 +222,8 @@ def test_a_killed_process_ends_the_other_with_a_sentence(text: Path, tmp_path: P
 
     def start(rank: int) -> subprocess.CompletedProcess[str]:
         environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
-        return run_python(
-            script,
-            *OPTIONS,
-            f"--text={text}",
-            f"--out={tmp_path}",
-            path=[ROOT, EXAMPLES],
-            environment=ONE_THREAD | environment,
-        )
+        given = options(text, tmp_path)
+        return run_python(script, *given, path=[ROOT, EXAMPLES], environment=ONE_THREAD | environment)
 
     with ThreadPoolExecutor() as pool:
         survivor, killed = pool.map(start, range(2))

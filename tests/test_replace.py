@@ -7,6 +7,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy
@@ -45,30 +46,23 @@ def quietly(make: Callable[..., Any], *sizes: int, **arguments: Any) -> Any:
 # ---- One module
 
 
-@pytest.mark.parametrize("arguments", [*ARGUMENTS, {"dropout": 0.5}], ids=str)
-def test_from_torch_and_back(arguments: dict[str, Any]) -> None:
-    peer = quietly(nn.GRU, 3, 4, dtype=FLOAT64, **arguments).eval()
-    module = gru_ext.GRU.from_torch(peer)
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [*product(["GRU"], [*ARGUMENTS, {"dropout": 0.5}]), *product(["GRUCell"], [{"bias": False}, {}])],
+    ids=str,
+)
+def test_from_torch_and_back(kind: str, arguments: dict[str, Any]) -> None:
+    ours, theirs = getattr(gru_ext, kind), getattr(nn, kind)
+    peer = quietly(theirs, 3, 4, dtype=FLOAT64, **arguments).eval()
+    module = ours.from_torch(peer)
     back = module.to_torch()
-    assert (type(module), type(back)) == (gru_ext.GRU, nn.GRU)
+    assert (type(module), type(back)) == (ours, theirs)
+    x = X if kind == "GRU" else X[0]
     for converted in (module, back):
         assert repr(converted) == repr(peer)
         assert not converted.training
         assert_same_parameters(converted, peer)
-    assert_near(module(X), peer(X))
-    assert_near(back(X), peer(X))
-
-
-@pytest.mark.parametrize("bias", [False, True])
-def test_from_torch_and_back_for_a_cell(bias: bool) -> None:
-    peer = nn.GRUCell(3, 4, bias=bias, dtype=FLOAT64)
-    module = gru_ext.GRUCell.from_torch(peer)
-    back = module.to_torch()
-    assert (type(module), type(back)) == (gru_ext.GRUCell, nn.GRUCell)
-    for converted in (module, back):
-        assert repr(converted) == repr(peer)
-        assert_same_parameters(converted, peer)
-        assert_near(converted(X[0]), peer(X[0]), "h")
+        assert_near(converted(x), peer(x))
 
 
 def test_nothing_is_drawn_or_copied() -> None:
@@ -79,12 +73,9 @@ def test_nothing_is_drawn_or_copied() -> None:
     assert all(torch.equal(tensor, values[name]) for name, tensor in peer.state_dict().items())
 
 
-@pytest.mark.parametrize("state", ["meta", "frozen", "bfloat16"])
-def test_device_dtype_and_frozen_parameters_stay(state: str) -> None:
-    peer = nn.GRU(3, 4)
-    peer = (
-        peer.to("meta") if state == "meta" else peer.bfloat16() if state == "bfloat16" else peer.requires_grad_(False)
-    )
+@pytest.mark.parametrize("change", [lambda m: m.to("meta"), nn.Module.bfloat16, lambda m: m.requires_grad_(False)])
+def test_device_dtype_and_frozen_parameters_stay(change: Callable[[nn.Module], nn.GRU]) -> None:
+    peer = change(nn.GRU(3, 4))
     assert_same_parameters(gru_ext.GRU.from_torch(peer), peer)
 
 

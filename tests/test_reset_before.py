@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from cases import LAYERS, Options, Problem, Size, make_problem
+from cases import LAYERS, Options, Size, make_problem, seeded
 from compare import assert_near, assert_same_state
 from torch import Tensor, nn
 
@@ -23,13 +24,7 @@ from gru_ext import functional
 SMALL = Size(4, 3, 2, 5)
 FLOAT64 = torch.float64
 WITH_ONNX = pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="onnxruntime is not installed")
-
-
-def ours(
-    x: Tensor, hx: Tensor | None, weights: Sequence[Tensor], batch_sizes: Tensor | None, bidirectional: bool
-) -> tuple[Tensor, Tensor]:
-    """``functional.gru`` as a Layer."""
-    return functional.gru(x, hx, weights, bidirectional=bidirectional, batch_sizes=batch_sizes, reset_after=False)
+before = partial(functional.gru, reset_after=False)
 
 
 def by_formula(x: Tensor, h: Tensor, weights: Sequence[Tensor]) -> Tensor:
@@ -50,8 +45,8 @@ def by_formula(x: Tensor, h: Tensor, weights: Sequence[Tensor]) -> Tensor:
 def test_no_bias_is_a_bias_of_zero() -> None:
     problem = make_problem(SMALL, Options(bias=False), FLOAT64)
     zero = torch.zeros(15, dtype=FLOAT64)
-    y, _ = ours(problem.x, problem.hx, problem.weights, None, False)
-    assert_near(y, ours(problem.x, problem.hx, [*problem.weights, zero, zero], None, False)[0], "y")
+    y, _ = before(problem.x, problem.hx, problem.weights)
+    assert_near(y, before(problem.x, problem.hx, [*problem.weights, zero, zero])[0], "y")
 
 
 def test_three_values_a_unit_are_saved_for_the_backward_one_fewer_than_with_the_reset_gate_after() -> None:
@@ -72,44 +67,31 @@ def test_a_step_is_the_formula_of_the_paper() -> None:
     for x in problem.x:
         h = by_formula(x, h, problem.weights)
         steps.append(h)
-    y, h_n = ours(problem.x, problem.hx, problem.weights, None, False)
+    y, h_n = before(problem.x, problem.hx, problem.weights)
     assert_near(y, torch.stack(steps), "y")
     assert_near(h_n[0], h, "h_n")
     # The two recurrences differ, and are the same where R_n and the candidate's hidden bias are zero.
     assert not torch.allclose(functional.gru(problem.x, problem.hx, problem.weights)[0], y)
     for weight in (problem.weights[1], problem.weights[3]):
         weight[10:] = 0
-    without = ours(problem.x, problem.hx, problem.weights, None, False)[0]
+    without = before(problem.x, problem.hx, problem.weights)[0]
     assert_near(without, functional.gru(problem.x, problem.hx, problem.weights)[0], "y")
 
 
-def swap_r_and_z(weight: Tensor) -> Tensor:
-    """(3H, ...) in ONNX's gate order z, r, n to r, z, n, and back."""
-    z, r, n = weight.chunk(3)
-    return torch.cat([r, z, n])
-
-
-def run_onnxruntime(problem: Problem, reset_after: bool) -> list[Tensor]:
-    """The y (T, B, D*H) and h_n (D, B, H) of ONNX Runtime's own operator."""
+def run_onnxruntime(gru: gru_ext.GRU, x: Tensor, hx: Tensor) -> list[Tensor]:
+    """The y (T, B, D*H) and h_n (D, B, H) of ONNX Runtime's own operator, with the weights of a layer."""
     import onnxruntime
     from onnx import TensorProto, helper
 
-    directions = [problem.weights[i : i + 4] for i in range(0, len(problem.weights), 4)]
-    assert problem.hx is not None
-    inputs = {
-        "X": problem.x,
-        "W": torch.stack([swap_r_and_z(w[0]) for w in directions]),
-        "R": torch.stack([swap_r_and_z(w[1]) for w in directions]),
-        "B": torch.stack([torch.cat([swap_r_and_z(w[2]), swap_r_and_z(w[3])]) for w in directions]),
-        "initial_h": problem.hx,
-    }
+    (weights,) = gru_ext.convert.to_onnx_weights(gru)
+    inputs = {"X": x, **weights, "initial_h": hx}
     node = helper.make_node(
         "GRU",
         ["X", "W", "R", "B", "", "initial_h"],
         ["Y", "Y_h"],
-        hidden_size=problem.hx.shape[2],
-        direction="bidirectional" if problem.bidirectional else "forward",
-        linear_before_reset=int(reset_after),
+        hidden_size=gru.hidden_size,
+        direction="bidirectional" if gru.bidirectional else "forward",
+        linear_before_reset=int(gru.reset_after),
     )
     graph = helper.make_graph(
         [node],
@@ -128,10 +110,10 @@ def run_onnxruntime(problem: Problem, reset_after: bool) -> list[Tensor]:
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_results_equal_onnx_runtime_s(bidirectional: bool, reset_after: bool) -> None:
     problem = make_problem(Size(7, 3, 6, 20), Options(bidirectional=bidirectional), torch.float32)
-    results = functional.gru(
-        problem.x, problem.hx, problem.weights, bidirectional=bidirectional, reset_after=reset_after
-    )
-    assert_near(results, run_onnxruntime(problem, reset_after), tolerance=2e-6)
+    assert problem.hx is not None
+    gru = gru_ext.GRU(6, 20, bidirectional=bidirectional, reset_after=reset_after)
+    gru.load_state_dict(dict(zip(problem.names, problem.weights, strict=True)))
+    assert_near(gru(problem.x, problem.hx), run_onnxruntime(gru, problem.x, problem.hx), tolerance=2e-6)
 
 
 @WITH_ONNX
@@ -143,28 +125,17 @@ def test_onnx_s_published_cases() -> None:
         cases = collect_testcases("GRU")
     assert len(cases) >= 4
     for case in cases:
-        node = case.model.graph.node[0]
-        attributes = {a.name: a.s.decode() or a.i for a in node.attribute}
-        inputs, outputs = case.data_sets[0]
-        x, w, r, *bias = (torch.from_numpy(array.copy()) for array in inputs)
-        weights = []
-        for d in range(w.shape[0]):
-            weights += [swap_r_and_z(w[d]), swap_r_and_z(r[d])]
-            weights += [swap_r_and_z(b) for b in bias[0][d].chunk(2)] if bias else []
-        reverse = attributes.get("direction") == "reverse"
-        y, h_n = functional.gru(
-            x.flip(0) if reverse else x,
-            None,
-            weights,
-            batch_first=bool(attributes.get("layout", 0)),
-            bidirectional=w.shape[0] == 2,
-            reset_after=bool(attributes.get("linear_before_reset", 0)),
-        )
-        if attributes.get("layout", 0):
-            results = {"Y": y.unsqueeze(2), "Y_h": h_n.transpose(0, 1)}
-        else:
-            y = y.flip(0) if reverse else y
-            results = {"Y": y.unflatten(2, (w.shape[0], -1)).transpose(1, 2), "Y_h": h_n}
+        node, (inputs, outputs) = case.model.graph.node[0], case.data_sets[0]
+        batch_first = [attribute for attribute in node.attribute if attribute.name == "layout" and attribute.i]
+        for attribute in batch_first:  # which is no part of a GRU of ours
+            node.attribute.remove(attribute)
+        gru = gru_ext.convert.from_onnx_node(node, dict(zip(filter(None, node.input), inputs, strict=True)))
+        x = torch.from_numpy(inputs[0].copy())
+        y, h_n = gru(x.transpose(0, 1) if batch_first else x)
+        y = y.unflatten(2, (h_n.shape[0], -1))  # (T, B, D, H)
+        results = {"Y": y.transpose(1, 2), "Y_h": h_n}
+        if batch_first:
+            results = {"Y": y.transpose(0, 1), "Y_h": h_n.transpose(0, 1)}
         for name, expected in zip([name for name in node.output if name], outputs, strict=True):
             assert_near(results[name], torch.from_numpy(expected.copy()), f"{case.name}: {name}", tolerance=1e-6)
 
@@ -192,10 +163,8 @@ def test_results_equal_keras_published_figures(reset_after: bool, bias: bool, ex
 
 @pytest.mark.parametrize("arguments", LAYERS, ids=str)
 def test_parameters_are_those_of_nn_gru(arguments: dict[str, Any]) -> None:
-    torch.manual_seed(1)
-    peer = nn.GRU(4, 6, **arguments)
-    torch.manual_seed(1)
-    assert_same_state(gru_ext.GRU(4, 6, reset_after=False, **arguments), peer)
+    module = seeded(gru_ext.GRU, 4, 6, reset_after=False, **arguments)
+    assert_same_state(module, seeded(nn.GRU, 4, 6, **arguments))
 
 
 # ---- Errors
