@@ -23,11 +23,7 @@ FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 WEIGHT_KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 GAIN_KINDS = ("gain_ih", "gain_hh")
 # Arguments of modules: every layout, layers and directions.
-LAYERS: list[dict[str, Any]] = [
-    {},
-    {"bias": False, "batch_first": True},
-    {"num_layers": 2, "bidirectional": True},
-]
+LAYERS: list[dict[str, Any]] = [{}, {"bias": False, "batch_first": True}, {"num_layers": 2, "bidirectional": True}]
 
 
 class Size(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -46,13 +47,8 @@ def arguments_of(problem: Problem) -> dict[str, Any]:
     weights = [
         tensor for w in quantized_weights(problem) for tensor in (pack(w.ih), pack(w.hh), *w[2:]) if tensor is not None
     ]
-    return {
-        "x": problem.x,
-        "hx": problem.hx,
-        "weights": weights,
-        "batch_sizes": problem.batch_sizes,
-        "bidirectional": problem.bidirectional,
-    }
+    names = ("x", "hx", "weights", "batch_sizes", "bidirectional")
+    return dict(zip(names, replace(problem, weights=weights).layer, strict=True))
 
 
 def run(problem: Problem) -> tuple[Tensor, Tensor]:

@@ -33,12 +33,11 @@ def stacked(problems: list[Problem]) -> Problem:
     first = problems[0]
     own = any(problem.x is not first.x for problem in problems)
     x = torch.stack([p.x for p in problems]) if own else first.x.expand(len(problems), *first.x.shape)
-    return Problem(
+    return replace(
+        first,
         x=x,
         hx=stack([p.hx for p in problems]),
         weights=[torch.stack(list(tensors)) for tensors in zip(*(p.weights for p in problems), strict=True)],
-        batch_sizes=first.batch_sizes,
-        bidirectional=first.bidirectional,
         dy=stack([p.dy for p in problems]),
         dh_n=stack([p.dh_n for p in problems]),
     )

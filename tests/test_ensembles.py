@@ -111,9 +111,8 @@ def test_gradients_of_each_sample_are_one_backward_call() -> None:
         gradients = vmap(grad(loss), in_dims=(None, 1))(problem.weights, problem.x)
     assert calls.names == ["gru_fwd", "gru_bwd_members"]
     for b in range(6):
-        assert_near(
-            [gradient[b] for gradient in gradients], grad(loss)(problem.weights, problem.x[:, b]), f"sample {b}"
-        )
+        expected = grad(loss)(problem.weights, problem.x[:, b])
+        assert_near([gradient[b] for gradient in gradients], expected, f"sample {b}")
 
 
 def test_gradients_of_each_sample_of_each_member_are_one_call() -> None:

@@ -317,16 +317,14 @@ def test_a_damaged_checkpoint_is_one_sentence(train: Train, tmp_path: Path, caps
     assert train(tmp_path, "--max-steps=1") == 0
     capsys.readouterr()
     whole, path = saved(tmp_path), tmp_path / "damaged.pt"
+    sentence = r"error: .*(damaged|expected|trained with|this PyTorch cannot|not the one)"
     for what, damaged in damages(whole):
         torch.save(damaged, path)
         with pytest.raises(SystemExit) as caught:
             train(tmp_path, f"--resume={path}", "--max-steps=2")
         printed = capsys.readouterr().err
         assert caught.value.code == 2, what
-        assert re.search(r"error: .*(damaged|expected|trained with|this PyTorch cannot|not the one)", printed), (
-            what,
-            printed,
-        )
+        assert re.search(sentence, printed), (what, printed)
         assert "Traceback" not in printed, what
 
 

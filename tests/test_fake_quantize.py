@@ -13,7 +13,7 @@ from cases import ALL_OPTIONS, LAYERS, Options, Size, make_problem, seeded, tens
 from compare import assert_near, assert_same_bits
 from int8_cases import LARGE, ROUNDING, SIZES, Model, Subclass, quantized_weights
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
 
 import gru_ext
 from gru_ext import fake_quantize, functional, quantize_dynamic
@@ -83,13 +83,11 @@ def check_steps_of_packed(problem: Any) -> None:
     arguments: dict[str, Any] = {"bidirectional": problem.bidirectional, "fake_int8": True}
     weights = [w.requires_grad_() for w in problem.weights]
     y, _ = functional.gru(problem.x, problem.hx, weights, batch_sizes=problem.batch_sizes, **arguments)
-    sizes = problem.batch_sizes.tolist()
-    offsets = [sum(sizes[:t]) for t in range(len(sizes))]
-    for b in range(sizes[0]):
-        rows = [offset + b for offset, size in zip(offsets, sizes, strict=True) if b < size]
+    xs, ys = (unpack_sequence(PackedSequence(rows, problem.batch_sizes)) for rows in (problem.x, y))
+    for b, (x, of_sequence) in enumerate(zip(xs, ys, strict=True)):
         h = None if problem.hx is None else problem.hx[:, b : b + 1]
-        expected, _ = functional.gru(problem.x[rows].unsqueeze(1), h, weights, **arguments)
-        assert_near(y[rows], expected[:, 0], f"sequence {b}", ROUNDING)
+        expected, _ = functional.gru(x.unsqueeze(1), h, weights, **arguments)
+        assert_near(of_sequence, expected[:, 0], f"sequence {b}", ROUNDING)
 
 
 def test_the_gradient_is_that_of_the_rounded_operands() -> None:

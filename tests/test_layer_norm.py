@@ -52,11 +52,9 @@ def test_steps_are_those_of_the_formula(mode: Any) -> None:
     p = make_problem(Size(4, 3, 5, 6), Options(gains=True))
     y, _ = functional.gru(p.x, p.hx, p.weights, layer_norm=mode)
     assert p.hx is not None
-    h = p.hx[0]
+    h, (gain_ih, gain_hh) = p.hx[0], p.weights[4:]
     for t in range(4):
-        cell = functional.gru_cell(
-            p.x[t], h, *p.weights[:4], layer_norm=mode, gain_ih=p.weights[4], gain_hh=p.weights[5]
-        )
+        cell = functional.gru_cell(p.x[t], h, *p.weights[:4], layer_norm=mode, gain_ih=gain_ih, gain_hh=gain_hh)
         h = by_formula(p.x[t], h, p.weights, joint=mode == "joint")
         assert_near(y[t], h, "y")
         assert_near(cell, h, "cell")

@@ -110,20 +110,17 @@ def test_options_are_shown_and_kept_by_copies_and_not_in_the_state(text: str) ->
     assert not module.state_dict().keys() & options.keys()
 
 
+NO_RATES: list[Any] = [1, 1.0, 1.5, -0.1, float("nan"), None, "0.1", True, 1j]
 WRONG: dict[str, tuple[list[Any], type[Exception], str]] = {
     "reset_after": (["before"], TypeError, "of type bool, got {type}"),
     "layer_norm": ([None, 1, 0, "split", "Joint", 1.0], ValueError, 'to be False, True or "joint", got {value!r}'),
     "blocks": ([2.0, True, "2"], TypeError, "of type int, got {type}"),
     "outputs": (["first", None], ValueError, 'to be "all" or "last", got {value!r}'),
     "save": (["y", None], ValueError, 'to be "gates" or "output", got {value!r}'),
-    **{
-        name: (
-            [1, 1.0, 1.5, -0.1, float("nan"), None, "0.1", True, 1j],
-            ValueError,
-            "to be a number in [0, 1), got {value!r}",
-        )
-        for name in ("zoneout", "recurrent_dropout", "candidate_dropout", "weight_dropout")
-    },
+    **dict.fromkeys(
+        ("zoneout", "recurrent_dropout", "candidate_dropout", "weight_dropout"),
+        (NO_RATES, ValueError, "to be a number in [0, 1), got {value!r}"),
+    ),
 }
 
 

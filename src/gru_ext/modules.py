@@ -211,8 +211,7 @@ class GRU(ModuleWithOptions):
             check_overlap("GRU", overlap_layers, num_layers, bidirectional, recurrent_dropout)
         if dropout > 0 and num_layers == 1:
             warnings.warn(
-                f"GRU: dropout = {dropout} has no effect with num_layers = 1: it applies between layers",
-                stacklevel=2,
+                f"GRU: dropout = {dropout} has no effect with num_layers = 1: it applies between layers", stacklevel=2
             )
         self._gru_ext_weight_names = []
         self._gru_ext_flat_weights = None
