@@ -92,6 +92,17 @@ def compiled(
     return make_once(BUILD / f"{sources[0].stem}-{digest}", make)
 
 
+def shared_library(place: Path, objects: Sequence[Path], flags: Sequence[str], libraries: Sequence[str] = ()) -> Path:
+    """What the linker makes of objects, once for what they and the flags are; its name begins as that of ``place``."""
+    # Objects that were compiled elsewhere keep their names.
+    parts = (f"{path} {path.stat().st_mtime_ns}" for path in objects)
+
+    def make(path: Path) -> None:
+        subprocess.run([*compiler(), "-shared", *flags, *objects, *libraries, "-o", path], check=True)
+
+    return make_once(place.with_name(f"{place.name}-{digest_of(*flags, *parts)}.so"), make)
+
+
 def united(path: Path, sources: Sequence[Path], root: Path) -> Path:
     """One source at ``path`` for all of these, named from ``root``: torch's headers are read once. As setup.py does."""
     text = "".join(f'#include "{source.relative_to(root)}"\n' for source in sources)

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from cases import Options, Problem, Size, exact, framework, make_problem, reference_with, solve, variants_of
+from accuracy import check_problems
+from cases import Options, Problem, Size, make_problem, reference_with, solve, variants_of
 from compare import assert_all_accurate, assert_same_bits
-from compiled_kernels import kernels_of, linked
+from compiled_kernels import PERSISTENT_NAME, kernels_of, linked
 from emulation import EmulationError, Schedule
 from persistent_kernels import Config, HeldConfig, StreamedConfig, persistent_fwd, solve_persistent
 from step_kernels import NAMES, normalise, one_step, solve_by_steps
@@ -39,9 +40,9 @@ WITH_ORDER = 256  # the largest H of those whose accesses are checked for their 
 
 def config_of(kernel: str) -> Config:
     """Of a kernel's name."""
-    found = re.fullmatch(r"gru_(\w+?)_(?:fwd|bwd)_([a-z0-9]+)_(?:H(\d+)_C(\d+)|U(\d+))_rows(\d+)(_masked)?", kernel)
+    found = PERSISTENT_NAME.fullmatch(kernel)
     assert found is not None, kernel
-    family, dtype, hidden, blocks, units, rows, masked = found.groups()
+    family, _, dtype, hidden, blocks, units, rows, masked = found.groups()
     if family == "streamed":
         return StreamedConfig(DTYPES[dtype], int(units), int(rows), shared_slabs=0, masked=masked is not None)
     return HeldConfig(DTYPES[dtype], int(hidden), int(blocks), int(rows), family == "group", dtype == "ieee")
@@ -82,10 +83,7 @@ def check_problem(config: Config, problem: Problem, backward: bool, library: cty
         assert_same_bits(inference.h_n, ours["h_n"])
     else:
         persistent_fwd(config, problem, schedule=schedule, variant=variant)
-    peer = solve(reference_with(variant) if masked else framework, problem.to(config.peer_dtype))
-    theirs = {name: result.to(config.dtype) for name, result in peer.items()}
-    reference = solve(reference_with(variant) if masked else exact, problem.to(torch.float64))
-    assert_all_accurate(ours, theirs, reference)
+    check_problems([problem], lambda *_: ours, variant, peer=config.peer_dtype)
 
 
 def check_steps(dtype: torch.dtype, schedule: Schedule) -> None:
@@ -115,8 +113,7 @@ def check_one_step(dtype: torch.dtype, schedule: Schedule) -> None:
     """Every tile of rows, full and not; rows that are aligned, and not."""
     for batch, inputs, hidden in ((1, 40, 8), (2, 5, 7), (3, 24, 16), (6, 1096, 3)):
         problem = replace(make_problem(Size(1, batch, inputs, hidden), Options(), dtype), dy=None, dh_n=None)
-        ours = one_step(problem, schedule)
-        assert_all_accurate(ours, solve(framework, problem), solve(exact, problem.to(torch.float64)))
+        check_problems([problem], lambda problem, *_: one_step(problem, schedule))
 
 
 class Outcome(NamedTuple):

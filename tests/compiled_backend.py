@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from building import compiler, cpp_extension, digest_of, make_all, make_once, united, with_included
+from building import compiler, cpp_extension, digest_of, make_all, make_once, shared_library, united, with_included
 from compiled_kernels import (
     BUILD,
     COVERAGE_FLAGS,
@@ -22,6 +22,7 @@ from compiled_kernels import (
     RUNNER,
     UNITS,
     Maker,
+    both_ways,
     compile_machine,
     include_directory,
     kernel_objects,
@@ -29,25 +30,19 @@ from compiled_kernels import (
     rows_of,
     unchanged,
 )
-from emulated_sources import MACROS
+from emulated_sources import HOST_SIDE, MACROS
+from persistent_kernels import Config, HeldConfig, StreamedConfig
 from process import ROOT
 
 BACKEND = MACHINE / "backend"
 MULTIPROCESSORS = 132
 # The kernels that the host side finds: of every family, as small as they come.
-KERNELS = (
-    *(f"gru_cluster_{way}_bfloat16_{shape}" for way in ("fwd", "bwd") for shape in ("H64_C1_rows8", "H256_C4_rows8")),
-    "gru_cluster_fwd_float_H64_C1_rows8",
-    "gru_cluster_bwd_float_H64_C1_rows8",
-    "gru_cluster_fwd_float16_H64_C1_rows8",
-    "gru_cluster_bwd_float16_H64_C1_rows8",
-    "gru_group_fwd_bfloat16_H512_C8_rows8",
-    "gru_group_bwd_bfloat16_H512_C8_rows8",
-    "gru_streamed_fwd_bfloat16_U32_rows8",
-    "gru_streamed_bwd_bfloat16_U32_rows8",
-    "gru_streamed_fwd_bfloat16_U32_rows8_masked",
-    "gru_streamed_bwd_bfloat16_U32_rows8_masked",
-)
+CONFIGS: list[Config] = [
+    *(HeldConfig(dtype, 64, 1, 8) for dtype in (torch.bfloat16, torch.float16, torch.float32)),
+    HeldConfig(torch.bfloat16, 256, 4, 8),
+    HeldConfig(torch.bfloat16, 512, 8, 8, group=True),
+    *(StreamedConfig(torch.bfloat16, 32, 8, masked=masked) for masked in (False, True)),
+]
 PERSISTENT = [
     *(f"{family}_{way}_{name}" for family in ("cluster", "group") for way in ("fwd", "bwd") for name in UNITS.values()),
     *(f"streamed_{name}" for name in ("bf16", "fp16", "tf32")),
@@ -79,12 +74,9 @@ WRAPPED = (
 
 def host_sources() -> list[Path]:
     """The host side of the backend and its operators, as one; and what includes CUDA's runtime."""
-    sources = [
-        *(CSRC / "op" / f"{name}.cpp" for name in ("check", "recompute")),
-        *(path for path in sorted((CSRC / "cuda").rglob("*.cpp")) if path.stem not in ("op_cuda", "products")),
-        BACKEND / "operators.cpp",
-        BACKEND / "products.cpp",  # last: it has another name for a name of torch's
-    ]
+    # Its own products last: they have another name for a name of torch's.
+    own = [BACKEND / "operators.cpp", BACKEND / "products.cpp"]
+    sources = [path for path in HOST_SIDE if path.stem != "products"] + own
     return [united(BUILD / "host_side.cpp", sources, ROOT), CSRC / "cuda" / "device.cu", BACKEND / "driver.cpp"]
 
 
@@ -109,19 +101,15 @@ def compile_host(source: Path) -> Path:
 def build() -> Path:
     """The library."""
     makers: list[Maker] = [
-        *kernel_objects([*PERSISTENT, *STEPWISE], rows_of(KERNELS), unchanged),
+        *kernel_objects([*PERSISTENT, *STEPWISE], rows_of(both_ways(CONFIGS)), unchanged),
         *(partial(compile_host, path) for path in host_sources()),
         *(partial(compile_machine, path) for path in sorted(MACHINE.glob("*.cpp")) if not path.stem.startswith("run_")),
     ]
     objects = make_all(makers)
     libraries = Path(torch.__file__).parent / "lib"
-
-    def make(path: Path) -> None:
-        flags = ["-shared", *COVERAGE_FLAGS, "-Wl,-Bsymbolic", *(f"-Wl,--wrap={name}" for name in WRAPPED)]
-        of_torch = [f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-lc10", "-ltorch_cpu", "-ltorch"]
-        subprocess.run([*compiler(), *flags, *objects, *of_torch, "-o", path], check=True)
-
-    return make_once(BUILD / f"backend-{digest_of(*map(str, objects), *WRAPPED)}.so", make)
+    flags = [*COVERAGE_FLAGS, "-Wl,-Bsymbolic", *(f"-Wl,--wrap={name}" for name in WRAPPED)]
+    of_torch = [f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-lc10", "-ltorch_cpu", "-ltorch"]
+    return shared_library(BUILD / "backend", objects, flags, of_torch)
 
 
 @cache
@@ -141,6 +129,7 @@ def new_device() -> Iterator[Any]:
         yield operators
     finally:
         operators.use_cuda_kernels("auto", "auto")
+        operators.autotune(False, "")
         operators.fail_call(0)
         operators.capture(False)
         operators.forget_attributes(False)

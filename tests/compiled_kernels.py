@@ -19,8 +19,9 @@ from pathlib import Path
 
 import torch
 from building import compiled as compiled_from
-from building import compiler, digest_of, make_all, make_once, with_included
+from building import digest_of, make_all, make_once, shared_library, with_included
 from emulation import open_library
+from emulator_faults import fault_names
 from persistent_kernels import Config, HeldConfig, StreamedConfig
 from process import ROOT
 
@@ -47,11 +48,6 @@ def unchanged(name: str, text: str) -> str:
 
 
 FAULT_NUMBERS = 1000000  # from here on, in the PTX
-
-
-def fault_names() -> list[str]:
-    """The faults that the kernels' source has a place for."""
-    return re.findall(r"^GRU_NAME_FAULT\((\w+)\)", (RUNNER / "faults.h").read_text(), re.MULTILINE)
 
 
 def with_faults(name: str, text: str) -> str:
@@ -103,6 +99,9 @@ def include_directory() -> Path:
 UNITS = {"bfloat16": "bf16", "float16": "fp16", "float": "tf32", "ieee": "fp32"}
 UNITS_OF_STEPS = UNITS | {"float": "fp32", "double": "fp64"}
 TABLES = {"bfloat16": "16BIT", "float16": "16BIT", "float": "TF32", "ieee": "IEEE"}
+PERSISTENT_NAME = re.compile(
+    r"gru_(cluster|group|streamed)_(fwd|bwd)_(bfloat16|float16|float|ieee)_(?:H(\d+)_C(\d+)|U(\d+))_rows(\d+)(_masked)?"
+)
 
 
 def unit_of(kernel: str) -> tuple[str, str, str]:
@@ -110,11 +109,7 @@ def unit_of(kernel: str) -> tuple[str, str, str]:
     stepwise = re.fullmatch(r"gru_(step|one_step)_\w+_([a-z0-9]+)", kernel)
     if stepwise is not None:
         return f"{stepwise[1]}_{UNITS_OF_STEPS[stepwise[2]]}", "", ""
-    found = re.fullmatch(
-        r"gru_(cluster|group|streamed)_(fwd|bwd)_(bfloat16|float16|float|ieee)_"
-        r"(?:H(\d+)_C(\d+)|U(\d+))_rows(\d+)(_masked)?",
-        kernel,
-    )
+    found = PERSISTENT_NAME.fullmatch(kernel)
     assert found is not None, kernel
     family, way, dtype, *numbers, masked = found.groups()
     unit = "streamed" if family == "streamed" else f"{family}_{way}"
@@ -229,14 +224,7 @@ def link(objects: Iterable[Maker]) -> Path:
     sources = [*sorted(MACHINE.glob("*.cpp")), RUNNER / "runner.cpp"]
     paths = make_all([*objects, *(functools.partial(compile_machine, source) for source in sources)])
     # Its own stand-in for CUDA's runtime, also where torch has loaded that.
-    flags = ["-shared", *COVERAGE_FLAGS, "-Wl,-Bsymbolic"]
-
-    def make(path: Path) -> None:
-        subprocess.run([*compiler(), *flags, *paths, "-o", path], check=True)
-
-    # Objects that were compiled elsewhere keep their names.
-    parts = (f"{path} {path.stat().st_mtime_ns}" for path in paths)
-    return make_once(BUILD / f"kernels-{digest_of(*flags, *parts)}.so", make)
+    return shared_library(BUILD / "kernels", paths, [*COVERAGE_FLAGS, "-Wl,-Bsymbolic"])
 
 
 @functools.cache
@@ -267,18 +255,15 @@ PARTS = StreamedConfig(torch.bfloat16, 16, 16)  # three warps to a slice
 MASKED = StreamedConfig(torch.bfloat16, 32, 16, masked=True)
 TF32 = HeldConfig(torch.float32, 128, 2, 8)
 IEEE = HeldConfig(torch.float32, 64, 1, 8, ieee=True)  # one warp to a group
-SAMPLE: list[Config] = [
-    ALONE,
-    CLUSTER,
-    HeldConfig(torch.float16, 256, 4, 16),
-    GROUP,
-    STREAMED,
-    MASKED,
-    PARTS,
-    TF32,
-    IEEE,
-]
+FLOAT16 = HeldConfig(torch.float16, 256, 4, 16)
+SAMPLE: list[Config] = [ALONE, CLUSTER, FLOAT16, GROUP, STREAMED, MASKED, PARTS, TF32, IEEE]
 STEPWISE = ("gru_step_fwd_float16", "gru_one_step_fwd_bfloat16")
-KERNELS = (*(config.kernel(way) for config in SAMPLE for way in ("fwd", "bwd")), *STEPWISE)
-SAMPLE_LIBRARY = functools.partial(compiled, KERNELS)
+
+
+def both_ways(configs: Iterable[Config]) -> tuple[str, ...]:
+    """The names of the forward and the backward kernel of each."""
+    return tuple(config.kernel(way) for config in configs for way in ("fwd", "bwd"))
+
+
+SAMPLE_LIBRARY = functools.partial(compiled, (*both_ways(SAMPLE), *STEPWISE))
 STREAMING = 390  # an H of which STREAMED has neither registers nor shared memory for all weights

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from building import BUILD, compiled, compiler, digest_of, make_all, make_once
+from building import BUILD, compiled, make_all, shared_library
 from process import ROOT
 from torch import Tensor
 
@@ -30,7 +30,6 @@ class EmulationError(Exception):
 Library = Callable[[], ctypes.CDLL]
 
 
-@functools.cache
 def emulator() -> ctypes.CDLL:
     """The emulator, built on first use."""
     library = _library_or_failure()
@@ -61,11 +60,7 @@ def build() -> Path:
     units = sorted(SOURCES.glob("*.cpp"))
     compile_unit = functools.partial(compiled, flags=[*flags, "-c"], directories=INCLUDES)
     objects = make_all(functools.partial(compile_unit, unit) for unit in units)
-
-    def link(path: Path) -> None:
-        subprocess.run([*compiler(), *flags, "-shared", *objects, "-o", path], check=True)
-
-    return make_once(BUILD / f"emulator-{digest_of(*map(str, objects))}.so", link)
+    return shared_library(BUILD / "emulator", objects, flags)
 
 
 @functools.cache

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
+from emulation import SOURCES
+
+
+def fault_names() -> list[str]:
+    """As the source has them."""
+    return re.findall(r"^GRU_NAME_FAULT\((\w+)\)", (SOURCES / "faults.h").read_text(), re.MULTILINE)
+
+
 UNORDERED = "race on byte|read but was never written"
 OF_PACKETS = {
     "wrong_tag": f"deadlock|store of a packet where one has not arrived yet|{UNORDERED}",

@@ -21,10 +21,40 @@ DTYPE_NAMES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float
 
 
 @dataclass(frozen=True)
-class HeldConfig:
-    """An instantiation of tests/emulator/run_cluster.cpp."""
+class _Named:
+    """An instantiation by its names."""
 
     dtype: torch.dtype
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """Family, kind of operands and shape, of which its names are made."""
+        raise NotImplementedError
+
+    @property
+    def peer_dtype(self) -> torch.dtype:
+        """In which ``nn.GRU`` rounds as this kernel does: TF32 has the 10 bits of float16."""
+        return torch.float16 if self.parts[1] == "float" else self.dtype
+
+    @property
+    def name(self) -> str:
+        """As the operators name it."""
+        family, kind, shape = self.parts
+        return f"{family}_{shape}{'_ieee' if kind == 'ieee' else ''}"
+
+    def kernel(self, way: str) -> str:
+        """Name of the forward ("fwd") or backward ("bwd") kernel."""
+        family, kind, shape = self.parts
+        return f"gru_{family}_{way}_{kind}_{shape}"
+
+    def __str__(self) -> str:
+        return "_".join(self.parts)
+
+
+@dataclass(frozen=True)
+class HeldConfig(_Named):
+    """An instantiation of tests/emulator/run_cluster.cpp."""
+
     hidden: int  # the largest H
     blocks: int  # of a cluster
     rows: int  # of a tile of the batch
@@ -33,21 +63,10 @@ class HeldConfig:
     shared_slabs: int = 0  # for streamed kernels alone
 
     @property
-    def peer_dtype(self) -> torch.dtype:
-        """In which ``nn.GRU`` rounds as this kernel does: TF32 has the 10 bits of float16."""
-        return torch.float16 if self.dtype == torch.float32 and not self.ieee else self.dtype
-
-    @property
-    def name(self) -> str:
-        """As the operators name it."""
-        family = "group" if self.group else "cluster"
-        return f"{family}_H{self.hidden}_C{self.blocks}_rows{self.rows}{'_ieee' if self.ieee else ''}"
-
-    def kernel(self, name: str) -> str:
-        """Name of the forward ("fwd") or backward ("bwd") kernel."""
-        dtype = "ieee" if self.ieee else DTYPE_NAMES[self.dtype]
-        family = "group" if self.group else "cluster"
-        return f"gru_{family}_{name}_{dtype}_H{self.hidden}_C{self.blocks}_rows{self.rows}"
+    def parts(self) -> tuple[str, str, str]:
+        """As ``_Named`` has them."""
+        kind = "ieee" if self.ieee else DTYPE_NAMES[self.dtype]
+        return "group" if self.group else "cluster", kind, f"H{self.hidden}_C{self.blocks}_rows{self.rows}"
 
     def memory(self, hidden: int, batch: int, directions: int, gates: int) -> dict[str, Tensor | None]:
         """What the blocks of a group exchange by, for an operand of so many gates: packets, all zero."""
@@ -58,34 +77,21 @@ class HeldConfig:
         nbytes = 8 if gates == 1 else 16
         return {"packets": torch.zeros(directions * tiles, 2, self.rows, words, nbytes, dtype=torch.uint8)}
 
-    def __str__(self) -> str:
-        return self.kernel("").removeprefix("gru_").replace("__", "_")
-
 
 @dataclass(frozen=True)
-class StreamedConfig:
+class StreamedConfig(_Named):
     """An instantiation of tests/emulator/run_streamed.cpp."""
 
-    dtype: torch.dtype
     units: int  # of a block
     rows: int  # of a tile of the batch
     shared_slabs: int = -1  # of the weights of a slice, kept in shared memory, the others being streamed; -1 for all
     masked: bool = False  # the one for layers with zoneout or dropouts
 
     @property
-    def name(self) -> str:
-        """As the operators name it."""
-        return f"streamed_U{self.units}_rows{self.rows}{'_masked' if self.masked else ''}"
-
-    @property
-    def peer_dtype(self) -> torch.dtype:
-        """In which ``nn.GRU`` rounds as this kernel does: TF32 has the 10 bits of float16."""
-        return torch.float16 if self.dtype == torch.float32 else self.dtype
-
-    def kernel(self, name: str) -> str:
-        """Name of the forward ("fwd") or backward ("bwd") kernel."""
-        masked = "_masked" if self.masked else ""
-        return f"gru_streamed_{name}_{DTYPE_NAMES[self.dtype]}_U{self.units}_rows{self.rows}{masked}"
+    def parts(self) -> tuple[str, str, str]:
+        """As ``_Named`` has them."""
+        shape = f"U{self.units}_rows{self.rows}{'_masked' if self.masked else ''}"
+        return "streamed", DTYPE_NAMES[self.dtype], shape
 
     def memory(self, hidden: int, batch: int, directions: int, gates: int) -> dict[str, Tensor | None]:
         """Flags and operand, zero, and the weights that are streamed: room for all of them, by up to 15 slices."""
@@ -100,8 +106,7 @@ class StreamedConfig:
         }
 
     def __str__(self) -> str:
-        kept = "" if self.shared_slabs < 0 else f"_kept{self.shared_slabs}"
-        return self.kernel("").removeprefix("gru_").replace("__", "_") + kept
+        return super().__str__() + ("" if self.shared_slabs < 0 else f"_kept{self.shared_slabs}")
 
 
 Config = HeldConfig | StreamedConfig
@@ -142,11 +147,7 @@ DTYPES_OF_GROUPS = (torch.bfloat16, torch.float16, torch.float32)
 BFLOAT16 = [HeldConfig(torch.bfloat16, 64, blocks, rows) for blocks, rows in ((1, 8), (2, 8), (4, 16))]
 SMALL_CONFIGS: list[Config] = [
     *BFLOAT16,
-    *(
-        HeldConfig(dtype, 64, blocks, rows)
-        for dtype in (torch.float16, torch.float32)
-        for blocks, rows in ((1, 8), (4, 16))
-    ),
+    *(HeldConfig(dtype, 64, *shape) for dtype in (torch.float16, torch.float32) for shape in ((1, 8), (4, 16))),
     *(HeldConfig(dtype, 64, 4, 16, group=True) for dtype in DTYPES_OF_GROUPS),
     StreamedConfig(torch.bfloat16, 16, 8),
     StreamedConfig(torch.bfloat16, 48, 16, shared_slabs=0),
@@ -157,13 +158,7 @@ SMALL_CONFIGS: list[Config] = [
 ]
 
 
-SMALL_SIZES = [
-    Size(1, 1, 1, 1),
-    Size(2, 3, 5, 7),
-    Size(5, 9, 3, 34),
-    Size(4, 17, 6, 64),
-    Size(9, 2, 2, 63),
-]
+SMALL_SIZES = [Size(1, 1, 1, 1), Size(2, 3, 5, 7), Size(5, 9, 3, 34), Size(4, 17, 6, 64), Size(9, 2, 2, 63)]
 
 
 # ---- Launches
@@ -301,17 +296,17 @@ class Backward:
 def persistent_bwd(
     config: Config,
     problem: Problem,
-    y: Tensor,
-    gates: Tensor,
+    forward: Forward,
     batch_first: bool = False,
     schedule: Schedule = SOME_SCHEDULE,
     variant: Variant = PLAIN,
 ) -> Backward:
-    """Results of the backward kernel for what the forward left."""
+    """Results of the backward kernel for what the forward left, which has the gates."""
+    assert forward.gates is not None
     sizes = _sizes(problem)
     hidden, directions = sizes["H"], sizes["D"]
     weights = reference.split_weights(problem.weights, problem.bidirectional)
-    dy = problem.dy
+    dy, y, gates = problem.dy, forward.y, forward.gates
     if dy is not None and batch_first and dy.dim() == 3:
         dy = dy.transpose(0, 1).contiguous().transpose(0, 1)
     dgates = [_empty_like_rows(problem, 4 * hidden, batch_first) for _ in weights]
@@ -332,6 +327,14 @@ def persistent_bwd(
     return Backward(dgates, dh0, dbias, h_prev, error)
 
 
+def run_way(config: Config, way: str, problem: Problem, schedule: Schedule) -> Forward | Backward:
+    """By a schedule the forward kernel ("fwd"), or the backward one ("bwd") of what a forward without faults left."""
+    if way == "fwd":
+        return persistent_fwd(config, problem, schedule=schedule)
+    forward = persistent_fwd(config, problem, schedule=Schedule(library=schedule.library))
+    return persistent_bwd(config, problem, forward, schedule=schedule)
+
+
 def solve_persistent(
     config: Config,
     problem: Problem,
@@ -348,8 +351,7 @@ def solve_persistent(
     assert not forward.error.any()
     if not has_backward:
         return {"y": forward.y, "h_n": forward.h_n}
-    assert forward.gates is not None
-    backward = persistent_bwd(config, problem, forward.y, forward.gates, batch_first, schedule, variant)
+    backward = persistent_bwd(config, problem, forward, batch_first, schedule, variant)
     assert not backward.error.any()
     dtype, hidden = config.dtype, problem.weights[1].shape[1]
     dx = torch.zeros_like(problem.x, dtype=torch.float32)

@@ -57,7 +57,7 @@ def test_accuracy_of_windows(ops: Any, packed: bool) -> None:
     problem = make_problem(LONG, Options(packed=packed), torch.bfloat16)
     check_problems([problem], partial(solve_by, ops), save_gates=False)
     launches = ops.launches()
-    ops.gru_fwd(problem.x, problem.hx, problem.weights, problem.batch_sizes, False, False)
+    ops.gru_fwd(*problem.layer, False)
     assert ops.launches() - launches == 2
 
 
@@ -147,10 +147,9 @@ def test_layers_that_overlap(ops: Any) -> None:
 def test_one_gradient_without_the_others(problem: Problem, ops: Any) -> None:
     """Of each kind, and of one result: the bits that they have together."""
     ops.use_cuda_kernels(CLUSTER, CLUSTER)
-    arguments = (problem.x, problem.hx, problem.weights, None, False)
-    y, _, gates = ops.gru_fwd(*arguments, True)
+    y, _, gates = ops.gru_fwd(*problem.layer, True)
     for dy, dh_n in ((problem.dy, problem.dh_n), (None, problem.dh_n), (problem.dy, None)):
-        given = (dy, dh_n, *arguments, y, gates)
+        given = (dy, dh_n, *problem.layer, y, gates)
         dx, dhx, dweights = ops.gru_bwd(*given, True, True, True)
         assert_same_bits(ops.gru_bwd(*given, True, False, False)[0], dx)
         assert_same_bits(ops.gru_bwd(*given, False, True, False)[1], dhx)
@@ -306,14 +305,11 @@ def test_calls_of_a_kind_have_a_name_on_any_device(ops: Any) -> None:
         return str(ops.cuda_kernel(torch.bfloat16, 1, 2, 6, False, False, True, False)[1])
 
     ops.autotune(True, "")
-    try:
-        number = 0
+    number = 0
+    assert choose().endswith("its first call measures the candidates")
+    for number in range(1, ops.calls() + 1):
         assert choose().endswith("its first call measures the candidates")
-        for number in range(1, ops.calls() + 1):
-            assert choose().endswith("its first call measures the candidates")
-            assert ops.errors_left() == 0, f"call {number} has left its error behind"
-    finally:
-        ops.autotune(False, "")
+        assert ops.errors_left() == 0, f"call {number} has left its error behind"
 
 
 def test_the_limit_of_a_wait(ops: Any) -> None:
@@ -373,22 +369,19 @@ def test_autotune_measures_with_events(problem: Problem, ops: Any, tmp_path: Pat
     """Once for a kind of calls, also in the next process, which reads what this one has written."""
     path, query = tmp_path / "autotune.tsv", (torch.bfloat16, 3, 2, 6, False, False, True)
     ops.check_order(False)
-    try:
-        ops.autotune(True, str(path))
-        ops.set_seconds([1e-9] * MEASUREMENTS)  # of the first that is measured
-        check_problems([problem], partial(solve_by, ops))
-        measured = [ops.cuda_kernel(*query, backward) for backward in (False, True)]
-        assert measured[0][0] != "stepwise"
-        assert all("measured" in reason for _, reason in measured)
-        with path.open("a") as file:
-            file.write("half of a rec")
-        ops.autotune(True, str(path))
-        launches = ops.launches()
-        assert [ops.cuda_kernel(*query, backward)[0] for backward in (False, True)] == [name for name, _ in measured]
-        assert "measures" in ops.cuda_kernel(torch.float32, *query[1:], False)[1]
-        assert ops.launches() == launches
-    finally:
-        ops.autotune(False, "")
+    ops.autotune(True, str(path))
+    ops.set_seconds([1e-9] * MEASUREMENTS)  # of the first that is measured
+    check_problems([problem], partial(solve_by, ops))
+    measured = [ops.cuda_kernel(*query, backward) for backward in (False, True)]
+    assert measured[0][0] != "stepwise"
+    assert all("measured" in reason for _, reason in measured)
+    with path.open("a") as file:
+        file.write("half of a rec")
+    ops.autotune(True, str(path))
+    launches = ops.launches()
+    assert [ops.cuda_kernel(*query, backward)[0] for backward in (False, True)] == [name for name, _ in measured]
+    assert "measures" in ops.cuda_kernel(torch.float32, *query[1:], False)[1]
+    assert ops.launches() == launches
 
 
 def test_what_autotune_cannot_write_is_kept(
@@ -396,13 +389,10 @@ def test_what_autotune_cannot_write_is_kept(
 ) -> None:
     ops.new_device(1)  # multiprocessor, so that there is little to measure
     ops.check_order(False)
-    try:
-        ops.autotune(True, str(tmp_path))  # which is no file
-        solve_by(ops, problem)
-        assert "measured" in ops.cuda_kernel(torch.bfloat16, 3, 2, 6, False, False, True, False)[1]
-        assert capfd.readouterr().err.count(f"cannot be written to {tmp_path}, and is kept in memory alone") == 1
-    finally:
-        ops.autotune(False, "")
+    ops.autotune(True, str(tmp_path))  # which is no file
+    solve_by(ops, problem)
+    assert "measured" in ops.cuda_kernel(torch.bfloat16, 3, 2, 6, False, False, True, False)[1]
+    assert capfd.readouterr().err.count(f"cannot be written to {tmp_path}, and is kept in memory alone") == 1
 
 
 @pytest.mark.parametrize("backward", [False, True])
@@ -410,13 +400,12 @@ def test_a_wait_that_takes_too_long_is_an_error_at_the_next_call(problem: Proble
     name = "cluster_H256_C4_rows8"
     ops.use_cuda_kernels(name, name)
     solve_by(ops, problem)
-    arguments = (problem.x, problem.hx, problem.weights, None, False)
-    y, _, gates = ops.gru_fwd(*arguments, True)
+    y, _, gates = ops.gru_fwd(*problem.layer, True)
     ops.lose_store(0)
     if backward:
-        ops.gru_bwd(problem.dy, problem.dh_n, *arguments, y, gates, True, True, True)
+        ops.gru_bwd(problem.dy, problem.dh_n, *problem.layer, y, gates, True, True, True)
     else:
-        ops.gru_fwd(*arguments, True)
+        ops.gru_fwd(*problem.layer, True)
     ops.lose_store(-1)
     ops.use_cuda_kernels("auto", "auto")
     with pytest.raises(RuntimeError, match="waited more than 4 seconds"):

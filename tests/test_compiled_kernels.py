@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from cases import Options, Problem, Size, make_problem
+from cases import Options, Size, make_problem
 from check_compiled_kernels import check_one_step, check_steps
 from compare import assert_same_bits
 from compiled_kernels import (
@@ -25,6 +25,7 @@ from compiled_kernels import (
     STREAMED,
     STREAMING,
     TF32,
+    both_ways,
     compiled,
     missing,
     plant,
@@ -33,14 +34,9 @@ from compiled_kernels import (
 from compiled_kernels import SAMPLE_LIBRARY as LIBRARY
 from emulation import EmulationError, Schedule, run
 from emulator_faults import FAULTS as SOURCE_FAULTS
-from persistent_kernels import Backward, Config, Forward, persistent_bwd, persistent_fwd
+from persistent_kernels import Config, persistent_fwd, run_way
 
 pytestmark = pytest.mark.skipif(missing() != "", reason=missing())
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
 
 
 def test_accuracy_of_stepwise_kernels() -> None:
@@ -239,14 +235,6 @@ FAULTS: dict[tuple[Config, str], dict[str, Fault]] = {
 }
 
 
-def run_way(config: Config, way: str, problem: Problem, schedule: Schedule) -> Forward | Backward:
-    if way == "fwd":
-        return persistent_fwd(config, problem, schedule=schedule)
-    forward = persistent_fwd(config, problem, schedule=Schedule(library=LIBRARY))
-    assert forward.gates is not None
-    return persistent_bwd(config, problem, forward.y, forward.gates, schedule=schedule)
-
-
 @pytest.mark.parametrize(
     ("config", "way", "fault"),
     [pytest.param(*place, fault, id=name) for place, faults in FAULTS.items() for name, fault in faults.items()],
@@ -255,10 +243,9 @@ def test_a_planted_fault_is_found(config: Config, way: str, fault: Fault) -> Non
     problem = make_problem(Size(4, config.rows + 1, 3, fault.hidden), Options(), config.dtype)
     schedule = Schedule(seed=1, fault=f"{fault.expression} -> {fault.replacement}", library=LIBRARY)
     if fault.report == WRONG:
-        results, right = (run_way(config, way, problem, s) for s in (schedule, replace(schedule, fault="none")))
-        assert isinstance(results, Forward)
-        assert isinstance(right, Forward)
-        assert not torch.equal(results.y, right.y)
+        assert way == "fwd"
+        ours, right = (persistent_fwd(config, problem, schedule=s) for s in (schedule, replace(schedule, fault="none")))
+        assert not torch.equal(ours.y, right.y)
         return
     with pytest.raises(EmulationError, match=fault.report):
         run_way(config, way, problem, schedule)
@@ -267,8 +254,7 @@ def test_a_planted_fault_is_found(config: Config, way: str, fault: Fault) -> Non
 # ---- The faults that the kernels' source has a place for, in what nvcc makes of them
 
 KERNELS: dict[str, Config] = {"one block": ALONE, "cluster": CLUSTER, "group": GROUP, "streamed": STREAMED}
-FAULTY = tuple(config.kernel(way) for config in KERNELS.values() for way in ("fwd", "bwd"))
-WITH_FAULTS = functools.partial(compiled, FAULTY, with_faults)
+WITH_FAULTS = functools.partial(compiled, both_ways(KERNELS.values()), with_faults)
 
 
 @pytest.mark.parametrize(
