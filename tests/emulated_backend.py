@@ -44,30 +44,44 @@ def emulated_operators() -> Any:
 
 
 def emulate(
-    multiprocessors: int = 40, *, refusals: int = 0, spoiled: int = 0, capturing: bool = False, tested: bool = False
+    multiprocessors: int = 40,
+    asked: tuple[str, str] | None = None,
+    *,
+    refusals: int = 0,
+    spoiled: int = 0,
+    capturing: bool = False,
+    tested: bool = False,
 ) -> Any:
-    """A new device; see tests/emulator/backend/device.h. Returns the operators."""
+    """A new device; see tests/emulator/backend/device.h. Returns the operators.
+
+    Forward and backward, the kernels that are asked for stay what they are unless ``asked`` names others.
+    """
     ops = emulated_operators()
     ops.emulate(multiprocessors, refusals, spoiled, capturing, tested)
     ops.lose_store(-1)
+    if asked is not None:
+        ops.use_cuda_kernels(*asked)
     return ops
 
 
 def emulate_tested(family: str, multiprocessors: int = 40) -> Any:
     """A new device whose kernels count as tested; ``family``, or a name, is asked for. Returns the operators."""
-    ops = emulate(multiprocessors, tested=True)
-    ops.use_cuda_kernels(family, family)
-    return ops
+    return emulate(multiprocessors, (family, family), tested=True)
 
 
 def choice(
-    dtype: torch.dtype = torch.bfloat16, size: Size = SMALL, packed: bool = False, saves_gates: bool = True
+    dtype: torch.dtype = torch.bfloat16,
+    size: Size = SMALL,
+    packed: bool = False,
+    saves_gates: bool = True,
+    masked: bool = False,
+    members: int = 1,
 ) -> tuple[str, str]:
     """Name and reason of the forward's kernel."""
-    result: tuple[str, str] = emulated_operators().cuda_kernel(
-        dtype, size.steps, size.batch, size.hidden, False, packed, saves_gates, False
+    name, reason = emulated_operators().cuda_kernel(
+        dtype, size.steps, size.batch, size.hidden, False, packed, saves_gates, False, masked, members
     )
-    return result
+    return name, reason
 
 
 def solve_emulated(

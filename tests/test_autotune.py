@@ -143,37 +143,32 @@ def test_by_the_clock() -> None:
     assert "measured" in choice()[1]
 
 
+FIRST, OF_MANY_ROWS = Size(5, 3, 4, 16), Size(2, 9, 3, 16)
+
+
 @pytest.mark.parametrize(
-    ("size", "options", "save_gates", "measures"),
+    ("first", "size", "options", "save_gates", "measures"),
     [
-        (Size(5, 3, 4, 16), PLAIN, True, False),
-        (Size(8, 3, 9, 16), PLAIN, True, False),
-        (Size(9, 3, 4, 16), PLAIN, True, True),
-        (Size(5, 4, 4, 16), PLAIN, True, True),
-        (Size(5, 3, 4, 17), PLAIN, True, True),
-        (Size(5, 3, 4, 16), Options(bidirectional=True), True, True),
-        (Size(5, 3, 4, 16), Options(packed=True), True, True),
-        (Size(5, 3, 4, 16), PLAIN, False, True),
+        (FIRST, FIRST, PLAIN, True, False),
+        (FIRST, Size(8, 3, 9, 16), PLAIN, True, False),
+        (FIRST, Size(9, 3, 4, 16), PLAIN, True, True),
+        (FIRST, Size(5, 4, 4, 16), PLAIN, True, True),
+        (FIRST, Size(5, 3, 4, 17), PLAIN, True, True),
+        (FIRST, FIRST, Options(bidirectional=True), True, True),
+        (FIRST, FIRST, Options(packed=True), True, True),
+        (FIRST, FIRST, PLAIN, False, True),
+        (OF_MANY_ROWS, Size(2, 16, 3, 16), PLAIN, True, False),
+        (OF_MANY_ROWS, Size(2, 17, 3, 16), PLAIN, True, True),
     ],
     ids=str,
 )
-def test_what_is_measured_once(size: Size, options: Options, save_gates: bool, measures: bool) -> None:
-    """Calls of one kind: T up to a power of two, any I."""
+def test_what_is_measured_once(first: Size, size: Size, options: Options, save_gates: bool, measures: bool) -> None:
+    """Calls of one kind: T up to a power of two, rows beyond 8 to a multiple of it, any I."""
     ops = start([])
-    call(Size(5, 3, 4, 16))
+    call(first)
     before = ops.measurements()
     call(size, options, save_gates)
     assert (ops.measurements() > before) == measures
-
-
-def test_rows_beyond_8_are_rounded_up() -> None:
-    ops = start([])
-    call(Size(2, 9, 3, 16))
-    before = ops.measurements()
-    call(Size(2, 16, 3, 16))
-    assert ops.measurements() == before
-    call(Size(2, 17, 3, 16))
-    assert ops.measurements() > before
 
 
 def test_the_file_outlives_the_process(measured: Path, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 from accuracy import BOTH
-from cases import FLOATING, Options, Problem, Size, make_problem, solve_by
-from compare import assert_same_bits
+from cases import FLOATING, Options, Problem, Size, exact, make_problem, solve, solve_by
+from compare import assert_near, assert_same_bits
+from emulated_backend import SMALL as OF_CLUSTERS
 from emulated_backend import emulate
 from layouts import transposed
 from member_cases import problems_of, solve_members_by, stacked
@@ -31,9 +32,7 @@ def ops_of(kernels: str) -> Any:
     """The operators of the CPU, or emulated ones of which these kernels are asked for."""
     if kernels == "cpu":
         return torch.ops.gru_ext
-    ops = emulate(tested=True)
-    ops.use_cuda_kernels(kernels, "auto" if kernels == "one_step" else kernels)
-    return ops
+    return emulate(asked=(kernels, "auto" if kernels == "one_step" else kernels), tested=True)
 
 
 def problem_of(size: Size, options: Options, dtype: torch.dtype, variant: Variant = PLAIN) -> Problem:
@@ -62,6 +61,14 @@ def test_an_empty_batch_has_zero_gradients_of_the_weights_and_needs_no_kernel(
     assert kernels == "cpu" or ops.persistent_launches() == 0
 
 
+@pytest.mark.parametrize("options", [Options(), Options(hx=False)], ids=str)
+@pytest.mark.parametrize(("kernels", "steps"), [("stepwise", 3), ("one_step", 1)])
+def test_no_input_features(kernels: str, steps: int, options: Options) -> None:
+    """Nor a state in one step: then there is nothing to multiply."""
+    problem = make_problem(Size(steps, 2, 0, 4), options)
+    assert_near(solve_by(ops_of(kernels), problem), solve(exact, problem))
+
+
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 @pytest.mark.parametrize(
     ("kernels", "size", "variant"),
@@ -86,7 +93,6 @@ def test_a_bad_row_touches_itself_only_from_its_step_on(
 
 
 SMALL = Size(4, 3, 2, 5)
-OF_CLUSTERS = Size(4, 3, 2, 34)
 # By kernels: what they compute, whether gates are saved.
 ALONE: list[tuple[str, Size, Options, torch.dtype, Variant, bool]] = [
     *product(["cpu"], [SMALL], [BOTH], [torch.float64, BFLOAT16], [BEFORE, NORM, JOINT], [True]),
@@ -155,12 +161,11 @@ def test_without_gates_the_results_are_the_same(kernels: str, dtype: torch.dtype
 @pytest.mark.parametrize("kernels", ["cpu", "stepwise", "one_step", "cluster", "members"])
 def test_arguments_are_not_modified(kernels: str, options: Options) -> None:
     size = OF_CLUSTERS._replace(steps=1) if kernels == "one_step" else OF_CLUSTERS
-    members = kernels == "members"
-    problem = (
-        stacked(problems_of(size, options, torch.float32)) if members else make_problem(size, options, torch.float32)
-    )
+    problem, ops = make_problem(size, options, torch.float32), ops_of("group" if kernels == "members" else kernels)
+    if kernels == "members":
+        problem = stacked(problems_of(size, options, torch.float32))
     tensors = [*problem.all_tensors, *([] if problem.batch_sizes is None else [problem.batch_sizes])]
     copies, versions = [tensor.clone() for tensor in tensors], [tensor._version for tensor in tensors]
-    (solve_members_by if members else solve_by)(ops_of("group" if members else kernels), problem)
+    (solve_members_by if kernels == "members" else solve_by)(ops, problem)
     assert_same_bits(tensors, copies)
     assert [tensor._version for tensor in tensors] == versions

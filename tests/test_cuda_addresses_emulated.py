@@ -7,6 +7,7 @@ so that the kernels take pairs and pieces of 16 bytes wherever addresses and str
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -52,33 +53,19 @@ def results_of(problem: Problem, saved: tuple[Tensor, Tensor] | None = None) -> 
     return {"y": y, "h_n": h_n, "gates": gates} | gradients_by_name(problem, gradients, need, empty=(0,))
 
 
-@pytest.mark.parametrize("place", [beside_a_boundary, eight_bytes_on, with_odd_strides])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_any_address_and_stride_of_any_tensor(family: str, place: Callable[[Tensor], Tensor]) -> None:
-    check_addresses(family, FAMILIES[family], torch.bfloat16, place)
-
-
-@pytest.mark.parametrize("family", ["cluster_H64_C4_rows16_ieee", "one_step"])
-def test_any_address_in_float32(family: str) -> None:
-    """Where values have another size than the other dtypes."""
-    check_addresses(family, FAMILIES.get(family, SIZE), torch.float32, beside_a_boundary)
-
-
-@pytest.mark.parametrize("family", ["stepwise", "streamed"])
-def test_any_address_and_stride_of_any_mask(family: str) -> None:
-    emulate().use_cuda_kernels(family, family)
-    problem = make_problem(SIZE, Options(bidirectional=True), torch.bfloat16)
-    variant = variants_of(problem)["all"]
-    expected = solve_emulated(problem, variant)
-    for name in ("zoneout_mask", "recurrent_mask", "candidate_mask"):
-        for place in (beside_a_boundary, with_odd_strides):
-            moved: dict[str, Any] = {name: place(getattr(variant, name))}
-            assert_same_bits(solve_emulated(problem, variant._replace(**moved)), expected, f"with another {name}")
-
-
-def check_addresses(family: str, size: Size, dtype: torch.dtype, place: Callable[[Tensor], Tensor]) -> None:
-    emulate().use_cuda_kernels(family, "auto" if family == "one_step" else family)
-    problem = make_problem(size, Options(), dtype)
+@pytest.mark.parametrize(
+    ("family", "dtype", "place"),
+    [
+        *product(FAMILIES, [torch.bfloat16], [beside_a_boundary, eight_bytes_on, with_odd_strides]),
+        # Where values have another size than the other dtypes.
+        *product(["cluster_H64_C4_rows16_ieee", "one_step"], [torch.float32], [beside_a_boundary]),
+    ],
+)
+def test_any_address_and_stride_of_any_tensor(
+    family: str, dtype: torch.dtype, place: Callable[[Tensor], Tensor]
+) -> None:
+    emulate(asked=(family, "auto" if family == "one_step" else family))
+    problem = make_problem(FAMILIES.get(family, SIZE), Options(), dtype)
     expected = results_of(problem)
     for name, tensor in tensors_of(problem).items():
         moved = with_another(problem, tensor, place(tensor))
@@ -87,3 +74,15 @@ def check_addresses(family: str, size: Size, dtype: torch.dtype, place: Callable
     odd = place if place is not with_odd_strides else beside_a_boundary  # they are as the forward leaves them
     for saved in ((odd(y), gates), (y, odd(gates))):
         assert_near(results_of(problem, saved), expected, "with others saved", tolerance=0.02)
+
+
+@pytest.mark.parametrize("family", ["stepwise", "streamed"])
+def test_any_address_and_stride_of_any_mask(family: str) -> None:
+    emulate(asked=(family, family))
+    problem = make_problem(SIZE, Options(bidirectional=True), torch.bfloat16)
+    variant = variants_of(problem)["all"]
+    expected = solve_emulated(problem, variant)
+    for name in ("zoneout_mask", "recurrent_mask", "candidate_mask"):
+        for place in (beside_a_boundary, with_odd_strides):
+            moved: dict[str, Any] = {name: place(getattr(variant, name))}
+            assert_same_bits(solve_emulated(problem, variant._replace(**moved)), expected, f"with another {name}")

@@ -13,12 +13,12 @@ import pytest
 import torch
 from cases import Options, Size, make_problem, solve_by, variants_of
 from compare import assert_near, assert_same_bits
-from emulated_backend import emulate, emulate_tested, emulated_operators
+from emulated_backend import SMALL as SIZE
+from emulated_backend import choice, emulate, emulate_tested
 from layouts import transposed
 from member_cases import assert_members_alone, of_member, problems_of, solve_members_by, stacked
 
 pytestmark = pytest.mark.usefixtures("emulated")
-SIZE = Size(4, 3, 2, 34)
 FAMILIES = ("cluster", "group", "streamed")
 PLAIN = Options()
 
@@ -61,15 +61,13 @@ def test_members_of_other_sizes(family: str, size: Size, options: Options, membe
     check_members(emulate_tested(family), size, options, members=members, shared=shared)
 
 
-@pytest.mark.parametrize(("family", "multiprocessors", "launches"), [("group", 8, 3), ("streamed", 4, 3)])
-def test_more_members_than_fit_at_once_are_rounds(family: str, multiprocessors: int, launches: int) -> None:
-    """Two groups at a time, of five."""
-    check_members(emulate_tested(family, multiprocessors), members=5, launches=launches)
-
-
-def test_more_clusters_than_fit_at_once_are_one_launch() -> None:
-    """The device runs the others as clusters end."""
-    check_members(emulate_tested("cluster", multiprocessors=4), members=6)
+@pytest.mark.parametrize(
+    ("family", "multiprocessors", "members", "launches"),
+    [("group", 8, 5, 3), ("streamed", 4, 5, 3), ("cluster", 4, 6, 1)],
+)
+def test_more_members_than_fit_at_once(family: str, multiprocessors: int, members: int, launches: int) -> None:
+    """Rounds of two groups at a time, of five; of clusters one launch, as the device runs the others as some end."""
+    check_members(emulate_tested(family, multiprocessors), members=members, launches=launches)
 
 
 def test_members_of_any_strides() -> None:
@@ -116,16 +114,13 @@ def test_members_without_gates_go_window_after_window(packed: bool) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
 def test_stepwise_kernels_run_members_one_after_another(dtype: torch.dtype) -> None:
-    ops = emulate()
-    ops.use_cuda_kernels("stepwise", "stepwise")
-    check_members(ops, options=Options(bidirectional=True), dtype=dtype, launches=0)
+    check_members(emulate(asked=("stepwise", "stepwise")), options=Options(bidirectional=True), dtype=dtype, launches=0)
 
 
 def test_members_with_masks_are_a_loop_of_launches() -> None:
     ops = emulate_tested("streamed")
     problems = problems_of(SIZE, Options(), torch.bfloat16)
     variants = [variants_of(problem)["all"] for problem in problems]
-
     names = ("zoneout_mask", "recurrent_mask", "candidate_mask")
     masks: dict[str, Any] = {name: torch.stack([getattr(v, name) for v in variants]) for name in names}
     whole = variants[0]._replace(**masks)
@@ -136,33 +131,22 @@ def test_members_with_masks_are_a_loop_of_launches() -> None:
 
 
 def test_one_step_of_members_is_a_loop() -> None:
-    ops = emulate()
-    ops.use_cuda_kernels("one_step", "stepwise")
+    ops = emulate(asked=("one_step", "stepwise"))
     problems = problems_of(Size(1, 2, 4, 6), Options(), torch.bfloat16)
-    whole = stacked(problems)
     before = ops.block_launches()
-    y, h_n, _ = ops.gru_fwd_members(whole.x, whole.hx, whole.weights, None, False, False)
+    y, h_n, _ = ops.gru_fwd_members(*stacked(problems).layer, False)
     assert ops.block_launches() - before == 3
     for e, p in enumerate(problems):
         assert_same_bits((y[e], h_n[e]), ops.gru_fwd(*p.layer, False)[:2])
 
 
 def test_empty_members_need_no_kernel() -> None:
-    ops = emulate()
-    problems = problems_of(Size(4, 0, 3, 5), Options(bidirectional=True), torch.bfloat16)
-    results = solve_members_by(ops, stacked(problems))
-    assert results["y"].shape == (3, 4, 0, 10)
+    ops, problems = emulate(), problems_of(Size(4, 0, 3, 5), Options(bidirectional=True), torch.bfloat16)
+    assert solve_members_by(ops, stacked(problems))["y"].shape == (3, 4, 0, 10)
     assert ops.persistent_launches() == 0
 
 
 # ---- The choice
-
-
-def chosen(size: Size, members: int, masked: bool = False) -> tuple[str, str]:
-    """Name and reason of the forward's kernel."""
-    arguments = (torch.bfloat16, size.steps, size.batch, size.hidden, False, False, True, False, masked, members)
-    result: tuple[str, str] = emulated_operators().cuda_kernel(*arguments)
-    return result
 
 
 def seconds_of(reason: str) -> float:
@@ -174,34 +158,34 @@ def test_the_choice_counts_the_clusters_of_all_members() -> None:
     """They take the time of one as long as they fit; then that of rounds."""
     emulate()
     size = Size(100, 8, 2, 64)
-    _, one = chosen(size, 1)
-    name, reason = chosen(size, 8)
+    _, one = choice(size=size)
+    name, reason = choice(size=size, members=8)
     assert name == "cluster_H64_C1_rows8"
     assert "; 8 clusters, 40 at a time" in reason
     assert seconds_of(reason) == seconds_of(one)
-    _, many = chosen(size, 80)
+    _, many = choice(size=size, members=80)
     assert "; 80 clusters, 40 at a time" in many
     assert 1.5 * seconds_of(one) < seconds_of(many) < 2 * seconds_of(one)
 
 
 def test_a_loop_takes_the_time_of_all_members() -> None:
     emulate()
-    masked = [seconds_of(chosen(Size(100, 8, 2, 34), members, masked=True)[1]) for members in (1, 8)]
-    assert masked[1] == pytest.approx(8 * masked[0], rel=0.01)
+    one, all_ = (seconds_of(choice(size=Size(100, 8, 2, 34), masked=True, members=e)[1]) for e in (1, 8))
+    assert all_ == pytest.approx(8 * one, rel=0.01)
 
 
 def test_decoding_of_many_members_is_no_loop() -> None:
     """A step of one member is fastest by the one-step kernel, of many by one launch of all."""
     emulate()
     size = SIZE._replace(steps=1)
-    assert chosen(size, 1)[0] == "one_step"
-    assert chosen(size, 8)[0] == "cluster_H64_C1_rows8"
+    assert choice(size=size)[0] == "one_step"
+    assert choice(size=size, members=8)[0] == "cluster_H64_C1_rows8"
 
 
 def test_steps_of_all_members_are_counted_in_32_bits() -> None:
     emulate()
-    assert chosen(Size(2**20, 8, 2, 64), 2**7)[0] != "stepwise"
-    name, reason = chosen(Size(2**20, 8, 2, 64), 2**9)
+    assert choice(size=Size(2**20, 8, 2, 64), members=2**7)[0] != "stepwise"
+    name, reason = choice(size=Size(2**20, 8, 2, 64), members=2**9)
     assert name == "stepwise"
     assert "32 bits" in reason
 
@@ -210,18 +194,15 @@ def test_autotune_keeps_apart_how_many_members_there_are(tmp_path: Path) -> None
     path = tmp_path / "autotune.tsv"
     kind = "gru_ext 0 for torch any by emulator, emulated, forward BFloat16 T<=4 B<=3 H=34 D=1"
     path.write_text(f"{kind}\tstepwise=1e-3\n{kind} E=3\tstepwise=2e-3\n")
-    ops = emulate()
-    ops.autotune(True, str(path))
-    assert chosen(SIZE, 1) == ("stepwise", "measured stepwise 1 ms")
-    assert chosen(SIZE, 3) == ("stepwise", "measured stepwise 2 ms")
-    assert chosen(SIZE, 2)[0] != "stepwise"
+    emulate().autotune(True, str(path))
+    assert choice() == ("stepwise", "measured stepwise 1 ms")
+    assert choice(members=3) == ("stepwise", "measured stepwise 2 ms")
+    assert choice(members=2)[0] != "stepwise"
 
 
 def test_the_self_test_has_members() -> None:
     """Though the call has none."""
-    ops = emulate(spoiled=1)
-    ops.use_cuda_kernels("cluster", "auto")
-    problem = make_problem(SIZE, Options(), torch.bfloat16)
+    ops = emulate(asked=("cluster", "auto"), spoiled=1)
     with pytest.raises(RuntimeError, match="differs by"):
-        solve_by(ops, problem)
+        solve_by(ops, make_problem(SIZE, Options(), torch.bfloat16))
     assert ops.last_launch()[3] == 2

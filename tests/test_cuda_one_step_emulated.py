@@ -7,14 +7,12 @@ GPU can show is in docs/gpu-checklist.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from accuracy import BOTH, check_problems
-from cases import FLOATING, Options, Problem, Size, exact, make_problem, solve
+from cases import FLOATING, Options, Problem, Size, make_problem
 from compare import assert_near, assert_same_bits
 from emulated_backend import choice, emulate, solve_emulated
 from layouts import of_a_long_sequence
@@ -24,11 +22,8 @@ SMALL = Size(1, 3, 24, 40)
 
 
 @pytest.fixture(autouse=True)
-def _asked_for() -> Iterator[None]:
-    """And nothing stays."""
-    emulate(multiprocessors=0).use_cuda_kernels("one_step", "auto")
-    yield
-    emulate(multiprocessors=0).use_cuda_kernels("auto", "auto")
+def _asked_for(emulated: None) -> None:
+    emulate(0, ("one_step", "auto"))
 
 
 def forward(problem: Problem, save_gates: bool = True, save_y: bool = True) -> tuple[Tensor, Tensor, Tensor]:
@@ -37,12 +32,6 @@ def forward(problem: Problem, save_gates: bool = True, save_y: bool = True) -> t
     result: tuple[Tensor, Tensor, Tensor] = ops.gru_fwd(*problem.layer, save_gates, save_y)
     assert ops.block_launches() == 1
     return result
-
-
-def rows_of(problem: Problem, begin: int, end: int) -> Problem:
-    """Some rows of the batch by themselves."""
-    assert problem.hx is not None
-    return replace(problem, x=problem.x[:, begin:end], hx=problem.hx[:, begin:end])
 
 
 # ---- Strides and sizes
@@ -68,13 +57,6 @@ def test_a_row_for_the_whole_batch() -> None:
     assert_same_bits(rows, [one.expand_as(all_) for one, all_ in zip(forward(problem), rows, strict=False)])
 
 
-def test_no_input_features() -> None:
-    """Nor a state: then there is nothing to multiply."""
-    for options in (Options(), Options(hx=False)):
-        problem = make_problem(Size(1, 2, 0, 4), options)
-        assert_near(solve_emulated(problem), solve(exact, problem))
-
-
 # ---- What it leaves
 
 
@@ -83,8 +65,7 @@ def test_no_input_features() -> None:
 def test_the_gates_are_those_of_the_stepwise_kernels(options: Options, dtype: torch.dtype) -> None:
     problem = make_problem(SMALL, options, dtype)
     one_step = forward(problem)
-    ops = emulate(multiprocessors=0)
-    ops.use_cuda_kernels("stepwise", "auto")
+    ops = emulate(0, ("stepwise", "auto"))
     stepwise = ops.gru_fwd(*problem.layer, True)
     assert ops.block_launches() == (2 if options.bidirectional else 1)
     assert_near(one_step, stepwise, tolerance=4 * torch.finfo(dtype).eps)
@@ -109,13 +90,14 @@ def test_what_is_not_saved_changes_nothing(options: Options, dtype: torch.dtype)
 def test_a_row_has_the_same_bits_in_every_batch(inputs: int, dtype: torch.dtype) -> None:
     problem = make_problem(Size(1, 11, inputs, 16), Options(), dtype)
     y = forward(problem)[0]
-    for begin, end in ((0, 1), (0, 2), (0, 3), (4, 11), (10, 11)):
-        assert_same_bits(forward(rows_of(problem, begin, end))[0], y[:, begin:end])
+    assert problem.hx is not None
+    for rows in (slice(0, 1), slice(0, 2), slice(0, 3), slice(4, 11), slice(10, 11)):
+        some = replace(problem, x=problem.x[:, rows], hx=problem.hx[:, rows])
+        assert_same_bits(forward(some)[0], y[:, rows])
 
 
 def test_it_takes_no_memory_but_the_results_and_calls_nothing_else() -> None:
-    problem = make_problem(SMALL, Options(bidirectional=True), torch.bfloat16)
-    problem = problem.map(of_a_long_sequence)
+    problem = make_problem(SMALL, Options(bidirectional=True), torch.bfloat16).map(of_a_long_sequence)
     forward(problem)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         forward(problem)
@@ -124,13 +106,6 @@ def test_it_takes_no_memory_but_the_results_and_calls_nothing_else() -> None:
 
 
 # ---- Choice
-
-
-def by_the_model(multiprocessors: int = 40, **luck: Any) -> Any:
-    """The operators, asked for nothing."""
-    ops = emulate(multiprocessors, **luck)
-    ops.use_cuda_kernels("auto", "auto")
-    return ops
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
@@ -148,7 +123,7 @@ def by_the_model(multiprocessors: int = 40, **luck: Any) -> Any:
     ids=str,
 )
 def test_it_serves_one_step_of_few_rows(size: Size, serves: bool, packed: bool, dtype: torch.dtype) -> None:
-    by_the_model()
+    emulate(asked=("auto", "auto"))
     name, reason = choice(dtype, size, packed)
     assert (name == "one_step") is serves
     times = re.search(r"one launch .* by the time model, with I = H, (\S+) ms, others (\S+) ms", reason)
@@ -156,9 +131,8 @@ def test_it_serves_one_step_of_few_rows(size: Size, serves: bool, packed: bool, 
 
 
 def test_it_serves_during_a_capture_and_without_a_test_of_itself() -> None:
-    ops = by_the_model(capturing=True)
-    problem = make_problem(SMALL, BOTH, torch.bfloat16)
-    ops.gru_fwd(*problem.layer, True)
+    ops = emulate(asked=("auto", "auto"), capturing=True)
+    ops.gru_fwd(*make_problem(SMALL, BOTH, torch.bfloat16).layer, True)
     assert (ops.block_launches(), ops.persistent_launches()) == (1, 0)
 
 
@@ -179,8 +153,7 @@ def test_variants_and_empty_batches_are_not_its() -> None:
 
 @pytest.mark.parametrize("asked", ["stepwise", "cluster"])
 def test_another_kernel_can_be_asked_for(asked: str) -> None:
-    ops = emulate()
-    ops.use_cuda_kernels(asked, "auto")
+    emulate(asked=(asked, "auto"))
     assert choice(size=SMALL)[0].startswith(asked)
 
 
@@ -189,9 +162,8 @@ def test_where_it_cannot_serve_to_ask_for_it_is_an_error(size: Size) -> None:
     words = f"asks for one_step, which serves calls with T = 1 and B up to 64, and none with T = {size.steps}"
     with pytest.raises(RuntimeError, match=words):
         choice(size=size)
-    p = make_problem(size)
     with pytest.raises(RuntimeError, match=words):
-        emulate().gru_fwd(*p.layer, True)
+        emulate().gru_fwd(*make_problem(size).layer, True)
 
 
 def test_it_has_no_backward() -> None:

@@ -37,24 +37,15 @@ def problem() -> Problem:
 
 
 def test_masks_need_a_kernel_that_takes_them(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    ops = emulate()
-
-    def name(dtype: torch.dtype, masked: bool) -> str:
-        kernel: str = ops.cuda_kernel(dtype, 100, 17, 64, False, False, True, False, masked)[0]
-        return kernel
-
-    assert [name(torch.bfloat16, masked) for masked in (False, True)] == [
-        "cluster_H64_C1_rows8",
-        "streamed_U32_rows16_masked",
-    ]
+    ops, size = emulate(), Size(100, 17, 64, 64)
+    assert choice(size=size)[0] == "cluster_H64_C1_rows8"
+    assert choice(size=size, masked=True)[0] == "streamed_U32_rows16_masked"
     forbid_tf32(monkeypatch)
-    assert name(torch.float32, True) == "stepwise"
-    arguments = (problem.x, problem.hx, problem.weights, None, False, True)
+    assert choice(torch.float32, size, masked=True)[0] == "stepwise"
     for asked in ("cluster", "streamed_U32_rows16"):
         ops.use_cuda_kernels(asked, "auto")
         with pytest.raises(RuntimeError, match=f"asks for {asked}, which cannot serve this call"):
-            ops.gru_fwd(*arguments, zoneout=0.1)
-    ops.use_cuda_kernels("auto", "auto")
+            ops.gru_fwd(*problem.layer, True, zoneout=0.1)
 
 
 @pytest.mark.parametrize("absent", ["dy", "dh_n"])
@@ -87,13 +78,6 @@ def test_the_fastest_by_the_time_model_serves() -> None:
     assert float(times[1]) < float(times[2])
 
 
-def test_stepwise_where_clusters_would_be_slower() -> None:
-    emulate(multiprocessors=1)
-    name, reason = choice(size=Size(100, 3000, 64, 64))
-    assert name == "stepwise"
-    assert "by the time model" in reason
-
-
 @pytest.mark.parametrize(
     ("dtype", "size", "multiprocessors", "reason"),
     [
@@ -102,6 +86,7 @@ def test_stepwise_where_clusters_would_be_slower() -> None:
         (torch.bfloat16, Size(2**31, 3, 2, 64), 40, "32 bits"),
         (torch.bfloat16, Size(4, 2**34, 2, 64), 40, "32 bits"),
         (torch.bfloat16, SMALL, 0, "blocks that H = 34 needs fits on this device"),
+        (torch.bfloat16, Size(100, 3000, 64, 64), 1, "by the time model"),  # as clusters would be slower
     ],
     ids=str,
 )
@@ -147,9 +132,9 @@ NEW_SWITCHES = [("", ""), ("cuda.matmul", "tf32"), ("cuda.matmul", "ieee"), ("cu
 @pytest.fixture
 def _tf32_switches_stay() -> Iterator[None]:
     """Those for TF32 are afterwards as they were."""
-    owners = [getattr(torch.backends.cudnn, name) for name in ("rnn", "conv") if hasattr(torch.backends.cudnn, name)]
-    owners += [torch.backends.cuda.matmul, torch.backends.cudnn, torch.backends]
-    before = [(owner, owner.fp32_precision) for owner in owners if hasattr(owner, "fp32_precision")]
+    backends: Any = torch.backends
+    owners = (backends.cudnn.rnn, backends.cudnn.conv, backends.cuda.matmul, backends.cudnn, backends)
+    before = [(owner, owner.fp32_precision) for owner in owners]
     yield
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = True
@@ -167,15 +152,10 @@ def test_every_combination_of_the_switches_for_tf32(old_first: bool, tmp_path: P
     """
     path = tmp_path / "autotune.tsv"
     kinds = {" tf32": 1, " tf32 of R h": 2, "": 3}
-    path.write_text(
-        "".join(
-            f"gru_ext 0 for torch any by emulator, emulated, forward Float{kind} T<=4 B<=3 H=34 D=1"
-            f"\tstepwise={time}e-3\n"
-            for kind, time in kinds.items()
-        )
-    )
-    ops = emulate()
-    ops.autotune(True, str(path))
+    device = "gru_ext 0 for torch any by emulator, emulated"
+    records = [f"{device}, forward Float{k} T<=4 B<=3 H=34 D=1\tstepwise={ms}e-3\n" for k, ms in kinds.items()]
+    path.write_text("".join(records))
+    emulate().autotune(True, str(path))
     found = set()
     rnns: Any = torch.backends.cudnn.rnn
     for old, (place, precision) in product(OLD_SWITCHES, NEW_SWITCHES):
@@ -194,10 +174,9 @@ def test_every_combination_of_the_switches_for_tf32(old_first: bool, tmp_path: P
     assert found == set(kinds)
 
 
-def test_stepwise_can_be_asked_for() -> None:
-    ops = emulate()
-    ops.use_cuda_kernels("stepwise", "stepwise")
-    solve_emulated(make_problem(SMALL, Options(), torch.bfloat16))
+def test_stepwise_can_be_asked_for(problem: Problem) -> None:
+    ops = emulate(asked=("stepwise", "stepwise"))
+    solve_emulated(problem)
     assert ops.persistent_launches() == 0
     assert choice() == ("stepwise", "gru_ext.use_cuda_kernels asks for it")
 
@@ -211,11 +190,9 @@ def test_stepwise_can_be_asked_for() -> None:
     ],
 )
 def test_what_is_asked_for_but_cannot_serve_is_an_error(name: str, hidden: int, reason: str) -> None:
-    ops = emulate()
-    ops.use_cuda_kernels(name, "auto")
-    with pytest.raises(
-        RuntimeError, match=f"asks for {name}, which cannot serve this call with H = {hidden}: .*{reason}"
-    ):
+    emulate(asked=(name, "auto"))
+    words = f"asks for {name}, which cannot serve this call with H = {hidden}: .*{reason}"
+    with pytest.raises(RuntimeError, match=words):
         solve_emulated(make_problem(Size(2, 3, 4, hidden), Options(), torch.bfloat16))
 
 
@@ -225,14 +202,13 @@ def test_what_is_asked_for_but_cannot_serve_is_an_error(name: str, hidden: int, 
 def test_a_variant_is_an_error_where_other_kernels_than_the_stepwise_are_asked_for(variant: dict[str, Any]) -> None:
     ops = emulate()
     problem = make_problem(SMALL, Options(gains="layer_norm" in variant), torch.bfloat16)
-    arguments = (problem.x, problem.hx, problem.weights, None, False, True)
     for name in ("stepwise", "auto"):
         ops.use_cuda_kernels(name, name)
-        ops.gru_fwd(*arguments, **variant)
+        ops.gru_fwd(*problem.layer, True, **variant)
     assert ops.persistent_launches() == 0
     ops.use_cuda_kernels("cluster", "auto")
     with pytest.raises(RuntimeError, match=r"asks for cluster, but layer_norm .* by the stepwise kernels alone"):
-        ops.gru_fwd(*arguments, **variant)
+        ops.gru_fwd(*problem.layer, True, **variant)
 
 
 def test_an_unknown_kernel_is_an_error() -> None:
@@ -275,11 +251,12 @@ def test_the_first_call_tests_the_kernel_once(problem: Problem) -> None:
 @pytest.mark.parametrize(
     ("family", "multiprocessors", "launches"), [("group", 4, 8), ("group", 9, 4), ("streamed", 9, 8)]
 )
-def test_the_self_test_has_two_tiles_directions_and_members(family: str, multiprocessors: int, launches: int) -> None:
+def test_the_self_test_has_two_tiles_directions_and_members(
+    problem: Problem, family: str, multiprocessors: int, launches: int
+) -> None:
     """So eight groups, of which so many run at a time as the device has multiprocessors for; then one of the call."""
-    ops = emulate(multiprocessors)
-    ops.use_cuda_kernels(family, family)
-    solve_emulated(make_problem(SMALL, Options(), torch.bfloat16))
+    ops = emulate(multiprocessors, (family, family))
+    solve_emulated(problem)
     assert ops.persistent_launches() == 2 * (launches + 1)  # forward and backward
 
 
@@ -298,11 +275,8 @@ def test_every_kernel_passes_its_self_test(dtype: torch.dtype, ieee: bool, monke
 
 
 def test_the_self_test_leaves_generators_alone(problem: Problem) -> None:
-    emulate()
-    torch.manual_seed(1)
     state = torch.get_rng_state()
-    torch.manual_seed(1)
-    emulated_operators().gru_fwd(*problem.layer, True)
+    emulate().gru_fwd(*problem.layer, True)
     assert_same_bits(torch.get_rng_state(), state)
 
 
@@ -338,9 +312,8 @@ def test_the_self_test_tolerates_a_twentieth_of_the_largest_value(of: str, resul
     name = "cluster_H64_C4_rows16"
 
     def fault_of(spoil: float) -> str:
-        ops = emulate(spoiled=1)
+        ops = emulate(asked=(name, "stepwise") if of == "forward" else ("stepwise", name), spoiled=1)
         ops.emulate_spoil(spoil, result)
-        ops.use_cuda_kernels(*((name, "stepwise") if of == "forward" else ("stepwise", name)))
         try:
             solve_emulated(problem)
         except RuntimeError as error:
@@ -360,9 +333,8 @@ def test_the_self_test_tolerates_a_twentieth_of_the_largest_value(of: str, resul
 
 @pytest.mark.parametrize("masks", ["", "all"], ids=["plain", "masked"])
 def test_the_self_test_has_two_tiles_and_the_masks_of_the_kernel(problem: Problem, masks: str) -> None:
-    ops = emulate(spoiled=1)
-    ops.use_cuda_kernels("streamed", "auto")
-    variant = variants_of(problem, True)[masks] if masks else PLAIN
+    ops = emulate(asked=("streamed", "auto"), spoiled=1)
+    variant = variants_of(problem)[masks] if masks else PLAIN
     with pytest.raises(RuntimeError, match="differs by"):
         solve_emulated(problem, variant)
     assert ops.last_launch()[:2] == (17, bool(masks))
@@ -372,7 +344,7 @@ def test_the_self_test_has_two_tiles_and_the_masks_of_the_kernel(problem: Proble
 @pytest.mark.parametrize("kernel", ["stepwise", "cluster", "group", "streamed"])
 def test_gradients_that_lie_further_apart_than_32_bits_count(kernel: str, strides: tuple[int, ...]) -> None:
     """Of 4 GB that are reserved, the rows of the gradient alone are touched."""
-    emulate().use_cuda_kernels("stepwise", kernel)
+    emulate(asked=("stepwise", kernel))
     problem = make_problem(Size(3, 3, 2, 34), Options(), torch.float16)
     assert problem.dy is not None
     dy = torch.empty(2 * max(strides) + 4096, dtype=torch.float16).as_strided(problem.dy.shape, strides)
@@ -391,21 +363,18 @@ def test_stepwise_when_every_kernel_fails(problem: Problem, capfd: pytest.Captur
     assert ops.persistent_launches() == 0
 
 
-def test_a_kernel_that_is_asked_for_and_fails_is_an_error() -> None:
-    emulate(refusals=1).use_cuda_kernels("cluster", "auto")
+def test_a_kernel_that_is_asked_for_and_fails_is_an_error(problem: Problem) -> None:
+    emulate(asked=("cluster", "auto"), refusals=1)
     with pytest.raises(RuntimeError, match=r"which gru_ext.use_cuda_kernels asks for, failed: .*refused by the test"):
-        solve_emulated(make_problem(SMALL, Options(), torch.bfloat16))
+        solve_emulated(problem)
 
 
-def test_of_several_kernels_that_failed_each_has_its_own_reason(capfd: pytest.CaptureFixture[str]) -> None:
+def test_of_several_kernels_that_failed_each_has_its_own_reason(problem: Problem) -> None:
     ops = emulate(refusals=1, spoiled=1)
     first, second = ops.cuda_kernel_names(torch.bfloat16, False)[:2]
-    solve_emulated(make_problem(SMALL, Options(), torch.bfloat16))
-    for name, reason in (
-        (first, "refused by the test"),
-        (second, "h_n differs by"),
-        ("cluster", "refused by the test"),
-    ):
+    solve_emulated(problem)
+    refused = "refused by the test"
+    for name, reason in ((first, refused), (second, "h_n differs by"), ("cluster", refused)):
         ops.use_cuda_kernels(name, "auto")
         with pytest.raises(RuntimeError, match=f"asks for {name}, which cannot serve .*{reason}"):
             choice()
@@ -432,9 +401,7 @@ def test_a_kernel_without_the_memory_for_its_self_test_is_tested_later(
         assert capfd.readouterr().err == ""
         ops.emulate_no_memory(0, throws)
         assert choice()[0] == name
-    ops = emulate()
-    ops.use_cuda_kernels("cluster", "auto")
-    ops.emulate_no_memory(1000, throws)
+    emulate(asked=("cluster", "auto")).emulate_no_memory(1000, throws)
     with pytest.raises(torch.OutOfMemoryError, match="there is not the memory on cpu to test and launch the kernel"):
         solve_emulated(problem)
 
@@ -451,7 +418,9 @@ LIMITS = [
 
 
 @pytest.mark.parametrize(("architecture", "shared_bytes", "serve"), LIMITS)
-def test_what_serves_within_the_limits_of_a_device(architecture: int, shared_bytes: int, serve: set[str]) -> None:
+def test_what_serves_within_the_limits_of_a_device(
+    problem: Problem, architecture: int, shared_bytes: int, serve: set[str]
+) -> None:
     ops = emulate()
     ops.emulate_limits(architecture, shared_bytes)
     for name in EVERY:
@@ -465,13 +434,12 @@ def test_what_serves_within_the_limits_of_a_device(architecture: int, shared_byt
     ops.use_cuda_kernels("auto", "auto")
     assert (choice()[0] == "stepwise") == (not serve)
     assert choice(size=SMALL._replace(steps=1))[0] == "one_step"
-    check_emulated(make_problem(SMALL, Options(), torch.bfloat16))
+    check_emulated(problem)
 
 
 def test_the_limit_of_a_wait_is_the_callers(problem: Problem) -> None:
-    ops = emulate()
+    ops = emulate(asked=("cluster_H64_C4_rows16", "auto"))
     assert ops.set_cuda_wait_limit(0.25) == 4
-    ops.use_cuda_kernels("cluster_H64_C4_rows16", "auto")
     try:
         ops.gru_fwd(*problem.layer, True)
         assert ops.last_launch()[2] == pytest.approx(0.25, rel=1e-4)
@@ -488,8 +456,7 @@ def test_the_limit_of_a_wait_is_the_callers(problem: Problem) -> None:
 
 def test_a_wait_that_takes_too_long_is_an_error_at_the_next_call(problem: Problem) -> None:
     """And no cluster kernel is used from then on."""
-    ops = emulate()
-    ops.use_cuda_kernels("cluster_H64_C4_rows16", "cluster_H64_C4_rows16")
+    ops = emulate(asked=("cluster_H64_C4_rows16", "cluster_H64_C4_rows16"))
     solve_emulated(problem)
     ops.lose_store(0)
     ops.gru_fwd(*problem.layer, True)
@@ -504,9 +471,8 @@ def test_a_wait_that_takes_too_long_is_an_error_at_the_next_call(problem: Proble
 
 
 def test_a_wait_that_takes_too_long_in_the_self_test_rules_the_kernel_out(problem: Problem) -> None:
-    ops = emulate()
+    ops = emulate(asked=("cluster_H64_C4_rows16", "auto"))
     ops.lose_store(0)
-    ops.use_cuda_kernels("cluster_H64_C4_rows16", "auto")
     with pytest.raises(RuntimeError, match="failed: it waited too long for other blocks"):
         solve_emulated(problem)
     ops.lose_store(-1)

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 from accuracy import check_problems
-from cases import FLOATING, Options, Size, exact, make_problem, solve
+from cases import FLOATING, Options, Size, make_problem
 from compare import assert_near
 from emulated_backend import emulated_operators, solve_emulated
 
@@ -31,8 +31,3 @@ def test_expanded_gradients() -> None:
     problem = make_problem(SMALL, Options(bidirectional=True), torch.float32)
     one = torch.ones(())
     check_problems([replace(problem, dy=one.expand(4, 3, 10), dh_n=one.expand(2, 3, 5))], solve_emulated)
-
-
-def test_no_input_features() -> None:
-    problem = make_problem(Size(3, 2, 0, 4), Options(), torch.float64)
-    assert_near(solve_emulated(problem), solve(exact, problem))

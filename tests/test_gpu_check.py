@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from emulated_backend import emulated_operators
+from emulated_backend import emulate, emulated_operators
 from process import ROOT, fork_python, run_python
 
 from benchmarks import gpu_plots
@@ -185,22 +185,17 @@ def test_the_table_of_a_check_where_everything_was_found_and_went_wrong_has_60_l
     assert "  ... 20 more sizes, in the JSON" in lines
 
 
+@pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize(("multiprocessors", "spoiled", "expected"), [(0, 0, True), (132, 10, False)])
 def test_only_a_device_that_is_too_small_is_no_defect(multiprocessors: int, spoiled: int, expected: bool) -> None:
     """Of a kernel by name: there is no room for it; or its results are wrong, so that it is ruled out."""
-    operators = emulated_operators()
-    operators.emulate(multiprocessors, 0, spoiled, False)
+    operators = emulate(multiprocessors, ("cluster_H64_C4_rows16_ieee", "auto"), spoiled=spoiled)
     x, weights = torch.randn(3, 9, 8), [torch.randn(3 * 62, n) / 8 for n in (8, 62)]
-    before = operators.use_cuda_kernels("cluster_H64_C4_rows16_ieee", "auto")
-    try:
-        with warnings.catch_warnings(), suppress(RuntimeError):
-            warnings.simplefilter("ignore")  # that the kernel is not used any more
-            operators.gru_fwd(x, None, weights, None, False, True)
-        with pytest.raises(RuntimeError) as raised:
-            operators.gru_fwd(x, None, weights, None, False, True)
-    finally:
-        operators.use_cuda_kernels(*before)
-        operators.emulate(132, 0, 0, False)
+    with warnings.catch_warnings(), suppress(RuntimeError):
+        warnings.simplefilter("ignore")  # that the kernel is not used any more
+        operators.gru_fwd(x, None, weights, None, False, True)
+    with pytest.raises(RuntimeError) as raised:
+        operators.gru_fwd(x, None, weights, None, False, True)
     assert has_no_room(raised.value) == expected, raised.value
 
 
