@@ -12,38 +12,29 @@ from functools import cache
 from typing import Any
 
 import torch
-from cases import FLOATING, Options, Problem, Size, framework, make_problem, reference_with, variants_of
-from cases import solve as solve_layer
-from compare import assert_all_accurate
-from emulated_backend import emulated_operators
+from cases import (
+    FLOATING,
+    Options,
+    Problem,
+    Size,
+    framework,
+    make_problem,
+    reference_with,
+    solve,
+    solve_by,
+    solve_by_hand,
+    variants_of,
+)
+from emulated_backend import emulate
 from hypothesis import strategies as st
+from layouts import beside_a_boundary, every_other, transposed
+from process import thread_count
 from torch import Tensor
 
-from gru_ext import reference
+from fuzz.judge import judge
 from gru_ext.variant import PLAIN, Variant
 
 MASKS = ("", "zoneout", "zoneout of eval mode", "recurrent dropout", "candidate dropout", "all")
-# A case that the policy refuses is judged again by so many draws of its values: twice the error of another
-# implementation is a bound for many numbers, which a single draw of few may exceed by chance.
-DRAWS = 8
-
-
-def _as_it_is(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _transposed(tensor: Tensor) -> Tensor:
-    return tensor.transpose(0, 1).contiguous().transpose(0, 1) if tensor.dim() > 1 else tensor
-
-
-def _every_other(tensor: Tensor) -> Tensor:
-    """At every second place of a last dimension that has NaN between."""
-    return torch.stack([tensor, torch.full_like(tensor, torch.nan)], dim=-1).flatten(-2)[..., ::2]
-
-
-def _at_odd_place(tensor: Tensor) -> Tensor:
-    """From the second element of its storage on: aligned to one element, and to no more."""
-    return torch.cat([tensor.new_full((1,), torch.nan), tensor.flatten()])[1:].view(tensor.shape)
 
 
 def _in_wider_rows(tensor: Tensor) -> Tensor:
@@ -57,10 +48,10 @@ def _expanded(tensor: Tensor) -> Tensor:
 
 
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "contiguous": _as_it_is,
-    "transposed": _transposed,
-    "every other": _every_other,
-    "odd place": _at_odd_place,
+    "contiguous": Tensor.contiguous,
+    "transposed": transposed,
+    "every other": every_other,
+    "odd place": beside_a_boundary,
     "wider rows": _in_wider_rows,
     "expanded": _expanded,
 }
@@ -146,9 +137,7 @@ def cases(draw: st.DrawFn, backend: str) -> Case:
     norms = draw(st.sampled_from([0, 0, 0, 1, 2]))
     packed = draw(st.booleans())
     fewest = 4 if norms else 1  # units that are to have a variance
-    hidden = st.one_of(
-        st.integers(fewest, 36), st.integers(60, 70)
-    )  # on both sides of tiles, and of what two threads get
+    hidden = st.one_of(st.integers(fewest, 36), st.integers(60, 70))  # on both sides of tiles, and of two threads' part
     layouts = st.tuples(*[st.sampled_from(list(LAYOUTS)) for _ in TENSORS])
     if norms > 0:  # rows of weights that are all the same have no variance, of which rounding makes anything
         layouts = layouts.filter(lambda names: names[TENSORS.index("weights")] != "expanded")
@@ -185,9 +174,7 @@ def cases(draw: st.DrawFn, backend: str) -> Case:
 @cache
 def _emulated_operators() -> Any:
     """Of a device that is large enough for all kernels; each is tested by its own self-test when first used."""
-    ops = emulated_operators()
-    ops.emulate(40, 0, 0, False)
-    return ops
+    return emulate()
 
 
 @contextmanager
@@ -204,44 +191,10 @@ def operators(backend: str) -> Iterator[Any]:
         ops.use_cuda_kernels(*before)
 
 
-def solve(case: Case, problem: Problem, variant: Variant) -> dict[str, Tensor]:
-    """y, h_n and the needed gradients, by the names of ``cases.solve``."""
-    arguments = (problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional)
-    with operators(case.backend) as ops:
-        y, h_n, gates = ops.gru_fwd(*arguments, case.save_gates, **variant._asdict())
-        no_y, h_n_alone, _ = ops.gru_fwd(*arguments, False, False, **variant._asdict())
-        gradients = ops.gru_bwd(problem.dy, problem.dh_n, *arguments, y, gates, *case.need, **variant._asdict())
-    assert no_y.shape == (0,)
-    results = {"y": y, "h_n": h_n, "h_n without y": h_n_alone}
-    for name, needed, gradient in zip(("dx", "dhx"), case.need, gradients, strict=False):
-        assert needed or gradient.shape == (0,)
-        if needed and (name == "dx" or problem.hx is not None):
-            results[name] = gradient
-    assert len(gradients[2]) == (len(problem.weights) if case.need[2] else 0)
-    return results | {f"d{name}": gradient for name, gradient in zip(problem.names, gradients[2], strict=False)}
-
-
 def check(case: Case) -> None:
     """Fail unless every result is as near to float64 as the policy of ``compare`` asks."""
-    torch.set_num_threads(case.threads)
-    try:
-        _judge(case, draws=1)
-    except AssertionError:
-        _judge(case, draws=DRAWS)
-    finally:
-        torch.set_num_threads(1)
-
-
-def _judge(case: Case, draws: int) -> None:
-    drawn = [_solve_thrice(case, *case.draw(number)) for number in range(draws)]
-    names = drawn[0][0].keys()
-    ours, peers, exact = ({name: torch.stack([by[way][name] for by in drawn]) for name in names} for way in range(3))
-    for name in names:
-        # Where a dtype's own range, and not the layer, decides what is finite, nothing is expected.
-        undecided = _kind(peers[name]) != _kind(exact[name].to(case.dtype))
-        for results in (ours, peers, exact):
-            results[name] = results[name].masked_fill(undecided, 0.0)
-    assert_all_accurate(ours, peers, exact)
+    with thread_count(case.threads):
+        judge(lambda number: _solve_thrice(case, *case.draw(number)))
 
 
 def _kind(tensor: Tensor) -> Tensor:
@@ -255,24 +208,23 @@ def _solve_thrice(case: Case, problem: Problem, variant: Variant) -> tuple[dict[
     Theirs are autograd's gradients, those of float64 are the reference's by hand: of an infinite gradient they may
     make a NaN in other places, and both are right.
     """
-    ours = solve(case, problem, variant)
+    with operators(case.backend) as ops:
+        no_y, h_n_alone, _ = ops.gru_fwd(*problem.layer, False, False, *variant)
+        ours = solve_by(ops, problem, variant, case.save_gates, case.need) | {"h_n without y": h_n_alone}
+    assert no_y.shape == (0,)
     plain_problem = problem.map(lambda tensor: tensor.detach().contiguous())
     layer = reference_with(variant)
     # TF32 has the 10 bits of float16.
     is_tf32 = case.dtype == torch.float32 and case.backend not in ("cpu", "stepwise")
     peer = layer if variant != PLAIN or problem.x.numel() == 0 else framework
-    theirs = solve_layer(peer, plain_problem.to(torch.float16) if is_tf32 else plain_problem)
-    exact = _by_hand(plain_problem.to(torch.float64), variant)
+    theirs = solve(peer, plain_problem.to(torch.float16) if is_tf32 else plain_problem)
+    exact = solve_by_hand(plain_problem.to(torch.float64), variant)
     for results in (theirs, exact):
         results["h_n without y"] = results["h_n"]
-    return ours, {n: theirs[n].to(case.dtype) for n in ours}, {n: exact[n] for n in ours}
-
-
-def _by_hand(problem: Problem, variant: Variant) -> dict[str, Tensor]:
-    arguments = (problem.x, problem.hx, problem.weights, problem.batch_sizes, problem.bidirectional, variant)
-    y, h_n = reference.gru(*arguments)
-    dx, dhx, dweights = reference.gru_bwd(problem.dy, problem.dh_n, *arguments)
-    return {
-        **{"y": y, "h_n": h_n, "dx": dx, "dhx": dhx},
-        **{f"d{name}": gradient for name, gradient in zip(problem.names, dweights, strict=True)},
-    }
+    theirs, exact = {n: theirs[n].to(case.dtype) for n in ours}, {n: exact[n] for n in ours}
+    for name in ours:
+        # Where a dtype's own range, and not the layer, decides what is finite, nothing is expected.
+        undecided = _kind(theirs[name]) != _kind(exact[name].to(case.dtype))
+        for results in (ours, theirs, exact):
+            results[name] = results[name].masked_fill(undecided, 0.0)
+    return ours, theirs, exact

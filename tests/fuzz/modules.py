@@ -12,13 +12,12 @@ from typing import Any
 
 import torch
 from cases import FLOATING
-from compare import assert_all_accurate
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import gru_ext
-from fuzz.layers import DRAWS
+from fuzz.judge import judge
 from gru_ext import reference
 from gru_ext.variant import Variant
 
@@ -75,18 +74,7 @@ def calls(draw: st.DrawFn) -> Call:
 
 def check(call: Call) -> None:
     """Fail unless results and gradients are within the policy of ``compare``."""
-    try:
-        _judge(call, draws=1)
-    except AssertionError:
-        _judge(call, draws=DRAWS)
-
-
-def _judge(call: Call, draws: int) -> None:
-    drawn = [[_solve(call, number, way) for number in range(draws)] for way in ("ours", "peer", "exact")]
-    names = drawn[0][0].keys()
-    assert_all_accurate(
-        *({name: torch.stack([result[name] for result in results]) for name in names} for results in drawn)
-    )
+    judge(lambda number: [_solve(call, number, way) for way in ("ours", "peer", "exact")])
 
 
 def _solve(call: Call, number: int, way: str) -> dict[str, Tensor]:

@@ -156,12 +156,7 @@ def _prepared() -> dict[str, Any]:
 def _wrong_prepared() -> dict[str, tuple[Any, ...]]:
     good = _prepared()
     whole = good["prepared"]
-    damaged = (
-        *(whole[:size].clone() for size in (0, 8, 100, len(whole) - 1)),
-        whole[1:],
-        whole.flip(0),
-        whole[::2],
-    )
+    damaged = (*(whole[:size].clone() for size in (0, 8, 100, len(whole) - 1)), whole[1:], whole.flip(0), whole[::2])
 
     def dense(name: str) -> tuple[Any, ...]:  # torch itself refuses the others of its operators
         return tuple(v for v in _wrong_tensors(good[name]) if not (isinstance(v, Tensor) and v.is_sparse))
@@ -211,12 +206,7 @@ def _converters() -> Iterator[Function]:
     for to in (convert.to_keras_weights, convert.to_haste, convert.to_onnx_weights):
         yield Function(to.__name__, to, lambda: {"gru": gru_ext.GRU(3, 4)}, {"gru": WRONG_MODULES})
     for kind, of in ((gru_ext.GRU, nn.GRU), (gru_ext.GRUCell, nn.GRUCell)):
-        yield Function(
-            f"{kind.__name__}.from_torch",
-            kind.from_torch,
-            _good_module(of),
-            {"module": WRONG_MODULES},
-        )
+        yield Function(f"{kind.__name__}.from_torch", kind.from_torch, _good_module(of), {"module": WRONG_MODULES})
 
 
 def _wrong_forward() -> dict[str, tuple[Any, ...]]:
@@ -246,10 +236,7 @@ def functions() -> list[Function]:
             "GRUCell",
             gru_ext.GRUCell,
             lambda: {"input_size": 3, "hidden_size": 4},
-            {
-                **dict.fromkeys(("input_size", "hidden_size"), WRONG_SIZES),
-                "bias": WRONG_FLAGS,
-            },
+            {**dict.fromkeys(("input_size", "hidden_size"), WRONG_SIZES), "bias": WRONG_FLAGS},
         ),
         *(
             Function(name, forward, lambda: {"input": torch.randn(5, 2, 3)}, _wrong_forward())
@@ -260,12 +247,7 @@ def functions() -> list[Function]:
             for convert in (gru_ext.replace_gru, gru_ext.to_torch)
         ),
         *(
-            Function(
-                convert.__name__,
-                convert,
-                _good_module(nn.GRU),
-                {"module": WRONG_MODULES, "inplace": WRONG_FLAGS},
-            )
+            Function(convert.__name__, convert, _good_module(nn.GRU), {"module": WRONG_MODULES, "inplace": WRONG_FLAGS})
             for convert in (gru_ext.quantize_dynamic, gru_ext.prepare)
         ),
         *(
@@ -285,10 +267,8 @@ def functions() -> list[Function]:
             "kernels",
             gru_ext.kernels,
             lambda: {"steps": 5, "batch": 2, "hidden_size": 4, "dtype": torch.float32},
-            {
-                **dict.fromkeys(("steps", "batch", "hidden_size"), WRONG_SIZES),
-                "dtype": (torch.int64, "float32", 3, NoTensor()),
-            },
+            dict.fromkeys(("steps", "batch", "hidden_size"), WRONG_SIZES)
+            | {"dtype": (torch.int64, "float32", 3, NoTensor())},
         ),
     ]
 
