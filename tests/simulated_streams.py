@@ -8,7 +8,8 @@ which another stream may still be writing, or whose memory was not lent to their
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,9 +55,7 @@ class SimulatedStreams:
     @contextmanager
     def checked(self) -> Iterator[None]:
         """Within it, operators are checked."""
-        with ExitStack() as stack:
-            stack.enter_context(_Operators(self))
-            stack.enter_context(_Nodes(self))
+        with _Operators(self), _Nodes(self):
             yield
 
     def backward(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
@@ -65,7 +64,7 @@ class SimulatedStreams:
         At the end the caller waits for the streams of the leaves.
         """
         reached = self.nodes(tensors)
-        hooks = [node.register_prehook(_Enter(self, stream)) for node, stream in reached.items()]
+        hooks = [node.register_prehook(partial(self.enter, stream)) for node, stream in reached.items()]
         with _Operators(self):
             torch.autograd.backward(tensors, gradients)
         for hook in hooks:
@@ -128,14 +127,6 @@ class SimulatedStreams:
 
     def _wait(self, stream: int, clock: Clock) -> None:
         self.clocks[stream] = tuple(map(max, self.clocks[stream], clock))
-
-
-class _Enter:
-    def __init__(self, streams: SimulatedStreams, stream: int) -> None:
-        self.streams, self.stream = streams, stream
-
-    def __call__(self, gradients: Sequence[Tensor | None]) -> None:
-        self.streams.enter(self.stream, gradients)
 
 
 class _Operators(TorchDispatchMode):

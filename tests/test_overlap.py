@@ -33,10 +33,11 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
-def simulate(monkeypatch: pytest.MonkeyPatch, streams: overlap.Streams | None = None) -> SimulatedStreams:
-    """From now on GRUs overlap their layers by simulated streams, which are returned; or by others, if given."""
-    simulated = SimulatedStreams(LAYERS)
-    monkeypatch.setattr(overlap, "device_streams", lambda device, num_layers: streams or simulated)
+@pytest.fixture
+def streams(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SimulatedStreams:
+    """By which GRUs overlap their layers in the test: simulated ones, or those of its parameter."""
+    simulated: SimulatedStreams = getattr(request, "param", None) or SimulatedStreams(LAYERS)
+    monkeypatch.setattr(overlap, "device_streams", lambda device, num_layers: simulated)
     return simulated
 
 
@@ -53,13 +54,10 @@ def problem(arguments: dict[str, Any], steps: int = STEPS) -> tuple[gru_ext.GRU,
 @pytest.mark.parametrize("steps", [1, 2, 3, 6])
 @pytest.mark.parametrize("with_hx", [False, True])
 @pytest.mark.parametrize("arguments", CASES[:4], ids=str)
-def test_results_and_gradients(
-    arguments: dict[str, Any], with_hx: bool, steps: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_and_gradients(arguments: dict[str, Any], with_hx: bool, steps: int, streams: SimulatedStreams) -> None:
     gru, x, hx = problem(arguments)
     state = hx if with_hx else None
     expected = results_of(gru, x, state)
-    streams = simulate(monkeypatch)
     gru.overlap_layers = steps
     with streams.checked():
         gru(x, state)
@@ -67,27 +65,28 @@ def test_results_and_gradients(
     assert_near(results_of(gru, x, state), expected)
 
 
+@pytest.mark.usefixtures("streams")
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
-def test_accuracy(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accuracy(dtype: torch.dtype) -> None:
     ours, theirs = pair_of_grus(5, 24, 2, dtype=dtype)
     ours.overlap_layers = 4
     exact = copy.deepcopy(theirs).double()
     x, hx = (torch.randn(shape, dtype=dtype, requires_grad=True) for shape in ((22, 6, 5), (2, 6, 24)))
     in_float64 = [tensor.detach().double().requires_grad_() for tensor in (x, hx)]
-    simulate(monkeypatch)
     assert_all_accurate(results_of(ours, x, hx), results_of(theirs, x, hx), results_of(exact, *in_float64))
 
 
-def test_unbatched_and_an_empty_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("streams")
+def test_unbatched_and_an_empty_batch() -> None:
     gru, x, hx = problem({})
     inputs = [(x[:, 0], hx[:, 0]), (x[:, :0], None)]
     expected = [gru(*given) for given in inputs]
-    simulate(monkeypatch)
     gru.overlap_layers = 2
     assert_near([gru(*given) for given in inputs], expected)
 
 
-def test_dropout_between_layers_is_drawn_for_each_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("streams")
+def test_dropout_between_layers_is_drawn_for_each_chunk() -> None:
     gru, x, _ = problem({"dropout": 0.5})
     weights = list(gru._flat_weights)
     torch.manual_seed(1)
@@ -99,15 +98,14 @@ def test_dropout_between_layers_is_drawn_for_each_chunk(monkeypatch: pytest.Monk
                 y = nn.functional.dropout(y, 0.5)
             y, states[layer] = functional.gru(y, states[layer], weights[4 * layer : 4 * layer + 4])
         outputs.append(y)
-    simulate(monkeypatch)
     gru.overlap_layers = 3
     torch.manual_seed(1)
     assert_same_bits(gru(x)[0], torch.cat(outputs))
     assert torch.equal(gru.eval()(x)[0], gru(x)[0])
 
 
-def test_gradcheck_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    simulate(monkeypatch)
+@pytest.mark.usefixtures("streams")
+def test_gradcheck_twice() -> None:
     x, hx = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((3, 1, 2), (2, 1, 2)))
     weights = [torch.randn(6, 2, dtype=torch.float64, requires_grad=True) for _ in range(4)]
 
@@ -122,26 +120,22 @@ def test_gradcheck_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("arguments", CASES, ids=str)
-def test_every_stream_waits_and_is_lent_what_it_uses(
-    arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gru, x, hx = problem(arguments)
-    gru.overlap_layers = 2
-    train(simulate(monkeypatch), gru, x, hx)
+def test_every_stream_waits_and_is_lent_what_it_uses(arguments: dict[str, Any], streams: SimulatedStreams) -> None:
+    train(streams, *problem(arguments | {"overlap_layers": 2}))
 
 
 @pytest.mark.parametrize("trained", ["x", "hx", "weight_ih_l2", "bias_hh_l1"])
-def test_likewise_where_few_gradients_are_needed(trained: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_likewise_where_few_gradients_are_needed(trained: str, streams: SimulatedStreams) -> None:
     gru, x, hx = problem({"overlap_layers": 2})
     for name, tensor in (("x", x), ("hx", hx), *gru.named_parameters()):
         tensor.requires_grad_(name == trained)
-    train(simulate(monkeypatch), gru, x, hx)
+    train(streams, gru, x, hx)
 
 
-def test_likewise_where_autocast_makes_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_likewise_where_autocast_makes_the_weights(streams: SimulatedStreams) -> None:
     gru, x, hx = problem({"overlap_layers": 2})
     with torch.autocast("cpu", torch.bfloat16):
-        train(simulate(monkeypatch), gru.float(), x.detach().float(), hx.detach().float())
+        train(streams, gru.float(), x.detach().float(), hx.detach().float())
 
 
 def train(streams: SimulatedStreams, gru: gru_ext.GRU, x: Tensor, hx: Tensor) -> None:
@@ -158,9 +152,8 @@ def train(streams: SimulatedStreams, gru: gru_ext.GRU, x: Tensor, hx: Tensor) ->
     assert {stream for _, stream, _ in streams.operators} == set(range(LAYERS))
 
 
-def test_no_stream_waits_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_stream_waits_for_more(streams: SimulatedStreams) -> None:
     """Forward no layer waits for those above it, in backward none for those below: so they overlap."""
-    streams = simulate(monkeypatch)
     gru, x, hx = problem({"overlap_layers": 2})
     with streams.checked():
         output, h_n = gru(x, hx)
@@ -209,17 +202,17 @@ class Without(SimulatedStreams):
         (Without(1), "uses memory of stream 0 on stream 1, to which it was not lent"),
         (Without(2), "on stream 2, to which it was not lent"),
     ],
+    indirect=["streams"],
 )
-def test_the_check_finds_what_is_left_out(
-    streams: SimulatedStreams, fault: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    simulate(monkeypatch, streams)
+def test_the_check_finds_what_is_left_out(streams: SimulatedStreams, fault: str) -> None:
     gru, x, hx = problem({"overlap_layers": 2})
     with streams.checked(), pytest.raises(AssertionError, match=fault):
         gru(x, hx)
 
 
-def test_the_check_finds_gradients_that_are_not_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_finds_gradients_that_are_not_handed_over(
+    streams: SimulatedStreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As they would be without the views that the weights pass through."""
 
     def lend_only(streams: overlap.Streams, weights: list[Tensor], num_layers: int) -> list[Tensor]:
@@ -227,11 +220,9 @@ def test_the_check_finds_gradients_that_are_not_handed_over(monkeypatch: pytest.
             streams.lend(weight, i * num_layers // len(weights))
         return weights
 
-    streams = simulate(monkeypatch)
     monkeypatch.setattr(overlap, "lend_weights", lend_only)
-    gru, x, hx = problem({"overlap_layers": 2})
     with pytest.raises(AssertionError, match=r"uses memory of stream [12] on stream 0, to which it was not lent"):
-        train(streams, gru, x, hx)
+        train(streams, *problem({"overlap_layers": 2}))
 
 
 @pytest.mark.parametrize("done", [0, 2, 3])
@@ -344,21 +335,15 @@ def test_layers_run_one_after_another(kind: str, monkeypatch: pytest.MonkeyPatch
 
 # ---- The argument
 
+EXPECTED_INT = "expected overlap_layers of type int, the time steps of a chunk"
+
 
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
         ({"overlap_layers": -1}, ValueError, "expected overlap_layers of at least 0, got -1"),
-        (
-            {"overlap_layers": True},
-            TypeError,
-            "expected overlap_layers of type int, the time steps of a chunk, got bool",
-        ),
-        (
-            {"overlap_layers": None},
-            TypeError,
-            "expected overlap_layers of type int, the time steps of a chunk, got NoneTy",
-        ),
+        ({"overlap_layers": True}, TypeError, f"{EXPECTED_INT}, got bool"),
+        ({"overlap_layers": None}, TypeError, f"{EXPECTED_INT}, got NoneTy"),
         ({"num_layers": 1}, ValueError, "expected num_layers of at least 2 with overlap_layers, got 1"),
         ({"bidirectional": True}, ValueError, "expected bidirectional=False with overlap_layers, as a layer of two"),
         ({"recurrent_dropout": 0.5}, ValueError, "expected recurrent_dropout=0 with overlap_layers, as its mask is"),
