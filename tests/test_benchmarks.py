@@ -18,6 +18,7 @@ from unittest.mock import DEFAULT, Mock, call
 
 import pytest
 import torch
+from contender_cases import BOTH_DIRECTIONS, ONE_LAYER, judged, make_inputs, make_problem
 from process import ROOT, fork_python, output_of, run_python, thread_count
 from torch import Tensor, nn
 
@@ -62,45 +63,19 @@ CPU = torch.device("cpu")
 ALL: dict[str, type[Contender]] = {OURS: GruExt, **PEERS}
 TRAINING = (OURS, "torch", "keras")
 INFERENCE = ("onnxruntime", "openvino")
-SIZES = (Size(4, 3, 8, I=5), Size(3, 2, 8, L=2, D=2))
 ADAPTERS: list[tuple[str, Pass, Size, torch.dtype]] = [
-    *product(TRAINING, PASSES, SIZES, [torch.float32]),
-    *[(name, "forward", size, torch.float32) for name in INFERENCE for size in SIZES],
+    *product(TRAINING, PASSES, (ONE_LAYER, BOTH_DIRECTIONS), [torch.float32]),
+    *[(name, "forward", size, torch.float32) for name in INFERENCE for size in (ONE_LAYER, BOTH_DIRECTIONS)],
     *[(name, "forward", Size(6, 4, 16), torch.bfloat16) for name in (OURS, "torch", "openvino", "keras")],
     # Compiling takes long. The backward, which must not write over what it will need again.
     ("compile", "backward", Size(1, 2, 4), torch.float32),
 ]
 
 
-def make_problem(size: Size, kind: Pass = "forward", dtype: torch.dtype = torch.float32) -> Problem:
-    module = nn.GRU(size.inputs, size.H, size.L, bidirectional=size.D == 2, dtype=dtype)
-    return Problem(size, kind, module, threads=1)
-
-
-def make_inputs(size: Size, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    return (
-        torch.randn(size.T, size.B, size.inputs).to(dtype),
-        torch.randn(size.T, size.B, size.D * size.H).to(dtype),
-    )
-
-
 def contender_or_skip(name: str) -> type[Contender]:
     if reason := ALL[name].absent():
         pytest.skip(f"{name}: {reason}")
     return ALL[name]
-
-
-def judged(
-    contender: type[Contender], size: Size, kind: Pass, dtype: torch.dtype
-) -> tuple[Contender, Problem, check.Verdict]:
-    """What it makes of a problem; a second call of its step gives the same, as it is timed again and again."""
-    problem, (x, dy) = make_problem(size, kind, dtype), make_inputs(size, dtype)
-    assert {tensor.dtype for tensor in (*problem.weights.values(), x)} == {dtype}
-    made = contender(problem)
-    step = made.step(x, dy)
-    first, second = made.results(step()), made.results(step())
-    assert all(torch.equal(first[key], second[key]) for key in first)
-    return made, problem, check.judge(contender.name, first, check.answer(problem, x, dy))
 
 
 # ---- the adapters
@@ -182,7 +157,7 @@ def test_adapter_of_a_peer_that_needs_a_gpu(
     if kind == "train":  # the function is a level deeper where the folder at the top is no package
         package = types.SimpleNamespace(flashrnn=package)
     monkeypatch.setitem(sys.modules, "flashrnn", package)
-    made, problem, verdict = judged(contender, Size(4, 3, 8, I=5), kind, dtype)
+    made, problem, verdict = judged(contender, ONE_LAYER, kind, dtype)
     assert verdict.right, verdict
     expected = problem.weights
     if contender is FlashRNN:  # one bias of r and z for both products

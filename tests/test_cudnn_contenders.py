@@ -9,12 +9,11 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from contender_cases import BOTH_DIRECTIONS, ONE_LAYER, judged, make_inputs, make_problem
 from on_cuda import float32_precision
 from process import ROOT
 from simulated_cudnn import library, library_beside
-from torch import nn
 
-from benchmarks import check
 from benchmarks.contenders import CUDNN, Problem
 from benchmarks.contenders.cudnn import Cudnn, CudnnDynamic, CudnnStandard, CudnnStatic
 from benchmarks.contenders.cudnn_library import (
@@ -28,18 +27,10 @@ from benchmarks.contenders.cudnn_library import (
 )
 from benchmarks.suites import Pass, Size
 
-ONE_LAYER, BOTH_DIRECTIONS = Size(4, 3, 8, I=5), Size(3, 2, 8, L=2, D=2)
-
 
 @pytest.fixture(autouse=True)
 def _simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Cudnn, "load", staticmethod(library))
-
-
-def make_problem(size: Size, kind: Pass, dtype: torch.dtype = torch.float32) -> Problem:
-    torch.manual_seed(0)
-    module = nn.GRU(size.inputs, size.H, size.L, bidirectional=size.D == 2, dtype=dtype)
-    return Problem(size, kind, module, threads=1)
 
 
 @pytest.mark.parametrize("kind", ["forward", "train"])
@@ -53,21 +44,13 @@ def make_problem(size: Size, kind: Pass, dtype: torch.dtype = torch.float32) -> 
 )
 def test_results_are_those_of_the_weights(contender: type[Cudnn], size: Size, dtype: torch.dtype, kind: Pass) -> None:
     """And a step can be timed again and again."""
-    problem = make_problem(size, kind, dtype)
-    x = torch.randn(size.T, size.B, size.inputs, dtype=dtype)
-    dy = torch.randn(size.T, size.B, size.D * size.H, dtype=dtype)
-    made = contender(problem)
-    step = made.step(x, dy)
-    first = {name: result.clone() for name, result in made.results(step()).items()}
-    second = made.results(step())
-    verdict = check.judge(contender.name, first, check.answer(problem, x, dy))
+    *_, verdict = judged(contender, size, kind, dtype)
     assert verdict.right, verdict
-    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("size", [ONE_LAYER, BOTH_DIRECTIONS], ids=str)
 def test_weights_come_back_as_they_went(size: Size) -> None:
-    problem = make_problem(size, "forward")
+    problem = make_problem(size)
     back = CudnnStandard(problem).weights()
     assert list(back) == list(problem.weights)
     assert all(torch.equal(back[name], weight) for name, weight in problem.weights.items())
@@ -108,7 +91,7 @@ def test_tf32_is_allowed_where_torch_allows_it(allowed: bool, products: Constant
         float32_precision(*["tf32" if allowed else "ieee"] * 2),
         patch.object(Library, "call", autospec=True, side_effect=Library.call) as call,
     ):
-        CudnnStandard(make_problem(ONE_LAYER, "forward"))
+        CudnnStandard(make_problem(ONE_LAYER))
     (given,) = (of.args[2:] for of in call.call_args_list if of.args[1] == "cudnnSetRNNDescriptor_v8")
     assert given[8] is products
 
@@ -167,7 +150,6 @@ def test_cudnn_accepts_every_descriptor(
     real = functions(str(installed / "lib" / SONAME))
     accepted: list[str] = []
     monkeypatch.setattr(Cudnn, "load", staticmethod(lambda: library_beside(real, accepted)))
-    problem = make_problem(ONE_LAYER, "train", dtype)
-    contender(problem).step(torch.randn(4, 3, 5, dtype=dtype), torch.randn(4, 3, 8, dtype=dtype))()
+    contender(make_problem(ONE_LAYER, "train", dtype)).step(*make_inputs(ONE_LAYER, dtype))()
     sets = ["cudnnSetRNNDescriptor_v8", "cudnnSetRNNDataDescriptor", "cudnnSetRNNDataDescriptor"]
     assert [name for name in accepted if "Set" in name] == [*sets, "cudnnSetTensorNdDescriptor"]
