@@ -28,10 +28,8 @@ from benchmarks.needed_kernels import SHOWN, times
 from benchmarks.needed_kernels import families_table as uses
 
 RESOURCES = ROOT / "tests" / "cuda_resources.json"
-INSTANTIATIONS_PAGE, DEVICES_PAGE = ROOT / "docs" / "kernels.md", ROOT / "docs" / "cuda.md"
-INSTANTIATIONS, DEVICES, END = "<!-- instantiations -->\n", "<!-- devices -->\n", "<!-- end -->\n"
-FAMILIES_OF_KERNELS, MEMBERS = "<!-- families -->\n", "<!-- members -->\n"
-USES, CONSTANTS = "<!-- uses -->\n", "<!-- constants -->\n"
+KERNELS_PAGE, DEVICES_PAGE = ROOT / "docs" / "kernels.md", ROOT / "docs" / "cuda.md"
+END = "<!-- end -->\n"
 TIME_MODEL = ROOT / "csrc/cuda/choice/time_model.h"
 OPERANDS = {"bfloat16": "16-bit", "float": "TF32", "ieee": "IEEE"}
 FAMILIES = {
@@ -118,9 +116,14 @@ class Streamed(NamedTuple):
         return [f"gru_streamed_{self.direction}_kernel<StreamedTraits<{', '.join(map(str, numbers))}>, false>"]
 
 
-def markdown(lines: Iterable[Sequence[str]]) -> str:
-    """The rows of a table."""
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def text_of(lines: Iterable[str]) -> str:
+    """Each with its end."""
+    return "".join(f"{line}\n" for line in lines)
+
+
+def markdown(rows: Iterable[Sequence[str]]) -> str:
+    """A table."""
+    return text_of(f"| {' | '.join(row)} |" for row in rows)
 
 
 def registers(kernels: list[str], resources: Needed) -> str:
@@ -157,10 +160,7 @@ def instantiations(lines: list[str]) -> tuple[list[Instantiation], list[Streamed
             streamed.append(Streamed(direction, operand, tuple(of_instantiation), gates, steps))
             continue
         direction, family, operand, *numbers, step = line.split()
-        hidden, blocks, rows, warps, tiles, shared, overflow = map(int, numbers)
-        found.append(
-            Instantiation(direction, family, operand, hidden, blocks, rows, warps, tiles, shared, overflow, float(step))
-        )
+        found.append(Instantiation._make([direction, family, operand, *map(int, numbers), float(step)]))
     return found, streamed
 
 
@@ -248,7 +248,7 @@ def devices_table() -> str:
                 of_families = largest[direction, operand]
                 line.append(" / ".join(str(of_families[family] or "-") for family in families))
         lines.append(line)
-    return f"\n{markdown(lines)}\n"
+    return markdown(lines)
 
 
 def families_table() -> str:
@@ -269,24 +269,24 @@ def families_table() -> str:
         counts = ["-" if shape == "0 + 0" else shape for shape in shapes]
         masks, widest = "x" if family == "streamed" else "-", " / ".join(str(H or "-") for H in hidden)
         lines.append([f"`{family}`", f"sm_80 and later; {when}", *counts, "-", masks, "-", widest])
-    return f"\n{markdown(lines)}\n"
+    return markdown(lines)
 
 
-def tables() -> str:
-    """What belongs between the marks of docs/kernels.md."""
+def instantiations_tables() -> str:
+    """One for each family and pass, with its title."""
     resources: Needed = json.loads(RESOURCES.read_text())["kernels"]
     rows, streamed = instantiations(printed())
-    text = ""
+    parts = []
     for ieee in (False, True):
-        text += "\nIn IEEE float32:\n" if ieee else ""
+        parts += ["In IEEE float32:\n"] if ieee else []
         for family, title in FAMILIES.items():
             of_family = [row for row in rows if row[:2] == family and (row.operand == "ieee") == ieee]
-            text += f"\n{title}\n\n{table(of_family, resources)}"
+            parts.append(f"{title}\n\n{table(of_family, resources)}")
     for direction, title in (("fwd", "Streamed, forward"), ("bwd", "Streamed, backward")):
         of_direction = [row for row in streamed if row.direction == direction]
-        text += f"\n{title}; of a step at some H microseconds, and MB of weights that are read again:\n\n"
-        text += streamed_table(of_direction, resources)
-    return text + "\n"
+        title += "; of a step at some H microseconds, and MB of weights that are read again:"
+        parts.append(f"{title}\n\n{streamed_table(of_direction, resources)}")
+    return "\n".join(parts)
 
 
 def members_table() -> str:
@@ -301,7 +301,7 @@ def members_table() -> str:
             raise ValueError(f"{kernel.name} {kernel.dtype} {kernel.direction} has no prediction in {RESOURCES}")
         return float(recorded[0])
 
-    return "\n" + "".join(f"{line}\n" for line in members.table("H200", cycles_of)) + "\n"
+    return text_of(members.table("H200", cycles_of))
 
 
 def constants_table() -> str:
@@ -313,23 +313,24 @@ def constants_table() -> str:
     ):
         names, values = zip(*(constant.split(" = ") for constant in declared.split(", ")), strict=True)
         lines.append(f"| {', '.join(f'`{name}`' for name in names)} | {', '.join(values)} | {source} | {words} |")
-    return "\n" + "".join(f"{line}\n" for line in lines) + "\n"
+    return text_of(lines)
 
 
 def pages() -> dict[Path, str]:
     """Both pages with their tables made anew."""
     made: dict[Path, str] = {}
-    for page, begin, text in (
-        (INSTANTIATIONS_PAGE, INSTANTIATIONS, tables()),
-        (INSTANTIATIONS_PAGE, MEMBERS, members_table()),
-        (INSTANTIATIONS_PAGE, USES, "".join(f"{line}\n" for line in ["", *uses(times(build(), SHOWN)), ""])),
-        (INSTANTIATIONS_PAGE, CONSTANTS, constants_table()),
-        (DEVICES_PAGE, FAMILIES_OF_KERNELS, families_table()),
-        (DEVICES_PAGE, DEVICES, devices_table()),
+    for page, name, text in (
+        (KERNELS_PAGE, "instantiations", instantiations_tables()),
+        (KERNELS_PAGE, "members", members_table()),
+        (KERNELS_PAGE, "uses", text_of(uses(times(build(), SHOWN)))),
+        (KERNELS_PAGE, "constants", constants_table()),
+        (DEVICES_PAGE, "families", families_table()),
+        (DEVICES_PAGE, "devices", devices_table()),
     ):
+        begin = f"<!-- {name} -->\n"
         before, rest = made.get(page, page.read_text()).split(begin)
         _, after = rest.split(END, 1)
-        made[page] = before + begin + text + END + after
+        made[page] = f"{before}{begin}\n{text}\n{END}{after}"
     return made
 
 

@@ -25,25 +25,21 @@ PLAIN = Options()
 @contextmanager
 def float32_precision(rnn: str, matmul: str) -> Iterator[None]:
     """Torch's switches for TF32: "tf32" or "ieee"."""
-    backends = torch.backends
-    if hasattr(backends.cudnn, "rnn"):
-        switches: list[tuple[Any, str, Any]] = [
-            (backends.cudnn.rnn, "fp32_precision", rnn),
-            (backends.cuda.matmul, "fp32_precision", matmul),
-        ]
-    else:  # torch before 2.9
-        switches = [
-            (backends.cudnn, "allow_tf32", rnn == "tf32"),
-            (backends.cuda.matmul, "allow_tf32", matmul == "tf32"),
-        ]
-    before = [getattr(owner, name) for owner, name, _ in switches]
-    for owner, name, value in switches:
-        setattr(owner, name, value)
+    backends: Any = torch.backends
+    is_new = hasattr(backends.cudnn, "rnn")  # torch since 2.9
+    owners = (backends.cudnn.rnn if is_new else backends.cudnn, backends.cuda.matmul)
+    name, wanted = ("fp32_precision", [rnn, matmul]) if is_new else ("allow_tf32", [rnn == "tf32", matmul == "tf32"])
+    before = [getattr(owner, name) for owner in owners]
+
+    def set_to(values: list[Any]) -> None:
+        for owner, value in zip(owners, values, strict=True):
+            setattr(owner, name, value)
+
+    set_to(wanted)
     try:
         yield
     finally:
-        for (owner, name, _), value in zip(switches, before, strict=True):
-            setattr(owner, name, value)
+        set_to(before)
 
 
 def on_cuda(problem: Problem, device: str = "cuda") -> Problem:

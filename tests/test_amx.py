@@ -20,12 +20,12 @@ def emulator() -> Path:
 
 
 BITS = """
-import hashlib
 import sys
 from pathlib import Path
 
 import amx
 import torch
+from building import digest_of
 
 import gru_ext
 from gru_ext.info import info
@@ -38,8 +38,7 @@ torch.set_num_threads(2)
 
 
 def bits(*tensors):
-    bytes_of = [tensor.detach().contiguous().view(torch.uint8).numpy().tobytes() for tensor in tensors]
-    return hashlib.sha256(b"".join(bytes_of)).hexdigest()
+    return digest_of(*(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes() for tensor in tensors))
 
 
 VARIANTS = {
@@ -212,37 +211,38 @@ print(info()["cpu kernels"].split("; ")[1])
 """
 
 
+WITHOUT_TILES = [isa for isa in library.available_cpu_isas() if isa != "avx512_amx"][-1]
+
+
+def choose(emulator: Path, number: int, tiles: str = "right", named: str = "") -> tuple[str, str]:
+    """What a process prints, and its errors, where Linux answers with a number and the variable names so."""
+    result = fork_python("-c", CHOICE, emulator, str(number), tiles, environment={VARIABLE: named})
+    return output_of(result), result.stderr
+
+
 @with_bf16
 @pytest.mark.parametrize(
     ("number", "reason"), [(-1, "the processor has none"), (28, "Linux refuses them: No space left on device")]
 )
 def test_without_tiles_the_next_instruction_set_serves(emulator: Path, number: int, reason: str) -> None:
-    result = fork_python("-c", CHOICE, emulator, str(number), "right", environment={VARIABLE: ""})
-    last = library.available_cpu_isas()[-1]
-    served = library.available_cpu_isas()[-2] if last == "avx512_amx" else last
-    assert output_of(result) == f"{served} {served}\nno tiles: {reason}\n"
-    assert result.stderr == ""
+    assert choose(emulator, number) == (f"{WITHOUT_TILES} {WITHOUT_TILES}\nno tiles: {reason}\n", "")
 
 
 @with_bf16
 @pytest.mark.skipif(amx.HAS_TILES, reason="the tiles of this machine are not to be made wrong")
 def test_tiles_that_compute_something_else_are_not_used(emulator: Path) -> None:
-    result = fork_python("-c", CHOICE, emulator, "0", "wrong", environment={VARIABLE: ""})
-    last = library.available_cpu_isas()[-1]
-    assert output_of(result) == f"{last} {last}\nno tiles: they do not compute what they should\n"
-    assert result.stderr.count("do not compute what they should; they are not used") == 1
+    printed, errors = choose(emulator, 0, "wrong")
+    assert printed == f"{WITHOUT_TILES} {WITHOUT_TILES}\nno tiles: they do not compute what they should\n"
+    assert errors.count("do not compute what they should; they are not used") == 1
 
 
 @with_bf16
 @pytest.mark.skipif(amx.HAS_TILES, reason="this machine needs no emulator")
 def test_tiles_that_may_be_used_are(emulator: Path) -> None:
-    result = fork_python("-c", CHOICE, emulator, "0", "right", environment={VARIABLE: ""})
-    assert output_of(result) == "avx512_amx avx512_amx\nGRU_EXT_CPU_ISA chooses\n"
-    assert result.stderr == ""
+    assert choose(emulator, 0) == ("avx512_amx avx512_amx\nGRU_EXT_CPU_ISA chooses\n", "")
 
 
 @with_bf16
 def test_nothing_is_asked_for_where_the_variable_names_another_instruction_set(emulator: Path) -> None:
-    result = fork_python("-c", CHOICE, emulator, "0", "right", environment={VARIABLE: "avx2"})
-    served = [isa for isa in library.available_cpu_isas() if isa != "avx512_amx"][-1]
-    assert output_of(result) == f"avx2 {served}\nno tiles: GRU_EXT_CPU_ISA names no kernels for them\n"
+    printed, _ = choose(emulator, 0, named="avx2")
+    assert printed == f"avx2 {WITHOUT_TILES}\nno tiles: GRU_EXT_CPU_ISA names no kernels for them\n"

@@ -6,7 +6,6 @@ import os
 import runpy
 import subprocess
 import tarfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 import setuptools
 import torch
-from building import compiler
+from building import compiler, cpp_extension
 from process import ROOT, fork_python, output_of, run_python
 
 import gru_ext
@@ -178,12 +177,9 @@ def load_setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadSetup:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(gpus))
         monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus))
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: gpus[index])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what torch.utils.cpp_extension imports
-            from torch.utils import cpp_extension
         for kind in ("CppExtension", "CUDAExtension"):
             monkeypatch.setattr(
-                cpp_extension, kind, lambda **arguments: extension(libraries=["torch_python"], **arguments)
+                cpp_extension(), kind, lambda **arguments: extension(libraries=["torch_python"], **arguments)
             )
         return runpy.run_path(str(ROOT / "setup.py"))
 
@@ -282,14 +278,10 @@ def library_for(path: Path, torch_version: str | None) -> Path:
     for source in (ROOT / "src" / "gru_ext").iterdir():
         if source.suffix != ".so":
             (package / source.name).symlink_to(source)
-    section = (
-        ""
-        if torch_version is None
-        else f'__attribute__((section("gru_ext_torch"), used)) char v[] = "{torch_version}";'
-    )
+    section = f'__attribute__((section("gru_ext_torch"), used)) char v[] = "{torch_version}";'
     library = package / "libgru_ext.so"
     command = [*compiler(), "-shared", "-x", "c++", "-", "-o", str(library)]
-    subprocess.run(command, input=section, text=True, check=True)
+    subprocess.run(command, input=section if torch_version else "", text=True, check=True)
     return library
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from cases import Options, Size, make_problem, ours, solve
+from accuracy import BOTH
+from cases import Options, Size, make_problem, ours, results_of, seeded, solve
 from compare import assert_same_bits
 from process import fork_python, output_of, thread_count
-from torch import Tensor
 
 import gru_ext
 
@@ -19,11 +19,7 @@ COUNTS = (2, 3, 5, 8, 16)
 CASES = {
     "small": (Size(40, 8, 64, 64), Options(), torch.float32),
     "wide input": (Size(5, 120, 700, 24), Options(), torch.float32),
-    "wide input, both directions, packed": (
-        Size(5, 120, 700, 24),
-        Options(bidirectional=True, packed=True),
-        torch.float32,
-    ),
+    "wide input, both directions, packed": (Size(5, 120, 700, 24), BOTH, torch.float32),
     "bfloat16": (Size(10, 30, 40, 72), Options(), torch.bfloat16),
     "many rows, few units": (Size(4, 130, 8, 20), Options(), torch.float32),
     "enough rows for blocks of 8, though they are a multiple of 4": (Size(3, 516, 8, 20), Options(), torch.float32),
@@ -55,33 +51,23 @@ def test_the_bits_are_those_of_one_thread(case: str) -> None:
         assert_same_bits(results, expected, f"on {threads} threads")
 
 
-def results_of(module: gru_ext.GRU, x: Tensor, threads: int) -> dict[str, Tensor]:
-    """Results and gradients on so many threads, with the same masks at each call."""
-    leaf = x.clone().requires_grad_()
-    module.zero_grad()
-    torch.manual_seed(1)
-    with thread_count(threads):
-        y, h_n = module(leaf)
-        (y.square().sum() + h_n.sum()).backward()
-    gradients = {name: weight.grad for name, weight in module.named_parameters()}
-    return {"y": y.detach(), "h_n": h_n.detach(), "dx": leaf.grad, **gradients}
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("rows", ROWS)
 def test_groups_of_rows_change_no_bit(rows: int, variant: str, dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
+    """With the same masks at each call."""
     module = gru_ext.GRU(INPUTS, UNITS, **VARIANTS[variant]).to(dtype)
-    x = torch.randn(STEPS, rows, INPUTS).to(dtype)
-    expected = results_of(module, x, 1)
+    x = torch.randn(STEPS, rows, INPUTS).to(dtype).requires_grad_()
+    expected = seeded(results_of, module, x, None)
     for threads in COUNTS:
-        for name, tensor in results_of(module, x, threads).items():
+        with thread_count(threads):
+            results = seeded(results_of, module, x, None)
+        for name, tensor in results.items():
             if variant != "layer norm":
                 assert_same_bits(tensor, expected[name], f"{name} on {threads} threads")
                 continue
             # The members of a group of rows add up their sums: the last bits depend on how many they are.
-            tolerance = 32 * torch.finfo(dtype).eps * float(expected[name].abs().max())
+            tolerance = 32 * torch.finfo(dtype).eps * expected[name].detach().abs().max().item()
             torch.testing.assert_close(tensor, expected[name], rtol=0, atol=tolerance)
 
 
@@ -107,11 +93,9 @@ def test_a_rehearsal_of_no_threads_is_a_value_error() -> None:
 
 
 def test_groups_of_rows_change_no_bit_of_int8() -> None:
-    torch.manual_seed(0)
     module = gru_ext.quantize_dynamic(gru_ext.GRU(64, 64))
     x, h_0 = torch.randn(STEPS, ROWS[0], 64), torch.randn(1, ROWS[0], 64)
-    with thread_count(1):
-        expected = module(x, h_0)
+    expected = module(x, h_0)
     for threads in COUNTS:
         with thread_count(threads):
             assert_same_bits(module(x, h_0), expected, f"{threads} threads")

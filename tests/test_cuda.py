@@ -226,8 +226,16 @@ def test_two_streams_at_once() -> None:
     ids=str,
 )
 def test_graph_capture_and_replay(kernels: str, options: Options, dtype: torch.dtype) -> None:
+    problem, other = (cuda_problem(Size(7, 4, 5, 33), options, dtype) for _ in range(2))
     with gru_ext.use_cuda_kernels(kernels):
-        check_capture_and_replay(options, dtype)
+        expected = [solve(ours, problem), solve(ours, other)]
+        static = copy.deepcopy(problem)
+        graph, results = captured(lambda: solve(ours, static))
+        for given, wanted in ((other, expected[1]), (problem, expected[0]), (other, expected[1])):
+            for target, source in zip(static.all_tensors, given.all_tensors, strict=True):
+                target.copy_(source)
+            graph.replay()
+            assert_same_bits(results, wanted)
 
 
 def test_graph_capture_without_a_call_before() -> None:
@@ -285,18 +293,6 @@ def captured(step: Callable[[], Results]) -> tuple[torch.cuda.CUDAGraph, Results
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         return graph, step()
-
-
-def check_capture_and_replay(options: Options, dtype: torch.dtype) -> None:
-    problem, other = (cuda_problem(Size(7, 4, 5, 33), options, dtype) for _ in range(2))
-    expected = [solve(ours, problem), solve(ours, other)]
-    static = copy.deepcopy(problem)
-    graph, results = captured(lambda: solve(ours, static))
-    for given, wanted in ((other, expected[1]), (problem, expected[0]), (other, expected[1])):
-        for target, source in zip(static.all_tensors, given.all_tensors, strict=True):
-            target.copy_(source)
-        graph.replay()
-        assert_same_bits(results, wanted)
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)

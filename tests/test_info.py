@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -48,25 +49,19 @@ def test_the_command_prints_a_line_for_each_fact() -> None:
     assert lines[0].split()[:2] == ["gru_ext:", gru_ext.__version__]
 
 
-class NotedByPip:
-    """A distribution that pip installed from a commit."""
-
-    def __init__(self, commit: str) -> None:
-        self.commit = commit
-
-    def read_text(self, name: str) -> str | None:
-        """What pip writes, PEP 610."""
-        assert name == "direct_url.json"
-        return json.dumps({"url": "https://example.org", "vcs_info": {"vcs": "git", "commit_id": self.commit}})
+def noted_by_pip(commit: str) -> SimpleNamespace:
+    """A distribution that pip installed from a commit, of which it writes what PEP 610 says."""
+    noted = json.dumps({"url": "https://example.org", "vcs_info": {"vcs": "git", "commit_id": commit}})
+    return SimpleNamespace(read_text={"direct_url.json": noted}.__getitem__)
 
 
 def test_info_names_the_commit_that_was_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metadata, "distribution", lambda _: NotedByPip("0123456789abcdef"))
+    monkeypatch.setattr(metadata, "distribution", lambda _: noted_by_pip("0123456789abcdef"))
     assert info()["gru_ext"] == f"{gru_ext.__version__} (0123456789abcdef)"
 
 
 def test_info_names_the_commit_of_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metadata, "distribution", lambda _: NotedByPip(""))
+    monkeypatch.setattr(metadata, "distribution", lambda _: noted_by_pip(""))
     if not (ROOT / ".git").exists():
         assert info()["gru_ext"] == gru_ext.__version__
         return

@@ -62,7 +62,6 @@ def test_without_cuda_kernels_there_is_nothing_to_choose() -> None:
 
 def test_the_environment_does_not_matter_without_cuda_kernels() -> None:
     """The variable is for CUDA; a CPU build must import whatever it says."""
-    result = fork_python(
-        "-c", "import gru_ext; print(gru_ext.__version__)", environment={"GRU_EXT_CUDA_KERNELS": "stepwise"}
-    )
+    variables = {"GRU_EXT_CUDA_KERNELS": "stepwise"}
+    result = fork_python("-c", "import gru_ext; print(gru_ext.__version__)", environment=variables)
     assert output_of(result).strip() == gru_ext.__version__

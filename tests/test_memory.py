@@ -9,28 +9,19 @@ from process import fork_python, output_of
 import gru_ext
 
 EVERY_ALLOCATION = """
-import functools
+from functools import partial
 
 import torch
+from cases import Options, Size, make_problem, solve_by
+from compare import assert_same_bits
 from failing_calls import until_none_fails
+from member_cases import solve_members_by, stacked
 
 import gru_ext
 
 torch.set_num_threads(1)  # OpenMP's own runtime ends the process where it finds no memory
 ops = torch.ops.gru_ext
-
-
-def solve(x, hx, weights, members, save_gates):
-    forward, backward = (ops.gru_fwd_members, ops.gru_bwd_members) if members else (ops.gru_fwd, ops.gru_bwd)
-    y, h_n, gates = forward(x, hx, weights, None, False, save_gates=save_gates)
-    dx, dhx, dweights = backward(y, h_n, x, hx, weights, None, False, y, gates, True, True, True)
-    return [y, h_n, gates, dx, dhx, *dweights]
-
-
-def problem(dtype, members):  # small, with gates of 2 MiB
-    first = (1,) if members else ()
-    weights = [torch.randn(*first, *shape, dtype=dtype) for shape in ((48, 16), (48, 16), (48,), (48,))]
-    return torch.randn(*first, 2, 4096, 16, dtype=dtype), torch.randn(*first, 1, 4096, 16, dtype=dtype), weights
+small, halves = (make_problem(Size(2, 4096, 16, 16), Options(), dtype) for dtype in (torch.float32, torch.bfloat16))
 
 
 def attempts(call, pool_is_empty):
@@ -49,17 +40,16 @@ def attempts(call, pool_is_empty):
     return len(failures)
 
 
-for name, dtype, members, save_gates, pool_is_empty in (
-    ("a full pool", torch.float32, False, True, False),
-    ("an empty pool", torch.float32, False, True, True),
-    ("bfloat16, gates computed again", torch.bfloat16, False, False, False),
-    ("members", torch.float32, True, True, False),
+for name, call, pool_is_empty in (  # gates have 2 MiB
+    ("a full pool", partial(solve_by, ops, small), False),
+    ("an empty pool", partial(solve_by, ops, small), True),
+    ("bfloat16, gates computed again", partial(solve_by, ops, halves, save_gates=False), False),
+    ("members", partial(solve_members_by, ops, stacked([small])), False),
 ):
-    call = functools.partial(solve, *problem(dtype, members), members, save_gates)
     expected = call()
     failed = attempts(call, pool_is_empty)
     assert failed > 10, f"{name}: {failed}"
-    assert all(torch.equal(a, b) for a, b in zip(call(), expected)), name
+    assert_same_bits(call(), expected, name)
 seed = torch.tensor(5)
 expected = ops.bernoulli(seed, (1000, 3000), 0.5)
 attempts(lambda: ops.bernoulli(seed, (1000, 3000), 0.5), False)

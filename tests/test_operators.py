@@ -104,13 +104,11 @@ def shapes_of(results: Any) -> list[Any]:
 @pytest.mark.parametrize("options", [o for o in ALL_OPTIONS if o.hx or not o.packed], ids=str)
 def test_the_meta_device_gives_the_shapes_and_dtypes_of_the_cpu(options: Options, dtype: torch.dtype) -> None:
     problem = make_problem(SIZE, options, dtype)
-    on_meta = problem.map(lambda tensor: tensor.to("meta"))
-    there, here = arguments_of_gru(on_meta), arguments_of_gru(problem)
-    assert shapes_of(ops.gru(**there)) == shapes_of(ops.gru(**here))
-    assert shapes_of(ops.gru_fwd(**there, save_gates=True)) == shapes_of(ops.gru_fwd(**here, save_gates=True))
-    assert shapes_of(ops.gru_bwd(**arguments_of_gru_bwd(on_meta))) == shapes_of(
-        ops.gru_bwd(**arguments_of_gru_bwd(problem))
+    here, there = (
+        shapes_of([ops.gru(*p.layer), ops.gru_fwd(*p.layer, True), ops.gru_bwd(**arguments_of_gru_bwd(p))])
+        for p in (problem, problem.map(lambda tensor: tensor.to("meta")))
     )
+    assert there == here
 
 
 # ---- Errors
@@ -290,14 +288,9 @@ def test_the_operators_take_gradients_that_are_not_contiguous() -> None:
 @pytest.mark.parametrize("name", ["gru_fwd", "gru_bwd"])
 def test_cuda_tensors_are_refused_with_one_sentence(name: str) -> None:
     """No CUDA device is needed: the operator is called at the key that CUDA tensors would reach."""
-    x, weights = torch.zeros(2, 1, 3), [torch.zeros(12, 3), torch.zeros(12, 4)]
-    y, _, gates = torch.ops.gru_ext.gru_fwd(x, None, weights, None, False, True)
-    arguments: dict[str, tuple[Any, ...]] = {
-        "gru_fwd": (x, None, weights, None, False, True),
-        "gru_bwd": (y, None, x, None, weights, None, False, y, gates, True, True, True),
-    }
+    p = make_problem(SIZE)
+    arguments = (*p.layer, True) if name == "gru_fwd" else arguments_of_gru_bwd(p).values()
     keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
-    with pytest.raises(
-        NotImplementedError, match=r"got CUDA tensors: this build of gru_ext has no CUDA kernels \(not built: "
-    ):
-        getattr(torch.ops.gru_ext, name).default.redispatch(keys, *arguments[name])
+    words = r"got CUDA tensors: this build of gru_ext has no CUDA kernels \(not built: "
+    with pytest.raises(NotImplementedError, match=words):
+        getattr(ops, name).default.redispatch(keys, *arguments)

@@ -20,16 +20,12 @@ SIZES = [Size(1, 1, 1, 1), Size(2, 3, 5, 7), Size(5, 4, 3, 6), Size(20, 5, 9, 8)
 
 @pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_gru_and_its_derivative_equal_nn_gru(size: Size, options: Options) -> None:
+def test_gru_and_both_of_its_derivatives_equal_nn_gru(size: Size, options: Options) -> None:
+    """That by autograd, and ``gru_bwd``."""
     problem = make_problem(size, options)
-    assert_near(solve(exact, problem), solve(framework, problem))
-
-
-@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_gru_bwd_equals_nn_gru(size: Size, options: Options) -> None:
-    problem = make_problem(size, options)
-    assert_near(solve_by_hand(problem), solve(framework, problem))
+    expected = solve(framework, problem)
+    assert_near(solve(exact, problem), expected)
+    assert_near(solve_by_hand(problem), expected)
 
 
 @pytest.mark.parametrize("absent", ["dy", "dh_n"])
@@ -68,7 +64,8 @@ def test_gru_bwd_passes_gradcheck(options: Options) -> None:
 
 
 def test_an_empty_batch_has_zero_gradients_of_the_weights() -> None:
-    results = solve_by_hand(make_problem(Size(3, 0, 2, 4)))
+    problem = make_problem(Size(3, 0, 2, 4))
+    results = solve_by_hand(problem)
     assert results["y"].shape == (3, 0, 4)
     assert results["dhx"].shape == (1, 0, 4)
-    assert not any(results[f"d{name}"].any() for name in make_problem(Size(3, 0, 2, 4)).names)
+    assert not any(results[f"d{name}"].any() for name in problem.names)

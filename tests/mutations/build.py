@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from building import cpp_extension, make_all, with_included
+from building import compiler, cpp_extension, make_all, with_included
 from emulated_sources import HOST_SIDE, INCLUDES, MACROS, OWN
 from process import ROOT
 
 COPY = ROOT / "build" / "mutants"
-COMPILER = os.environ.get("CXX", "c++").split()
 OBJECTS = COPY / "build" / f"objects_{torch.__version__}"
 TORCH_HEADERS = OBJECTS / "torch.h"
 # Kernels for GPUs in the emulator, which run too long without optimisation, and have few of torch's headers.
@@ -99,7 +98,7 @@ def _precompile(target: Path) -> None:
 def _run(arguments: list[str]) -> None:
     # ccache would keep objects that nobody asks for again.
     environment = {**os.environ, "CCACHE_DISABLE": "1"}
-    subprocess.run([*COMPILER, *arguments], check=True, capture_output=True, text=True, env=environment)
+    subprocess.run([*compiler(), *arguments], check=True, capture_output=True, text=True, env=environment)
 
 
 def _sources_of_library() -> list[Path]:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from building import compiler
 from process import ROOT, TESTS
 
 from gru_ext import library
@@ -36,7 +37,6 @@ MACHINE = "avx2,fma,f16c"
 # Each is only used with those before.
 ISAS = ("portable", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16", "avx512_amx_portable")
 RUNTIMES = {"address": ["libasan.so", "libstdc++.so"], "thread": ["libtsan.so", "libstdc++.so"]}
-COMPILER = os.environ.get("CXX", "c++").split()
 
 
 def with_stand_ins(path: Path, text: str) -> str:
@@ -82,7 +82,7 @@ def build(sanitizer: str, isa: str) -> Path:
     if sanitizer == "thread":
         threads = directory / "openmp.o"
         source = TESTS / "sanitize" / "openmp.cpp"
-        subprocess.run([*COMPILER, "-std=c++20", "-fPIC", *flags, "-c", source, "-o", threads], check=True)
+        subprocess.run([*compiler(), "-std=c++20", "-fPIC", *flags, "-c", source, "-o", threads], check=True)
         linked.insert(0, str(threads))
     environment = {
         **os.environ,
@@ -100,7 +100,7 @@ def build(sanitizer: str, isa: str) -> Path:
 def environment_of(sanitizer: str, directory: Path) -> dict[str, str]:
     """Of a Python that loads the runtime first, and ends at the first report."""
     names = RUNTIMES[sanitizer]
-    found = [subprocess.check_output([*COMPILER, f"-print-file-name={name}"], text=True).strip() for name in names]
+    found = [subprocess.check_output([*compiler(), f"-print-file-name={name}"], text=True).strip() for name in names]
     return {
         **os.environ,
         "LD_PRELOAD": " ".join(found),
