@@ -308,9 +308,8 @@ def constants_table() -> str:
     """The time model's constants of persistent kernels, with the words of the header."""
     of_persistent = TIME_MODEL.read_text().split("// ---- Stepwise")[0]
     lines = ["| constant | value | from | of |", "| --- | ---: | --- | --- |"]
-    for declared, source, words in re.findall(
-        r"^constexpr double (.*?); *// (.*?); (.*)$", of_persistent, re.MULTILINE
-    ):
+    pattern = r"^constexpr double (.*?); *// (.*?); (.*)$"
+    for declared, source, words in re.findall(pattern, of_persistent, re.MULTILINE):
         names, values = zip(*(constant.split(" = ") for constant in declared.split(", ")), strict=True)
         lines.append(f"| {', '.join(f'`{name}`' for name in names)} | {', '.join(values)} | {source} | {words} |")
     return text_of(lines)

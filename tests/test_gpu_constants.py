@@ -149,12 +149,10 @@ def test_lines_and_choices_change_together(program: Path, tmp_path: Path) -> Non
     copy = tmp_path / gpu_constants.SOURCE
     copy.parent.mkdir(parents=True)
     copy.write_text((ROOT / gpu_constants.SOURCE).read_text())
-    subprocess.run(
-        ["git", "apply", "--unidiff-zero"], cwd=tmp_path, input=printed, text=True, check=True, capture_output=True
-    )
-    assert gpu_constants.constants_of(copy.read_text()) == pytest.approx(
-        {**gpu_constants.present(), **MADE_UP}, rel=6e-3
-    )
+    command = ["git", "apply", "--unidiff-zero"]
+    subprocess.run(command, cwd=tmp_path, input=printed, text=True, check=True, capture_output=True)
+    expected = {**gpu_constants.present(), **MADE_UP}
+    assert gpu_constants.constants_of(copy.read_text()) == pytest.approx(expected, rel=6e-3)
     assert "not measured: none\n" in printed
     assert " choices change, on this GPU, by the model before and after:\n  bf16 forward T=" in printed
 

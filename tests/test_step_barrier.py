@@ -28,9 +28,8 @@ def go_through(sources: Path, threads: int, steps: int, preemptions: int) -> str
     units = [TESTS / "step_barrier_model.cpp", TESTS / "emulator" / "fiber.cpp"]
     flags = ["-std=c++20", "-O2", "-Wall", "-Wextra"]
     binary = compiled(*units, flags=flags, directories=[sources, TESTS / "emulator"])
-    result = subprocess.run(
-        [binary, *map(str, (threads, steps, preemptions))], capture_output=True, text=True, timeout=60
-    )
+    command = [*map(str, (binary, threads, steps, preemptions))]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode in (0, 1), result.stderr
     return result.stdout
 
