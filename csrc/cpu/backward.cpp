@@ -26,7 +26,6 @@ namespace gru_ext {
 namespace {
 
 using at::Tensor;
-using at::TensorList;
 
 // Rows of a chunk: enough for its products to run at full speed, few enough for its gate gradients to stay in the
 // cache. More where their gates are computed again, which packs the weights for each chunk.
@@ -40,10 +39,9 @@ constexpr int64_t kRowsWorthPacking = 32;
 // Tensors of a layer's call that all directions share; undefined or null where not given.
 template <typename scalar_t>
 struct BwdTensors {
+  const Layer& layer;
   Tensor x;   // contiguous rows
   Tensor hx;  // (D, B, H), contiguous
-  TensorList weights;
-  const Variant& variant;
   Tensor y;
   Tensor gates;                  // of Variant::gates_shape; undefined where they were not saved
   Tensor dy;                     // contiguous rows
@@ -72,8 +70,8 @@ class BwdPass {
         team_(work(), plan(threads, wait)),
         most_steps_(most_steps(chunks_)) {
     const int64_t first_weight = direction * s.weights_per_direction();
-    weight_ih_ = tensors.weights[first_weight].contiguous();
-    weight_hh_ = tensors.weights[first_weight + 1].contiguous();
+    weight_ih_ = tensors.layer.weights[first_weight].contiguous();
+    weight_hh_ = tensors.layer.weights[first_weight + 1].contiguous();
 
     const bool need_dx = tensors.need.dx, need_dweights = tensors.need.dweights;
     find_stretches();
@@ -84,7 +82,7 @@ class BwdPass {
     };
     const int64_t rows = of_stretch([](const Chunk& chunk) { return chunk.rows; });
     const int64_t most_ranges = of_stretch(ranges_of);
-    p_.reset_after = tensors.variant.reset_after;
+    p_.reset_after = tensors.layer.variant.reset_after;
     keeps_products_ = need_dweights && keeps_products(most_ranges);
     const int64_t padded_H = panels_of(s.H) * kernel_.panel_columns;
     p_.I = s.I;
@@ -92,9 +90,9 @@ class BwdPass {
     p_.B = s.B;
     p_.masks = tensors.masks.template of<acc_t>(s, direction);
     p_.dh_stride = padded_H + kSkew;
-    p_.norms = static_cast<int>(tensors.variant.layer_norm);
+    p_.norms = static_cast<int>(tensors.layer.variant.layer_norm);
     p_.dgates_of_h = s.has_gains ? 3 * s.H : s.H;
-    p_.dgates_stride = kParts<operand_t> * ((s.has_gains ? 6 : tensors.variant.saved_gates()) * s.H + 2 * kSkew);
+    p_.dgates_stride = kParts<operand_t> * ((s.has_gains ? 6 : tensors.layer.variant.saved_gates()) * s.H + 2 * kSkew);
     p_.sums = s.has_gains ? 10 : 4;
     p_.row_block = row_block_of(s.B);
     p_.need_dx = need_dx;
@@ -153,7 +151,7 @@ class BwdPass {
       gates_ = tensors.gates.select(0, direction);
     } else {
       states_ = pooled_empty({1, rows, s.H}, tensors.y.options());
-      computed_gates_ = pooled_empty(tensors.variant.gates_shape(1, rows, s.H), tensors.y.options());
+      computed_gates_ = pooled_empty(tensors.layer.variant.gates_shape(1, rows, s.H), tensors.y.options());
     }
     const Tensor h0 = initial();
     h0_ = h0.defined() ? h0.template const_data_ptr<scalar_t>() : nullptr;
@@ -322,7 +320,7 @@ class BwdPass {
             /*chunk_of_group=*/false, row_bytes, s_.B,
             // Rows that end early stay in one group, as bits depend on how many rows a product has.
             s_.packed_sizes.empty() ? row_block_of(s_.B) : s_.B, s_.H, kernel_.panel_columns,
-            s_.has_gains || !tensors_.variant.reset_after ? 2.0 : 1.0, 6.0 * s_.B * s_.H * s_.H,
+            s_.has_gains || !tensors_.layer.variant.reset_after ? 2.0 : 1.0, 6.0 * s_.B * s_.H * s_.H,
             /*input_flops=*/0, static_cast<double>(3 * s_.H * s_.H * kParts<operand_t> * sizeof(operand_t)),
             /*input_gate_bytes=*/0};
   }
@@ -438,7 +436,7 @@ class BwdPass {
   bool uses_weight_hh() const { return s_.T > 1 || tensors_.need.dhx; }
   // p_.gains and, after them, p_.bias_hn.
   void fill_gains_and_bias(acc_t* gains) {
-    const Tensor* weights = &tensors_.weights[direction_ * s_.weights_per_direction()];
+    const Tensor* weights = &tensors_.layer.weights[direction_ * s_.weights_per_direction()];
     fill_gains<scalar_t>(weights + s_.weights_per_direction() - 2, s_.H, gains, p_.dh_stride);
     acc_t* bias_hn = gains + 6 * p_.dh_stride;
     std::fill_n(bias_hn, p_.dh_stride, acc_t(0));
@@ -461,10 +459,10 @@ class BwdPass {
     const int64_t per_direction = s_.weights_per_direction();
     const Layer layer{x,
                       hx,
-                      tensors_.weights.slice(direction_ * per_direction, per_direction),
+                      tensors_.layer.weights.slice(direction_ * per_direction, per_direction),
                       no_batch_sizes,
                       /*bidirectional=*/false,
-                      variant_of_gates(s_, chunk, direction_, tensors_.variant)};
+                      variant_of_gates(s_, chunk, direction_, tensors_.layer.variant)};
     // The step's own new states are of no use: they replace the old ones, which it has read by then.
     gru_fwd_cpu_into(as_one_step(s_, chunk), layer, {at::empty({0}, y.options()), states, gates});
     return gates[0];
@@ -497,35 +495,35 @@ class BwdPass {
 
 }  // namespace
 
-BwdResult gru_bwd_cpu(const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n, const Layer& layer,
-                      const Tensor& y, const Tensor& gates, Need need) {
+BwdResult gru_bwd_cpu(const Backward& call) {
   return call_on_cpu([&] {
-    const Sequence s = check_bwd(dy, dh_n, layer, y, gates);
+    const Sequence s = check_bwd(call);
+    const Layer& layer = call.layer;
+    const Need need = call.need;
     const auto options = layer.x.options();
     const Tensor dx = need.dx ? pooled_empty(layer.x.sizes(), options) : at::empty({0}, options);
     const Tensor dhx = need.dhx ? at::empty({s.D, s.B, s.H}, options) : at::empty({0}, options);
     const BwdResult results{dx, dhx, need.dweights ? pooled_like(layer.weights) : std::vector<Tensor>()};
-    gru_bwd_cpu_into(s, dy, dh_n, layer, y, gates, need, results);
+    gru_bwd_cpu_into(s, call, results);
     return results;
   });
 }
 
-void gru_bwd_cpu_into(const Sequence& s, const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n,
-                      const Layer& layer, const Tensor& y, const Tensor& gates, Need need, const BwdResult& results,
-                      Rehearsal* rehearsal) {
+void gru_bwd_cpu_into(const Sequence& s, const Backward& call, const BwdResult& results, Rehearsal* rehearsal) {
   const BelowAutogradAndAutocast guard;
   const Tensor dx = std::get<0>(results), dhx = std::get<1>(results);
   const std::vector<Tensor>& dweights = std::get<2>(results);
-  const Tensor& x = layer.x;
-  const std::optional<Tensor>& hx = layer.hx;
+  const Layer& layer = call.layer;
+  const OptionalTensor& dh_n = call.dh_n;
+  const Need need = call.need;
   if (s.N == 0) {
     if (need.dhx) dh_n.has_value() ? dhx.copy_(*dh_n) : dhx.zero_();
     for (const Tensor& grad : dweights) grad.zero_();
     return;
   }
-  with_scalar_and_operand_type(x.scalar_type(), parts_of_float32(s), [&](auto scalar, auto operand) {
+  with_scalar_and_operand_type(layer.x.scalar_type(), parts_of_float32(s), [&](auto scalar, auto operand) {
     using scalar_t = decltype(scalar);
-    const Tensor h0 = contiguous_or_undefined(hx), last = contiguous_or_undefined(dh_n);
+    const Tensor h0 = contiguous_or_undefined(layer.hx), last = contiguous_or_undefined(dh_n);
     const auto data = [](const Tensor& tensor) {
       return tensor.defined() ? tensor.const_data_ptr<scalar_t>() : nullptr;
     };
@@ -535,13 +533,12 @@ void gru_bwd_cpu_into(const Sequence& s, const std::optional<Tensor>& dy, const 
     if (need.dx) dx_of_directions.assign(2, dx);
     if (need.dx && side_by_side) dx_of_directions[1] = pooled_empty(dx.sizes(), dx.options());
     const LayerMasks masks(layer.variant);
-    const BwdTensors<scalar_t> tensors{with_contiguous_rows(x),
+    const BwdTensors<scalar_t> tensors{layer,
+                                       with_contiguous_rows(layer.x),
                                        h0,
-                                       layer.weights,
-                                       layer.variant,
-                                       y,
-                                       were_saved(gates) ? gates : Tensor(),
-                                       dy.has_value() ? with_contiguous_rows(*dy) : Tensor(),
+                                       call.y,
+                                       were_saved(call.gates) ? call.gates : Tensor(),
+                                       call.dy.has_value() ? with_contiguous_rows(*call.dy) : Tensor(),
                                        data(last),
                                        need,
                                        dx_of_directions,

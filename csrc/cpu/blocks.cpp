@@ -15,7 +15,6 @@
 #include "cpu/pass.h"
 #include "cpu/results.h"
 #include "op/check.h"
-#include "op/schemas.h"
 
 namespace gru_ext {
 namespace {
@@ -23,21 +22,11 @@ namespace {
 using at::Tensor;
 
 // A block as a layer of its own.
-struct LayerOfBlock {
-  LayerOfBlock(const Layer& layer, const Block& block) {
-    if (layer.hx.has_value()) hx = block.units(*layer.hx);
-    for (const Tensor& weight : layer.weights) weights.push_back(block.rows(weight).flatten(0, 1));
-    Variant variant = layer.variant;
-    for (OptionalTensor* mask : {&variant.zoneout_mask, &variant.recurrent_mask, &variant.candidate_mask}) {
-      if (mask->has_value()) *mask = block.units(**mask);
-    }
-    this->layer.emplace(Layer{layer.x, hx, weights, layer.batch_sizes, layer.bidirectional, variant});
-  }
-
-  OptionalTensor hx;
-  std::vector<Tensor> weights;
-  std::optional<Layer> layer;
-};
+LayerOfParts layer_of(const Block& block, const Layer& layer) {
+  return parts_of(
+      layer, layer.x, [&](const Tensor& states) { return block.units(states); },
+      [&](const Tensor& weight) { return block.rows(weight).flatten(0, 1); });
+}
 
 }  // namespace
 
@@ -45,31 +34,26 @@ FwdResult gru_fwd_blocks_cpu(const Layer& layer, bool save_gates) {
   return call_on_cpu([&] {
     const int64_t G = blocks_of(layer.weights);
     const Sequence s = check_fwd(layer, G);
-    const auto options = layer.x.options();
-    std::vector<int64_t> y_shape = layer.x.sizes().vec();
-    y_shape.back() = s.D * s.all_H;
-    std::vector<int64_t> gates_shape = {0};
-    if (save_gates) gates_shape = layer.variant.gates_shape(s.D, s.N, s.H);
-    gates_shape.insert(gates_shape.begin(), G);
-    const FwdResult results{pooled_empty(y_shape, options), at::empty({s.D, s.B, s.all_H}, options),
-                            pooled_empty(gates_shape, options)};
+    const FwdResult results = new_results(s, layer, save_gates, G);
     for_each_member(G, s, fwd_flops(s), [&](int64_t g) {
       const auto& [y, h_n, gates] = results;
       const Block block{g, s.H};
-      gru_fwd_cpu_into(s, *LayerOfBlock(layer, block).layer,
+      gru_fwd_cpu_into(s, layer_of(block, layer).layer(),
                        {block.from_first_unit(y), block.units(h_n), gates.select(0, g)});
     });
     return results;
   });
 }
 
-BwdResult gru_bwd_blocks_cpu(const OptionalTensor& dy, const OptionalTensor& dh_n, const Layer& layer, const Tensor& y,
-                             const Tensor& gates, Need need) {
+BwdResult gru_bwd_blocks_cpu(const Backward& call) {
   return call_on_cpu([&] {
+    const Layer& layer = call.layer;
+    const Tensor& gates = call.gates;
+    const Need need = call.need;
     const int64_t G = blocks_of(layer.weights);
     TORCH_CHECK(gates.dim() > 0 && gates.size(0) == G, "gru: expected gates of G = ", G, " blocks, got ",
                 gates.sizes());
-    const Sequence s = check_bwd(dy, dh_n, layer, y, gates.select(0, 0), G);
+    const Sequence s = check_bwd({call.dy, call.dh_n, layer, call.y, gates.select(0, 0), need}, G);
     const auto options = layer.x.options();
     const Tensor dhx = need.dhx ? at::empty({s.D, s.B, s.all_H}, options) : at::empty({0}, options);
     const auto dweights = need.dweights ? pooled_like(layer.weights) : std::vector<Tensor>();
@@ -78,15 +62,17 @@ BwdResult gru_bwd_blocks_cpu(const OptionalTensor& dy, const OptionalTensor& dh_
     Tensor dx = pooled_empty(dx_shape, options);
     dx_shape.insert(dx_shape.begin(), G);
     const Tensor dx_of_blocks = pooled_empty(dx_shape, options);
-    const OptionalTensor rows_of_dy = dy.has_value() ? OptionalTensor(with_contiguous_rows(*dy)) : std::nullopt;
+    const OptionalTensor rows_of_dy = part_of(call.dy, with_contiguous_rows);
     for_each_member(G, s, bwd_flops(s), [&](int64_t g) {
       const Block block{g, s.H};
-      const OptionalTensor own_dy = dy.has_value() ? OptionalTensor(block.from_first_unit(*rows_of_dy)) : std::nullopt;
-      const OptionalTensor own_dh_n = dh_n.has_value() ? OptionalTensor(block.units(*dh_n)) : std::nullopt;
-      const LayerOfBlock own(layer, block);
+      const auto columns = [&](const Tensor& states) { return block.from_first_unit(states); };
+      const auto units = [&](const Tensor& states) { return block.units(states); };
+      const LayerOfParts own = layer_of(block, layer);
       const auto own_dweights = need.dweights ? pooled_like(own.weights) : std::vector<Tensor>();
-      gru_bwd_cpu_into(s, own_dy, own_dh_n, *own.layer, block.from_first_unit(y), gates.select(0, g), need,
-                       {dx_of_blocks.select(0, g), need.dhx ? block.units(dhx) : dhx, own_dweights});
+      gru_bwd_cpu_into(s,
+                       {part_of(rows_of_dy, columns), part_of(call.dh_n, units), own.layer(), columns(call.y),
+                        gates.select(0, g), need},
+                       {dx_of_blocks.select(0, g), need.dhx ? units(dhx) : dhx, own_dweights});
       for (size_t i = 0; i < own_dweights.size(); ++i) {
         const Tensor target = block.rows(dweights[i]);
         target.copy_(own_dweights[i].view(target.sizes()));

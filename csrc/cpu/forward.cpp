@@ -18,7 +18,6 @@ namespace gru_ext {
 namespace {
 
 using at::Tensor;
-using at::TensorList;
 
 // Least rows of a chunk that a row group has: few enough for their gates to stay in the cache.
 constexpr int64_t kFwdChunkRows = 128;
@@ -42,13 +41,12 @@ bool packs_weights_for_tiles(const Sequence& s) {
 // Tensors of a layer's call that all directions share.
 template <typename scalar_t>
 struct FwdTensors {
+  const Layer& layer;
   Tensor x;            // contiguous rows
   const scalar_t* hx;  // (D, B, H); null for zero
-  TensorList weights;
-  const Variant& variant;
-  Tensor y;       // undefined where it is not saved
-  scalar_t* h_n;  // (D, B, all_H)
-  Tensor gates;   // of Variant::gates_shape; undefined where none are saved
+  Tensor y;            // undefined where it is not saved
+  scalar_t* h_n;       // (D, B, all_H)
+  Tensor gates;        // of Variant::gates_shape; undefined where none are saved
   const LayerMasks& masks;
   const ArrangedWeights* arranged;  // of each direction, in the place of the weights; null where the call arranges them
 };
@@ -62,7 +60,7 @@ class FwdPass {
       : s_(s),
         tensors_(tensors),
         direction_(direction),
-        arrangement_{s.I, s.H, tensors.variant.reset_after},
+        arrangement_{s.I, s.H, tensors.layer.variant.reset_after},
         rows_of_x_(tensors.x),
         rows_of_y_(tensors.y.defined() ? tensors.y : tensors.x),
         packs_(tensors.arranged == nullptr && should_pack()),
@@ -73,7 +71,7 @@ class FwdPass {
     const ArrangedWeights* const given = tensors.arranged == nullptr ? nullptr : tensors.arranged + direction;
     const Tensor* weights = nullptr;
     if (given == nullptr) {
-      weights = &tensors.weights[direction * s.weights_per_direction()];
+      weights = &tensors.layer.weights[direction * s.weights_per_direction()];
       weight_ih_ = weights[0].contiguous();
       weight_hh_ = weights[1].contiguous();
     }
@@ -83,9 +81,9 @@ class FwdPass {
     copies_x_ = !std::is_same_v<scalar_t, operand_t> || !rows_of_x_.uniform(s) || in_words_;
     p_.I = s.I;
     p_.H = s.H;
-    p_.reset_after = tensors.variant.reset_after;
+    p_.reset_after = tensors.layer.variant.reset_after;
     p_.packed = packs_ || given != nullptr;
-    p_.norms = static_cast<int>(tensors.variant.layer_norm);
+    p_.norms = static_cast<int>(tensors.layer.variant.layer_norm);
     p_.B = s.B;
     p_.moment_rows = std::max(rows, s.B);
     p_.masks = tensors.masks.template of<acc_t>(s, direction);
@@ -221,8 +219,8 @@ class FwdPass {
             s_.B,
             even ? row_block_of(s_.B) : s_.B,
             s_.H,
-            tensors_.variant.reset_after ? lanes : 2 * lanes,
-            s_.has_gains || !tensors_.variant.reset_after ? 2.0 : 1.0,
+            tensors_.layer.variant.reset_after ? lanes : 2 * lanes,
+            s_.has_gains || !tensors_.layer.variant.reset_after ? 2.0 : 1.0,
             6.0 * s_.B * s_.H * s_.H,
             6.0 * s_.B * s_.H * s_.I,
             static_cast<double>(3 * s_.H * (s_.H + s_.I / chunk_steps) * operand_size),
@@ -365,10 +363,9 @@ void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& re
     using scalar_t = decltype(scalar);
     const Tensor h0 = contiguous_or_undefined(hx);
     const LayerMasks masks(layer.variant);
-    const FwdTensors<scalar_t> tensors{with_contiguous_rows(x),
+    const FwdTensors<scalar_t> tensors{layer,
+                                       with_contiguous_rows(x),
                                        h0.defined() ? h0.const_data_ptr<scalar_t>() : nullptr,
-                                       layer.weights,
-                                       layer.variant,
                                        y.dim() > 1 ? y : Tensor(),
                                        h_n.data_ptr<scalar_t>(),
                                        gates.defined() && were_saved(gates) ? gates : Tensor(),

@@ -7,16 +7,13 @@
 namespace gru_ext {
 
 FwdResult gru_fwd_cpu(const Layer& layer, bool save_gates, bool save_y);
-BwdResult gru_bwd_cpu(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const Layer& layer,
-                      const at::Tensor& y, const at::Tensor& gates, Need need);
+BwdResult gru_bwd_cpu(const Backward& call);
 
 FwdResult gru_fwd_members_cpu(const Layer& layer, bool save_gates);
-BwdResult gru_bwd_members_cpu(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n,
-                              const Layer& layer, const at::Tensor& y, const at::Tensor& gates, Need need);
+BwdResult gru_bwd_members_cpu(const Backward& call);
 
 FwdResult gru_fwd_blocks_cpu(const Layer& layer, bool save_gates);
-BwdResult gru_bwd_blocks_cpu(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n,
-                             const Layer& layer, const at::Tensor& y, const at::Tensor& gates, Need need);
+BwdResult gru_bwd_blocks_cpu(const Backward& call);
 
 // Returns y, h_n.
 std::tuple<at::Tensor, at::Tensor> gru_int8_cpu(const at::Tensor& x, const std::optional<at::Tensor>& hx,

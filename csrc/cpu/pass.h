@@ -247,42 +247,41 @@ void run_layer(const Sequence& s, const Tensors& tensors, double flops, Rehearsa
 // A layer's masks, contiguous.
 class LayerMasks {
  public:
-  explicit LayerMasks(const Variant& variant)
-      : variant_(variant),
-        zoneout_(contiguous_or_undefined(variant.zoneout_mask)),
-        candidate_(contiguous_or_undefined(variant.candidate_mask)),
-        recurrent_(contiguous_or_undefined(variant.recurrent_mask)) {}
+  explicit LayerMasks(const Variant& variant) : variant_(variant) {
+    for (OptionalTensor* mask : variant_.masks()) {
+      *mask = part_of(*mask, [](const at::Tensor& given) { return given.contiguous(); });
+    }
+  }
 
   template <typename acc_t>
   DirectionMasks<acc_t> of(const Sequence& s, int64_t direction) const {
-    const auto part = [&](const at::Tensor& mask, int64_t rows) {
-      return mask.defined() ? mask.const_data_ptr<bool>() + direction * rows * s.H : nullptr;
+    const auto part = [&](const OptionalTensor& mask, int64_t rows) {
+      return mask.has_value() ? mask->const_data_ptr<bool>() + direction * rows * s.H : nullptr;
     };
     return {variant_.has_masks(),
-            part(zoneout_, s.N),
-            part(candidate_, s.N),
-            part(recurrent_, s.B),
+            part(variant_.zoneout_mask, s.N),
+            part(variant_.candidate_mask, s.N),
+            part(variant_.recurrent_mask, s.B),
             static_cast<acc_t>(variant_.zoneout),
             static_cast<acc_t>(1 / (1 - variant_.candidate_dropout)),
             static_cast<acc_t>(1 / (1 - variant_.recurrent_dropout))};
   }
 
  private:
-  const Variant& variant_;
-  const at::Tensor zoneout_, candidate_, recurrent_;
+  Variant variant_;
 };
 
-// Calls `body` with values of the types that hold tensors of `dtype` and the operands of their products.
+// What `body` returns for values of the types that hold tensors of `dtype` and the operands of their products.
 template <typename Body>
-void with_scalar_and_operand_type(at::ScalarType dtype, const Body& body) {
-  with_scalar_type(dtype, [&](auto zero) {
+auto with_scalar_and_operand_type(at::ScalarType dtype, const Body& body) {
+  return with_scalar_type(dtype, [&](auto zero) {
     using scalar_t = decltype(zero);
 #if defined(__x86_64__)
     if constexpr (std::is_same_v<scalar_t, c10::BFloat16>) {
       if (multiplies_bf16()) return body(zero, c10::BFloat16{});
     }
 #endif
-    body(zero, acc_type<scalar_t>{});
+    return body(zero, acc_type<scalar_t>{});
   });
 }
 
@@ -298,12 +297,12 @@ inline int parts_of_float32(const Sequence& s) {
 
 // As above. `parts`: those of float32.
 template <typename Body>
-void with_scalar_and_operand_type(at::ScalarType dtype, int parts, const Body& body) {
+auto with_scalar_and_operand_type(at::ScalarType dtype, int parts, const Body& body) {
 #if defined(__x86_64__)
   if (dtype == at::kFloat && parts == 1) return body(float{}, c10::BFloat16{});
   if (dtype == at::kFloat && parts == 2) return body(float{}, Part<2>{});
 #endif
-  with_scalar_and_operand_type(dtype, body);
+  return with_scalar_and_operand_type(dtype, body);
 }
 
 }  // namespace gru_ext

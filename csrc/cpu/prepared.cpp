@@ -148,15 +148,14 @@ Tensor prepare_cpu(TensorList weights, int64_t num_layers, bool bidirectional, b
   check_weights(weights, header, per_direction);
 
   return call_on_cpu([&] {
-    Tensor prepared;
-    with_scalar_and_operand_type(header.dtype, [&](auto scalar, auto operand) {
+    return with_scalar_and_operand_type(header.dtype, [&](auto scalar, auto operand) {
       using scalar_t = decltype(scalar);
       using operand_t = decltype(operand);
       using acc_t = acc_type<scalar_t>;
       const int64_t size =
           for_each_direction<scalar_t, operand_t>(header, nullptr, [](int64_t, const auto&, const ArrangedWeights&) {});
       // From the pool for its large pages: single rows read the weights no faster than addresses are looked up.
-      prepared = pooled_empty({size}, at::TensorOptions(at::kByte));
+      const Tensor prepared = pooled_empty({size}, at::TensorOptions(at::kByte));
       char* const base = static_cast<char*>(prepared.data_ptr());
       std::memset(base, 0, size);
       std::memcpy(base, &header, sizeof header);
@@ -176,8 +175,8 @@ Tensor prepare_cpu(TensorList weights, int64_t num_layers, bool bidirectional, b
               fill_gains<scalar_t>(given + per_direction - 2, header.H, gains, arrangement.stride());
             }
           });
+      return prepared;
     });
-    return prepared;
   });
 }
 

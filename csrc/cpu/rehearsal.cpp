@@ -23,11 +23,9 @@ std::vector<double> rehearse_cpu(const at::Tensor& x, at::TensorList weights, in
       gru_fwd_cpu_into(s, layer, {at::empty_like(y), at::empty_like(h_n), at::Tensor()}, nullptr, &rehearsal);
       return 0;
     }
-    std::vector<at::Tensor> dweights;
-    for (const at::Tensor& weight : weights) dweights.push_back(at::empty_like(weight));
     const Need need{/*dx=*/true, /*dhx=*/false, /*dweights=*/true};
-    gru_bwd_cpu_into(s, at::ones_like(y), none, layer, y, gates, need, {at::empty_like(x), at::Tensor(), dweights},
-                     &rehearsal);
+    gru_bwd_cpu_into(s, {at::ones_like(y), none, layer, y, gates, need},
+                     {at::empty_like(x), at::Tensor(), pooled_like(weights)}, &rehearsal);
     return 0;
   });
   return {rehearsal.serial,

@@ -30,8 +30,7 @@ struct Rehearsal {
 // direction. `arranged`: the weights of each direction, which the layer then has not.
 void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& results,
                       const ArrangedWeights* arranged = nullptr, Rehearsal* rehearsal = nullptr);
-void gru_bwd_cpu_into(const Sequence& s, const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n,
-                      const Layer& layer, const at::Tensor& y, const at::Tensor& gates, Need need,
-                      const BwdResult& results, Rehearsal* rehearsal = nullptr);
+void gru_bwd_cpu_into(const Sequence& s, const Backward& call, const BwdResult& results,
+                      Rehearsal* rehearsal = nullptr);
 
 }  // namespace gru_ext

@@ -32,9 +32,9 @@ inline std::optional<BwdResult> run_with_members(const Kernel& kernel, const Bwd
   if (runs_as_one(kernel, call)) return kernel.run(call, error);
   const Sequence s = of_one_member(call.s);
   return each_member_bwd(call.layer, [&](const Layer& member, int64_t e) {
-    const OptionalTensor dy = of_member(call.dy, e), dh_n = of_member(call.dh_n, e);
-    const at::Tensor y = call.y.select(0, e), gates = call.gates.select(0, e);
-    return kernel.run(BwdCall{s, dy, dh_n, member, y, gates, call.need, call.stream}, error);
+    const OfMember of{e};
+    const OptionalTensor dy = part_of(call.dy, of), dh_n = part_of(call.dh_n, of);
+    return kernel.run(BwdCall{{dy, dh_n, member, of(call.y), of(call.gates), call.need}, s, call.stream}, error);
   });
 }
 

@@ -7,10 +7,15 @@
 #include "cuda/choice/asked.h"
 #include "cuda/choice/autotune.h"
 #include "cuda/persistent/device_facts.h"
-#include "cuda/run.h"
 #include "op/schemas.h"
 
 namespace gru_ext {
+
+// run.cpp
+FwdResult gru_fwd_cuda(const Layer& layer, bool save_gates, bool save_y);
+BwdResult gru_bwd_cuda(const Backward& call);
+FwdResult gru_fwd_members_cuda(const Layer& layer, bool save_gates);
+BwdResult gru_bwd_members_cuda(const Backward& call);
 
 inline void define_kernel_choice(torch::Library& m) {
   m.def(

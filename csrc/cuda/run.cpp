@@ -1,6 +1,4 @@
 // The CUDA backend's operators: checks, the choice of kernel, and what happens where a chosen kernel cannot serve.
-#include "cuda/run.h"
-
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -18,6 +16,7 @@
 #include "cuda/choice/records.h"
 #include "cuda/choice/self_test.h"
 #include "cuda/members.h"
+#include "cuda/operators.h"
 #include "cuda/products.h"
 #include "cuda/stepwise/stepwise.h"
 #include "op/check.h"
@@ -116,9 +115,12 @@ class Runner {
   const Call& call_;
 };
 
-// `keeps_gates` as in KernelQuery.
+// On the device of the tensors, and its current stream.
 template <typename Call>
-auto run_by_choice(const Call& call, bool keeps_gates) {
+auto run_by_choice(Call call) {
+  const c10::cuda::CUDAGuard device(call.layer.x.device());
+  call.stream = c10::cuda::getCurrentCUDAStream().stream();
+  const RnnPrecisionGuard precision;
   for (const Family* family : families()) family->check_earlier_calls();
   load_once(call.layer.x.scalar_type());
   const Runner<Call> runner(call);
@@ -128,56 +130,36 @@ auto run_by_choice(const Call& call, bool keeps_gates) {
   if (other) check_stepwise_may_serve(pass_of(call));
   if (s.N == 0 || other) return runner.stepwise();
   return runner.by_choice({pass_of(call), call.layer.x.scalar_type(), s.T, s.B, s.H, s.D, !s.packed_sizes.empty(),
-                           variant.has_masks(), keeps_gates, is_capturing(call.stream),
+                           variant.has_masks(), call.has_gates(), is_capturing(call.stream),
                            std::max<int64_t>(s.members, 1)});
-}
-
-FwdResult fwd_on_device(const Sequence& s, const Layer& layer, bool save_gates, bool save_y) {
-  const c10::cuda::CUDAGuard device(layer.x.device());
-  const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
-  const RnnPrecisionGuard precision;
-  return run_by_choice(FwdCall{s, layer, save_gates, save_y, stream}, save_gates);
-}
-
-BwdResult bwd_on_device(const Sequence& s, const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n,
-                        const Layer& layer, const Tensor& y, const Tensor& gates, Need need) {
-  const c10::cuda::CUDAGuard device(layer.x.device());
-  const Stream stream = c10::cuda::getCurrentCUDAStream().stream();
-  const RnnPrecisionGuard precision;
-  const BwdCall call{s, dy, dh_n, layer, y, gates, need, stream};
-  return run_by_choice(call, call.has_gates());
 }
 
 }  // namespace
 
 FwdResult gru_fwd_cuda(const Layer& layer, bool save_gates, bool save_y) {
   const BelowAutogradAndAutocast below;
-  return fwd_on_device(check_fwd(layer), layer, save_gates, save_y);
+  const Sequence s = check_fwd(layer);
+  return run_by_choice(FwdCall{s, layer, save_gates, save_y});
 }
 
-BwdResult gru_bwd_cuda(const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n, const Layer& layer,
-                       const Tensor& y, const Tensor& gates, Need need) {
+BwdResult gru_bwd_cuda(const Backward& call) {
   const BelowAutogradAndAutocast below;
-  return bwd_on_device(check_bwd(dy, dh_n, layer, y, gates), dy, dh_n, layer, y, gates, need);
+  const Sequence s = check_bwd(call);
+  return run_by_choice(BwdCall{call, s});
 }
 
 FwdResult gru_fwd_members_cuda(const Layer& layer, bool save_gates) {
   const BelowAutogradAndAutocast below;
-  const int64_t members = check_members(layer, {});
-  Sequence s = check_fwd(*Member(layer, 0).layer);
-  s.members = members;
-  return fwd_on_device(s, layer, save_gates, /*save_y=*/true);
+  const Sequence s = check_fwd_members(layer);
+  return run_by_choice(FwdCall{s, layer, save_gates, /*save_y=*/true});
 }
 
-BwdResult gru_bwd_members_cuda(const std::optional<Tensor>& dy, const std::optional<Tensor>& dh_n, const Layer& layer,
-                               const Tensor& y, const Tensor& gates, Need need) {
+BwdResult gru_bwd_members_cuda(const Backward& call) {
   const BelowAutogradAndAutocast below;
-  const int64_t members = check_members(layer, {dy.value_or(Tensor()), dh_n.value_or(Tensor()), y, gates});
-  Sequence s =
-      check_bwd(of_member(dy, 0), of_member(dh_n, 0), *Member(layer, 0).layer, y.select(0, 0), gates.select(0, 0));
-  s.members = members;
+  const Sequence s = check_bwd_members(call);
   // Of each member they are contiguous; kernels take those of all as one.
-  return bwd_on_device(s, dy, dh_n, layer, y.contiguous(), gates.contiguous(), need);
+  return run_by_choice(
+      BwdCall{{call.dy, call.dh_n, call.layer, call.y.contiguous(), call.gates.contiguous(), call.need}, s});
 }
 
 }  // namespace gru_ext

@@ -77,7 +77,7 @@ class GruFunction : public torch::autograd::Function<GruFunction> {
     // As gru_fwd returned them, also where a hook on saved tensors gave them other strides.
     const Tensor y = saved[3].contiguous(), gates = saved[4].contiguous();
     const auto call = [&] {
-      return gru_bwd(optional(grad_outputs[0]), optional(grad_outputs[1]), layer, y, gates, need);
+      return gru_bwd({optional(grad_outputs[0]), optional(grad_outputs[1]), layer, y, gates, need});
     };
     const auto [dx, dhx, dweights] = [&] {
       if (at::GradMode::is_enabled()) return call();  // create_graph: record the backward itself

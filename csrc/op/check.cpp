@@ -193,8 +193,8 @@ Sequence check_int8(const at::Tensor& x, const std::optional<at::Tensor>& hx, at
   return s;
 }
 
-Sequence check_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const Layer& layer,
-                   const at::Tensor& y, const at::Tensor& gates, int64_t blocks) {
+Sequence check_bwd(const Backward& call, int64_t blocks) {
+  const Layer& layer = call.layer;
   const Sequence s = check_fwd(layer, blocks);
   const at::Tensor& x = layer.x;
   const auto check_outputs = [&](const char* name, const at::Tensor& tensor) {
@@ -205,18 +205,19 @@ Sequence check_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::
     }
     check_like_x(name, tensor, x);
   };
-  check_outputs("y", y);
-  if (were_saved(gates)) {
-    check_shape("gates", gates,
+  check_outputs("y", call.y);
+  if (were_saved(call.gates)) {
+    check_shape("gates", call.gates,
                 s.has_gains                 ? "(D, N, 9 H + 16)"
                 : layer.variant.reset_after ? "(D, N, 4, H)"
                                             : "(D, N, 3, H)",
                 layer.variant.gates_shape(s.D, s.N, s.H));
   }
-  check_like_x("gates", gates, x);
-  TORCH_CHECK(y.is_contiguous() && gates.is_contiguous(), "gru: expected y and gates as gru_fwd returned them");
-  if (dy.has_value()) check_outputs("dy", *dy);
-  check_state("dh_n", dh_n, x, s);
+  check_like_x("gates", call.gates, x);
+  TORCH_CHECK(call.y.is_contiguous() && call.gates.is_contiguous(),
+              "gru: expected y and gates as gru_fwd returned them");
+  if (call.dy.has_value()) check_outputs("dy", *call.dy);
+  check_state("dh_n", call.dh_n, x, s);
   return s;
 }
 

@@ -43,7 +43,6 @@ Sequence check_int8(const at::Tensor& x, const std::optional<at::Tensor>& hx, at
                     const std::optional<at::Tensor>& batch_sizes, bool bidirectional, int64_t blocks);
 
 // As check_fwd, and what the backward has besides.
-Sequence check_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const Layer& layer,
-                   const at::Tensor& y, const at::Tensor& gates, int64_t blocks = 1);
+Sequence check_bwd(const Backward& call, int64_t blocks = 1);
 
 }  // namespace gru_ext

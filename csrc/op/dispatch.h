@@ -15,9 +15,9 @@ struct BelowAutogradAndAutocast {
   c10::impl::ExcludeDispatchKeyGuard below_autocast{c10::autocast_dispatch_keyset};
 };
 
-// Calls `body` with a value of the type that holds `dtype`, which check.cpp has admitted.
+// What `body` returns for a value of the type that holds `dtype`, which check.cpp has admitted.
 template <typename Body>
-void with_scalar_type(at::ScalarType dtype, const Body& body) {
+auto with_scalar_type(at::ScalarType dtype, const Body& body) {
   switch (dtype) {
     case at::kFloat:
       return body(float{});

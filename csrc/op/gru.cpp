@@ -21,15 +21,16 @@ FwdResult gru_fwd(const Layer& l, bool save_gates, bool save_y) {
                  v.layer_norm);
 }
 
-BwdResult gru_bwd(const OptionalTensor& dy, const OptionalTensor& dh_n, const Layer& l, const Tensor& y,
-                  const Tensor& gates, Need need) {
+BwdResult gru_bwd(const Backward& call) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("gru_ext::gru_bwd", "")
                              .typed<decltype(gru_bwd_operator<gru_bwd>)>();
+  const Layer& l = call.layer;
   const Variant& v = l.variant;
-  return op.call(dy, dh_n, l.x, l.hx, l.weights, l.batch_sizes, l.bidirectional, y, gates, need.dx, need.dhx,
-                 need.dweights, v.zoneout_mask, v.recurrent_mask, v.candidate_mask, v.zoneout, v.recurrent_dropout,
-                 v.candidate_dropout, v.reset_after, v.layer_norm);
+  const Need need = call.need;
+  return op.call(call.dy, call.dh_n, l.x, l.hx, l.weights, l.batch_sizes, l.bidirectional, call.y, call.gates, need.dx,
+                 need.dhx, need.dweights, v.zoneout_mask, v.recurrent_mask, v.candidate_mask, v.zoneout,
+                 v.recurrent_dropout, v.candidate_dropout, v.reset_after, v.layer_norm);
 }
 
 }  // namespace gru_ext
@@ -38,10 +39,7 @@ TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
   if (!gru_ext::is_first_copy()) return;
   m.set_python_module("gru_ext.tracing");
   m.def(GRU_SCHEMA);
-  m.def(GRU_FWD_SCHEMA);
-  m.def(GRU_BWD_SCHEMA("gru_bwd"));
-  m.def(GRU_FWD_MEMBERS_SCHEMA("gru_fwd_members"));
-  m.def(GRU_BWD_SCHEMA("gru_bwd_members"));
+  gru_ext::define_operators(m);
   m.def(GRU_FWD_MEMBERS_SCHEMA("gru_fwd_blocks"));
   m.def(GRU_BWD_SCHEMA("gru_bwd_blocks"));
 }

@@ -15,11 +15,14 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <optional>
 #include <tuple>
 #include <vector>
 
 namespace gru_ext {
+
+using OptionalTensor = std::optional<at::Tensor>;
 
 // What varies of the recurrence (docs/variants.md). As constructed: nothing.
 struct Variant {
@@ -34,6 +37,7 @@ struct Variant {
                                              // 2, of r and z together, and of n
 
   bool is_plain() const { return !has_masks() && reset_after && layer_norm == 0; }
+  std::array<OptionalTensor*, 3> masks() { return {&zoneout_mask, &recurrent_mask, &candidate_mask}; }
   bool has_masks() const { return zoneout_mask || recurrent_mask || candidate_mask || zoneout != 0; }
   int64_t saved_gates() const { return reset_after ? 4 : 3; }  // values that a step leaves for its derivative
   std::vector<int64_t> gates_shape(int64_t D, int64_t N, int64_t H) const {
@@ -55,9 +59,44 @@ struct Layer {
   Variant variant;
 };
 
+// A layer of parts of the tensors of another one.
+struct LayerOfParts {
+  at::Tensor x;
+  OptionalTensor hx;
+  std::vector<at::Tensor> weights;
+  const OptionalTensor& batch_sizes;
+  bool bidirectional;
+  Variant variant;
+
+  Layer layer() const { return {x, hx, weights, batch_sizes, bidirectional, variant}; }
+};
+
+// part(tensor), if there is one.
+template <typename Part>
+OptionalTensor part_of(const OptionalTensor& tensor, const Part& part) {
+  return tensor.has_value() ? OptionalTensor(part(*tensor)) : std::nullopt;
+}
+
+// `of_states`: of hx and of masks.
+template <typename OfStates, typename OfWeight>
+LayerOfParts parts_of(const Layer& all, const at::Tensor& x, const OfStates& of_states, const OfWeight& of_weight) {
+  LayerOfParts parts{x, part_of(all.hx, of_states), {}, all.batch_sizes, all.bidirectional, all.variant};
+  for (const at::Tensor& weight : all.weights) parts.weights.push_back(of_weight(weight));
+  for (OptionalTensor* mask : parts.variant.masks()) *mask = part_of(*mask, of_states);
+  return parts;
+}
+
 // Which gradients are asked for.
 struct Need {
   bool dx, dhx, dweights;
+};
+
+// The backward of a layer, as long as the call lasts.
+struct Backward {
+  const OptionalTensor &dy, &dh_n;  // the gradients of y and h_n; none for zero
+  const Layer& layer;
+  const at::Tensor &y, &gates;  // as gru_fwd returned them
+  Need need;
 };
 
 using FwdResult = std::tuple<at::Tensor, at::Tensor, at::Tensor>;               // y, h_n, gates
@@ -77,9 +116,8 @@ inline bool were_saved(const at::Tensor& gates) { return gates.dim() != 1 || gat
 // y, or the gates, are of shape (0) where they are not to be saved.
 FwdResult gru_fwd(const Layer& layer, bool save_gates, bool save_y);
 
-// dy and dh_n are the gradients of y and h_n; none for zero. Each result is of the shape of what it is a gradient of;
-// what is not needed comes back as a tensor of shape (0), for the weights as an empty list.
-BwdResult gru_bwd(const std::optional<at::Tensor>& dy, const std::optional<at::Tensor>& dh_n, const Layer& layer,
-                  const at::Tensor& y, const at::Tensor& gates, Need need);
+// Each result is of the shape of what it is a gradient of; what is not needed comes back as a tensor of shape (0), for
+// the weights as an empty list.
+BwdResult gru_bwd(const Backward& call);
 
 }  // namespace gru_ext

@@ -10,14 +10,10 @@
 #include <optional>
 #include <vector>
 
+#include "op/check.h"
 #include "op/layer.h"
-#include "op/schemas.h"
 
 namespace gru_ext {
-
-inline OptionalTensor of_member(const OptionalTensor& tensor, int64_t e) {
-  return tensor.has_value() ? OptionalTensor(tensor->select(0, e)) : std::nullopt;
-}
 
 inline std::vector<at::Tensor> of_member(at::TensorList tensors, int64_t e) {
   std::vector<at::Tensor> members;
@@ -25,22 +21,16 @@ inline std::vector<at::Tensor> of_member(at::TensorList tensors, int64_t e) {
   return members;
 }
 
-// One member's part of a call.
-struct Member {
-  Member(const Layer& layer, int64_t e)
-      : x(layer.x.select(0, e)), hx(of_member(layer.hx, e)), weights(of_member(layer.weights, e)) {
-    Variant variant = layer.variant;
-    for (OptionalTensor* mask : {&variant.zoneout_mask, &variant.recurrent_mask, &variant.candidate_mask}) {
-      *mask = of_member(*mask, e);
-    }
-    this->layer.emplace(Layer{x, hx, weights, layer.batch_sizes, layer.bidirectional, variant});
-  }
-
-  at::Tensor x;
-  OptionalTensor hx;
-  std::vector<at::Tensor> weights;
-  std::optional<Layer> layer;
+// Of a tensor of all members that of one.
+struct OfMember {
+  int64_t e;
+  at::Tensor operator()(const at::Tensor& tensor) const { return tensor.select(0, e); }
 };
+
+// One member's part of a call.
+inline LayerOfParts member_of(const Layer& layer, int64_t e) {
+  return parts_of(layer, OfMember{e}(layer.x), OfMember{e}, OfMember{e});
+}
 
 // E, the first dimension of every tensor.
 inline int64_t check_members(const Layer& layer, at::TensorList others) {
@@ -61,12 +51,29 @@ inline int64_t check_members(const Layer& layer, at::TensorList others) {
   return E;
 }
 
+// As check_fwd and check_bwd, which see the first member.
+inline Sequence check_fwd_members(const Layer& layer) {
+  const int64_t E = check_members(layer, {});
+  Sequence s = check_fwd(member_of(layer, 0).layer());
+  s.members = E;
+  return s;
+}
+inline Sequence check_bwd_members(const Backward& call) {
+  const auto given = [](const OptionalTensor& tensor) { return tensor.value_or(at::Tensor()); };
+  const int64_t E = check_members(call.layer, {given(call.dy), given(call.dh_n), call.y, call.gates});
+  const OfMember first{0};
+  Sequence s = check_bwd({part_of(call.dy, first), part_of(call.dh_n, first), member_of(call.layer, 0).layer(),
+                          first(call.y), first(call.gates), call.need});
+  s.members = E;
+  return s;
+}
+
 // The results of `run(member)` for each member, a Layer, one after another; none as soon as it returns none.
 template <typename Run>
 std::optional<FwdResult> each_member_fwd(const Layer& layer, const Run& run) {
   std::vector<at::Tensor> y, h_n, gates;
   for (int64_t e = 0; e < layer.x.size(0); ++e) {
-    const std::optional<FwdResult> result = run(*Member(layer, e).layer);
+    const std::optional<FwdResult> result = run(member_of(layer, e).layer());
     if (!result.has_value()) return std::nullopt;
     y.push_back(std::get<0>(*result));
     h_n.push_back(std::get<1>(*result));
@@ -81,7 +88,7 @@ std::optional<BwdResult> each_member_bwd(const Layer& layer, const Run& run) {
   std::vector<at::Tensor> dx, dhx;
   std::vector<std::vector<at::Tensor>> of_weights;
   for (int64_t e = 0; e < layer.x.size(0); ++e) {
-    const std::optional<BwdResult> result = run(*Member(layer, e).layer, e);
+    const std::optional<BwdResult> result = run(member_of(layer, e).layer(), e);
     if (!result.has_value()) return std::nullopt;
     dx.push_back(std::get<0>(*result));
     dhx.push_back(std::get<1>(*result));

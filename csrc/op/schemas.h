@@ -4,6 +4,8 @@
 // in each of the three lists of it.
 #pragma once
 
+#include <torch/library.h>
+
 #include "op/layer.h"
 
 #define GRU_LAYER_SCHEMA "Tensor x, Tensor? hx, Tensor[] weights, Tensor? batch_sizes, bool bidirectional"
@@ -38,7 +40,13 @@
 
 namespace gru_ext {
 
-using OptionalTensor = std::optional<at::Tensor>;
+// Those that every backend implements.
+inline void define_operators(torch::Library& m) {
+  m.def(GRU_FWD_SCHEMA);
+  m.def(GRU_BWD_SCHEMA("gru_bwd"));
+  m.def(GRU_FWD_MEMBERS_SCHEMA("gru_fwd_members"));
+  m.def(GRU_BWD_SCHEMA("gru_bwd_members"));
+}
 
 template <auto function>
 std::tuple<at::Tensor, at::Tensor> gru_operator(GRU_LAYER_PARAMETERS, bool save_y, bool save_gates,
@@ -60,8 +68,8 @@ template <auto function>
 BwdResult gru_bwd_operator(const OptionalTensor& dy, const OptionalTensor& dh_n, GRU_LAYER_PARAMETERS,
                            const at::Tensor& y, const at::Tensor& gates, bool need_dx, bool need_dhx,
                            bool need_dweights, GRU_VARIANT_PARAMETERS) {
-  return function(dy, dh_n, {x, hx, weights, batch_sizes, bidirectional, GRU_VARIANT}, y, gates,
-                  {need_dx, need_dhx, need_dweights});
+  const Layer layer{x, hx, weights, batch_sizes, bidirectional, GRU_VARIANT};
+  return function({dy, dh_n, layer, y, gates, {need_dx, need_dhx, need_dweights}});
 }
 
 }  // namespace gru_ext

@@ -33,15 +33,13 @@ struct FwdCall {
   const Sequence& s;
   const Layer& layer;
   bool save_gates, save_y;
-  Stream stream;
+  Stream stream = nullptr;
+
+  bool has_gates() const { return save_gates; }
 };
-struct BwdCall {
+struct BwdCall : Backward {
   const Sequence& s;
-  const std::optional<at::Tensor>&dy, &dh_n;
-  const Layer& layer;
-  const at::Tensor &y, &gates;
-  Need need;
-  Stream stream;
+  Stream stream = nullptr;
 
   bool has_gates() const { return were_saved(s.members > 0 ? gates.select(0, 0) : gates); }
 };
@@ -138,7 +136,12 @@ class Family {
   }
 };
 
-// All of them.
+// Each, defined in its folder, and all of them.
+const Family& stepwise_family();
+const Family& cluster_family();
+const Family& group_family();
+const Family& streamed_family();
+const Family& one_step_family();
 const std::vector<const Family*>& families();
 
 // printf into a string.

@@ -77,9 +77,7 @@ std::string self_test(const Kernel& kernel, Pass pass, at::ScalarType dtype, at:
     variant.zoneout = variant.candidate_dropout = variant.recurrent_dropout = 0.25;
   }
   const Layer layer{x, hx, weights, no_batch_sizes, /*bidirectional=*/true, variant};
-  const int64_t members = s.members;
-  s = members > 0 ? check_fwd(*Member(layer, 0).layer) : check_fwd(layer);
-  s.members = members;
+  s = s.members > 0 ? check_fwd_members(layer) : check_fwd(layer);
 
   const char* error = nullptr;
   const auto not_launched = [&] {
@@ -95,7 +93,7 @@ std::string self_test(const Kernel& kernel, Pass pass, at::ScalarType dtype, at:
         kernel,
         {{"y", {std::get<0>(*ours), y}}, {"h_n", {std::get<1>(*ours), h_n}}, {"gates", {std::get<2>(*ours), gates}}});
   }
-  const BwdCall bwd{s, dy, dh_n, layer, y, gates, {true, true, true}, stream};
+  const BwdCall bwd{{dy, dh_n, layer, y, gates, {true, true, true}}, s, stream};
   const auto [dx, dhx, dweights] = *run_with_members(stepwise_kernel(), bwd, error);
   const auto ours = kernel.run(bwd, error);
   if (!ours) return not_launched();

@@ -1,5 +1,5 @@
-#include "cuda/one_step/one_step.h"
-
+// The one-step family: a plain layer of one time step, all directions in one launch, on the current device and without
+// waiting for it.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -131,10 +131,8 @@ class OneStepFamily final : public Family {
   bool leads() const override { return true; }
 
   bool load(at::ScalarType dtype) const override {
-    bool loaded = false;
-    with_scalar_type(
-        dtype, [&](auto zero) { loaded = load_gru_one_step_kernels<typename Device<decltype(zero)>::scalar_t>(); });
-    return loaded;
+    return with_scalar_type(
+        dtype, [](auto zero) { return load_gru_one_step_kernels<typename Device<decltype(zero)>::scalar_t>(); });
   }
 
   std::string refusal(const KernelQuery& query, const WhyNot&) const override {

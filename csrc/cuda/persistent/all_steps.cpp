@@ -14,7 +14,6 @@ namespace gru_ext {
 namespace {
 
 using at::Tensor;
-using at::TensorList;
 
 // The kernels have no float64.
 template <typename Body>
@@ -134,7 +133,7 @@ Parameters common_parameters(const Sequence& s, const PackedIndex& index, const 
   }
   std::copy_n(masks.of, 2, p.masks);
   p.wait_limit = wait_limit();
-  p.error = error_word();
+  p.error = LockedDevice().facts.error.device;
   return p;
 }
 
@@ -176,19 +175,18 @@ Tensor input_gates(const Tensor& x, const Tensor& weight_ih, const Tensor& bias_
 }
 
 template <typename at_t>
-const char* forward(const PersistentKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
-                    TensorList weights, const PersistentMasks& masks, const Tensor& y, const Tensor& h_n,
-                    const Tensor& gates, Stream stream) {
+const char* forward(const PersistentKernel& kernel, const Sequence& s, const PersistentFwd& call) {
   using scalar_t = typename Device<at_t>::scalar_t;
+  const Tensor& x = call.x;
   const PackedIndex index(s, x.device());
   const RowOrder order(s, x);
   const Tensor rows_of_x = order.flat(x);
-  auto p = common_parameters<PersistentFwdParams<scalar_t>>(s, index, masks);
-  p.paired = all_paired({h0, y, h_n, gates});
+  auto p = common_parameters<PersistentFwdParams<scalar_t>>(s, index, call.masks);
+  p.paired = all_paired({call.h0, call.y, call.h_n, call.gates});
   p.aligned = true;
   Tensor a_x[2], weight_hh[2], bias_hh[2];
   for (int64_t d = 0; d < s.D; ++d) {
-    const Tensor* const of_direction = &weights[d * s.weights_per_direction()];
+    const Tensor* const of_direction = &call.weights[d * s.weights_per_direction()];
     a_x[d] = order.steps(input_gates(rows_of_x, of_direction[0], s.has_bias ? of_direction[2] : Tensor()));
     weight_hh[d] = name_weights<at_t>(p, s, of_direction[1], d);
     if (s.has_bias) bias_hh[d] = of_direction[3].contiguous();
@@ -196,30 +194,28 @@ const char* forward(const PersistentKernel& kernel, const Sequence& s, const Ten
     p.bias_hh[d] = readable<at_t>(bias_hh[d]);
     p.paired = p.paired && all_paired({a_x[d], bias_hh[d]});
   }
-  p.h0 = readable<at_t>(h0);
-  p.y = step_rows(s, writable<at_t>(y), y);
-  p.h_n = writable<at_t>(h_n);
-  p.gates = writable<at_t>(gates);
+  p.h0 = readable<at_t>(call.h0);
+  p.y = step_rows(s, writable<at_t>(call.y), call.y);
+  p.h_n = writable<at_t>(call.h_n);
+  p.gates = writable<at_t>(call.gates);
   const ExchangeMemory memory = kernel.exchange_memory(s, x.device());
   name_in(p, memory);
-  return kernel.launch(&p, stream);
+  return kernel.launch(&p, call.stream);
 }
 
 template <typename at_t>
-const char* backward(const PersistentKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
-                     TensorList weights, const PersistentMasks& masks, const Tensor& dy, const Tensor& dh_n,
-                     const Tensor& y, const Tensor& gates, const Tensor& dh0, std::vector<DirectionGrads>& grads,
-                     const Tensor& dx, Stream stream) {
+const char* backward(const PersistentKernel& kernel, const Sequence& s, const PersistentBwd& call) {
   using scalar_t = typename Device<at_t>::scalar_t;
-  const bool need_dweights = grads[0].weight_ih.defined();
+  const Tensor& x = call.x;
+  const bool need_dweights = call.grads[0].weight_ih.defined();
   const PackedIndex index(s, x.device());
   const RowOrder order(s, x);
-  auto p = common_parameters<PersistentBwdParams<scalar_t>>(s, index, masks);
-  p.paired = all_paired({dy, dh_n, y, h0, gates, dh0});
+  auto p = common_parameters<PersistentBwdParams<scalar_t>>(s, index, call.masks);
+  p.paired = all_paired({call.dy, call.dh_n, call.y, call.h0, call.gates, call.dh0});
   p.aligned = true;
   Tensor weight_hh[2], dgates[2], h_prev[2];
   for (int64_t d = 0; d < s.D; ++d) {
-    weight_hh[d] = name_weights<at_t>(p, s, weights[d * s.weights_per_direction() + 1], d);
+    weight_hh[d] = name_weights<at_t>(p, s, call.weights[d * s.weights_per_direction() + 1], d);
     dgates[d] = at::empty(s.shape({s.N, 4 * s.H}), x.options());
     const Tensor steps_of_dgates = order.steps(dgates[d]);
     p.dgates[d] = step_rows(s, writable<at_t>(dgates[d]), steps_of_dgates);
@@ -233,55 +229,49 @@ const char* backward(const PersistentKernel& kernel, const Sequence& s, const Te
   const int64_t tiles = kernel.tiles(s.B);
   const Tensor dbias =
       need_dweights ? at::empty(s.shape({s.D, tiles, 4 * s.H}), x.options().dtype(at::kFloat)) : Tensor();
-  if (dy.defined()) p.dy = step_rows(s, readable<at_t>(dy), dy);
-  p.dh_n = readable<at_t>(dh_n);
-  p.y = step_rows(s, readable<at_t>(y), y);
-  p.h0 = readable<at_t>(h0);
-  p.gates = readable<at_t>(gates);
-  p.dh0 = writable<at_t>(dh0);
+  if (call.dy.defined()) p.dy = step_rows(s, readable<at_t>(call.dy), call.dy);
+  p.dh_n = readable<at_t>(call.dh_n);
+  p.y = step_rows(s, readable<at_t>(call.y), call.y);
+  p.h0 = readable<at_t>(call.h0);
+  p.gates = readable<at_t>(call.gates);
+  p.dh0 = writable<at_t>(call.dh0);
   p.dbias = need_dweights ? dbias.data_ptr<float>() : nullptr;
   const ExchangeMemory memory = kernel.exchange_memory(s, x.device());
   name_in(p, memory);
-  const char* const error = kernel.launch(&p, stream);
+  const char* const error = kernel.launch(&p, call.stream);
   if (error != nullptr) return error;
 
   const Tensor rows_of_x = need_dweights ? order.flat(x) : Tensor();
-  const Tensor rows_of_dx = dx.defined() && order.batch_first ? at::empty_like(dx) : dx;
+  const Tensor rows_of_dx = call.dx.defined() && order.batch_first ? at::empty_like(call.dx) : call.dx;
   for (int64_t d = 0; d < s.D; ++d) {
-    const Tensor& weight_ih = weights[d * s.weights_per_direction()];
+    const Tensor& weight_ih = call.weights[d * s.weights_per_direction()];
     if (need_dweights) {
-      add_weight_grads(s, dgates[d], rows_of_x, h_prev[d], /*reset=*/Tensor(), /*first=*/true, grads[d]);
-      at::sum_out(grads[d].bias, dbias.select(-3, d), /*dim=*/-2);
+      add_weight_grads(s, dgates[d], rows_of_x, h_prev[d], /*reset=*/Tensor(), /*first=*/true, call.grads[d]);
+      at::sum_out(call.grads[d].bias, dbias.select(-3, d), /*dim=*/-2);
     }
-    if (dx.defined()) {
+    if (call.dx.defined()) {
       const Tensor weight_nrz = of_each_member(s, weight_ih, [&](const Tensor& given) {
         return product_operand(at::cat({given.narrow(-2, 2 * s.H, s.H), given.narrow(-2, 0, 2 * s.H)}, -2));
       });
       add_input_grads(s, dgates[d], weight_nrz, /*first=*/d == 0, rows_of_dx);
     }
   }
-  if (dx.defined() && order.batch_first) dx.view(s.shape({s.T, s.B, s.I})).copy_(order.steps(rows_of_dx));
+  if (call.dx.defined() && order.batch_first) call.dx.view(s.shape({s.T, s.B, s.I})).copy_(order.steps(rows_of_dx));
   return nullptr;
 }
 
 }  // namespace
 
-const char* persistent_fwd(const PersistentKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
-                           TensorList weights, const PersistentMasks& masks, const Tensor& y, const Tensor& h_n,
-                           const Tensor& gates, Stream stream) {
-  return with_type_of_kernels(x.scalar_type(), [&](auto zero) {
-    return forward<decltype(zero)>(kernel, s, x, h0, weights, masks, y, h_n, gates, stream);
-  });
+const char* persistent_fwd(const PersistentKernel& kernel, const Sequence& s, const PersistentFwd& call) {
+  return with_type_of_kernels(call.x.scalar_type(),
+                              [&](auto zero) { return forward<decltype(zero)>(kernel, s, call); });
 }
 
-const char* persistent_bwd(const PersistentKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
-                           TensorList weights, const PersistentMasks& masks, const Tensor& dy, const Tensor& dh_n,
-                           const Tensor& y, const Tensor& gates, const Tensor& dh0, std::vector<DirectionGrads>& grads,
-                           const Tensor& dx, Stream stream) {
-  return with_type_of_kernels(x.scalar_type(), [&](auto zero) {
-    return backward<decltype(zero)>(kernel, s, x, h0, weights, masks, with_members_in_steps(s, dy), dh_n,
-                                    with_members_in_steps(s, y), gates, dh0, grads, dx, stream);
-  });
+const char* persistent_bwd(const PersistentKernel& kernel, const Sequence& s, PersistentBwd call) {
+  call.dy = with_members_in_steps(s, call.dy);
+  call.y = with_members_in_steps(s, call.y);
+  return with_type_of_kernels(call.x.scalar_type(),
+                              [&](auto zero) { return backward<decltype(zero)>(kernel, s, call); });
 }
 
 }  // namespace gru_ext

@@ -18,17 +18,28 @@ struct PersistentMasks {
   DirectionMasks<float> of[2];
 };
 
-// Letters and shapes as in op/layer.h, with members before where the call has some; h0 is undefined for zero, gates
-// where they are not saved. y, h_n and gates are written. Returns null, or what went wrong with the launch.
-const char* persistent_fwd(const PersistentKernel& kernel, const Sequence& s, const at::Tensor& x, const at::Tensor& h0,
-                           at::TensorList weights, const PersistentMasks& masks, const at::Tensor& y,
-                           const at::Tensor& h_n, const at::Tensor& gates, Stream stream);
+// A launch; letters and shapes as in op/layer.h, with members before where the call has some.
+struct PersistentFwd {
+  at::Tensor x, h0;  // h0 is undefined for zero
+  at::TensorList weights;
+  PersistentMasks masks;
+  at::Tensor y, h_n, gates;  // written; gates are undefined where they are not saved
+  Stream stream;
+};
+struct PersistentBwd {
+  at::Tensor x, h0;
+  at::TensorList weights;
+  PersistentMasks masks;
+  at::Tensor dy, dh_n;  // undefined for zero; dy has unit stride in its last dimension
+  at::Tensor y, gates;
+  at::Tensor dh0;                      // (D, B, H), written, as are the others
+  std::vector<DirectionGrads>& grads;  // one of each direction, in the dtype of the sums; undefined where not needed
+  at::Tensor dx;                       // (N, I), likewise
+  Stream stream;
+};
 
-// dy and dh_n are undefined for zero; dy has unit stride in its last dimension. Written are dh0 (D, B, H), `grads`, one
-// of each direction, and dx (N, I); the last two are in the dtype of the sums, and undefined where not needed.
-const char* persistent_bwd(const PersistentKernel& kernel, const Sequence& s, const at::Tensor& x, const at::Tensor& h0,
-                           at::TensorList weights, const PersistentMasks& masks, const at::Tensor& dy,
-                           const at::Tensor& dh_n, const at::Tensor& y, const at::Tensor& gates, const at::Tensor& dh0,
-                           std::vector<DirectionGrads>& grads, const at::Tensor& dx, Stream stream);
+// Each returns null, or what went wrong with the launch.
+const char* persistent_fwd(const PersistentKernel& kernel, const Sequence& s, const PersistentFwd& call);
+const char* persistent_bwd(const PersistentKernel& kernel, const Sequence& s, PersistentBwd call);
 
 }  // namespace gru_ext

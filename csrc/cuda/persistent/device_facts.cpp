@@ -4,19 +4,11 @@
 #include <c10/util/Exception.h>
 
 #include <atomic>
-#include <map>
 
 #include "cuda/choice/time_model.h"
 #include "cuda/wait_clock.h"
 
 namespace gru_ext {
-
-struct DeviceFacts {
-  double clock_rate;
-  SharedWord error;
-  std::map<const PersistentEntry*, int> resident = {};
-  std::string fault = {};
-};
 
 namespace {
 
@@ -32,33 +24,27 @@ DeviceFacts& facts_of_device() {
   return devices[device] = {rate > 0 ? rate : kAssumedClockRate, new_shared_word()};
 }
 
-// Where nothing was asked of a device yet, none of its kernels has run.
-bool take_error_of(DeviceFacts*& facts) {
+// Null if no wait took too long since this was asked last. Where nothing was asked of a device yet, none of its kernels
+// has run.
+DeviceFacts* take_error_of_device() {
   const auto it = devices.find(c10::cuda::current_device());
-  if (it == devices.end() || it->second.error.host == nullptr || *it->second.error.host == 0) return false;
+  if (it == devices.end() || it->second.error.host == nullptr || *it->second.error.host == 0) return nullptr;
   *it->second.error.host = 0;
-  facts = &it->second;
-  return true;
+  return &it->second;
 }
 
 }  // namespace
 
-int* error_word() {
-  const std::lock_guard<std::mutex> lock(devices_mutex);
-  return facts_of_device().error.device;
-}
-
 bool take_error() {
   const std::lock_guard<std::mutex> lock(devices_mutex);
-  DeviceFacts* facts = nullptr;
-  return take_error_of(facts);
+  return take_error_of_device() != nullptr;
 }
 
 void check_waits() {
   {
     const std::lock_guard<std::mutex> lock(devices_mutex);
-    DeviceFacts* facts = nullptr;
-    if (!take_error_of(facts)) return;
+    DeviceFacts* const facts = take_error_of_device();
+    if (facts == nullptr) return;
     facts->fault = "a cluster kernel waited too long in an earlier call on this device";
   }
   TORCH_CHECK(false, "gru: a cluster kernel of an earlier call waited more than ", seconds_of_wait.load(),
@@ -80,20 +66,14 @@ int resident_of(const PersistentEntry& entry) {
   return *resident;
 }
 
-LockedDevice::LockedDevice() : lock_(devices_mutex), facts_(facts_of_device()) {}
-
-bool LockedDevice::has_error_word() const { return facts_.error.device != nullptr; }
-
-double LockedDevice::clock_rate() const { return facts_.clock_rate; }
-
-const std::string& LockedDevice::fault() const { return facts_.fault; }
+LockedDevice::LockedDevice() : lock_(devices_mutex), facts(facts_of_device()) {}
 
 std::optional<int> LockedDevice::resident(const PersistentEntry& entry, bool capturing) {
-  const auto it = facts_.resident.find(&entry);
-  if (it != facts_.resident.end()) return it->second;
+  const auto it = facts.resident.find(&entry);
+  if (it != facts.resident.end()) return it->second;
   const int resident = capturing ? kNoMemoryNow : entry.resident();
   if (resident == kNoMemoryNow) return std::nullopt;
-  return facts_.resident[&entry] = resident;
+  return facts.resident[&entry] = resident;
 }
 
 }  // namespace gru_ext

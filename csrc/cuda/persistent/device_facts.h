@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -10,12 +11,9 @@
 
 namespace gru_ext {
 
-// The word that a kernel sets where a wait took too long, and then ends without results; null if the current device has
-// none.
-int* error_word();
-// Whether one has, since this was asked last.
+// Whether a kernel has set DeviceFacts::error on the current device, since this was asked last.
 bool take_error();
-// Throws if one of an earlier call on the current device has. No persistent kernel serves there from then on.
+// Throws if one of an earlier call has. No persistent kernel serves there from then on.
 void check_waits();
 
 // How long a wait inside a persistent kernel may take, by the clock of wait_clock.h.
@@ -27,22 +25,25 @@ double set_cuda_wait_limit(double seconds);
 // asked yet, it is now.
 int resident_of(const PersistentEntry& entry);
 
-// Of the current device; no other thread looks at one as long as this lives.
-class LockedDevice {
- public:
-  LockedDevice();
+struct DeviceFacts {
+  double clock_rate;  // in cycles a second
+  SharedWord
+      error;  // that a kernel sets where a wait took too long, and then ends without results; null if it has none
+  std::map<const PersistentEntry*, int> resident = {};
+  std::string fault = {};  // why no persistent kernel serves any more; empty while they do
+};
 
-  bool has_error_word() const;
-  double clock_rate() const;  // in cycles a second
-  // Why no persistent kernel serves any more; empty while they do.
-  const std::string& fault() const;
+// The facts of the current device; no other thread looks at one's as long as this lives.
+class LockedDevice {
+  const std::lock_guard<std::mutex> lock_;
+
+ public:
+  DeviceFacts& facts;
+
+  LockedDevice();
   // What entry.resident() says, or has said; none where that cannot be had now: while a CUDA graph is captured no
   // kernel is loaded, and loading takes memory.
   std::optional<int> resident(const PersistentEntry& entry, bool capturing);
-
- private:
-  const std::lock_guard<std::mutex> lock_;
-  struct DeviceFacts& facts_;
 };
 
 }  // namespace gru_ext

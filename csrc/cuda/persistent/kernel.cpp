@@ -28,7 +28,7 @@ std::vector<StepDirection> directions_of_members(const Sequence& s, const Layer&
   if (s.members == 0) return directions_of(s, layer);
   std::vector<StepDirection> all;
   for (int64_t e = 0; e < s.members; ++e) {
-    for (StepDirection& direction : directions_of(s, *Member(layer, e).layer)) all.push_back(std::move(direction));
+    for (StepDirection& direction : directions_of(s, member_of(layer, e).layer())) all.push_back(std::move(direction));
   }
   return all;
 }
@@ -45,8 +45,8 @@ std::optional<FwdResult> PersistentKernel::run(const FwdCall& call, const char*&
   const Tensor h0 = contiguous_or_undefined(layer.hx);
   const auto directions = layer.variant.has_masks() ? directions_of(s, layer) : std::vector<StepDirection>();
   const PersistentMasks masks = masks_of_layer(layer, directions);
-  error = call.save_gates ? persistent_fwd(*this, s, x, h0, layer.weights, masks, y, h_n, gates, call.stream)
-                          : windows_fwd(*this, s, x, h0, layer.weights, masks, y, h_n, call.stream);
+  const PersistentFwd all{x, h0, layer.weights, masks, y, h_n, call.save_gates ? gates : Tensor(), call.stream};
+  error = call.save_gates ? persistent_fwd(*this, s, all) : windows_fwd(*this, s, all);
   if (error != nullptr) return std::nullopt;
   return FwdResult{call.save_y ? y : empty_y(s, x, /*save_y=*/false), h_n, gates};
 }
@@ -65,10 +65,8 @@ std::optional<BwdResult> PersistentKernel::run(const BwdCall& call, const char*&
   const bool has_masks = layer.variant.has_masks();
   const auto directions = !saved || has_masks ? directions_of_members(s, layer) : std::vector<StepDirection>();
   const PersistentMasks masks = masks_of_layer(layer, directions);
-  error = saved ? persistent_bwd(*this, s, x, h0, layer.weights, masks, dy, dh_n, call.y, call.gates, dh, grads, dx,
-                                 call.stream)
-                : windows_bwd(*this, s, x, h0, layer.weights, masks, directions, dy, dh_n, call.y, dh, grads, dx,
-                              call.stream);
+  const PersistentBwd all{x, h0, layer.weights, masks, dy, dh_n, call.y, call.gates, dh, grads, dx, call.stream};
+  error = saved ? persistent_bwd(*this, s, all) : windows_bwd(*this, s, directions, all);
   if (error != nullptr) return std::nullopt;
   return bwd_result(call, dx, dh, grads);
 }

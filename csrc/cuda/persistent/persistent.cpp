@@ -56,11 +56,12 @@ std::vector<Candidate> PersistentFamily::candidates(const KernelQuery& query, co
   why_not.say(words("the %s kernels hold R up to H = %lld", query.pass == Pass::forward ? "forward" : "backward",
                     static_cast<long long>(most_hidden)));
   LockedDevice device;
-  if (!device.fault().empty()) {
-    why_not.say_fault(device.fault());
+  if (!device.facts.fault.empty()) {
+    why_not.say_fault(device.facts.fault);
     return {};
   }
-  if (!device.has_error_word()) return none("there is no memory through which a cluster kernel could tell of an error");
+  if (device.facts.error.device == nullptr)
+    return none("there is no memory through which a cluster kernel could tell of an error");
   std::vector<Candidate> found;
   for (const PersistentKernel* kernel : all) {
     if (query.H > kernel->most_hidden()) continue;
@@ -97,7 +98,7 @@ std::vector<Candidate> PersistentFamily::candidates(const KernelQuery& query, co
     } else {
       KernelQuery launch = query;
       if (!kernel->takes_members()) launch.members = 1;
-      const double seconds = kernel->seconds(launch, at_a_time, device.clock_rate());
+      const double seconds = kernel->seconds(launch, at_a_time, device.facts.clock_rate);
       found.push_back({kernel, static_cast<double>(query.members / launch.members) * seconds, at_a_time});
     }
   }

@@ -9,7 +9,6 @@ namespace gru_ext {
 namespace {
 
 using at::Tensor;
-using at::TensorList;
 
 // Memory for what a window needs besides the arguments and results: enough for its products to run at full speed, and
 // for its launch to take little of its time. The emulated tests make it small.
@@ -75,35 +74,35 @@ void add_grads(std::vector<DirectionGrads>& sums, const std::vector<DirectionGra
 
 }  // namespace
 
-const char* windows_fwd(const PersistentKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
-                        TensorList weights, const PersistentMasks& masks, const Tensor& y, const Tensor& h_n,
-                        Stream stream) {
-  const auto windows = windows_of(s, 3 * s.H * x.element_size());
-  if (windows.size() == 1) return persistent_fwd(kernel, s, x, h0, weights, masks, y, h_n, /*gates=*/Tensor(), stream);
-  Tensor state = h0;
+const char* windows_fwd(const PersistentKernel& kernel, const Sequence& s, const PersistentFwd& call) {
+  const auto windows = windows_of(s, 3 * s.H * call.x.element_size());
+  if (windows.size() == 1) return persistent_fwd(kernel, s, call);
+  PersistentFwd part_of_call = call;
+  Tensor state = call.h0;
   for (const Chunk& window : windows) {
     const Sequence part = sequence_of(s, window);
-    const Tensor last = at::empty(s.shape({s.D, part.B, s.H}), x.options());
-    const char* const error =
-        persistent_fwd(kernel, part, steps_of(s, x, window), sequences_of(state, part), weights,
-                       masks_of_window(masks, window, s.H), steps_of(s, y, window), last, /*gates=*/Tensor(), stream);
+    part_of_call.x = steps_of(s, call.x, window);
+    part_of_call.h0 = sequences_of(state, part);
+    part_of_call.masks = masks_of_window(call.masks, window, s.H);
+    part_of_call.y = steps_of(s, call.y, window);
+    part_of_call.h_n = at::empty(s.shape({s.D, part.B, s.H}), call.x.options());
+    const char* const error = persistent_fwd(kernel, part, part_of_call);
     if (error != nullptr) return error;
-    h_n.narrow(-2, 0, part.B).copy_(last);
-    state = last;
+    state = part_of_call.h_n;
+    call.h_n.narrow(-2, 0, part.B).copy_(state);
   }
   return nullptr;
 }
 
-const char* windows_bwd(const PersistentKernel& kernel, const Sequence& s, const Tensor& x, const Tensor& h0,
-                        TensorList weights, const PersistentMasks& masks, const std::vector<StepDirection>& directions,
-                        const Tensor& dy, const Tensor& dh_n, const Tensor& y, const Tensor& dh0,
-                        std::vector<DirectionGrads>& grads, const Tensor& dx, Stream stream) {
-  const bool need_dweights = grads[0].weight_ih.defined();
+const char* windows_bwd(const PersistentKernel& kernel, const Sequence& s, const std::vector<StepDirection>& directions,
+                        const PersistentBwd& call) {
+  const Tensor &x = call.x, &h0 = call.h0, &y = call.y, &dh0 = call.dh0, &dx = call.dx;
+  const bool need_dweights = call.grads[0].weight_ih.defined();
   const auto acc_options = x.options().dtype(acc_dtype_of(x.scalar_type()));
   // Gates and their gradients, the states before, what the stepwise forward has of a row, and dx.
   const int64_t acc_size = acc_options.dtype().itemsize();
   const auto windows = windows_of(s, s.H * (9 * x.element_size() + 7 * acc_size) + s.I * acc_size);
-  dh_n.defined() ? dh0.copy_(dh_n) : dh0.zero_();
+  call.dh_n.defined() ? dh0.copy_(call.dh_n) : dh0.zero_();
   for (size_t i = 0; i < windows.size(); ++i) {
     const Chunk& window = windows[windows.size() - 1 - i];
     const Sequence part = sequence_of(s, window);
@@ -112,22 +111,23 @@ const char* windows_bwd(const PersistentKernel& kernel, const Sequence& s, const
       const int64_t e = layer / s.D, d = layer % s.D;
       const auto of_member = [&](const Tensor& tensor) { return s.members > 0 ? tensor.select(0, e) : tensor; };
       gru_step_gates(s, window, of_member(x), directions[layer], of_member(y).narrow(-1, d * s.H, s.H),
-                     h0.defined() ? of_member(h0).select(0, d) : Tensor(), of_member(gates).select(0, d), stream);
+                     h0.defined() ? of_member(h0).select(0, d) : Tensor(), of_member(gates).select(0, d), call.stream);
     }
     const Tensor dh = at::empty(s.shape({s.D, part.B, s.H}), x.options());
     const Tensor part_of_dx = dx.defined() ? at::empty(s.shape({window.rows, s.I}), acc_options) : Tensor();
-    std::vector<DirectionGrads> of_window(grads.size());
-    for (size_t d = 0; d < grads.size() && need_dweights; ++d) {
-      of_window[d] = i == 0 ? grads[d] : empty_like(grads[d]);
+    std::vector<DirectionGrads> of_window(call.grads.size());
+    for (size_t d = 0; d < call.grads.size() && need_dweights; ++d) {
+      of_window[d] = i == 0 ? call.grads[d] : empty_like(call.grads[d]);
     }
     const char* const error =
-        persistent_bwd(kernel, part, steps_of(s, x, window), sequences_of(state_before(s, window, y, h0), part),
-                       weights, masks_of_window(masks, window, s.H), steps_of(s, dy, window), sequences_of(dh0, part),
-                       steps_of(s, y, window), gates, dh, of_window, part_of_dx, stream);
+        persistent_bwd(kernel, part,
+                       {steps_of(s, x, window), sequences_of(state_before(s, window, y, h0), part), call.weights,
+                        masks_of_window(call.masks, window, s.H), steps_of(s, call.dy, window), sequences_of(dh0, part),
+                        steps_of(s, y, window), gates, dh, of_window, part_of_dx, call.stream});
     if (error != nullptr) return error;
     dh0.narrow(-2, 0, part.B).copy_(dh);
     if (dx.defined()) dx.narrow(-2, window.offset, window.rows).copy_(part_of_dx);
-    if (need_dweights && i > 0) add_grads(grads, of_window);
+    if (need_dweights && i > 0) add_grads(call.grads, of_window);
   }
   return nullptr;
 }

@@ -17,17 +17,12 @@
 
 namespace gru_ext {
 
-// As persistent_fwd.
-const char* windows_fwd(const PersistentKernel& kernel, const Sequence& s, const at::Tensor& x, const at::Tensor& h0,
-                        at::TensorList weights, const PersistentMasks& masks, const at::Tensor& y,
-                        const at::Tensor& h_n, Stream stream);
+// As persistent_fwd, of a call without gates.
+const char* windows_fwd(const PersistentKernel& kernel, const Sequence& s, const PersistentFwd& call);
 
 // As persistent_bwd, with the gates computed again by the stepwise kernels of `directions`, those of every member; dx
 // is in the dtype of x.
-const char* windows_bwd(const PersistentKernel& kernel, const Sequence& s, const at::Tensor& x, const at::Tensor& h0,
-                        at::TensorList weights, const PersistentMasks& masks,
-                        const std::vector<StepDirection>& directions, const at::Tensor& dy, const at::Tensor& dh_n,
-                        const at::Tensor& y, const at::Tensor& dh0, std::vector<DirectionGrads>& grads,
-                        const at::Tensor& dx, Stream stream);
+const char* windows_bwd(const PersistentKernel& kernel, const Sequence& s, const std::vector<StepDirection>& directions,
+                        const PersistentBwd& call);
 
 }  // namespace gru_ext

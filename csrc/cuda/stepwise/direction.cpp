@@ -8,27 +8,20 @@ using at::Tensor;
 
 StepDirection direction_of(const Sequence& s, const Layer& layer, int64_t d) {
   const Tensor* first = &layer.weights[d * s.weights_per_direction()];
-  const Variant& v = layer.variant;
-  const auto part = [&](const std::optional<Tensor>& mask) {
-    return mask ? mask->select(0, d).contiguous() : Tensor();
-  };
   const auto vector = [&](bool has, int64_t i) { return has ? first[i].contiguous() : Tensor(); };
   const int64_t gains = s.weights_per_direction() - 2;
-  return {d == 1,
-          v.reset_after,
-          first[0],
-          first[1],
-          vector(s.has_bias, 2),
-          vector(s.has_bias, 3),
-          part(v.zoneout_mask),
-          part(v.candidate_mask),
-          part(v.recurrent_mask),
-          v.zoneout,
-          v.candidate_dropout,
-          v.recurrent_dropout,
-          static_cast<int>(v.layer_norm),
-          vector(s.has_gains, gains),
-          vector(s.has_gains, gains + 1)};
+  StepDirection direction{d == 1,
+                          first[0],
+                          first[1],
+                          vector(s.has_bias, 2),
+                          vector(s.has_bias, 3),
+                          vector(s.has_gains, gains),
+                          vector(s.has_gains, gains + 1),
+                          layer.variant};
+  for (OptionalTensor* mask : direction.variant.masks()) {
+    *mask = part_of(*mask, [&](const Tensor& all) { return all.select(0, d).contiguous(); });
+  }
+  return direction;
 }
 
 std::vector<StepDirection> directions_of(const Sequence& s, const Layer& layer) {

@@ -14,30 +14,25 @@ namespace gru_ext {
 // One direction of a layer, in the operator's dtype; letters and shapes as in op/layer.h.
 struct StepDirection {
   bool reverse;
-  bool reset_after;             // whether the reset gate comes after the recurrent product
   at::Tensor weight_ih;         // (3H, I)
   at::Tensor weight_hh;         // (3H, H)
   at::Tensor bias_ih, bias_hh;  // (3H), contiguous; undefined without biases
-  // (N, H), (N, H) and (B, H), contiguous, undefined where there is none; and the rates, see Variant in op/layer.h.
-  at::Tensor zoneout_mask, candidate_mask, recurrent_mask;
-  double zoneout, candidate_dropout, recurrent_dropout;
-  int layer_norm;               // normalisations of each product
-  at::Tensor gain_ih, gain_hh;  // (3H), contiguous; undefined without them
+  at::Tensor gain_ih, gain_hh;  // (3H), contiguous; undefined without layer normalisation
+  Variant variant;              // its masks are (N, H), (B, H) and (N, H), contiguous
 };
 
 // The masks of all steps.
 template <typename acc_t>
 DirectionMasks<acc_t> masks_of(const StepDirection& direction) {
-  const auto data = [](const at::Tensor& mask) { return mask.defined() ? mask.const_data_ptr<bool>() : nullptr; };
-  DirectionMasks<acc_t> masks;
-  masks.zoneout = data(direction.zoneout_mask);
-  masks.candidate = data(direction.candidate_mask);
-  masks.recurrent = data(direction.recurrent_mask);
-  masks.kept = static_cast<acc_t>(direction.zoneout);
-  masks.candidate_scale = static_cast<acc_t>(1 / (1 - direction.candidate_dropout));
-  masks.recurrent_scale = static_cast<acc_t>(1 / (1 - direction.recurrent_dropout));
-  masks.any = masks.zoneout != nullptr || masks.candidate != nullptr || masks.recurrent != nullptr || masks.kept != 0;
-  return masks;
+  const Variant& v = direction.variant;
+  const auto data = [](const OptionalTensor& mask) { return mask ? mask->const_data_ptr<bool>() : nullptr; };
+  return {v.has_masks(),
+          data(v.zoneout_mask),
+          data(v.candidate_mask),
+          data(v.recurrent_mask),
+          static_cast<acc_t>(v.zoneout),
+          static_cast<acc_t>(1 / (1 - v.candidate_dropout)),
+          static_cast<acc_t>(1 / (1 - v.recurrent_dropout))};
 }
 
 // Those of the steps from the one whose first row is `row`.

@@ -23,35 +23,18 @@ class Normalizer {
 
   // Normalises the rows of a product (rows, 3H), which are those from `first` on of all.
   void fwd(const at::Tensor& product, Side side, int64_t first) const {
-    GruStepNormFwdParams<scalar_t, acc_t> p{};
-    p.rows = product.size(0);
-    p.H = H_;
-    p.norms = direction_.layer_norm;
+    at_t* const saved = gates_.defined() ? gates_.data_ptr<at_t>() : nullptr;
+    auto p = parameters<GruStepNormFwdParams<scalar_t, acc_t>>(product.size(0), side, saved, first);
     p.values = product.data_ptr<acc_t>();
-    p.gain = gain(side);
-    if (gates_.defined()) {
-      p.saved_stride = gates_.stride(0);
-      at_t* const row = gates_.data_ptr<at_t>() + first * p.saved_stride;
-      p.hat = device_pointer(row + (3 + 3 * side) * H_);
-      p.inverse_std = device_pointer(row + 9 * H_ + 2 * side);
-    }
     check_launch(launch_gru_step_norm_fwd(p, stream_));
   }
 
   // The gradients of a product: from dcell (rows, 4H), n, r, z, q, to a half of dgates (rows, 6H), n, r, z of W x, then
   // r, z, n of R h.
   void bwd(const at::Tensor& dcell, const at::Tensor& dgates, Side side, int64_t first) const {
-    GruStepNormBwdParams<scalar_t> p{};
-    p.rows = dcell.size(0);
-    p.H = H_;
-    p.norms = direction_.layer_norm;
+    auto p = parameters<GruStepNormBwdParams<scalar_t>>(dcell.size(0), side, gates_.const_data_ptr<at_t>(), first);
     p.d = device_pointer(dcell.const_data_ptr<at_t>());
     p.d_stride = dcell.stride(0);
-    p.gain = gain(side);
-    p.saved_stride = gates_.stride(0);
-    const at_t* const row = gates_.const_data_ptr<at_t>() + first * p.saved_stride;
-    p.hat = device_pointer(row + (3 + 3 * side) * H_);
-    p.inverse_std = device_pointer(row + 9 * H_ + 2 * side);
     p.out = device_pointer(dgates.data_ptr<at_t>());
     p.out_stride = dgates.stride(0);
     constexpr int cell[2][3] = {{1, 2, 0}, {1, 2, 3}}, out[2][3] = {{1, 2, 0}, {3, 4, 5}};
@@ -85,8 +68,19 @@ class Normalizer {
   }
 
  private:
-  const scalar_t* gain(Side side) const {
-    return device_pointer((side == of_x ? direction_.gain_ih : direction_.gain_hh).template const_data_ptr<at_t>());
+  // Those that both passes have. `saved`: what is saved of the first row of all; null where nothing is.
+  template <typename Parameters, typename Value>
+  Parameters parameters(int64_t rows, Side side, Value* saved, int64_t first) const {
+    Parameters p{};
+    p.rows = rows;
+    p.H = H_;
+    p.norms = static_cast<int>(direction_.variant.layer_norm);
+    p.gain = device_pointer((side == of_x ? direction_.gain_ih : direction_.gain_hh).template const_data_ptr<at_t>());
+    if (saved == nullptr) return p;
+    p.saved_stride = gates_.stride(0);
+    p.hat = device_pointer(saved + first * p.saved_stride + (3 + 3 * side) * H_);
+    p.inverse_std = device_pointer(saved + first * p.saved_stride + 9 * H_ + 2 * side);
+    return p;
   }
   at::Tensor saved(int64_t first, int64_t rows, int64_t gate) const {
     return gates_.narrow(0, first, rows).narrow(1, gate * H_, 3 * H_);

@@ -32,9 +32,9 @@ int64_t bytes_of_computed_row(const Sequence& s, bool norms) {
 
 // The factor of h (B, H) in the recurrent product, applied to `state`; `state` itself where nothing is dropped.
 Tensor through_recurrent_mask(const StepDirection& direction, const Tensor& state) {
-  const Tensor& mask = direction.recurrent_mask;
-  if (!mask.defined()) return state;
-  return state.mul(mask.narrow(0, 0, state.size(0))).div_(1 - direction.recurrent_dropout);
+  const OptionalTensor& mask = direction.variant.recurrent_mask;
+  if (!mask.has_value()) return state;
+  return state.mul(mask->narrow(0, 0, state.size(0))).div_(1 - direction.variant.recurrent_dropout);
 }
 
 template <typename at_t>
@@ -45,7 +45,7 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
   const Tensor weight_hh_t = product_operand(direction.weight_hh).t();
   // Reset gate before the product: those of r and z, and those of the candidate.
   const Tensor weight_rz_t = weight_hh_t.narrow(1, 0, 2 * s.H), weight_hn_t = weight_hh_t.narrow(1, 2 * s.H, s.H);
-  const int64_t gates_of_h = direction.reset_after ? 3 : 2;
+  const int64_t gates_of_h = direction.variant.reset_after ? 3 : 2;
   const auto chunks = chunks_of(s, kFwdChunkBytes / (3 * s.H * static_cast<int64_t>(sizeof(acc_t))));
   const Tensor a_x = at::empty({most_rows(chunks), 3 * s.H}, h.options());
   const Tensor a_h = at::empty({s.B, gates_of_h * s.H}, h.options());
@@ -62,7 +62,7 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
   p.h_operand = operand.is_same(h) ? nullptr : writable<at_t>(operand);
   p.y_stride = rows_of_y.stride_b;
   Tensor reset, z, a_reset;
-  if (!direction.reset_after) {
+  if (!direction.variant.reset_after) {
     reset = at::empty({s.B, s.H}, operand.options());
     z = at::empty({s.B, s.H}, h.options());
     a_reset = at::empty({s.B, s.H}, h.options());
@@ -72,7 +72,7 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
   }
   const Normalizer<at_t> normalizer(s, direction, gates, stream);
   using Side = typename Normalizer<at_t>::Side;
-  const bool norms = direction.layer_norm > 0;
+  const bool norms = direction.variant.layer_norm > 0;
   const Tensor cell_gates =
       norms && gates.defined() ? at::empty({most_rows(chunks), 4 * s.H}, gates.options()) : Tensor();
   Tensor operand_rows, a_h_rows;  // the first p.rows of each
@@ -94,7 +94,7 @@ void forward_direction(const Sequence& s, const Tensor& x, const StepDirection& 
                 : norms          ? device_pointer(cell_gates.data_ptr<at_t>() + row * 4 * s.H)
                                  : device_pointer(gates.data_ptr<at_t>() + s.offset(t) * gates.stride(0));
       p.masks = masks_of_step(masks, s.offset(t), s.H);
-      if (direction.reset_after) {
+      if (direction.variant.reset_after) {
         product_out(a_h_rows, operand_rows, weight_hh_t);
         if (norms) normalizer.fwd(a_h_rows, Side::of_h, s.offset(t));
         check_launch(launch_gru_step_fwd(p, stream));
@@ -116,9 +116,10 @@ void gates_of_chunk(const Sequence& s, const Chunk& chunk, const Tensor& x, cons
   copy_states_before(s, chunk, direction.reverse, y, h0, states);
   StepDirection step = direction;
   step.reverse = false;
-  step.zoneout_mask = step.candidate_mask = Tensor();  // these come after the gates
-  step.zoneout = 0;
-  if (direction.recurrent_mask.defined()) step.recurrent_mask = mask_of_rows(s, chunk, direction.recurrent_mask);
+  Variant& v = step.variant;
+  v.zoneout_mask = v.candidate_mask = std::nullopt;  // these come after the gates
+  v.zoneout = 0;
+  if (v.recurrent_mask.has_value()) v.recurrent_mask = mask_of_rows(s, chunk, *v.recurrent_mask);
   forward_direction<at_t>(as_one_step(s, chunk), input_of(s, x, chunk), step, /*y=*/Tensor(), gates, states, stream);
 }
 
@@ -134,12 +135,12 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
     const Tensor of_n = direction.weight_ih.narrow(0, 2 * s.H, s.H);
     weight_nrz = product_operand(at::cat({of_n, direction.weight_ih.narrow(0, 0, 2 * s.H)}));
   }
-  const bool saved = gates.defined(), norms = direction.layer_norm > 0;
+  const bool saved = gates.defined(), norms = direction.variant.layer_norm > 0;
   const auto chunks = chunks_of(s, saved ? kBwdChunkBytes / (5 * s.H * static_cast<int64_t>(sizeof(at_t)))
                                          : kBwdChunkBytes / bytes_of_computed_row<at_t>(s, norms));
   const int64_t most = most_rows(chunks);
-  const int64_t gates_of_h = direction.reset_after ? 3 : 2;  // r, z and, reset gate after, q
-  const int64_t cell_values = (gates_of_h + 1) * s.H;        // of a row, that the cell leaves and takes
+  const int64_t gates_of_h = direction.variant.reset_after ? 3 : 2;  // r, z and, reset gate after, q
+  const int64_t cell_values = (gates_of_h + 1) * s.H;                // of a row, that the cell leaves and takes
   const Tensor computed = saved ? Tensor() : at::empty({most, norms ? 9 * s.H + 16 : cell_values}, y.options());
   const Tensor states = saved ? Tensor() : at::empty({most, s.H}, dh.options());
   const Tensor& kept = saved ? gates : computed;  // of all rows, or of a chunk's
@@ -164,7 +165,7 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
   p.dh_product = dh_product.const_data_ptr<acc_t>();
   const DirectionMasks<acc_t> masks = masks_of<acc_t>(direction);
   Tensor reset, dreset, weight_hn;
-  if (!direction.reset_after) {
+  if (!direction.variant.reset_after) {
     if (need_dweights) reset = at::empty_like(h_operand);
     dreset = at::empty({s.B, s.H}, dh.options());
     p.dreset = dreset.const_data_ptr<acc_t>();
@@ -197,7 +198,7 @@ void backward_direction(const Sequence& s, const Tensor& x, const StepDirection&
       p.h_operand = need_dweights ? device_pointer(h_operand.data_ptr<at_t>() + row * s.H) : nullptr;
       p.reset = reset.defined() ? device_pointer(reset.data_ptr<at_t>() + row * s.H) : nullptr;
       p.masks = masks_of_step(masks, s.offset(t), s.H);
-      if (direction.reset_after) {
+      if (direction.variant.reset_after) {
         check_launch(launch_gru_step_bwd(p, stream));
         if (norms) {
           normalizer.bwd(dcell.narrow(0, row, p.rows), dgates.narrow(0, row, p.rows), Side::of_h, kept_row + row);

@@ -67,10 +67,8 @@ class StepwiseFamily final : public Family {
     return {{&stepwise_kernel(), stepwise_seconds(query)}};
   }
   bool load(at::ScalarType dtype) const override {
-    bool loaded = false;
-    with_scalar_type(dtype,
-                     [&](auto zero) { loaded = load_gru_step_kernels<typename Device<decltype(zero)>::scalar_t>(); });
-    return loaded;
+    return with_scalar_type(
+        dtype, [](auto zero) { return load_gru_step_kernels<typename Device<decltype(zero)>::scalar_t>(); });
   }
 };
 

@@ -5,7 +5,6 @@
 
 namespace gru_ext {
 
-const Family& stepwise_family();
 const Kernel& stepwise_kernel();
 
 // Of a call, by the time model; without W x, as for all families.

@@ -34,8 +34,9 @@ void name_masks(const DirectionMasks<acc_t>& masks, int64_t rows, int64_t rows_o
 
 // Null, or the failure.
 template <typename Kernel>
-const char* run_blocks(const char* name, int blocks, int64_t shared_bytes, const Kernel& kernel,
+const char* run_blocks(const char* name, int blocks, int64_t shared_bytes, Stream stream, const Kernel& kernel,
                        int threads = kStepThreads) {
+  emulator::check_stream(stream);
   static std::string error;
   error.clear();
   ++emulator::device.block_launches;
@@ -49,8 +50,8 @@ const char* run_blocks(const char* name, int blocks, int64_t shared_bytes, const
 }
 
 template <typename Kernel>
-const char* run(const char* name, int64_t rows, int64_t H, const Kernel& kernel) {
-  return run_blocks(name, step_blocks(rows, H, kMostBlocks), /*shared_bytes=*/0, kernel);
+const char* run(const char* name, int64_t rows, int64_t H, Stream stream, const Kernel& kernel) {
+  return run_blocks(name, step_blocks(rows, H, kMostBlocks), /*shared_bytes=*/0, stream, kernel);
 }
 
 // Sets what the host side finds from now on: a new device, of which nothing is known yet or, `tested`, whose kernels
@@ -71,36 +72,6 @@ void emulate(int64_t multiprocessors, int64_t refusals, int64_t spoiled, bool ca
       }
     }
   }
-}
-
-// What `spoiled` launches leave: `value` more in the first place of a result, see device.h.
-void emulate_spoil(double value, int64_t result) {
-  emulator::device.spoil = value;
-  emulator::device.spoiled_result = static_cast<int>(result);
-}
-
-// From now on the asynchronous store of this number, counted in every launch, is lost, and waits end; -1: none.
-void lose_store(int64_t number) {
-  emulator::options.lost_store = static_cast<int>(number);
-  emulator::options.time_out = number >= 0;
-  emulator::options.races = number < 0;  // those that do not wait long enough race
-}
-
-// What the device was built like, and for; see device.h.
-void emulate_limits(int64_t architecture, int64_t shared_bytes) {
-  emulator::device.architecture = static_cast<int>(architecture);
-  emulator::device.shared_bytes = static_cast<int>(shared_bytes);
-}
-
-// So many launches find no memory left; `throws`: as torch finds out, else as the launch does.
-void emulate_no_memory(int64_t launches, bool throws) {
-  emulator::device.no_memory = static_cast<int>(launches);
-  emulator::device.throws_no_memory = throws;
-}
-
-// Of a cluster kernel: rows of the batch, whether it had masks, the seconds that a wait of it may take, and members.
-std::tuple<int64_t, bool, double, int64_t> last_launch() {
-  return {emulator::device.rows, emulator::device.masked, emulator::device.wait_seconds, emulator::device.members};
 }
 
 // All that the one-step kernel may touch of a product.
@@ -158,81 +129,73 @@ int64_t name_step_bwd_of_dy(const GruStepBwdParams<scalar_t, acc_t>& p, int64_t 
 
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
-  emulator::check_stream(stream);
   name_step_fwd(p, 4, true);
   name_results(p);
   name_rows("a_h", p.a_h, p.rows, 3 * p.H, 3 * p.H, false);
-  return run("gru_step_fwd_kernel", p.rows, p.H, [&] { gru_step_fwd_kernel<scalar_t>(p); });
+  return run("gru_step_fwd_kernel", p.rows, p.H, stream, [&] { gru_step_fwd_kernel<scalar_t>(p); });
 }
 
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
-  emulator::check_stream(stream);
   const int64_t rows = name_step_bwd_of_dy(p, 4);
-  return run("gru_step_bwd_kernel", rows, p.H, [&] { gru_step_bwd_kernel<scalar_t>(p); });
+  return run("gru_step_bwd_kernel", rows, p.H, stream, [&] { gru_step_bwd_kernel<scalar_t>(p); });
 }
 
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_reset_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
-  emulator::check_stream(stream);
   name_step_fwd(p, 3, false);
   name_rows("a_h", p.a_h, p.rows, 2 * p.H, 2 * p.H, false);
   name_rows("reset", p.reset, p.rows, p.H, p.H, true);
   name_rows("z", p.z, p.rows, p.H, p.H, true);
-  return run("gru_step_reset_fwd_kernel", p.rows, p.H, [&] { gru_step_reset_fwd_kernel<scalar_t>(p); });
+  return run("gru_step_reset_fwd_kernel", p.rows, p.H, stream, [&] { gru_step_reset_fwd_kernel<scalar_t>(p); });
 }
 
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
-  emulator::check_stream(stream);
   name_step_fwd(p, 3, true);
   name_results(p);
   name_rows("a_reset", p.a_reset, p.rows, p.H, p.H, false);
   name_rows("z", p.z, p.rows, p.H, p.H, false);
-  return run("gru_step_candidate_fwd_kernel", p.rows, p.H, [&] { gru_step_candidate_fwd_kernel<scalar_t>(p); });
+  return run("gru_step_candidate_fwd_kernel", p.rows, p.H, stream, [&] { gru_step_candidate_fwd_kernel<scalar_t>(p); });
 }
 
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
-  emulator::check_stream(stream);
   const int64_t rows = name_step_bwd_of_dy(p, 3);
   name_rows("reset", p.reset, p.rows, p.H, p.H, true);
-  return run("gru_step_candidate_bwd_kernel", rows, p.H, [&] { gru_step_candidate_bwd_kernel<scalar_t>(p); });
+  return run("gru_step_candidate_bwd_kernel", rows, p.H, stream, [&] { gru_step_candidate_bwd_kernel<scalar_t>(p); });
 }
 
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
-  emulator::check_stream(stream);
   name_step_bwd(p, 3, p.rows);
   name_rows("dreset", p.dreset, p.rows, p.H, p.H, false);
-  return run("gru_step_reset_bwd_kernel", p.rows, p.H, [&] { gru_step_reset_bwd_kernel<scalar_t>(p); });
+  return run("gru_step_reset_bwd_kernel", p.rows, p.H, stream, [&] { gru_step_reset_bwd_kernel<scalar_t>(p); });
 }
 
 template <typename scalar_t, typename acc_t>
 const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<scalar_t, acc_t>& p, Stream stream) {
-  emulator::check_stream(stream);
   name_rows("values", p.values, p.rows, 3 * p.H, 3 * p.H, true);
   name_rows("gain", p.gain, 3, p.H, p.H, false);
   // Both places of a row lie in one tensor, and those of different rows between each other.
   name_rows("saved", p.hat, p.rows, p.saved_stride, p.inverse_std - p.hat + p.norms, true);
   return run_blocks("gru_step_norm_fwd_kernel", static_cast<int>(std::min(p.rows, kMostBlocks)),
-                    kStepThreads * sizeof(acc_t), [&] { gru_step_norm_fwd_kernel<scalar_t>(p); });
+                    kStepThreads * sizeof(acc_t), stream, [&] { gru_step_norm_fwd_kernel<scalar_t>(p); });
 }
 
 template <typename scalar_t>
 const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<scalar_t>& p, Stream stream) {
-  emulator::check_stream(stream);
   name_rows("d", p.d, p.rows, p.d_stride, 4 * p.H, false);
   name_rows("gain", p.gain, 3, p.H, p.H, false);
   name_rows("saved", p.hat, p.rows, p.saved_stride, p.inverse_std - p.hat + p.norms, false);
   name_rows("out", p.out, p.rows, p.out_stride, 6 * p.H, true);
   return run_blocks("gru_step_norm_bwd_kernel", static_cast<int>(std::min(p.rows, kMostBlocks)),
-                    kStepThreads * sizeof(device::acc_type<scalar_t>), [&] { gru_step_norm_bwd_kernel<scalar_t>(p); });
+                    kStepThreads * sizeof(device::acc_type<scalar_t>), stream,
+                    [&] { gru_step_norm_bwd_kernel<scalar_t>(p); });
 }
 
 template <typename scalar_t>
 const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<scalar_t>& p, Stream stream) {
-  emulator::check_stream(stream);
   name_product(p.of_x, p.D, p.B, p.H);
   name_product(p.of_h, p.D, p.B, p.H);
   for (int d = 0; d < p.D; ++d) {
@@ -242,22 +205,26 @@ const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<scalar_t>& p, Stre
   name_rows("y", p.y, p.B, p.D * p.H, p.D * p.H, true);
   name_rows("h_n", p.h_n, p.D * p.B, p.H, p.H, true);
   name_rows("gates", p.gates, p.D * p.B, 4 * p.H, 4 * p.H, true);
-  return with_one_step_launch(p, [](auto kernel, const auto& parameters, const OneStepShape& shape) {
+  return with_one_step_launch(p, [stream](auto kernel, const auto& parameters, const OneStepShape& shape) {
     return run_blocks(
-        "gru_one_step_fwd_kernel", shape.blocks, shape.shared_bytes, [&] { kernel(parameters); }, shape.threads);
+        "gru_one_step_fwd_kernel", shape.blocks, shape.shared_bytes, stream, [&] { kernel(parameters); },
+        shape.threads);
   });
 }
 
 // The emulator has nothing to load.
+template <typename scalar_t>
+bool load_gru_step_kernels() {
+  return true;
+}
+template <typename scalar_t>
+bool load_gru_one_step_kernels() {
+  return true;
+}
+
 #define GRU_KERNELS_OF(T, acc_t)                                                                 \
-  template <>                                                                                    \
-  bool load_gru_step_kernels<T>() {                                                              \
-    return true;                                                                                 \
-  }                                                                                              \
-  template <>                                                                                    \
-  bool load_gru_one_step_kernels<T>() {                                                          \
-    return true;                                                                                 \
-  }                                                                                              \
+  template bool load_gru_step_kernels<T>();                                                      \
+  template bool load_gru_one_step_kernels<T>();                                                  \
   template const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<T>&, Stream);           \
   template const char* launch_gru_step_fwd(const GruStepFwdParams<T, acc_t>&, Stream);           \
   template const char* launch_gru_step_reset_fwd(const GruStepFwdParams<T, acc_t>&, Stream);     \
@@ -275,10 +242,7 @@ GRU_KERNELS_OF(device::bfloat16, float)
 }  // namespace gru_ext
 
 TORCH_LIBRARY(gru_ext_emulated, m) {
-  m.def(GRU_FWD_SCHEMA);
-  m.def(GRU_BWD_SCHEMA("gru_bwd"));
-  m.def(GRU_FWD_MEMBERS_SCHEMA("gru_fwd_members"));
-  m.def(GRU_BWD_SCHEMA("gru_bwd_members"));
+  gru_ext::define_operators(m);
   gru_ext::define_kernel_choice(m);
   using gru_ext::emulator::device;
   // What measurements will find, one after the other.
@@ -287,15 +251,35 @@ TORCH_LIBRARY(gru_ext_emulated, m) {
   m.def("measurements() -> int", [] { return int64_t{device.measurements}; });
   m.def("emulate(int multiprocessors, int refusals, int spoiled, bool capturing, bool tested=False) -> ()",
         &gru_ext::emulate);
-  m.def("emulate_spoil(float value, int result) -> ()", &gru_ext::emulate_spoil);
-  m.def("lose_store(int number) -> ()", &gru_ext::lose_store);
+  // What `spoiled` launches leave: `value` more in the first place of a result, see device.h.
+  m.def("emulate_spoil(float value, int result) -> ()", [](double value, int64_t result) {
+    device.spoil = value;
+    device.spoiled_result = static_cast<int>(result);
+  });
+  // From now on the asynchronous store of this number, counted in every launch, is lost, and waits end; -1: none.
+  m.def("lose_store(int number) -> ()", [](int64_t number) {
+    gru_ext::emulator::options.lost_store = static_cast<int>(number);
+    gru_ext::emulator::options.time_out = number >= 0;
+    gru_ext::emulator::options.races = number < 0;  // those that do not wait long enough race
+  });
   // Whether there is enough for streamed kernels.
   m.def("emulate_shared_memory(bool enough) -> ()", [](bool enough) { device.has_shared_memory = enough; });
-  m.def("emulate_limits(int architecture, int shared_bytes) -> ()", &gru_ext::emulate_limits);
-  m.def("emulate_no_memory(int launches, bool throws) -> ()", &gru_ext::emulate_no_memory);
+  // What the device was built like, and for; see device.h.
+  m.def("emulate_limits(int architecture, int shared_bytes) -> ()", [](int64_t architecture, int64_t shared_bytes) {
+    device.architecture = static_cast<int>(architecture);
+    device.shared_bytes = static_cast<int>(shared_bytes);
+  });
+  // So many launches find no memory left; `throws`: as torch finds out, else as the launch does.
+  m.def("emulate_no_memory(int launches, bool throws) -> ()", [](int64_t launches, bool throws) {
+    device.no_memory = static_cast<int>(launches);
+    device.throws_no_memory = throws;
+  });
   m.def("emulate_capture(bool capturing) -> ()", [](bool capturing) { device.capturing = capturing; });
   m.def("persistent_launches() -> int", [] { return int64_t{device.launches}; });
-  m.def("last_launch() -> (int, bool, float, int)", &gru_ext::last_launch);
+  // Of a cluster kernel: rows of the batch, whether it had masks, the seconds that a wait of it may take, and members.
+  m.def("last_launch() -> (int, bool, float, int)", [] {
+    return std::tuple<int64_t, bool, double, int64_t>{device.rows, device.masked, device.wait_seconds, device.members};
+  });
   m.def("residency_queries() -> int", [] { return int64_t{device.residency_queries}; });
   m.def("block_launches() -> int", [] { return int64_t{device.block_launches}; });
 }

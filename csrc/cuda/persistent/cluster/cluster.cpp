@@ -1,25 +1,20 @@
-#include "cuda/persistent/cluster/cluster.h"
-
+// The cluster-persistent family: R in the registers and shared memory of a cluster of blocks, which exchange the state
+// by asynchronous stores to each other's shared memory.
 #include "cuda/persistent/cluster/entries.h"
 #include "cuda/persistent/held.h"
 
 namespace gru_ext {
-namespace {
-
-class ClusterFamily final : public HeldFamily {
- public:
-  ClusterFamily() : HeldFamily("cluster") {
-    add<device::bfloat16>(at::kBFloat16, cluster_fwd_entries<device::bfloat16>(),
-                          cluster_bwd_entries<device::bfloat16>());
-    add<device::float16>(at::kHalf, cluster_fwd_entries<device::float16>(), cluster_bwd_entries<device::float16>());
-    add<float>(at::kFloat, cluster_fwd_entries<float>(), cluster_bwd_entries<float>());
-    add<float>(at::kFloat, cluster_fwd_ieee_entries(), cluster_bwd_ieee_entries());
-  }
-};
-
-}  // namespace
 
 const Family& cluster_family() {
+  struct ClusterFamily final : HeldFamily {
+    ClusterFamily() : HeldFamily("cluster") {
+      using device::bfloat16, device::float16;
+      add(at::kBFloat16, cluster_fwd_entries<bfloat16>(), cluster_bwd_entries<bfloat16>());
+      add(at::kHalf, cluster_fwd_entries<float16>(), cluster_bwd_entries<float16>());
+      add(at::kFloat, cluster_fwd_entries<float>(), cluster_bwd_entries<float>());
+      add(at::kFloat, cluster_fwd_ieee_entries(), cluster_bwd_ieee_entries());
+    }
+  };
   static const ClusterFamily family;
   return family;
 }

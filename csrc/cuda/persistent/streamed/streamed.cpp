@@ -1,5 +1,5 @@
-#include "cuda/persistent/streamed/streamed.h"
-
+// The streamed family: persistent kernels whose weights need not fit on the multiprocessors; those that do not are read
+// again every step.
 #include <ATen/ATen.h>
 
 #include <algorithm>
