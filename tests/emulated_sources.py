@@ -20,7 +20,7 @@ HOST_SIDE = [
     *(_CSRC / "op" / f"{name}.cpp" for name in ("check", "recompute")),
     *(path for path in sorted((_CSRC / "cuda").rglob("*.cpp")) if path.stem != "op_cuda"),
 ]
-# Before torch's own: backend/ has stand-ins for two headers of c10/cuda.
+# Before others: backend/ has stand-ins for headers of c10/cuda, and for the launches of the persistent kernels.
 INCLUDES = [_EMULATOR / "backend", _EMULATOR, _CSRC]
 # Sizes so small that small problems have several chunks, windows and blocks.
 MACROS = {

@@ -1,7 +1,7 @@
 // Number formats, and what the tensor core computes with them.
 #include <cmath>
 
-#include "arithmetic.h"
+#include "cuda/primitives.cuh"
 
 namespace gru_ext::emulator {
 

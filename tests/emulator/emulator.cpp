@@ -12,7 +12,6 @@
 #include <unordered_set>
 #include <vector>
 
-#include "arithmetic.h"
 #include "fiber.h"
 #include "race.h"
 #include "runner.h"
@@ -154,9 +153,9 @@ struct Cluster {
 
 struct Store {
   Block* target;
-  size_t offset, bytes;
+  size_t offset;
   uint64_t* barrier;  // in the target
-  char value[16];
+  device::u32x4 value;
   Moment begun;
   int step, line;
 };
@@ -224,9 +223,10 @@ std::string format(const char* text, ...) {
   return buffer;
 }
 
-std::string place_of(const Thread& t) {
-  return format("block %d, warp %d, lane %d, step %d, line %d", t.block, t.warp->index, t.lane, t.step, t.line);
+std::string place_of(int block, int thread, int step, int line) {
+  return format("block %d, warp %d, lane %d, step %d, line %d", block, thread / kLanes, thread % kLanes, step, line);
 }
+std::string place_of(const Thread& t) { return place_of(t.block, t.thread, t.step, t.line); }
 
 [[noreturn]] void fail(const std::string& what) { throw Failure{std::string(machine->shape.kernel) + ": " + what}; }
 [[noreturn]] void fail_here(const std::string& what) { fail(what + "; at " + place_of(*self())); }
@@ -394,9 +394,8 @@ std::string describe(const Access& access, const Cluster& cluster) {
     return format("asynchronous store begun in step %d, line %d", access.step, access.line);
   }
   const int per_block = cluster.blocks[0]->warps.size() * kLanes;
-  const int thread = static_cast<int>(access.actor) % per_block;
-  return format("block %d, warp %d, lane %d, step %d, line %d", cluster.blocks[access.actor / per_block]->index,
-                thread / kLanes, thread % kLanes, access.step, access.line);
+  const int actor = static_cast<int>(access.actor);
+  return place_of(cluster.blocks[actor / per_block]->index, actor % per_block, access.step, access.line);
 }
 
 // `memory`: whose byte the report names.
@@ -472,12 +471,12 @@ void deliver(size_t i) {
   if (!b.fenced) fail(access() + " reports to an mbarrier without mbarrier_init_fence");
   if (options.races) {
     const Access by{b.actor, b.phase + 1, static_cast<int16_t>(store.step), static_cast<uint16_t>(store.line)};
-    judge_shared(target.history->write(store.offset, store.bytes, by, store.begun), target, access);
+    judge_shared(target.history->write(store.offset, sizeof store.value, by, store.begun), target, access);
     b.gathering.add(store.begun);
     b.gathering.add(b.actor, b.phase + 1, target.cluster->actors);
   }
-  std::memcpy(target.shared + store.offset, store.value, store.bytes);
-  b.bytes -= static_cast<long>(store.bytes);
+  std::memcpy(target.shared + store.offset, &store.value, sizeof store.value);
+  b.bytes -= static_cast<long>(sizeof store.value);
   end_phase_if_complete(b);
 }
 
@@ -684,7 +683,8 @@ void launch(const Shape& shape, const std::function<void()>& kernel) {
   run();
 }
 
-Fault fault_named(const std::string& name) {
+// Throws where none has this name.
+static Fault fault_named(const std::string& name) {
   int number = 0;
 #define GRU_NAME_FAULT(fault)                            \
   if (name == #fault) return static_cast<Fault>(number); \
@@ -694,8 +694,8 @@ Fault fault_named(const std::string& name) {
   throw Failure{"no fault is called " + name};
 }
 
-void begin(const Schedule& schedule) {
-  options = {schedule.seed, schedule.races, schedule.time_out, schedule.lost_store, fault_named(schedule.fault)};
+void begin(uint64_t seed, bool races, bool time_out, int lost_store, const std::string& fault) {
+  options = {seed, races, time_out, lost_store, fault_named(fault)};
 }
 
 void name_buffer(const std::string& name, const void* p, size_t bytes, bool writable) {
@@ -767,7 +767,8 @@ void note_store(const void* p) { self()->unfenced.insert(p); }
 
 void global_fence() { self()->unfenced.clear(); }
 
-void copy_async(void* to, const void* from, size_t bytes, bool exists, int line) {
+void copy_async(void* to, const void* from, bool exists, int line) {
+  constexpr size_t bytes = sizeof Copy::value;
   if (exists) check_global(from, bytes, false, line);
   if (exists && self()->unfenced.count(from)) {
     fail_at(line, "asynchronous copy of what this thread has stored, without a fence between");
@@ -781,8 +782,8 @@ void copy_async(void* to, const void* from, size_t bytes, bool exists, int line)
 
 // The machine reads at some time until the copy is waited for.
 void copy_exchanged_async(void* to, const void* exchanged, int line) {
-  check_exchanged(exchanged, 16, false, line);
-  copy_async(to, exchanged, 16, true, line);
+  check_exchanged(exchanged, sizeof Copy::value, false, line);
+  copy_async(to, exchanged, true, line);
   self()->copies.back().exchanged = exchanged;
 }
 
@@ -950,11 +951,11 @@ bool mbarrier_wait(uint64_t* address, int parity, uint32_t limit, int line) {
   return true;
 }
 
-void store_async(void* p, uint64_t* barrier, int rank, const void* value, size_t bytes, int line) {
+void store_async(void* p, uint64_t* barrier, int rank, device::u32x4 value, int line) {
   Thread* t = self();
   Machine& m = *machine;
-  check_alignment(p, bytes, line);
-  const size_t offset = shared_offset(p, bytes, line);
+  check_alignment(p, sizeof value, line);
+  const size_t offset = shared_offset(p, sizeof value, line);
   const size_t barrier_offset = shared_offset(barrier, sizeof *barrier, line);
   t->line = line;
   const Cluster& cluster = *t->home->cluster;
@@ -963,10 +964,8 @@ void store_async(void* p, uint64_t* barrier, int rank, const void* value, size_t
   }
   if (m.store_count++ == options.lost_store) return;
   Block* target = cluster.blocks[rank];
-  Store store{target, offset,       bytes,   reinterpret_cast<uint64_t*>(target->shared + barrier_offset),
-              {},     t->release(), t->step, line};
-  std::memcpy(store.value, value, bytes);
-  m.stores.push_back(store);
+  auto* const target_barrier = reinterpret_cast<uint64_t*>(target->shared + barrier_offset);
+  m.stores.push_back({target, offset, target_barrier, value, t->release(), t->step, line});
 }
 
 // `overtakes`: what is wrong where another store goes to the same place.

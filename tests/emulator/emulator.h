@@ -37,9 +37,6 @@ enum class Fault {
 #undef GRU_NAME_FAULT
 };
 
-// Throws where none has this name.
-Fault fault_named(const std::string& name);
-
 struct Options {
   uint64_t seed = 1;          // of the schedule, and of the time that asynchronous stores take
   bool races = true;          // whether to look for accesses to shared memory that no barrier orders, and for reads of
@@ -75,6 +72,7 @@ enum class Operand { bfloat16, float16, tf32 };
 // Those that `device` has the same.
 void at_step(int step);
 void global_fence();
+void copy_async(void* shared, const void* global, bool exists, int line = __builtin_LINE());
 void copy_exchanged_async(void* shared, const void* exchanged, int line = __builtin_LINE());
 void copy_async_commit();
 uint32_t shuffle(uint32_t value, int lane, int line = __builtin_LINE());
@@ -85,34 +83,38 @@ void mbarrier_arrive_expect(uint64_t* barrier, int bytes, int line = __builtin_L
 bool mbarrier_wait(uint64_t* barrier, int parity, uint32_t limit, int line = __builtin_LINE());
 void raise_flag(uint32_t* flag, uint32_t value, int line = __builtin_LINE());
 bool wait_for_flag(const uint32_t* flag, uint32_t value, uint32_t limit, int line = __builtin_LINE());
+void store_async(void* p, uint64_t* barrier, int rank, device::u32x4 value, int line = __builtin_LINE());
 
 void check_global(const void* p, size_t bytes, bool write, int line);
 void check_shared(const void* p, size_t bytes, bool write, int line);
 void note_store(const void* p);
-void copy_async(void* shared, const void* global, size_t bytes, bool exists, int line);
 void copy_async_wait(int groups_left, int line);
 bool barrier(int id, int threads, bool vote, int line);
 bool warp_barrier(bool vote, int line);
 void mma(Operand type, float* d, const uint32_t* a, const uint32_t* b, int line);
 void ldmatrix_x4(uint32_t* words, const void* row, bool transposed, int line);
-void store_async(void* p, uint64_t* barrier, int rank, const void* value, size_t bytes, int line);
 void store_packet(void* packet, const void* value, size_t bytes, int line);
 bool wait_for_packet(const void* packet, uint32_t tag, void* value, size_t bytes, uint32_t limit, int line);
 void check_exchanged(const void* p, size_t bytes, bool write, int line);
 
+// arithmetic.cpp
 uint16_t bfloat16_bits(float x);
 uint16_t float16_bits(float x);
 float float16_value(uint16_t bits);
 // x with an error of two units in the last place, up or down as its bits have it; denormals become zero.
 float approximate(float x);
+// mma: D += A B over the registers of the 32 threads of a warp, in the layout that primitives.cuh states.
+void multiply_tiles(Operand type, float* const (&d)[32], const uint32_t* const (&a)[32],
+                    const uint32_t* const (&b)[32]);
 
 }  // namespace emulator
 
 namespace device {
 
-using emulator::at_step, emulator::global_fence, emulator::copy_exchanged_async, emulator::copy_async_commit;
-using emulator::cluster_barrier, emulator::raise_flag, emulator::shuffle, emulator::wait_for_flag;
+using emulator::at_step, emulator::copy_async, emulator::copy_exchanged_async, emulator::copy_async_commit;
+using emulator::cluster_barrier, emulator::global_fence, emulator::raise_flag, emulator::shuffle;
 using emulator::mbarrier_arrive_expect, emulator::mbarrier_init, emulator::mbarrier_init_fence, emulator::mbarrier_wait;
+using emulator::store_async, emulator::wait_for_flag;
 
 inline int thread_index() { return emulator::here->thread; }
 inline int block_index() { return emulator::here->block; }
@@ -147,9 +149,6 @@ void store_shared(T* p, T value, int line = __builtin_LINE()) {
   std::memcpy(p, &value, sizeof value);
 }
 
-inline void copy_async(void* shared, const void* global, bool exists, int line = __builtin_LINE()) {
-  emulator::copy_async(shared, global, 16, exists, line);
-}
 inline void copy_async_wait(int line = __builtin_LINE()) { emulator::copy_async_wait(/*groups_left=*/-1, line); }
 template <int N>
 void copy_async_wait_but(int line = __builtin_LINE()) {
@@ -243,9 +242,6 @@ inline void store_exchanged(uint32_t* p, uint32_t word, int line = __builtin_LIN
 constexpr bool kHasAsyncCopies = true;
 constexpr bool kHasClusters = true;
 inline int cluster_rank() { return emulator::here->rank; }
-inline void store_async(void* p, uint64_t* barrier, int rank, u32x4 value, int line = __builtin_LINE()) {
-  emulator::store_async(p, barrier, rank, &value, sizeof value, line);
-}
 
 inline int anew(int x) { return x; }
 inline int64_t any_value() { return INT64_MIN; }
@@ -275,10 +271,7 @@ inline uint32_t tf32_bits(float x) {
   return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & ~0x1fffu;
 }
 
-inline float exp(float x) { return std::exp(x); }
-inline double exp(double x) { return std::exp(x); }
-inline float tanh(float x) { return std::tanh(x); }
-inline double tanh(double x) { return std::tanh(x); }
+using std::exp, std::tanh;
 inline float square_root(float x) { return std::sqrt(x); }
 inline double square_root(double x) { return std::sqrt(x); }
 inline float exp2_approximate(float x) { return emulator::approximate(std::exp2(x)); }

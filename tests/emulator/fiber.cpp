@@ -50,11 +50,16 @@ void first_entry() {
   running_entry();
 }
 
+Fiber::Context outer;
+
+// Goes on where `to` was left, until another call goes on at `from`.
+void switch_context(Fiber::Context& from, Fiber::Context& to) {
 #if defined(GRU_EMULATOR_UCONTEXT)
-ucontext_t outer;
+  swapcontext(&from, &to);
 #else
-void* outer;
+  gru_emulator_switch(&from, to);
 #endif
+}
 
 }  // namespace
 
@@ -74,18 +79,14 @@ void Fiber::start(char* stack, void (*entry)()) {
   *--top = nullptr;
   *--top = reinterpret_cast<void*>(&first_entry);
   for (int i = 0; i < 6; ++i) *--top = nullptr;
-  stack_pointer_ = top;
+  context_ = top;
 #endif
 }
 
 void Fiber::resume() {
   running = this;
   __sanitizer_start_switch_fiber(&outer_fake_stack, stack_, kStackBytes);
-#if defined(GRU_EMULATOR_UCONTEXT)
-  swapcontext(&outer, &context_);
-#else
-  gru_emulator_switch(&outer, stack_pointer_);
-#endif
+  switch_context(outer, context_);
   __sanitizer_finish_switch_fiber(outer_fake_stack, nullptr, nullptr);
 }
 
@@ -93,11 +94,7 @@ void Fiber::pause() {
   Fiber* const self = running;
   void* fake_stack = nullptr;
   __sanitizer_start_switch_fiber(&fake_stack, outer_stack, outer_stack_bytes);
-#if defined(GRU_EMULATOR_UCONTEXT)
-  swapcontext(&self->context_, &outer);
-#else
-  gru_emulator_switch(&self->stack_pointer_, outer);
-#endif
+  switch_context(self->context_, outer);
   __sanitizer_finish_switch_fiber(fake_stack, &outer_stack, &outer_stack_bytes);
 }
 

@@ -21,6 +21,12 @@ class Fiber {
   static constexpr size_t kStackBytes = 64 * 1024;
 #endif
 
+#if defined(GRU_EMULATOR_UCONTEXT)
+  using Context = ucontext_t;
+#else
+  using Context = void*;  // the stack pointer
+#endif
+
   // On its first `resume` the fiber calls `entry`, which must not return.
   void start(char* stack, void (*entry)());
   // Runs the fiber until it pauses. Called from outside of fibers.
@@ -30,11 +36,7 @@ class Fiber {
 
  private:
   char* stack_;
-#if defined(GRU_EMULATOR_UCONTEXT)
-  ucontext_t context_;
-#else
-  void* stack_pointer_;
-#endif
+  Context context_;
 };
 
 }  // namespace gru_ext::emulator

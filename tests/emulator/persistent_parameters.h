@@ -9,10 +9,16 @@ namespace gru_ext::emulator {
 
 namespace {
 
+// Of a direction.
+template <typename T>
+T* buffer_of(const std::string& name, int d) {
+  return buffer<T>(name + "_" + std::to_string(d));
+}
+
 template <typename T>
 StepRows<T> step_rows(const std::string& name, int direction = -1) {
-  const std::string which = direction < 0 ? name : name + "_" + std::to_string(direction);
-  return {buffer<T>(which), number(name + "_step_stride"), number(name + "_row_stride"), /*member_steps=*/0};
+  T* const data = direction < 0 ? buffer<T>(name) : buffer_of<T>(name, direction);
+  return {data, number(name + "_step_stride"), number(name + "_row_stride"), /*member_steps=*/0};
 }
 
 // What both directions have in common.
@@ -33,14 +39,8 @@ Parameters common_parameters() {
   p.error = buffer<int>("error");
   if (const float* const factors = buffer<const float>("mask_factors")) {
     for (int d = 0; d < p.D; ++d) {
-      const std::string suffix = "_" + std::to_string(d);
-      p.masks[d] = {true,
-                    buffer<const bool>("zoneout" + suffix),
-                    buffer<const bool>("candidate" + suffix),
-                    buffer<const bool>("recurrent" + suffix),
-                    factors[0],
-                    factors[1],
-                    factors[2]};
+      const auto mask = [d](const char* name) { return buffer_of<const bool>(name, d); };
+      p.masks[d] = {true, mask("zoneout"), mask("candidate"), mask("recurrent"), factors[0], factors[1], factors[2]};
     }
   }
   return p;
@@ -60,10 +60,9 @@ template <typename T>
 PersistentFwdParams<T> fwd_parameters() {
   auto p = common_parameters<PersistentFwdParams<T>>();
   for (int d = 0; d < p.D; ++d) {
-    const std::string suffix = "_" + std::to_string(d);
     p.a_x[d] = step_rows<const T>("a_x", d);
-    p.weight_hh[d] = buffer<const T>("weight_hh" + suffix);
-    p.bias_hh[d] = buffer<const T>("bias_hh" + suffix);
+    p.weight_hh[d] = buffer_of<const T>("weight_hh", d);
+    p.bias_hh[d] = buffer_of<const T>("bias_hh", d);
   }
   p.h0 = buffer<const T>("h0");
   p.y = step_rows<T>("y");
@@ -77,7 +76,7 @@ template <typename T>
 PersistentBwdParams<T> bwd_parameters() {
   auto p = common_parameters<PersistentBwdParams<T>>();
   for (int d = 0; d < p.D; ++d) {
-    p.weight_hh[d] = buffer<const T>("weight_hh_" + std::to_string(d));
+    p.weight_hh[d] = buffer_of<const T>("weight_hh", d);
     p.dgates[d] = step_rows<T>("dgates", d);
     p.h_prev[d] = step_rows<T>("h_prev", d);
   }

@@ -1,4 +1,5 @@
-// Runs the cluster and group kernels; included by a file for each family, so that they compile at once.
+// Runs the cluster and group kernels; included by a file for each family, so that they compile at once. Each has its
+// own GRU_FWD and GRU_BWD, which make an instantiation known.
 // GRU_EMULATOR_SMALL leaves out what tests do not run under sanitizers.
 #pragma once
 
@@ -8,7 +9,6 @@
 #include "cuda/persistent/group/configs.h"
 #include "cuda/persistent/group/group_bwd.cuh"
 #include "cuda/persistent/group/group_fwd.cuh"
-#include "held_shape.h"
 #include "persistent_parameters.h"
 
 namespace gru_ext::emulator {
@@ -18,39 +18,33 @@ using device::bfloat16;
 using device::float16;
 using device::ieee;
 
-// A run of `kernel`, a template of its traits and of whether gates are saved; `cluster` blocks share memory.
-#define GRU_RUN_FWD(kernel, cluster)                                                                          \
-  template <typename Traits>                                                                                  \
-  void run_##kernel() {                                                                                       \
-    const auto p = fwd_parameters<typename Traits::T>();                                                      \
-    const auto run =                                                                                          \
-        p.gates ? device::gru_##kernel##_kernel<Traits, true> : device::gru_##kernel##_kernel<Traits, false>; \
-    launch(shape_of<Traits>("gru_" #kernel, p.B, p.D, cluster), [&] { run(p); });                             \
-  }
-#define GRU_RUN_BWD(kernel, cluster)                                                                                \
-  template <typename Traits>                                                                                        \
-  void run_##kernel() {                                                                                             \
-    const auto p = bwd_parameters<typename Traits::T>();                                                            \
-    launch(shape_of<Traits>("gru_" #kernel, p.B, p.D, cluster), [&] { device::gru_##kernel##_kernel<Traits>(p); }); \
-  }
-GRU_RUN_FWD(cluster_fwd, Traits::kC)
-GRU_RUN_FWD(group_fwd, 1)
-GRU_RUN_BWD(cluster_bwd, Traits::kC)
-GRU_RUN_BWD(group_bwd, 1)
+template <typename Traits, typename Parameters>
+void run_held(const char* name, const Parameters& p, void (*kernel)(Parameters)) {
+  const int tiles = (p.B + Traits::kRows - 1) / Traits::kRows;
+  const int cluster = Traits::kExchange == device::Exchange::packets ? 1 : Traits::kC;
+  launch({name, p.D * tiles * Traits::kC, cluster, Traits::kThreads, Traits::kSharedBytes}, [&] { kernel(p); });
+}
 
-// Makes an instantiation known by its name; the last argument is its traits.
-#define GRU_HELD(kernel, T, hidden, C, rows, ...)                                                               \
-  const Kernel kernel##_##T##_##hidden##_##C##_##rows("gru_" #kernel "_" #T "_H" #hidden "_C" #C "_rows" #rows, \
-                                                      run_##kernel<device::__VA_ARGS__>);
-#define GRU_CLUSTER_FWD(T, hidden, C, rows, ...) \
-  GRU_HELD(cluster_fwd, T, hidden, C, rows, GruClusterFwdTraits<T, hidden, C, rows, __VA_ARGS__>)
-#define GRU_GROUP_FWD(T, hidden, C, rows, ...) \
-  GRU_HELD(group_fwd, T, hidden, C, rows,      \
-           GruClusterFwdTraits<T, hidden, C, rows, __VA_ARGS__, device::Exchange::packets>)
-#define GRU_CLUSTER_BWD(T, hidden, C, rows, ...) \
-  GRU_HELD(cluster_bwd, T, hidden, C, rows, GruClusterBwdTraits<T, hidden, C, rows, __VA_ARGS__>)
-#define GRU_GROUP_BWD(T, hidden, C, rows, ...) \
-  GRU_HELD(group_bwd, T, hidden, C, rows, GruGroupBwdTraits<T, hidden, C, rows, __VA_ARGS__>)
+// By its name; `instance` is the kernel for parameters `p`, the last argument its traits.
+#define GRU_HELD(kernel, parameters, instance, operand, hidden, C, rows, ...) \
+  const Kernel kernel##_##operand##_##hidden##_##C##_##rows(                  \
+      "gru_" #kernel "_" #operand "_H" #hidden "_C" #C "_rows" #rows, [] {    \
+        using Traits = device::__VA_ARGS__;                                   \
+        const auto p = parameters<Traits::T>();                               \
+        run_held<Traits>("gru_" #kernel, p, instance);                        \
+      });
+#define GRU_HELD_FWD(kernel, ...)                                                                                  \
+  GRU_HELD(kernel, fwd_parameters,                                                                                 \
+           (p.gates ? device::gru_##kernel##_kernel<Traits, true> : device::gru_##kernel##_kernel<Traits, false>), \
+           __VA_ARGS__)
+#define GRU_HELD_BWD(kernel, ...) GRU_HELD(kernel, bwd_parameters, device::gru_##kernel##_kernel<Traits>, __VA_ARGS__)
+
+#define GRU_BFLOAT16_FWD(...) GRU_FWD(bfloat16, __VA_ARGS__)
+#define GRU_BFLOAT16_BWD(...) GRU_BWD(bfloat16, __VA_ARGS__)
+#define GRU_FLOAT_FWD(...) GRU_FWD(float, __VA_ARGS__)
+#define GRU_FLOAT_BWD(...) GRU_BWD(float, __VA_ARGS__)
+#define GRU_IEEE_FWD(...) GRU_FWD(ieee, __VA_ARGS__)
+#define GRU_IEEE_BWD(...) GRU_BWD(ieee, __VA_ARGS__)
 
 }  // namespace
 }  // namespace gru_ext::emulator

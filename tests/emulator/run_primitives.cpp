@@ -11,79 +11,69 @@ using namespace device;
 
 // a (32, 4), b (32, 2): the words of each thread; d (32, 4): in and out.
 template <typename T>
-void mma_kernel(const uint32_t* a, const uint32_t* b, float* d) {
-  const int lane = thread_index();
-  uint32_t left[4];
-  float sum[4];
-  for (int i = 0; i < 4; ++i) left[i] = load_global(a + lane * 4 + i);
-  for (int i = 0; i < 4; ++i) sum[i] = load_global(d + lane * 4 + i);
-  device::mma<T>(sum, left, load_global(b + lane * 2), load_global(b + lane * 2 + 1));
-  for (int i = 0; i < 4; ++i) store_global(d + lane * 4 + i, sum[i]);
-}
-
-template <typename T>
 void run_mma() {
   const auto* a = buffer<const uint32_t>("a");
   const auto* b = buffer<const uint32_t>("b");
   auto* d = buffer<float>("d");
-  launch({"mma", 1, 1, kWarpSize, 0}, [&] { mma_kernel<T>(a, b, d); });
+  launch({"mma", 1, 1, kWarpSize, 0}, [&] {
+    const int lane = thread_index();
+    uint32_t left[4];
+    float sum[4];
+    for (int i = 0; i < 4; ++i) left[i] = load_global(a + lane * 4 + i);
+    for (int i = 0; i < 4; ++i) sum[i] = load_global(d + lane * 4 + i);
+    device::mma<T>(sum, left, load_global(b + lane * 2), load_global(b + lane * 2 + 1));
+    for (int i = 0; i < 4; ++i) store_global(d + lane * 4 + i, sum[i]);
+  });
 }
 
 // rows (32, 4) words: row i % 8 of matrix i / 8, 16 bytes; words (32, 4): what each thread receives.
-void ldmatrix_kernel(const u32x4* rows, uint32_t* words, bool transposed) {
-  const int lane = thread_index();
-  u32x4* const row = reinterpret_cast<u32x4*>(shared_memory()) + lane;
-  store_shared(row, load_global(rows + lane));
-  block_barrier();
-  uint32_t received[4];
-  if (transposed) {
-    device::ldmatrix_x4_transposed(received, row);
-  } else {
-    device::ldmatrix_x4(received, row);
-  }
-  for (int i = 0; i < 4; ++i) store_global(words + lane * 4 + i, received[i]);
-}
-
 void run_ldmatrix() {
   const auto* rows = buffer<const u32x4>("rows");
   auto* words = buffer<uint32_t>("words");
   const bool transposed = number("transposed") != 0;
-  launch({"ldmatrix", 1, 1, kWarpSize, 512}, [&] { ldmatrix_kernel(rows, words, transposed); });
+  launch({"ldmatrix", 1, 1, kWarpSize, 512}, [&] {
+    const int lane = thread_index();
+    u32x4* const row = reinterpret_cast<u32x4*>(shared_memory()) + lane;
+    store_shared(row, load_global(rows + lane));
+    block_barrier();
+    uint32_t received[4];
+    if (transposed) {
+      device::ldmatrix_x4_transposed(received, row);
+    } else {
+      device::ldmatrix_x4(received, row);
+    }
+    for (int i = 0; i < 4; ++i) store_global(words + lane * 4 + i, received[i]);
+  });
 }
 
 // x (n) rounded to T, and what comes back.
-template <typename T>
-void convert_kernel(const float* x, T* rounded, float* back, int n) {
-  for (int i = thread_index(); i < n; i += block_size()) {
-    const T value = from_acc<T>(load_global(x + i));
-    store_global(rounded + i, value);
-    store_global(back + i, to_acc(value));
-  }
-}
-
 template <typename T>
 void run_convert() {
   const auto* x = buffer<const float>("x");
   auto* rounded = buffer<T>("rounded");
   auto* back = buffer<float>("back");
-  const int n = static_cast<int>(number("n"));
-  launch({"convert", 1, 1, kWarpSize, 0}, [&] { convert_kernel(x, rounded, back, n); });
+  const auto n = number("n");
+  launch({"convert", 1, 1, kWarpSize, 0}, [&] {
+    for (int i = thread_index(); i < n; i += block_size()) {
+      const T value = from_acc<T>(load_global(x + i));
+      store_global(rounded + i, value);
+      store_global(back + i, to_acc(value));
+    }
+  });
 }
 
 // FastMath of x (n).
-void math_kernel(const float* x, float* sigmoid, float* tanh, int n) {
-  for (int i = thread_index(); i < n; i += block_size()) {
-    store_global(sigmoid + i, FastMath::sigmoid(load_global(x + i)));
-    store_global(tanh + i, FastMath::tanh(load_global(x + i)));
-  }
-}
-
 void run_math() {
   const auto* x = buffer<const float>("x");
   auto* sigmoid = buffer<float>("sigmoid");
   auto* tanh = buffer<float>("tanh");
-  const int n = static_cast<int>(number("n"));
-  launch({"fast_math", 1, 1, kWarpSize, 0}, [&] { math_kernel(x, sigmoid, tanh, n); });
+  const auto n = number("n");
+  launch({"fast_math", 1, 1, kWarpSize, 0}, [&] {
+    for (int i = thread_index(); i < n; i += block_size()) {
+      store_global(sigmoid + i, FastMath::sigmoid(load_global(x + i)));
+      store_global(tanh + i, FastMath::tanh(load_global(x + i)));
+    }
+  });
 }
 
 const Kernel mma_bfloat16("mma_bfloat16", run_mma<bfloat16>);

@@ -58,7 +58,7 @@ const char* gru_emulator_run(const char* kernel, uint64_t seed, int races, int t
                              const char* fault) {
   error.clear();
   try {
-    begin({seed, races != 0, time_out != 0, lost_store, fault});
+    begin(seed, races != 0, time_out != 0, lost_store, fault);
     const auto it = kernels().find(kernel);
     if (it == kernels().end()) throw std::runtime_error(std::string("no kernel is called ") + kernel);
     it->second();

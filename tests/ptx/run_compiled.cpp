@@ -15,22 +15,21 @@ namespace gru_ext {
 using device::bfloat16;
 using device::float16;
 
+#define GRU_TABLES(X, T)                                 \
+  X(cluster_fwd, fwd_parameters, T, HeldFwdEntries)      \
+  X(cluster_bwd, bwd_parameters, T, HeldBwdEntries)      \
+  X(group_fwd, fwd_parameters, T, HeldFwdEntries)        \
+  X(group_bwd, bwd_parameters, T, HeldBwdEntries)        \
+  X(streamed_fwd, fwd_parameters, T, StreamedFwdEntries) \
+  X(streamed_bwd, bwd_parameters, T, StreamedBwdEntries)
+
 // Weak: a library may be linked of a few instantiations.
-#define GRU_WEAK(Entries, name) \
-  template <>                   \
-  __attribute__((weak)) const Entries& name();
-#define GRU_TABLES(T)                                      \
-  GRU_WEAK(HeldFwdEntries<T>, cluster_fwd_entries<T>)      \
-  GRU_WEAK(HeldBwdEntries<T>, cluster_bwd_entries<T>)      \
-  GRU_WEAK(HeldFwdEntries<T>, group_fwd_entries<T>)        \
-  GRU_WEAK(HeldBwdEntries<T>, group_bwd_entries<T>)        \
-  GRU_WEAK(StreamedFwdEntries<T>, streamed_fwd_entries<T>) \
-  GRU_WEAK(StreamedBwdEntries<T>, streamed_bwd_entries<T>)
-GRU_TABLES(bfloat16)
-GRU_TABLES(float16)
-GRU_TABLES(float)
-#undef GRU_TABLES
-#undef GRU_WEAK
+#define GRU_WEAK(family, parameters, T, Entries) \
+  template <>                                    \
+  __attribute__((weak)) const Entries<T>& family##_entries<T>();
+GRU_TABLES(GRU_WEAK, bfloat16)
+GRU_TABLES(GRU_WEAK, float16)
+GRU_TABLES(GRU_WEAK, float)
 __attribute__((weak)) const HeldFwdEntries<float>& cluster_fwd_ieee_entries();
 __attribute__((weak)) const HeldBwdEntries<float>& cluster_bwd_ieee_entries();
 __attribute__((weak)) const HeldFwdEntries<float>& group_fwd_ieee_entries();
@@ -43,11 +42,11 @@ int architecture = cudart::Device().architecture;
 
 }  // namespace
 
-void begin(const Schedule& schedule) {
-  ptx::options = {schedule.seed, schedule.races, schedule.time_out, schedule.lost_store};
+void begin(uint64_t seed, bool races, bool time_out, int lost_store, const std::string& fault) {
+  ptx::options = {seed, races, time_out, lost_store};
   cudart::device = {};
   cudart::device.architecture = architecture;
-  const std::string fault = schedule.fault, arrow = " -> ";
+  const std::string arrow = " -> ";
   if (fault == "none") return ptx::plant("", "");
   const size_t at = fault.find(arrow);
   if (at == std::string::npos) throw std::runtime_error("expected a fault as EXPRESSION -> REPLACEMENT, got " + fault);
@@ -104,14 +103,10 @@ void make_known(const std::string& pass_of_family, const std::string& dtype,
   }
 }
 
+#define GRU_KNOWN(family, parameters, T, Entries) make_known(#family, dtype, family##_entries<T>, parameters<T>);
 template <typename T>
 void make_known(const std::string& dtype) {
-  make_known("cluster_fwd", dtype, cluster_fwd_entries<T>, fwd_parameters<T>);
-  make_known("cluster_bwd", dtype, cluster_bwd_entries<T>, bwd_parameters<T>);
-  make_known("group_fwd", dtype, group_fwd_entries<T>, fwd_parameters<T>);
-  make_known("group_bwd", dtype, group_bwd_entries<T>, bwd_parameters<T>);
-  make_known("streamed_fwd", dtype, streamed_fwd_entries<T>, fwd_parameters<T>);
-  make_known("streamed_bwd", dtype, streamed_bwd_entries<T>, bwd_parameters<T>);
+  GRU_TABLES(GRU_KNOWN, T)
 }
 
 const bool known = [] {
