@@ -10,46 +10,37 @@ namespace {
 template <typename T>
 using Unsigned = std::make_unsigned_t<T>;
 
-#define PTX_OP1(name, expression)             \
-  template <typename T>                       \
-  struct name {                               \
-    static auto f(T a) { return expression; } \
+#define PTX_OP(name, parameters, expression)        \
+  template <typename T>                             \
+  struct name {                                     \
+    static auto f parameters { return expression; } \
   };
-#define PTX_OP2(name, expression)                  \
-  template <typename T>                            \
-  struct name {                                    \
-    static auto f(T a, T b) { return expression; } \
-  };
-#define PTX_OP3(name, expression)                       \
-  template <typename T>                                 \
-  struct name {                                         \
-    static auto f(T a, T b, T c) { return expression; } \
-  };
-PTX_OP2(AddI, static_cast<T>(Unsigned<T>(a) + Unsigned<T>(b)))
-PTX_OP2(SubI, static_cast<T>(Unsigned<T>(a) - Unsigned<T>(b)))
-PTX_OP2(MulLo, static_cast<T>(uint64_t(Unsigned<T>(a)) * uint64_t(Unsigned<T>(b))))
-PTX_OP3(MadLo, static_cast<T>(uint64_t(Unsigned<T>(a)) * uint64_t(Unsigned<T>(b)) + uint64_t(Unsigned<T>(c))))
-PTX_OP2(MulHi, static_cast<T>((static_cast<__int128>(a) * static_cast<__int128>(b)) >> (8 * sizeof(T))))
-PTX_OP2(MinI, a < b ? a : b)
-PTX_OP2(MaxI, a < b ? b : a)
-PTX_OP2(And, static_cast<T>(a& b))
-PTX_OP2(Or, static_cast<T>(a | b))
-PTX_OP2(Xor, static_cast<T>(a ^ b))
-PTX_OP1(Not, static_cast<T>(~a))
-PTX_OP1(NegI, static_cast<T>(0 - Unsigned<T>(a)))
-PTX_OP1(AbsI, a < 0 ? static_cast<T>(0 - Unsigned<T>(a)) : a)
-PTX_OP2(Add, a + b)
-PTX_OP2(Sub, a - b)
-PTX_OP2(Mul, a* b)
-PTX_OP2(Div, a / b)
-PTX_OP3(Fma, std::fma(a, b, c))
-PTX_OP2(MinF, std::fmin(a, b))
-PTX_OP2(MaxF, std::fmax(a, b))
-PTX_OP1(NegF, -a)
-PTX_OP1(AbsF, std::fabs(a))
-PTX_OP1(Rcp, T(1) / a)
-PTX_OP1(Sqrt, std::sqrt(a))
-PTX_OP2(CopySign, std::copysign(b, a))  // the sign of a, the magnitude of b
+PTX_OP(AddI, (T a, T b), static_cast<T>(Unsigned<T>(a) + Unsigned<T>(b)))
+PTX_OP(SubI, (T a, T b), static_cast<T>(Unsigned<T>(a) - Unsigned<T>(b)))
+PTX_OP(MulLo, (T a, T b), static_cast<T>(uint64_t(Unsigned<T>(a)) * uint64_t(Unsigned<T>(b))))
+PTX_OP(MadLo, (T a, T b, T c),
+       static_cast<T>(uint64_t(Unsigned<T>(a)) * uint64_t(Unsigned<T>(b)) + uint64_t(Unsigned<T>(c))))
+PTX_OP(MulHi, (T a, T b), static_cast<T>((static_cast<__int128>(a) * static_cast<__int128>(b)) >> (8 * sizeof(T))))
+PTX_OP(MinI, (T a, T b), a < b ? a : b)
+PTX_OP(MaxI, (T a, T b), a < b ? b : a)
+PTX_OP(And, (T a, T b), static_cast<T>(a& b))
+PTX_OP(Or, (T a, T b), static_cast<T>(a | b))
+PTX_OP(Xor, (T a, T b), static_cast<T>(a ^ b))
+PTX_OP(Not, (T a), static_cast<T>(~a))
+PTX_OP(NegI, (T a), static_cast<T>(0 - Unsigned<T>(a)))
+PTX_OP(AbsI, (T a), a < 0 ? static_cast<T>(0 - Unsigned<T>(a)) : a)
+PTX_OP(Add, (T a, T b), a + b)
+PTX_OP(Sub, (T a, T b), a - b)
+PTX_OP(Mul, (T a, T b), a* b)
+PTX_OP(Div, (T a, T b), a / b)
+PTX_OP(Fma, (T a, T b, T c), std::fma(a, b, c))
+PTX_OP(MinF, (T a, T b), std::fmin(a, b))
+PTX_OP(MaxF, (T a, T b), std::fmax(a, b))
+PTX_OP(NegF, (T a), -a)
+PTX_OP(AbsF, (T a), std::fabs(a))
+PTX_OP(Rcp, (T a), T(1) / a)
+PTX_OP(Sqrt, (T a), std::sqrt(a))
+PTX_OP(CopySign, (T a, T b), std::copysign(b, a))  // the sign of a, the magnitude of b
 
 // Of integers half as wide as the product.
 template <typename T>
@@ -179,20 +170,16 @@ void select_lanes(Warp& w, const Instruction& i, uint32_t mask) {
   each(mask, [&](int l) { d[l] = (c >> l & 1) != 0 ? a[l] : b[l]; });
 }
 
-enum Logic { logic_and, logic_or, logic_xor, logic_not, logic_move };
-
-template <Logic kOp>
-void predicate_logic(Warp& w, const Instruction& i, uint32_t mask) {
-  const uint32_t a = w.pred(i.s[0]), b = kOp <= logic_xor ? w.pred(i.s[1]) : 0;
-  w.set_pred(i.d[0], mask,
-             kOp == logic_and   ? a & b
-             : kOp == logic_or  ? a | b
-             : kOp == logic_xor ? a ^ b
-             : kOp == logic_not ? ~a
-                                : a);
-}
-
 uint64_t same(uint64_t a) { return a; }
+
+template <auto f>
+void of_predicate(Warp& w, const Instruction& i, uint32_t mask) {
+  w.set_pred(i.d[0], mask, f(w.pred(i.s[0])));
+}
+template <auto f>
+void of_predicates(Warp& w, const Instruction& i, uint32_t mask) {
+  w.set_pred(i.d[0], mask, f(w.pred(i.s[0]), w.pred(i.s[1])));
+}
 
 void global_timer(Warp& w, const Instruction& i, uint32_t mask) {
   uint64_t* d = w.out(i.d[0]);
@@ -262,10 +249,10 @@ void add_arithmetic(Opcodes& opcodes) {
   add<Or, uint16_t, uint32_t, uint64_t>(t, "or.b");
   add<Xor, uint16_t, uint32_t, uint64_t>(t, "xor.b");
   add<Not, uint16_t, uint32_t, uint64_t>(t, "not.b");
-  t["and.pred"] = predicate_logic<logic_and>;
-  t["or.pred"] = predicate_logic<logic_or>;
-  t["xor.pred"] = predicate_logic<logic_xor>;
-  t["not.pred"] = predicate_logic<logic_not>;
+  t["and.pred"] = of_predicates<And<uint32_t>::f>;
+  t["or.pred"] = of_predicates<Or<uint32_t>::f>;
+  t["xor.pred"] = of_predicates<Xor<uint32_t>::f>;
+  t["not.pred"] = of_predicate<Not<uint32_t>::f>;
   add<ShiftLeft, uint16_t, uint32_t, uint64_t>(t, "shl.b");
   add<ShiftRight, uint16_t, uint32_t, uint64_t>(t, "shr.b");
   add_integers<ShiftRight>(t, "shr");
@@ -283,7 +270,7 @@ void add_arithmetic(Opcodes& opcodes) {
       t["mov." + type + bits] = lanewise<same>;
     }
   }
-  t["mov.pred"] = predicate_logic<logic_move>;
+  t["mov.pred"] = of_predicate<same>;
   t["globaltimer"] = global_timer;
 }
 

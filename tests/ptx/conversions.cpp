@@ -24,40 +24,33 @@ uint32_t to_tf32(float a) { return (bits_to<uint32_t>(a) + (std::isfinite(a) ? 0
 float saturated(float a) { return std::isnan(a) || a < 0 ? 0.0f : a > 1 ? 1.0f : a; }
 float rounded(float a) { return std::nearbyint(a); }
 
-template <typename To, typename From>
-struct Convert {
-  static auto f(From a) {
-    if constexpr (std::is_integral_v<To>) {
-      return static_cast<int64_t>(static_cast<To>(a));  // registers may be wider than To: sign or zeros
-    } else {
-      return static_cast<To>(a);
-    }
-  }
-};
-// Floating point to integer: what is out of range becomes the nearest that is not, NaN becomes zero.
-template <typename To, typename From>
-struct RoundZero {
-  static int64_t f(From a) {
-    using Limits = std::numeric_limits<To>;
-    if (std::isnan(a)) return 0;
-    if (a <= static_cast<From>(Limits::min())) return static_cast<int64_t>(Limits::min());
-    if (a >= static_cast<From>(Limits::max())) return static_cast<int64_t>(Limits::max());
-    return static_cast<int64_t>(static_cast<To>(a));
-  }
-};
-template <typename To, typename From>
-struct RoundNearest {
-  static int64_t f(From a) { return RoundZero<To, From>::f(std::nearbyint(a)); }
-};
-
 template <typename To>
 struct Of {
   template <typename From>
-  using Plain = Convert<To, From>;
+  struct Plain {
+    static auto f(From a) {
+      if constexpr (std::is_integral_v<To>) {
+        return static_cast<int64_t>(static_cast<To>(a));  // registers may be wider than To: sign or zeros
+      } else {
+        return static_cast<To>(a);
+      }
+    }
+  };
+  // Floating point to integer: what is out of range becomes the nearest that is not, NaN becomes zero.
   template <typename From>
-  using Zero = RoundZero<To, From>;
+  struct Zero {
+    static int64_t f(From a) {
+      using Limits = std::numeric_limits<To>;
+      if (std::isnan(a)) return 0;
+      if (a <= static_cast<From>(Limits::min())) return static_cast<int64_t>(Limits::min());
+      if (a >= static_cast<From>(Limits::max())) return static_cast<int64_t>(Limits::max());
+      return static_cast<int64_t>(static_cast<To>(a));
+    }
+  };
   template <typename From>
-  using Nearest = RoundNearest<To, From>;
+  struct Nearest {
+    static int64_t f(From a) { return Zero<From>::f(std::nearbyint(a)); }
+  };
 };
 
 template <typename To>
@@ -85,8 +78,8 @@ void add_conversions(Opcodes& opcodes) {
   add_to_integers<int8_t, int16_t, int32_t, int64_t>(t, "s");
   add_of_integers<float>(t, "f32");
   add_of_integers<double>(t, "f64");
-  t["cvt.f64.f32"] = lanewise<Convert<double, float>::f>;
-  t["cvt.rn.f32.f64"] = lanewise<Convert<float, double>::f>;
+  t["cvt.f64.f32"] = lanewise<Of<double>::Plain<float>::f>;
+  t["cvt.rn.f32.f64"] = lanewise<Of<float>::Plain<double>::f>;
   t["cvt.sat.f32.f32"] = lanewise<saturated>;
   t["cvt.rni.f32.f32"] = lanewise<rounded>;
   t["cvt.f32.f16"] = lanewise<of_f16>;

@@ -8,18 +8,18 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <iterator>
 #include <map>
 #include <set>
 #include <utility>
 
-#include "fatbinary.h"
 #include "ptx.h"
 
 namespace cudart {
 Device device;
 int launches = 0;
-Launched last_launch;
+std::string last_kernel;
 }  // namespace cudart
 
 namespace {
@@ -85,13 +85,6 @@ Function* function_at(const void* host) {
   return found == functions().end() ? nullptr : &found->second;
 }
 
-struct Configuration {
-  dim3 grid, block;
-  size_t shared = 0;
-  int cluster = 1;
-  bool cooperative = false;
-};
-
 // A kernel that says for how many threads it is compiled has the registers for them; others may have all.
 bool has_registers(const ptx::Requirements& needs, int threads) {
   if (needs.most_threads != 0) return threads <= needs.most_threads;
@@ -108,56 +101,51 @@ int blocks_of_multiprocessor(const ptx::Requirements& needs, int threads, size_t
                    std::max(1, needs.blocks_of_multiprocessor)});
 }
 
-cudaError_t refusal(const Function& f, const ptx::Requirements& needs, const Configuration& c) {
-  if (c.grid.x == 0 || c.block.x == 0 || c.block.x > 1024) return cudaErrorInvalidConfiguration;
-  if (c.shared + needs.static_shared > static_cast<size_t>(f.shared_allowed)) {
-    return cudaErrorInvalidValue;
-  }
-  if (!has_registers(needs, static_cast<int>(c.block.x)) || needs.local_bytes > kMostLocalBytes) {
-    return cudaErrorLaunchOutOfResources;
-  }
-  if (c.cluster > (f.large_clusters ? device.largest_cluster : kClusterWithoutAttribute)) {
+cudaError_t refusal(const Function& f, const ptx::Requirements& needs, const ptx::Launch& l) {
+  if (l.grid == 0 || l.block == 0 || l.block > 1024) return cudaErrorInvalidConfiguration;
+  if (l.shared_bytes + needs.static_shared > static_cast<size_t>(f.shared_allowed)) return cudaErrorInvalidValue;
+  if (!has_registers(needs, l.block) || needs.local_bytes > kMostLocalBytes) return cudaErrorLaunchOutOfResources;
+  if (l.cluster > (f.large_clusters ? device.largest_cluster : kClusterWithoutAttribute)) {
     return cudaErrorInvalidClusterSize;
   }
-  if (c.cluster > 1 && device.architecture < 90) return cudaErrorNotSupported;
-  if (c.grid.x % static_cast<unsigned>(c.cluster) != 0) return cudaErrorInvalidConfiguration;
-  const int resident = blocks_of_multiprocessor(needs, static_cast<int>(c.block.x), c.shared) * device.multiprocessors;
-  if (c.cooperative && c.grid.x > static_cast<unsigned>(resident)) return cudaErrorCooperativeLaunchTooLarge;
+  if (l.cluster > 1 && device.architecture < 90) return cudaErrorNotSupported;
+  if (l.grid % l.cluster != 0) return cudaErrorInvalidConfiguration;
+  const int resident = blocks_of_multiprocessor(needs, l.block, l.shared_bytes) * device.multiprocessors;
+  if (l.cooperative && l.grid > resident) return cudaErrorCooperativeLaunchTooLarge;
   return cudaSuccess;
 }
 
-cudaError_t launch(const void* host, const Configuration& c, void** arguments) {
+cudaError_t launch(const void* host, dim3 grid, dim3 block, void** arguments, size_t shared, int cluster = 1,
+                   bool cooperative = false) {
   const Function* const f = function_at(host);
   if (f == nullptr) return noted(cudaErrorInvalidDeviceFunction);
-  if (c.grid.y != 1 || c.grid.z != 1 || c.block.y != 1 || c.block.z != 1) {
+  if (grid.y != 1 || grid.z != 1 || block.y != 1 || block.z != 1) {
     throw ptx::Error("a launch of more than one dimension, of which the interpreter knows nothing");
   }
   const ptx::Kernel& kernel = f->kernel();
-  const cudaError_t refused = refusal(*f, ptx::requirements_of(kernel), c);
+  const ptx::Requirements& needs = ptx::requirements_of(kernel);
+  std::vector<char> parameters(needs.parameter_bytes);
+  const ptx::Launch l{
+      static_cast<int>(grid.x), static_cast<int>(block.x), static_cast<int>(shared), cluster, cooperative,
+      parameters.data()};
+  const cudaError_t refused = refusal(*f, needs, l);
   if (refused != cudaSuccess) return noted(refused);
-  std::vector<char> parameters(ptx::requirements_of(kernel).parameter_bytes);
   size_t n = 0;
   for (const auto& [offset, size] : ptx::parameters_of(kernel)) {
-    const char* const argument = static_cast<const char*>(arguments[n++]);
-    std::copy(argument, argument + size, parameters.begin() + static_cast<std::ptrdiff_t>(offset));
+    std::memcpy(parameters.data() + offset, arguments[n++], size);
   }
   ++cudart::launches;
-  cudart::last_launch = {
-      f->name,      static_cast<int>(c.grid.x), static_cast<int>(c.block.x), static_cast<int>(c.shared), c.cluster,
-      c.cooperative};
-  ptx::Launch l;
-  l.grid = static_cast<int>(c.grid.x);
-  l.block = static_cast<int>(c.block.x);
-  l.shared_bytes = static_cast<int>(c.shared);
-  l.cluster = c.cluster;
-  l.cooperative = c.cooperative;
-  l.parameters = parameters.data();
+  cudart::last_kernel = f->name;
   ptx::run(kernel, l);
   return cudaSuccess;
 }
 
-Configuration pushed;  // of a <<<>>> launch
-cudaStream_t pushed_stream;
+// Of a <<<>>> launch.
+struct {
+  dim3 grid, block;
+  size_t shared;
+  cudaStream_t stream;
+} pushed;
 
 }  // namespace
 
@@ -215,15 +203,14 @@ void __cudaRegisterFunction(void** handle, const char* host, char*, const char* 
   functions()[host] = {name, reinterpret_cast<Object*>(handle)};
 }
 unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared, struct CUstream_st* stream) {
-  pushed = {grid, block, shared};
-  pushed_stream = stream;
+  pushed = {grid, block, shared, stream};
   return 0;
 }
 cudaError_t __cudaPopCallConfiguration(dim3* grid, dim3* block, size_t* shared, void* stream) {
   *grid = pushed.grid;
   *block = pushed.block;
   *shared = pushed.shared;
-  *static_cast<cudaStream_t*>(stream) = pushed_stream;
+  *static_cast<cudaStream_t*>(stream) = pushed.stream;
   return cudaSuccess;
 }
 cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* host) {
@@ -232,28 +219,28 @@ cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* host) {
 }
 cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments, size_t shared,
                                cudaStream_t) {
-  return launch(kernel, {grid, block, shared}, arguments);
+  return launch(kernel, grid, block, arguments, shared);
 }
 
 // ---- "Execution Control"
 
 cudaError_t cudaLaunchKernel(const void* host, dim3 grid, dim3 block, void** arguments, size_t shared, cudaStream_t) {
-  return launch(host, {grid, block, shared}, arguments);
+  return launch(host, grid, block, arguments, shared);
 }
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* host, void** arguments) {
-  Configuration c{config->gridDim, config->blockDim, config->dynamicSmemBytes};
+  int cluster = 1;
+  bool cooperative = false;
   for (unsigned i = 0; i < config->numAttrs; ++i) {
     const cudaLaunchAttribute& attribute = config->attrs[i];
     if (attribute.id == cudaLaunchAttributeClusterDimension) {
-      c.cluster =
-          static_cast<int>(attribute.val.clusterDim.x * attribute.val.clusterDim.y * attribute.val.clusterDim.z);
+      cluster = static_cast<int>(attribute.val.clusterDim.x * attribute.val.clusterDim.y * attribute.val.clusterDim.z);
     } else if (attribute.id == cudaLaunchAttributeCooperative) {
-      c.cooperative = attribute.val.cooperative != 0;
+      cooperative = attribute.val.cooperative != 0;
     } else {
       throw ptx::Error("a launch with an attribute of which the interpreter knows nothing");
     }
   }
-  return launch(host, c, arguments);
+  return launch(host, config->gridDim, config->blockDim, arguments, config->dynamicSmemBytes, cluster, cooperative);
 }
 cudaError_t cudaFuncSetAttribute(const void* host, cudaFuncAttribute attribute, int value) {
   Function* const f = function_at(host);

@@ -18,14 +18,9 @@ struct Device {
 };
 extern Device device;
 
-// Launches so far, and the last one.
-struct Launched {
-  std::string kernel;
-  int grid, block, shared, cluster;
-  bool cooperative;
-};
+// Launches so far, and the kernel of the last one.
 extern int launches;
-extern Launched last_launch;
+extern std::string last_kernel;
 
 // Of all objects of this library, as nvcc names them.
 std::vector<std::string> kernels();

@@ -1,5 +1,4 @@
-#include "fatbinary.h"
-
+// What nvcc puts into object files.
 #include <cstdint>
 #include <cstdlib>
 

@@ -43,23 +43,21 @@ struct Order {
   bool write, changes;  // changes: whether a write stores other bytes than are there
   uint8_t strength;
 
-  bool known(const Epoch& e, uint32_t cluster) const {
-    if (cluster != static_cast<uint32_t>(w.block->cluster->index) && !w.machine->launch.cooperative) return false;
-    if (e.warp == w.self) return e.at <= w.synced || (e.lane == lane && e.lane != kSeveral);
-    return e.at <= w.clock[e.warp];
+  // Whether warps of that cluster are in the clock of this one.
+  bool in_clock(uint32_t cluster) const {
+    return cluster == static_cast<uint32_t>(w.block->cluster->index) || w.machine->launch.cooperative;
   }
+  bool known(const Epoch& e, uint32_t cluster) const { return in_clock(cluster) && w.knows(lane, e); }
   bool morally_strong(const Epoch& e, uint32_t cluster) const {
     if (strength == 0 || (e.strength & 31) != (strength & 31)) return false;
-    if (cluster != static_cast<uint32_t>(w.block->cluster->index) && !w.machine->launch.cooperative) {
-      return scope_of(e) >= Scope::gpu && i.order.scope >= Scope::gpu;
-    }
+    if (!in_clock(cluster)) return scope_of(e) >= Scope::gpu && i.order.scope >= Scope::gpu;
     const Block& other = block_of(w, e.warp);
     return includes(scope_of(e), other, *w.block) && includes(i.order.scope, *w.block, other);
   }
   void require(const Epoch& e, uint32_t cluster, uint64_t unit, const char* what) const {
     if (e.at == 0 || known(e, cluster) || morally_strong(e, cluster)) return;
     std::string by = "another cluster";
-    if (cluster == static_cast<uint32_t>(w.block->cluster->index) || w.machine->launch.cooperative) {
+    if (in_clock(cluster)) {
       by = "block " + std::to_string(block_of(w, e.warp).index) + " warp " +
            std::to_string(e.warp % w.block->warps.size());
       if (e.warp == w.self) by = "another lane of its warp";
@@ -95,9 +93,8 @@ struct Order {
     const size_t u = unit % GlobalPage::kUnits;
     Epoch& writer = page.writer[u];
     Epoch& reader = page.reader[u];
-    const uint32_t now = w.clock[static_cast<size_t>(w.self)];
     check_writers(unit, writer, page.writing_cluster[u]);
-    const Epoch self{now, static_cast<uint16_t>(w.self), static_cast<uint8_t>(lane), strength};
+    const Epoch self = w.now(lane, strength);
     const auto cluster = static_cast<uint32_t>(w.block->cluster->index);
     if (write && !changes) {
       if (writer.at == 0 || known(writer, page.writing_cluster[u])) {
@@ -132,7 +129,7 @@ struct Order {
         m.readers[unit] = {reader, self};
         reader.warp = kManyWarps;
       } else {
-        const bool several = reader.at == now && reader.lane != lane;
+        const bool several = reader.at == self.at && reader.lane != lane;
         reader = self;
         if (several) reader.lane = kSeveral;
       }

@@ -9,13 +9,6 @@ namespace ptx {
 
 Options options;
 
-namespace {
-
-std::set<const Kernel*> kernels_that_ran;
-uint64_t instructions_of_warps = 0;
-
-}  // namespace
-
 void fail_in_words(const Warp* w, const Instruction* at, int lane, const std::string& words) {
   std::string text;
   if (w != nullptr) {
@@ -28,6 +21,8 @@ void fail_in_words(const Warp* w, const Instruction* at, int lane, const std::st
 }
 
 namespace {
+
+std::set<const Kernel*> kernels_that_ran;
 
 void start(Machine& m, Cluster& cluster, int index, int rank) {
   m.blocks.push_back(std::make_unique<Block>());
@@ -156,7 +151,6 @@ void advance(Machine& m, Warp& w, int quantum) {
       --quantum;
       ++since;
       ++i.times;
-      ++instructions_of_warps;
       switch (i.kind) {
         case Instruction::plain:
           if (run != 0) i.run(w, i, run);
@@ -323,7 +317,5 @@ std::vector<std::string> kernels_run() {
   for (const Kernel* kernel : kernels_that_ran) names.push_back(kernel->name);
   return names;
 }
-
-uint64_t warp_instructions() { return instructions_of_warps; }
 
 }  // namespace ptx

@@ -181,6 +181,15 @@ struct Warp {
     if (lanes[lane].wrote <= synced) (*known)[self] = synced;
     return known;
   }
+  // An access that `lane` makes now.
+  Epoch now(int lane, uint8_t strength = 0) const {
+    return {clock[self], static_cast<uint16_t>(self), static_cast<uint8_t>(lane), strength};
+  }
+  // Whether `lane` knows of an access: its own, or what a barrier, an mbarrier or a release has made known to it.
+  bool knows(int lane, const Epoch& e) const {
+    if (e.warp == self) return e.at <= synced || (e.lane == lane && e.lane != kSeveral);
+    return e.at <= clock[e.warp];
+  }
   // All its lanes have met: each now knows what the others did, and what comes is later than that.
   void meet() { synced = clock[self]++; }
 };

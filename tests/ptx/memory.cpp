@@ -8,13 +8,7 @@ namespace {
 
 // ---- Shared memory
 
-bool is_known(const Warp& w, int lane, const Epoch& e) {
-  if (e.warp == w.self) return e.at <= w.synced || (e.lane == lane && e.lane != kSeveral);
-  return e.at <= w.clock[e.warp];
-}
-
-// Whether all that conflicts with an access has happened before it: what the lane did itself, and what a barrier, an
-// mbarrier or a release has made known to it.
+// Whether the lane knows of all that conflicts with an access.
 void check_order(const Warp& w, const Instruction& i, int lane, Block& block, uint64_t offset, int size, bool write) {
   const size_t warps = block.warps.size();
   const auto complain = [&](uint64_t unit, const Epoch& e, const char* what) {
@@ -30,11 +24,11 @@ void check_order(const Warp& w, const Instruction& i, int lane, Block& block, ui
   for (uint64_t unit = offset / 2; unit < (offset + static_cast<uint64_t>(size) + 1) / 2; ++unit) {
     Epoch& writer = block.writers[unit];
     Epoch* const readers = &block.readers[unit * warps];
-    if (writer.at != 0 && !is_known(w, lane, writer)) complain(unit, writer, "written");
-    const Epoch self{w.clock[static_cast<size_t>(w.self)], static_cast<uint16_t>(w.self), static_cast<uint8_t>(lane)};
+    if (writer.at != 0 && !w.knows(lane, writer)) complain(unit, writer, "written");
+    const Epoch self = w.now(lane);
     if (write) {
       for (size_t r = 0; r < warps; ++r) {
-        if (readers[r].at != 0 && !is_known(w, lane, readers[r])) complain(unit, readers[r], "read");
+        if (readers[r].at != 0 && !w.knows(lane, readers[r])) complain(unit, readers[r], "read");
       }
       if (!i.is_async || &block == w.block) writer = self;
     } else {

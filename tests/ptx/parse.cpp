@@ -131,7 +131,7 @@ class Parser {
     k.registers = kSpecials;
     scopes.emplace_back();
     ++at;  // {
-    while (!scopes.empty()) {
+    while (scopes.size() > 1) {
       skip_space();
       if (at >= t.size()) throw Error("ptx: " + k.name + " does not end");
       const char c = t[at];
@@ -174,7 +174,16 @@ class Parser {
   const std::string& t;
   size_t at = 0;
   int line, file = 0, file_line = 0;
-  std::vector<std::map<std::string, Name>> scopes;
+  // The outermost has the "Special Registers".
+  std::vector<std::map<std::string, Name>> scopes = {{{"%tid.x", {false, tid_x}},
+                                                      {"%ntid.x", {false, ntid_x}},
+                                                      {"%ctaid.x", {false, ctaid_x}},
+                                                      {"%nctaid.x", {false, nctaid_x}},
+                                                      {"%laneid", {false, laneid}},
+                                                      {"%warpid", {false, warpid}},
+                                                      {"%cluster_ctarank", {false, cluster_ctarank}},
+                                                      {"%cluster_nctarank", {false, cluster_nctarank}},
+                                                      {"%clusterid.x", {false, clusterid_x}}}};
   std::map<std::string, int> labels;
   std::map<std::string, uint64_t> locals, statics;
   std::vector<std::pair<size_t, std::string>> jumps;
@@ -306,22 +315,6 @@ class Parser {
       o.offset = offset;
       return o;
     }
-    // "Special Registers".
-    static const std::map<std::string, int> specials = {{"%tid.x", tid_x},
-                                                        {"%ntid.x", ntid_x},
-                                                        {"%ctaid.x", ctaid_x},
-                                                        {"%nctaid.x", nctaid_x},
-                                                        {"%laneid", laneid},
-                                                        {"%warpid", warpid},
-                                                        {"%cluster_ctarank", cluster_ctarank},
-                                                        {"%cluster_nctarank", cluster_nctarank},
-                                                        {"%clusterid.x", clusterid_x}};
-    const auto special = specials.find(text);
-    if (special != specials.end()) {
-      o.kind = Operand::reg;
-      o.index = special->second;
-      return o;
-    }
     const auto parameter = k.parameters.find(text);
     if (parameter != k.parameters.end()) {
       return constant(kParameterBase + parameter->second.first + static_cast<uint64_t>(offset));
@@ -343,27 +336,22 @@ class Parser {
     throw Error("unknown operand " + text);
   }
 
+  // A name and, perhaps, an offset.
+  Operand address(const std::string& text) {
+    const size_t plus = text.find('+', 1);
+    if (plus == std::string::npos) return scalar(text);
+    return scalar(trimmed(text.substr(0, plus)), std::strtoll(text.c_str() + plus + 1, nullptr, 0));
+  }
+
   void operand(const std::string& text, std::vector<Operand>& to) {
     if (text[0] == '{') {
       for (const std::string& part : split(text.substr(1, text.size() - 2), ',')) operand(part, to);
     } else if (text[0] == '[') {
-      std::string inside = trimmed(text.substr(1, text.size() - 2));
-      int64_t offset = 0;
-      const size_t plus = inside.find('+');
-      if (plus != std::string::npos) {
-        offset = std::strtoll(inside.c_str() + plus + 1, nullptr, 0);
-        inside = trimmed(inside.substr(0, plus));
-      }
-      to.push_back(scalar(inside, offset));
+      to.push_back(address(trimmed(text.substr(1, text.size() - 2))));
     } else if (text.find('|') != std::string::npos) {
       for (const std::string& part : split(text, '|')) to.push_back(scalar(part));
     } else {
-      const size_t plus = text.find('+', 1);  // a variable's address and an offset
-      if (plus == std::string::npos) {
-        to.push_back(scalar(text));
-      } else {
-        to.push_back(scalar(trimmed(text.substr(0, plus)), std::strtoll(text.c_str() + plus + 1, nullptr, 0)));
-      }
+      to.push_back(address(text));
     }
   }
 
@@ -517,11 +505,5 @@ const Kernel* find(Module& module, const std::string& name) {
 const Requirements& requirements_of(const Kernel& kernel) { return kernel; }
 
 std::vector<std::pair<size_t, size_t>> parameters_of(const Kernel& kernel) { return kernel.parameter_places; }
-
-std::vector<std::string> entries(const Module& module) {
-  std::vector<std::string> names;
-  for (const auto& entry : module.entries) names.push_back(entry.first);
-  return names;
-}
 
 }  // namespace ptx

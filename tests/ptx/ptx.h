@@ -30,8 +30,12 @@ void forget_all();
 struct Kernel;
 struct Module;
 
+// The PTX texts of a fat binary, as __cudaRegisterFatBinary gets it. An Error if it is compressed, or has none.
+std::vector<std::string> texts_of(const void* wrapper);
+// The number in ".target sm_90".
+int target_of(const std::string& text);
+
 std::shared_ptr<Module> load(const std::string& text);
-std::vector<std::string> entries(const Module& module);
 
 // The entry, decoded when it is first asked for; null if the module has none of this name. An opcode that the
 // interpreter does not know is an Error that names it and its line of source.
@@ -79,6 +83,5 @@ void run(const Kernel& kernel, const Launch& launch);
 // entry.
 std::string coverage();
 std::vector<std::string> kernels_run();
-uint64_t warp_instructions();  // executed so far
 
 }  // namespace ptx

@@ -10,26 +10,25 @@ namespace gru_ext {
 using device::bfloat16;
 using device::float16;
 
+#define GRU_LAUNCHERS(X, T, acc_t)                                       \
+  X(step_fwd, step_fwd_parameters, GruStepFwdParams<T, acc_t>)           \
+  X(step_bwd, step_bwd_parameters, GruStepBwdParams<T, acc_t>)           \
+  X(step_reset_fwd, step_fwd_parameters, GruStepFwdParams<T, acc_t>)     \
+  X(step_candidate_fwd, step_fwd_parameters, GruStepFwdParams<T, acc_t>) \
+  X(step_candidate_bwd, step_bwd_parameters, GruStepBwdParams<T, acc_t>) \
+  X(step_reset_bwd, step_bwd_parameters, GruStepBwdParams<T, acc_t>)     \
+  X(step_norm_fwd, norm_fwd_parameters, GruStepNormFwdParams<T, acc_t>)  \
+  X(step_norm_bwd, norm_bwd_parameters, GruStepNormBwdParams<T>)         \
+  X(one_step_fwd, one_step_parameters, GruOneStepFwdParams<T>)
+
 // Weak: a library may be linked of a few instantiations.
-#define GRU_WEAK(name, ...) \
-  template <>               \
-  __attribute__((weak)) const char* name(const __VA_ARGS__&, Stream);
-#define GRU_LAUNCHERS(T, acc_t)                                       \
-  GRU_WEAK(launch_gru_step_fwd, GruStepFwdParams<T, acc_t>)           \
-  GRU_WEAK(launch_gru_step_bwd, GruStepBwdParams<T, acc_t>)           \
-  GRU_WEAK(launch_gru_step_reset_fwd, GruStepFwdParams<T, acc_t>)     \
-  GRU_WEAK(launch_gru_step_candidate_fwd, GruStepFwdParams<T, acc_t>) \
-  GRU_WEAK(launch_gru_step_candidate_bwd, GruStepBwdParams<T, acc_t>) \
-  GRU_WEAK(launch_gru_step_reset_bwd, GruStepBwdParams<T, acc_t>)     \
-  GRU_WEAK(launch_gru_step_norm_fwd, GruStepNormFwdParams<T, acc_t>)  \
-  GRU_WEAK(launch_gru_step_norm_bwd, GruStepNormBwdParams<T>)         \
-  GRU_WEAK(launch_gru_one_step_fwd, GruOneStepFwdParams<T>)
-GRU_LAUNCHERS(bfloat16, float)
-GRU_LAUNCHERS(float16, float)
-GRU_LAUNCHERS(float, float)
-GRU_LAUNCHERS(double, double)
-#undef GRU_LAUNCHERS
-#undef GRU_WEAK
+#define GRU_WEAK(kernel, parameters, ...) \
+  template <>                             \
+  __attribute__((weak)) const char* launch_gru_##kernel(const __VA_ARGS__&, Stream);
+GRU_LAUNCHERS(GRU_WEAK, bfloat16, float)
+GRU_LAUNCHERS(GRU_WEAK, float16, float)
+GRU_LAUNCHERS(GRU_WEAK, float, float)
+GRU_LAUNCHERS(GRU_WEAK, double, double)
 
 namespace emulator {
 namespace {
@@ -145,17 +144,11 @@ void make_known(const std::string& name, const char* (*launch)(const Parameters&
   });
 }
 
+#define GRU_KNOWN(kernel, parameters, ...) \
+  make_known<__VA_ARGS__>("gru_" #kernel "_" + dtype, launch_gru_##kernel, parameters<T, acc_t>);
 template <typename T, typename acc_t>
 void make_known(const std::string& dtype) {
-  make_known("gru_step_fwd_" + dtype, launch_gru_step_fwd<T, acc_t>, step_fwd_parameters<T, acc_t>);
-  make_known("gru_step_bwd_" + dtype, launch_gru_step_bwd<T, acc_t>, step_bwd_parameters<T, acc_t>);
-  make_known("gru_step_reset_fwd_" + dtype, launch_gru_step_reset_fwd<T, acc_t>, step_fwd_parameters<T, acc_t>);
-  make_known("gru_step_candidate_fwd_" + dtype, launch_gru_step_candidate_fwd<T, acc_t>, step_fwd_parameters<T, acc_t>);
-  make_known("gru_step_candidate_bwd_" + dtype, launch_gru_step_candidate_bwd<T, acc_t>, step_bwd_parameters<T, acc_t>);
-  make_known("gru_step_reset_bwd_" + dtype, launch_gru_step_reset_bwd<T, acc_t>, step_bwd_parameters<T, acc_t>);
-  make_known("gru_step_norm_fwd_" + dtype, launch_gru_step_norm_fwd<T, acc_t>, norm_fwd_parameters<T, acc_t>);
-  make_known("gru_step_norm_bwd_" + dtype, launch_gru_step_norm_bwd<T>, norm_bwd_parameters<T, acc_t>);
-  make_known("gru_one_step_fwd_" + dtype, launch_gru_one_step_fwd<T>, one_step_parameters<T, acc_t>);
+  GRU_LAUNCHERS(GRU_KNOWN, T, acc_t)
 }
 
 const bool known = [] {

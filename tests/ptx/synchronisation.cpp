@@ -149,8 +149,7 @@ void mbarrier_init(Warp& w, const Instruction& i, uint32_t mask) {
     if (w.block->mbarriers.count(offset) != 0) fail(&w, &i, l, "makes an mbarrier where one is");
     std::memset(w.block->shadow.data() + offset, is_mbarrier, 8);
     const Clock none(w.clock.size(), 0);
-    const Epoch now{w.clock[static_cast<size_t>(w.self)], static_cast<uint16_t>(w.self), static_cast<uint8_t>(l)};
-    w.block->mbarriers[offset] = {count, count, 0, 0, now, false, none, none};
+    w.block->mbarriers[offset] = {count, count, 0, 0, w.now(l), false, none, none};
   });
   w.machine->progress = w.machine->turns;
 }

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "cudart.h"
@@ -78,8 +79,7 @@ cudaError_t counted(const void* place, const void* kernel, const Call& call) {
 }  // namespace
 
 struct CUevent_st {
-  std::chrono::steady_clock::time_point recorded;
-  bool is_recorded = false;
+  std::optional<std::chrono::steady_clock::time_point> recorded;
 };
 
 extern "C" {
@@ -97,13 +97,12 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   check_stream(stream);
   event->recorded = std::chrono::steady_clock::now();
-  event->is_recorded = true;
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t) { return forbidden_by_capture(/*unsafe_in_relaxed_mode=*/true); }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
-  if (!begin->is_recorded || !end->is_recorded) return noted(cudaErrorInvalidResourceHandle);
-  double seconds = std::chrono::duration<double>(end->recorded - begin->recorded).count();
+  if (!begin->recorded || !end->recorded) return noted(cudaErrorInvalidResourceHandle);
+  double seconds = std::chrono::duration<double>(*end->recorded - *begin->recorded).count();
   if (!driver.seconds.empty()) {
     seconds = driver.seconds.front();
     driver.seconds.pop_front();
@@ -160,10 +159,12 @@ cudaError_t __wrap_cudaGetLastError() {
   return of_launches != cudaSuccess ? of_launches : ours;
 }
 
-#define GRU_WRAPPED(name, parameters, arguments)                                          \
-  cudaError_t __real_##name parameters;                                                   \
-  cudaError_t __wrap_##name parameters {                                                  \
-    return counted(__builtin_return_address(0), [&] { return __real_##name arguments; }); \
+// Those that need a kernel name it last.
+#define GRU_WRAPPED(name, parameters, arguments, ...)                            \
+  cudaError_t __real_##name parameters;                                          \
+  cudaError_t __wrap_##name parameters {                                         \
+    const auto call = [&] { return __real_##name arguments; };                   \
+    return counted(__builtin_return_address(0), __VA_OPT__(__VA_ARGS__, ) call); \
   }
 
 GRU_WRAPPED(cudaEventCreate, (cudaEvent_t * event), (event))
@@ -177,19 +178,13 @@ GRU_WRAPPED(cudaGetDeviceProperties, (cudaDeviceProp * properties, int index), (
 GRU_WRAPPED(cudaGetDevice, (int* index), (index))
 // ---- "Execution Control", "Occupancy": calls that need a kernel
 
-#define GRU_WRAPPED_OF_KERNEL(name, parameters, arguments)                                      \
-  cudaError_t __real_##name parameters;                                                         \
-  cudaError_t __wrap_##name parameters {                                                        \
-    return counted(__builtin_return_address(0), host, [&] { return __real_##name arguments; }); \
-  }
-
-GRU_WRAPPED_OF_KERNEL(cudaOccupancyMaxActiveBlocksPerMultiprocessor,
-                      (int* blocks, const void* host, int threads, size_t shared), (blocks, host, threads, shared))
-GRU_WRAPPED_OF_KERNEL(cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags,
-                      (int* blocks, const void* host, int threads, size_t shared, unsigned flags),
-                      (blocks, host, threads, shared, flags))
-GRU_WRAPPED_OF_KERNEL(cudaOccupancyMaxActiveClusters,
-                      (int* clusters, const void* host, const cudaLaunchConfig_t* config), (clusters, host, config))
+GRU_WRAPPED(cudaOccupancyMaxActiveBlocksPerMultiprocessor, (int* blocks, const void* host, int threads, size_t shared),
+            (blocks, host, threads, shared), host)
+GRU_WRAPPED(cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags,
+            (int* blocks, const void* host, int threads, size_t shared, unsigned flags),
+            (blocks, host, threads, shared, flags), host)
+GRU_WRAPPED(cudaOccupancyMaxActiveClusters, (int* clusters, const void* host, const cudaLaunchConfig_t* config),
+            (clusters, host, config), host)
 
 cudaError_t __real_cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* host);
 cudaError_t __wrap_cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* host) {

@@ -31,7 +31,7 @@ class KnownMemory : public c10::Allocator {
   c10::DataPtr allocate(size_t bytes) override {
     void* const p = torchs()->raw_allocate(bytes);
     if (bytes > 0) {
-      const std::lock_guard<std::mutex> lock(mutex());
+      const std::lock_guard<std::mutex> lock(mutex_);
       ptx::adopt(p, bytes, /*writable=*/true);
     }
     return {p, p, &release, c10::Device(c10::kCPU)};
@@ -45,14 +45,11 @@ class KnownMemory : public c10::Allocator {
   }
 
  private:
-  static std::mutex& mutex() {
-    static std::mutex one;
-    return one;
-  }
+  static inline std::mutex mutex_;
   static void release(void* p) {
     if (p == nullptr) return;
     {
-      const std::lock_guard<std::mutex> lock(mutex());
+      const std::lock_guard<std::mutex> lock(mutex_);
       ptx::forget(p);
     }
     torchs()->raw_deallocate(p);
@@ -72,34 +69,6 @@ void new_device(int64_t multiprocessors) {
   cudart::device.multiprocessors = static_cast<int>(multiprocessors);
   cudart::driver = {};
   ptx::options = {};
-}
-
-// The call of CUDA's runtime that fails, counted from now on, for want of memory or otherwise; 0: none.
-void fail_call(int64_t number, bool no_memory) {
-  cudart::driver.calls = 0;
-  cudart::driver.of_places.clear();
-  cudart::driver.fails_at = number;
-  cudart::driver.no_memory = no_memory;
-}
-
-// Numbers of calls so far: the first and the last of each place in the code.
-std::vector<int64_t> calls_of_places() {
-  std::set<int64_t> numbers;
-  for (const auto& [place, calls] : cudart::driver.of_places) numbers.insert({calls.first, calls.second});
-  return {numbers.begin(), numbers.end()};
-}
-
-// From now on the asynchronous store of this number, counted in every launch, is lost, and waits end; -1: none.
-void lose_store(int64_t number) {
-  ptx::options.lost_store = number;
-  ptx::options.time_out = number >= 0;
-  ptx::options.races = number < 0;  // those that do not wait long enough race
-}
-
-// As the library has measurements made, of nothing.
-double measure_nothing() {
-  const c10::cuda::CUDAGuard guard(c10::Device(c10::kCPU));
-  return gru_ext::measure_seconds(c10::cuda::getCurrentCUDAStream().stream(), [] {});
 }
 
 // Launches a kernel with no parameters, as a launcher would that asks the driver for no more than this; returns what
@@ -146,18 +115,31 @@ int current_device() { return index_of_device; }
 }  // namespace c10::cuda
 
 TORCH_LIBRARY(gru_ext_compiled, m) {
-  m.def(GRU_FWD_SCHEMA);
-  m.def(GRU_BWD_SCHEMA("gru_bwd"));
-  m.def(GRU_FWD_MEMBERS_SCHEMA("gru_fwd_members"));
-  m.def(GRU_BWD_SCHEMA("gru_bwd_members"));
+  gru_ext::define_operators(m);
   gru_ext::define_kernel_choice(m);
   m.def("new_device(int multiprocessors) -> ()", &new_device);
-  m.def("fail_call(int number, bool no_memory=False) -> ()", &fail_call);
+  // The call of CUDA's runtime that fails, counted from now on, for want of memory or otherwise; 0: none.
+  m.def("fail_call(int number, bool no_memory=False) -> ()", [](int64_t number, bool no_memory) {
+    cudart::driver.calls = 0;
+    cudart::driver.of_places.clear();
+    cudart::driver.fails_at = number;
+    cudart::driver.no_memory = no_memory;
+  });
   m.def("calls() -> int", [] { return cudart::driver.calls; });
   m.def("calls_of_kernels() -> int", [] { return cudart::driver.calls_of_kernels; });
-  m.def("calls_of_places() -> int[]", &calls_of_places);
+  // Numbers of calls so far: the first and the last of each place in the code.
+  m.def("calls_of_places() -> int[]", [] {
+    std::set<int64_t> numbers;
+    for (const auto& [place, calls] : cudart::driver.of_places) numbers.insert({calls.first, calls.second});
+    return std::vector<int64_t>(numbers.begin(), numbers.end());
+  });
   m.def("errors_left() -> int", [] { return cudart::driver.left; });
-  m.def("lose_store(int number) -> ()", &lose_store);
+  // From now on the asynchronous store of this number, counted in every launch, is lost, and waits end; -1: none.
+  m.def("lose_store(int number) -> ()", [](int64_t number) {
+    ptx::options.lost_store = number;
+    ptx::options.time_out = number >= 0;
+    ptx::options.races = number < 0;  // those that do not wait long enough race
+  });
   // Whether accesses to memory are checked for their order, until there is another device.
   m.def("check_order(bool checks) -> ()", [](bool checks) { ptx::options.races = checks; });
   m.def("capture(bool capturing) -> ()", [](bool capturing) { cudart::driver.capturing = capturing; });
@@ -167,7 +149,7 @@ TORCH_LIBRARY(gru_ext_compiled, m) {
   m.def("limit_shared_memory(int bytes) -> ()",
         [](int64_t bytes) { cudart::device.shared_of_block = static_cast<int>(bytes); });
   m.def("launches() -> int", [] { return int64_t{cudart::launches}; });
-  m.def("last_kernel() -> str", [] { return cudart::last_launch.kernel; });
+  m.def("last_kernel() -> str", [] { return cudart::last_kernel; });
   m.def("kernels_run() -> str[]", [] { return ptx::kernels_run(); });
   m.def("coverage() -> str", &ptx::coverage);
   m.def("forget_attributes(bool forgets) -> ()", [](bool forgets) { cudart::driver.forgets = forgets; });
@@ -176,7 +158,11 @@ TORCH_LIBRARY(gru_ext_compiled, m) {
   m.def("set_architecture(int number) -> ()",
         [](int64_t number) { cudart::device.architecture = static_cast<int>(number); });
   m.def("mixed_products() -> int", [] { return mixed_products; });
-  m.def("measure_nothing() -> float", &measure_nothing);
+  // As the library has measurements made, of nothing.
+  m.def("measure_nothing() -> float", [] {
+    const c10::cuda::CUDAGuard guard(c10::Device(c10::kCPU));
+    return gru_ext::measure_seconds(c10::cuda::getCurrentCUDAStream().stream(), [] {});
+  });
   m.def("product(Tensor a, Tensor weight) -> Tensor");
   m.def("launch(str name, int grid, int threads, int shared_bytes, int cluster=1, bool cooperative=False) -> str",
         &launch);
