@@ -31,6 +31,12 @@ bool fails(What what) {
   ++seen;
   return --left == 0;
 }
+// The same of a call that says why by errno.
+bool fails(What what, int why) {
+  if (!fails(what)) return false;
+  errno = why;
+  return true;
+}
 
 template <typename Function>
 Function real(const char* name) {
@@ -92,38 +98,26 @@ void operator delete(void* data, size_t) noexcept { std::free(data); }
 
 PUBLIC ssize_t write(int file, const void* data, size_t size) {
   static const auto call = real<ssize_t (*)(int, const void*, size_t)>("write");
-  if (file > 2 && fails(write_)) {
-    errno = ENOSPC;
-    return -1;
-  }
+  if (file > 2 && fails(write_, ENOSPC)) return -1;
   return call(file, data, size);
 }
 
 // As the C++ library writes to a file.
 PUBLIC ssize_t writev(int file, const iovec* data, int count) {
   static const auto call = real<ssize_t (*)(int, const iovec*, int)>("writev");
-  if (file > 2 && fails(write_)) {
-    errno = ENOSPC;
-    return -1;
-  }
+  if (file > 2 && fails(write_, ENOSPC)) return -1;
   return call(file, data, count);
 }
 
 PUBLIC int fsync(int file) {
   static const auto call = real<int (*)(int)>("fsync");
-  if (fails(fsync_)) {
-    errno = EIO;
-    return -1;
-  }
+  if (fails(fsync_, EIO)) return -1;
   return call(file);
 }
 
 PUBLIC int rename(const char* from, const char* to) {
   static const auto call = real<int (*)(const char*, const char*)>("rename");
-  if (fails(rename_)) {
-    errno = EIO;
-    return -1;
-  }
+  if (fails(rename_, EIO)) return -1;
   return call(from, to);
 }
 
@@ -133,17 +127,8 @@ PUBLIC int open(const char* path, int flags, ...) {
   va_start(arguments, flags);
   const mode_t mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(arguments, mode_t) : 0;
   va_end(arguments);
-  if ((flags & O_ACCMODE) != O_RDONLY && fails(open_)) {
-    errno = EACCES;
-    return -1;
-  }
+  if ((flags & O_ACCMODE) != O_RDONLY && fails(open_, EACCES)) return -1;
   return call(path, flags, mode);
 }
 
-PUBLIC int open64(const char* path, int flags, ...) {
-  va_list arguments;
-  va_start(arguments, flags);
-  const mode_t mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(arguments, mode_t) : 0;
-  va_end(arguments);
-  return open(path, flags, mode);
-}
+PUBLIC int open64(const char* path, int flags, ...) __attribute__((alias("open")));

@@ -27,8 +27,10 @@ using namespace gru_ext::device;
 int device_multiprocessors = 0, device_shared_bytes = 0;  // 0: not called with a device
 
 template <typename Traits>
-void print(Pass pass, const char* operand, int packet_bytes, int warps, int tiles) {
+void print(Pass pass, const char* operand, int warps, int tiles) {
   if (device_multiprocessors > 0) return;
+  int packet_bytes = 0;
+  if constexpr (Traits::kExchange == Exchange::packets) packet_bytes = Traits::kPacketBytes;
   const bool ieee = kOnFmaUnits<typename Traits::Operand>, is_float = sizeof(typename Traits::T) == 4;
   const HeldEntry entry{{ieee, Traits::kRows, nullptr}, Traits::kHidden, Traits::kC, Traits::kPairs,
                         Traits::kOverflowBytes,         packet_bytes};
@@ -67,19 +69,13 @@ void print_streamed(Pass pass, const char* operand) {
 #define STREAMED_FWD(...) print_streamed<GruStreamedFwdTraits<Name, __VA_ARGS__>>(Pass::forward, name);
 #define STREAMED_BWD(...) print_streamed<GruStreamedBwdTraits<Name, __VA_ARGS__>>(Pass::backward, name);
 #define CLUSTER_FWD(H, C, rows, warps, tiles) \
-  print<GruClusterFwdTraits<Name, H, C, rows, warps, tiles>>(Pass::forward, name, 0, warps, tiles);
+  print<GruClusterFwdTraits<Name, H, C, rows, warps, tiles>>(Pass::forward, name, warps, tiles);
 #define CLUSTER_BWD(H, C, rows, warps, tiles) \
-  print<GruClusterBwdTraits<Name, H, C, rows, warps, tiles>>(Pass::backward, name, 0, warps, tiles);
-#define GROUP_FWD(H, C, rows, warps, tiles)                                                \
-  {                                                                                        \
-    using Traits = GruClusterFwdTraits<Name, H, C, rows, warps, tiles, Exchange::packets>; \
-    print<Traits>(Pass::forward, name, Traits::kPacketBytes, warps, tiles);                \
-  }
-#define GROUP_BWD(H, C, rows, warps, tiles)                                  \
-  {                                                                          \
-    using Traits = GruGroupBwdTraits<Name, H, C, rows, warps, tiles>;        \
-    print<Traits>(Pass::backward, name, Traits::kPacketBytes, warps, tiles); \
-  }
+  print<GruClusterBwdTraits<Name, H, C, rows, warps, tiles>>(Pass::backward, name, warps, tiles);
+#define GROUP_FWD(H, C, rows, warps, tiles) \
+  print<GruClusterFwdTraits<Name, H, C, rows, warps, tiles, Exchange::packets>>(Pass::forward, name, warps, tiles);
+#define GROUP_BWD(H, C, rows, warps, tiles) \
+  print<GruGroupBwdTraits<Name, H, C, rows, warps, tiles>>(Pass::backward, name, warps, tiles);
 
 int main(int argc, char** argv) {
   if (argc == 3) {
