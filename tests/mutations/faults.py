@@ -185,7 +185,7 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
         "tests/test_fuzz.py::test_wrong_calls_are_refused_in_three_parts": [
             ('    check_like_x("weight_hh", weights[i + 1], x);\n', "")
         ],
-        "tests/test_operators.py::test_wrong_arguments_of_gru_bwd": [
+        "tests/test_operators.py::test_what_the_forward_left_has_the_strides_that_it_gave": [
             ("TORCH_CHECK(call.y.is_contiguous() && call.gates.is_contiguous(),", "TORCH_CHECK(call.y.is_contiguous(),")
         ],
     },
