@@ -75,8 +75,7 @@ def test_a_listing_is_read() -> None:
     load, use = kernel.code[8:10]
     assert load[:4] == (0x9AD0, "@P5", "LDG.E.U16", "R195, desc[UR6][R30.64+0x2]")
     assert load.released == 2
-    assert use.waits_for(2)
-    assert not use.waits_for(5)
+    assert use.waited_for == (2,)
     assert step_loop(kernel.code) == (0x97E0, 0xDE70)
 
 

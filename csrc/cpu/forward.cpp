@@ -22,12 +22,25 @@ using at::Tensor;
 // Least rows of a chunk that a row group has: few enough for their gates to stay in the cache.
 constexpr int64_t kFwdChunkRows = 128;
 // Whether the weights are packed. Calls of few rows read them where they are: packing costs a pass over I + H columns
-// of them, twice as dear where they are far, and products with unpacked weights about so many columns' time for each
-// row, with bfloat16 that becomes float twice as many.
+// of them, and products with unpacked weights about so many columns' time for each row, with bfloat16 that becomes
+// float twice as many. So does a vector of AVX-512 where rows of a weight do not begin at cache lines, so that it lies
+// in two: on a Zen 5, in float32, packing is level at 64 to 190 rows for H = 512 and 120 to 170 for 848, but at 16 to 24
+// for 513 and 64 to 85 for 850.
 constexpr int64_t kColumnsOfRow = 20;
-bool packs_weights(const Sequence& s, int64_t weight_size, int64_t columns_of_row = kColumnsOfRow) {
-  const int64_t passes = are_far(3 * s.H * (s.H + s.I) * weight_size) ? 2 : 1;
-  return columns_of_row * s.N >= passes * (s.I + s.H);
+// `passes`: what packing costs.
+bool packs_weights(const Sequence& s, int64_t weight_size, int64_t passes, int64_t columns_of_row = kColumnsOfRow) {
+  constexpr int64_t kCacheLine = 64;
+  const int64_t columns = s.I + s.H;
+  int64_t crossing = 0;
+  for (const int64_t width : {s.I, s.H}) {
+    if (cpu_isa() >= CpuIsa::avx512 && width * weight_size % kCacheLine != 0) crossing += width;
+  }
+  return columns_of_row * s.N * (columns + crossing) >= passes * columns * columns;
+}
+// Twice as dear where weights are far; but not of bfloat16 that is multiplied as it is: on a Zen 5 that is level at 64
+// to 190 rows for H = 1024 and 60 to 110 for 2048.
+int64_t passes_to_pack(const Sequence& s, int64_t weight_size) {
+  return are_far(3 * s.H * (s.I + s.H) * weight_size) ? 2 : 1;
 }
 // On tiles, up to 16 rows take what one takes, and packing gains less. A prototype on Emerald Rapids packed for as long
 // as seven steps then took (10,4,256: packed once 0.35 of a time, at each call 0.60); a step with weights as they are
@@ -254,8 +267,10 @@ class FwdPass {
   bool should_pack() const {
     if (kByParts<scalar_t, operand_t>) return true;
     if (takes_words()) return packs_weights_for_tiles(s_);
-    constexpr bool widens = std::is_same_v<scalar_t, c10::BFloat16> && std::is_same_v<operand_t, float>;
-    return packs_weights(s_, sizeof(scalar_t), widens ? 2 * kColumnsOfRow : kColumnsOfRow);
+    if (!std::is_same_v<operand_t, acc_t>) return packs_weights(s_, sizeof(scalar_t), /*passes=*/1);
+    constexpr bool widens = std::is_same_v<scalar_t, c10::BFloat16>;
+    return packs_weights(s_, sizeof(scalar_t), passes_to_pack(s_, sizeof(scalar_t)),
+                         widens ? 2 * kColumnsOfRow : kColumnsOfRow);
   }
   // Whether products with weights that are not packed take rows in words.
   bool takes_words() const { return arrangement_.kernel.to_words != nullptr; }
@@ -358,7 +373,7 @@ void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& re
     return;
   }
   // Weights that are not packed, or were before, are not in parts.
-  const bool packs = arranged == nullptr && packs_weights(s, sizeof(float));
+  const bool packs = arranged == nullptr && packs_weights(s, sizeof(float), passes_to_pack(s, sizeof(float)));
   with_scalar_and_operand_type(x.scalar_type(), packs ? parts_of_float32(s) : 0, [&](auto scalar, auto operand) {
     using scalar_t = decltype(scalar);
     const Tensor h0 = contiguous_or_undefined(hx);
