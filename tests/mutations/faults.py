@@ -505,7 +505,7 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
             (
                 "reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % bytes != 0",
                 "false",
-                "one_step and beside_a_boundary",
+                "one_step and boundary",
             ),
             ("tensor.stride(i) * tensor.element_size() % bytes != 0", "false", "one_step and with_odd_strides"),
         ],
@@ -541,7 +541,7 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
         f"{CLUSTER}::test_a_kernel_can_be_asked_for_by_name": [
             ("return kernel.launch(&p, call.stream);", "return kernel.launch(&p, nullptr);", "C1")
         ],
-        ADDRESSES: [("all_paired({call.dy, call.dh_n,", "all_paired({call.dh_n,", "cluster_H64_C4 and beside_a_boundary")],
+        ADDRESSES: [("all_paired({call.dy, call.dh_n,", "all_paired({call.dh_n,", "cluster_H64_C4 and boundary")],
         EMULATED_CLUSTER: [
             ("[row] = static_cast<int>(t);", "[row] = static_cast<int>(t - 1);", "packed and T3-B9 and bfloat16"),
             ("dbias.select(-3, d)", "dbias.select(-3, 0)", "bi and T3-B9 and bfloat16"),
@@ -599,7 +599,7 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
             ("launch_gru_one_step_fwd(p, stream)", "launch_gru_one_step_fwd(p, nullptr)")
         ],
         ADDRESSES: [
-            ("value_stride == 1 && rows_are_aligned(operand, 16)", "value_stride == 1", "one_step and beside_a_boundary")
+            ("value_stride == 1 && rows_are_aligned(operand, 16)", "value_stride == 1", "one_step and boundary")
         ],
         f"{ONE_STEP}::test_where_it_cannot_serve_to_ask_for_it_is_an_error": [
             ("query.T != 1 || query.B > kMostRows", "query.T != 1 || query.B > kMostRows + 1")
