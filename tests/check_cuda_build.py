@@ -2,13 +2,13 @@
 
 ``make cuda-check`` runs it in an environment of its own, with a CUDA torch. It compiles the whole extension for the
 default architectures, imports it, checks that the CUDA operators are registered and what ``gru_ext.info`` says, and
-prints registers and static shared memory of every kernel. It fails if a kernel spills, has a stack frame or a serial
-load (benchmarks/machine_code; SERIAL names what stays), or needs more than the committed table says; or if the step
-of a persistent kernel is predicted to take more than SLOWER times what the table says. Then it runs every kernel of
-sm_90, and some of other architectures, on the CPU. ``make cuda-check ARGS=--write`` writes the table anew, and those
-of docs/kernels.md. With ``--host-only``, in an environment of another torch, it compiles the host side and the CPU
-kernels for any processor, links them with the CUDA kernels that the first check has compiled, and imports that: no CUDA
-kernel knows of torch (take_objects.py).
+prints registers and static shared memory of every kernel. It fails if nvcc warns, or a kernel spills, has a stack frame
+or a serial load (benchmarks/machine_code; SERIAL names what stays), or needs more than the committed table says; or if
+the step of a persistent kernel is predicted to take more than SLOWER times what the table says. Then it runs every
+kernel of sm_90, and some of other architectures, on the CPU. ``make cuda-check ARGS=--write`` writes the table anew,
+and those of docs/kernels.md. With ``--host-only``, in an environment of another torch, it compiles the host side and
+the CPU kernels for any processor, links them with the CUDA kernels that the first check has compiled, and imports that:
+no CUDA kernel knows of torch (take_objects.py).
 
 What the table says belongs to a release of nvcc: under another one it is not compared.
 """
@@ -110,7 +110,8 @@ def build(folder: Path, with_kernels: bool) -> str:
     environment = {**os.environ, "GRU_EXT_CUDA": "1"}
     environment.pop("TORCH_CUDA_ARCH_LIST", None)
     if with_kernels:
-        environment |= {"NVCC_APPEND_FLAGS": f"-Xptxas=-v {KEEP_PTX}", "GRU_EXT_LINEINFO": "1"}
+        flags = f"-Werror=all-warnings -Xptxas=-v {KEEP_PTX}"
+        environment |= {"NVCC_APPEND_FLAGS": flags, "GRU_EXT_LINEINFO": "1"}
     else:
         objects = next(BUILD.glob("temp*"), None)
         if objects is None:

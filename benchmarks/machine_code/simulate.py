@@ -9,7 +9,7 @@ Not modelled: misses of the instruction cache, conflicts of registers, what othe
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -307,7 +307,7 @@ def cycles(steps: Steps, memory: float) -> float:
 def bounds(steps: Steps) -> Bounds:
     """Of the last step."""
     last = [of_warp[-1] for of_warp in steps]
-    busy = Counter[tuple[str, int]]()  # cycles of a part's unit
+    busy: dict[tuple[str, int], float] = defaultdict(float)  # cycles of a part's unit
     for index, of_warp in enumerate(last):
         for one in of_warp:
             kind = _kind(one.instruction.opcode)

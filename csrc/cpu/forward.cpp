@@ -24,8 +24,8 @@ constexpr int64_t kFwdChunkRows = 128;
 // Whether the weights are packed. Calls of few rows read them where they are: packing costs a pass over I + H columns
 // of them, and products with unpacked weights about so many columns' time for each row, with bfloat16 that becomes
 // float twice as many. So does a vector of AVX-512 where rows of a weight do not begin at cache lines, so that it lies
-// in two: on a Zen 5, in float32, packing is level at 64 to 190 rows for H = 512 and 120 to 170 for 848, but at 16 to 24
-// for 513 and 64 to 85 for 850.
+// in two: on a Zen 5, in float32, packing is level at 64 to 190 rows for H = 512 and 120 to 170 for 848, but at 16 to
+// 24 for 513 and 64 to 85 for 850.
 constexpr int64_t kColumnsOfRow = 20;
 // `passes`: what packing costs.
 bool packs_weights(const Sequence& s, int64_t weight_size, int64_t passes, int64_t columns_of_row = kColumnsOfRow) {
