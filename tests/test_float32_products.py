@@ -83,7 +83,7 @@ import torch
 import gru_ext
 
 torch.manual_seed(0)
-module, x = gru_ext.GRU(24, 40), torch.randn(5, 9, 24)
+module, x = gru_ext.GRU(32, 48), torch.randn(5, 9, 32)
 exported = torch.export.export(module.eval(), (x,)).module()
 prepared = gru_ext.prepare(module)
 
@@ -168,7 +168,7 @@ import torch
 import gru_ext
 
 torch.manual_seed(0)
-module, x = gru_ext.GRU(24, 40), torch.randn(5, 9, 24)
+module, x = gru_ext.GRU(32, 48), torch.randn(5, 9, 32)
 torch.set_float32_matmul_precision("high")
 for value in (math.inf, -math.inf, math.nan):
     given = x.clone()
