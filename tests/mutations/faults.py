@@ -182,9 +182,7 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
                 "packed and T2-B3-I5-H7 and float64",
             )
         ],
-        "tests/test_operators.py::test_wrong_arguments": [
-            ('    check_like_x("weight_hh", weights[i + 1], x);\n', "")
-        ],
+        "tests/test_operators.py::test_wrong_arguments": [('    check_like_x("weight_hh", weights[i + 1], x);\n', "")],
         "tests/test_operators.py::test_what_the_forward_left_has_the_strides_that_it_gave": [
             ("TORCH_CHECK(call.y.is_contiguous() && call.gates.is_contiguous(),", "TORCH_CHECK(call.y.is_contiguous(),")
         ],
