@@ -86,7 +86,7 @@ def contended(path: Path) -> Table:
     for row in run.timed:
         ours, others = row.times[OURS], [milliseconds(row.times[name].median) for name in run.peers]
         cell = f"{_ours(row)} ({milliseconds(ours.slowest)}); {', '.join(others)}"
-        rows.setdefault((str(row.size), str(row.threads)), []).append(cell)
+        rows.setdefault((str(row.size), str(row.threads)), [""] * 3)[row.busy] = cell
     head = ["T,B,H", "threads", "quiet", "one busy process beside", "two"]
     return head, [[*names, *cells] for names, cells in rows.items()]
 

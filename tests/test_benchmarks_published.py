@@ -80,6 +80,19 @@ def test_tables_of_the_other_programs(tmp_path: Path) -> None:
         assert {len(cells) for cells in lines} == {len(head)}
 
 
+def test_tables_of_memory_and_of_shared_cores(tmp_path: Path) -> None:
+    """A row that is missing leaves its place empty, and one that was not weighed is not there."""
+    bound, times = Bound(5e-4, "arithmetic", 1e6, 1e5), {OURS: Timing([1e-3, 3e-3, 1e-3], 1, 1.0)}
+    times["torch"] = Timing([4e-3] * 3, 1, 1.0)
+    shared = [Row(Size(7, 2, 64), "forward", 2, bound, times, busy=busy) for busy in (0, 2)]
+    peaks = {"torch": 8 << 20, OURS: 4 << 20, "gru_ext_output": 2 << 20}
+    weighed = [Row(Size(T, 2, 64), "train", 2, bound, peak_bytes=peaks if T == 7 else {}) for T in (7, 9)]
+    for suite, rows in (("contended", shared), ("memory", weighed)):
+        Run(suite, {}, {**FACTS, "dtype": "float32"}, {}, {}, rows=rows).save(tmp_path / suite)
+    assert publish.contended(tmp_path / "contended")[1] == [["7,2,64", "2", "1 (3); 4", "", "1 (3); 4"]]
+    assert publish.memory(tmp_path / "memory")[1] == [["7,2,64", "8", "4", "2", "25%"]]
+
+
 @pytest.mark.parametrize("zen", [4, 5])
 @pytest.mark.parametrize(("name", "dtype"), [("float32", "fp32"), ("bfloat16", "bf16")])
 def test_the_readme_has_the_smallest_and_the_largest_ratio(name: str, dtype: str, zen: int) -> None:

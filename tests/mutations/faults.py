@@ -15,6 +15,7 @@ MEMBERS = "tests/test_cuda_members_emulated.py"
 STEP = "tests/test_cuda_step_emulated.py"
 STEPWISE = "tests/test_accuracy.py::test_emulated_stepwise"
 EMULATED_CLUSTER = "tests/test_accuracy.py::test_emulated_cluster"
+EMULATED_KERNEL = "tests/test_accuracy.py::test_emulated_kernel"
 STREAMED = "tests/test_accuracy.py::test_emulated_streamed"
 ADDRESSES = "tests/test_cuda_addresses_emulated.py::test_any_address_and_stride_of_any_tensor"
 INT8 = "tests/test_quantize.py::test_every_step_is_as_specified"
@@ -26,7 +27,7 @@ SLEEPING = "tests/test_cpu_threads.py::test_threads_that_sleep_are_woken_for_lon
 STEP_BARRIER = "tests/test_step_barrier.py::test_no_order_loses_a_thread_or_a_step"
 TILES = "tests/test_amx.py::test_operations_and_products"
 MACHINE_CODE = "tests/test_machine_code.py"
-OWN_SOURCES = (STEP_BARRIER, TILES)  # tests that compile what they are about
+OWN_SOURCES = (STEP_BARRIER, TILES, EMULATED_KERNEL)  # tests that compile what they are about
 
 
 @dataclass(frozen=True)
@@ -676,15 +677,19 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
     },
     # ---- The kernels of the CUDA backend
     "csrc/cuda/persistent/cluster/cluster_fwd.cuh": {
-        EMULATED_CLUSTER: [
-            ("(self.part % kKeepers ^ i / kPairs) *", "self.part % kKeepers *", "T3-B9-I5-H34 and bi-hx and bfloat16")
+        EMULATED_KERNEL: [
+            (
+                "(self.part % kKeepers ^ i / kPairs) *",
+                "self.part % kKeepers *",
+                "cluster_bfloat16_H64_C2_rows8 and T100",
+            )
         ],
         f"{MEMBERS}::test_members_are_one_launch_with_the_bits_of_their_own": [
             ("(int64_t{3} * work.member + gate) * p.H + unit", "int64_t{gate} * p.H + unit", "cluster and bfloat16")
         ],
     },
     "csrc/cuda/persistent/tiles.cuh": {
-        EMULATED_CLUSTER: [("(lane % 8 ^ order % 2)", "lane % 8", "T3-B9-I5-H34 and bi-hx and bfloat16")],
+        EMULATED_KERNEL: [("(lane % 8 ^ order % 2)", "lane % 8", "cluster_bfloat16_H64_C2_rows8 and T100")],
     },
     "csrc/cuda/persistent/rows.cuh": {
         f"{CLUSTER}::test_gradients_that_lie_further_apart_than_32_bits_count": [

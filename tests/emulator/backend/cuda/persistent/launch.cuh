@@ -3,12 +3,12 @@
 
 #include <c10/util/Exception.h>
 
-#include <algorithm>
 #include <string>
 #include <type_traits>
 
 #include "cuda/persistent/entry.h"
 #include "cuda/persistent/tiles.cuh"
+#include "cuda/persistent/turns.h"
 #include "device.h"
 
 namespace gru_ext {
@@ -40,12 +40,6 @@ void name_common(const Parameters& p) {
   name_values("offsets", p.offsets, p.T, false);
   name_values("error", p.error, 1, true);
   name_values("h0", p.h0, int64_t{p.E} * p.D * p.B * p.H, false);
-}
-
-// How many clusters or groups a call needs, one for each tile of so many rows.
-template <typename Parameters>
-int clusters_of(const Parameters& p, int rows) {
-  return p.E * p.D * ((p.B + rows - 1) / rows);
 }
 
 // All arguments but those by which groups exchange, of a kernel whose tiles have so many rows.
@@ -128,17 +122,6 @@ const char* run(const emulator::Shape& shape, void (*kernel)(Parameters), const 
 }
 
 // ---- What the families' launch.cuh call
-
-template <typename Parameters, typename Launch>
-const char* launch_in_turns(const Parameters& p, int rows, const Launch& launch) {
-  const int groups = clusters_of(p, rows);
-  const char* error = nullptr;
-  auto part = p;
-  for (part.first_group = 0; part.first_group < groups && error == nullptr; part.first_group += p.groups_at_a_time) {
-    error = launch(part, std::min(p.groups_at_a_time, groups - part.first_group));
-  }
-  return error;
-}
 
 template <typename Traits, typename Parameters>
 const char* launch_clusters(void (*kernel)(Parameters), const Parameters& p, int clusters, Stream stream) {
