@@ -24,6 +24,7 @@
 #define GRU_VECTOR_REGISTERS 32
 #define GRU_TILES PortableTiles
 #include "cpu/kernels/panel_product_body.h"
+#include "cpu/kernels/row_tiles.h"
 #include "cpu/kernels/turned_product_body.h"
 
 namespace {
@@ -418,6 +419,43 @@ bool multiplies_parts(std::mt19937& random, int64_t count, int64_t K) {
   return true;
 }
 
+// Whether gates are computed once for each row and panel, from its product, and most of them beside the next one.
+bool gates_wait(int64_t panels, int64_t rows) {
+  std::vector<int> computed(panels * rows);
+  bool right = true, in_product = false;
+  int64_t beside = 0;
+  products_between_gates<int64_t[2], kRowsOfTiles, kTileHeight>(
+      panels, rows,
+      [&](int64_t panel, int64_t first, int64_t count, auto* out, const auto& between) {
+        for (int64_t m = 0; m < count; ++m) out[m][0] = panel, out[m][1] = first + m;
+        in_product = true;
+        for (int part = 1; part < 4; ++part) between(part, 4);
+        in_product = false;
+      },
+      [&](int64_t panel, int64_t first, int64_t count, const auto* out) {
+        for (int64_t m = 0; m < count; ++m) {
+          right &= out[m][0] == panel && out[m][1] == first + m && ++computed[panel * rows + first + m] == 1;
+        }
+        beside += in_product * count;
+      });
+  const bool all = *std::min_element(computed.begin(), computed.end()) == 1;
+  return right && all && 2 * beside >= panels * rows - kRowsOfTiles;
+}
+
+// Whether gates that wait in whole blocks of rows are computed so, in order, but for the last.
+bool gates_wait_in_blocks(int64_t block, int64_t rows) {
+  int64_t next = 0;
+  bool right = true;
+  const auto gates = [&](int /*place*/, int64_t first, int64_t count) {
+    right &= first == next && (count % block == 0 || first + count == rows);
+    next = first + count;
+  };
+  WaitingGates<int, decltype(gates)> waiting(gates, block);
+  waiting.wait(/*place=*/0, 0, rows);
+  for (int part = 1; part <= 5; ++part) waiting.advance(part, 5);
+  return right && next == rows;
+}
+
 }  // namespace
 
 extern "C" {
@@ -448,7 +486,8 @@ long differences(int count) {
 }
 
 // How many products are wrong: of 1 to 32 rows, as many as are multiplied at a time, in an order that needs other
-// tiles now and then; K with and without a rest, odd, and shorter than a tile; of bfloat16, and of float32 by parts.
+// tiles now and then; K with and without a rest, odd, and shorter than a tile; of bfloat16, and of float32 by parts. And
+// how many numbers of rows whose gates wait for products are.
 long wrong_products() {
   std::mt19937 random(0);
   long wrong_ones = 0;
@@ -466,6 +505,10 @@ long wrong_products() {
         wrong_ones += !multiplies_unpacked<2>(random, kTwoGroups, count, H, K);
       }
     }
+  }
+  for (int64_t rows = 1; rows < 100; ++rows) {
+    wrong_ones += !gates_wait(/*panels=*/1 + rows % 3, rows);
+    for (const int64_t block : {1, 4, 8}) wrong_ones += !gates_wait_in_blocks(block, rows);
   }
   return wrong_ones;
 }

@@ -188,7 +188,10 @@ print(emulator.differences(3000), emulator.wrong_products())
 
 @pytest.mark.skipif("fma" not in amx.FEATURES, reason="the emulator needs fused multiply-adds")
 def test_operations_and_products(emulator: Path) -> None:
-    """Random operations by both back ends: any shape, any bits, subnormal numbers. Products of rows beside sums."""
+    """Random operations by both back ends: any shape, any bits, subnormal numbers. Products of rows beside sums.
+
+    And gates that wait for products.
+    """
     assert output_of(fork_python("-c", OPERATIONS, emulator)) == "0 0\n"
 
 

@@ -19,6 +19,7 @@
 #include "cpu/int8/int8_kernels.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/lanes_body.h"
+#include "cpu/kernels/row_tiles.h"
 #include "cpu/kernels/tile_product_body.h"
 #include "cpu/step_barrier.h"
 
@@ -133,17 +134,28 @@ GRU_INLINE void product_tile(const uint8_t* __restrict bytes, int64_t stride, co
 }
 
 // product_tile for a number of rows known only at run time, at most Dot::rows.
-template <typename Dot, typename Tiles = GRU_TILES, int rows = Dot::rows>
-__attribute__((noinline)) void product_rows(int64_t count, const uint8_t* bytes, int64_t stride, const int32_t* panel,
-                                            int64_t words, IntVector (*out)[3]) {
-  if constexpr (!std::is_void_v<Tiles>) {
-    static_assert(Dot::rows == kRowsOfTiles && Dot::zero == 0 && kLanes == kTileHeight);
-    multiply_tiles<Tiles, int8_t, 3>(count, bytes, stride, panel + kWordStride, 4 * words, out, sizeof *out,
-                                     [](const auto& product) { product.begin(); });
-  } else if (count == rows) {
+template <typename Dot, int rows = Dot::rows>
+__attribute__((noinline)) void vector_product_rows(int64_t count, const uint8_t* bytes, int64_t stride,
+                                                   const int32_t* panel, int64_t words, IntVector (*out)[3]) {
+  if (count == rows) {
     product_tile<Dot, rows>(bytes, stride, panel, words, out);
   } else if constexpr (rows > 1) {
-    product_rows<Dot, Tiles, rows - 1>(count, bytes, stride, panel, words, out);
+    vector_product_rows<Dot, rows - 1>(count, bytes, stride, panel, words, out);
+  }
+}
+
+// The same, on tiles where the instruction set has them. `between`: as in multiply_tiles.
+template <typename Dot, typename Between = decltype(kNothingBetween)>
+GRU_INLINE void product_rows(int64_t count, const uint8_t* bytes, int64_t stride, const int32_t* panel, int64_t words,
+                             IntVector (*out)[3], const Between& between = kNothingBetween) {
+  using Tiles = GRU_TILES;
+  if constexpr (std::is_void_v<Tiles>) {
+    vector_product_rows<Dot>(count, bytes, stride, panel, words, out);
+  } else {
+    static_assert(Dot::rows == kRowsOfTiles && Dot::zero == 0 && kLanes == kTileHeight);
+    multiply_tiles<Tiles, int8_t, 3>(
+        count, bytes, stride, panel + kWordStride, 4 * words, out, sizeof *out,
+        [](const auto& product) { product.begin(); }, between);
   }
 }
 
@@ -183,17 +195,6 @@ struct Part {
     return weights + group * (1 + words) * kWordStride + lane;
   }
 };
-
-// Calls `body(first, count)` for tiles of at most `largest` rows, as equal as can be.
-template <int largest, typename Body>
-GRU_INLINE void for_each_tile(int64_t rows, const Body& body) {
-  if (rows <= largest) return body(0, rows);
-  const int64_t tiles = (rows + largest - 1) / largest;
-  for (int64_t tile = 0; tile < tiles; ++tile) {
-    const int64_t first = rows * tile / tiles;
-    body(first, rows * (tile + 1) / tiles - first);
-  }
-}
 
 // W x + b_ih of a part for the rows [begin, end) of the chunk, plus b_hh for r and z.
 template <typename Dot>
@@ -247,26 +248,33 @@ GRU_INLINE void gates_of(const Int8Chunk& p, const Int8Step& step, const Part& p
 
 // The next state of the parts [begin, end) for all rows of a step, from the previous one as bytes
 // (rows, h_bytes_stride) with a scale for each row. Where the rows are few, the products of several parts come before
-// their gates, whose long chains of dependent operations then overlap.
+// their gates, whose long chains of dependent operations then overlap; on tiles, gates wait for the next product.
 template <typename Dot>
 void step_parts(const Int8Chunk& p, const Int8Step& step, int64_t begin, int64_t end, bool backwards,
                 const uint8_t* bytes, const float* scales) {
   const int64_t words = (p.H + 3) / 4;
+  const auto part_of = [&](int64_t j) { return Part(backwards ? end - 1 - j : begin + j, p.H); };
+  const auto product = [&](int64_t j, int64_t first, int64_t count, auto* sums, const auto& between) GRU_INLINED {
+    const Part part = part_of(j);
+    for (int64_t row = first; row < first + count; ++row) {
+      // Its first touch would otherwise stand between the threads.
+      __builtin_prefetch(p.y + step.y_offset + row * p.y_stride + part.unit, 1);
+    }
+    product_rows<Dot>(count, bytes + first * p.h_bytes_stride, p.h_bytes_stride, part.panel(p.weight_hh, words), words,
+                      sums, between);
+  };
+  const auto gates = [&](int64_t j, int64_t first, int64_t count, const auto* sums)
+                         GRU_INLINED { gates_of(p, step, part_of(j), first, count, sums, scales); };
+  if constexpr (!std::is_void_v<GRU_TILES>) {
+    return products_between_gates<IntVector[3], Dot::rows, 1>(end - begin, step.rows, product, gates);
+  }
   const int64_t at_once = std::max<int64_t>(1, Dot::rows / step.rows);
-  for (int64_t done = 0; done < end - begin; done += at_once) {
-    const int64_t parts = std::min(at_once, end - begin - done);
-    const auto part = [&](int64_t j) { return Part(backwards ? end - 1 - done - j : begin + done + j, p.H); };
+  for (int64_t begun = 0; begun < end - begin; begun += at_once) {
+    const int64_t last = std::min(begun + at_once, end - begin);
     for_each_tile<Dot::rows>(step.rows, [&](int64_t first, int64_t count) GRU_INLINED {
       IntVector sums[Dot::rows][3];
-      for (int64_t j = 0; j < parts; ++j) {
-        for (int64_t row = first; row < first + count; ++row) {
-          // Its first touch would otherwise stand between the threads.
-          __builtin_prefetch(p.y + step.y_offset + row * p.y_stride + part(j).unit, 1);
-        }
-        product_rows<Dot>(count, bytes + first * p.h_bytes_stride, p.h_bytes_stride, part(j).panel(p.weight_hh, words),
-                          words, sums + j * count);
-      }
-      for (int64_t j = 0; j < parts; ++j) gates_of(p, step, part(j), first, count, sums + j * count, scales);
+      for (int64_t j = begun; j < last; ++j) product(j, first, count, sums + (j - begun) * count, kNothingBetween);
+      for (int64_t j = begun; j < last; ++j) gates(j, first, count, sums + (j - begun) * count);
     });
   }
 }

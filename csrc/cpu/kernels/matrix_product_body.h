@@ -6,6 +6,7 @@
 
 #include "cpu/kernels/lanes_body.h"
 #include "cpu/kernels/product_body.h"
+#include "cpu/kernels/row_tiles.h"
 
 namespace gru_ext {
 namespace {

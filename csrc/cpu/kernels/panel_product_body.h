@@ -5,6 +5,7 @@
 #include "cpu/kernels/lanes_body.h"
 #include "cpu/kernels/pack_body.h"
 #include "cpu/kernels/product_body.h"
+#include "cpu/kernels/row_tiles.h"
 #include "cpu/kernels/tile_product_body.h"
 
 namespace gru_ext {
@@ -31,11 +32,13 @@ constexpr auto kNothingBefore = [](int64_t /*first*/, int64_t /*rows*/) {};
 
 // out (count, vectors * lanes) = a (count, K) times a panel of packed weights; plus `bias` (vectors, lanes), whose
 // vectors are bias_stride apart, or plus what out holds. `far`: whether the panel is (are_far). `before(first, rows)`
-// comes before the last part of the product of these rows.
-template <int vectors, Start start, typename T, typename operand_t, typename Before = decltype(kNothingBefore)>
+// comes before the last part of the product of these rows; `between(done, all)` on tiles, where the rows are those of
+// one product, after each part of it but the last.
+template <int vectors, Start start, typename T, typename operand_t, typename Before = decltype(kNothingBefore),
+          typename Between = decltype(kNothingBetween)>
 GRU_INLINE void product_rows(int64_t count, const operand_t* a, int64_t a_stride, const T* panel, int64_t K,
                              const T* bias, int64_t bias_stride, T* out, int64_t out_stride, bool far = false,
-                             const Before& before = kNothingBefore) {
+                             const Before& before = kNothingBefore, const Between& between = kNothingBetween) {
   constexpr int largest = kMostRows<operand_t, vectors>;
   if constexpr (kOnTiles<operand_t>) {
     static_assert(VectorMath<T>::lanes == kTileHeight);
@@ -43,11 +46,13 @@ GRU_INLINE void product_rows(int64_t count, const operand_t* a, int64_t a_stride
       before(first, rows);
       multiply_tiles<TilesOf<operand_t>, operand_t, vectors>(
           rows, a + first * a_stride, a_stride * sizeof(operand_t), panel, K * sizeof(operand_t),
-          out + first * out_stride, out_stride * sizeof(T), [&](const auto& product) GRU_INLINED {
+          out + first * out_stride, out_stride * sizeof(T),
+          [&](const auto& product) GRU_INLINED {
             if constexpr (start == Start::zero) product.begin();
             if constexpr (start == Start::bias) product.begin(bias, bias_stride * sizeof(T));
             if constexpr (start == Start::accumulate) product.begin_with_results();
-          });
+          },
+          between);
     });
   } else {
     // All tiles of rows meet a part of the panel that the nearest cache holds before the next one.

@@ -137,23 +137,6 @@ __attribute__((noinline)) void vector_product_rows(int64_t count, const operand_
   }
 }
 
-// The first row of one of so many tiles, which are as equal as multiples allow: 9 rows are 5 and 4, not 8 and 1.
-template <int multiple = 1>
-int64_t first_of_tile(int64_t rows, int64_t tile, int64_t tiles) {
-  return std::min(rows, (rows * tile / tiles + multiple - 1) / multiple * multiple);
-}
-
-// Calls `body(first, count)` for tiles of at most `largest` rows.
-template <int largest, int multiple = 1, typename Body>
-GRU_INLINE void for_each_tile(int64_t rows, const Body& body) {
-  static_assert(largest % multiple == 0);
-  const int64_t tiles = (rows + largest - 1) / largest;
-  for (int64_t tile = 0; tile < tiles; ++tile) {
-    const int64_t first = first_of_tile<multiple>(rows, tile, tiles);
-    body(first, first_of_tile<multiple>(rows, tile + 1, tiles) - first);
-  }
-}
-
 // The sums of the lanes of each vector, in the order of the vectors. As in `transpose`, halves of the rows interleave.
 template <typename T>
 GRU_INLINE VectorOf<T> lane_sums(VectorOf<T> (&rows)[VectorMath<T>::lanes]) {

@@ -86,11 +86,11 @@ void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
     barrier.wait(thread, threads, done);
     for_each_unit_tile<acc_t, operand_t, 3>(
         begin, end, /*ascending=*/done % 2 == 0, step.rows,
-        [&](int64_t group, int64_t row, int64_t rows, acc_t* product) GRU_INLINED {
+        [&](int64_t group, int64_t row, int64_t rows, acc_t* product, const auto& between) GRU_INLINED {
+          const auto before = [&](int64_t first, int64_t count)
+                                  GRU_INLINED { prefetch_targets(p, step, row + first, count, group * lanes); };
           multiply_units<3, Start::zero>(p, kThreeGates, p.weight_hh, p.H, group, rows, h + row * p.h_stride,
-                                         p.h_stride, product, [&](int64_t first, int64_t count) GRU_INLINED {
-                                           prefetch_targets(p, step, row + first, count, group * lanes);
-                                         });
+                                         p.h_stride, product, before, between);
         },
         [&](int64_t group, int64_t row, int64_t rows, const acc_t* product) GRU_INLINED {
           gates_fwd<masked>(p, step, row, rows, group * lanes, std::min<int64_t>(lanes, p.H - group * lanes),
@@ -100,14 +100,16 @@ void fwd_chunk(const FwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
   }
 }
 
-// The derivative of the gates of a step, for the `count` units from `unit` on.
+// The derivative of the gates of the rows [first, last) of a step, whole blocks of them but for the step's last rows,
+// for the `count` units from `unit` on.
 template <bool masked, typename scalar_t, typename operand_t>
-GRU_INLINE void gates_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step, int64_t unit, int64_t count) {
+GRU_INLINE void gates_bwd(const BwdChunk<scalar_t, operand_t>& p, const Step& step, int64_t first, int64_t last,
+                          int64_t unit, int64_t count) {
   using acc_t = acc_type<scalar_t>;
   using Math = VectorMath<acc_t>;
   using Vector = typename Math::Vector;
   GateGrads<Vector> sums{};
-  for (int64_t row = 0; row < step.rows; ++row) {
+  for (int64_t row = first; row < last; ++row) {
     const scalar_t* saved = p.gates + (step.row + row) * 4 * p.H + unit;
     const Gates<Vector> gates = {load<acc_t>(saved, count), load<acc_t>(saved + p.H, count),
                                  load<acc_t>(saved + 2 * p.H, count), load<acc_t>(saved + 3 * p.H, count)};
@@ -163,19 +165,31 @@ void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
     if (product && !p.packed) {
       add_unpacked_product<masked>(p, p.steps[i - 1], begin * columns, std::min(p.H, end * columns), 3 * p.H);
     }
+    const int64_t gate_rows = i < p.step_count ? p.steps[i].rows : 0;
+    const auto gates = [&](int64_t panel, int64_t row, int64_t rows) GRU_INLINED {
+      for (int64_t unit = panel * columns; unit < std::min(p.H, (panel + 1) * columns); unit += lanes) {
+        gates_bwd<masked>(p, p.steps[i], row, row + rows, unit, std::min<int64_t>(lanes, p.H - unit));
+      }
+    };
+    WaitingGates<int64_t, decltype(gates)> waiting(gates, p.row_block);
     for (int64_t j = 0; j < end - begin; ++j) {
       const int64_t panel = done % 2 == 0 ? begin + j : end - 1 - j;
       if (product && p.packed) {
         const Step& step = p.steps[i - 1];
         for_each_tile<kRowsAtOnce<operand_t, kPanelVectors>>(step.rows, [&](int64_t row, int64_t rows) {
-          add_recurrent_product<masked>(p, step, row, rows, panel * columns, 3 * p.H, weight_hh + panel * panel_size);
+          add_recurrent_product<masked>(p, step, row, rows, panel * columns, 3 * p.H, weight_hh + panel * panel_size,
+                                        [&](int64_t part, int64_t parts) GRU_INLINED {
+                                          waiting.advance(row * parts + rows * part, step.rows * parts);
+                                        });
         });
       }
-      if (i == p.step_count) continue;
-      for (int64_t unit = panel * columns; unit < std::min(p.H, (panel + 1) * columns); unit += lanes) {
-        gates_bwd<masked>(p, p.steps[i], unit, std::min<int64_t>(lanes, p.H - unit));
+      if constexpr (kOnTiles<operand_t>) {
+        waiting.wait(panel, 0, gate_rows);
+      } else {
+        gates(panel, 0, gate_rows);
       }
     }
+    waiting.advance(1, 1);
     barrier.finished(thread, done + 1);
     if (i == p.step_count || i % kLongestBiasSum == kLongestBiasSum - 1) {
       flush_bias_sums(p, begin * columns, end * columns);

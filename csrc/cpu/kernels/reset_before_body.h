@@ -105,12 +105,13 @@ void reset_before_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int th
     barrier.wait(thread, threads, 2 * done);
     for_each_unit_tile<acc_t, operand_t, 2>(
         first_group, last_group, ascending, step.rows,
-        [&](int64_t group, int64_t row, int64_t rows, acc_t* product) GRU_INLINED {
+        [&](int64_t group, int64_t row, int64_t rows, acc_t* product, const auto& between) GRU_INLINED {
+          const auto before = [&](int64_t first, int64_t count) GRU_INLINED {
+            prefetch_gate(p, step, row + first, count, group * lanes, 0);
+            prefetch_gate(p, step, row + first, count, group * lanes, 1);
+          };
           multiply_units<2, Start::zero>(p, kTwoGates, p.weight_hh, p.H, group, rows, p.h[0] + row * p.h_stride,
-                                         p.h_stride, product, [&](int64_t first, int64_t count) GRU_INLINED {
-                                           prefetch_gate(p, step, row + first, count, group * lanes, 0);
-                                           prefetch_gate(p, step, row + first, count, group * lanes, 1);
-                                         });
+                                         p.h_stride, product, before, between);
         },
         [&](int64_t group, int64_t row, int64_t rows, const acc_t* product) GRU_INLINED {
           reset_gates_fwd<masked>(p, step, row, rows, group * lanes, input_gates(step, group, row), product);
@@ -119,17 +120,17 @@ void reset_before_fwd(const FwdChunk<scalar_t, operand_t>& p, int thread, int th
     barrier.wait(thread, threads, 2 * done + 1);
     for_each_unit_tile<acc_t, operand_t, 2>(
         begin, end, ascending, step.rows,
-        [&](int64_t pair, int64_t row, int64_t rows, acc_t* product) GRU_INLINED {
-          multiply_units<2, Start::zero>(
-              p, kTwoGroups, p.weight_hn, p.H, pair, rows, p.h[1] + row * p.h_stride, p.h_stride, product,
-              [&](int64_t first, int64_t count) GRU_INLINED {
-                for (int64_t group = 2 * pair; group < std::min(groups, 2 * pair + 2); ++group) {
-                  prefetch_gate(p, step, row + first, count, group * lanes, 2);
-                  for (int64_t m = row + first; m < row + first + count && p.saves_y; ++m) {
-                    __builtin_prefetch(p.y + step.offset + m * p.y_stride + group * lanes, 1);
-                  }
-                }
-              });
+        [&](int64_t pair, int64_t row, int64_t rows, acc_t* product, const auto& between) GRU_INLINED {
+          const auto before = [&](int64_t first, int64_t count) GRU_INLINED {
+            for (int64_t group = 2 * pair; group < std::min(groups, 2 * pair + 2); ++group) {
+              prefetch_gate(p, step, row + first, count, group * lanes, 2);
+              for (int64_t m = row + first; m < row + first + count && p.saves_y; ++m) {
+                __builtin_prefetch(p.y + step.offset + m * p.y_stride + group * lanes, 1);
+              }
+            }
+          };
+          multiply_units<2, Start::zero>(p, kTwoGroups, p.weight_hn, p.H, pair, rows, p.h[1] + row * p.h_stride,
+                                         p.h_stride, product, before, between);
         },
         [&](int64_t pair, int64_t row, int64_t rows, const acc_t* product) GRU_INLINED {
           for (int64_t group = 2 * pair; group < std::min(groups, 2 * pair + 2); ++group) {

@@ -7,6 +7,7 @@
 #include "cpu/kernels/lanes_body.h"
 #include "cpu/kernels/matrix_product_body.h"
 #include "cpu/kernels/panel_product_body.h"
+#include "cpu/kernels/row_tiles.h"
 #include "cpu/kernels/turned_product_body.h"
 
 namespace gru_ext {
@@ -33,11 +34,14 @@ GRU_INLINE void store_units(const FwdChunk<scalar_t, operand_t>& p, operand_t* r
   store_operand<acc_t>(rows + row * p.h_stride + unit, p.h_stride, value, lanes);
 }
 
-// out (rows, vectors, lanes) = a (rows, K) times the weights of a panel's units. `before`: as in product_rows.
-template <int vectors, Start start, typename scalar_t, typename operand_t, typename Before = decltype(kNothingBefore)>
+// out (rows, vectors, lanes) = a (rows, K) times the weights of a panel's units. `before`, `between`: as in
+// product_rows; of weights that are not packed, nothing comes between.
+template <int vectors, Start start, typename scalar_t, typename operand_t, typename Before = decltype(kNothingBefore),
+          typename Between = decltype(kNothingBetween)>
 GRU_INLINE void multiply_units(const FwdChunk<scalar_t, operand_t>& p, UnitVectors of, const void* weights, int64_t K,
                                int64_t panel, int64_t rows, const operand_t* a, int64_t a_stride,
-                               acc_type<scalar_t>* out, const Before& before = kNothingBefore) {
+                               acc_type<scalar_t>* out, const Before& before = kNothingBefore,
+                               const Between& between = kNothingBetween) {
   using acc_t = acc_type<scalar_t>;
   constexpr int lanes = VectorMath<acc_t>::lanes;
   const int64_t unit = panel * of.groups() * lanes;
@@ -63,7 +67,7 @@ GRU_INLINE void multiply_units(const FwdChunk<scalar_t, operand_t>& p, UnitVecto
   }
   const acc_t* packed = static_cast<const acc_t*>(weights) + panel * words_of<acc_t, operand_t>(K) * vectors * lanes;
   product_rows<vectors, start>(rows, a, a_stride, packed, K, bias, p.unit_stride, out, vectors * lanes,
-                               are_far(3 * p.H * K * sizeof(operand_t)), before);
+                               are_far(3 * p.H * K * sizeof(operand_t)), before, between);
 }
 
 // Calls `body(first, count)` for the runs of neighbouring rows of the chunk that the steps have.
@@ -112,25 +116,35 @@ void multiply_input_share(const FwdChunk<scalar_t, operand_t>& p, int thread, in
   }
 }
 
-// Goes through a step: for some of its rows and each panel [begin, end), `product(panel, row, rows, out)`, out
+// Goes through a step: for some of its rows and each panel [begin, end), `product(panel, row, rows, out, between)`, out
 // (rows, vectors, lanes), and then `gates(panel, row, rows, out)`. Where a step is one tile, several panels' products
 // come before their gates, which then overlap each other: the gates of a single row wait for their own results most of
-// the time.
+// the time. With products on tiles, the gates wait for the next of them.
 template <typename acc_t, typename operand_t, int vectors, typename Product, typename Gates>
 GRU_INLINE void for_each_unit_tile(int64_t begin, int64_t end, bool ascending, int64_t step_rows,
                                    const Product& product, const Gates& gates) {
   constexpr int64_t most_panels = 4;
   constexpr int tile_rows = kMostRows<operand_t, vectors>, rows_at_once = kRowsAtOnce<operand_t, vectors>;
   constexpr int64_t row_size = vectors * VectorMath<acc_t>::lanes, tile_size = tile_rows * row_size;
-  alignas(64) acc_t products[std::max(most_panels * tile_size, rows_at_once * row_size)];
-  const int64_t at_once = step_rows <= tile_rows ? most_panels : 1;
   const auto panel_of = [=](int64_t j) { return ascending ? begin + j : end - 1 - j; };
-  for (int64_t first = 0; first < end - begin; first += at_once) {
-    const int64_t last = std::min(end - begin, first + at_once);
-    for_each_tile<rows_at_once, kRowMultiple<operand_t>>(step_rows, [&](int64_t row, int64_t rows) GRU_INLINED {
-      for (int64_t j = first; j < last; ++j) product(panel_of(j), row, rows, products + (j - first) * tile_size);
-      for (int64_t j = first; j < last; ++j) gates(panel_of(j), row, rows, products + (j - first) * tile_size);
-    });
+  if constexpr (kOnTiles<operand_t>) {
+    products_between_gates<acc_t[row_size], tile_rows, kRowMultiple<operand_t>>(
+        end - begin, step_rows,
+        [&](int64_t j, int64_t row, int64_t rows, auto* out, const auto& between)
+            GRU_INLINED { product(panel_of(j), row, rows, *out, between); },
+        [&](int64_t j, int64_t row, int64_t rows, const auto* out)
+            GRU_INLINED { gates(panel_of(j), row, rows, *out); });
+  } else {
+    alignas(64) acc_t products[std::max(most_panels * tile_size, rows_at_once * row_size)];
+    const int64_t at_once = step_rows <= tile_rows ? most_panels : 1;
+    for (int64_t first = 0; first < end - begin; first += at_once) {
+      const int64_t last = std::min(end - begin, first + at_once);
+      for_each_tile<rows_at_once>(step_rows, [&](int64_t row, int64_t rows) GRU_INLINED {
+        const auto products_of = [&](int64_t j) { return products + (j - first) * tile_size; };
+        for (int64_t j = first; j < last; ++j) product(panel_of(j), row, rows, products_of(j), kNothingBetween);
+        for (int64_t j = first; j < last; ++j) gates(panel_of(j), row, rows, products_of(j));
+      });
+    }
   }
 }
 
@@ -267,10 +281,11 @@ void add_unpacked_product(const BwdChunk<scalar_t, operand_t>& p, const Step& st
   }
 }
 
-// Adds R' dgates of some rows of a step, for the columns of a panel, to dh. K as above.
-template <bool masked, typename scalar_t, typename operand_t>
+// Adds R' dgates of some rows of a step, for the columns of a panel, to dh. K as above; `between` as in product_rows.
+template <bool masked, typename scalar_t, typename operand_t, typename Between = decltype(kNothingBetween)>
 GRU_INLINE void add_recurrent_product(const BwdChunk<scalar_t, operand_t>& p, const Step& step, int64_t row,
-                                      int64_t rows, int64_t first_unit, int64_t K, const acc_type<scalar_t>* panel) {
+                                      int64_t rows, int64_t first_unit, int64_t K, const acc_type<scalar_t>* panel,
+                                      const Between& between = kNothingBetween) {
   using acc_t = acc_type<scalar_t>;
   constexpr int64_t columns = kPanelColumns<acc_t>;
   const operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride + p.dgates_of_h;
@@ -279,11 +294,12 @@ GRU_INLINE void add_recurrent_product(const BwdChunk<scalar_t, operand_t>& p, co
   const bool far = are_far(K * p.H * sizeof(operand_t));
   if (!masked || p.masks.recurrent == nullptr) {
     product_rows<kPanelVectors, Start::accumulate>(rows, dgates, p.dgates_stride, panel, K, no_bias, 0, dh, p.dh_stride,
-                                                   far);
+                                                   far, kNothingBefore, between);
     return;
   }
   alignas(64) acc_t product[kRowsAtOnce<operand_t, kPanelVectors> * columns];
-  product_rows<kPanelVectors, Start::zero>(rows, dgates, p.dgates_stride, panel, K, no_bias, 0, product, columns, far);
+  product_rows<kPanelVectors, Start::zero>(rows, dgates, p.dgates_stride, panel, K, no_bias, 0, product, columns, far,
+                                           kNothingBefore, between);
   add_masked(p, row, rows, first_unit, std::min(columns, p.H - first_unit), product, columns);
 }
 

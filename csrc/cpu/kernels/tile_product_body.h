@@ -101,6 +101,8 @@ struct TileDepth {
   }
 };
 
+constexpr auto kNothingBetween = [](int64_t /*done*/, int64_t /*all*/) {};
+
 // Rows as they lie, times a panel.
 template <typename Tiles, typename T, int vectors, bool both>
 struct TileProduct : TileDepth<Tiles, T, vectors, both, /*turned=*/false> {
@@ -149,9 +151,12 @@ struct TileProduct : TileDepth<Tiles, T, vectors, both, /*turned=*/false> {
   int64_t part_stride() const { return a_stride / kParts<T>; }
   const char* word_of_panel(int64_t word) const { return panel + word * kParts<T> * kPanelStride; }
 
-  GRU_INLINE void add_all(int64_t bytes, int64_t height) const {
+  // Calls `between(done, bytes)` after each depth.
+  template <typename Between>
+  GRU_INLINE void add_all(int64_t bytes, int64_t height, const Between& between) const {
     int64_t done = 0;
     for (; done + kTileRowBytes <= bytes; done += kTileRowBytes) {
+      if (done > 0) between(done, bytes);
       for_each_product<kParts<T>>([&](int left_part, int right_part) GRU_INLINED {
         const int64_t first = done + left_part * part_stride();
         Depth::add_depth(a[0] + first, a[1] + first, a_stride,
@@ -185,9 +190,10 @@ int64_t configured_height(int64_t count) {
 
 // out (count, vectors, 16) = a (count, rows of so many bytes) times a panel, for at most kRowsOfTiles rows; strides are
 // in bytes. `begin` begins a TileProduct: both tiles of rows before either is stored, as they may share rows of `out`.
-template <typename Tiles, typename T, int vectors, typename Begin>
+// `between(done, bytes)` comes between the products of two depths.
+template <typename Tiles, typename T, int vectors, typename Begin, typename Between>
 GRU_INLINE void multiply_tiles(int64_t count, const void* a, int64_t a_stride, const void* panel, int64_t bytes,
-                               void* out, int64_t out_stride, const Begin& begin) {
+                               void* out, int64_t out_stride, const Begin& begin, const Between& between) {
   const int64_t height = configured_height<Tiles, vectors>(count), second = count - height;
   const auto run = [&](auto both) GRU_INLINED {
     const char* const rows = static_cast<const char*>(a);
@@ -199,7 +205,7 @@ GRU_INLINE void multiply_tiles(int64_t count, const void* a, int64_t a_stride, c
                                                              {results, results + second * out_stride},
                                                              out_stride};
     begin(product);
-    product.add_all(bytes, height);
+    product.add_all(bytes, height, between);
     product.end();
   };
   count > kTileHeight ? run(std::true_type{}) : run(std::false_type{});
