@@ -432,7 +432,11 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
     "csrc/cpu/kernels/vector_math.h": {
         "tests/test_isa.py::test_gates_of_bfloat16_are_as_exact_as_their_results": [
             ("f * 0x1.3a0184p-7f + 0x1.c9fd38p-5f", "0x1.c9fd38p-5f", "portable"),
-            ("exp2_parts<-1>(at_most(lowest > x ? lowest : x, -Format::least_exp)", "exp2_parts<-1>(x", "portable"),
+            (
+                "exp2_parts<-1>(at_most(at_least(x, -Format::most_exp), -Format::least_exp)",
+                "exp2_parts<-1>(x",
+                "portable",
+            ),
         ],
         ACCURACY: [("static constexpr float tanh_limit = 9.5f;", "static constexpr float tanh_limit = 4.5f;", "30.0")],
     },
@@ -466,6 +470,15 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
             ("(int right = 0; left + right < parts; ++right)", "(int right = left; left + right < parts; ++right)"),
             ("a[tile] + left_part * part_stride() + row * a_stride", "a[tile] + row * a_stride"),
             ("multiply_bf16<sum, kWeights<v>, kRows>()", "multiply_bf16<sum, kRows, kWeights<v>>()"),
+        ],
+    },
+    "csrc/cpu/kernels/row_tiles.h": {
+        TILES: [
+            ("until = done == all ? last_ :", "until ="),
+            ("done / all & -block_)", "done / all)"),
+            ("advance(1, 1);\n    place_ = place;", "place_ = place;"),
+            ("at.out + (row - at.first)", "at.out"),
+            ("odd = !odd;", ""),
         ],
     },
     "csrc/cpu/kernels/pack_body.h": {

@@ -101,6 +101,40 @@ STAND_IN __m256bh stand_in_cvtneps_pbh(__m512 values) {
   return bits_as<__m256bh>(to);
 }
 
+// The instructions take the second where either is NaN.
+template <typename T, typename Vector>
+STAND_IN Vector stand_in_min(Vector left, Vector right) {
+  constexpr int lanes = sizeof(Vector) / sizeof(T);
+  const auto a = bits_as<Values<T, lanes>>(left);
+  auto b = bits_as<Values<T, lanes>>(right);
+  for (int i = 0; i < lanes; ++i) b.of[i] = a.of[i] < b.of[i] ? a.of[i] : b.of[i];
+  return bits_as<Vector>(b);
+}
+
+template <typename T, typename Vector>
+STAND_IN Vector stand_in_max(Vector left, Vector right) {
+  constexpr int lanes = sizeof(Vector) / sizeof(T);
+  const auto a = bits_as<Values<T, lanes>>(left);
+  auto b = bits_as<Values<T, lanes>>(right);
+  for (int i = 0; i < lanes; ++i) b.of[i] = a.of[i] > b.of[i] ? a.of[i] : b.of[i];
+  return bits_as<Vector>(b);
+}
+
+// What rounding to the nearest integer leaves.
+STAND_IN __m512 stand_in_reduce(__m512 values) {
+  auto rest = bits_as<Values<float, 16>>(values);
+  for (float& lane : rest.of) lane = std::isinf(lane) ? 0 : lane - std::nearbyint(lane);
+  return bits_as<__m512>(rest);
+}
+
+// Times 2 to a power that is an integer.
+STAND_IN __m512 stand_in_scalef(__m512 values, __m512 powers) {
+  auto scaled = bits_as<Values<float, 16>>(values);
+  const auto power = bits_as<Values<float, 16>>(powers);
+  for (int i = 0; i < 16; ++i) scaled.of[i] *= std::exp2(power.of[i]);
+  return bits_as<__m512>(scaled);
+}
+
 #define _mm256_dpbusd_avx_epi32 stand_in_dpbusd
 #define _mm512_dpbusd_epi32 stand_in_dpbusd
 #define _mm512_dpbf16_ps stand_in_dpbf16
@@ -112,3 +146,11 @@ STAND_IN __m256bh stand_in_cvtneps_pbh(__m512 values) {
 #define _mm512_cvtneps_pbh stand_in_cvtneps_pbh
 #define _mm512_maskz_cvtps_epi32 stand_in_cvtps_epi32
 #define _mm512_maskz_cvtepi32_epi8 stand_in_cvtepi32_epi8
+#define _mm512_maskz_min_ps(ones, left, right) stand_in_min<float>(left, right)
+#define _mm512_maskz_max_ps(ones, left, right) stand_in_max<float>(left, right)
+#define _mm512_maskz_min_pd(ones, left, right) stand_in_min<double>(left, right)
+#define _mm512_maskz_max_pd(ones, left, right) stand_in_max<double>(left, right)
+#undef _mm512_maskz_reduce_ps  // a macro in builds without optimisation
+#define _mm512_maskz_reduce_ps(ones, values, nearest) stand_in_reduce(values)
+#undef _mm512_maskz_scalef_ps
+#define _mm512_maskz_scalef_ps(ones, values, powers) stand_in_scalef(values, powers)
