@@ -309,7 +309,7 @@ class BwdPass {
 
   bool should_pack() const {
     if (!std::is_same_v<operand_t, acc_t>) return true;
-    const bool stay_in_cache = 3 * s_.H * (s_.H + s_.I) * static_cast<int64_t>(sizeof(acc_t)) <= 2 * kCacheOfCore;
+    const bool stay_in_cache = 3 * s_.H * (s_.H + s_.I) * static_cast<int64_t>(sizeof(acc_t)) <= 2 * cache_of_core();
     return s_.N >= (stay_in_cache && std::is_same_v<scalar_t, acc_t> ? kRowsWorthPacking : kRowsWorthPacking / 4);
   }
   Work work() const {
@@ -320,7 +320,8 @@ class BwdPass {
             /*chunk_of_group=*/false, row_bytes, s_.B,
             // Rows that end early stay in one group, as bits depend on how many rows a product has.
             s_.packed_sizes.empty() ? row_block_of(s_.B) : s_.B, s_.H, kernel_.panel_columns,
-            s_.has_gains || !tensors_.layer.variant.reset_after ? 2.0 : 1.0, 6.0 * s_.B * s_.H * s_.H,
+            s_.has_gains || !tensors_.layer.variant.reset_after ? 2.0 : 1.0,
+            vector_flops<operand_t>(6.0 * s_.B * s_.H * s_.H, s_.B, s_.B * s_.H),
             /*input_flops=*/0, static_cast<double>(3 * s_.H * s_.H * kParts<operand_t> * sizeof(operand_t)),
             /*input_gate_bytes=*/0};
   }
@@ -329,7 +330,8 @@ class BwdPass {
     Plan plan = fastest_plan(work(), threads, wait);
     const int64_t rows = std::min(s_.N, std::max(kBwdChunkRows, s_.B));
     const int64_t inputs = (tensors_.need.dx + tensors_.need.dweights) * s_.I + tensors_.need.dweights * s_.H;
-    if (pays(6.0 * rows * s_.H * inputs, threads, wait)) plan.threads = threads;
+    const double flops = vector_flops<operand_t>(6.0 * rows * s_.H * inputs, rows, /*cells=*/0);
+    if (pays(flops, threads, wait)) plan.threads = threads;
     return plan;
   }
 
@@ -381,7 +383,7 @@ class BwdPass {
     const int threads = team_.plan().threads;
     const double values = static_cast<double>(values_of_weights()), part = values / threads;
     const double saved = 2 * kLongestSum * std::sqrt(part) * (ranges - std::sqrt(ranges));
-    const bool fit = ranges * values * sizeof(acc_t) <= static_cast<double>(threads * kCacheOfCore);
+    const bool fit = ranges * values * sizeof(acc_t) <= static_cast<double>(threads * cache_of_core());
     // To be worth the memory it must save twice what it costs: products are written and read, in a region more.
     return threads > 1 && fit && saved > 2 * (2 * ranges * part + kValuesOfRegion);
   }
@@ -527,7 +529,7 @@ void gru_bwd_cpu_into(const Sequence& s, const Backward& call, const BwdResult& 
     const auto data = [](const Tensor& tensor) {
       return tensor.defined() ? tensor.const_data_ptr<scalar_t>() : nullptr;
     };
-    const double flops = bwd_flops(s);
+    const double flops = vector_flops<decltype(operand)>(bwd_flops(s), s.B, s.B * s.H);
     const bool side_by_side = runs_side_by_side(s, flops);
     std::vector<Tensor> dx_of_directions;
     if (need.dx) dx_of_directions.assign(2, dx);

@@ -234,8 +234,8 @@ class FwdPass {
             s_.H,
             tensors_.layer.variant.reset_after ? lanes : 2 * lanes,
             s_.has_gains || !tensors_.layer.variant.reset_after ? 2.0 : 1.0,
-            6.0 * s_.B * s_.H * s_.H,
-            6.0 * s_.B * s_.H * s_.I,
+            vector_flops<operand_t>(6.0 * s_.B * s_.H * s_.H, s_.B, s_.B * s_.H),
+            vector_flops<operand_t>(6.0 * s_.B * s_.H * s_.I, s_.B, /*cells=*/0),
             static_cast<double>(3 * s_.H * (s_.H + s_.I / chunk_steps) * operand_size),
             static_cast<double>(3 * s_.B * s_.H * sizeof(acc_t))};
   }
@@ -386,7 +386,8 @@ void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& re
                                        gates.defined() && were_saved(gates) ? gates : Tensor(),
                                        masks,
                                        arranged};
-    run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, fwd_flops(s), rehearsal);
+    const double flops = vector_flops<decltype(operand)>(fwd_flops(s), s.B, s.B * s.H);
+    run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, flops, rehearsal);
   });
 }
 

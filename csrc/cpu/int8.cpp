@@ -24,16 +24,23 @@ using at::TensorList;
 
 // Rows of a chunk: few enough for its gates to stay in the cache.
 constexpr int64_t kInt8ChunkRows = 128;
-// How many operations on int8 take the time of one floating-point operation of `threads_for`.
-constexpr double kOperationsPerFlop = 4;
+// How many operations on int8 take the time of one floating-point operation of `threads_for`; on tiles, of one on tiles.
+constexpr double kOperationsPerFlop = 4, kOperationsPerTileFlop = 2;
+
+// Of a step, as operations on vectors.
+double flops_of_step(const Sequence& s) {
+  const double operations = fwd_flops(s);
+  if (!has_tiles()) return operations / kOperationsPerFlop;
+  return vector_flops_of_tiles(operations / kOperationsPerTileFlop, s.B) + vector_flops_of_gates(s.B * s.H);
+}
 
 // All steps of one direction: writes its columns of y, and h_n (B, H).
 void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Tensor* weights, const Tensor& y,
                    bool reverse, float* h_n) {
   const Int8Kernel kernel = int8_kernel();
   const std::vector<Chunk> chunks = chunks_of(s, kInt8ChunkRows);
-  const double flops = 6.0 * s.B * s.H / kOperationsPerFlop;
-  int threads = threads_of_layer(s, s.T * flops * (s.H + s.I), /*bytes=*/1);
+  const double flops = flops_of_step(s);
+  int threads = threads_of_layer(s, s.T * flops, /*bytes=*/1);
   const double wait = cost_of_waits(s, threads);
   const Work work{s.T,
                   kInt8ChunkRows,
@@ -44,7 +51,7 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
                   s.H,
                   kInt8Units,
                   /*waits=*/1,
-                  flops * (s.H + s.I),
+                  flops,
                   /*input_flops=*/0,
                   static_cast<double>(3 * s.H * s.H),
                   /*input_gate_bytes=*/0};

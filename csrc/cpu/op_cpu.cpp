@@ -4,6 +4,7 @@
 #include <string>
 
 #include "cpu/buffers.h"
+#include "cpu/cache.h"
 #include "cpu/cores.h"
 #include "cpu/isa.h"
 #include "cpu/op_cpu.h"
@@ -30,6 +31,7 @@ TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
         gru_ext::rehearse_cpu);
   m.def("cpu_cores() -> int", [] { return static_cast<int64_t>(gru_ext::cores()); });
   m.def("cores_of_quota(str root) -> float", [](const std::string& root) { return gru_ext::cores_of_quota(root); });
+  m.def("cache_of_core() -> int", gru_ext::cache_of_core);
   m.def("cpu_isa() -> str", [] { return std::string(gru_ext::isa_name(gru_ext::cpu_isa())); });
   m.def("available_cpu_isas() -> str[]", gru_ext::available_isa_names);
   m.def("reason_without_tiles() -> str", gru_ext::reason_without_tiles);

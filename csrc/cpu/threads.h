@@ -7,7 +7,12 @@
 
 namespace gru_ext {
 
-// Threads for `steps` steps of `flops` floating-point operations each: at most torch.get_num_threads() and the cores
+// Operations of which many take as long on vectors as `flops` of products with `rows` rows on the processor's tiles.
+double vector_flops_of_tiles(double flops, int64_t rows);
+// Likewise of `cells` cells, which beside products on tiles are no small part.
+double vector_flops_of_gates(int64_t cells);
+
+// Threads for `steps` steps of `flops` floating-point operations each, as on vectors: at most torch.get_num_threads() and the cores
 // that the process may use, fewer where a thread's part of a step would be shorter than the wait for the others; 1
 // where all the steps together are not worth waking a thread, inside another parallel region, and in a forked child,
 // whose pool did not survive the fork.

@@ -13,17 +13,12 @@
 
 #include "cell/acc_type.h"
 #include "cell/masks.h"
+#include "cpu/cache.h"
 #include "cpu/kernels/parts.h"
 
 namespace gru_ext {
 
 class StepBarrier;
-
-// Bytes that a core keeps in its own cache: a usual size of the second level.
-constexpr int64_t kCacheOfCore = int64_t{1} << 20;
-
-// Whether weights of so many bytes are in no core's own cache when a product reads them again.
-inline bool are_far(int64_t bytes) { return bytes > 4 * kCacheOfCore; }
 
 // Values of K summed in one chain of additions; longer products are sums of such sums, which round less.
 constexpr int64_t kLongestSum = 256;
@@ -232,7 +227,7 @@ struct ItemOrder {
 // columns of x and the states as of the gate gradients: other threads' caches have most of both. word_size: of a word
 // of a panel.
 inline int64_t panels_at_once(int64_t items, int threads, int64_t tile_rows, int64_t panel_columns, int64_t word_size) {
-  const int64_t most = kCacheOfCore / 2 / (kLongestSum * panel_columns * word_size);
+  const int64_t most = cache_of_core() / 2 / (kLongestSum * panel_columns * word_size);
   int64_t panels = 1;
   while (panels < most && panels * panels * panel_columns * threads < items * tile_rows) panels *= 2;
   return panels;

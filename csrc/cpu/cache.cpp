@@ -1,0 +1,28 @@
+#include "cpu/cache.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace gru_ext {
+namespace {
+
+// What depends on it was fitted for 1 MiB on processors that have half of that or 1 MiB. More than 4 several cores share.
+constexpr int64_t kLeast = int64_t{1} << 20, kMost = int64_t{4} << 20;
+
+int64_t second_level() {
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+  return sysconf(_SC_LEVEL2_CACHE_SIZE);
+#else
+  return 0;
+#endif
+}
+
+}  // namespace
+
+int64_t cache_of_core() {
+  static const int64_t bytes = std::clamp(second_level(), kLeast, kMost);
+  return bytes;
+}
+
+}  // namespace gru_ext
