@@ -424,7 +424,7 @@ class BwdPass {
   BwdChunk<scalar_t, operand_t> chunk_of(const BwdChunk<scalar_t, operand_t>& chunk, int group, Step* steps) const {
     const int64_t first = team_.first_row(group), block = first / p_.row_block;
     BwdChunk<scalar_t, operand_t> p = chunk;
-    p.B = team_.first_row(group + 1) - first;
+    p.B = team_.last_row(group) - first;
     take_rows(p, first, first + p.B, p.dy_stride, steps);
     p.dh += first * p.dh_stride;
     p.da += first * 4 * p.dh_stride;

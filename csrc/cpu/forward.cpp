@@ -21,6 +21,8 @@ using at::Tensor;
 
 // Least rows of a chunk that a row group has: few enough for their gates to stay in the cache.
 constexpr int64_t kFwdChunkRows = 128;
+// To convert a value of x takes as long as so many operations of products.
+constexpr double kFlopsOfCopy = 10;
 // Whether the weights are packed. Calls of few rows read them where they are: packing costs a pass over I + H columns
 // of them, and products with unpacked weights about so many columns' time for each row, with bfloat16 that becomes
 // float twice as many. So does a vector of AVX-512 where rows of a weight do not begin at cache lines, so that it lies
@@ -78,6 +80,7 @@ class FwdPass {
         rows_of_y_(tensors.y.defined() ? tensors.y : tensors.x),
         packs_(tensors.arranged == nullptr && should_pack()),
         in_words_(tensors.arranged == nullptr && !packs_ && takes_words()),
+        wait_(wait),
         team_(work(), fastest_plan(work(), threads, wait)),
         chunks_(chunks_of(s, team_.rows_of_region())),
         most_steps_(most_steps(chunks_)) {
@@ -163,33 +166,32 @@ class FwdPass {
   }
 
   void begin(size_t i) {
-    const bool reverse = direction_ == 1;
-    const Chunk& chunk = chunks_[reverse ? chunks_.size() - 1 - i : i];
+    chunk_ = &chunks_[direction_ == 1 ? chunks_.size() - 1 - i : i];
+    const Chunk& chunk = *chunk_;
     is_last_ = i + 1 == chunks_.size();
     p_.first_step += p_.step_count;
     if (i > 0 && p_.norms > 0) ++p_.first_step;  // to normalise the input of a chunk counts as a step
     p_.step_count = chunk.t_end - chunk.t_begin;
     p_.rows = chunk.rows;
-    const scalar_t* x = tensors_.x.template const_data_ptr<scalar_t>();
     steps_.clear();
     for (int64_t step = 0; step < p_.step_count; ++step) {
-      const int64_t t = reverse ? chunk.t_end - 1 - step : chunk.t_begin + step;
-      const int64_t row = s_.offset(t) - chunk.offset;
-      steps_.push_back({row, s_.rows(t), s_.offset(t), rows_of_y_.offset(s_, t)});
-      if (copies_x_) copy_x(x + rows_of_x_.offset(s_, t), s_.rows(t), row);
+      const int64_t t = direction_ == 1 ? chunk.t_end - 1 - step : chunk.t_begin + step;
+      steps_.push_back({s_.offset(t) - chunk.offset, s_.rows(t), s_.offset(t), rows_of_y_.offset(s_, t)});
     }
     p_.steps = steps_.data();
     // Where nothing is copied, scalar_t is operand_t.
-    p_.x = copies_x_ ? copied_x_ : reinterpret_cast<const operand_t*>(x + rows_of_x_.offset(s_, chunk.t_begin));
+    p_.x = copies_x_ ? copied_x_ : reinterpret_cast<const operand_t*>(x_of(chunk.t_begin));
   }
 
-  enum { kInput, kSteps, kPhases };
+  enum { kCopies, kInput, kSteps, kPhases };
   int threads_of(int phase) const {
+    if (phase == kCopies) return !copies_x_ ? 0 : shares_copies() ? team_.plan().threads : 1;
     if (phase == kInput) return p_.has_input ? team_.plan().threads : 0;
     return team_.plan().grid.size() > 1 ? team_.plan().threads : 1;
   }
   void run(int phase, int thread, int team) {
     const auto& kernel = arrangement_.kernel;
+    if (phase == kCopies) return copy_x(thread, team);
     if (phase == kInput) {
       if (p_.has_input) kernel.multiply_input(p_, thread, team);
       return;
@@ -244,7 +246,7 @@ class FwdPass {
   FwdChunk<scalar_t, operand_t> chunk_of(int group, Step* steps) const {
     const int64_t first = team_.first_row(group);
     FwdChunk<scalar_t, operand_t> p = p_;
-    take_rows(p, first, team_.first_row(group + 1), p.y_stride, steps);
+    take_rows(p, first, team_.last_row(group), p.y_stride, steps);
     p.all_rows = false;
     p.state += first * p.unit_stride;
     for (operand_t*& h : p.h) h += first * p.h_stride;
@@ -256,11 +258,10 @@ class FwdPass {
 
   // The final state of a member's rows and units, which no other thread has written.
   void keep_state(int group, int member, int members) const {
-    const int64_t row = group == Team::kAllRows ? 0 : team_.first_row(group);
-    const int64_t last_row = group == Team::kAllRows ? s_.B : team_.first_row(group + 1);
+    const int64_t row = team_.first_row(group);
     const int64_t unit = team_.first_unit(member, members);
     copy_rows(p_.state + row * p_.unit_stride + unit, p_.unit_stride,
-              tensors_.h_n + (direction_ * s_.B + row) * s_.all_H + unit, s_.all_H, last_row - row,
+              tensors_.h_n + (direction_ * s_.B + row) * s_.all_H + unit, s_.all_H, team_.last_row(group) - row,
               team_.first_unit(member + 1, members) - unit);
   }
 
@@ -282,16 +283,37 @@ class FwdPass {
     arrangement_.kernel.to_operands(source, count, rows + row * stride, stride);
   }
 
-  // Rows of x of a step, as operands, from `first` on.
-  void copy_x(const scalar_t* x, int64_t rows, int64_t first) const {
-    if constexpr (!kByParts<scalar_t, operand_t>) {
-      operand_t* const target = copied_x_ + first * p_.x_stride;
-      if (!in_words_) return copy_rows(x, rows_of_x_.stride_b, target, p_.x_stride, rows, s_.I);
-    }
-    std::vector<acc_t> values(s_.I);
-    for (int64_t row = 0; row < rows; ++row) {
-      std::copy_n(x + row * rows_of_x_.stride_b, s_.I, values.data());
-      put_operands(values.data(), s_.I, copied_x_, p_.x_stride, first + row);
+  const scalar_t* x_of(int64_t t) const {
+    return tensors_.x.template const_data_ptr<scalar_t>() + rows_of_x_.offset(s_, t);
+  }
+  // Whether the threads share the copies of a chunk's x: those in words are of few rows.
+  bool shares_copies() const { return !in_words_ && pays(kFlopsOfCopy * p_.rows * s_.I, team_.plan().threads, wait_); }
+  // A thread's share of the rows of a chunk's x, as operands: of those that it will multiply.
+  void copy_x(int thread, int team) {
+    if (p_.has_input) return copy_steps(0, s_.B, thread, team);
+    team_.run(thread, team, [&](int group, int member, int members, StepBarrier&) {
+      copy_steps(team_.first_row(group), team_.last_row(group), member, members);
+    });
+  }
+  // Of the rows [first_row, last_row) of each step.
+  void copy_steps(int64_t first_row, int64_t last_row, int member, int members) const {
+    std::vector<acc_t> values(in_words_ ? s_.I : 0);
+    for (int64_t t = chunk_->t_begin; t < chunk_->t_end; ++t) {
+      const scalar_t* const x = x_of(t);
+      const int64_t rows = std::max<int64_t>(0, std::min(last_row, s_.rows(t)) - first_row);
+      const int64_t end = first_row + share(rows, member + 1, members), place = s_.offset(t) - chunk_->offset;
+      for (int64_t row = first_row + share(rows, member, members); row < end; ++row) {
+        const scalar_t* const source = x + row * rows_of_x_.stride_b;
+        operand_t* const target = copied_x_ + (place + row) * p_.x_stride;
+        if (in_words_) {
+          std::copy_n(source, s_.I, values.data());
+          arrangement_.kernel.to_words(values.data(), s_.I, copied_x_, p_.x_stride, place + row);
+        } else if constexpr (std::is_same_v<scalar_t, operand_t>) {
+          std::copy_n(source, s_.I, target);
+        } else {
+          arrangement_.kernel.input_to_operands(source, s_.I, target, p_.x_stride);
+        }
+      }
     }
   }
 
@@ -329,8 +351,10 @@ class FwdPass {
   const Rows rows_of_x_, rows_of_y_;
   const bool packs_;     // whether this call packs the weights
   const bool in_words_;  // whether x and h are in words: kernels.h
+  const double wait_;    // microseconds
   Team team_;
   const std::vector<Chunk> chunks_;
+  const Chunk* chunk_;        // the present one
   const int64_t most_steps_;  // of a chunk
   Tensor weight_ih_;          // (3H, I); undefined where weights came arranged
   Tensor weight_hh_;          // (3H, H); likewise

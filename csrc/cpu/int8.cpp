@@ -109,7 +109,7 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
     p.step_count = count;
     p.rows = chunk.rows;
     for (int group = 0; group < team.row_groups(); ++group) {
-      const int64_t first = team.first_row(group), rows_of_group = team.first_row(group + 1) - first;
+      const int64_t first = team.first_row(group), rows_of_group = team.last_row(group) - first;
       Int8Chunk& part = row_groups[group] = p;
       if (team.row_groups() == 1) break;
       steps_of_groups[group] = steps;

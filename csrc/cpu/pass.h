@@ -58,7 +58,9 @@ class Team {
 
   const Plan& plan() const { return plan_; }
   int row_groups() const { return plan_.grid.row_groups; }
-  int64_t first_row(int group) const { return work_.first_row(group, row_groups()); }
+  // The rows of a group, or all.
+  int64_t first_row(int group) const { return group == kAllRows ? 0 : work_.first_row(group, row_groups()); }
+  int64_t last_row(int group) const { return group == kAllRows ? work_.rows : first_row(group + 1); }
   int64_t first_unit(int member, int members) const { return work_.first_unit(member, members); }
   int64_t rows_of_region() const { return work_.rows_of_region(plan_.grid); }
   // Steps of all threads for `take_rows`, where a chunk has `count`.

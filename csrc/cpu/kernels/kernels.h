@@ -167,9 +167,10 @@ struct FwdKernels {
   // size of acc_t and holds as many consecutive values of a row as fit: `words_of` K.
   void (*pack_units)(const scalar_t* weights, UnitVectors vectors, int64_t H, int64_t K, int64_t begin, int64_t end,
                      void* packed);
-  // `count` values -> a row of operands of products, of this stride.
+  // `count` values -> a row of operands of products, of this stride: of x, and of the state.
+  void (*input_to_operands)(const scalar_t* source, int64_t count, operand_t* target, int64_t stride);
   void (*to_operands)(const acc_type<scalar_t>* source, int64_t count, operand_t* target, int64_t stride);
-  // The same for rows in words; null where weights that are not packed take rows as they are.
+  // The latter for rows in words; null where weights that are not packed take rows as they are.
   void (*to_words)(const acc_type<scalar_t>* source, int64_t count, operand_t* rows, int64_t stride, int64_t row);
   // A thread's share of the input product of all rows.
   void (*multiply_input)(const FwdChunk<scalar_t, operand_t>& chunk, int thread, int threads);

@@ -19,6 +19,7 @@ FwdKernels<scalar_t, operand_t> make_fwd_kernels() {
   using acc_t = acc_type<scalar_t>;
   return {VectorMath<acc_t>::lanes,
           pack_units<acc_t, scalar_t, operand_t>,
+          to_operands<acc_t, scalar_t, operand_t>,
           to_operands<acc_t, acc_t, operand_t>,
           words_of_rows<scalar_t, operand_t>(),
           multiply_input_share<scalar_t, operand_t>,
