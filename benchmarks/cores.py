@@ -1,9 +1,10 @@
 """What a layer should take on a machine with more cores than this one: ``python -m benchmarks scaling --cores 64``.
 
-A team of P threads is planned as on P cores. Each thread's part of each parallel region is run by itself, in turn, and
-timed; a region takes as long as its longest part. To that is added what one core cannot show: waits, what threads read
-of each other's, and the regions themselves, by the constants below. ``nn.GRU`` beside it by the same method: on one
-thread, with a share of the rows, and a region for each of its operations; of it, what threads read is left out.
+A team of P threads is planned as on P cores. Each thread's share of each part of the work is run by itself, in turn, and
+timed; a part takes as long as its longest share. To that is added what one core cannot show: waits, what threads read
+of each other's, the parallel region and the handing out of its parts, by the constants below. ``nn.GRU`` beside it by
+the same method: on one thread, with a share of the rows, and a region for each of its operations; of it, what threads
+read is left out.
 
 With 2 threads the sum is compared with the clock: how far it can be trusted.
 """
@@ -25,6 +26,7 @@ from benchmarks.suites import Size
 # that share a cache, and of a parallel region.
 WAIT, REGION = 0.75, 5.0
 FURTHER = 1 / 8  # of a wait, for each member beyond the second: assumed
+TOGETHER = 8  # neighbouring threads that say together when they have done a part: csrc/cpu/crew.h
 # Bytes a microsecond that a thread reads of what another core wrote, and from the cache that all share: packed weights,
 # which all threads read.
 OTHER_CORE, SHARED = 10e3, 30e3
@@ -46,9 +48,9 @@ class Predicted:
     """Seconds of its parts, and how the team is split."""
 
     serial: float  # what one thread does for all
-    longest: float  # of the parallel regions: of their longest threads
+    longest: float  # of the parts that all threads have: of their longest threads
     average: float  # likewise, of all threads by their number
-    regions: float  # what they cost by themselves
+    regions: float  # what the parallel region of the call costs, and to hand out its parts
     waits: float
     reading: float
     row_groups: int
@@ -63,6 +65,13 @@ class Predicted:
 def _wait_of(threads: int) -> float:
     """Microseconds that so many threads wait for each other at a step."""
     return WAIT * (1 + FURTHER * (threads - 2))
+
+
+def _hand_out(threads: int) -> float:
+    """Microseconds of a part that all threads have: they wait for the first, and it for them."""
+    if threads <= TOGETHER:
+        return WAIT + _wait_of(threads)
+    return WAIT + _wait_of(TOGETHER) + _wait_of(TOGETHER - 1 + -(-threads // TOGETHER))
 
 
 def _median(step: Callable[[], object]) -> float:
@@ -89,7 +98,7 @@ def predict(size: Size, backward: bool, threads: int) -> Predicted:
     weights = [weight.detach() for weight in module.parameters()]
     wait = _wait_of(threads) if threads > 1 else WAIT
     runs = [torch.ops.gru_ext.rehearse_cpu(x, weights, threads, wait, backward) for _ in range(ROUNDS)]
-    serial, longest, average, regions = (statistics.median(run[i] for run in runs) for i in range(4))
+    serial, longest, average, parts = (statistics.median(run[i] for run in runs) for i in range(4))
     row_groups, members, of_others = int(runs[0][4]), int(runs[0][5]), runs[0][6]
     # Of the packed weights a member reads its own part of R, and forward of W; backward a thread needs all of W for dx.
     weight_bytes = 4 * 3 * size.H * (size.H / members + size.inputs / (1 if backward else members))
@@ -97,7 +106,7 @@ def predict(size: Size, backward: bool, threads: int) -> Predicted:
         serial=serial,
         longest=longest,
         average=average,
-        regions=1e-6 * regions * REGION,
+        regions=1e-6 * (REGION + parts * _hand_out(threads)) if threads > 1 else 0,
         waits=1e-6 * size.T * _wait_of(members) if members > 1 else 0,
         reading=1e-6 * (of_others / OTHER_CORE + weight_bytes / SHARED) if threads > 1 else 0,
         row_groups=row_groups,
@@ -150,7 +159,7 @@ def main(cores: int, pattern: str) -> int:
     print(f"predicted; a wait {WAIT} us, {FURTHER} of it for each member beyond 2, a region {REGION} us")
     print(f"what other cores wrote is read at {OTHER_CORE / 1e3:g} GB/s, packed weights at {SHARED / 1e3:g}")
     print("row groups x members; efficiency against one core; the longest part over the average one; microseconds of")
-    print("what one thread does for all, longest parts, regions, waits, reading")
+    print("what one thread does for all, longest parts, region and handing out, waits, reading")
     try:
         for size in sizes:
             for backward in (False, True):

@@ -76,14 +76,14 @@ def test_groups_of_rows_change_no_bit(rows: int, variant: str, dtype: torch.dtyp
 def test_many_rows_of_few_units_are_split_by_rows(backward: bool) -> None:
     module, x = gru_ext.GRU(64, 64), torch.randn(20, 256, 64)
     weights = [weight.detach() for weight in module.parameters()]
-    serial, longest, average, regions, row_groups, members, read = torch.ops.gru_ext.rehearse_cpu(
+    serial, longest, average, parts, row_groups, members, read = torch.ops.gru_ext.rehearse_cpu(
         x, weights, 16, 0.75, backward
     )
     assert row_groups > 4
     assert row_groups * members <= 16
     assert serial > 0
     assert longest >= average > 0
-    assert regions == (4 if backward else 2)  # packing and the steps; products of 256 rows, and their sums
+    assert parts == (4 if backward else 2)  # packing and the steps; products of 256 rows, and their sums
     assert (read > 0) == (backward or members > 1)
 
 
@@ -282,7 +282,7 @@ print(torch.ops.gru_ext.cache_of_core() / 2**20, bits)
 
 
 def test_the_cache_of_a_core_is_what_the_system_says_within_limits_and_changes_no_bit() -> None:
-    """More of the cache is fewer and longer parallel regions, and other panels together."""
+    """More of the cache is fewer and longer parts, and other panels together."""
     preloaded = str(compiled(TESTS / "cache_size.cpp", flags=["-std=c++17", "-O1", "-fPIC", "-shared", "-ldl"]))
     sizes, bits = [], set()
     for given in ("-1", "524288", "3145728", "16777216"):

@@ -162,6 +162,8 @@ class BwdPass {
 
   bool prepares() const { return packs_; }
   size_t stretches() const { return stretches_.size(); }
+  // Whether to begin a stretch is a call of its own, with threads of its own: gates are computed again.
+  bool begins_with_a_call() const { return !tensors_.gates.defined(); }
   // Whether the bits of the results depend on the number of threads, which then stays what it is.
   bool sums_across_threads() const { return p_.norms > 0; }
   Team& team() { return team_; }
@@ -223,7 +225,11 @@ class BwdPass {
   }
   void run(int phase, int thread, int team) {
     if (phase == kProducts) return kernel_.products(parts_.data(), parts_.size(), thread, team);
-    if (phase == kGradients) return kernel_.gradients(parts_.data(), parts_.size(), thread, team);
+    if (phase == kGradients) {
+      kernel_.gradients(parts_.data(), parts_.size(), thread, team);
+      if (parts_.back().last) add_up_biases(thread, team);
+      return;
+    }
     // Threads that have no part in the steps pack the rows meanwhile, if they are as many as the others.
     const int others = team - team_.plan().grid.size();
     const int first = 2 * others >= team ? team - others : 0;
@@ -285,12 +291,15 @@ class BwdPass {
   static constexpr double kValuesOfRegion = 12500;
 
   int64_t bias_blocks() const { return (s_.B + p_.row_block - 1) / p_.row_block; }
-  // The gradients of the biases and gains: the sums of all blocks of rows.
-  void finish_biases(const Tensor* dweights) {
+  // A thread's share of the sums over all blocks of rows, which become those of the first block.
+  void add_up_biases(int thread, int team) {
+    const int64_t sums = p_.sums * p_.dh_stride, end = share(sums, thread + 1, team);
     for (int64_t block = 1; block < bias_blocks(); ++block) {
-      const acc_t* sums = p_.dbias + block * p_.sums * p_.dh_stride;
-      for (int64_t i = 0; i < p_.sums * p_.dh_stride; ++i) p_.dbias[i] += sums[i];
+      for (int64_t i = share(sums, thread, team); i < end; ++i) p_.dbias[i] += p_.dbias[block * sums + i];
     }
+  }
+  // The gradients of the biases and gains, of the sums.
+  void finish_biases(const Tensor* dweights) {
     const auto copy_gate = [&](int64_t from, const Tensor& bias, int64_t to) {
       copy_rows(p_.dbias + from * p_.dh_stride, s_.H, bias.data_ptr<scalar_t>() + to * s_.H, s_.H, 1, s_.H);
     };

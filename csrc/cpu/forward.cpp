@@ -155,6 +155,8 @@ class FwdPass {
 
   bool prepares() const { return packs_; }
   size_t stretches() const { return chunks_.size(); }
+  // Whether to begin a stretch is a call of its own, with threads of its own.
+  bool begins_with_a_call() const { return false; }
   // Whether the bits of the results depend on the number of threads, which then stays what it is.
   bool sums_across_threads() const { return p_.norms > 0; }
   Team& team() { return team_; }

@@ -40,7 +40,8 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
   const Int8Kernel kernel = int8_kernel();
   const std::vector<Chunk> chunks = chunks_of(s, kInt8ChunkRows);
   const double flops = flops_of_step(s);
-  int threads = threads_of_layer(s, s.T * flops, /*bytes=*/1);
+  WatchedCall call(threads_of_layer(s, s.T * flops, /*bytes=*/1), microseconds_alone(s.T * flops));
+  int threads = call.threads();
   const double wait = cost_of_waits(s, threads);
   const Work work{s.T,
                   kInt8ChunkRows,
@@ -57,6 +58,7 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
                   /*input_gate_bytes=*/0};
   Team team(work, fastest_plan(work, threads, wait));
   threads = team.plan().threads;
+  call.use(threads);
   const int64_t rows = most_rows(chunks);
   const int64_t groups = (s.H + kInt8Units - 1) / kInt8Units;
   const Tensor bytes =
@@ -93,8 +95,7 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
   std::vector<Int8Step> steps;
   std::vector<Int8Chunk> row_groups(team.row_groups());
   std::vector<std::vector<Int8Step>> steps_of_groups(team.row_groups());
-  for (size_t i = 0; i < chunks.size(); ++i) {
-    const Chunk& chunk = chunks[reverse ? chunks.size() - 1 - i : i];
+  const auto run_chunk = [&](Crew& crew, const Chunk& chunk) {
     const int64_t count = chunk.t_end - chunk.t_begin;
     steps.clear();
     for (int64_t step = 0; step < count; ++step) {
@@ -129,11 +130,14 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
       part.h_bytes += group * team.plan().grid.unit_groups * s.B * p.h_bytes_stride;
       part.h_scale += group * team.plan().grid.unit_groups * s.B;
     }
-    run_steps(threads, team, [&](int group, int member, int members, StepBarrier& barrier) {
+    run_steps(crew, threads, team, [&](int group, int member, int members, StepBarrier& barrier) {
       kernel(group == Team::kAllRows ? p : row_groups[group], member, members, barrier);
     });
     p.first_round += 1 + count;
-  }
+  };
+  lead_threads(threads, [&](Crew& crew) {
+    for (size_t i = 0; i < chunks.size(); ++i) run_chunk(crew, chunks[reverse ? chunks.size() - 1 - i : i]);
+  });
 }
 
 // The tensors of a block, contiguous: of packed weights its groups of units, of vectors (3H) its units of each gate.

@@ -14,6 +14,8 @@
 #include <vector>
 
 #include "cpu/arranged.h"
+#include "cpu/crew.h"
+#include "cpu/crowding.h"
 #include "cpu/isa.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/results.h"
@@ -113,62 +115,74 @@ void take_rows(Chunk& chunk, int64_t first, int64_t last, int64_t stride, Step* 
   chunk.steps = target;
 }
 
-// Runs `steps` as Team::run does, on `threads` threads; sets these to 1 where OpenMP gave fewer, or where they mostly
+// Runs `steps` as Team::run does, on `threads` of the crew; sets these to 1 where it has fewer, or where they mostly
 // waited for cores that other programs hold.
 template <typename Steps>
-void run_steps(int& threads, Team& team, const Steps& steps) {
+void run_steps(Crew& crew, int& threads, Team& team, const Steps& steps) {
+  if (crew.size() < threads) threads = 1;
+  if (threads == 1) return team.run(0, 1, steps);
   const auto start = std::chrono::steady_clock::now();
-  int given = threads;
-  run_threads(threads, [&](int thread, int count) {
-    if (thread == 0) given = count;
-    team.run(thread, count, steps);
-  });
-  if (given < threads || team.crowded(std::chrono::steady_clock::now() - start)) threads = 1;
+  crew.run([&](int thread, int count) { team.run(thread, count, steps); });
+  if (team.crowded(std::chrono::steady_clock::now() - start)) threads = 1;
 }
 
 // Runs passes at the same time, each on an equal share of `threads` threads, or all on one.
 template <typename Pass>
 void run_together(c10::ArrayRef<Pass*> passes, int threads) {
   const int count = static_cast<int>(passes.size());
-  // Calls `part` with each pass on each of its threads. Where OpenMP gives fewer than were asked for, it is not asked
-  // again: the threads of a pass are either as many as were planned, or one.
-  const auto run_all = [&](const auto& part) {
-    int given = threads;
-    run_threads(threads, [&](int thread, int team) {
-      if (thread == 0) given = team;
-      for (int i = 0; i < count; ++i) {
-        if (team < std::max(threads, count)) {
-          if (thread == 0) part(*passes[i], 0, 1);
-          continue;
-        }
-        const int members = threads / count;
-        if (thread / members == i) part(*passes[i], thread % members, members);
-      }
+  // Calls `part` with each pass on each of its threads. Where OpenMP gives fewer than were asked for, none of them is
+  // used: the threads of a pass are either as many as were planned, or one.
+  const auto run_all = [&](Crew& crew, const auto& part) {
+    if (crew.size() < std::max(threads, count)) threads = 1;
+    if (threads == 1) {
+      for (Pass* pass : passes) part(*pass, 0, 1);
+      return;
+    }
+    const int members = threads / count;
+    crew.run([&](int thread, int) {
+      if (thread < members * count) part(*passes[thread / members], thread % members, members);
     });
-    if (given < threads) threads = 1;
   };
-  const auto run_alone = [&](const auto& part) {
-    for (Pass* pass : passes) part(*pass, 0, 1);
-  };
-  if (passes[0]->prepares()) run_all([](Pass& pass, int thread, int team) { pass.prepare(thread, team); });
-  for (size_t stretch = 0; stretch < passes[0]->stretches(); ++stretch) {
-    for (Pass* pass : passes) pass->begin(stretch);
+  const auto run_phases = [&](Crew& crew) {
     for (int phase = 0; phase < Pass::kPhases; ++phase) {
       int most = 0;
       for (Pass* pass : passes) most = std::max(most, pass->threads_of(phase));
       if (most == 0) continue;
       const auto part = [phase](Pass& pass, int thread, int team) { pass.run(phase, thread, team); };
-      if (threads == 1 || (most == 1 && count == 1)) {
-        run_alone(part);
+      if (most == 1 && count == 1) {
+        part(*passes[0], 0, 1);
         continue;
       }
       const auto start = std::chrono::steady_clock::now();
-      run_all(part);
+      run_all(crew, part);
       const auto elapsed = std::chrono::steady_clock::now() - start;
       for (Pass* pass : passes) {
         if (pass->team().crowded(elapsed) && !pass->sums_across_threads()) threads = 1;
       }
     }
+  };
+  const auto prepare = [&](Crew& crew) {
+    if (!passes[0]->prepares()) return;
+    run_all(crew, [](Pass& pass, int thread, int team) { pass.prepare(thread, team); });
+  };
+  const auto begin = [&](size_t stretch) {
+    for (Pass* pass : passes) pass->begin(stretch);
+  };
+  const size_t stretches = passes[0]->stretches();
+  if (passes[0]->begins_with_a_call()) {
+    lead_threads(threads, prepare);
+    for (size_t stretch = 0; stretch < stretches; ++stretch) {
+      begin(stretch);
+      lead_threads(threads, run_phases);
+    }
+  } else {
+    lead_threads(threads, [&](Crew& crew) {
+      prepare(crew);
+      for (size_t stretch = 0; stretch < stretches; ++stretch) {
+        begin(stretch);
+        run_phases(crew);
+      }
+    });
   }
   for (Pass* pass : passes) pass->finish();
 }
@@ -221,7 +235,7 @@ void rehearse(const Sequence& s, const Tensors& tensors, Rehearsal& rehearsal) {
       rehearsal.average += time / threads;
     }
     rehearsal.longest += longest;
-    ++rehearsal.regions;
+    ++rehearsal.parts;
   };
   if (pass.prepares()) run(true, [&](int thread, int team) { pass.prepare(thread, team); });
   for (size_t stretch = 0; stretch < pass.stretches(); ++stretch) {
@@ -241,17 +255,23 @@ void rehearse(const Sequence& s, const Tensors& tensors, Rehearsal& rehearsal) {
 template <typename Pass, typename Tensors>
 void run_layer(const Sequence& s, const Tensors& tensors, double flops, Rehearsal* rehearsal) {
   if (rehearsal != nullptr) return rehearse<Pass>(s, tensors, *rehearsal);
-  const int most = threads_of_layer(s, s.D * s.T * flops, tensors.x.element_size());
+  const double flops_of_call = s.D * s.T * flops;
+  const int allowed = threads_of_layer(s, flops_of_call, tensors.x.element_size());
+  // With layer norm the bits depend on the number of threads, which then follows no clock.
+  WatchedCall call(s.has_gains ? 1 : allowed, microseconds_alone(flops_of_call));
+  const int most = s.has_gains ? allowed : call.threads();
   const double wait = cost_of_waits(s, most);
   // The directions wait for each other at the end alone.
   if (runs_side_by_side(s, flops)) {
     const int threads = s.has_gains || pays(2 * s.T * flops, 2, wait) ? most : 1;
     const int of_pass = std::max(1, threads / 2);
     Pass first(s, tensors, 0, of_pass, wait), second(s, tensors, 1, of_pass, wait);
+    call.use(threads);
     return run_together<Pass>({&first, &second}, threads);
   }
   for (int64_t d = 0; d < s.D; ++d) {
     Pass pass(s, tensors, d, most, wait);
+    call.use(pass.team().plan().threads);
     run_together<Pass>({&pass}, pass.team().plan().threads);
   }
 }

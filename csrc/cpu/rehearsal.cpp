@@ -31,7 +31,7 @@ std::vector<double> rehearse_cpu(const at::Tensor& x, at::TensorList weights, in
   return {rehearsal.serial,
           rehearsal.longest,
           rehearsal.average,
-          static_cast<double>(rehearsal.regions),
+          static_cast<double>(rehearsal.parts),
           static_cast<double>(rehearsal.row_groups),
           static_cast<double>(rehearsal.members),
           rehearsal.read};

@@ -9,6 +9,8 @@
 namespace gru_ext {
 namespace {
 
+thread_local std::chrono::nanoseconds slept_here{0};
+
 long futex(std::atomic<uint32_t>& word, int operation, uint32_t value) {
   static_assert(sizeof(word) == sizeof(uint32_t));
   return syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), operation, value, nullptr, nullptr, 0);
@@ -25,8 +27,12 @@ void StepBarrier::sleep_until(Flag& own, Flag& other, int64_t steps) {
     futex(other.steps, FUTEX_WAIT_PRIVATE, seen);  // returns at once where the value is no longer `seen`
   }
   other.sleepers.fetch_sub(1);
-  own.slept += std::chrono::steady_clock::now() - start;
+  const std::chrono::nanoseconds slept = std::chrono::steady_clock::now() - start;
+  own.slept += slept;
+  slept_here += slept;
 }
+
+std::chrono::nanoseconds StepBarrier::slept_by_this_thread() { return slept_here; }
 
 void StepBarrier::wake(Flag& flag) { futex(flag.steps, FUTEX_WAKE_PRIVATE, INT_MAX); }
 

@@ -12,6 +12,9 @@ namespace gru_ext {
 
 class StepBarrier {
  public:
+  // Times that a thread looks before it sleeps: some microseconds, the time that a step's imbalance takes.
+  static constexpr int kSpins = 1000;
+
   explicit StepBarrier(int threads) : flags_(threads > 1 ? threads : 0) {}
 
   // Says that `thread` has finished `steps` steps.
@@ -22,15 +25,22 @@ class StepBarrier {
     if (flag.sleepers.load() > 0) wake(flag);
   }
 
-  // Returns when all of the `threads` have finished `steps` steps. Spins for some microseconds, the time that a step's
-  // imbalance takes; then sleeps: with fewer free cores than threads the others may be waiting for this very core.
-  void wait(int thread, int threads, int64_t steps) {
+  // Returns when all of the `threads` have finished `steps` steps. Spins; then sleeps: with fewer free cores than
+  // threads the others may be waiting for this very core.
+  void wait(int thread, int threads, int64_t steps, int most_spins = kSpins) {
     for (int other = 0; other < threads; ++other) {
-      if (other == thread || reached(flags_[other], steps)) continue;
-      for (int spins = 0; spins < kSpins && !reached(flags_[other], steps); ++spins) pause();
-      if (!reached(flags_[other], steps)) sleep_until(flags_[thread], flags_[other], steps);
+      if (other != thread) wait_for(thread, other, steps, most_spins);
     }
   }
+  // Likewise when `other` has.
+  void wait_for(int thread, int other, int64_t steps, int most_spins = kSpins) {
+    Flag& flag = flags_[other];
+    for (int spins = 0; spins < most_spins && !reached(flag, steps); ++spins) pause();
+    if (!reached(flag, steps)) sleep_until(flags_[thread], flag, steps);
+  }
+
+  // How long the calling thread has slept in any barrier.
+  static std::chrono::nanoseconds slept_by_this_thread();
 
   // Whether, since the last call, all threads but one slept for more than half of `elapsed`, on average: then one
   // thread alone is faster than several that wait for cores.
@@ -41,8 +51,6 @@ class StepBarrier {
   }
 
  private:
-  static constexpr int kSpins = 1000;
-
   struct alignas(64) Flag {
     std::atomic<uint32_t> steps{0};     // modulo 2^32: a futex has 32 bits
     std::atomic<int> sleepers{0};       // threads that sleep until `steps` changes

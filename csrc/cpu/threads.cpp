@@ -107,6 +107,8 @@ double vector_flops_of_tiles(double flops, int64_t rows) {
   return flops * std::max(rows, kLeastRowsOfTiles) / rows / kTilesOverVectors;
 }
 
+double microseconds_alone(double flops) { return flops / flops_per_microsecond(); }
+
 double vector_flops_of_gates(int64_t cells) { return kFlopsOfCell * cells; }
 
 int64_t Work::first_row(int group, int groups) const {
@@ -129,7 +131,7 @@ int threads_of_call(double flops) {
 }
 
 bool lets_threads_sleep(double flops, double weight_bytes) {
-  const double alone = std::max(flops / flops_per_microsecond(), weight_bytes / kSharedCacheRate);
+  const double alone = std::max(microseconds_alone(flops), weight_bytes / kSharedCacheRate);
   // A second thread saves half of that at most.
   if (alone > 2 * kMicrosecondsToWake) return false;
   const Clock::duration now = Clock::now().time_since_epoch();
@@ -147,7 +149,7 @@ int threads_for(int64_t steps, double flops) {
 
 bool pays(double flops, int threads, double wait) {
   if (threads == 1) return false;
-  const double saved = flops / flops_per_microsecond() * (threads - 1) / threads;
+  const double saved = microseconds_alone(flops) * (threads - 1) / threads;
   return saved > kMicrosecondsOfRegion + kWaitsCountAs * wait;
 }
 

@@ -12,6 +12,9 @@ double vector_flops_of_tiles(double flops, int64_t rows);
 // Likewise of `cells` cells, which beside products on tiles are no small part.
 double vector_flops_of_gates(int64_t cells);
 
+// What one thread takes for so many operations on vectors.
+double microseconds_alone(double flops);
+
 // Threads for `steps` steps of `flops` floating-point operations each, as on vectors: at most torch.get_num_threads() and the cores
 // that the process may use, fewer where a thread's part of a step would be shorter than the wait for the others; 1
 // where all the steps together are not worth waking a thread, inside another parallel region, and in a forked child,

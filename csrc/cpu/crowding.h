@@ -1,0 +1,58 @@
+// Several threads or one, while other programs hold cores: which is faster is tried out, as no count of programs tells.
+#pragma once
+
+namespace gru_ext {
+
+// What is known of the calls of this process that may have several threads. Times are in seconds; `now` is a clock's.
+class Crowding {
+ public:
+  // Whether a call should have one thread.
+  bool prefers_one(double now);
+  // What became of a call of so much work: with one thread or several, of which one lost `stolen` to other programs.
+  void report(bool one, double work, double seconds, double stolen, double now);
+
+ private:
+  struct Rate {
+    double work = 0, seconds = 0;
+  };
+  Rate& rate(bool one) { return one ? one_ : several_; }
+  // From now on calls have one thread, or several, until they are tried or for a while.
+  void choose(bool one, bool tries);
+
+  bool crowded_ = false;            // whether other programs have held cores lately
+  bool one_now_ = false;            // what calls have now
+  bool tries_ = false;              // whether that is tried, or has won
+  bool one_won_ = false;            // the last time
+  double until_ = 0;                // when the other is tried again
+  double period_ = 0;               // until then, from when this had won
+  double window_ = 0, stolen_ = 0;  // seconds of several threads lately, and what one of them lost of these
+  Rate one_, several_;              // since they were last chosen, or the window began
+};
+
+// A call that may have `threads` threads, for as long as this object lives. Short calls are not watched: that threads
+// wait for cores shows in what waits cost (wait_cost.h).
+class WatchedCall {
+ public:
+  // `microseconds`: that the call takes one thread.
+  WatchedCall(int threads, double microseconds);
+  ~WatchedCall();
+  WatchedCall(const WatchedCall&) = delete;
+  WatchedCall& operator=(const WatchedCall&) = delete;
+
+  // All of them, or one.
+  int threads() const { return prefers_one_ ? 1 : threads_; }
+  // Of these the call uses so many.
+  void use(int threads) { used_ = threads; }
+  // Whether this thread's call is watched; then to be told, of each of its parallel regions, what the thread lost that
+  // lost most.
+  static bool watches();
+  static void add_stolen(double seconds);
+
+ private:
+  const int threads_;
+  const double work_, start_;
+  bool prefers_one_ = false;
+  int used_ = 1;
+};
+
+}  // namespace gru_ext
