@@ -11,10 +11,12 @@ import pytest
 import torch
 from cases import LAYERS, Options, Problem, Size, make_problem, ours, results_and_gradients
 from compare import assert_near
+from kept_program import PROGRAM, TORCH_OF_PROGRAM, EveryKind, inputs
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.export import Dim
 from torch.nn.utils.rnn import pack_sequence
+from torch_version import TORCH
 
 import gru_ext
 from gru_ext import functional
@@ -244,6 +246,21 @@ def test_an_exported_model_saves_and_loads() -> None:
     file.seek(0)
     tokens = torch.randint(11, (9, 5))
     assert_near(torch.export.load(file).module()(tokens), model(tokens), "scores")
+
+
+@pytest.mark.skipif(TORCH < TORCH_OF_PROGRAM, reason="a later torch has saved the program")
+def test_a_kept_program_loads_and_runs() -> None:
+    """With the results of a model of its weights; so the operators' names and schemas stay."""
+    program, model = torch.export.load(PROGRAM).module(), EveryKind().eval()
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    kept = {**dict(program.named_parameters()), **dict(program.named_buffers())}
+    assert own.keys() == kept.keys()
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(kept[name])
+        for steps, batch in ((6, 3), (9, 5)):
+            given = inputs(steps, batch)
+            assert_near(program(*given), model(*given), "state")
 
 
 def test_an_exported_model_trains() -> None:
