@@ -216,8 +216,9 @@ class BuildExtension(cpp_extension.BuildExtension):
         compiler = os.environ.get("CXX", "c++")
         if shutil.which(compiler.split()[0]) is None:
             give_up(f"no C++ compiler '{compiler}' was found; on Debian or Ubuntu, run: apt-get install g++")
+        absent = "no_cuda" if CUDA.toolkit else "cuda"
         for library in self.extensions:
-            library.sources += [unit_of(host_side) for host_side in HOST_SIDES if CUDA.toolkit or host_side != "cuda"]
+            library.sources += [unit_of(host_side) for host_side in HOST_SIDES if host_side != absent]
         super().build_extensions()
 
 
@@ -230,7 +231,7 @@ class WheelOfAnyPython(bdist_wheel):
 
 
 # Sources that include torch's headers, which take the compiler some times longer than they do themselves.
-HOST_SIDES = {"op": "op/*.cpp", "cpu": "cpu/*.cpp", "cuda": "cuda/**/*.cpp"}
+HOST_SIDES = {"op": "op/*.cpp", "cpu": "cpu/*.cpp", "cuda": "cuda/**/*.cpp", "no_cuda": "no_cuda/*.cpp"}
 
 
 def unit_of(host_side: str) -> str:
@@ -245,7 +246,7 @@ def unit_of(host_side: str) -> str:
 
 
 def extension(version: str, cuda: CudaBuild) -> Extension:
-    """Describe libgru_ext.so: every .cpp under csrc/ and, with CUDA, every .cu; without, nothing of csrc/cuda."""
+    """Describe libgru_ext.so: every .cpp under csrc/ and every .cu, but for csrc/cuda or csrc/no_cuda."""
     # Compiled for OpenMP but not linked with a runtime: torch has loaded one, and two pools of threads would compete.
     flags = ["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-g0", "-fvisibility=hidden", "-fopenmp"]
     if platform.machine() in ("x86_64", "AMD64"):
@@ -287,7 +288,6 @@ def extension(version: str, cuda: CudaBuild) -> Extension:
         nvcc_flags += gencode_flags(architectures(cuda.toolkit))
     arguments["sources"] += files("cuda/**/*.cu")
     arguments["depends"] = files("**/*.h", "**/*.cuh")
-    arguments["define_macros"].append(("GRU_EXT_WITH_CUDA", "1"))
     arguments["extra_compile_args"] = {"cxx": flags, "nvcc": nvcc_flags}
     return without_python(cpp_extension.CUDAExtension(**arguments))
 

@@ -1,4 +1,4 @@
-// The operators, whatever backend implements them: each registers itself, cpu/op_cpu.cpp and cuda/op_cuda.cpp.
+// The operators, whatever backend implements them: each registers itself, in an op_*.cpp of its folder.
 #include "op/layer.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>

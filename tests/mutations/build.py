@@ -103,8 +103,8 @@ def _run(arguments: list[str]) -> None:
 
 def _sources_of_library() -> list[Path]:
     csrc = ROOT / "csrc"
-    sources = [*csrc.glob("op/*.cpp"), *csrc.glob("cpu/*.cpp"), *csrc.glob("cpu/*/*.cpp")]
-    return sorted(path for path in sources if "_avx" not in path.stem)
+    folders = ("op", "cpu", "cpu/*", "no_cuda")
+    return sorted(path for folder in folders for path in csrc.glob(f"{folder}/*.cpp") if "_avx" not in path.stem)
 
 
 def _of_copy(paths: Sequence[Path]) -> list[Path]:
