@@ -36,7 +36,9 @@
 #include "cuda/persistent/group/entries.h"
 #include "cuda/persistent/group/group_bwd.cuh"
 #include "cuda/persistent/group/group_fwd.cuh"
+#include "cuda/persistent/held_entry.h"
 #include "cuda/persistent/streamed/configs.h"
+#include "cuda/persistent/streamed/entries.h"
 #include "cuda/persistent/streamed/streamed_bwd.cuh"
 #include "cuda/persistent/streamed/streamed_fwd.cuh"
 #include "cuda/products.h"
@@ -66,22 +68,13 @@ int resident() {
   return kCluster && it != measured_resident.end() ? it->second : static_cast<int>(multiprocessors) / Traits::kC;
 }
 
-template <typename Traits, bool kCluster>
-HeldEntry held_entry(int packet_bytes) {
-  return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kRows, resident<Traits, kCluster>},
-          Traits::kHidden,
-          Traits::kC,
-          Traits::kPairs,
-          Traits::kOverflowBytes,
-          packet_bytes};
-}
 template <typename Traits>
 HeldEntry cluster_entry() {
-  return held_entry<Traits, /*kCluster=*/true>(/*packet_bytes=*/0);
+  return held_entry<Traits>(/*packet_bytes=*/0, resident<Traits, /*kCluster=*/true>);
 }
 template <typename Traits>
 HeldEntry group_entry() {
-  return held_entry<Traits, /*kCluster=*/false>(Traits::kPacketBytes);
+  return held_entry<Traits>(Traits::kPacketBytes, resident<Traits, /*kCluster=*/false>);
 }
 template <typename Traits>
 StreamedEntry streamed_entry() {
@@ -117,12 +110,9 @@ Timings timings_of(const std::string&) { return {}; }
 #define STREAMED_FWD(...) {streamed_entry<device::GruStreamedFwdTraits<Name, __VA_ARGS__>>(), nullptr},
 #define STREAMED_BWD(...) {streamed_entry<device::GruStreamedBwdTraits<Name, __VA_ARGS__>>(), nullptr},
 
-#define ENTRIES(signature, Entries, ...)          \
-  signature {                                     \
-    static const Entries entries = {__VA_ARGS__}; \
-    return entries;                               \
-  }
-#define ENTRIES_OF(T, name, Entries, ...) ENTRIES(template <> const Entries<T>& name<T>(), Entries<T>, __VA_ARGS__)
+#define ENTRIES_OF(T, name, Entries, ...) \
+  template <>                             \
+  GRU_ENTRIES(Entries<T>, name<T>, __VA_ARGS__)
 #define ENTRIES_OF_TYPE(T, kind)                                                                 \
   ENTRIES_OF(T, cluster_fwd_entries, HeldFwdEntries, GRU_CLUSTER_FWD_##kind(CLUSTER_FWD))        \
   ENTRIES_OF(T, cluster_bwd_entries, HeldBwdEntries, GRU_CLUSTER_BWD_##kind(CLUSTER_BWD))        \
@@ -138,12 +128,10 @@ ENTRIES_OF_TYPE(device::bfloat16, 16BIT)
 ENTRIES_OF_TYPE(float, TF32)
 #undef Name
 #define Name device::ieee
-ENTRIES(const HeldFwdEntries<float>& cluster_fwd_ieee_entries(), HeldFwdEntries<float>,
-        GRU_CLUSTER_FWD_IEEE(CLUSTER_FWD))
-ENTRIES(const HeldBwdEntries<float>& cluster_bwd_ieee_entries(), HeldBwdEntries<float>,
-        GRU_CLUSTER_BWD_IEEE(CLUSTER_BWD))
-ENTRIES(const HeldFwdEntries<float>& group_fwd_ieee_entries(), HeldFwdEntries<float>, GRU_GROUP_FWD_IEEE(GROUP_FWD))
-ENTRIES(const HeldBwdEntries<float>& group_bwd_ieee_entries(), HeldBwdEntries<float>, GRU_GROUP_BWD_IEEE(GROUP_BWD))
+GRU_ENTRIES(HeldFwdEntries<float>, cluster_fwd_ieee_entries, GRU_CLUSTER_FWD_IEEE(CLUSTER_FWD))
+GRU_ENTRIES(HeldBwdEntries<float>, cluster_bwd_ieee_entries, GRU_CLUSTER_BWD_IEEE(CLUSTER_BWD))
+GRU_ENTRIES(HeldFwdEntries<float>, group_fwd_ieee_entries, GRU_GROUP_FWD_IEEE(GROUP_FWD))
+GRU_ENTRIES(HeldBwdEntries<float>, group_bwd_ieee_entries, GRU_GROUP_BWD_IEEE(GROUP_BWD))
 #undef Name
 
 // The other half has the same kernels.

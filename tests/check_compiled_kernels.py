@@ -1,4 +1,4 @@
-"""Run every compiled kernel on the CPU, from objects that nvcc made of csrc/cuda/instantiations, on a problem at least.
+"""Run every compiled kernel on the CPU, from the objects that nvcc made of csrc/cuda, on a problem at least.
 
 Part of ``make cuda-check``, which compiles them: ``python tests/check_compiled_kernels.py OBJECT...``.
 Kernels of large layers are run without the checks of order, which the small ones of the same source have. What is

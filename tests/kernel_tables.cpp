@@ -8,16 +8,18 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "cuda/choice/time_model.h"
 #include "cuda/persistent/cluster/cluster_bwd.cuh"
 #include "cuda/persistent/cluster/cluster_fwd.cuh"
 #include "cuda/persistent/cluster/configs.h"
 #include "cuda/persistent/group/configs.h"
 #include "cuda/persistent/group/group_bwd.cuh"
 #include "cuda/persistent/group/group_fwd.cuh"
+#include "cuda/persistent/held_entry.h"
+#include "cuda/persistent/held_time.h"
 #include "cuda/persistent/streamed/configs.h"
 #include "cuda/persistent/streamed/streamed_bwd.cuh"
 #include "cuda/persistent/streamed/streamed_fwd.cuh"
+#include "cuda/persistent/streamed/streamed_time.h"
 
 namespace {
 
@@ -31,9 +33,8 @@ void print(Pass pass, const char* operand, int warps, int tiles) {
   if (device_multiprocessors > 0) return;
   int packet_bytes = 0;
   if constexpr (Traits::kExchange == Exchange::packets) packet_bytes = Traits::kPacketBytes;
-  const bool ieee = kOnFmaUnits<typename Traits::Operand>, is_float = sizeof(typename Traits::T) == 4;
-  const HeldEntry entry{{ieee, Traits::kRows, nullptr}, Traits::kHidden, Traits::kC, Traits::kPairs,
-                        Traits::kOverflowBytes,         packet_bytes};
+  const bool is_float = sizeof(typename Traits::T) == 4;
+  const HeldEntry entry = held_entry<Traits>(packet_bytes, /*resident=*/nullptr);
   std::printf("%s %s %s %d %d %d %d %d %d %d %.9f\n", pass == Pass::forward ? "fwd" : "bwd",
               packet_bytes > 0 ? "group" : "cluster", operand, entry.hidden, entry.blocks, entry.rows, warps, tiles,
               Traits::kSharedBytes, entry.overflow_bytes, 1e6 * step_cycles(entry, pass, is_float) / kAssumedClockRate);
@@ -77,31 +78,23 @@ void print_streamed(Pass pass, const char* operand) {
 #define GROUP_BWD(H, C, rows, warps, tiles) \
   print<GruGroupBwdTraits<Name, H, C, rows, warps, tiles>>(Pass::backward, name, warps, tiles);
 
+#define HELD(kind)                                                                                        \
+  GRU_CLUSTER_FWD_##kind(CLUSTER_FWD) GRU_GROUP_FWD_##kind(GROUP_FWD) GRU_CLUSTER_BWD_##kind(CLUSTER_BWD) \
+      GRU_GROUP_BWD_##kind(GROUP_BWD)
+#define STREAMED(kind) GRU_STREAMED_FWD_##kind(STREAMED_FWD) GRU_STREAMED_BWD_##kind(STREAMED_BWD)
+#define OF_OPERAND(operand, kernels)   \
+  {                                    \
+    using Name = operand;              \
+    const char* const name = #operand; \
+    kernels                            \
+  }
+
 int main(int argc, char** argv) {
   if (argc == 3) {
     device_multiprocessors = std::atoi(argv[1]);
     device_shared_bytes = std::atoi(argv[2]);
   }
-  {
-    using Name = bfloat16;
-    const char* const name = "bfloat16";
-    GRU_CLUSTER_FWD_16BIT(CLUSTER_FWD)
-    GRU_GROUP_FWD_16BIT(GROUP_FWD)
-    GRU_CLUSTER_BWD_16BIT(CLUSTER_BWD)
-    GRU_GROUP_BWD_16BIT(GROUP_BWD) GRU_STREAMED_FWD_16BIT(STREAMED_FWD) GRU_STREAMED_BWD_16BIT(STREAMED_BWD)
-  }
-  {
-    using Name = float;
-    const char* const name = "float";
-    GRU_CLUSTER_FWD_TF32(CLUSTER_FWD)
-    GRU_GROUP_FWD_TF32(GROUP_FWD)
-    GRU_CLUSTER_BWD_TF32(CLUSTER_BWD)
-    GRU_GROUP_BWD_TF32(GROUP_BWD) GRU_STREAMED_FWD_TF32(STREAMED_FWD) GRU_STREAMED_BWD_TF32(STREAMED_BWD)
-  }
-  {
-    using Name = ieee;
-    const char* const name = "ieee";
-    GRU_CLUSTER_FWD_IEEE(CLUSTER_FWD)
-    GRU_GROUP_FWD_IEEE(GROUP_FWD) GRU_CLUSTER_BWD_IEEE(CLUSTER_BWD) GRU_GROUP_BWD_IEEE(GROUP_BWD)
-  }
+  OF_OPERAND(bfloat16, HELD(16BIT) STREAMED(16BIT))
+  OF_OPERAND(float, HELD(TF32) STREAMED(TF32))
+  OF_OPERAND(ieee, HELD(IEEE))
 }

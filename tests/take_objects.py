@@ -1,6 +1,6 @@
 """In the place of nvcc in a build of ``cuda-check``: gives it the objects that an earlier one has compiled.
 
-``PYTORCH_NVCC="python tests/take_objects.py FOLDER"`` for the temporary folder of that build. Nothing in csrc/cuda/*.cu
+``PYTORCH_NVCC="python tests/take_objects.py FOLDER"`` for the temporary folder of that build. No source for nvcc
 knows of torch, so that its object serves with every torch; where one does, that is an error here.
 """
 

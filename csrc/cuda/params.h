@@ -27,16 +27,23 @@ struct StepRows {
   int member_steps;     // steps, in a packed batch rows, from a member's first to that of the next
 };
 
-// What the groups of a streamed kernel have beside their registers, see persistent/streamed/slabs.cuh.
+// How a group of a streamed kernel shares out a layer, see persistent/streamed/slabs.cuh.
+struct StreamedShape {
+  int blocks;                           // of the group
+  int slabs, slabs_of_slice;            // of the operand; of that of a slice, at the most
+  int shared_slabs;                     // of the weights of a slice, those that stay in shared memory
+  int shared_bytes;                     // of a block; 0 where there is too little
+  int64_t operand_bytes, weight_bytes;  // in global memory: both buffers; weights that are read again every step
+};
+
+// What the groups of such a kernel have beside their registers.
 struct StreamedShare {
-  int blocks;        // of a group
-  int slabs;         // of the operand
-  int shared_slabs;  // of the weights of a slice, those that stay in shared memory
-  uint32_t* flags;   // (E * D * tiles, blocks), zero at first
-  device::u32x4*
-      operand;  // (groups_at_a_time, 2, slabs, rows / 8, 32), zero at first: what the blocks of a group tell each other
-  device::u32x4*
-      weights;  // (E, D, blocks, warps, streamed slabs, fragments of a slab, 32); groups of a direction share it
+  int blocks, slabs, shared_slabs;  // as in StreamedShape
+  uint32_t* flags;                  // (E * D * tiles, blocks), zero at first
+  // What the blocks of a group tell each other: (groups_at_a_time, 2, slabs, rows / 8, 32), zero at first.
+  device::u32x4* operand;
+  // (E, D, blocks, warps, streamed slabs, fragments of a slab, 32); groups of a direction share it.
+  device::u32x4* weights;
 };
 
 // All steps of E members (op/members.h; 1 in a plain layer), both directions, of which the products W x are done. Where

@@ -1,11 +1,8 @@
-// The time model of docs/kernels.md: how long a step of each kernel should take, and a call. No constant was measured:
-// those of persistent kernels are fitted to predictions from machine code (`python -m benchmarks.predicted_constants`
-// fits them anew), published, or assumed; the others are assumed. No headers of CUDA or torch.
+// The constants of the time model of docs/kernels.md, by which each family predicts how long a call takes. None was
+// measured: those of persistent kernels are fitted to predictions from machine code (`python -m
+// benchmarks.predicted_constants` fits them anew), published, or assumed; the others are assumed. No headers of CUDA or
+// torch.
 #pragma once
-
-#include <cmath>
-
-#include "cuda/persistent/streamed/entries.h"
 
 namespace gru_ext {
 
@@ -33,35 +30,6 @@ constexpr double kMemoryBytes = 4e12;  // assumed; a second, from memory
 constexpr double kLoadBytes = 1e12;    // assumed; a second, of weights on their way to where a launch keeps them
 
 constexpr double kClusterSeconds = 10e-6;  // assumed; of a call: the launch, and weights on their way to registers
-
-// Of a step of a kernel whose blocks hold all of R. The exchange in a cluster goes on while blocks multiply.
-inline double step_cycles(const HeldEntry& kernel, Pass pass, bool is_float) {
-  const bool forward = pass == Pass::forward;
-  const double H = kernel.hidden, rows = kernel.rows, C = kernel.blocks;
-  const double on_tensor_core = (forward ? kForwardMultiplyAdds : kBackwardMultiplyAdds) / (is_float ? 2 : 1);
-  const double products = 3 * H * H * rows / (C * (kernel.ieee ? kFmaMultiplyAdds : on_tensor_core));
-  const double overflow = kernel.overflow_bytes * std::ceil(rows / (kernel.ieee ? 8 : 16)) / kSharedBytes;
-  const bool is_group = kernel.packet_bytes > 0;
-  const double bytes_a_unit = forward && !is_float ? 2 : 4;
-  const double exchange = C > 1 && !is_group ? kExchangeLatency + bytes_a_unit * H * rows / kExchangeBytes : 0;
-  const double packets = is_group ? kPacketLatency + kernel.packet_bytes / 2 / kPacketBytes : 0;
-  const double fixed =
-      forward ? kForwardStep + kForwardPair * kernel.pairs : kBackwardStep + kBackwardPair * kernel.pairs;
-  return fixed + packets + std::fmax(products, std::fmax(overflow, exchange));
-}
-
-// Seconds of a step of a streamed kernel, while the copies of so many directions are read.
-inline double streamed_step_seconds(int units, int rows, const StreamedShape& shape, double H, Pass pass, bool is_float,
-                                    int directions, double clock_rate) {
-  const double multiply_adds = is_float ? kStreamedMultiplyAdds / 2 : kStreamedMultiplyAdds;
-  const double products = 3 * units * H * rows / multiply_adds;
-  const double copied = (shape.operand_bytes / 2 + static_cast<double>(shape.weight_bytes) / shape.blocks) / kCopyBytes;
-  const bool forward = pass == Pass::forward;
-  const double longest = std::fmax(std::fmax(products, copied), kSlabCycles * shape.slabs_of_slice);
-  const double fixed = (forward ? kForwardStep + kForwardPair : kBackwardStep + kBackwardPair) + kFlagLatency;
-  const double read = std::fmax(0, directions * static_cast<double>(shape.weight_bytes) - kCachedBytes) / kMemoryBytes;
-  return fixed / clock_rate + std::fmax(longest / clock_rate, read);
-}
 
 // ---- Stepwise kernels
 

@@ -1,4 +1,4 @@
-// The launch of the one-step kernel, defined beside it and compiled for each dtype in instantiations/.
+// The launch of the one-step kernel, defined in launch.cuh and compiled for each dtype in instantiations/.
 #pragma once
 
 #include "cuda/device.h"

@@ -21,7 +21,6 @@
 #include <cstring>
 
 #include "cell/cell.h"
-#include "cuda/one_step/launchers.h"
 #include "cuda/params.h"
 #include "cuda/primitives.cuh"
 
@@ -236,18 +235,5 @@ auto with_one_step_launch(GruOneStepFwdParams<scalar_t> p, const Body& body) {
   if (p.B <= 4) return by_tile(gru_one_step_fwd_kernel<scalar_t, 4>, 4);
   return by_tile(gru_one_step_fwd_kernel<scalar_t, kOneStepRows>, kOneStepRows);
 }
-
-#if defined(__CUDACC__)
-
-template <typename scalar_t>
-const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<scalar_t>& p, Stream stream) {
-  return with_one_step_launch(p, [&](auto kernel, const auto& parameters, const OneStepShape& shape) {
-    kernel<<<shape.blocks, shape.threads, shape.shared_bytes, static_cast<cudaStream_t>(stream)>>>(parameters);
-    const cudaError_t error = cudaGetLastError();
-    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-  });
-}
-
-#endif  // __CUDACC__
 
 }  // namespace gru_ext

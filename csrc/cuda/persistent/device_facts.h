@@ -27,8 +27,7 @@ int resident_of(const PersistentEntry& entry);
 
 struct DeviceFacts {
   double clock_rate;  // in cycles a second
-  SharedWord
-      error;  // that a kernel sets where a wait took too long, and then ends without results; null if it has none
+  SharedWord error;   // set by a kernel where a wait took too long: it then ends without results; null if there is none
   std::map<const PersistentEntry*, int> resident = {};
   std::string fault = {};  // why no persistent kernel serves any more; empty while they do
 };

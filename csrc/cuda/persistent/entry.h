@@ -39,4 +39,11 @@ using HeldFwdEntries = std::vector<Launched<HeldEntry, PersistentFwdParams<scala
 template <typename scalar_t>
 using HeldBwdEntries = std::vector<Launched<HeldEntry, PersistentBwdParams<scalar_t>>>;
 
+// Defines name(), which returns such entries.
+#define GRU_ENTRIES(Entries, name, ...)           \
+  const Entries& name() {                         \
+    static const Entries entries = {__VA_ARGS__}; \
+    return entries;                               \
+  }
+
 }  // namespace gru_ext

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cuda/persistent/device_facts.h"
+#include "cuda/persistent/held_time.h"
 #include "cuda/persistent/persistent.h"
 
 namespace gru_ext {

@@ -1,23 +1,14 @@
 // What launches of the persistent kernels have in common; each family's launch.cuh includes it.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <algorithm>
 
-#include "cuda/persistent/entry.h"
+#include "cuda/launch.cuh"
+#include "cuda/persistent/held_entry.h"
 #include "cuda/persistent/tiles.cuh"
 #include "cuda/persistent/turns.h"
 
 namespace gru_ext {
-
-// Null, or what went wrong. The error is not left behind for the next call to find.
-inline const char* words_of(cudaError_t error) {
-  if (error == cudaSuccess) return nullptr;
-  cudaGetLastError();
-  if (error == cudaErrorMemoryAllocation) return kOutOfMemory;
-  return cudaGetErrorString(error);
-}
 
 // `count`, or what an error means for it.
 inline int resident_unless(cudaError_t error, int count) {
@@ -104,16 +95,6 @@ int resident_clusters(const void* kernel) {
     count /= Traits::kC;
   }
   return resident_unless(error, count);
-}
-
-template <typename Traits>
-HeldEntry held_entry(int packet_bytes, int (*resident)()) {
-  return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kRows, resident},
-          Traits::kHidden,
-          Traits::kC,
-          Traits::kPairs,
-          Traits::kOverflowBytes,
-          packet_bytes};
 }
 
 // How many at a time of a kernel that comes in two forms, with gates saved and without.

@@ -8,7 +8,6 @@
 
 #include "cell/cell.h"
 #include "cuda/cell_masks.cuh"
-#include "cuda/stepwise/launchers.h"
 #include "cuda/params.h"
 #include "cuda/primitives.cuh"
 
@@ -163,36 +162,5 @@ inline int step_blocks(int64_t rows, int64_t H, int64_t most_blocks = INT32_MAX)
   const int64_t most_row_tiles = most_blocks / unit_tiles;
   return static_cast<int>(unit_tiles * (row_tiles < most_row_tiles ? row_tiles : most_row_tiles));
 }
-
-#if defined(__CUDACC__)
-
-inline const char* error_of_launch() {
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-}
-
-// One of these kernels, for `rows` rows.
-template <typename Params>
-const char* launch_step(void (*kernel)(Params), int64_t rows, const Params& p, Stream stream) {
-  kernel<<<step_blocks(rows, p.H), kStepThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
-  return error_of_launch();
-}
-
-template <typename scalar_t, typename acc_t>
-int64_t rows_of_step(const GruStepBwdParams<scalar_t, acc_t>& p) {
-  return p.rows > p.product_rows ? p.rows : p.product_rows;
-}
-
-template <typename scalar_t, typename acc_t>
-const char* launch_gru_step_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
-  return launch_step(gru_step_fwd_kernel<scalar_t>, p.rows, p, stream);
-}
-
-template <typename scalar_t, typename acc_t>
-const char* launch_gru_step_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
-  return launch_step(gru_step_bwd_kernel<scalar_t>, rows_of_step(p), p, stream);
-}
-
-#endif  // __CUDACC__
 
 }  // namespace gru_ext

@@ -122,27 +122,4 @@ gru_step_norm_bwd_kernel(const GruStepNormBwdParams<scalar_t> p) {
   }
 }
 
-#if defined(__CUDACC__)
-
-constexpr int64_t kMostNormBlocks = int64_t{1} << 16;
-
-template <typename scalar_t, typename acc_t>
-const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<scalar_t, acc_t>& p, Stream stream) {
-  const int blocks = static_cast<int>(p.rows < kMostNormBlocks ? p.rows : kMostNormBlocks);
-  gru_step_norm_fwd_kernel<scalar_t>
-      <<<blocks, kStepThreads, kStepThreads * sizeof(acc_t), static_cast<cudaStream_t>(stream)>>>(p);
-  return error_of_launch();
-}
-
-template <typename scalar_t>
-const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<scalar_t>& p, Stream stream) {
-  const int blocks = static_cast<int>(p.rows < kMostNormBlocks ? p.rows : kMostNormBlocks);
-  gru_step_norm_bwd_kernel<scalar_t>
-      <<<blocks, kStepThreads, kStepThreads * sizeof(device::acc_type<scalar_t>), static_cast<cudaStream_t>(stream)>>>(
-          p);
-  return error_of_launch();
-}
-
-#endif  // __CUDACC__
-
 }  // namespace gru_ext

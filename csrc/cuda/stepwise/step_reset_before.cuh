@@ -121,28 +121,4 @@ gru_step_reset_bwd_kernel(const GruStepBwdParams<scalar_t, device::acc_type<scal
   }
 }
 
-#if defined(__CUDACC__)
-
-template <typename scalar_t, typename acc_t>
-const char* launch_gru_step_reset_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
-  return launch_step(gru_step_reset_fwd_kernel<scalar_t>, p.rows, p, stream);
-}
-
-template <typename scalar_t, typename acc_t>
-const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<scalar_t, acc_t>& p, Stream stream) {
-  return launch_step(gru_step_candidate_fwd_kernel<scalar_t>, p.rows, p, stream);
-}
-
-template <typename scalar_t, typename acc_t>
-const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
-  return launch_step(gru_step_candidate_bwd_kernel<scalar_t>, rows_of_step(p), p, stream);
-}
-
-template <typename scalar_t, typename acc_t>
-const char* launch_gru_step_reset_bwd(const GruStepBwdParams<scalar_t, acc_t>& p, Stream stream) {
-  return launch_step(gru_step_reset_bwd_kernel<scalar_t>, p.rows, p, stream);
-}
-
-#endif  // __CUDACC__
-
 }  // namespace gru_ext

@@ -8,6 +8,7 @@
 #include "device.h"
 #include "cuda/choice/records.h"
 #include "cuda/one_step/one_step.cuh"
+#include "cuda/stepwise/launchers.h"
 #include "cuda/stepwise/step_layer_norm.cuh"
 #include "cuda/stepwise/step_reset_before.cuh"
 #include "cuda/operators.h"
@@ -222,18 +223,10 @@ bool load_gru_one_step_kernels() {
   return true;
 }
 
-#define GRU_KERNELS_OF(T, acc_t)                                                                 \
-  template bool load_gru_step_kernels<T>();                                                      \
-  template bool load_gru_one_step_kernels<T>();                                                  \
-  template const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<T>&, Stream);           \
-  template const char* launch_gru_step_fwd(const GruStepFwdParams<T, acc_t>&, Stream);           \
-  template const char* launch_gru_step_reset_fwd(const GruStepFwdParams<T, acc_t>&, Stream);     \
-  template const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<T, acc_t>&, Stream); \
-  template const char* launch_gru_step_bwd(const GruStepBwdParams<T, acc_t>&, Stream);           \
-  template const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<T, acc_t>&, Stream); \
-  template const char* launch_gru_step_reset_bwd(const GruStepBwdParams<T, acc_t>&, Stream);     \
-  template const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<T, acc_t>&, Stream);  \
-  template const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<T>&, Stream);
+#define GRU_KERNELS_OF(T, acc_t)                \
+  GRU_STEP_LAUNCHERS(T, acc_t)                  \
+  template bool load_gru_one_step_kernels<T>(); \
+  template const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<T>&, Stream);
 GRU_KERNELS_OF(double, double)
 GRU_KERNELS_OF(float, float)
 GRU_KERNELS_OF(device::float16, float)

@@ -58,55 +58,51 @@ Launched<StreamedEntry, PersistentBwdParams<typename Traits::T>> streamed_bwd_en
 
 }  // namespace
 
-#define GRU_LIST(Entries, name, ...)              \
-  const Entries& name() {                         \
-    static const Entries entries = {__VA_ARGS__}; \
-    return entries;                               \
-  }
-#define GRU_ENTRIES(T, name, Entries, ...) \
-  template <>                              \
-  GRU_LIST(Entries<T>, name<T>, __VA_ARGS__)
+#define GRU_ENTRIES_OF(T, name, Entries, ...) \
+  template <>                                 \
+  GRU_ENTRIES(Entries<T>, name<T>, __VA_ARGS__)
 
-#define GRU_16BIT(T)                                                                                          \
-  GRU_ENTRIES(T, cluster_fwd_entries, HeldFwdEntries,                                                         \
-              cluster_fwd_entry<device::GruClusterFwdTraits<T, 64, 1, 8, 4, 4>>(),                            \
-              cluster_fwd_entry<device::GruClusterFwdTraits<T, 64, 4, 16, 2, 2>>())                           \
-  GRU_ENTRIES(T, cluster_bwd_entries, HeldBwdEntries,                                                         \
-              cluster_bwd_entry<device::GruClusterBwdTraits<T, 64, 1, 8, 4, 12>>(),                           \
-              cluster_bwd_entry<device::GruClusterBwdTraits<T, 64, 4, 16, 2, 3>>())                           \
-  GRU_ENTRIES(T, group_fwd_entries, HeldFwdEntries,                                                           \
-              group_fwd_entry<device::GruClusterFwdTraits<T, 128, 4, 16, 4, 4, device::Exchange::packets>>()) \
-  GRU_ENTRIES(T, group_bwd_entries, HeldBwdEntries, group_bwd_entry<device::GruGroupBwdTraits<T, 128, 4, 16, 4, 2>>())
+#define GRU_16BIT(T)                                                                                             \
+  GRU_ENTRIES_OF(T, cluster_fwd_entries, HeldFwdEntries,                                                         \
+                 cluster_fwd_entry<device::GruClusterFwdTraits<T, 64, 1, 8, 4, 4>>(),                            \
+                 cluster_fwd_entry<device::GruClusterFwdTraits<T, 64, 4, 16, 2, 2>>())                           \
+  GRU_ENTRIES_OF(T, cluster_bwd_entries, HeldBwdEntries,                                                         \
+                 cluster_bwd_entry<device::GruClusterBwdTraits<T, 64, 1, 8, 4, 12>>(),                           \
+                 cluster_bwd_entry<device::GruClusterBwdTraits<T, 64, 4, 16, 2, 3>>())                           \
+  GRU_ENTRIES_OF(T, group_fwd_entries, HeldFwdEntries,                                                           \
+                 group_fwd_entry<device::GruClusterFwdTraits<T, 128, 4, 16, 4, 4, device::Exchange::packets>>()) \
+  GRU_ENTRIES_OF(T, group_bwd_entries, HeldBwdEntries,                                                           \
+                 group_bwd_entry<device::GruGroupBwdTraits<T, 128, 4, 16, 4, 2>>())
 GRU_16BIT(bfloat16)
 GRU_16BIT(float16)
 
-GRU_ENTRIES(float, cluster_fwd_entries, HeldFwdEntries,
-            cluster_fwd_entry<device::GruClusterFwdTraits<float, 64, 4, 16, 2, 4>>())
-GRU_ENTRIES(float, cluster_bwd_entries, HeldBwdEntries,
-            cluster_bwd_entry<device::GruClusterBwdTraits<float, 64, 4, 16, 2, 6>>())
-GRU_ENTRIES(float, group_fwd_entries, HeldFwdEntries,
-            group_fwd_entry<device::GruClusterFwdTraits<float, 128, 4, 16, 4, 8, device::Exchange::packets>>())
-GRU_ENTRIES(float, group_bwd_entries, HeldBwdEntries,
-            group_bwd_entry<device::GruGroupBwdTraits<float, 128, 4, 16, 4, 4>>())
+GRU_ENTRIES_OF(float, cluster_fwd_entries, HeldFwdEntries,
+               cluster_fwd_entry<device::GruClusterFwdTraits<float, 64, 4, 16, 2, 4>>())
+GRU_ENTRIES_OF(float, cluster_bwd_entries, HeldBwdEntries,
+               cluster_bwd_entry<device::GruClusterBwdTraits<float, 64, 4, 16, 2, 6>>())
+GRU_ENTRIES_OF(float, group_fwd_entries, HeldFwdEntries,
+               group_fwd_entry<device::GruClusterFwdTraits<float, 128, 4, 16, 4, 8, device::Exchange::packets>>())
+GRU_ENTRIES_OF(float, group_bwd_entries, HeldBwdEntries,
+               group_bwd_entry<device::GruGroupBwdTraits<float, 128, 4, 16, 4, 4>>())
 
-#define GRU_STREAMED(T)                                                                            \
-  GRU_ENTRIES(T, streamed_fwd_entries, StreamedFwdEntries,                                         \
-              streamed_fwd_entry<device::GruStreamedFwdTraits<T, 32, 16, 2, 2, 1, 3, 3>, false>(), \
-              streamed_fwd_entry<device::GruStreamedFwdTraits<T, 32, 16, 2, 2, 1, 3, 3>, true>())  \
-  GRU_ENTRIES(T, streamed_bwd_entries, StreamedBwdEntries,                                         \
-              streamed_bwd_entry<device::GruStreamedBwdTraits<T, 32, 16, 2, 2, 1, 3, 3>, false>(), \
-              streamed_bwd_entry<device::GruStreamedBwdTraits<T, 32, 16, 2, 2, 1, 3, 3>, true>())
+#define GRU_STREAMED(T)                                                                               \
+  GRU_ENTRIES_OF(T, streamed_fwd_entries, StreamedFwdEntries,                                         \
+                 streamed_fwd_entry<device::GruStreamedFwdTraits<T, 32, 16, 2, 2, 1, 3, 3>, false>(), \
+                 streamed_fwd_entry<device::GruStreamedFwdTraits<T, 32, 16, 2, 2, 1, 3, 3>, true>())  \
+  GRU_ENTRIES_OF(T, streamed_bwd_entries, StreamedBwdEntries,                                         \
+                 streamed_bwd_entry<device::GruStreamedBwdTraits<T, 32, 16, 2, 2, 1, 3, 3>, false>(), \
+                 streamed_bwd_entry<device::GruStreamedBwdTraits<T, 32, 16, 2, 2, 1, 3, 3>, true>())
 GRU_STREAMED(bfloat16)
 GRU_STREAMED(float16)
 GRU_STREAMED(float)
 
-GRU_LIST(HeldFwdEntries<float>, cluster_fwd_ieee_entries,
-         cluster_fwd_entry<device::GruClusterFwdTraits<device::ieee, 64, 4, 16, 2, 4>>())
-GRU_LIST(HeldBwdEntries<float>, cluster_bwd_ieee_entries,
-         cluster_bwd_entry<device::GruClusterBwdTraits<device::ieee, 64, 4, 16, 2, 6>>())
-GRU_LIST(HeldFwdEntries<float>, group_fwd_ieee_entries,
-         group_fwd_entry<device::GruClusterFwdTraits<device::ieee, 128, 4, 16, 4, 8, device::Exchange::packets>>())
-GRU_LIST(HeldBwdEntries<float>, group_bwd_ieee_entries,
-         group_bwd_entry<device::GruGroupBwdTraits<device::ieee, 128, 4, 16, 4, 4>>())
+GRU_ENTRIES(HeldFwdEntries<float>, cluster_fwd_ieee_entries,
+            cluster_fwd_entry<device::GruClusterFwdTraits<device::ieee, 64, 4, 16, 2, 4>>())
+GRU_ENTRIES(HeldBwdEntries<float>, cluster_bwd_ieee_entries,
+            cluster_bwd_entry<device::GruClusterBwdTraits<device::ieee, 64, 4, 16, 2, 6>>())
+GRU_ENTRIES(HeldFwdEntries<float>, group_fwd_ieee_entries,
+            group_fwd_entry<device::GruClusterFwdTraits<device::ieee, 128, 4, 16, 4, 8, device::Exchange::packets>>())
+GRU_ENTRIES(HeldBwdEntries<float>, group_bwd_ieee_entries,
+            group_bwd_entry<device::GruGroupBwdTraits<device::ieee, 128, 4, 16, 4, 4>>())
 
 }  // namespace gru_ext

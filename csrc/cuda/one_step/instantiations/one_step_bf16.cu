@@ -1,4 +1,4 @@
-#include "cuda/one_step/load.cuh"
+#include "cuda/one_step/launch.cuh"
 
 namespace gru_ext {
 template const char* launch_gru_one_step_fwd(const GruOneStepFwdParams<device::bfloat16>&, Stream);

@@ -7,15 +7,6 @@
 
 namespace gru_ext {
 
-// How a group of a streamed kernel shares out a layer, see slabs.cuh.
-struct StreamedShape {
-  int blocks;                           // of the group
-  int slabs, slabs_of_slice;            // of the operand; of that of a slice, at the most
-  int shared_slabs;                     // of the weights of a slice, those that stay in shared memory
-  int shared_bytes;                     // of a block; 0 where there is too little
-  int64_t operand_bytes, weight_bytes;  // in global memory: both buffers; weights that are read again every step
-};
-
 struct StreamedEntry : PersistentEntry {
   int units;                      // of a block
   StreamedShape (*shape)(int H);  // on the current device

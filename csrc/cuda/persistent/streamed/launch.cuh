@@ -3,6 +3,7 @@
 
 #include "cuda/persistent/launch.cuh"
 #include "cuda/persistent/streamed/configs.h"
+#include "cuda/persistent/streamed/entries.h"
 #include "cuda/persistent/streamed/streamed_bwd.cuh"
 #include "cuda/persistent/streamed/streamed_fwd.cuh"
 

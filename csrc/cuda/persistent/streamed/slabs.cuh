@@ -28,7 +28,6 @@
 
 #include "cuda/persistent/pairs.cuh"
 #include "cuda/persistent/rows.cuh"
-#include "cuda/persistent/streamed/entries.h"
 #include "cuda/persistent/tiles.cuh"
 
 namespace gru_ext {

@@ -7,7 +7,7 @@
 
 #include "cuda/persistent/device_facts.h"
 #include "cuda/persistent/persistent.h"
-#include "cuda/persistent/streamed/entries.h"
+#include "cuda/persistent/streamed/streamed_time.h"
 #include "cuda/stepwise/stepwise.h"
 
 namespace gru_ext {

@@ -1,13 +1,5 @@
-#include "cuda/stepwise/load.cuh"
+#include "cuda/stepwise/launch.cuh"
 
 namespace gru_ext {
-template const char* launch_gru_step_fwd(const GruStepFwdParams<device::bfloat16, float>&, Stream);
-template const char* launch_gru_step_bwd(const GruStepBwdParams<device::bfloat16, float>&, Stream);
-template const char* launch_gru_step_reset_fwd(const GruStepFwdParams<device::bfloat16, float>&, Stream);
-template const char* launch_gru_step_candidate_fwd(const GruStepFwdParams<device::bfloat16, float>&, Stream);
-template const char* launch_gru_step_candidate_bwd(const GruStepBwdParams<device::bfloat16, float>&, Stream);
-template const char* launch_gru_step_reset_bwd(const GruStepBwdParams<device::bfloat16, float>&, Stream);
-template const char* launch_gru_step_norm_fwd(const GruStepNormFwdParams<device::bfloat16, float>&, Stream);
-template const char* launch_gru_step_norm_bwd(const GruStepNormBwdParams<device::bfloat16>&, Stream);
-template bool load_gru_step_kernels<device::bfloat16>();
+GRU_STEP_LAUNCHERS(device::bfloat16, float)
 }  // namespace gru_ext

@@ -5,9 +5,6 @@ namespace gru_ext {
 #define GRU_ENTRY(...) cluster_bwd_entry<device::GruClusterBwdTraits<device::bfloat16, __VA_ARGS__>>(),
 
 template <>
-const HeldBwdEntries<device::bfloat16>& cluster_bwd_entries<device::bfloat16>() {
-  static const HeldBwdEntries<device::bfloat16> entries = {GRU_CLUSTER_BWD_16BIT(GRU_ENTRY)};
-  return entries;
-}
+GRU_ENTRIES(HeldBwdEntries<device::bfloat16>, cluster_bwd_entries<device::bfloat16>, GRU_CLUSTER_BWD_16BIT(GRU_ENTRY))
 
 }  // namespace gru_ext

@@ -4,9 +4,6 @@ namespace gru_ext {
 
 #define GRU_ENTRY(...) cluster_bwd_entry<device::GruClusterBwdTraits<device::ieee, __VA_ARGS__>>(),
 
-const HeldBwdEntries<float>& cluster_bwd_ieee_entries() {
-  static const HeldBwdEntries<float> entries = {GRU_CLUSTER_BWD_IEEE(GRU_ENTRY)};
-  return entries;
-}
+GRU_ENTRIES(HeldBwdEntries<float>, cluster_bwd_ieee_entries, GRU_CLUSTER_BWD_IEEE(GRU_ENTRY))
 
 }  // namespace gru_ext

@@ -5,9 +5,6 @@ namespace gru_ext {
 #define GRU_ENTRY(...) cluster_bwd_entry<device::GruClusterBwdTraits<float, __VA_ARGS__>>(),
 
 template <>
-const HeldBwdEntries<float>& cluster_bwd_entries<float>() {
-  static const HeldBwdEntries<float> entries = {GRU_CLUSTER_BWD_TF32(GRU_ENTRY)};
-  return entries;
-}
+GRU_ENTRIES(HeldBwdEntries<float>, cluster_bwd_entries<float>, GRU_CLUSTER_BWD_TF32(GRU_ENTRY))
 
 }  // namespace gru_ext

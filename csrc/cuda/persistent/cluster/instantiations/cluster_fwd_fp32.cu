@@ -4,9 +4,6 @@ namespace gru_ext {
 
 #define GRU_ENTRY(...) cluster_fwd_entry<device::GruClusterFwdTraits<device::ieee, __VA_ARGS__>>(),
 
-const HeldFwdEntries<float>& cluster_fwd_ieee_entries() {
-  static const HeldFwdEntries<float> entries = {GRU_CLUSTER_FWD_IEEE(GRU_ENTRY)};
-  return entries;
-}
+GRU_ENTRIES(HeldFwdEntries<float>, cluster_fwd_ieee_entries, GRU_CLUSTER_FWD_IEEE(GRU_ENTRY))
 
 }  // namespace gru_ext

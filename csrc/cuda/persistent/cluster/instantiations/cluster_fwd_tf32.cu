@@ -5,9 +5,6 @@ namespace gru_ext {
 #define GRU_ENTRY(...) cluster_fwd_entry<device::GruClusterFwdTraits<float, __VA_ARGS__>>(),
 
 template <>
-const HeldFwdEntries<float>& cluster_fwd_entries<float>() {
-  static const HeldFwdEntries<float> entries = {GRU_CLUSTER_FWD_TF32(GRU_ENTRY)};
-  return entries;
-}
+GRU_ENTRIES(HeldFwdEntries<float>, cluster_fwd_entries<float>, GRU_CLUSTER_FWD_TF32(GRU_ENTRY))
 
 }  // namespace gru_ext

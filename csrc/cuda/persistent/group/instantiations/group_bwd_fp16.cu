@@ -5,9 +5,6 @@ namespace gru_ext {
 #define GRU_ENTRY(...) group_bwd_entry<device::GruGroupBwdTraits<device::float16, __VA_ARGS__>>(),
 
 template <>
-const HeldBwdEntries<device::float16>& group_bwd_entries<device::float16>() {
-  static const HeldBwdEntries<device::float16> entries = {GRU_GROUP_BWD_16BIT(GRU_ENTRY)};
-  return entries;
-}
+GRU_ENTRIES(HeldBwdEntries<device::float16>, group_bwd_entries<device::float16>, GRU_GROUP_BWD_16BIT(GRU_ENTRY))
 
 }  // namespace gru_ext

@@ -5,9 +5,6 @@ namespace gru_ext {
 #define GRU_ENTRY(...) group_bwd_entry<device::GruGroupBwdTraits<float, __VA_ARGS__>>(),
 
 template <>
-const HeldBwdEntries<float>& group_bwd_entries<float>() {
-  static const HeldBwdEntries<float> entries = {GRU_GROUP_BWD_TF32(GRU_ENTRY)};
-  return entries;
-}
+GRU_ENTRIES(HeldBwdEntries<float>, group_bwd_entries<float>, GRU_GROUP_BWD_TF32(GRU_ENTRY))
 
 }  // namespace gru_ext

@@ -6,9 +6,6 @@ namespace gru_ext {
   group_fwd_entry<device::GruClusterFwdTraits<device::bfloat16, __VA_ARGS__, device::Exchange::packets>>(),
 
 template <>
-const HeldFwdEntries<device::bfloat16>& group_fwd_entries<device::bfloat16>() {
-  static const HeldFwdEntries<device::bfloat16> entries = {GRU_GROUP_FWD_16BIT(GRU_ENTRY)};
-  return entries;
-}
+GRU_ENTRIES(HeldFwdEntries<device::bfloat16>, group_fwd_entries<device::bfloat16>, GRU_GROUP_FWD_16BIT(GRU_ENTRY))
 
 }  // namespace gru_ext

@@ -5,9 +5,6 @@ namespace gru_ext {
 #define GRU_ENTRY(...) \
   group_fwd_entry<device::GruClusterFwdTraits<device::ieee, __VA_ARGS__, device::Exchange::packets>>(),
 
-const HeldFwdEntries<float>& group_fwd_ieee_entries() {
-  static const HeldFwdEntries<float> entries = {GRU_GROUP_FWD_IEEE(GRU_ENTRY)};
-  return entries;
-}
+GRU_ENTRIES(HeldFwdEntries<float>, group_fwd_ieee_entries, GRU_GROUP_FWD_IEEE(GRU_ENTRY))
 
 }  // namespace gru_ext

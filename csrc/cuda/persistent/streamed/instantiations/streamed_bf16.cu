@@ -10,17 +10,11 @@ namespace gru_ext {
   streamed_bwd_entry<device::GruStreamedBwdTraits<device::bfloat16, __VA_ARGS__>, true>(),
 
 template <>
-const StreamedFwdEntries<device::bfloat16>& streamed_fwd_entries<device::bfloat16>() {
-  static const StreamedFwdEntries<device::bfloat16> entries = {GRU_STREAMED_FWD_16BIT(GRU_FWD_ENTRY)
-                                                                   GRU_STREAMED_MASKED_FWD_16BIT(GRU_MASKED_FWD_ENTRY)};
-  return entries;
-}
+GRU_ENTRIES(StreamedFwdEntries<device::bfloat16>, streamed_fwd_entries<device::bfloat16>,
+            GRU_STREAMED_FWD_16BIT(GRU_FWD_ENTRY) GRU_STREAMED_MASKED_FWD_16BIT(GRU_MASKED_FWD_ENTRY))
 
 template <>
-const StreamedBwdEntries<device::bfloat16>& streamed_bwd_entries<device::bfloat16>() {
-  static const StreamedBwdEntries<device::bfloat16> entries = {GRU_STREAMED_BWD_16BIT(GRU_BWD_ENTRY)
-                                                                   GRU_STREAMED_MASKED_BWD_16BIT(GRU_MASKED_BWD_ENTRY)};
-  return entries;
-}
+GRU_ENTRIES(StreamedBwdEntries<device::bfloat16>, streamed_bwd_entries<device::bfloat16>,
+            GRU_STREAMED_BWD_16BIT(GRU_BWD_ENTRY) GRU_STREAMED_MASKED_BWD_16BIT(GRU_MASKED_BWD_ENTRY))
 
 }  // namespace gru_ext

@@ -10,17 +10,11 @@ namespace gru_ext {
   streamed_bwd_entry<device::GruStreamedBwdTraits<device::float16, __VA_ARGS__>, true>(),
 
 template <>
-const StreamedFwdEntries<device::float16>& streamed_fwd_entries<device::float16>() {
-  static const StreamedFwdEntries<device::float16> entries = {GRU_STREAMED_FWD_16BIT(GRU_FWD_ENTRY)
-                                                                  GRU_STREAMED_MASKED_FWD_16BIT(GRU_MASKED_FWD_ENTRY)};
-  return entries;
-}
+GRU_ENTRIES(StreamedFwdEntries<device::float16>, streamed_fwd_entries<device::float16>,
+            GRU_STREAMED_FWD_16BIT(GRU_FWD_ENTRY) GRU_STREAMED_MASKED_FWD_16BIT(GRU_MASKED_FWD_ENTRY))
 
 template <>
-const StreamedBwdEntries<device::float16>& streamed_bwd_entries<device::float16>() {
-  static const StreamedBwdEntries<device::float16> entries = {GRU_STREAMED_BWD_16BIT(GRU_BWD_ENTRY)
-                                                                  GRU_STREAMED_MASKED_BWD_16BIT(GRU_MASKED_BWD_ENTRY)};
-  return entries;
-}
+GRU_ENTRIES(StreamedBwdEntries<device::float16>, streamed_bwd_entries<device::float16>,
+            GRU_STREAMED_BWD_16BIT(GRU_BWD_ENTRY) GRU_STREAMED_MASKED_BWD_16BIT(GRU_MASKED_BWD_ENTRY))
 
 }  // namespace gru_ext

@@ -8,17 +8,11 @@ namespace gru_ext {
 #define GRU_MASKED_BWD_ENTRY(...) streamed_bwd_entry<device::GruStreamedBwdTraits<float, __VA_ARGS__>, true>(),
 
 template <>
-const StreamedFwdEntries<float>& streamed_fwd_entries<float>() {
-  static const StreamedFwdEntries<float> entries = {GRU_STREAMED_FWD_TF32(GRU_FWD_ENTRY)
-                                                        GRU_STREAMED_MASKED_FWD_TF32(GRU_MASKED_FWD_ENTRY)};
-  return entries;
-}
+GRU_ENTRIES(StreamedFwdEntries<float>, streamed_fwd_entries<float>,
+            GRU_STREAMED_FWD_TF32(GRU_FWD_ENTRY) GRU_STREAMED_MASKED_FWD_TF32(GRU_MASKED_FWD_ENTRY))
 
 template <>
-const StreamedBwdEntries<float>& streamed_bwd_entries<float>() {
-  static const StreamedBwdEntries<float> entries = {GRU_STREAMED_BWD_TF32(GRU_BWD_ENTRY)
-                                                        GRU_STREAMED_MASKED_BWD_TF32(GRU_MASKED_BWD_ENTRY)};
-  return entries;
-}
+GRU_ENTRIES(StreamedBwdEntries<float>, streamed_bwd_entries<float>,
+            GRU_STREAMED_BWD_TF32(GRU_BWD_ENTRY) GRU_STREAMED_MASKED_BWD_TF32(GRU_MASKED_BWD_ENTRY))
 
 }  // namespace gru_ext

@@ -6,7 +6,7 @@
 #include <string>
 #include <type_traits>
 
-#include "cuda/persistent/entry.h"
+#include "cuda/persistent/held_entry.h"
 #include "cuda/persistent/tiles.cuh"
 #include "cuda/persistent/turns.h"
 #include "device.h"
@@ -146,16 +146,6 @@ int resident_clusters(const void* /*kernel*/) {
 template <typename Traits>
 int resident_of_both(const void* with_gates, const void* /*without*/) {
   return resident_clusters<Traits>(with_gates);
-}
-
-template <typename Traits>
-HeldEntry held_entry(int packet_bytes, int (*resident)()) {
-  return {{device::kOnFmaUnits<typename Traits::Operand>, Traits::kRows, resident},
-          Traits::kHidden,
-          Traits::kC,
-          Traits::kPairs,
-          Traits::kOverflowBytes,
-          packet_bytes};
 }
 
 }  // namespace gru_ext

@@ -1,0 +1,36 @@
+// What launches of all families have in common; the launch.cuh of each includes it.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <iterator>
+
+#include "cuda/device.h"
+
+namespace gru_ext {
+
+// Null, or what went wrong. The error is not left behind for the next call to find.
+inline const char* words_of(cudaError_t error) {
+  if (error == cudaSuccess) return nullptr;
+  cudaGetLastError();
+  return error == cudaErrorMemoryAllocation ? kOutOfMemory : cudaGetErrorString(error);
+}
+
+// Loads kernels before they are launched; whether all are there now. Left alone, CUDA loads a kernel at its first
+// launch; that takes memory and may wait for the device, which the capture of a CUDA graph forbids.
+template <typename... Kernels>
+bool load_kernels(Kernels... kernels) {
+  const void* const all[] = {reinterpret_cast<const void*>(kernels)...};
+  // In no capture's way: a graph has no part in it.
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  cudaThreadExchangeStreamCaptureMode(&mode);
+  const bool loaded = std::all_of(std::begin(all), std::end(all), [](const void* kernel) {
+    cudaFuncAttributes attributes;  // which can be told of a loaded kernel alone
+    return words_of(cudaFuncGetAttributes(&attributes, kernel)) == nullptr;
+  });
+  cudaThreadExchangeStreamCaptureMode(&mode);
+  return loaded;
+}
+
+}  // namespace gru_ext
