@@ -8,12 +8,12 @@
 // of R and the state of every row of the tile. Each step it multiplies its rows of R by the whole state h, which it has
 // in shared memory, and sends its units of h' to all blocks of the cluster.
 //
-// Warps: those of a block form groups, one for every 16 units; the warps of a group share out the sum over h.
+// Warps: those of a block form teams, one for every 16 units; the warps of a team share out the sum over h.
 //   1. Wait until a wave of h has come.                                                       mbarrier
 //   2. mma: (16 units of a gate) x (its part of the wave) x (rows of the tile), three gates. R is the A operand, in
 //      registers as far as it fits; h the B operand, by ldmatrix. Then the next wave.
 //   3. A thread then has sums over its part of h, in pairs of units of a row, as many of each gate. It keeps those of
-//      some pairs, and hands the others to the warps that keep those.                         barrier of the group
+//      some pairs, and hands the others to the warps that keep those.                         barrier of the team
 //   4. It adds those of its pairs that it has been handed, applies the gates, and sends its pairs of h', 16 bytes at a
 //      time, to the blocks of the first wave. h itself stays in its registers, in float32.
 //   5. While they are on their way: loads of the next step, the other wave, stores of this one.
@@ -24,11 +24,11 @@
 // at a time, and the first half of every row comes first. The columns of R are in the same order.
 //
 // Shared memory is written by: h, by asynchronous stores of the whole cluster (the first, before the loop, by the block
-// itself); sums, by the group that reads them; overflow weights, by the warp that reads them.
+// itself); sums, by the team that reads them; overflow weights, by the warp that reads them.
 //
 // Why so few barriers are enough. h has two buffers, by the parity of the step. The buffer of h(s + 1) was last read in
-// step s - 1. To write it, a block must hold all of h(s), and a group sends its part of h(s) only after its warps have
-// finished reading in step s - 1. So when a block writes, every block has read. For the same reason a group may write
+// step s - 1. To write it, a block must hold all of h(s), and a team sends its part of h(s) only after its warps have
+// finished reading in step s - 1. So when a block writes, every block has read. For the same reason a team may write
 // its sums of step s: it read those of step s - 1 before it sent h(s). With C = 1 there is no mbarrier; a block barrier
 // takes its place.
 // The cluster barrier before the loop: no store may come before the mbarriers are made and the first h is in place.
@@ -36,7 +36,7 @@
 //
 // Where R is too large for a cluster, or the GPU has none, the C blocks are a group: group/group_fwd.cuh.
 //
-// A wait that takes too long sets `error`; the group then leaves the loop, others follow as their waits end, and all
+// A wait that takes too long sets `error`; the team then leaves the loop, others follow as their waits end, and all
 // meet at the last barrier.
 #pragma once
 
@@ -58,23 +58,23 @@ struct GruClusterFwdTraits {
   static constexpr Exchange kExchange = kExchange_;
   static constexpr int kHidden = Hidden, kC = C_, kRows = Rows, kWarps = Warps, kRegisterTiles = RegisterTiles;
   static constexpr int kThreads = Warps * kWarpSize;
-  static constexpr int kUnits = Hidden / C_;           // of a block
-  static constexpr int kGroups = kUnits / 16;          // of warps
-  static constexpr int kGroupWarps = Warps / kGroups;  // that share out the sum
-  static constexpr int kGroupThreads = kGroupWarps * kWarpSize;
+  static constexpr int kUnits = Hidden / C_;         // of a block
+  static constexpr int kTeams = kUnits / 16;         // of warps
+  static constexpr int kTeamWarps = Warps / kTeams;  // that share out the sum
+  static constexpr int kTeamThreads = kTeamWarps * kWarpSize;
   static constexpr int kWords = Hidden / kValuesPerWord<T>;  // operand words of a row of h
-  static constexpr int kTiles = kWords / 8 / kGroupWarps;    // A tiles of a warp and gate
+  static constexpr int kTiles = kWords / 8 / kTeamWarps;     // A tiles of a warp and gate
   static constexpr int kSharedTiles = kTiles - RegisterTiles;
   static constexpr int kPassRows = Rows < 16 || kOnFmaUnits<Operand> ? 8 : 16;  // whose sums are in registers at a time
   static constexpr int kColumns = kPassRows / 8;                                // D tiles of a gate in a pass
   static constexpr int kPitch = kWords + 4;  // words between rows of h: ldmatrix meets every bank once
 
   // The products leave a thread of every part sums of 2 kColumns pairs a pass, and of Rows / 4 pairs in all: units 2g
-  // and 2g + 1 of its group, rows row_of_place(place) + 2c. Each pair is kept by a thread of one part; where there are
+  // and 2g + 1 of its team, rows row_of_place(place) + 2c. Each pair is kept by a thread of one part; where there are
   // more parts than pairs, those beyond kKeepers keep none.
-  static constexpr int kPairs = (Rows / 4 + kGroupWarps - 1) / kGroupWarps;  // that a thread keeps
-  static constexpr int kKeepers = Rows / 4 / kPairs;                         // parts
-  static constexpr bool kAllKeep = kKeepers == kGroupWarps;
+  static constexpr int kPairs = (Rows / 4 + kTeamWarps - 1) / kTeamWarps;  // that a thread keeps
+  static constexpr int kKeepers = Rows / 4 / kPairs;                       // parts
+  static constexpr bool kAllKeep = kKeepers == kTeamWarps;
   static GRU_DEVICE constexpr int row_of_place(int place) { return place / 2 * 8 + place % 2; }
   // Registers of a thread beside those of weights, sums and operand. Where there are few, h comes in one wave, and what
   // is the same in all steps is worked out in each.
@@ -87,8 +87,8 @@ struct GruClusterFwdTraits {
   // order, or nothing is handed over. And how many sums of a pair are in shared memory, of how many pairs side by side:
   // those of a D tile.
   static constexpr bool kKeepsSums =
-      kPassRows == Rows && kSpareRegisters >= 56 && (!kOnFmaUnits<Operand> || kGroupWarps == 1);
-  static constexpr int kHanded = kGroupWarps - kKeepsSums, kHandedPairs = kPairs > 1 ? 2 : 1;
+      kPassRows == Rows && kSpareRegisters >= 56 && (!kOnFmaUnits<Operand> || kTeamWarps == 1);
+  static constexpr int kHanded = kTeamWarps - kKeepsSums, kHandedPairs = kPairs > 1 ? 2 : 1;
 
   // Threads that have the same 16 bytes to send, to other blocks each; and whether h comes in two waves: where every
   // asynchronous store of half of the blocks is full, and their tiles come in twos.
@@ -102,17 +102,17 @@ struct GruClusterFwdTraits {
 
   // Tiles of a warp that are on their way from global memory to registers at a time; those of all parts side by side.
   static constexpr int stage_tiles(int tiles) {
-    return tiles % 4 || kUnits * kGroupWarps * tiles * 32 <= 72 * 1024 ? tiles : stage_tiles(tiles / 2);
+    return tiles % 4 || kUnits * kTeamWarps * tiles * 32 <= 72 * 1024 ? tiles : stage_tiles(tiles / 2);
   }
   static constexpr int kStageTiles = stage_tiles(kWaveTiles);
-  static constexpr int kStageColumns = kGroupWarps * kStageTiles * 8 * kValuesPerWord<T>;
+  static constexpr int kStageColumns = kTeamWarps * kStageTiles * 8 * kValuesPerWord<T>;
 
   static constexpr int kStateBytes = Rows * kPitch * 4;  // of one of the two buffers
-  static constexpr int kSumBytes = kGroups * (Rows / 4) * kHanded * 3 * kWarpSize * 8;
+  static constexpr int kSumBytes = kTeams * (Rows / 4) * kHanded * 3 * kWarpSize * 8;
   static constexpr int kStageBytes = kUnits * (kStageColumns / kValuesPerWord<T> + 4) * 4;
   static constexpr int kOverflowBytes = Warps * 3 * kSharedTiles * kWarpSize * 16;  // of the weights
   static constexpr int kBiasOffset = kOverflowBytes;
-  static constexpr int kMbarrierOffset = kBiasOffset + kGroupWarps * 3 * kUnits * 4;
+  static constexpr int kMbarrierOffset = kBiasOffset + kTeamWarps * 3 * kUnits * 4;
   static constexpr int kStateOffset = kMbarrierOffset + 2 * kWaves * 8;
   static constexpr int kSumOffset = kStateOffset + 2 * kStateBytes;
   static constexpr int kSharedBytes =
@@ -123,24 +123,24 @@ struct GruClusterFwdTraits {
 
   static_assert(C_ >= 1 && (kExchange == Exchange::packets || C_ <= 16), "a cluster has at most 16 blocks");
   static_assert(Hidden % (16 * C_) == 0, "a block owns whole tiles of 16 units");
-  static_assert(Warps % kGroups == 0 && kGroups <= 15, "groups of equal size, a named barrier for each");
-  static_assert((kGroupWarps & (kGroupWarps - 1)) == 0 && (Rows & (Rows - 1)) == 0, "sums are added in twos");
-  static_assert(kWords % (16 * kGroupWarps) == 0, "ldmatrix loads two tiles of h at a time");
+  static_assert(Warps % kTeams == 0 && kTeams <= 15, "teams of equal size, a named barrier for each");
+  static_assert((kTeamWarps & (kTeamWarps - 1)) == 0 && (Rows & (Rows - 1)) == 0, "sums are added in twos");
+  static_assert(kWords % (16 * kTeamWarps) == 0, "ldmatrix loads two tiles of h at a time");
   static_assert(Rows == 8 || Rows % 16 == 0, "the tensor core takes 8 rows, a pass 16");
   static_assert(RegisterTiles >= 0 && RegisterTiles <= kTiles && RegisterTiles % 2 == 0, "register tiles in twos");
   static_assert(kStateOffset % 16 == 0 && kStateBytes % 16 == 0, "alignment of asynchronous stores and ldmatrix");
   static_assert(kTiles % kStageTiles == 0 && kStageTiles % 2 == 0, "whole stages, ldmatrix in twos");
   static_assert(kSharedBytes <= (C_ == 1 ? 163 : 227) * 1024, "the shared memory of a block, sm_80 and sm_90");
   static_assert(kPitch % 2 == 0 && kWords % 2 == 0, "packets are fetched in twos");
-  static_assert(kExchange != Exchange::cluster || (shares(kWaveBlocks) && kGroupWarps > 1),
-                "threads share out blocks evenly; at the barrier of the group they agree on a wait that failed");
+  static_assert(kExchange != Exchange::cluster || (shares(kWaveBlocks) && kTeamWarps > 1),
+                "threads share out blocks evenly; at the barrier of the team they agree on a wait that failed");
 };
 
 // A tiles of this warp, by way of shared memory that is free before the first step. Beyond H they are zero. Row g of
-// them is unit 2g of the group, row g + 8 unit 2g + 1.
+// them is unit 2g of the team, row g + 8 unit 2g + 1.
 template <typename Traits>
 GRU_DEVICE void load_fwd_weights(WeightTiles<3, Traits::kRegisterTiles, Traits::kSharedTiles>& weights,
-                                 const PersistentFwdParams<typename Traits::T>& p, const GroupThread<Traits>& self,
+                                 const PersistentFwdParams<typename Traits::T>& p, const TeamThread<Traits>& self,
                                  uint32_t* staged) {
   using T = typename Traits::T;
   using Operand = typename Traits::Operand;
@@ -166,7 +166,7 @@ GRU_DEVICE void load_fwd_weights(WeightTiles<3, Traits::kRegisterTiles, Traits::
             a[j] = load_shared(staged + (self.unit_of_pairs() + j % 2) * kStagePitch + column);
           }
         } else {
-          const int unit = self.group * 16 + lane % 8 * 2 + lane / 8 % 2;
+          const int unit = self.team * 16 + lane % 8 * 2 + lane / 8 % 2;
           ldmatrix_x4(a, staged + unit * kStagePitch + (self.part * kStageTiles + i) * 8 + lane / 16 * 4);
           to_operand<Operand>(a);
         }
@@ -181,7 +181,7 @@ GRU_DEVICE void load_fwd_weights(WeightTiles<3, Traits::kRegisterTiles, Traits::
 // (parts, 3, 2, kUnits / 2), even units first. Loaded side by side, the two of a pair would have to be moved apart.
 template <typename Traits>
 GRU_DEVICE void load_bias(float* bias, const PersistentFwdParams<typename Traits::T>& p, const BlockWork& work) {
-  for (int i = thread_index(); i < Traits::kGroupWarps * 3 * Traits::kUnits; i += Traits::kThreads) {
+  for (int i = thread_index(); i < Traits::kTeamWarps * 3 * Traits::kUnits; i += Traits::kThreads) {
     constexpr int kUnits = Traits::kUnits;
     const int gate = i / kUnits, unit = work.unit0 + i % (kUnits / 2) * 2 + i % kUnits / (kUnits / 2);
     const auto* const bias_hh = at_offset(p.bias_hh[work.direction], (int64_t{3} * work.member + gate) * p.H + unit);
@@ -193,7 +193,7 @@ GRU_DEVICE void load_bias(float* bias, const PersistentFwdParams<typename Traits
 // The first h, all of it, as operand words.
 template <typename Traits>
 GRU_DEVICE void load_first_state(uint32_t* state, const PersistentFwdParams<typename Traits::T>& p,
-                                 const GroupThread<Traits>& self) {
+                                 const TeamThread<Traits>& self) {
   using Words = PairWords<typename Traits::Operand>;
   constexpr int kPairsOfRow = Traits::kHidden / 2;
   const BlockWork& work = self.work;
@@ -220,7 +220,7 @@ GRU_DEVICE float sum_in_twos(const Sums* parts, int which) {
   }
 }
 
-// The warp's sums of a pass, which begin with the biases, and what it is handed of those of its group's other warps.
+// The warp's sums of a pass, which begin with the biases, and what it is handed of those of its team's other warps.
 //
 // Places of pairs are counted through all passes. Where sums are kept, a part has its rows in an order in which those
 // that it keeps come first: what part p has at the place i of that order is at place i ^ (p % kKeepers) kPairs. So the
@@ -233,11 +233,11 @@ struct FwdSums {
     float sum[2 * kAtOnce];  // the first unit of the pairs, then the second
   };
   float d[3][kColumns][4];
-  Handed* handed;  // (groups, places / kAtOnce, kHanded, 3 gates, lanes) in shared memory
+  Handed* handed;  // (teams, places / kAtOnce, kHanded, 3 gates, lanes) in shared memory
 
   GRU_DEVICE FwdSums() : handed(reinterpret_cast<Handed*>(shared_memory() + Traits::kSumOffset)) {}
 
-  GRU_DEVICE void begin(const float* bias, const GroupThread<Traits>& self) {
+  GRU_DEVICE void begin(const float* bias, const TeamThread<Traits>& self) {
     GRU_UNROLL
     for (int gate = 0; gate < 3; ++gate) {
       GRU_UNROLL
@@ -251,12 +251,12 @@ struct FwdSums {
   }
 
   // By what the rows of a part's order are other rows: exclusive or.
-  GRU_DEVICE static int order_of(const GroupThread<Traits>& self) {
+  GRU_DEVICE static int order_of(const TeamThread<Traits>& self) {
     return Traits::kKeepsSums ? Traits::row_of_place(self.part % kKeepers * kPairs) : 0;
   }
 
   // Those of the pass that begins at `row`, but for what the warp keeps.
-  GRU_DEVICE void hand_over(int row, const GroupThread<Traits>& self) const {
+  GRU_DEVICE void hand_over(int row, const TeamThread<Traits>& self) const {
     GRU_UNROLL
     for (int i = 0; i < 2 * kColumns; i += kAtOnce) {
       int place = row / 4 + i, which = self.part;
@@ -272,12 +272,12 @@ struct FwdSums {
   }
 
   // When all have handed over: R h + b_hh of the thread's pairs, of r, z and n.
-  GRU_DEVICE void add_up(Pair<float> (&whole)[kPairs][3], const GroupThread<Traits>& self) const {
+  GRU_DEVICE void add_up(Pair<float> (&whole)[kPairs][3], const TeamThread<Traits>& self) const {
     GRU_UNROLL
     for (int e = 0; e < kPairs; e += kAtOnce) {
       GRU_UNROLL
       for (int gate = 0; gate < 3; ++gate) {
-        Handed parts[Traits::kGroupWarps];
+        Handed parts[Traits::kTeamWarps];
         if constexpr (Traits::kKeepsSums) parts[0] = of(gate, e);
         GRU_UNROLL
         for (int i = 0; i < kHanded; ++i) {
@@ -285,7 +285,7 @@ struct FwdSums {
         }
         GRU_UNROLL
         for (int i = 0; i < kAtOnce; ++i) {
-          const auto sum = [&](int of) { return sum_in_twos<Traits::kGroupWarps>(parts, of); };
+          const auto sum = [&](int of) { return sum_in_twos<Traits::kTeamWarps>(parts, of); };
           whole[e + i][gate] = {sum(i), sum(kAtOnce + i)};
         }
       }
@@ -303,8 +303,8 @@ struct FwdSums {
     }
     return sums;
   }
-  GRU_DEVICE Handed* at(const GroupThread<Traits>& self, int place, int which) const {
-    const int of_places = (self.group * (Traits::kRows / 4) + place) / kAtOnce;
+  GRU_DEVICE Handed* at(const TeamThread<Traits>& self, int place, int which) const {
+    const int of_places = (self.team * (Traits::kRows / 4) + place) / kAtOnce;
     return handed + (of_places * kHanded + which) * (3 * kWarpSize) + self.lane;
   }
 };
@@ -315,11 +315,11 @@ template <typename Traits>
 GRU_DEVICE bool multiply_state(FwdSums<Traits>& own,
                                const WeightTiles<3, Traits::kRegisterTiles, Traits::kSharedTiles>& weights,
                                const float* bias, StateExchange<Traits>& exchange, int s, uint32_t limit,
-                               const GroupThread<Traits>& self) {
+                               const TeamThread<Traits>& self) {
   // A stage has kStageTiles tiles of every part.
   const auto column_of = [&](int tile) {
     constexpr int kStageTiles = Traits::kStageTiles;
-    return ((tile / kStageTiles * Traits::kGroupWarps + self.part) * kStageTiles + tile % kStageTiles) * 8;
+    return ((tile / kStageTiles * Traits::kTeamWarps + self.part) * kStageTiles + tile % kStageTiles) * 8;
   };
   const uint32_t* const h = exchange.of_step(s);
   bool failed = false;
@@ -343,7 +343,7 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
   using T = typename Traits::T;
   constexpr int kRows = Traits::kRows, kPairs = Traits::kPairs;
 
-  const GroupThread<Traits> self(p);
+  const TeamThread<Traits> self(p);
   const BlockWork& work = self.work;
   const int steps = p.lengths ? load_global(p.lengths + work.row0) : p.T;  // the first row of a tile has the most
   const bool reverse = work.direction == 1, packed = p.offsets != nullptr;
@@ -392,9 +392,9 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
     PackedRows rows;
     if (packed) rows = {row_of_step(s - 1), row_of_step(s), row_of_step(s + 1)};
     if constexpr (Traits::kExchange == Exchange::cluster) {
-      failed = GRU_FAULT(no_group_barrier, named_barrier_or(1 + self.group, Traits::kGroupThreads, failed), failed);
-    } else if constexpr (Traits::kGroupWarps > 1) {  // no wait fails, or the block has agreed on it
-      GRU_FAULT(no_group_barrier, named_barrier(1 + self.group, Traits::kGroupThreads), void());
+      failed = GRU_FAULT(no_team_barrier, named_barrier_or(1 + self.team, Traits::kTeamThreads, failed), failed);
+    } else if constexpr (Traits::kTeamWarps > 1) {  // no wait fails, or the block has agreed on it
+      GRU_FAULT(no_team_barrier, named_barrier(1 + self.team, Traits::kTeamThreads), void());
     }
     if (failed) break;
 
@@ -436,7 +436,7 @@ GRU_DEVICE void gru_cluster_fwd(const PersistentFwdParams<typename Traits::T>& p
   }
 
   if (failed) store_global(p.error, 1);
-  const GroupThread<Traits> again(p, thread_index_again(), block_index_again());
+  const TeamThread<Traits> again(p, thread_index_again(), block_index_again());
   GRU_UNROLL
   for (int e = 0; e < kPairs; ++e) {
     own[e].row = again.row_of_pair(e);

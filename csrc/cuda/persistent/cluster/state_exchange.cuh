@@ -2,7 +2,7 @@
 // cluster. In a group: group/group_fwd.cuh.
 #pragma once
 
-#include "cuda/persistent/group_thread.cuh"
+#include "cuda/persistent/team_thread.cuh"
 #include "cuda/persistent/fwd_pair.cuh"
 
 namespace gru_ext {
@@ -34,7 +34,7 @@ template <typename Traits>
 struct StateExchange<Traits, Exchange::none> : StateBuffers<Traits> {
   using Words = typename StateBuffers<Traits>::Words;
 
-  GRU_DEVICE StateExchange(const PersistentFwdParams<typename Traits::T>&, const GroupThread<Traits>&) {}
+  GRU_DEVICE StateExchange(const PersistentFwdParams<typename Traits::T>&, const TeamThread<Traits>&) {}
 
   GRU_DEVICE void begin() {}
   GRU_DEVICE void meet() { GRU_FAULT(no_barrier_before_first_step, block_barrier(), void()); }
@@ -72,7 +72,7 @@ struct StateExchange<Traits, Exchange::cluster> : StateBuffers<Traits> {
   bool lacks_row;                                         // whether its pairs have none
   u32x4 packets[(kPairs + kLanePairs - 1) / kLanePairs];  // that this thread sends
 
-  GRU_DEVICE StateExchange(const PersistentFwdParams<typename Traits::T>&, const GroupThread<Traits>& self)
+  GRU_DEVICE StateExchange(const PersistentFwdParams<typename Traits::T>&, const TeamThread<Traits>& self)
       : mbarriers(reinterpret_cast<uint64_t*>(shared_memory() + Traits::kMbarrierOffset)),
         lane(self.lane),
         rank(self.rank),
@@ -146,7 +146,7 @@ struct StateExchange<Traits, Exchange::cluster> : StateBuffers<Traits> {
   GRU_DEVICE int first_pair() const { return sender() / kWaveBlocks; }
 
   // In a buffer, where the block and pair that the thread begins with have the first of the units that it has gathered.
-  GRU_DEVICE int place_of(const GroupThread<Traits>& self) const {
+  GRU_DEVICE int place_of(const TeamThread<Traits>& self) const {
     const int row = self.row_of_pair(first_pair()), unit = self.unit_of_pairs() - 2 * sender();
     return row * Traits::kPitch + unit / kValuesPerWord<typename Traits::T> + first_block() * kUnitWords;
   }

@@ -10,7 +10,7 @@
 // of all units of the layer: what a block of cluster_bwd.cuh sends, parts of dL/dh for everybody else, would be
 // written to the L2 cache C times; the gate gradients are written once, and fetched by all.
 //
-// Warps: those of a block form groups, one for every 16 units; the warps of a group share out the sum over the gate
+// Warps: those of a block form teams, one for every 16 units; the warps of a team share out the sum over the gate
 // rows.
 //   1. Fetch the gate gradients of the step before, as packets in global memory, which here means the L2 cache, each
 //      the three of a unit, or pair of units, and a tag that says of which step they are; put them into shared memory.
@@ -31,7 +31,7 @@
 #pragma once
 
 #include "cuda/persistent/bwd_pair.cuh"
-#include "cuda/persistent/group_thread.cuh"
+#include "cuda/persistent/team_thread.cuh"
 #include "cuda/persistent/tiles.cuh"
 
 namespace gru_ext {
@@ -46,16 +46,16 @@ struct GruGroupBwdTraits {
   static constexpr Exchange kExchange = Exchange::packets;
   static constexpr int kHidden = Hidden, kC = C_, kRows = Rows, kWarps = Warps, kRegisterTiles = RegisterTiles;
   static constexpr int kThreads = Warps * kWarpSize;
-  static constexpr int kUnits = Hidden / C_;           // of a block
-  static constexpr int kGroups = kUnits / 16;          // of warps
-  static constexpr int kGroupWarps = Warps / kGroups;  // that share out the sum
-  static constexpr int kGroupThreads = kGroupWarps * kWarpSize;
-  static constexpr int kTileValues = 8 * kValuesPerWord<T>;          // gate rows in a tile
-  static constexpr int kWords = Hidden / kValuesPerWord<T>;          // operand words of a row of one gate's gradients
-  static constexpr int kTiles = Hidden / kTileValues / kGroupWarps;  // A tiles of a warp and gate
+  static constexpr int kUnits = Hidden / C_;         // of a block
+  static constexpr int kTeams = kUnits / 16;         // of warps
+  static constexpr int kTeamWarps = Warps / kTeams;  // that share out the sum
+  static constexpr int kTeamThreads = kTeamWarps * kWarpSize;
+  static constexpr int kTileValues = 8 * kValuesPerWord<T>;         // gate rows in a tile
+  static constexpr int kWords = Hidden / kValuesPerWord<T>;         // operand words of a row of one gate's gradients
+  static constexpr int kTiles = Hidden / kTileValues / kTeamWarps;  // A tiles of a warp and gate
   static constexpr int kSharedTiles = kTiles - RegisterTiles;
   static constexpr int kPassRows = Rows < 16 || kOnFmaUnits<Operand> ? 8 : 16;  // whose sums are in registers at a time
-  static constexpr int kPairs = (8 * Rows + kGroupThreads - 1) / kGroupThreads;  // of a thread
+  static constexpr int kPairs = (8 * Rows + kTeamThreads - 1) / kTeamThreads;   // of a thread
   static constexpr int kPitch = 3 * kWords + 4;  // words between rows of the gate gradients: ldmatrix meets every
                                                  // bank once
   static constexpr int kSumPitch = 16 + 4;       // floats between rows of the sums: their writes meet every bank once
@@ -63,15 +63,15 @@ struct GruGroupBwdTraits {
   // Tiles of a warp that are on their way from global memory to registers at a time; those of all parts together.
   static constexpr int kStagePitch = kUnits / kValuesPerWord<T> + 4;
   static constexpr int stage_tiles(int tiles) {
-    return tiles % 4 || kGroupWarps * tiles * kTileValues * kStagePitch * 4 <= 72 * 1024 ? tiles
-                                                                                         : stage_tiles(tiles / 2);
+    return tiles % 4 || kTeamWarps * tiles * kTileValues * kStagePitch * 4 <= 72 * 1024 ? tiles
+                                                                                        : stage_tiles(tiles / 2);
   }
   static constexpr int kStageTiles = stage_tiles(kTiles);
-  static constexpr int kStageRows = kGroupWarps * kStageTiles * kTileValues;
+  static constexpr int kStageRows = kTeamWarps * kStageTiles * kTileValues;
 
   static constexpr int max(int a, int b) { return a > b ? a : b; }
   static constexpr int kDgatesBytes = Rows * kPitch * 4;
-  static constexpr int kSumBytes = kGroups * kGroupWarps * Rows * kSumPitch * 4;
+  static constexpr int kSumBytes = kTeams * kTeamWarps * Rows * kSumPitch * 4;
   static constexpr int kBiasBytes = 4 * Rows * kUnits * 4;  // when the steps are done
   static constexpr int kStageBytes = kStageRows * kStagePitch * 4;
   static constexpr int kOverflowBytes = Warps * 3 * kSharedTiles * kWarpSize * 16;  // of the weights
@@ -82,8 +82,8 @@ struct GruGroupBwdTraits {
   static constexpr int kPacketBytes = kPackets * 16;
 
   static_assert(Hidden % (16 * C_) == 0, "a block owns whole tiles of 16 units");
-  static_assert(Warps % kGroups == 0, "groups of equal size");
-  static_assert(kWords % (16 * kGroupWarps) == 0, "ldmatrix loads two tiles of the gate gradients at a time");
+  static_assert(Warps % kTeams == 0, "teams of equal size");
+  static_assert(kWords % (16 * kTeamWarps) == 0, "ldmatrix loads two tiles of the gate gradients at a time");
   static_assert(Rows == 8 || Rows % 16 == 0, "the tensor core takes 8 rows, a pass 16");
   static_assert(RegisterTiles >= 0 && RegisterTiles <= kTiles && RegisterTiles % 2 == 0, "register tiles in twos");
   static_assert(kDgatesOffset % 16 == 0 && kPitch % 4 == 0 && kDgatesBytes % 16 == 0, "alignment of ldmatrix");
@@ -94,8 +94,8 @@ struct GruGroupBwdTraits {
 // A tiles of this warp, by way of shared memory that is free before the first step. Beyond H they are zero.
 template <typename Traits>
 GRU_DEVICE void load_group_bwd_weights(WeightTiles<3, Traits::kRegisterTiles, Traits::kSharedTiles>& weights,
-                                       const PersistentBwdParams<typename Traits::T>& p,
-                                       const GroupThread<Traits>& self, uint32_t* staged) {
+                                       const PersistentBwdParams<typename Traits::T>& p, const TeamThread<Traits>& self,
+                                       uint32_t* staged) {
   using T = typename Traits::T;
   using Operand = typename Traits::Operand;
   constexpr int kStageTiles = Traits::kStageTiles, kStagePitch = Traits::kStagePitch;
@@ -114,13 +114,13 @@ GRU_DEVICE void load_group_bwd_weights(WeightTiles<3, Traits::kRegisterTiles, Tr
         uint32_t a[4];
         if constexpr (kValuesPerWord<T> == 2) {
           ldmatrix_x4_transposed(
-              a, staged + (row_of_stage + lane / 16 * 8 + lane % 8) * kStagePitch + self.group * 8 + lane / 8 % 2 * 4);
+              a, staged + (row_of_stage + lane / 16 * 8 + lane % 8) * kStagePitch + self.team * 8 + lane / 8 % 2 * 4);
         } else {
           GRU_UNROLL
           for (int j = 0; j < 4; ++j) {
             const int row_of_tile = kOnFmaUnits<Operand> ? 4 * c + i % 2 * 2 + j / 2 - i % 2 * 8 : c + j / 2 * 4;
             a[j] =
-                load_shared(staged + (row_of_stage + row_of_tile) * kStagePitch + self.group * 16 + self.g + j % 2 * 8);
+                load_shared(staged + (row_of_stage + row_of_tile) * kStagePitch + self.team * 16 + self.g + j % 2 * 8);
           }
           to_operand<Operand>(a);
         }
@@ -138,7 +138,7 @@ struct GradExchange {
   uint32_t* dgates;  // (rows, kPitch), in shared memory: r, z, q
   int thread, unit0;
 
-  GRU_DEVICE GradExchange(const PersistentBwdParams<typename Traits::T>& p, const GroupThread<Traits>& self)
+  GRU_DEVICE GradExchange(const PersistentBwdParams<typename Traits::T>& p, const TeamThread<Traits>& self)
       : packets(p.packets + static_cast<int64_t>(self.cluster) * Traits::kPackets),
         dgates(reinterpret_cast<uint32_t*>(shared_memory() + Traits::kDgatesOffset)),
         thread(self.thread),
@@ -225,14 +225,14 @@ GRU_DEVICE void multiply_gates(float (&d)[3][kRows / 8][4], const Weights& weigh
   }
 }
 
-// The warp's part of the sum over the gate rows, of all rows of the tile, to the sums of its group.
+// The warp's part of the sum over the gate rows, of all rows of the tile, to the sums of its team.
 template <typename Traits>
 GRU_DEVICE void multiply_grads(float* sums, const WeightTiles<3, Traits::kRegisterTiles, Traits::kSharedTiles>& weights,
-                               const uint32_t* dgates, const GroupThread<Traits>& self) {
+                               const uint32_t* dgates, const TeamThread<Traits>& self) {
   // A stage has kStageTiles tiles of every part.
   const auto column_of = [&](int gate, int tile) {
     constexpr int kStageTiles = Traits::kStageTiles;
-    const int stage = tile / kStageTiles * Traits::kGroupWarps + self.part;
+    const int stage = tile / kStageTiles * Traits::kTeamWarps + self.part;
     return gate * Traits::kWords + (stage * kStageTiles + tile % kStageTiles) * 8;
   };
   GRU_NO_UNROLL
@@ -256,12 +256,12 @@ GRU_DEVICE void gru_group_bwd(const PersistentBwdParams<typename Traits::T>& p) 
   using T = typename Traits::T;
   constexpr int kRows = Traits::kRows, kSumPitch = Traits::kSumPitch, kPairs = Traits::kPairs;
 
-  const GroupThread<Traits> self(p);
+  const TeamThread<Traits> self(p);
   const BlockWork& work = self.work;
   const int steps = p.lengths ? load_global(p.lengths + work.row0) : p.T;  // the first row of a tile has the most
   const bool reverse = work.direction == 1;
   float* const sums = reinterpret_cast<float*>(shared_memory() + Traits::kSumOffset) +
-                      self.group * (Traits::kGroupWarps * kRows * kSumPitch);  // (parts, rows, kSumPitch)
+                      self.team * (Traits::kTeamWarps * kRows * kSumPitch);  // (parts, rows, kSumPitch)
 
   GradExchange<Traits> exchange(p, self);
   WeightTiles<3, Traits::kRegisterTiles, Traits::kSharedTiles> weights;
@@ -270,8 +270,8 @@ GRU_DEVICE void gru_group_bwd(const PersistentBwdParams<typename Traits::T>& p) 
   BwdPair<T> own[kPairs];
   GRU_UNROLL
   for (int e = 0; e < kPairs; ++e) {
-    const int i = self.part * kWarpSize + self.lane + e * Traits::kGroupThreads;
-    own[e].begin(p, work, kRows, i / 8, self.group * 16 + i % 8 * 2);
+    const int i = self.part * kWarpSize + self.lane + e * Traits::kTeamThreads;
+    own[e].begin(p, work, kRows, i / 8, self.team * 16 + i % 8 * 2);
   }
 
   const auto row_of_step = [&](int s) { return s < steps ? first_row(p, reverse ? s : steps - 1 - s) : 0; };
@@ -295,8 +295,8 @@ GRU_DEVICE void gru_group_bwd(const PersistentBwdParams<typename Traits::T>& p) 
       for (int e = 0; e < kPairs; ++e) {
         auto& pair = own[e];
         if (pair.row >= kRows) continue;
-        pair.add(sum_of_parts<Traits::kGroupWarps>(sums + pair.row * kSumPitch + pair.unit - self.group * 16,
-                                                   kRows * kSumPitch));
+        pair.add(sum_of_parts<Traits::kTeamWarps>(sums + pair.row * kSumPitch + pair.unit - self.team * 16,
+                                                  kRows * kSumPitch));
       }
     }
     if (s == steps) break;

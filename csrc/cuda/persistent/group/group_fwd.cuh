@@ -17,7 +17,7 @@ struct StateExchange<Traits, Exchange::packets> : StateBuffers<Traits> {
   uint64_t* packets;  // (2, rows, kWords): a word, and of which step it is
   int thread, unit0;
 
-  GRU_DEVICE StateExchange(const PersistentFwdParams<typename Traits::T>& p, const GroupThread<Traits>& self)
+  GRU_DEVICE StateExchange(const PersistentFwdParams<typename Traits::T>& p, const TeamThread<Traits>& self)
       : packets(p.packets + static_cast<int64_t>(self.cluster) * Traits::kPackets),
         thread(self.thread),
         unit0(self.work.unit0) {}
