@@ -82,4 +82,19 @@ Launched<StreamedEntry, PersistentBwdParams<typename Traits::T>> streamed_bwd_en
   return streamed_entry<Traits, Parameters, device::gru_streamed_bwd_kernel<Traits, kMasks>, kMasks>();
 }
 
+// Defines the entries of a dtype, GRU_NAME, of which `operands` says in which tables they are.
+#define GRU_STREAMED_FWD_ENTRY(...) streamed_fwd_entry<device::GruStreamedFwdTraits<GRU_NAME, __VA_ARGS__>, false>(),
+#define GRU_MASKED_FWD_ENTRY(...) streamed_fwd_entry<device::GruStreamedFwdTraits<GRU_NAME, __VA_ARGS__>, true>(),
+#define GRU_STREAMED_BWD_ENTRY(...) streamed_bwd_entry<device::GruStreamedBwdTraits<GRU_NAME, __VA_ARGS__>, false>(),
+#define GRU_MASKED_BWD_ENTRY(...) streamed_bwd_entry<device::GruStreamedBwdTraits<GRU_NAME, __VA_ARGS__>, true>(),
+#define GRU_STREAMED_ENTRIES(operands)                                      \
+  template <>                                                               \
+  GRU_ENTRIES(StreamedFwdEntries<GRU_NAME>, streamed_fwd_entries<GRU_NAME>, \
+              GRU_STREAMED_FWD_##operands(GRU_STREAMED_FWD_ENTRY)           \
+                  GRU_STREAMED_MASKED_FWD_##operands(GRU_MASKED_FWD_ENTRY)) \
+  template <>                                                               \
+  GRU_ENTRIES(StreamedBwdEntries<GRU_NAME>, streamed_bwd_entries<GRU_NAME>, \
+              GRU_STREAMED_BWD_##operands(GRU_STREAMED_BWD_ENTRY)           \
+                  GRU_STREAMED_MASKED_BWD_##operands(GRU_MASKED_BWD_ENTRY))
+
 }  // namespace gru_ext
