@@ -45,8 +45,8 @@ MEASUREMENTS = 6  # of a kernel by autotune
 
 
 @pytest.fixture
-def problem() -> Problem:
-    """A layer that every family serves."""
+def problem(ops: Any) -> Problem:
+    """A layer that every family serves, in memory that the operators' library knows: it is there before."""
     return make_problem(SMALL, Options(), torch.bfloat16)
 
 
