@@ -29,15 +29,16 @@ using namespace gru_ext::device;
 int device_multiprocessors = 0, device_shared_bytes = 0;  // 0: not called with a device
 
 template <typename Traits>
-void print(Pass pass, const char* operand, int warps, int tiles) {
+void print(Pass pass, const char* operand) {
   if (device_multiprocessors > 0) return;
   int packet_bytes = 0;
   if constexpr (Traits::kExchange == Exchange::packets) packet_bytes = Traits::kPacketBytes;
   const bool is_float = sizeof(typename Traits::T) == 4;
   const HeldEntry entry = held_entry<Traits>(packet_bytes, /*resident=*/nullptr);
   std::printf("%s %s %s %d %d %d %d %d %d %d %.9f\n", pass == Pass::forward ? "fwd" : "bwd",
-              packet_bytes > 0 ? "group" : "cluster", operand, entry.hidden, entry.blocks, entry.rows, warps, tiles,
-              Traits::kSharedBytes, entry.overflow_bytes, 1e6 * step_cycles(entry, pass, is_float) / kAssumedClockRate);
+              packet_bytes > 0 ? "group" : "cluster", operand, entry.hidden, entry.blocks, entry.rows, Traits::kWarps,
+              Traits::kRegisterTiles, Traits::kSharedBytes, entry.overflow_bytes,
+              1e6 * step_cycles(entry, pass, is_float) / kAssumedClockRate);
 }
 
 template <typename Traits>
@@ -69,15 +70,10 @@ void print_streamed(Pass pass, const char* operand) {
 
 #define STREAMED_FWD(...) print_streamed<GruStreamedFwdTraits<Name, __VA_ARGS__>>(Pass::forward, name);
 #define STREAMED_BWD(...) print_streamed<GruStreamedBwdTraits<Name, __VA_ARGS__>>(Pass::backward, name);
-#define CLUSTER_FWD(H, C, rows, warps, tiles) \
-  print<GruClusterFwdTraits<Name, H, C, rows, warps, tiles>>(Pass::forward, name, warps, tiles);
-#define CLUSTER_BWD(H, C, rows, warps, tiles) \
-  print<GruClusterBwdTraits<Name, H, C, rows, warps, tiles>>(Pass::backward, name, warps, tiles);
-#define GROUP_FWD(H, C, rows, warps, tiles) \
-  print<GruClusterFwdTraits<Name, H, C, rows, warps, tiles, Exchange::packets>>(Pass::forward, name, warps, tiles);
-#define GROUP_BWD(H, C, rows, warps, tiles) \
-  print<GruGroupBwdTraits<Name, H, C, rows, warps, tiles>>(Pass::backward, name, warps, tiles);
-
+#define CLUSTER_FWD(...) print<GruClusterFwdTraits<Name, __VA_ARGS__>>(Pass::forward, name);
+#define CLUSTER_BWD(...) print<GruClusterBwdTraits<Name, __VA_ARGS__>>(Pass::backward, name);
+#define GROUP_FWD(...) print<GruClusterFwdTraits<Name, __VA_ARGS__, Exchange::packets>>(Pass::forward, name);
+#define GROUP_BWD(...) print<GruGroupBwdTraits<Name, __VA_ARGS__>>(Pass::backward, name);
 #define HELD(kind)                                                                                        \
   GRU_CLUSTER_FWD_##kind(CLUSTER_FWD) GRU_GROUP_FWD_##kind(GROUP_FWD) GRU_CLUSTER_BWD_##kind(CLUSTER_BWD) \
       GRU_GROUP_BWD_##kind(GROUP_BWD)

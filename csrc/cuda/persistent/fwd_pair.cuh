@@ -76,7 +76,8 @@ struct FwdPair {
   // The same, to its places in y and, that of r, in gates.
   GRU_DEVICE void store_state(T* y, int t, bool paired) const {
     const int exist = existing(t);
-    store_pair(y, h[0], h[1], GRU_FAULT(stores_beyond_h, exist, exist > 0 ? 2 : 0), paired);
+    const int stored = GRU_FAULT(stores_beyond_h, exist, exist > 0 ? 2 : 0);
+    store_pair(y, h[0], h[1], stored, paired);
   }
   GRU_DEVICE void store_gates(T* to, int t, int H, const Gates<float> (&gates)[2], bool paired) const {
     store_pairs<4, T>({to, to + H, to + 2 * H, to + 3 * H},

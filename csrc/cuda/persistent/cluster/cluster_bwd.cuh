@@ -353,7 +353,8 @@ GRU_DEVICE void gru_cluster_bwd(const PersistentBwdParams<typename Traits::T>& p
   for (int s = 0; s < steps; ++s) {
     at_step(s);
     const int t = time_of_step(s);
-    uint32_t* const operand = dgates + GRU_FAULT(one_dgates_buffer, s % 2, 0) * kRows * kPitch;
+    const int buffer = GRU_FAULT(one_dgates_buffer, s % 2, 0);
+    uint32_t* const operand = dgates + buffer * kRows * kPitch;
     RoundedGrads<T> rounded[kPairs];
     LoadedPair<T> h[kPairs];
     GRU_UNROLL

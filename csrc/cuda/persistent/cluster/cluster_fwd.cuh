@@ -265,7 +265,8 @@ struct FwdSums {
         place = (self.part % kKeepers ^ i / kPairs) * kPairs + i % kPairs;
         which = self.part / kKeepers * kKeepers + i / kPairs - 1;
       }
-      Handed* const to = at(self, place, which) + GRU_FAULT(store_out_of_shared, 0, Traits::kSharedBytes / 8);
+      const int beyond = GRU_FAULT(store_out_of_shared, 0, Traits::kSharedBytes / 8);
+      Handed* const to = at(self, place, which) + beyond;
       GRU_UNROLL
       for (int gate = 0; gate < 3; ++gate) store_shared(to + gate * kWarpSize, of(gate, i));
     }

@@ -94,13 +94,15 @@ struct StateExchange<Traits, Exchange::cluster> : StateBuffers<Traits> {
   GRU_DEVICE void meet() { GRU_FAULT(no_cluster_barrier, cluster_barrier(), void()); }
 
   GRU_DEVICE bool wait(int s, int wave, uint32_t limit) {
-    return mbarrier_wait(of_wave(s, wave), GRU_FAULT(wrong_parity, s, s < 2 ? s : s + 2) / 2 % 2, limit);
+    const int step = GRU_FAULT(wrong_parity, s, s < 2 ? s : s + 2);
+    return mbarrier_wait(of_wave(s, wave), step / 2 % 2, limit);
   }
 
   // What is sent when step s is done may come before it is expected.
   GRU_DEVICE void expect_next(int s) {
     const bool second = GRU_FAULT(two_arrivals, false, thread_index() == kWarpSize);
-    const int missing = GRU_FAULT(too_few_bytes, 0, 16), excess = GRU_FAULT(too_many_bytes, 0, 16);
+    const int missing = GRU_FAULT(too_few_bytes, 0, 16);
+    const int excess = GRU_FAULT(too_many_bytes, 0, 16);
     if (!leads && !second) return;
     GRU_UNROLL
     for (int wave = 0; wave < kWaves; ++wave) {
