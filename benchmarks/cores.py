@@ -1,10 +1,10 @@
 """What a layer should take on a machine with more cores than this one: ``python -m benchmarks scaling --cores 64``.
 
-A team of P threads is planned as on P cores. Each thread's share of each part of the work is run by itself, in turn, and
-timed; a part takes as long as its longest share. To that is added what one core cannot show: waits, what threads read
-of each other's, the parallel region and the handing out of its parts, by the constants below. ``nn.GRU`` beside it by
-the same method: on one thread, with a share of the rows, and a region for each of its operations; of it, what threads
-read is left out.
+A team of P threads is planned as on P cores. Each thread's share of each part of the work is run by itself, in turn,
+and timed; a part takes as long as its longest share. To that is added what one core cannot show: waits, what threads
+read of each other's, the parallel region and the handing out of its parts, by the constants below. ``nn.GRU`` beside it
+by the same method: on one thread, with a share of the rows, and a region for each of its operations; of it, what
+threads read is left out.
 
 With 2 threads the sum is compared with the clock: how far it can be trusted.
 """
