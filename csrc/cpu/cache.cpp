@@ -7,7 +7,7 @@
 namespace gru_ext {
 namespace {
 
-// What depends on it was fitted for 1 MiB on processors that have half of that or 1 MiB. More than 4 several cores share.
+// What depends on it was fitted for 1 MiB, on processors that have that or half of it. More than 4 several cores share.
 constexpr int64_t kLeast = int64_t{1} << 20, kMost = int64_t{4} << 20;
 
 int64_t second_level() {

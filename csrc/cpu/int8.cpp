@@ -24,7 +24,7 @@ using at::TensorList;
 
 // Rows of a chunk: few enough for its gates to stay in the cache.
 constexpr int64_t kInt8ChunkRows = 128;
-// How many operations on int8 take the time of one floating-point operation of `threads_for`; on tiles, of one on tiles.
+// How many operations on int8 take the time of one floating-point operation: of vectors, and of tiles.
 constexpr double kOperationsPerFlop = 4, kOperationsPerTileFlop = 2;
 
 // Of a step, as operations on vectors.

@@ -58,7 +58,7 @@ class WaitingGates {
 };
 
 // For tiles of at most `most_rows` rows of each panel [0, panels): `product(panel, row, rows, out, between)`, out (rows)
-// of `Row`, and while the next product runs `gates(panel, row, rows, out)` of some of its rows and another.
+// of `Row`; and while the next product runs, `gates(panel, row, rows, out)` of its rows, some at a time.
 template <typename Row, int most_rows, int multiple, typename Product, typename Gates>
 GRU_INLINE void products_between_gates(int64_t panels, int64_t rows, const Product& product, const Gates& gates) {
   struct Place {
