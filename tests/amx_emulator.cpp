@@ -486,8 +486,8 @@ long differences(int count) {
 }
 
 // How many products are wrong: of 1 to 32 rows, as many as are multiplied at a time, in an order that needs other
-// tiles now and then; K with and without a rest, odd, and shorter than a tile; of bfloat16, and of float32 by parts. And
-// how many numbers of rows whose gates wait for products are.
+// tiles now and then; K with and without a rest, odd, and shorter than a tile; of bfloat16, and of float32 by parts.
+// And for how many numbers of rows gates that wait for products are.
 long wrong_products() {
   std::mt19937 random(0);
   long wrong_ones = 0;

@@ -15,10 +15,10 @@ double vector_flops_of_gates(int64_t cells);
 // What one thread takes for so many operations on vectors.
 double microseconds_alone(double flops);
 
-// Threads for `steps` steps of `flops` floating-point operations each, as on vectors: at most torch.get_num_threads() and the cores
-// that the process may use, fewer where a thread's part of a step would be shorter than the wait for the others; 1
-// where all the steps together are not worth waking a thread, inside another parallel region, and in a forked child,
-// whose pool did not survive the fork.
+// Threads for `steps` steps of `flops` floating-point operations each, as on vectors: at most torch.get_num_threads()
+// and the cores that the process may use, fewer where a thread's part of a step would be shorter than the wait for the
+// others; 1 where all the steps together are not worth waking a thread, inside another parallel region, and in a forked
+// child, whose pool did not survive the fork.
 int threads_for(int64_t steps, double flops);
 
 // The same without steps: 1 for a call of too few operations.

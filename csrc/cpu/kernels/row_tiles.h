@@ -57,8 +57,8 @@ class WaitingGates {
   int64_t first_ = 0, next_ = 0, last_ = 0;
 };
 
-// For tiles of at most `most_rows` rows of each panel [0, panels): `product(panel, row, rows, out, between)`, out (rows)
-// of `Row`; and while the next product runs, `gates(panel, row, rows, out)` of its rows, some at a time.
+// For tiles of at most `most_rows` rows of each panel [0, panels): `product(panel, row, rows, out, between)`, out
+// (rows) of `Row`; and while the next product runs, `gates(panel, row, rows, out)` of its rows, some at a time.
 template <typename Row, int most_rows, int multiple, typename Product, typename Gates>
 GRU_INLINE void products_between_gates(int64_t panels, int64_t rows, const Product& product, const Gates& gates) {
   struct Place {
