@@ -4,7 +4,8 @@
 // kept are computed again, chunk by chunk (recompute.h).
 //
 // Many threads go through the steps of several chunks, a stretch, before the gradients of all of them: so there are
-// fewer parallel regions. The sums over rows begin anew with each chunk, so that the bits do not depend on it.
+// fewer parts at whose ends they wait. The sums over rows begin anew with each chunk, so that the bits do not depend on
+// it.
 #include <ATen/ATen.h>
 
 #include <array>
@@ -287,7 +288,7 @@ class BwdPass {
 
  private:
   static constexpr int64_t kMoments = 8;  // values of a row in p_.moments
-  // That a thread reads of what another core wrote in the time of a parallel region.
+  // That a thread reads of what another core wrote in the time of a part that threads share.
   static constexpr double kValuesOfRegion = 12500;
 
   int64_t bias_blocks() const { return (s_.B + p_.row_block - 1) / p_.row_block; }

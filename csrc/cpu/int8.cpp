@@ -1,6 +1,6 @@
 // The CPU backend for weights of int8: one layer, forward. Blocks run at the same time, a thread each.
 //
-// Time is cut into chunks as in forward.cpp: a chunk is one parallel region, in which each thread multiplies the
+// Time is cut into chunks as in forward.cpp: a chunk is a part of the work, in which each thread multiplies the
 // chunk's input with the weights of its own hidden units, then goes through the steps (int8_body.h).
 #include <ATen/ATen.h>
 

@@ -1,7 +1,7 @@
 // What the forward and the backward of a layer share: how threads go through its directions and chunks of time steps.
 //
 // A pass is one direction of a layer. It is run stretch by stretch, each of one chunk or more: `begin` prepares a
-// stretch, then come its phases, each of which is one parallel region, or the part of one thread.
+// stretch, then come its phases, each of which is a part of the work for all threads, or for one.
 #pragma once
 
 #include <ATen/core/Tensor.h>

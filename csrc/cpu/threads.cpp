@@ -21,6 +21,7 @@ constexpr double kStepFlopsPerThread = 5e4;
 // 5 us: some times what it costs to wake a thread that has not gone to sleep yet. Of one row's step that is a megabyte
 // of float weights: more than a core's own cache holds, so that a second core's pays.
 constexpr double kFlopsPerCall = 5e5;
+// To hand out a part within a region takes less; to reckon with as much keeps short parts on one thread.
 constexpr double kMicrosecondsOfRegion = 5;
 // libgomp's threads spin for about so long before they sleep; to wake one takes a futex and a core that has halted.
 constexpr std::chrono::milliseconds kSpinsFor{5};
@@ -53,7 +54,7 @@ double flops_per_microsecond() {
 int64_t blocks_of_rows(const Work& work) { return std::max<int64_t>(1, work.rows / work.row_block); }
 int64_t blocks_of_units(const Work& work) { return (work.units + work.unit_block - 1) / work.unit_block; }
 
-// What the parallel region of a chunk adds to each of its steps.
+// What a chunk, as a part of the work for all threads, adds to each of its steps.
 double region_of_step(const Work& work, Grid grid, double wait) {
   const int64_t steps = std::clamp<int64_t>(work.rows_of_region(grid) / work.rows, 1, work.steps);
   return (kMicrosecondsOfRegion + kWaitsCountAs * wait) / static_cast<double>(steps);

@@ -39,7 +39,7 @@ struct Grid {
 // The steps of a recurrence, as they can be split.
 struct Work {
   int64_t steps;
-  int64_t chunk_rows;         // least rows of all steps of a parallel region
+  int64_t chunk_rows;         // least rows of all steps of a part for all threads
   bool chunk_of_group;        // whether each row group has so many, else they have them together
   int64_t row_bytes;          // of the caches, for a row of a region; 0 where it has no more rows than the least
   int64_t rows, row_block;    // of the batch; a row group has whole blocks, the last one what is left over as well
@@ -54,14 +54,14 @@ struct Work {
   int64_t first_row(int group, int groups) const;
   // Likewise of the units of a member.
   int64_t first_unit(int member, int members) const;
-  // Rows of all steps of a parallel region, where a step has no more: several threads, for which a region is dear, fill
+  // Rows of all steps of a part for all threads, where a step has no more: several, for which parts are dear, fill
   // their caches.
   int64_t rows_of_region(Grid grid) const;
 };
 
 // How a call uses `threads` threads.
 struct Plan {
-  int threads = 1;            // 1, or all: the size of each parallel region
+  int threads = 1;            // 1, or all: the size of the parallel region
   Grid grid;                  // of the steps
   bool shares_input = false;  // whether all threads share the input product of the steps, before them
 };
