@@ -451,7 +451,7 @@ bool gates_wait_in_blocks(int64_t block, int64_t rows) {
     next = first + count;
   };
   WaitingGates<int, decltype(gates)> waiting(gates, block);
-  waiting.wait(/*place=*/0, 0, rows);
+  waiting.put_off(/*place=*/0, 0, rows);
   for (int part = 1; part <= 5; ++part) waiting.advance(part, 5);
   return right && next == rows;
 }

@@ -16,7 +16,7 @@ from process import TESTS, fork_python, output_of, thread_count
 
 import gru_ext
 
-COUNTS = (2, 3, 5, 8, 16)
+COUNTS = (2, 3, 5, 8, 12, 16)
 CASES = {
     "small": (Size(40, 8, 64, 64), Options(), torch.float32),
     "wide input": (Size(5, 120, 700, 24), Options(), torch.float32),

@@ -228,7 +228,7 @@ class BwdPass {
     if (phase == kProducts) return kernel_.products(parts_.data(), parts_.size(), thread, team);
     if (phase == kGradients) {
       kernel_.gradients(parts_.data(), parts_.size(), thread, team);
-      if (parts_.back().last) add_up_biases(thread, team);
+      if (p_.need_dweights && parts_.back().last) add_up_biases(thread, team);
       return;
     }
     // Threads that have no part in the steps pack the rows meanwhile, if they are as many as the others.
@@ -319,7 +319,7 @@ class BwdPass {
 
   bool should_pack() const {
     if (!std::is_same_v<operand_t, acc_t>) return true;
-    const bool stay_in_cache = 3 * s_.H * (s_.H + s_.I) * static_cast<int64_t>(sizeof(acc_t)) <= 2 * cache_of_core();
+    const bool stay_in_cache = 3 * s_.H * (s_.H + s_.I) * static_cast<int64_t>(sizeof(acc_t)) <= 2 * kUsualCache;
     return s_.N >= (stay_in_cache && std::is_same_v<scalar_t, acc_t> ? kRowsWorthPacking : kRowsWorthPacking / 4);
   }
   Work work() const {
@@ -331,9 +331,10 @@ class BwdPass {
             // Rows that end early stay in one group, as bits depend on how many rows a product has.
             s_.packed_sizes.empty() ? row_block_of(s_.B) : s_.B, s_.H, kernel_.panel_columns,
             s_.has_gains || !tensors_.layer.variant.reset_after ? 2.0 : 1.0,
-            vector_flops<operand_t>(6.0 * s_.B * s_.H * s_.H, s_.B, s_.B * s_.H),
+            vector_flops<operand_t>(6.0 * s_.B * s_.H * s_.H, s_.B, /*cells=*/0),
             /*input_flops=*/0, static_cast<double>(3 * s_.H * s_.H * kParts<operand_t> * sizeof(operand_t)),
-            /*input_gate_bytes=*/0};
+            /*input_gate_bytes=*/0, vector_flops<operand_t>(0, s_.B, s_.B * s_.H),
+            on_tiles<operand_t>() ? kRowsOfTiles : 1};
   }
   // All threads share the gradients of a chunk, if these alone are worth them.
   Plan plan(int threads, double wait) const {
@@ -557,7 +558,9 @@ void gru_bwd_cpu_into(const Sequence& s, const Backward& call, const BwdResult& 
                                        dhx,
                                        dweights,
                                        masks};
-    run_layer<BwdPass<scalar_t, decltype(operand)>>(s, tensors, flops, rehearsal);
+    const double of_row = 6.0 * s.H * ((need.dx + need.dweights) * s.I + need.dweights * s.H);
+    const double all_flops = s.T * flops + vector_flops<decltype(operand)>(s.N * of_row, s.N, /*cells=*/0);
+    run_layer<BwdPass<scalar_t, decltype(operand)>>(s, tensors, flops, all_flops, rehearsal);
     if (need.dx && side_by_side) dx.add_(dx_of_directions[1]);
   });
 }

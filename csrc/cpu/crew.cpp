@@ -14,7 +14,8 @@
 namespace gru_ext {
 namespace {
 
-// How long this thread could not compute although it wanted to: other programs had its core.
+// How long this thread could not compute although it wanted to, as other programs had its core; once it has begun, and
+// but for what it took to wake up.
 class StolenTime {
  public:
   int64_t nanoseconds() const { return idle() - start_; }
@@ -47,7 +48,7 @@ void Crew::dismiss() {
   barrier_.finished(0, ++parts_);
 }
 
-void lead_threads(int threads, const std::function<void(Crew&)>& lead) {
+void lead_threads(int threads, c10::function_ref<void(Crew&)> lead) {
   Crew crew(threads);
   if (threads == 1) return lead(crew);
   const bool watches = WatchedCall::watches();

@@ -1,15 +1,16 @@
 // The threads of one call: one parallel region, in which the calling thread hands out part after part.
 #pragma once
 
+#include <c10/util/FunctionRef.h>
+
 #include <cstdint>
-#include <functional>
 
 #include "cpu/step_barrier.h"
 
 namespace gru_ext {
 
 // The runtime's threads spin for milliseconds at the end of each region and before the next, also where that keeps the
-// thread that they wait for from its core. These spin for microseconds and then sleep; and to hand out a part takes a
+// thread that they wait for from its core. These spin for a fraction of one and then sleep; and to hand out a part takes a
 // fraction of what a region takes.
 class Crew {
  public:
@@ -18,9 +19,9 @@ class Crew {
   // Threads, the calling one among them.
   int size() const { return size_; }
   // Calls part(thread, size) on each of them at once; returns when all are done. For the calling thread of
-  // `lead_threads` alone. No part may throw.
+  // `lead_threads` alone. No part may throw: others may be in it still.
   template <typename Part>
-  void run(const Part& part) {
+  void run(const Part& part) noexcept {
     call_ = [](const void* given, int thread, int size) { (*static_cast<const Part*>(given))(thread, size); };
     part_ = &part;
     barrier_.finished(0, ++parts_);
@@ -31,7 +32,7 @@ class Crew {
   }
 
  private:
-  friend void lead_threads(int threads, const std::function<void(Crew&)>& lead);
+  friend void lead_threads(int threads, c10::function_ref<void(Crew&)> lead);
   // A begin of a part takes the calling thread some microseconds; the parts of threads differ by as many.
   static constexpr int kSpins = 10 * StepBarrier::kSpins;
   // The first of so many neighbouring threads says for all of them when they are done: of 64, the calling thread looks
@@ -49,6 +50,6 @@ class Crew {
 };
 
 // Calls lead(crew) on the calling thread, with a crew of `threads`, or of as many as the OpenMP runtime gives.
-void lead_threads(int threads, const std::function<void(Crew&)>& lead);
+void lead_threads(int threads, c10::function_ref<void(Crew&)> lead);
 
 }  // namespace gru_ext

@@ -2,17 +2,21 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
 #include <mutex>
+
+#include "cpu/wait_cost.h"
 
 namespace gru_ext {
 namespace {
 
-// Of so many seconds of several threads, a part that is stolen: less is the system's own work, which on a quiet machine
-// takes a millisecond now and then.
-constexpr double kWindow = 0.05, kPartStolen = 0.1;
-// How long one thread or several are tried; and for how long the faster has the calls before the other is tried again,
-// at first and at most.
-constexpr double kTrial = 0.02, kFirstPeriod = 0.04, kLongestPeriod = 1;
+// Seconds of several threads of which a part is stolen. One thread can only be faster where nearly all of the gain of
+// several is lost: by this part or more, for the threads of a call.
+constexpr double kWindow = 0.05;
+double part_stolen(int threads) { return 1 - 1.5 / threads; }
+// How long one thread or several are tried; for how long the faster has the calls before the other is tried again, at
+// first and at most; and how many times as long as the trial at least, which is a call of many threads on one perhaps.
+constexpr double kTrial = 0.02, kFirstPeriod = 0.04, kLongestPeriod = 1, kPeriodOfTrial = 20;
 
 // Of a call that is watched.
 constexpr double kLeastMicroseconds = 1000;
@@ -21,14 +25,14 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 
 std::mutex mutex;
 Crowding crowding;
-thread_local bool watched_here = false;
-thread_local double stolen_here = 0;
+thread_local WatchedCall* call_here = nullptr;
 
 }  // namespace
 
 bool Crowding::prefers_one(double now) {
   if (!crowded_) return false;
-  if (!tries_ && now >= until_) choose(!one_now_, /*tries=*/true);
+  const bool known = rate(one_now_).seconds >= kTrial;
+  if (!tries_ && known && now >= until_) choose(!one_now_, /*tries=*/true);
   return one_now_;
 }
 
@@ -38,7 +42,7 @@ void Crowding::choose(bool one, bool tries) {
   rate(one) = {};
 }
 
-void Crowding::report(bool one, double work, double seconds, double stolen, double now) {
+void Crowding::report(int threads, bool one, double work, double seconds, double stolen, double now) {
   rate(one).work += work;
   rate(one).seconds += seconds;
   if (!one) {
@@ -46,7 +50,7 @@ void Crowding::report(bool one, double work, double seconds, double stolen, doub
     stolen_ += stolen;
   }
   if (window_ >= kWindow) {
-    const bool disturbed = stolen_ > kPartStolen * window_;
+    const bool disturbed = stolen_ > part_stolen(threads) * window_;
     window_ = stolen_ = 0;
     if (!disturbed) {
       crowded_ = false;
@@ -62,29 +66,42 @@ void Crowding::report(bool one, double work, double seconds, double stolen, doub
   const bool one_wins = one_.work * several_.seconds > several_.work * one_.seconds;
   period_ = one_wins == one_won_ ? std::min(2 * period_, kLongestPeriod) : kFirstPeriod;
   one_won_ = one_wins;
-  until_ = now + period_;
+  until_ = now + std::max(period_, one_wins == one ? 0 : kPeriodOfTrial * rate(one).seconds);
   choose(one_wins, /*tries=*/false);
 }
 
 WatchedCall::WatchedCall(int threads, double microseconds)
-    : threads_(threads), work_(microseconds), start_(threads > 1 && microseconds >= kLeastMicroseconds ? now() : 0) {
-  watched_here = start_ > 0;
-  stolen_here = 0;
-  if (!watched_here) return;
-  const std::lock_guard lock(mutex);
-  prefers_one_ = crowding.prefers_one(start_);
+    : outer_(call_here),
+      threads_(threads),
+      work_(microseconds),
+      watched_(outer_ == nullptr && threads > 1 && microseconds >= kLeastMicroseconds && !wait_cost_is_given()),
+      exceptions_(std::uncaught_exceptions()) {
+  if (outer_ != nullptr) {
+    prefers_one_ = outer_->prefers_one_;
+  } else if (watched_) {
+    call_here = this;
+    const std::lock_guard lock(mutex);
+    prefers_one_ = crowding.prefers_one(now());
+  }
+}
+
+void WatchedCall::use(int threads) {
+  used_ = std::max(used_, threads);
+  if (watched_ && start_ == 0) start_ = now();
 }
 
 WatchedCall::~WatchedCall() {
-  watched_here = false;
-  // A call that had no use for several threads says nothing of them.
-  if (start_ == 0 || (used_ == 1 && !prefers_one_)) return;
+  if (!watched_) return;
+  call_here = nullptr;
+  // A call that failed, or had no use for several threads, says nothing of them.
+  const bool failed = std::uncaught_exceptions() > exceptions_;
+  if (failed || used_ == 0 || (used_ == 1 && !prefers_one_)) return;
   const double end = now();
   const std::lock_guard lock(mutex);
-  crowding.report(prefers_one_, work_, end - start_, stolen_here, end);
+  crowding.report(threads_, prefers_one_, work_, end - start_, stolen_, end);
 }
 
-bool WatchedCall::watches() { return watched_here; }
-void WatchedCall::add_stolen(double seconds) { stolen_here += seconds; }
+bool WatchedCall::watches() { return call_here != nullptr; }
+void WatchedCall::add_stolen(double seconds) { call_here->stolen_ += seconds; }
 
 }  // namespace gru_ext

@@ -8,15 +8,16 @@ class Crowding {
  public:
   // Whether a call should have one thread.
   bool prefers_one(double now);
-  // What became of a call of so much work: with one thread or several, of which one lost `stolen` to other programs.
-  void report(bool one, double work, double seconds, double stolen, double now);
+  // What became of a call of so much work, which may have `threads` threads: with all or with one. `stolen`: what one of
+  // them lost to other programs.
+  void report(int threads, bool one, double work, double seconds, double stolen, double now);
 
  private:
   struct Rate {
     double work = 0, seconds = 0;
   };
   Rate& rate(bool one) { return one ? one_ : several_; }
-  // From now on calls have one thread, or several, until they are tried or for a while.
+  // From now on calls have one thread, or several: for a trial, or because they have won.
   void choose(bool one, bool tries);
 
   bool crowded_ = false;            // whether other programs have held cores lately
@@ -30,10 +31,11 @@ class Crowding {
 };
 
 // A call that may have `threads` threads, for as long as this object lives. Short calls are not watched: that threads
-// wait for cores shows in what waits cost (wait_cost.h).
+// wait for cores shows in what waits cost (wait_cost.h). A call within a call is a part of it.
 class WatchedCall {
  public:
-  // `microseconds`: that the call takes one thread.
+  // `microseconds`: that the call takes one thread, by its operations. Where the environment says what waits cost,
+  // nothing is watched.
   WatchedCall(int threads, double microseconds);
   ~WatchedCall();
   WatchedCall(const WatchedCall&) = delete;
@@ -41,18 +43,22 @@ class WatchedCall {
 
   // All of them, or one.
   int threads() const { return prefers_one_ ? 1 : threads_; }
-  // Of these the call uses so many.
-  void use(int threads) { used_ = threads; }
+  // Of these the call uses so many, from now on.
+  void use(int threads);
   // Whether this thread's call is watched; then to be told, of each of its parallel regions, what the thread lost that
   // lost most.
   static bool watches();
   static void add_stolen(double seconds);
 
  private:
+  WatchedCall* const outer_;
   const int threads_;
-  const double work_, start_;
+  const double work_;
+  const bool watched_;
+  const int exceptions_;
   bool prefers_one_ = false;
-  int used_ = 1;
+  int used_ = 0;  // 0: it has not begun
+  double start_ = 0, stolen_ = 0;
 };
 
 }  // namespace gru_ext

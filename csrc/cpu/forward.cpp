@@ -116,6 +116,7 @@ class FwdPass {
     workspace_.reserve(p_.input_gates, groups * rows * 3 * lanes);
     p_.x_stride = in_words_ ? words_stride(s.I) : copies_x_ ? kParts<operand_t> * s.I : rows_of_x_.stride_b;
     workspace_.reserve(copied_x_, copies_x_ ? rows_in_memory(rows) * p_.x_stride : 0);
+    workspace_.reserve(row_of_x_, in_words_ ? s.I : 0);
     workspace_.reserve(steps_of_threads_, team_.steps_of_threads(most_steps_));
     workspace_.reserve(packed_ih, packs_ ? arrangement_.words_ih() : 0);
     workspace_.reserve(packed_hh, packs_ ? arrangement_.words_hh() : 0);
@@ -238,10 +239,12 @@ class FwdPass {
             s_.H,
             tensors_.layer.variant.reset_after ? lanes : 2 * lanes,
             s_.has_gains || !tensors_.layer.variant.reset_after ? 2.0 : 1.0,
-            vector_flops<operand_t>(6.0 * s_.B * s_.H * s_.H, s_.B, s_.B * s_.H),
+            vector_flops<operand_t>(6.0 * s_.B * s_.H * s_.H, s_.B, /*cells=*/0),
             vector_flops<operand_t>(6.0 * s_.B * s_.H * s_.I, s_.B, /*cells=*/0),
             static_cast<double>(3 * s_.H * (s_.H + s_.I / chunk_steps) * operand_size),
-            static_cast<double>(3 * s_.B * s_.H * sizeof(acc_t))};
+            static_cast<double>(3 * s_.B * s_.H * sizeof(acc_t)),
+            vector_flops<operand_t>(0, s_.B, s_.B * s_.H),
+            on_tiles<operand_t>() ? kRowsOfTiles : 1};
   }
 
   // The chunk of a row group, for one of its threads.
@@ -290,7 +293,7 @@ class FwdPass {
   }
   // Whether the threads share the copies of a chunk's x: those in words are of few rows.
   bool shares_copies() const { return !in_words_ && pays(kFlopsOfCopy * p_.rows * s_.I, team_.plan().threads, wait_); }
-  // A thread's share of the rows of a chunk's x, as operands: of those that it will multiply.
+  // A thread's share of the rows of a chunk's x, as operands: of those of its row group.
   void copy_x(int thread, int team) {
     if (p_.has_input) return copy_steps(0, s_.B, thread, team);
     team_.run(thread, team, [&](int group, int member, int members, StepBarrier&) {
@@ -299,7 +302,6 @@ class FwdPass {
   }
   // Of the rows [first_row, last_row) of each step.
   void copy_steps(int64_t first_row, int64_t last_row, int member, int members) const {
-    std::vector<acc_t> values(in_words_ ? s_.I : 0);
     for (int64_t t = chunk_->t_begin; t < chunk_->t_end; ++t) {
       const scalar_t* const x = x_of(t);
       const int64_t rows = std::max<int64_t>(0, std::min(last_row, s_.rows(t)) - first_row);
@@ -308,8 +310,8 @@ class FwdPass {
         const scalar_t* const source = x + row * rows_of_x_.stride_b;
         operand_t* const target = copied_x_ + (place + row) * p_.x_stride;
         if (in_words_) {
-          std::copy_n(source, s_.I, values.data());
-          arrangement_.kernel.to_words(values.data(), s_.I, copied_x_, p_.x_stride, place + row);
+          std::copy_n(source, s_.I, row_of_x_);
+          arrangement_.kernel.to_words(row_of_x_, s_.I, copied_x_, p_.x_stride, place + row);
         } else if constexpr (std::is_same_v<scalar_t, operand_t>) {
           std::copy_n(source, s_.I, target);
         } else {
@@ -363,6 +365,7 @@ class FwdPass {
   bool is_last_;              // whether this is the last chunk
   bool copies_x_;             // whether the rows of a chunk's x are converted or gathered
   operand_t* copied_x_;
+  acc_t* row_of_x_;         // (I): a row that becomes words
   acc_t* entering_;         // (B, unit_stride): h0 with the mask of its dropout
   Step* steps_of_threads_;  // (threads of the steps, most_steps_)
   Workspace workspace_;
@@ -413,7 +416,7 @@ void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& re
                                        masks,
                                        arranged};
     const double flops = vector_flops<decltype(operand)>(fwd_flops(s), s.B, s.B * s.H);
-    run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, flops, rehearsal);
+    run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, flops, s.T * flops, rehearsal);
   });
 }
 

@@ -27,19 +27,20 @@ constexpr int64_t kInt8ChunkRows = 128;
 // How many operations on int8 take the time of one floating-point operation: of vectors, and of tiles.
 constexpr double kOperationsPerFlop = 4, kOperationsPerTileFlop = 2;
 
-// Of a step, as operations on vectors.
-double flops_of_step(const Sequence& s) {
-  const double operations = fwd_flops(s);
-  if (!has_tiles()) return operations / kOperationsPerFlop;
-  return vector_flops_of_tiles(operations / kOperationsPerTileFlop, s.B) + vector_flops_of_gates(s.B * s.H);
+// The products of a step, as operations on vectors.
+double product_flops(const Sequence& s) {
+  if (!has_tiles()) return fwd_flops(s) / kOperationsPerFlop;
+  return vector_flops_of_tiles(fwd_flops(s) / kOperationsPerTileFlop, s.B);
 }
+// Its gates, where they are no small part.
+double gate_flops(const Sequence& s) { return has_tiles() ? vector_flops_of_gates(s.B * s.H) : 0; }
 
 // All steps of one direction: writes its columns of y, and h_n (B, H).
 void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Tensor* weights, const Tensor& y,
                    bool reverse, float* h_n) {
   const Int8Kernel kernel = int8_kernel();
   const std::vector<Chunk> chunks = chunks_of(s, kInt8ChunkRows);
-  const double flops = flops_of_step(s);
+  const double flops = product_flops(s) + gate_flops(s);
   WatchedCall call(threads_of_layer(s, s.T * flops, /*bytes=*/1), microseconds_alone(s.T * flops));
   int threads = call.threads();
   const double wait = cost_of_waits(s, threads);
@@ -52,10 +53,12 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
                   s.H,
                   kInt8Units,
                   /*waits=*/1,
-                  flops,
+                  product_flops(s),
                   /*input_flops=*/0,
                   static_cast<double>(3 * s.H * s.H),
-                  /*input_gate_bytes=*/0};
+                  /*input_gate_bytes=*/0,
+                  gate_flops(s),
+                  has_tiles() ? kRowsOfTiles : 1};
   Team team(work, fastest_plan(work, threads, wait));
   threads = team.plan().threads;
   call.use(threads);
@@ -178,7 +181,7 @@ std::tuple<Tensor, Tensor> gru_int8_cpu(const Tensor& x, const std::optional<Ten
     if (blocks == 1) {
       run_block(0);
     } else {
-      for_each_member(blocks, s, 6.0 * s.B * s.H * (s.H + s.I) / kOperationsPerFlop, run_block);
+      for_each_member(blocks, s, product_flops(s) + gate_flops(s), run_block);
     }
     return std::make_tuple(y, h_n);
   });

@@ -162,7 +162,6 @@ void run_together(c10::ArrayRef<Pass*> passes, int threads) {
     }
   };
   const auto prepare = [&](Crew& crew) {
-    if (!passes[0]->prepares()) return;
     run_all(crew, [](Pass& pass, int thread, int team) { pass.prepare(thread, team); });
   };
   const auto begin = [&](size_t stretch) {
@@ -170,14 +169,14 @@ void run_together(c10::ArrayRef<Pass*> passes, int threads) {
   };
   const size_t stretches = passes[0]->stretches();
   if (passes[0]->begins_with_a_call()) {
-    lead_threads(threads, prepare);
+    if (passes[0]->prepares()) lead_threads(threads, prepare);
     for (size_t stretch = 0; stretch < stretches; ++stretch) {
       begin(stretch);
       lead_threads(threads, run_phases);
     }
   } else {
     lead_threads(threads, [&](Crew& crew) {
-      prepare(crew);
+      if (passes[0]->prepares()) prepare(crew);
       for (size_t stretch = 0; stretch < stretches; ++stretch) {
         begin(stretch);
         run_phases(crew);
@@ -192,14 +191,17 @@ void run_together(c10::ArrayRef<Pass*> passes, int threads) {
 // direction.
 inline bool runs_side_by_side(const Sequence& s, double flops) {
   const bool pays = s.D == 2 && threads_for(/*steps=*/1, 2.0 * s.T * flops) > 1;
-  return pays && (threads_for(s.T, flops) == 1 || 3 * s.H * (s.H + s.I) * 4 <= cache_of_core());
+  return pays && (threads_for(s.T, flops) == 1 || 3 * s.H * (s.H + s.I) * 4 <= kUsualCache);
 }
 
+template <typename operand_t>
+bool on_tiles() {
+  return std::is_base_of_v<c10::BFloat16, operand_t> && has_tiles();
+}
 // Operations on vectors that take as long as `flops` of products with `rows` rows, and the gates of `cells` cells.
 template <typename operand_t>
 double vector_flops(double flops, int64_t rows, int64_t cells) {
-  const bool on_tiles = std::is_base_of_v<c10::BFloat16, operand_t> && has_tiles();
-  return on_tiles ? vector_flops_of_tiles(flops, rows) + vector_flops_of_gates(cells) : flops;
+  return on_tiles<operand_t>() ? vector_flops_of_tiles(flops, rows) + vector_flops_of_gates(cells) : flops;
 }
 
 // Runs each thread's part of a pass by itself, in turn: first once that does not count, as on a core of its own what a
@@ -251,14 +253,14 @@ void rehearse(const Sequence& s, const Tensors& tensors, Rehearsal& rehearsal) {
   rehearsal.read = pass.bytes_of_others();
 }
 
-// Runs the passes of all directions of a layer. `flops`: of a step of one direction.
+// Runs the passes of all directions of a layer. `flops`: of a step of one direction. `all_flops`: of a direction, with
+// what is no step.
 template <typename Pass, typename Tensors>
-void run_layer(const Sequence& s, const Tensors& tensors, double flops, Rehearsal* rehearsal) {
+void run_layer(const Sequence& s, const Tensors& tensors, double flops, double all_flops, Rehearsal* rehearsal) {
   if (rehearsal != nullptr) return rehearse<Pass>(s, tensors, *rehearsal);
-  const double flops_of_call = s.D * s.T * flops;
-  const int allowed = threads_of_layer(s, flops_of_call, tensors.x.element_size());
+  const int allowed = threads_of_layer(s, s.D * s.T * flops, tensors.x.element_size());
   // With layer norm the bits depend on the number of threads, which then follows no clock.
-  WatchedCall call(s.has_gains ? 1 : allowed, microseconds_alone(flops_of_call));
+  WatchedCall call(s.has_gains ? 1 : allowed, microseconds_alone(s.D * all_flops));
   const int most = s.has_gains ? allowed : call.threads();
   const double wait = cost_of_waits(s, most);
   // The directions wait for each other at the end alone.

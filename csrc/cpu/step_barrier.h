@@ -35,8 +35,11 @@ class StepBarrier {
   // Likewise when `other` has.
   void wait_for(int thread, int other, int64_t steps, int most_spins = kSpins) {
     Flag& flag = flags_[other];
-    for (int spins = 0; spins < most_spins && !reached(flag, steps); ++spins) pause();
-    if (!reached(flag, steps)) sleep_until(flags_[thread], flag, steps);
+    for (int spins = 0; spins < most_spins; ++spins) {
+      if (reached(flag, steps)) return;
+      pause();
+    }
+    sleep_until(flags_[thread], flag, steps);
   }
 
   // How long the calling thread has slept in any barrier.

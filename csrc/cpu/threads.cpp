@@ -37,11 +37,10 @@ constexpr double kSharedCacheRate = 3e4, kOtherCoreRate = 1e4;
 // A row of a group of fewer than kRowBlock rows takes so many times as long: each vector of weights that is loaded
 // meets fewer rows.
 constexpr double kOfFewRows = 1.3;
-// Tiles multiply so many times as fast as vectors, for at least so many rows as a product with one takes the time of;
-// and a cell takes as long as so many operations of vectors. Measured on Emerald Rapids: at H = 256, products of a step
-// with R take 3.4 us for 8 rows and 4.1 for 16, at H = 512 15.8 for 32; 16 cells 30 to 60 cycles.
-constexpr double kTilesOverVectors = 15, kFlopsOfCell = 90;
-constexpr int64_t kLeastRowsOfTiles = 8;
+// On tiles, so many rows take as long as one row on vectors, and so do fewer; and a cell as long as so many operations on
+// vectors. Measured on Emerald Rapids: at H = 256, products of a step with R take 3.2 us for one row, 3.4 for 8 and 4.1
+// for 16, at H = 512 15.8 for 32, where one row on vectors has 3.9 and 15.7 at 100 GFLOP/s; 16 cells 30 to 60 cycles.
+constexpr double kFlopsOfCell = 90;
 // More threads than that gain nothing worth having.
 constexpr double kLeastGain = 0.97;
 
@@ -70,8 +69,10 @@ double step_time(const Work& work, Grid grid, double flops, int threads, double 
   const double bytes = work.weight_bytes * part_of_units;
   // Half of a core's cache is for what is no weights.
   const double reading = bytes > cache_of_core() / 2 ? bytes / kSharedCacheRate : 0;
-  const double few_rows = rows < std::min(work.rows, kRowBlock) ? kOfFewRows : 1;
-  double time = reading + flops * part_of_units * few_rows * rows / work.rows / flops_per_microsecond();
+  const double few_rows = work.rows_at_once == 1 && rows < std::min(work.rows, kRowBlock) ? kOfFewRows : 1;
+  const auto tiles = [&](int64_t of_rows) { return (of_rows + work.rows_at_once - 1) / work.rows_at_once; };
+  const double products = flops * few_rows * tiles(rows) / tiles(work.rows);
+  double time = reading + microseconds_alone(part_of_units * (products + work.gate_flops * rows / work.rows));
   const auto relative = [](int members) { return 1 + kFurtherThread * (members - 2); };
   if (grid.unit_groups > 1) {
     time += kWaitsCountAs * work.waits * wait * relative(grid.unit_groups) / relative(threads);
@@ -105,7 +106,7 @@ std::atomic<double> alone_in_a_row{0};
 }  // namespace
 
 double vector_flops_of_tiles(double flops, int64_t rows) {
-  return flops * std::max(rows, kLeastRowsOfTiles) / rows / kTilesOverVectors;
+  return flops / rows * ((rows + kRowsOfTiles - 1) / kRowsOfTiles);
 }
 
 double microseconds_alone(double flops) { return flops / flops_per_microsecond(); }

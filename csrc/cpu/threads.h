@@ -11,6 +11,8 @@ namespace gru_ext {
 double vector_flops_of_tiles(double flops, int64_t rows);
 // Likewise of `cells` cells, which beside products on tiles are no small part.
 double vector_flops_of_gates(int64_t cells);
+// Rows that products on tiles have in the time of one.
+constexpr int64_t kRowsOfTiles = 32;
 
 // What one thread takes for so many operations on vectors.
 double microseconds_alone(double flops);
@@ -49,6 +51,8 @@ struct Work {
   double input_flops;         // of the input product of a step, which needs no wait; 0 where it is no part of the steps
   double weight_bytes;        // that a step reads
   double input_gate_bytes;    // of a step: what the input product leaves
+  double gate_flops = 0;      // of a step, for its gates: on tiles, where they are no small part; else in `flops`
+  int64_t rows_at_once = 1;   // that products have in the time of one row: on tiles
 
   // First of the rows of a row group; that of the next group ends them.
   int64_t first_row(int group, int groups) const;

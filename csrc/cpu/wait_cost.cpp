@@ -83,6 +83,8 @@ std::optional<double> given_cost() {
 
 double usual_wait_cost() { return given_cost().value_or(kUsualCost); }
 
+bool wait_cost_is_given() { return given_cost().has_value(); }
+
 double wait_cost(int threads) {
   if (given_cost().has_value()) return *given_cost();
   static std::mutex mutex;

@@ -13,4 +13,7 @@ double wait_cost(int threads);
 // on the number of threads, which must not follow a measurement.
 double usual_wait_cost();
 
+// Whether the environment variable says it.
+bool wait_cost_is_given();
+
 }  // namespace gru_ext

@@ -95,7 +95,7 @@ def library_of(fault: Fault) -> Library | None:
 
     None for Python, and for what the test compiles itself.
     """
-    if not fault.file.startswith("csrc") or fault.test in OWN_SOURCES:
+    if not fault.file.startswith("csrc") or fault.test.startswith(OWN_SOURCES):
         return None
     return EMULATED if fault.file.startswith("csrc/cuda") else LIBRARY
 

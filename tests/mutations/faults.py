@@ -26,8 +26,9 @@ QUOTA = "tests/test_cpu_threads.py::test_the_quota_is_the_least_of_all_control_g
 SLEEPING = "tests/test_cpu_threads.py::test_threads_that_sleep_are_woken_for_long_calls_or_many"
 STEP_BARRIER = "tests/test_step_barrier.py::test_no_order_loses_a_thread_or_a_step"
 TILES = "tests/test_amx.py::test_operations_and_products"
+CROWDING = "tests/test_crowding.py"
 MACHINE_CODE = "tests/test_machine_code.py"
-OWN_SOURCES = (STEP_BARRIER, TILES, EMULATED_KERNEL)  # tests that compile what they are about
+OWN_SOURCES = (STEP_BARRIER, TILES, EMULATED_KERNEL, CROWDING)  # tests that compile what they are about
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,7 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
     "csrc/cpu/forward.cpp": {
         ACCURACY: [
             ("|| !rows_of_x_.uniform(s)", "", "(sliced or inner_transposed) and float32"),
+            ("copied_x_ + (place + row) * p_.x_stride", "copied_x_ + row * p_.x_stride", "T2-B3-I5-H7 and float16"),
             ("h_n + (direction_ * s_.B + row) * s_.all_H", "h_n + row * s_.all_H", "T2-B3-I5-H7 and bi and float64"),
             ("h0 = contiguous_or_undefined(hx)", "h0 = hx.value_or(Tensor())", "transposed and float32"),
         ],
@@ -252,6 +254,7 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
         ],
     },
     "csrc/cpu/backward.cpp": {
+        THREADS: [("p_.dbias[block * sums + i]", "p_.dbias[sums + i]")],
         "tests/test_backends.py::test_each_gradient_of_several_chunks_is_the_same_alone": [
             ("tensors_.need.dhx || !p.last", "tensors_.need.dhx")
         ],
@@ -470,6 +473,21 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
             ("(int right = 0; left + right < parts; ++right)", "(int right = left; left + right < parts; ++right)"),
             ("a[tile] + left_part * part_stride() + row * a_stride", "a[tile] + row * a_stride"),
             ("multiply_bf16<sum, kWeights<v>, kRows>()", "multiply_bf16<sum, kRows, kWeights<v>>()"),
+        ],
+    },
+    "csrc/cpu/crowding.cpp": {
+        f"{CROWDING}::test_one_has_nearly_all_calls_where_it_is_faster": [
+            ("std::min(2 * period_, kLongestPeriod)", "kFirstPeriod")
+        ],
+        f"{CROWDING}::test_many_threads_of_which_one_is_disturbed_are_not_one": [("1 - 1.5 / threads", "0.25")],
+        f"{CROWDING}::test_a_trial_of_one_that_takes_long_is_seldom": [("kPeriodOfTrial * rate(one).seconds", "0.0")],
+        f"{CROWDING}::test_of_calls_with_pauses_one_has_most_where_it_is_faster": [
+            ("const bool known = rate(one_now_).seconds >= kTrial;", "const bool known = true;")
+        ],
+    },
+    "csrc/cpu/cache.cpp": {
+        "tests/test_cpu_threads.py::test_the_cache_of_a_core_is_what_the_system_says_within_limits_and_changes_no_bit": [
+            ("std::clamp(second_level(), kLeast, kMost)", "kLeast + 0 * second_level()")
         ],
     },
     "csrc/cpu/kernels/row_tiles.h": {

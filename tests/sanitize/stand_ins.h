@@ -131,7 +131,11 @@ STAND_IN __m512 stand_in_reduce(__m512 values) {
 STAND_IN __m512 stand_in_scalef(__m512 values, __m512 powers) {
   auto scaled = bits_as<Values<float, 16>>(values);
   const auto power = bits_as<Values<float, 16>>(powers);
-  for (int i = 0; i < 16; ++i) scaled.of[i] *= std::exp2(power.of[i]);
+  for (int i = 0; i < 16; ++i) {
+    const bool finite = std::abs(power.of[i]) < 1000;
+    scaled.of[i] =
+        finite ? std::scalbn(scaled.of[i], static_cast<int>(power.of[i])) : scaled.of[i] * std::exp2(power.of[i]);
+  }
   return bits_as<__m512>(scaled);
 }
 

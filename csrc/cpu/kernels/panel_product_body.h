@@ -33,7 +33,7 @@ constexpr auto kNothingBefore = [](int64_t /*first*/, int64_t /*rows*/) {};
 // out (count, vectors * lanes) = a (count, K) times a panel of packed weights; plus `bias` (vectors, lanes), whose
 // vectors are bias_stride apart, or plus what out holds. `far`: whether the panel is (are_far). `before(first, rows)`
 // comes before the last part of the product of these rows; `between(done, all)` on tiles, where the rows are those of
-// one product, after each part of it but the last.
+// one product, between its parts.
 template <int vectors, Start start, typename T, typename operand_t, typename Before = decltype(kNothingBefore),
           typename Between = decltype(kNothingBetween)>
 GRU_INLINE void product_rows(int64_t count, const operand_t* a, int64_t a_stride, const T* panel, int64_t K,

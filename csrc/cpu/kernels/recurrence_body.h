@@ -183,8 +183,9 @@ void bwd_chunk(const BwdChunk<scalar_t, operand_t>& p, int thread, int threads, 
                                         });
         });
       }
+      if (i == p.step_count) continue;
       if constexpr (kOnTiles<operand_t>) {
-        waiting.wait(panel, 0, gate_rows);
+        waiting.put_off(panel, 0, gate_rows);
       } else {
         gates(panel, 0, gate_rows);
       }

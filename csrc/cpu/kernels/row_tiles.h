@@ -35,8 +35,8 @@ class WaitingGates {
   // Pieces are of whole blocks of so many rows, a power of 2, but for the last.
   explicit WaitingGates(const Gates& gates, int64_t block = 1) : gates_(gates), block_(block) {}
 
-  // Computes what is left of those before, and lets others wait: of the rows [first, last).
-  void wait(Place place, int64_t first, int64_t last) {
+  // Computes what is left of those before, and puts others off: of the rows [first, last).
+  void put_off(Place place, int64_t first, int64_t last) {
     advance(1, 1);
     place_ = place;
     first_ = next_ = first;
@@ -74,7 +74,7 @@ GRU_INLINE void products_between_gates(int64_t panels, int64_t rows, const Produ
     for_each_tile<most_rows, multiple>(rows, [&](int64_t first, int64_t count) {
       product(panel, first, count, out[odd],
               [&](int64_t done, int64_t all) GRU_INLINED { waiting.advance(done, all); });
-      waiting.wait({panel, first, out[odd]}, first, first + count);
+      waiting.put_off({panel, first, out[odd]}, first, first + count);
       odd = !odd;
     });
   }

@@ -151,7 +151,7 @@ struct TileProduct : TileDepth<Tiles, T, vectors, both, /*turned=*/false> {
   int64_t part_stride() const { return a_stride / kParts<T>; }
   const char* word_of_panel(int64_t word) const { return panel + word * kParts<T> * kPanelStride; }
 
-  // Calls `between(done, bytes)` after each depth.
+  // Calls `between(done, bytes)` between two depths.
   template <typename Between>
   GRU_INLINE void add_all(int64_t bytes, int64_t height, const Between& between) const {
     int64_t done = 0;
@@ -163,7 +163,9 @@ struct TileProduct : TileDepth<Tiles, T, vectors, both, /*turned=*/false> {
                          word_of_panel(done / 4) + right_part * kPartWords * kPanelStride, kTileRowBytes, kPanelStride);
       });
     }
-    if (done < bytes) add_rest(done, bytes - done, height);
+    if (done == bytes) return;
+    if (done > 0) between(done, bytes);
+    add_rest(done, bytes - done, height);
   }
 
   void end() const {

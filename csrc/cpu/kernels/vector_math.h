@@ -147,11 +147,12 @@ struct MathForBFloat16 : VectorMath<float> {
     const auto power = (__m512)(x * -Format::log2_e), f = _mm512_maskz_reduce_ps(0xffff, power, 0);
     const auto of_rest = (__m512)((Vector)f * g((Vector)f) + 1.0f);
     return 1.0f / ((Vector)_mm512_maskz_scalef_ps(0xffff, of_rest, (__m512)((Vector)power - (Vector)f)) + 1.0f);
-#endif
+#else
     Vector half_scale, f_g;
     exp2_parts<-1>(at_most(at_least(x, -Format::most_exp), -Format::least_exp), -Format::log2_e, half_scale, f_g);
     const Vector result = 0.5f / (half_scale * (f_g + 1.0f) + 0.5f);
     return x < -Format::most_exp ? Vector{} : result;
+#endif
   }
 
   static GRU_INLINE Vector tanh(Vector x) {
