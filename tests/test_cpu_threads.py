@@ -281,7 +281,7 @@ print(torch.ops.gru_ext.cache_of_core() / 2**20, bits)
 """
 
 
-def test_the_cache_of_a_core_is_what_the_system_says_within_limits_and_changes_no_bit() -> None:
+def test_the_cache_of_a_core_is_what_the_system_says_and_changes_no_bit() -> None:
     """More of the cache is fewer and longer parts, and other panels together."""
     preloaded = str(compiled(TESTS / "cache_size.cpp", flags=["-std=c++17", "-O1", "-fPIC", "-shared", "-ldl"]))
     sizes, bits = [], set()

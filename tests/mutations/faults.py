@@ -486,7 +486,7 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
         ],
     },
     "csrc/cpu/cache.cpp": {
-        "tests/test_cpu_threads.py::test_the_cache_of_a_core_is_what_the_system_says_within_limits_and_changes_no_bit": [
+        "tests/test_cpu_threads.py::test_the_cache_of_a_core_is_what_the_system_says_and_changes_no_bit": [
             ("std::clamp(second_level(), kLeast, kMost)", "kLeast + 0 * second_level()")
         ],
     },
