@@ -80,12 +80,12 @@ def limit(path: Path) -> Table:
 
 
 def contended(path: Path) -> Table:
-    """Ours and, in brackets, its slowest call; then the others. Milliseconds."""
+    """Ours, the mean and in brackets the slowest call; then the means of the others. Milliseconds."""
     run = results.load(path)
     rows: dict[tuple[str, str], list[str]] = {}
     for row in run.timed:
-        ours, others = row.times[OURS], [milliseconds(row.times[name].median) for name in run.peers]
-        cell = f"{_ours(row)} ({milliseconds(ours.slowest)}); {', '.join(others)}"
+        ours, others = row.times[OURS], [milliseconds(row.times[name].mean) for name in run.peers]
+        cell = f"{milliseconds(ours.mean)} ({milliseconds(ours.slowest)}); {', '.join(others)}"
         rows.setdefault((str(row.size), str(row.threads)), [""] * 3)[row.busy] = cell
     head = ["T,B,H", "threads", "quiet", "one busy process beside", "two"]
     return head, [[*names, *cells] for names, cells in rows.items()]

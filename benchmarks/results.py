@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,11 @@ class Timing:
     def median(self) -> float:
         """Seconds a call."""
         return Spread.of(self.seconds).median
+
+    @property
+    def mean(self) -> float:
+        """Seconds of a call."""
+        return statistics.fmean(self.seconds)
 
     @property
     def slowest(self) -> float:

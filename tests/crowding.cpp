@@ -9,8 +9,8 @@ extern "C" {
 
 void* make_crowding() { return new gru_ext::Crowding; }
 void drop_crowding(void* crowding) { delete static_cast<gru_ext::Crowding*>(crowding); }
-bool prefers_one(void* crowding, double now) { return static_cast<gru_ext::Crowding*>(crowding)->prefers_one(now); }
-void report(void* crowding, int threads, bool one, double work, double seconds, double stolen, double now) {
-  static_cast<gru_ext::Crowding*>(crowding)->report(threads, one, work, seconds, stolen, now);
+bool prefers_one(void* crowding) { return static_cast<gru_ext::Crowding*>(crowding)->prefers_one(); }
+void report(void* crowding, int threads, bool one, double work, double seconds, double stolen) {
+  static_cast<gru_ext::Crowding*>(crowding)->report(threads, one, work, seconds, stolen);
 }
 }

@@ -89,7 +89,7 @@ def test_tables_of_memory_and_of_shared_cores(tmp_path: Path) -> None:
     weighed = [Row(Size(T, 2, 64), "train", 2, bound, peak_bytes=peaks if T == 7 else {}) for T in (7, 9)]
     for suite, rows in (("contended", shared), ("memory", weighed)):
         Run(suite, {}, {**FACTS, "dtype": "float32"}, {}, {}, rows=rows).save(tmp_path / suite)
-    assert publish.contended(tmp_path / "contended")[1] == [["7,2,64", "2", "1 (3); 4", "", "1 (3); 4"]]
+    assert publish.contended(tmp_path / "contended")[1] == [["7,2,64", "2", "1.67 (3); 4", "", "1.67 (3); 4"]]
     assert publish.memory(tmp_path / "memory")[1] == [["7,2,64", "8", "4", "2", "25%"]]
 
 

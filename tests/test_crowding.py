@@ -21,19 +21,14 @@ class Calls:
 
     library: ctypes.CDLL
     crowding: ctypes.c_void_p
-    now: float = 0.0
 
-    def run(
-        self, seconds: float, several: float, stolen: float, *, threads: int = 2, alone: float = ALONE, pause: float = 0
-    ) -> float:
+    def run(self, seconds: float, several: float, stolen: float, *, threads: int = 2, alone: float = ALONE) -> float:
         """For so long; with ``threads`` a call takes ``several`` and loses ``stolen``. The part of it that one had."""
-        end, ones, all_of_them = self.now + seconds, 0.0, 0.0
-        while self.now < end:
-            self.now += pause
-            one = bool(self.library.prefers_one(self.crowding, ctypes.c_double(self.now)))
+        ones, all_of_them = 0.0, 0.0
+        while all_of_them < seconds:
+            one = bool(self.library.prefers_one(self.crowding))
             took, lost = (alone, 0.0) if one else (several, stolen)
-            self.now += took
-            numbers = map(ctypes.c_double, (WORK, took, lost, self.now))
+            numbers = map(ctypes.c_double, (WORK, took, lost))
             self.library.report(self.crowding, ctypes.c_int(threads), ctypes.c_bool(one), *numbers)
             ones += took * one
             all_of_them += took
@@ -85,12 +80,6 @@ def test_a_trial_of_one_that_takes_long_is_seldom(calls: Calls) -> None:
     """Of 8 threads that lose nearly all of their time, and yet are faster than one."""
     calls.run(10, 0.05, 0.042, threads=8, alone=0.1)
     assert calls.run(60, 0.05, 0.042, threads=8, alone=0.1) < 0.06
-
-
-def test_of_calls_with_pauses_one_has_most_where_it_is_faster(calls: Calls) -> None:
-    """Of eleven calls a second, three at least are tried with several."""
-    calls.run(20, 0.0075, 0.004, pause=0.1)
-    assert calls.run(60, 0.0075, 0.004, pause=0.1) > 0.6
 
 
 def test_a_neighbour_that_comes_and_goes_costs_little(calls: Calls) -> None:

@@ -16,7 +16,7 @@ constexpr double kWindow = 0.05;
 double part_stolen(int threads) { return 1 - 1.5 / threads; }
 // How long one thread or several are tried; for how long the faster has the calls before the other is tried again, at
 // first and at most; and how many times as long as the trial at least, which is a call of many threads on one perhaps.
-constexpr double kTrial = 0.02, kFirstPeriod = 0.04, kLongestPeriod = 1, kPeriodOfTrial = 20;
+constexpr double kTrial = 0.02, kFirstPeriod = 0.1, kLongestPeriod = 1, kPeriodOfTrial = 20;
 
 // Of a call that is watched.
 constexpr double kLeastMicroseconds = 1000;
@@ -29,10 +29,9 @@ thread_local WatchedCall* call_here = nullptr;
 
 }  // namespace
 
-bool Crowding::prefers_one(double now) {
+bool Crowding::prefers_one() {
   if (!crowded_) return false;
-  const bool known = rate(one_now_).seconds >= kTrial;
-  if (!tries_ && known && now >= until_) choose(!one_now_, /*tries=*/true);
+  if (!tries_ && rate(one_now_).seconds >= period_) choose(!one_now_, /*tries=*/true);
   return one_now_;
 }
 
@@ -42,7 +41,7 @@ void Crowding::choose(bool one, bool tries) {
   rate(one) = {};
 }
 
-void Crowding::report(int threads, bool one, double work, double seconds, double stolen, double now) {
+void Crowding::report(int threads, bool one, double work, double seconds, double stolen) {
   rate(one).work += work;
   rate(one).seconds += seconds;
   if (!one) {
@@ -66,7 +65,7 @@ void Crowding::report(int threads, bool one, double work, double seconds, double
   const bool one_wins = one_.work * several_.seconds > several_.work * one_.seconds;
   period_ = one_wins == one_won_ ? std::min(2 * period_, kLongestPeriod) : kFirstPeriod;
   one_won_ = one_wins;
-  until_ = now + std::max(period_, one_wins == one ? 0 : kPeriodOfTrial * rate(one).seconds);
+  if (one_wins != one) period_ = std::max(period_, kPeriodOfTrial * rate(one).seconds);
   choose(one_wins, /*tries=*/false);
 }
 
@@ -81,7 +80,7 @@ WatchedCall::WatchedCall(int threads, double microseconds)
   } else if (watched_) {
     call_here = this;
     const std::lock_guard lock(mutex);
-    prefers_one_ = crowding.prefers_one(now());
+    prefers_one_ = crowding.prefers_one();
   }
 }
 
@@ -96,9 +95,9 @@ WatchedCall::~WatchedCall() {
   // A call that failed, or had no use for several threads, says nothing of them.
   const bool failed = std::uncaught_exceptions() > exceptions_;
   if (failed || used_ == 0 || (used_ == 1 && !prefers_one_)) return;
-  const double end = now();
+  const double seconds = now() - start_;
   const std::lock_guard lock(mutex);
-  crowding.report(threads_, prefers_one_, work_, end - start_, stolen_, end);
+  crowding.report(threads_, prefers_one_, work_, seconds, stolen_);
 }
 
 bool WatchedCall::watches() { return call_here != nullptr; }

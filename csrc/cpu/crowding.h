@@ -3,14 +3,15 @@
 
 namespace gru_ext {
 
-// What is known of the calls of this process that may have several threads. Times are in seconds; `now` is a clock's.
+// What is known of the calls of this process that may have several threads. Times are in seconds that calls took: what
+// lies between calls tells nothing.
 class Crowding {
  public:
   // Whether a call should have one thread.
-  bool prefers_one(double now);
+  bool prefers_one();
   // What became of a call of so much work, which may have `threads` threads: with all or with one. `stolen`: what one of
   // them lost to other programs.
-  void report(int threads, bool one, double work, double seconds, double stolen, double now);
+  void report(int threads, bool one, double work, double seconds, double stolen);
 
  private:
   struct Rate {
@@ -24,8 +25,7 @@ class Crowding {
   bool one_now_ = false;            // what calls have now
   bool tries_ = false;              // whether that is tried, or has won
   bool one_won_ = false;            // the last time
-  double until_ = 0;                // when the other is tried again
-  double period_ = 0;               // until then, from when this had won
+  double period_ = 0;               // of what has won, until the other is tried again
   double window_ = 0, stolen_ = 0;  // seconds of several threads lately, and what one of them lost of these
   Rate one_, several_;              // since they were last chosen, or the window began
 };

@@ -481,9 +481,6 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
         ],
         f"{CROWDING}::test_many_threads_of_which_one_is_disturbed_are_not_one": [("1 - 1.5 / threads", "0.25")],
         f"{CROWDING}::test_a_trial_of_one_that_takes_long_is_seldom": [("kPeriodOfTrial * rate(one).seconds", "0.0")],
-        f"{CROWDING}::test_of_calls_with_pauses_one_has_most_where_it_is_faster": [
-            ("const bool known = rate(one_now_).seconds >= kTrial;", "const bool known = true;")
-        ],
     },
     "csrc/cpu/cache.cpp": {
         "tests/test_cpu_threads.py::test_the_cache_of_a_core_is_what_the_system_says_and_changes_no_bit": [
