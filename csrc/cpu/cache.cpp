@@ -7,8 +7,8 @@
 namespace gru_ext {
 namespace {
 
-// What depends on it was fitted for 1 MiB, on processors that have that or half of it. A larger one than the most is one
-// that several cores share.
+// What depends on it was fitted for 1 MiB, on processors that have that or half of it. A larger one than the most is
+// one that several cores share.
 constexpr int64_t kLeast = kUsualCache, kMost = int64_t{4} << 20;
 
 int64_t second_level() {

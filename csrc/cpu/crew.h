@@ -10,8 +10,8 @@
 namespace gru_ext {
 
 // The runtime's threads spin for milliseconds at the end of each region and before the next, also where that keeps the
-// thread that they wait for from its core. These spin for a fraction of one and then sleep; and to hand out a part takes a
-// fraction of what a region takes.
+// thread that they wait for from its core. These spin for a fraction of one and then sleep; and to hand out a part
+// takes a fraction of what a region takes.
 class Crew {
  public:
   explicit Crew(int threads) : barrier_(threads) {}

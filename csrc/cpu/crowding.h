@@ -9,8 +9,8 @@ class Crowding {
  public:
   // Whether a call should have one thread.
   bool prefers_one();
-  // What became of a call of so much work, which may have `threads` threads: with all or with one. `stolen`: what one of
-  // them lost to other programs.
+  // What became of a call of so much work, which may have `threads` threads: with all or with one. `stolen`: what one
+  // of them lost to other programs.
   void report(int threads, bool one, double work, double seconds, double stolen);
 
  private:
