@@ -48,10 +48,15 @@ void Crew::dismiss() {
   barrier_.finished(0, ++parts_);
 }
 
-void lead_threads(int threads, c10::function_ref<void(Crew&)> lead) {
+void lead_threads(int threads, c10::function_ref<void(Crew&)> lead, bool few_parts) {
   Crew crew(threads);
   if (threads == 1) return lead(crew);
   const bool watches = WatchedCall::watches();
+  if (few_parts && !watches) {
+    crew.size_ = threads;
+    crew.in_own_regions_ = true;
+    return lead(crew);
+  }
   std::exception_ptr error;
   std::atomic<int64_t> most_stolen{0};
   run_threads(threads, [&](int thread, int size) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "cpu/step_barrier.h"
+#include "cpu/threads.h"
 
 namespace gru_ext {
 
@@ -16,12 +17,13 @@ class Crew {
  public:
   explicit Crew(int threads) : barrier_(threads) {}
 
-  // Threads, the calling one among them.
+  // Threads, the calling one among them; no more than this get a part.
   int size() const { return size_; }
   // Calls part(thread, size) on each of them at once; returns when all are done. For the calling thread of
   // `lead_threads` alone. No part may throw: others may be in it still.
   template <typename Part>
   void run(const Part& part) noexcept {
+    if (in_own_regions_) return run_threads(size_, part);
     call_ = [](const void* given, int thread, int size) { (*static_cast<const Part*>(given))(thread, size); };
     part_ = &part;
     barrier_.finished(0, ++parts_);
@@ -32,7 +34,7 @@ class Crew {
   }
 
  private:
-  friend void lead_threads(int threads, c10::function_ref<void(Crew&)> lead);
+  friend void lead_threads(int threads, c10::function_ref<void(Crew&)> lead, bool few_parts);
   // A begin of a part takes the calling thread some microseconds; the parts of threads differ by as many.
   static constexpr int kSpins = 10 * StepBarrier::kSpins;
   // The first of so many neighbouring threads says for all of them when they are done: of 64, the calling thread looks
@@ -46,10 +48,12 @@ class Crew {
   const void* part_ = nullptr;
   int64_t parts_ = 0;
   int size_ = 1;
+  bool in_own_regions_ = false;
   StepBarrier barrier_;  // a part is a step: the calling thread finishes it as it hands it out
 };
 
 // Calls lead(crew) on the calling thread, with a crew of `threads`, or of as many as the OpenMP runtime gives.
-void lead_threads(int threads, c10::function_ref<void(Crew&)> lead);
+// `few_parts`: each part is a region of its own, which costs less where there is one; it may then get fewer threads.
+void lead_threads(int threads, c10::function_ref<void(Crew&)> lead, bool few_parts = false);
 
 }  // namespace gru_ext

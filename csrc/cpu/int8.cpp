@@ -138,9 +138,10 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
     });
     p.first_round += 1 + count;
   };
-  lead_threads(threads, [&](Crew& crew) {
+  const auto run_chunks = [&](Crew& crew) {
     for (size_t i = 0; i < chunks.size(); ++i) run_chunk(crew, chunks[reverse ? chunks.size() - 1 - i : i]);
-  });
+  };
+  lead_threads(threads, run_chunks, /*few_parts=*/chunks.size() == 1);
 }
 
 // The tensors of a block, contiguous: of packed weights its groups of units, of vectors (3H) its units of each gate.

@@ -139,9 +139,16 @@ void run_together(c10::ArrayRef<Pass*> passes, int threads) {
       return;
     }
     const int members = threads / count;
-    crew.run([&](int thread, int) {
-      if (thread < members * count) part(*passes[thread / members], thread % members, members);
+    int given = threads;
+    crew.run([&](int thread, int size) {
+      if (thread == 0) given = size;
+      if (size < std::max(threads, count)) {
+        for (int i = 0; i < count && thread == 0; ++i) part(*passes[i], 0, 1);
+      } else if (thread < members * count) {
+        part(*passes[thread / members], thread % members, members);
+      }
     });
+    if (given < threads) threads = 1;
   };
   const auto run_phases = [&](Crew& crew) {
     for (int phase = 0; phase < Pass::kPhases; ++phase) {
@@ -175,13 +182,14 @@ void run_together(c10::ArrayRef<Pass*> passes, int threads) {
       lead_threads(threads, run_phases);
     }
   } else {
-    lead_threads(threads, [&](Crew& crew) {
+    const auto run_stretches = [&](Crew& crew) {
       if (passes[0]->prepares()) prepare(crew);
       for (size_t stretch = 0; stretch < stretches; ++stretch) {
         begin(stretch);
         run_phases(crew);
       }
-    });
+    };
+    lead_threads(threads, run_stretches, /*few_parts=*/stretches == 1 && !passes[0]->prepares());
   }
   for (Pass* pass : passes) pass->finish();
 }
