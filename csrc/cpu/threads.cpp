@@ -169,7 +169,7 @@ Plan fastest_plan(const Work& work, int threads, double wait) {
   return plan;
 }
 
-void run_threads(int threads, const std::function<void(int, int)>& body) {
+void run_threads(int threads, c10::function_ref<void(int, int)> body) {
   if (threads == 1) {
     body(0, 1);
     return;

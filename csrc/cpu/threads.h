@@ -2,8 +2,9 @@
 // recurrence is split between them.
 #pragma once
 
+#include <c10/util/FunctionRef.h>
+
 #include <cstdint>
-#include <functional>
 
 namespace gru_ext {
 
@@ -77,6 +78,6 @@ Plan fastest_plan(const Work& work, int threads, double wait);
 bool pays(double flops, int threads, double wait);
 
 // Calls body(thread, threads) on each of `threads` threads at once, or of as many as the OpenMP runtime gives.
-void run_threads(int threads, const std::function<void(int, int)>& body);
+void run_threads(int threads, c10::function_ref<void(int, int)> body);
 
 }  // namespace gru_ext
