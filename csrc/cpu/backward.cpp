@@ -334,7 +334,7 @@ class BwdPass {
             vector_flops<operand_t>(6.0 * s_.B * s_.H * s_.H, s_.B, /*cells=*/0),
             /*input_flops=*/0, static_cast<double>(3 * s_.H * s_.H * kParts<operand_t> * sizeof(operand_t)),
             /*input_gate_bytes=*/0, vector_flops<operand_t>(0, s_.B, s_.B * s_.H),
-            on_tiles<operand_t>() ? kRowsOfTiles : 1};
+            on_tiles<operand_t>() ? kTileProductRows : 1};
   }
   // All threads share the gradients of a chunk, if these alone are worth them.
   Plan plan(int threads, double wait) const {

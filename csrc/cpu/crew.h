@@ -17,7 +17,7 @@ class Crew {
  public:
   explicit Crew(int threads) : barrier_(threads) {}
 
-  // Threads, the calling one among them; no more than this get a part.
+  // Threads, the calling one among them. Where each part is a region of its own: the most that it gets.
   int size() const { return size_; }
   // Calls part(thread, size) on each of them at once; returns when all are done. For the calling thread of
   // `lead_threads` alone. No part may throw: others may be in it still.
@@ -53,7 +53,7 @@ class Crew {
 };
 
 // Calls lead(crew) on the calling thread, with a crew of `threads`, or of as many as the OpenMP runtime gives.
-// `few_parts`: each part is a region of its own, which costs less where there is one; it may then get fewer threads.
+// `few_parts`: each part is then a region of its own, which costs less where there is one part.
 void lead_threads(int threads, c10::function_ref<void(Crew&)> lead, bool few_parts = false);
 
 }  // namespace gru_ext

@@ -70,17 +70,16 @@ void Crowding::report(int threads, bool one, double work, double seconds, double
 }
 
 WatchedCall::WatchedCall(int threads, double microseconds)
-    : outer_(call_here),
-      threads_(threads),
+    : threads_(threads),
       work_(microseconds),
-      watched_(outer_ == nullptr && threads > 1 && microseconds >= kLeastMicroseconds && !wait_cost_is_given()),
+      watched_(call_here == nullptr && threads > 1 && microseconds >= kLeastMicroseconds && !wait_cost_is_given()),
       exceptions_(std::uncaught_exceptions()) {
-  if (outer_ != nullptr) {
-    prefers_one_ = outer_->prefers_one_;
-  } else if (watched_) {
+  if (watched_) {
     call_here = this;
     const std::lock_guard lock(mutex);
     prefers_one_ = crowding.prefers_one();
+  } else if (call_here != nullptr) {
+    prefers_one_ = call_here->prefers_one_;
   }
 }
 

@@ -51,7 +51,6 @@ class WatchedCall {
   static void add_stolen(double seconds);
 
  private:
-  WatchedCall* const outer_;
   const int threads_;
   const double work_;
   const bool watched_;

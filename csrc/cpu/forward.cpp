@@ -244,7 +244,7 @@ class FwdPass {
             static_cast<double>(3 * s_.H * (s_.H + s_.I / chunk_steps) * operand_size),
             static_cast<double>(3 * s_.B * s_.H * sizeof(acc_t)),
             vector_flops<operand_t>(0, s_.B, s_.B * s_.H),
-            on_tiles<operand_t>() ? kRowsOfTiles : 1};
+            on_tiles<operand_t>() ? kTileProductRows : 1};
   }
 
   // The chunk of a row group, for one of its threads.

@@ -58,7 +58,7 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
                   static_cast<double>(3 * s.H * s.H),
                   /*input_gate_bytes=*/0,
                   gate_flops(s),
-                  has_tiles() ? kRowsOfTiles : 1};
+                  has_tiles() ? kTileProductRows : 1};
   Team team(work, fastest_plan(work, threads, wait));
   threads = team.plan().threads;
   call.use(threads);

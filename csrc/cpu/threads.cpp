@@ -37,7 +37,7 @@ constexpr double kSharedCacheRate = 3e4, kOtherCoreRate = 1e4;
 // A row of a group of fewer than kRowBlock rows takes so many times as long: each vector of weights that is loaded
 // meets fewer rows.
 constexpr double kOfFewRows = 1.3;
-// On tiles, products with up to kRowsOfTiles rows take as long as with one row on vectors, and a cell as long as so
+// On tiles, products with up to kTileProductRows rows take as long as with one row on vectors, and a cell as long as so
 // many operations on vectors. Measured on Emerald Rapids: at H = 256, products of a step with R take 3.2 us for one
 // row, 3.4 for 8 and 4.1 for 16, at H = 512 15.8 for 32, where one row on vectors has 3.9 and 15.7 at 100 GFLOP/s; 16
 // cells 30 to 60 cycles.
@@ -107,7 +107,7 @@ std::atomic<double> alone_in_a_row{0};
 }  // namespace
 
 double vector_flops_of_tiles(double flops, int64_t rows) {
-  return flops / rows * ((rows + kRowsOfTiles - 1) / kRowsOfTiles);
+  return flops / rows * ((rows + kTileProductRows - 1) / kTileProductRows);
 }
 
 double microseconds_alone(double flops) { return flops / flops_per_microsecond(); }

@@ -13,7 +13,7 @@ double vector_flops_of_tiles(double flops, int64_t rows);
 // Likewise of `cells` cells, which beside products on tiles are no small part.
 double vector_flops_of_gates(int64_t cells);
 // Rows that products on tiles have in the time of one.
-constexpr int64_t kRowsOfTiles = 32;
+constexpr int64_t kTileProductRows = 32;
 
 // What one thread takes for so many operations on vectors.
 double microseconds_alone(double flops);
