@@ -12,6 +12,7 @@ import itertools
 import math
 import random
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ Clock = Callable[[Step, int], float]  # a step and a number of calls, to seconds
 MOST_CALLS = 100_000
 MOST_COPIES = 1024
 SLOW = 0.5  # seconds a call, from which on fewer rounds are run
+PAUSE = 0.1  # seconds, in which threads that spin after their work fall asleep
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,39 @@ def alternate(
             if turn >= 0:
                 times[name].append(seconds)
     return times, calls
+
+
+def each_call(
+    steps: Mapping[str, Step], device: torch.device, repeat: int, block_seconds: float
+) -> dict[str, list[list[float]]]:
+    """Seconds of every call, a list a round, for each name. A block is calls in a row, after a pause."""
+    times: dict[str, list[list[float]]] = {name: [] for name in steps}
+    names, order = list(steps), random.Random(0)
+    for turn in range(-1, repeat):
+        for name in order.sample(names, len(names)):
+            time.sleep(PAUSE)
+            seconds = _calls_in_a_row(steps[name], device, block_seconds)
+            if turn >= 0:
+                times[name].append(seconds)
+    return times
+
+
+def _calls_in_a_row(step: Step, device: torch.device, block_seconds: float) -> list[float]:
+    seconds = []
+    first = before = time.perf_counter()
+    while before < first + block_seconds:
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        after = time.perf_counter()
+        seconds.append(after - before)
+        before = after
+    return seconds
+
+
+def slowest_hundredth(seconds: Sequence[float]) -> float:
+    """Seconds at which it begins, of at least one call."""
+    return sorted(seconds)[-max(1, len(seconds) // 100)]
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> Spread:

@@ -80,12 +80,12 @@ def limit(path: Path) -> Table:
 
 
 def contended(path: Path) -> Table:
-    """Ours, the mean and in brackets the slowest call; then the means of the others. Milliseconds."""
+    """Ours, the mean and in brackets where the slowest hundredth begins; then the others. Milliseconds."""
     run = results.load(path)
     rows: dict[tuple[str, str], list[str]] = {}
     for row in run.timed:
-        ours, others = row.times[OURS], [milliseconds(row.times[name].mean) for name in run.peers]
-        cell = f"{milliseconds(ours.mean)} ({milliseconds(ours.slowest)}); {', '.join(others)}"
+        timings = (row.times[name] for name in (OURS, *run.peers))
+        cell = "; ".join(f"{milliseconds(timing.mean)} ({milliseconds(timing.slow)})" for timing in timings)
         rows.setdefault((str(row.size), str(row.threads)), [""] * 3)[row.busy] = cell
     head = ["T,B,H", "threads", "quiet", "one busy process beside", "two"]
     return head, [[*names, *cells] for names, cells in rows.items()]
@@ -241,7 +241,7 @@ MEASUREMENTS = [
     Measurement(
         "contended",
         3,
-        "benchmarks contended --device cpu --against torch,onnxruntime --repeat 50",
+        "benchmarks contended --device cpu --against torch,onnxruntime,openvino",
         "--threads 1 --repeat 1 --filter ^50,8,128$",
         {"contended": ("performance.md", contended)},
     ),

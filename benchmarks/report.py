@@ -148,9 +148,8 @@ def table(run: Run, kind: str, ranges: bool = True) -> Table:
     names = [name for name in run.peers if any(name in row.times for row in rows)]
     if run.suite == "contended":
         shown = (OURS, *names)
-        return ["T,B,H", "threads", "busy", *(f"{name} ms (slowest)" for name in shown)], [
-            [str(row.size), str(row.threads), str(row.busy), *(_with_slowest(row, name) for name in shown)]
-            for row in rows
+        return ["T,B,H", "threads", "busy", *(f"{name} ms (slow)" for name in shown)], [
+            [str(row.size), str(row.threads), str(row.busy), *(_with_slow(row, name) for name in shown)] for row in rows
         ]
     threads = len({row.threads for row in rows}) > 1
     head = ["T,B,H", *(["threads"] if threads else []), f"{OURS} ms"]
@@ -172,11 +171,11 @@ def table(run: Run, kind: str, ranges: bool = True) -> Table:
     return [*head, "of the limit", "limited by"], cells
 
 
-def _with_slowest(row: Row, name: str) -> str:
+def _with_slow(row: Row, name: str) -> str:
     if name not in row.times:
         return "-"
     timing = row.times[name]
-    return f"{milliseconds(timing.median)} ({milliseconds(timing.slowest)})"
+    return f"{milliseconds(timing.mean)} ({milliseconds(timing.slow)})"
 
 
 def _mebibytes(row: Row, name: str) -> str:
@@ -193,7 +192,7 @@ def heading(run: Run, kind: str) -> str:
     if kind == "kernels":
         return "parts, ms"
     if run.suite == "contended":
-        return f"{kind}; median and slowest of calls timed alone, beside so many busy processes"
+        return f"{kind}; the mean, and where the slowest hundredth of calls begins, beside so many busy processes"
     return f"{kind}, peak of memory" if run.suite == "memory" else f"{kind}; a ratio above 1: {OURS} is faster"
 
 

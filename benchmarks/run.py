@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -184,14 +185,31 @@ def _time(row: Row, kind: Pass, run: Run, suite: Suite, settings: Settings, doin
     if not steps:
         return
     doing(f"{row.size} {kind}: timing {', '.join(steps)}")
-    again = {"again": steps[OURS]} if OURS in steps and not suite.alone else {}
-    clock = measure.clock_for(settings.device, row.threads)
-    block_seconds = 0.0 if suite.alone else settings.block_seconds
     # Entered once, as around a loop that serves: in each call it would count against torch's modules alone.
     with machine.busy(row.busy), torch.set_grad_enabled(kind != "forward"):
-        times, calls = measure.alternate({**steps, **again}, clock, settings.repeat, block_seconds)
-    row.again = times.pop("again", [])
-    row.times = {name: Timing(times[name], calls[name], verdicts[name].times_framework) for name in steps}
+        if suite.each_call:
+            row.times = _each_call(steps, settings)
+        else:
+            again = {"again": steps[OURS]} if OURS in steps else {}
+            clock = measure.clock_for(settings.device, row.threads)
+            times, calls = measure.alternate({**steps, **again}, clock, settings.repeat, settings.block_seconds)
+            row.again = times.pop("again", [])
+            row.times = {name: Timing(times[name], calls[name], 0.0) for name in steps}
+    for name, timing in row.times.items():
+        timing.times_framework = verdicts[name].times_framework
+
+
+def _each_call(steps: dict[str, Step], settings: Settings) -> dict[str, Timing]:
+    rounds = measure.each_call(steps, settings.device, settings.repeat, settings.block_seconds)
+    return {
+        name: Timing(
+            [statistics.fmean(calls) for calls in times],
+            sum(map(len, times)) // len(times),
+            0.0,
+            measure.slowest_hundredth([seconds for calls in times for seconds in calls]),
+        )
+        for name, times in rounds.items()
+    }
 
 
 def _prepare(

@@ -512,7 +512,8 @@ def test_schema_of_what_is_kept(kept: Path) -> None:
     assert content["noise"] == pytest.approx(0.1)
     keys = {"size", "kind", "threads", "bound", "times", "again", "left_out", "peak_bytes", "busy"}
     assert all(set(row) == keys for row in content["rows"])
-    assert content["rows"][0]["times"][OURS] == {"seconds": [1e-3, 1e-3, 2e-3], "calls": 3, "times_framework": 0.9}
+    timing = {"seconds": [1e-3, 1e-3, 2e-3], "calls": 3, "times_framework": 0.9, "slow": 0}
+    assert content["rows"][0]["times"][OURS] == timing
 
 
 @pytest.mark.parametrize(
@@ -706,20 +707,33 @@ def test_every_suite_runs(suite: str, against: str, size: str, kinds: list[str],
     assert all(row.times for row in rows)
 
 
-def test_calls_beside_busy_processes_are_timed_alone(quick: Quick, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_call_beside_busy_processes_is_timed(quick: Quick, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     busy = Mock(wraps=machine.busy)
     monkeypatch.setattr(machine, "busy", busy)
-    assert quick("--against=torch", "--filter=^50,8", "--repeat=3", suite="contended") == 0
+    assert quick("--against=torch", "--filter=^50,8", "--repeat=2", "--block-seconds=0.02", suite="contended") == 0
     run = results.load(kept)
     assert [row.busy for row in run.rows] == [0, 1, 2]
     assert busy.mock_calls == [call(0), call(1), call(2)]
-    assert all(timing.calls == 1 and len(timing.seconds) == 3 for row in run.rows for timing in row.times.values())
+    timings = [timing for row in run.rows for timing in row.times.values()]
+    assert all(timing.calls >= 1 and len(timing.seconds) == 2 and timing.slow > 0 for timing in timings)
     assert run.noise() is None
     head, cells = report.table(run, "forward")
-    assert head == ["T,B,H", "threads", "busy", "gru_ext ms (slowest)", "torch ms (slowest)"]
+    assert head == ["T,B,H", "threads", "busy", "gru_ext ms (slow)", "torch ms (slow)"]
     assert [line[:3] for line in cells] == [["50,8,128", "1", str(busy)] for busy in (0, 1, 2)]
-    timing = run.rows[0].times[OURS]
-    assert timing.slowest == max(timing.seconds)
+
+
+def test_calls_in_a_row_are_as_many_as_their_time_allows() -> None:
+    """Each round anew, after one that is not counted; a call that takes longer than all of it is one."""
+    steps = {"short": lambda: time.sleep(0.004), "long": lambda: time.sleep(0.05)}
+    times = measure.each_call(steps, torch.device("cpu"), repeat=2, block_seconds=0.02)
+    assert [len(calls) for calls in times["long"]] == [1, 1]
+    assert all(seconds >= 0.05 for calls in times["long"] for seconds in calls)
+    assert [1 <= len(calls) <= 5 for calls in times["short"]] == [True, True]
+
+
+def test_the_slowest_hundredth() -> None:
+    assert measure.slowest_hundredth([float(n) for n in range(1000)]) == 990
+    assert measure.slowest_hundredth([3.0, 5.0, 4.0]) == 5
 
 
 def test_busy_processes_compute_and_end() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +263,32 @@ def test_the_cores_are_those_of_the_affinity_and_the_quota() -> None:
 def test_a_process_that_may_use_one_core_has_one() -> None:
     script = f"import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n{COUNTED}print(library.cpu_cores())"
     assert output_of(fork_python("-c", script, environment={"GRU_EXT_CPU_CORES": ""})) == "True\n1\n"
+
+
+def test_the_time_that_other_programs_leave_is_what_cores_idle_and_this_process_uses(tmp_path: Path) -> None:
+    """Of the cores of the affinity; nothing where one of them is not listed, or there is no list."""
+    cores = sorted(os.sched_getaffinity(0))
+    assert torch.ops.gru_ext.core_time(str(tmp_path)) == []
+    (tmp_path / "proc").mkdir()
+    ticks = {core: (1000 * (core + 1), 10 * (core + 1)) for core in range(cores[-1] + 2)}  # idle, and waiting for disks
+    lines = [f"cpu{core} 7 7 7 {idle} {waiting} 7 7 7 7 7" for core, (idle, waiting) in ticks.items()]
+    (tmp_path / "proc/stat").write_text("\n".join(["cpu  7 7 7 77777 77 7 7 7 7 7", *lines, "intr 1 2 3"]))
+    idle = sum(sum(ticks[core]) for core in cores) / os.sysconf("SC_CLK_TCK")
+    used = time.process_time()
+    _, left = torch.ops.gru_ext.core_time(str(tmp_path))
+    assert used <= left - idle <= time.process_time()
+    (tmp_path / "proc/stat").write_text("\n".join(line for line in lines if not line.startswith(f"cpu{cores[0]} ")))
+    assert torch.ops.gru_ext.core_time(str(tmp_path)) == []
+
+
+def test_the_time_that_other_programs_leave_is_no_more_than_the_cores_have() -> None:
+    before = torch.ops.gru_ext.core_time("/")
+    time.sleep(0.2)
+    after = torch.ops.gru_ext.core_time("/")
+    passed = after[0] - before[0]
+    assert passed >= 0.2
+    cores = len(os.sched_getaffinity(0))
+    assert 0 <= after[1] - before[1] <= cores * (passed + 2 / os.sysconf("SC_CLK_TCK"))
 
 
 @pytest.mark.parametrize("int8", [False, True])

@@ -21,17 +21,35 @@ class Calls:
 
     library: ctypes.CDLL
     crowding: ctypes.c_void_p
+    clock: float = 0.0
+    left: float = 0.0  # seconds of a core that other programs have left
 
-    def run(self, seconds: float, several: float, stolen: float, *, threads: int = 2, alone: float = ALONE) -> float:
-        """For so long; with ``threads`` a call takes ``several`` and loses ``stolen``. The part of it that one had."""
+    def run(
+        self,
+        seconds: float,
+        several: float,
+        stolen: float,
+        *,
+        threads: int = 2,
+        alone: float = ALONE,
+        free: float | None = None,
+    ) -> float:
+        """For so long; with ``threads`` a call takes ``several`` and loses ``stolen``. The part of it that one had.
+
+        ``free``: cores that other programs leave; None: the system does not tell.
+        """
         ones, all_of_them = 0.0, 0.0
         while all_of_them < seconds:
+            if free is not None:
+                self.library.set_core_time(ctypes.c_double(self.clock), ctypes.c_double(self.left))
             one = bool(self.library.prefers_one(self.crowding))
             took, lost = (alone, 0.0) if one else (several, stolen)
             numbers = map(ctypes.c_double, (WORK, took, lost))
             self.library.report(self.crowding, ctypes.c_int(threads), ctypes.c_bool(one), *numbers)
             ones += took * one
             all_of_them += took
+            self.clock += took
+            self.left += took * (free or 0)
         return ones / all_of_them
 
 
@@ -42,6 +60,7 @@ def calls() -> Iterator[Calls]:
     library = ctypes.CDLL(str(compiled(*sources, flags=flags, directories=[ROOT / "csrc"])))
     library.make_crowding.restype = ctypes.c_void_p
     library.prefers_one.restype = ctypes.c_bool
+    library.forget_core_time()
     crowding = ctypes.c_void_p(library.make_crowding())
     yield Calls(library, crowding)
     library.drop_crowding(crowding)
@@ -61,8 +80,30 @@ def test_one_has_nearly_all_calls_where_it_is_faster(calls: Calls) -> None:
 
 
 def test_several_have_nearly_all_calls_where_they_are_faster_though_disturbed(calls: Calls) -> None:
-    calls.run(2, 0.004, 0.001)
-    assert calls.run(10, 0.004, 0.001) < 0.03
+    calls.run(2, 0.004, 0.0015)
+    assert calls.run(10, 0.004, 0.0015) < 0.03
+
+
+def test_several_are_not_tried_while_other_programs_hold_the_other_core(calls: Calls) -> None:
+    """A call that is tried may take three times as long. When they have gone, several have all calls again."""
+    calls.run(0.5, 0.0075, 0.004, free=1.02)
+    assert calls.run(20, 0.0075, 0.004, free=1.02) == 1
+    calls.run(1.2, FREE, 0, free=2)
+    assert calls.run(10, FREE, 0, free=2) == 0
+
+
+def test_several_are_tried_where_one_has_no_core_of_its_own(calls: Calls) -> None:
+    """Beside two programs on two cores, several threads get more of the cores together than one does."""
+    calls.run(0.5, 0.0075, 0.004, free=0.7, alone=0.005)
+    assert calls.run(10, 0.004, 0.002, free=0.7, alone=0.0075) < 0.1
+
+
+def test_one_is_tried_though_other_programs_hold_the_cores(calls: Calls) -> None:
+    """Where several win beside two programs, one is tried from time to time, and wins when it is faster."""
+    calls.run(2, 0.004, 0.0015, free=1)
+    assert calls.run(10, 0.004, 0.0015, free=1) < 0.03
+    calls.run(1.2, 0.0075, 0.004, free=1)
+    assert calls.run(10, 0.0075, 0.004, free=1) == 1
 
 
 def test_several_come_back_when_the_others_have_gone(calls: Calls) -> None:

@@ -2,12 +2,15 @@
 
 #include <c10/util/Exception.h>
 #include <omp.h>
+#include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <ctime>
+#include <exception>
 #include <fstream>
 #include <limits>
-#include <optional>
 #include <sstream>
 #include <string>
 
@@ -63,7 +66,45 @@ int found_cores() {
   return std::max(1, static_cast<int>(std::min<double>(omp_get_num_procs(), quota)));
 }
 
+double seconds_of(clockid_t clock) {
+  timespec time{};
+  clock_gettime(clock, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+// Seconds that the cores of a set have been idle, together; nothing where one is not told of.
+std::optional<double> idle_seconds(const fs::path& root, const cpu_set_t& set) {
+  std::ifstream lines(root / "proc/stat");
+  double ticks = 0;
+  int told = 0;
+  for (std::string line; std::getline(lines, line) && line.starts_with("cpu");) {
+    std::istringstream words(line.substr(3));
+    int core = -1;
+    double user = 0, nice = 0, system = 0, idle = 0, iowait = 0;
+    // The first line has the sum of all cores, and no number.
+    if (line[3] == ' ' || !(words >> core >> user >> nice >> system >> idle >> iowait)) continue;
+    if (core < 0 || core >= CPU_SETSIZE || !CPU_ISSET(core, &set)) continue;
+    ticks += idle + iowait;
+    ++told;
+  }
+  if (told == 0 || told < CPU_COUNT(&set)) return std::nullopt;
+  return ticks / static_cast<double>(sysconf(_SC_CLK_TCK));
+}
+
 }  // namespace
+
+std::optional<CoreTime> core_time(const fs::path& root) noexcept {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return std::nullopt;
+  try {
+    const std::optional<double> idle = idle_seconds(root, set);
+    if (!idle.has_value()) return std::nullopt;
+    return CoreTime{seconds_of(CLOCK_MONOTONIC), *idle + seconds_of(CLOCK_PROCESS_CPUTIME_ID)};
+  } catch (const std::exception&) {  // no memory
+    return std::nullopt;
+  }
+}
 
 double cores_of_quota(const fs::path& root) {
   double least = kNoQuota;

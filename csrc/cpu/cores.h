@@ -3,11 +3,22 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 
 namespace gru_ext {
 
+// Of the cores of a thread's affinity, at one moment.
+struct CoreTime {
+  double seconds;  // since some moment, the same for all
+  double left;     // seconds of one core that other programs have left: idle, or used by this process
+};
+
+// Of the calling thread, in steps of 10 ms for each core; nothing where the system does not tell. `root`: of the file
+// system, so that a test can have one of its own.
+std::optional<CoreTime> core_time(const std::filesystem::path& root) noexcept;
+
 // Cores' worth of time that the quotas of this process's control groups leave it, of version 1 or 2, those around them
-// included; infinity where there is none. `root`: of the file system, so that a test can have one of its own.
+// included; infinity where there is none. `root` as above.
 double cores_of_quota(const std::filesystem::path& root);
 
 // The cores of the calling thread's affinity, and of these no more than the quotas leave whole, but one at least. Asked

@@ -17,28 +17,42 @@ double part_stolen(int threads) { return 1 - 1.5 / threads; }
 // How long one thread or several are tried; for how long the faster has the calls before the other is tried again, at
 // first and at most; and how many times as long as the trial at least, which is a call of many threads on one perhaps.
 constexpr double kTrial = 0.02, kFirstPeriod = 0.1, kLongestPeriod = 1, kPeriodOfTrial = 20;
+// Others hold all cores but one where this process could have had from so many to so many. With fewer its one thread has
+// no core of its own, and several may get more of the cores than it does.
+constexpr double kLeastOfOne = 0.9, kMostOfOne = 1.5;
 
-// Of a call that is watched.
-constexpr double kLeastMicroseconds = 1000;
+// Of a call that is watched, which takes some 2 us.
+constexpr double kLeastMicroseconds = 200;
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 std::mutex mutex;
-Crowding crowding;
+Crowding crowding([] { return core_time("/"); });
 thread_local WatchedCall* call_here = nullptr;
 
 }  // namespace
 
 bool Crowding::prefers_one() {
   if (!crowded_) return false;
-  if (!tries_ && rate(one_now_).seconds >= period_) choose(!one_now_, /*tries=*/true);
+  if (!tries_ && rate(one_now_).seconds >= period_) {
+    const bool stays = one_now_ && one_core_is_left();
+    choose(stays || !one_now_, /*tries=*/!stays);
+  }
   return one_now_;
+}
+
+bool Crowding::one_core_is_left() const {
+  const std::optional<CoreTime> now = core_time_();
+  if (!now.has_value() || !since_.has_value()) return false;
+  const double left = now->left - since_->left, seconds = now->seconds - since_->seconds;
+  return kLeastOfOne * seconds <= left && left < kMostOfOne * seconds;
 }
 
 void Crowding::choose(bool one, bool tries) {
   one_now_ = one;
   tries_ = tries;
   rate(one) = {};
+  if (one) since_ = core_time_();
 }
 
 void Crowding::report(int threads, bool one, double work, double seconds, double stolen) {

@@ -1,5 +1,10 @@
 // Several threads or one, while other programs hold cores: which is faster is tried out, as no count of programs tells.
+// But several are not tried again while the system says that the others still hold all cores but one.
 #pragma once
+
+#include <optional>
+
+#include "cpu/cores.h"
 
 namespace gru_ext {
 
@@ -7,6 +12,8 @@ namespace gru_ext {
 // lies between calls tells nothing.
 class Crowding {
  public:
+  // `core_time`: as the function of this name tells it now.
+  explicit Crowding(std::optional<CoreTime> (*core_time)()) : core_time_(core_time) {}
   // Whether a call should have one thread.
   bool prefers_one();
   // What became of a call of so much work, which may have `threads` threads: with all or with one. `stolen`: what one
@@ -20,7 +27,11 @@ class Crowding {
   Rate& rate(bool one) { return one ? one_ : several_; }
   // From now on calls have one thread, or several: for a trial, or because they have won.
   void choose(bool one, bool tries);
+  // Whether it is known that other programs have held all cores but one since the last choice.
+  bool one_core_is_left() const;
 
+  std::optional<CoreTime> (*const core_time_)();
+  std::optional<CoreTime> since_;   // the last choice
   bool crowded_ = false;            // whether other programs have held cores lately
   bool one_now_ = false;            // what calls have now
   bool tries_ = false;              // whether that is tried, or has won

@@ -1,7 +1,9 @@
 // What the CPU backend registers: its operators, and what src/gru_ext/library.py asks of it.
 #include <torch/library.h>
 
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "cpu/buffers.h"
 #include "cpu/cache.h"
@@ -31,6 +33,10 @@ TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
         gru_ext::rehearse_cpu);
   m.def("cpu_cores() -> int", [] { return static_cast<int64_t>(gru_ext::cores()); });
   m.def("cores_of_quota(str root) -> float", [](const std::string& root) { return gru_ext::cores_of_quota(root); });
+  m.def("core_time(str root) -> float[]", [](const std::string& root) {
+    const std::optional<gru_ext::CoreTime> time = gru_ext::core_time(root);
+    return time.has_value() ? std::vector{time->seconds, time->left} : std::vector<double>{};
+  });
   m.def("cache_of_core() -> int", gru_ext::cache_of_core);
   m.def("cpu_isa() -> str", [] { return std::string(gru_ext::isa_name(gru_ext::cpu_isa())); });
   m.def("available_cpu_isas() -> str[]", gru_ext::available_isa_names);

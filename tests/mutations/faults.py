@@ -205,6 +205,11 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
         ],
     },
     "csrc/cpu/cores.cpp": {
+        "tests/test_cpu_threads.py::test_the_time_that_other_programs_leave_is_what_cores_idle_and_this_process_uses": [
+            ("!CPU_ISSET(core, &set)", "false"),
+            ("*idle + seconds_of(CLOCK_PROCESS_CPUTIME_ID)", "*idle"),
+            ("told < CPU_COUNT(&set)", "false"),
+        ],
         QUOTA: [
             ("time > 0 && of > 0", "of > 0"),
             ("group /= name;", "group = root / groups / name;"),
@@ -478,6 +483,16 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
     "csrc/cpu/crowding.cpp": {
         f"{CROWDING}::test_one_has_nearly_all_calls_where_it_is_faster": [
             ("std::min(2 * period_, kLongestPeriod)", "kFirstPeriod")
+        ],
+        f"{CROWDING}::test_several_are_not_tried_while_other_programs_hold_the_other_core": [
+            ("one_now_ && one_core_is_left()", "false"),
+            ("left < kMostOfOne * seconds", "true"),
+        ],
+        f"{CROWDING}::test_one_is_tried_though_other_programs_hold_the_cores": [
+            ("one_now_ && one_core_is_left()", "one_core_is_left()")
+        ],
+        f"{CROWDING}::test_several_are_tried_where_one_has_no_core_of_its_own": [
+            ("kLeastOfOne * seconds <= left", "true")
         ],
         f"{CROWDING}::test_many_threads_of_which_one_is_disturbed_are_not_one": [("1 - 1.5 / threads", "0.25")],
         f"{CROWDING}::test_a_trial_of_one_that_takes_long_is_seldom": [("kPeriodOfTrial * rate(one).seconds", "0.0")],
