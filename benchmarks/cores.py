@@ -1,10 +1,11 @@
 """What a layer should take on a machine with more cores than this one: ``python -m benchmarks scaling --cores 64``.
 
-A team of P threads is planned as on P cores. Each thread's share of each part of the work is run by itself, in turn,
-and timed; a part takes as long as its longest share. To that is added what one core cannot show: waits, what threads
-read of each other's, the parallel region and the handing out of its parts, by the constants below. ``nn.GRU`` beside it
-by the same method: on one thread, with a share of the rows, and a region for each of its operations; of it, what
-threads read is left out.
+A team of P threads is planned as on P cores. The parts of the work are run in their order, and of each part each
+thread's share by itself, and timed; a part takes as long as its longest share. So a share reads what others wrote from
+the last cache, as it does where cores share that. To the times is added what one core cannot show: waits, what threads
+read from beyond the cache that their cores share, the parallel region and the handing out of its parts, by the
+constants below. ``nn.GRU`` beside it by the same method: on one thread, with a share of the rows, and a region for each
+of its operations; of it, what threads read from afar is left out.
 
 With 2 threads the sum is compared with the clock: how far it can be trusted.
 """
@@ -27,9 +28,11 @@ from benchmarks.suites import Size
 WAIT, REGION = 0.75, 5.0
 FURTHER = 1 / 8  # of a wait, for each member beyond the second: assumed
 TOGETHER = 8  # neighbouring threads that say together when they have done a part: csrc/cpu/crew.h
-# Bytes a microsecond that a thread reads of what another core wrote, and from the cache that all share: packed weights,
-# which all threads read.
-OTHER_CORE, SHARED = 10e3, 30e3
+# Neighbouring threads whose cores share the last cache, as those of an EPYC since Zen 3 do.
+CACHE_CORES = 8
+# Bytes a microsecond that a thread reads from another such cache, assumed: such cores have a link of about 64 GB/s
+# together. And of packed weights, which all threads read.
+AFAR, SHARED = 10e3, 30e3
 OPERATIONS = 2  # of nn.GRU in a step, that run on all threads: the product and the gates
 ROUNDS = 5
 WARM_UP = 0.01  # seconds
@@ -97,9 +100,9 @@ def predict(size: Size, backward: bool, threads: int) -> Predicted:
     module, x = _inputs(size, size.B)
     weights = [weight.detach() for weight in module.parameters()]
     wait = _wait_of(threads) if threads > 1 else WAIT
-    runs = [torch.ops.gru_ext.rehearse_cpu(x, weights, threads, wait, backward) for _ in range(ROUNDS)]
+    runs = [torch.ops.gru_ext.rehearse_cpu(x, weights, threads, CACHE_CORES, wait, backward) for _ in range(ROUNDS)]
     serial, longest, average, parts = (statistics.median(run[i] for run in runs) for i in range(4))
-    row_groups, members, of_others = int(runs[0][4]), int(runs[0][5]), runs[0][6]
+    row_groups, members, from_afar = int(runs[0][4]), int(runs[0][5]), runs[0][6]
     # Of the packed weights a member reads its own part of R, and forward of W; backward a thread needs all of W for dx.
     weight_bytes = 4 * 3 * size.H * (size.H / members + size.inputs / (1 if backward else members))
     return Predicted(
@@ -108,7 +111,7 @@ def predict(size: Size, backward: bool, threads: int) -> Predicted:
         average=average,
         regions=1e-6 * (REGION + parts * _hand_out(threads)) if threads > 1 else 0,
         waits=1e-6 * size.T * _wait_of(members) if members > 1 else 0,
-        reading=1e-6 * (of_others / OTHER_CORE + weight_bytes / SHARED) if threads > 1 else 0,
+        reading=1e-6 * (from_afar / AFAR + weight_bytes / SHARED) if threads > 1 else 0,
         row_groups=row_groups,
         members=members,
     )
@@ -157,7 +160,9 @@ def main(cores: int, pattern: str) -> int:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     print(f"predicted; a wait {WAIT} us, {FURTHER} of it for each member beyond 2, a region {REGION} us")
-    print(f"what other cores wrote is read at {OTHER_CORE / 1e3:g} GB/s, packed weights at {SHARED / 1e3:g}")
+    print(
+        f"{CACHE_CORES} cores share a cache; from others is read at {AFAR / 1e3:g} GB/s, packed weights at {SHARED / 1e3:g}"
+    )
     print("row groups x members; efficiency against one core; the longest part over the average one; microseconds of")
     print("what one thread does for all, longest parts, region and handing out, waits, reading")
     try:

@@ -79,20 +79,31 @@ def test_many_rows_of_few_units_are_split_by_rows(backward: bool) -> None:
     module, x = gru_ext.GRU(64, 64), torch.randn(20, 256, 64)
     weights = [weight.detach() for weight in module.parameters()]
     serial, longest, average, parts, row_groups, members, read = torch.ops.gru_ext.rehearse_cpu(
-        x, weights, 16, 0.75, backward
+        x, weights, 16, 8, 0.75, backward
     )
     assert row_groups > 4
     assert row_groups * members <= 16
     assert serial > 0
     assert longest >= average > 0
     assert parts == (4 if backward else 2)  # packing and the steps; products of 256 rows, and their sums
-    assert (read > 0) == (backward or members > 1)
+    assert (read > 0) == backward  # of the other eight threads; the members of a row group share a cache
+
+
+@pytest.mark.parametrize(("together", "expected"), [(1, 3), (2, 2), (3, 3), (4, 0), (16, 0)])
+def test_members_beyond_the_cache_read_from_afar(together: int, expected: int) -> None:
+    """The state of 8 rows in each of 20 steps, of members that have a quarter of 64 units; 1.0 us is a short wait."""
+    weights = [weight.detach() for weight in gru_ext.GRU(64, 64).parameters()]
+    figures = torch.ops.gru_ext.rehearse_cpu(torch.randn(20, 4, 64), weights, 4, together, 1e-3, False)
+    assert figures[4:6] == [1, 4]
+    assert figures[6] == 20 * 4 * 16 * expected * 4
 
 
 def test_a_rehearsal_of_no_threads_is_a_value_error() -> None:
     weights = [weight.detach() for weight in gru_ext.GRU(8, 8).parameters()]
-    with pytest.raises(ValueError, match="expected threads of at least 1 and wait above 0, got 0 and 1"):
-        torch.ops.gru_ext.rehearse_cpu(torch.randn(2, 3, 8), weights, 0, 1.0, False)
+    with pytest.raises(
+        ValueError, match="expected threads and together of at least 1 and wait above 0, got 0, 1 and 1"
+    ):
+        torch.ops.gru_ext.rehearse_cpu(torch.randn(2, 3, 8), weights, 0, 1, 1.0, False)
 
 
 def test_groups_of_rows_change_no_bit_of_int8() -> None:

@@ -173,16 +173,22 @@ class BwdPass {
     fill_sums(thread, team);
     for (int64_t t = share(s_.T, thread, team); t < share(s_.T, thread + 1, team); ++t) find_rows(t);
     if (!packs_) return;
-    const auto pack = [&](const scalar_t* weights, int64_t gates, int64_t columns, int64_t first_row, acc_t* packed) {
-      const int64_t panels = (columns + kernel_.panel_columns - 1) / kernel_.panel_columns;
-      kernel_.pack_columns(weights, gates * s_.H, columns, first_row, share(panels, thread, team),
-                           share(panels, thread + 1, team), packed);
+    const int64_t panels_hh = uses_weight_hh() ? panels_of(s_.H) : 0;
+    const int64_t panels_hn = p_.reset_after ? 0 : panels_of(s_.H);
+    const int64_t panels = panels_hh + panels_hn + (p_.need_dx ? panels_of(s_.I) : 0);
+    // Of all panels, one matrix after the other.
+    const int64_t first = share(panels, thread, team), last = share(panels, thread + 1, team);
+    const auto pack = [&](const scalar_t* weights, int64_t gates, int64_t columns, int64_t first_row, int64_t before,
+                          acc_t* packed) {
+      const auto panel = [&](int64_t of_all) { return std::clamp<int64_t>(of_all - before, 0, panels_of(columns)); };
+      kernel_.pack_columns(weights, gates * s_.H, columns, first_row, panel(first), panel(last), packed);
     };
     const auto* weight_hh = weight_hh_.const_data_ptr<scalar_t>();
-    if (uses_weight_hh()) pack(weight_hh, gates_of_h(), s_.H, /*first_row=*/0, packed_hh_);
-    if (!p_.reset_after) pack(weight_hh + 2 * s_.H * s_.H, /*gates=*/1, s_.H, /*first_row=*/0, packed_hn_);
+    if (uses_weight_hh()) pack(weight_hh, gates_of_h(), s_.H, /*first_row=*/0, /*before=*/0, packed_hh_);
+    if (!p_.reset_after) pack(weight_hh + 2 * s_.H * s_.H, /*gates=*/1, s_.H, /*first_row=*/0, panels_hh, packed_hn_);
     if (p_.need_dx) {
-      pack(weight_ih_.const_data_ptr<scalar_t>(), /*gates=*/3, s_.I, /*first_row=*/2 * s_.H, packed_ih_);
+      pack(weight_ih_.const_data_ptr<scalar_t>(), /*gates=*/3, s_.I, /*first_row=*/2 * s_.H, panels_hh + panels_hn,
+           packed_ih_);
     }
   }
 
@@ -247,12 +253,13 @@ class BwdPass {
     });
   }
 
-  // Of the thread that reads most: in the steps the gate gradients of its rows by the other members, after them the
-  // columns of gate gradients and of packed rows that meet in its items, and its share of the products.
-  double bytes_of_others() const {
+  // Of the thread that reads most, what threads wrote whose cores do not share its cache: in the steps the gate
+  // gradients of its rows by the other members, after them the columns of gate gradients and of packed rows that meet
+  // in its items, and its share of the products.
+  double bytes_from_afar(int together) const {
     const int threads = team_.plan().threads;
     const Grid& grid = team_.plan().grid;
-    const double in_steps = 3.0 * s_.H * (grid.unit_groups - 1) / grid.size();
+    const double in_steps = 3.0 * s_.H * grid.members_afar(together) / grid.size();
     const int64_t items = items_of_weights(), ranges = keeps_products_ ? (s_.N + kLongestSum - 1) / kLongestSum : 1;
     const int64_t at_once =
         panels_at_once(items * ranges, threads, kernel_.tile_rows, kernel_.panel_columns, sizeof(acc_t));
@@ -274,8 +281,8 @@ class BwdPass {
     // With products dx is of the rows that the thread has read for them.
     const double in_gradients = static_cast<double>(most) / ranges + (keeps_products_ ? 0 : 3.0 * s_.H / threads);
     const double of_products = keeps_products_ ? static_cast<double>(ranges) * values_of_weights() / threads : 0;
-    const double of_others = (threads - 1.0) / threads;
-    return s_.N * (in_steps + in_gradients * of_others) * sizeof(operand_t) + of_products * of_others * sizeof(acc_t);
+    const double afar = std::max(0.0, 1 - static_cast<double>(together) / threads);
+    return s_.N * (in_steps + in_gradients * afar) * sizeof(operand_t) + of_products * afar * sizeof(acc_t);
   }
 
   void finish() {

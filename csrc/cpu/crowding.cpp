@@ -17,8 +17,8 @@ double part_stolen(int threads) { return 1 - 1.5 / threads; }
 // How long one thread or several are tried; for how long the faster has the calls before the other is tried again, at
 // first and at most; and how many times as long as the trial at least, which is a call of many threads on one perhaps.
 constexpr double kTrial = 0.02, kFirstPeriod = 0.1, kLongestPeriod = 1, kPeriodOfTrial = 20;
-// Others hold all cores but one where this process could have had from so many to so many. With fewer its one thread has
-// no core of its own, and several may get more of the cores than it does.
+// Others hold all cores but one where this process could have had from so many to so many. With fewer its one thread
+// has no core of its own, and several may get more of the cores than it does.
 constexpr double kLeastOfOne = 0.9, kMostOfOne = 1.5;
 
 // Of a call that is watched, which takes some 2 us.

@@ -211,11 +211,11 @@ class FwdPass {
   }
   void finish() {}
 
-  // The state of a thread's rows in each step, by the other members.
-  double bytes_of_others() const {
+  // The state of a thread's rows in each step, by members whose cores do not share its cache.
+  double bytes_from_afar(int together) const {
     const Grid& grid = team_.plan().grid;
-    const double of_others = grid.unit_groups - 1.0;
-    return of_others / grid.size() * s_.N * s_.H * kParts<operand_t> * sizeof(operand_t);
+    return static_cast<double>(grid.members_afar(together)) / grid.size() * s_.N * s_.H * kParts<operand_t> *
+           sizeof(operand_t);
   }
 
  private:

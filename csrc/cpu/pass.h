@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <limits>
+#include <numeric>
 #include <optional>
 #include <vector>
 
@@ -212,53 +214,54 @@ double vector_flops(double flops, int64_t rows, int64_t cells) {
   return on_tiles<operand_t>() ? vector_flops_of_tiles(flops, rows) + vector_flops_of_gates(cells) : flops;
 }
 
-// Runs each thread's part of a pass by itself, in turn: first once that does not count, as on a core of its own what a
-// thread reads again stays in its cache; then so often, of which the fastest counts. Of 64 parts, each timed once, the
-// longest is the one that was disturbed most.
+// Runs a pass in its order, each thread's part by itself, so often; of each part the fastest time counts. Of 64 parts,
+// each timed once, the longest is the one that was disturbed most. Each run begins with another thread: the first one
+// finds code and weights cold, which a core of its own has had before.
 constexpr int kRehearsals = 5;
 template <typename Pass, typename Tensors>
 void rehearse(const Sequence& s, const Tensors& tensors, Rehearsal& rehearsal) {
-  const auto seconds = [](const auto& body) {
-    const auto start = std::chrono::steady_clock::now();
-    body();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  };
-  std::optional<Pass> made;
-  rehearsal.serial += seconds([&] { made.emplace(s, tensors, /*direction=*/0, rehearsal.threads, rehearsal.wait); });
-  Pass& pass = *made;
-  const int threads = pass.team().plan().threads;
-  const auto run = [&](bool on_all, const auto& part) {
-    if (!on_all || threads == 1) {
-      rehearsal.serial += seconds([&] { part(0, 1); });
-      return;
+  std::vector<std::vector<double>> fastest;  // of each part, of each of its threads
+  std::optional<Pass> pass;
+  for (int run = 0; run < kRehearsals; ++run) {
+    size_t part = 0;
+    const auto time = [&](int threads, const auto& body) {
+      if (part == fastest.size()) fastest.emplace_back(threads, std::numeric_limits<double>::infinity());
+      for (int i = 0; i < threads; ++i) {
+        const int thread = (i + run * threads / kRehearsals) % threads;
+        if (pass.has_value()) pass->team().open();
+        const auto start = std::chrono::steady_clock::now();
+        body(thread, threads);
+        const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+        fastest[part][thread] = std::min(fastest[part][thread], taken.count());
+      }
+      ++part;
+    };
+    pass.reset();
+    time(1, [&](int, int) { pass.emplace(s, tensors, /*direction=*/0, rehearsal.threads, rehearsal.wait); });
+    const int all = pass->team().plan().threads;
+    if (pass->prepares()) time(all, [&](int thread, int team) { pass->prepare(thread, team); });
+    for (size_t stretch = 0; stretch < pass->stretches(); ++stretch) {
+      time(1, [&](int, int) { pass->begin(stretch); });
+      for (int phase = 0; phase < Pass::kPhases; ++phase) {
+        const int threads = std::min(all, pass->threads_of(phase));
+        if (threads > 0) time(threads, [&](int thread, int team) { pass->run(phase, thread, team); });
+      }
     }
-    double longest = 0;
-    for (int thread = 0; thread < threads; ++thread) {
-      const auto once = [&] {
-        pass.team().open();
-        return seconds([&] { part(thread, threads); });
-      };
-      once();
-      double time = once();
-      for (int again = 1; again < kRehearsals; ++again) time = std::min(time, once());
-      longest = std::max(longest, time);
-      rehearsal.average += time / threads;
+    time(1, [&](int, int) { pass->finish(); });
+  }
+  for (const std::vector<double>& threads : fastest) {
+    const double longest = *std::max_element(threads.begin(), threads.end());
+    if (threads.size() == 1) {
+      rehearsal.serial += longest;
+      continue;
     }
     rehearsal.longest += longest;
+    rehearsal.average += std::accumulate(threads.begin(), threads.end(), 0.0) / threads.size();
     ++rehearsal.parts;
-  };
-  if (pass.prepares()) run(true, [&](int thread, int team) { pass.prepare(thread, team); });
-  for (size_t stretch = 0; stretch < pass.stretches(); ++stretch) {
-    rehearsal.serial += seconds([&] { pass.begin(stretch); });
-    for (int phase = 0; phase < Pass::kPhases; ++phase) {
-      if (pass.threads_of(phase) == 0) continue;
-      run(pass.threads_of(phase) > 1, [&](int thread, int team) { pass.run(phase, thread, team); });
-    }
   }
-  run(false, [&](int, int) { pass.finish(); });
-  rehearsal.row_groups = pass.team().plan().grid.row_groups;
-  rehearsal.members = pass.team().plan().grid.unit_groups;
-  rehearsal.read = pass.bytes_of_others();
+  rehearsal.row_groups = pass->team().plan().grid.row_groups;
+  rehearsal.members = pass->team().plan().grid.unit_groups;
+  rehearsal.read = pass->bytes_from_afar(rehearsal.together);
 }
 
 // Runs the passes of all directions of a layer. `flops`: of a step of one direction. `all_flops`: of a direction, with

@@ -8,13 +8,14 @@
 
 namespace gru_ext {
 
-std::vector<double> rehearse_cpu(const at::Tensor& x, at::TensorList weights, int64_t threads, double wait,
-                                 bool backward) {
-  TORCH_CHECK_VALUE(threads >= 1 && wait > 0, "rehearse_cpu: expected threads of at least 1 and wait above 0, got ",
-                    threads, " and ", wait);
+std::vector<double> rehearse_cpu(const at::Tensor& x, at::TensorList weights, int64_t threads, int64_t together,
+                                 double wait, bool backward) {
+  TORCH_CHECK_VALUE(threads >= 1 && together >= 1 && wait > 0,
+                    "rehearse_cpu: expected threads and together of at least 1 and wait above 0, got ", threads, ", ",
+                    together, " and ", wait);
   const std::optional<at::Tensor> none;
   const Layer layer{x, none, weights, none, /*bidirectional=*/false, {}};
-  Rehearsal rehearsal{static_cast<int>(threads), wait};
+  Rehearsal rehearsal{static_cast<int>(threads), static_cast<int>(together), wait};
   const FwdResult forward = gru_fwd_cpu(layer, /*save_gates=*/true, /*save_y=*/true);
   const auto& [y, h_n, gates] = forward;
   call_on_cpu([&] {

@@ -15,12 +15,13 @@ inline double bwd_flops(const Sequence& s) { return 6.0 * s.B * s.H * s.H; }
 // in turn, on the calling thread. The results of such a call mean nothing.
 struct Rehearsal {
   int threads;                      // in: of the team
+  int together;                     // in: neighbouring threads whose cores share a cache
   double wait;                      // in: microseconds of a wait, for the choice of the grid
   double serial = 0;                // out: seconds of what one thread does for all
   double longest = 0;               // out: of the longest thread of each part of the work
   double average = 0;               // out: of all threads of each part, by their number
   int64_t parts = 0;                // out: that all threads have
-  double read = 0;                  // out: bytes that a thread reads of what others wrote, the most of all threads
+  double read = 0;                  // out: bytes that a thread reads from other caches, the most of all threads
   int row_groups = 1, members = 1;  // out: the grid
 };
 

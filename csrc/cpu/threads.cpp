@@ -114,6 +114,16 @@ double microseconds_alone(double flops) { return flops / flops_per_microsecond()
 
 double vector_flops_of_gates(int64_t cells) { return kFlopsOfCell * cells; }
 
+int Grid::members_afar(int together) const {
+  int most = 0;
+  for (int thread = 0; thread < size(); ++thread) {
+    const int group = thread / unit_groups * unit_groups, cache = thread / together * together;
+    const int near = std::min(group + unit_groups, cache + together) - std::max(group, cache);
+    most = std::max(most, unit_groups - near);
+  }
+  return most;
+}
+
 int64_t Work::first_row(int group, int groups) const {
   return group == groups ? rows : share(blocks_of_rows(*this), group, groups) * row_block;
 }

@@ -37,6 +37,8 @@ bool lets_threads_sleep(double flops, double weight_bytes);
 struct Grid {
   int row_groups = 1, unit_groups = 1;
   int size() const { return row_groups * unit_groups; }
+  // Of a member, how many others lie beyond its cache, which so many neighbouring threads share: the most of all.
+  int members_afar(int together) const;
 };
 
 // The steps of a recurrence, as they can be split.
