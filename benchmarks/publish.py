@@ -240,7 +240,7 @@ MEASUREMENTS = [
     ),
     Measurement(
         "contended",
-        3,
+        6,
         "benchmarks contended --device cpu --against torch,onnxruntime,openvino",
         "--threads 1 --repeat 1 --filter ^50,8,128$",
         {"contended": ("performance.md", contended)},
