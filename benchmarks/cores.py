@@ -161,7 +161,7 @@ def main(cores: int, pattern: str) -> int:
     torch.set_num_threads(1)
     print(f"predicted; a wait {WAIT} us, {FURTHER} of it for each member beyond 2, a region {REGION} us")
     print(
-        f"{CACHE_CORES} cores share a cache; from others is read at {AFAR / 1e3:g} GB/s, packed weights at {SHARED / 1e3:g}"
+        f"{CACHE_CORES} cores share a cache; others are read at {AFAR / 1e3:g} GB/s, weights at {SHARED / 1e3:g} GB/s"
     )
     print("row groups x members; efficiency against one core; the longest part over the average one; microseconds of")
     print("what one thread does for all, longest parts, region and handing out, waits, reading")

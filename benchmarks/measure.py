@@ -3,7 +3,8 @@
 A round gives every contender one block of calls, in an order that is drawn anew for each round (seeded), so that
 whatever else the machine does, and whatever one leaves behind for the next, falls on all of them. A first round warms
 up and is not counted, unless a call takes half a second. On a CPU ``torch.utils.benchmark`` times a block, after two
-calls of warm-up; on a GPU two CUDA events do, with no synchronisation between them.
+calls of warm-up; on a GPU two CUDA events do, with no synchronisation between them. Where slow calls are asked for,
+every call of a block is timed by itself.
 """
 
 from __future__ import annotations

@@ -84,8 +84,7 @@ def contended(path: Path) -> Table:
     run = results.load(path)
     rows: dict[tuple[str, str], list[str]] = {}
     for row in run.timed:
-        timings = (row.times[name] for name in (OURS, *run.peers))
-        cell = "; ".join(f"{milliseconds(timing.mean)} ({milliseconds(timing.slow)})" for timing in timings)
+        cell = "; ".join(report.mean_and_slow(row, name) for name in (OURS, *run.peers))
         rows.setdefault((str(row.size), str(row.threads)), [""] * 3)[row.busy] = cell
     head = ["T,B,H", "threads", "quiet", "one busy process beside", "two"]
     return head, [[*names, *cells] for names, cells in rows.items()]

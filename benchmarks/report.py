@@ -149,7 +149,8 @@ def table(run: Run, kind: str, ranges: bool = True) -> Table:
     if run.suite == "contended":
         shown = (OURS, *names)
         return ["T,B,H", "threads", "busy", *(f"{name} ms (slow)" for name in shown)], [
-            [str(row.size), str(row.threads), str(row.busy), *(_with_slow(row, name) for name in shown)] for row in rows
+            [str(row.size), str(row.threads), str(row.busy), *(mean_and_slow(row, name) for name in shown)]
+            for row in rows
         ]
     threads = len({row.threads for row in rows}) > 1
     head = ["T,B,H", *(["threads"] if threads else []), f"{OURS} ms"]
@@ -171,11 +172,12 @@ def table(run: Run, kind: str, ranges: bool = True) -> Table:
     return [*head, "of the limit", "limited by"], cells
 
 
-def _with_slow(row: Row, name: str) -> str:
+def mean_and_slow(row: Row, name: str) -> str:
+    """Milliseconds of a call, and in brackets where the slowest hundredth begins, if that is known."""
     if name not in row.times:
         return "-"
     timing = row.times[name]
-    return f"{milliseconds(timing.mean)} ({milliseconds(timing.slow)})"
+    return milliseconds(timing.mean) + (f" ({milliseconds(timing.slow)})" if timing.slow is not None else "")
 
 
 def _mebibytes(row: Row, name: str) -> str:
@@ -201,8 +203,9 @@ def reading(run: Run) -> list[str]:
     return [
         "T time steps, B rows (sequences of a batch), H hidden units; as many input units as hidden ones unless named.",
         "forward: without gradients; train: forward and backward, with every gradient; backward: that alone.",
-        f"{OURS} ms: the median of the rounds. ratio: the time of the other over ours, the median over the rounds;"
-        " above 1, ours is faster. lowest and highest: the smallest and the largest round.",
+        f"{OURS} ms: the median of the rounds; beside busy processes the mean of all calls. ratio: the time of the"
+        " other over ours, the median over the rounds; above 1, ours is faster. lowest and highest: the smallest and"
+        " the largest round.",
         "noise: in every round our own calls are timed twice; how far their ratio is from 1 in nine rounds of ten."
         f" Above {MUCH_NOISE:.0%} no figure here can be trusted.",
         "of the limit: of the least time that this machine could take, as arithmetic, memory or the number of steps"

@@ -26,7 +26,7 @@ class Timing:
     seconds: list[float]  # a call; one value a round
     calls: int  # in a round
     times_framework: float  # its error over that of torch.nn.GRU; 0 where it was not checked
-    slow: float = 0.0  # where every call was timed: seconds at which the slowest hundredth of all rounds begins
+    slow: float | None = None  # where every call was timed: seconds at which the slowest hundredth of them begins
 
     @property
     def median(self) -> float:

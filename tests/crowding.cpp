@@ -13,12 +13,14 @@ std::optional<gru_ext::CoreTime> gru_ext::core_time(const std::filesystem::path&
 extern "C" {
 
 void* make_crowding() {
-  return new gru_ext::Crowding([] { return time_of_cores; });
+  return new gru_ext::Crowding([]() noexcept { return time_of_cores; });
 }
-void set_core_time(double seconds, double left) { time_of_cores = gru_ext::CoreTime{seconds, left}; }
+void set_core_time(double seconds, double left) { time_of_cores = gru_ext::CoreTime{{}, seconds, left}; }
 void forget_core_time() { time_of_cores.reset(); }
 void drop_crowding(void* crowding) { delete static_cast<gru_ext::Crowding*>(crowding); }
-bool prefers_one(void* crowding) { return static_cast<gru_ext::Crowding*>(crowding)->prefers_one(); }
+bool prefers_one(void* crowding, int threads) {
+  return static_cast<gru_ext::Crowding*>(crowding)->prefers_one(threads);
+}
 void report(void* crowding, int threads, bool one, double work, double seconds, double stolen) {
   static_cast<gru_ext::Crowding*>(crowding)->report(threads, one, work, seconds, stolen);
 }

@@ -33,23 +33,24 @@ class Calls:
         threads: int = 2,
         alone: float = ALONE,
         free: float | None = None,
+        gap: float = 0.0,
     ) -> float:
         """For so long; with ``threads`` a call takes ``several`` and loses ``stolen``. The part of it that one had.
 
-        ``free``: cores that other programs leave; None: the system does not tell.
+        ``free``: cores that other programs leave; None: the system does not tell. ``gap``: seconds between calls.
         """
         ones, all_of_them = 0.0, 0.0
         while all_of_them < seconds:
             if free is not None:
                 self.library.set_core_time(ctypes.c_double(self.clock), ctypes.c_double(self.left))
-            one = bool(self.library.prefers_one(self.crowding))
+            one = bool(self.library.prefers_one(self.crowding, ctypes.c_int(threads)))
             took, lost = (alone, 0.0) if one else (several, stolen)
             numbers = map(ctypes.c_double, (WORK, took, lost))
             self.library.report(self.crowding, ctypes.c_int(threads), ctypes.c_bool(one), *numbers)
             ones += took * one
             all_of_them += took
-            self.clock += took
-            self.left += took * (free or 0)
+            self.clock += took + gap
+            self.left += (took + gap) * (free or 0)
         return ones / all_of_them
 
 
@@ -87,9 +88,24 @@ def test_several_have_nearly_all_calls_where_they_are_faster_though_disturbed(ca
 def test_several_are_not_tried_while_other_programs_hold_the_other_core(calls: Calls) -> None:
     """A call that is tried may take three times as long. When they have gone, several have all calls again."""
     calls.run(0.5, 0.0075, 0.004, free=1.02)
-    assert calls.run(20, 0.0075, 0.004, free=1.02) == 1
+    assert calls.run(15, 0.0075, 0.004, free=1.02) == 1
     calls.run(1.2, FREE, 0, free=2)
     assert calls.run(10, FREE, 0, free=2) == 0
+
+
+def test_several_are_tried_at_last_though_the_other_core_seems_to_be_held(calls: Calls) -> None:
+    """By a program that takes only what is idle: once a second that would be three slow calls."""
+    calls.run(0.5, 0.0075, 0.004, free=1)
+    calls.run(25, FREE, 0, free=1)
+    assert calls.run(10, FREE, 0, free=1) == 0
+
+
+@pytest.mark.parametrize(("threads", "gap"), [(4, 0.0), (2, 0.05)])
+def test_several_are_tried_where_one_core_tells_little(calls: Calls, threads: int, gap: float) -> None:
+    """Of four threads beside three programs, or of calls with so long gaps that the others may have come in these."""
+    calls.run(0.5, 0.0075, 0.005, threads=threads, free=1, gap=gap)
+    calls.run(1.2, FREE, 0, threads=threads, free=1, gap=gap)
+    assert calls.run(10, FREE, 0, threads=threads, free=1, gap=gap) == 0
 
 
 def test_several_are_tried_where_one_has_no_core_of_its_own(calls: Calls) -> None:

@@ -173,22 +173,19 @@ class BwdPass {
     fill_sums(thread, team);
     for (int64_t t = share(s_.T, thread, team); t < share(s_.T, thread + 1, team); ++t) find_rows(t);
     if (!packs_) return;
-    const int64_t panels_hh = uses_weight_hh() ? panels_of(s_.H) : 0;
-    const int64_t panels_hn = p_.reset_after ? 0 : panels_of(s_.H);
-    const int64_t panels = panels_hh + panels_hn + (p_.need_dx ? panels_of(s_.I) : 0);
-    // Of all panels, one matrix after the other.
-    const int64_t first = share(panels, thread, team), last = share(panels, thread + 1, team);
-    const auto pack = [&](const scalar_t* weights, int64_t gates, int64_t columns, int64_t first_row, int64_t before,
+    const auto pack = [&](const scalar_t* weights, int64_t gates, int64_t columns, int64_t first_row, int number,
                           acc_t* packed) {
-      const auto panel = [&](int64_t of_all) { return std::clamp<int64_t>(of_all - before, 0, panels_of(columns)); };
-      kernel_.pack_columns(weights, gates * s_.H, columns, first_row, panel(first), panel(last), packed);
+      const int64_t panels = panels_of(columns);
+      kernel_.pack_columns(weights, gates * s_.H, columns, first_row, share(panels, number, team),
+                           share(panels, number + 1, team), packed);
     };
     const auto* weight_hh = weight_hh_.const_data_ptr<scalar_t>();
-    if (uses_weight_hh()) pack(weight_hh, gates_of_h(), s_.H, /*first_row=*/0, /*before=*/0, packed_hh_);
-    if (!p_.reset_after) pack(weight_hh + 2 * s_.H * s_.H, /*gates=*/1, s_.H, /*first_row=*/0, panels_hh, packed_hn_);
+    if (uses_weight_hh()) pack(weight_hh, gates_of_h(), s_.H, /*first_row=*/0, thread, packed_hh_);
+    if (!p_.reset_after) pack(weight_hh + 2 * s_.H * s_.H, /*gates=*/1, s_.H, /*first_row=*/0, thread, packed_hn_);
+    // Where threads are more than panels, others have those of W.
+    const int from_last = team - 1 - thread;
     if (p_.need_dx) {
-      pack(weight_ih_.const_data_ptr<scalar_t>(), /*gates=*/3, s_.I, /*first_row=*/2 * s_.H, panels_hh + panels_hn,
-           packed_ih_);
+      pack(weight_ih_.const_data_ptr<scalar_t>(), /*gates=*/3, s_.I, /*first_row=*/2 * s_.H, from_last, packed_ih_);
     }
   }
 

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <ctime>
-#include <exception>
 #include <fstream>
 #include <limits>
 #include <sstream>
@@ -72,36 +71,38 @@ double seconds_of(clockid_t clock) {
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-// Seconds that the cores of a set have been idle, together; nothing where one is not told of.
-std::optional<double> idle_seconds(const fs::path& root, const cpu_set_t& set) {
+// Seconds that the cores of a set have computed, or waited for their host, together; nothing where one is not listed.
+std::optional<double> busy_seconds(const fs::path& root, const cpu_set_t& cores) {
   std::ifstream lines(root / "proc/stat");
   double ticks = 0;
-  int told = 0;
+  int listed = 0;
   for (std::string line; std::getline(lines, line) && line.starts_with("cpu");) {
+    if (line[3] == ' ') continue;  // the sum of all cores
     std::istringstream words(line.substr(3));
     int core = -1;
-    double user = 0, nice = 0, system = 0, idle = 0, iowait = 0;
-    // The first line has the sum of all cores, and no number.
-    if (line[3] == ' ' || !(words >> core >> user >> nice >> system >> idle >> iowait)) continue;
-    if (core < 0 || core >= CPU_SETSIZE || !CPU_ISSET(core, &set)) continue;
-    ticks += idle + iowait;
-    ++told;
+    double user = 0, nice = 0, system = 0, idle = 0, iowait = 0, irq = 0, softirq = 0, steal = 0;
+    if (!(words >> core >> user >> nice >> system >> idle >> iowait >> irq >> softirq >> steal)) continue;
+    if (core < 0 || core >= CPU_SETSIZE || !CPU_ISSET(core, &cores)) continue;
+    ticks += user + nice + system + irq + softirq + steal;
+    ++listed;
   }
-  if (told == 0 || told < CPU_COUNT(&set)) return std::nullopt;
+  if (listed == 0 || listed < CPU_COUNT(&cores)) return std::nullopt;
   return ticks / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
 
 }  // namespace
 
 std::optional<CoreTime> core_time(const fs::path& root) noexcept {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return std::nullopt;
+  CoreTime time{};
+  if (sched_getaffinity(0, sizeof time.cores, &time.cores) != 0) return std::nullopt;
   try {
-    const std::optional<double> idle = idle_seconds(root, set);
-    if (!idle.has_value()) return std::nullopt;
-    return CoreTime{seconds_of(CLOCK_MONOTONIC), *idle + seconds_of(CLOCK_PROCESS_CPUTIME_ID)};
-  } catch (const std::exception&) {  // no memory
+    const std::optional<double> busy = busy_seconds(root, time.cores);
+    if (!busy.has_value()) return std::nullopt;
+    time.seconds = seconds_of(CLOCK_MONOTONIC);
+    const double by_others = *busy - seconds_of(CLOCK_PROCESS_CPUTIME_ID);
+    time.left = CPU_COUNT(&time.cores) * time.seconds - by_others;
+    return time;
+  } catch (...) {  // no memory
     return std::nullopt;
   }
 }

@@ -2,15 +2,18 @@
 // the process had when it began, and no quota.
 #pragma once
 
+#include <sched.h>
+
 #include <filesystem>
 #include <optional>
 
 namespace gru_ext {
 
-// Of the cores of a thread's affinity, at one moment.
+// Of the cores of a thread's affinity, at one moment; only differences tell something.
 struct CoreTime {
-  double seconds;  // since some moment, the same for all
-  double left;     // seconds of one core that other programs have left: idle, or used by this process
+  cpu_set_t cores;
+  double seconds;  // of the clock
+  double left;     // seconds of one core that other programs have left, as if all of this process ran on these cores
 };
 
 // Of the calling thread, in steps of 10 ms for each core; nothing where the system does not tell. `root`: of the file

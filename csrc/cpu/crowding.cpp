@@ -20,31 +20,44 @@ constexpr double kTrial = 0.02, kFirstPeriod = 0.1, kLongestPeriod = 1, kPeriodO
 // Others hold all cores but one where this process could have had from so many to so many. With fewer its one thread
 // has no core of its own, and several may get more of the cores than it does.
 constexpr double kLeastOfOne = 0.9, kMostOfOne = 1.5;
+// Only where calls took at least this part of the time is it known of them.
+constexpr double kLeastPart = 0.5;
+// So many threads gain nothing beside a program on each core but one; more may. And so often in a row are several not
+// tried: a program that takes only what is idle looks like one that does not yield.
+constexpr int kMostThreads = 3, kMostStays = 20;
 
-// Of a call that is watched, which takes some 2 us.
+// Of a call that is watched; to watch it takes some 2 us.
 constexpr double kLeastMicroseconds = 200;
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 std::mutex mutex;
-Crowding crowding([] { return core_time("/"); });
+Crowding crowding([]() noexcept { return core_time("/"); });
 thread_local WatchedCall* call_here = nullptr;
 
 }  // namespace
 
-bool Crowding::prefers_one() {
+bool Crowding::prefers_one(int threads) {
   if (!crowded_) return false;
-  if (!tries_ && rate(one_now_).seconds >= period_) {
-    const bool stays = one_now_ && one_core_is_left();
-    choose(stays || !one_now_, /*tries=*/!stays);
+  if (tries_ || rate(one_now_).seconds < period_) return one_now_;
+  if (one_now_ && threads <= kMostThreads && stays_ < kMostStays) {
+    const std::optional<CoreTime> now = core_time_();
+    if (one_core_is_left(now)) {
+      ++stays_;
+      one_ = {};
+      since_ = now;
+      period_ = std::min(2 * period_, kLongestPeriod);
+      return true;
+    }
   }
+  choose(!one_now_, /*tries=*/true);
   return one_now_;
 }
 
-bool Crowding::one_core_is_left() const {
-  const std::optional<CoreTime> now = core_time_();
-  if (!now.has_value() || !since_.has_value()) return false;
+bool Crowding::one_core_is_left(const std::optional<CoreTime>& now) const {
+  if (!now.has_value() || !since_.has_value() || !CPU_EQUAL(&now->cores, &since_->cores)) return false;
   const double left = now->left - since_->left, seconds = now->seconds - since_->seconds;
+  if (one_.seconds < kLeastPart * seconds) return false;
   return kLeastOfOne * seconds <= left && left < kMostOfOne * seconds;
 }
 
@@ -52,6 +65,7 @@ void Crowding::choose(bool one, bool tries) {
   one_now_ = one;
   tries_ = tries;
   rate(one) = {};
+  stays_ = 0;
   if (one) since_ = core_time_();
 }
 
@@ -89,9 +103,9 @@ WatchedCall::WatchedCall(int threads, double microseconds)
       watched_(call_here == nullptr && threads > 1 && microseconds >= kLeastMicroseconds && !wait_cost_is_given()),
       exceptions_(std::uncaught_exceptions()) {
   if (watched_) {
-    call_here = this;
     const std::lock_guard lock(mutex);
-    prefers_one_ = crowding.prefers_one();
+    prefers_one_ = crowding.prefers_one(threads);
+    call_here = this;
   } else if (call_here != nullptr) {
     prefers_one_ = call_here->prefers_one_;
   }

@@ -1,5 +1,6 @@
 // Several threads or one, while other programs hold cores: which is faster is tried out, as no count of programs tells.
-// But several are not tried again while the system says that the others still hold all cores but one.
+// But where several are two or three, they are seldom tried again while the system says that others still hold all
+// cores but one.
 #pragma once
 
 #include <optional>
@@ -8,14 +9,15 @@
 
 namespace gru_ext {
 
-// What is known of the calls of this process that may have several threads. Times are in seconds that calls took: what
-// lies between calls tells nothing.
+// What is known of the calls of this process that may have several threads. Times are in seconds that calls took, as
+// what lies between calls says nothing of them.
 class Crowding {
  public:
+  using AskCoreTime = std::optional<CoreTime> (*)() noexcept;
   // `core_time`: as the function of this name tells it now.
-  explicit Crowding(std::optional<CoreTime> (*core_time)()) : core_time_(core_time) {}
-  // Whether a call should have one thread.
-  bool prefers_one();
+  explicit Crowding(AskCoreTime core_time) : core_time_(core_time) {}
+  // Whether a call that may have `threads` threads should have one.
+  bool prefers_one(int threads);
   // What became of a call of so much work, which may have `threads` threads: with all or with one. `stolen`: what one
   // of them lost to other programs.
   void report(int threads, bool one, double work, double seconds, double stolen);
@@ -27,11 +29,12 @@ class Crowding {
   Rate& rate(bool one) { return one ? one_ : several_; }
   // From now on calls have one thread, or several: for a trial, or because they have won.
   void choose(bool one, bool tries);
-  // Whether it is known that other programs have held all cores but one since the last choice.
-  bool one_core_is_left() const;
+  // Whether others are known to have held all cores but one since one thread was last chosen.
+  bool one_core_is_left(const std::optional<CoreTime>& now) const;
 
-  std::optional<CoreTime> (*const core_time_)();
-  std::optional<CoreTime> since_;   // the last choice
+  const AskCoreTime core_time_;
+  std::optional<CoreTime> since_;   // when one thread was last chosen, or stayed
+  int stays_ = 0;                   // times in a row that several were not tried
   bool crowded_ = false;            // whether other programs have held cores lately
   bool one_now_ = false;            // what calls have now
   bool tries_ = false;              // whether that is tried, or has won

@@ -28,7 +28,7 @@ std::tuple<at::Tensor, at::Tensor> gru_prepared_cpu(const at::Tensor& x, const s
                                                     bool batch_first);
 
 // Seconds of one thread for all, of the longest threads, and of all threads by their number; parts that all have; row
-// groups and their members; bytes read of other threads: of a layer with one direction on `threads` threads, each of
+// groups and their members; bytes read from other caches: of a layer with one direction on `threads` threads, each of
 // which runs by itself (results.h).
 std::vector<double> rehearse_cpu(const at::Tensor& x, at::TensorList weights, int64_t threads, int64_t together,
                                  double wait, bool backward);

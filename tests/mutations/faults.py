@@ -24,11 +24,12 @@ BLOCKS = "tests/test_blocks.py::test_blocks_are_separate_grus_bit_for_bit"
 ROW_GROUPS = "tests/test_cpu_threads.py::test_groups_of_rows_change_no_bit"
 QUOTA = "tests/test_cpu_threads.py::test_the_quota_is_the_least_of_all_control_groups"
 SLEEPING = "tests/test_cpu_threads.py::test_threads_that_sleep_are_woken_for_long_calls_or_many"
-STEP_BARRIER = "tests/test_step_barrier.py::test_no_order_loses_a_thread_or_a_step"
+STEP_BARRIER = "tests/test_thread_orders.py::test_no_order_loses_a_thread_or_a_step"
+CREW = "tests/test_thread_orders.py::test_no_order_loses_a_part_of_a_call"
 TILES = "tests/test_amx.py::test_operations_and_products"
 CROWDING = "tests/test_crowding.py"
 MACHINE_CODE = "tests/test_machine_code.py"
-OWN_SOURCES = (STEP_BARRIER, TILES, EMULATED_KERNEL, CROWDING)  # tests that compile what they are about
+OWN_SOURCES = (STEP_BARRIER, CREW, TILES, EMULATED_KERNEL, CROWDING)  # tests that compile what they are about
 
 
 @dataclass(frozen=True)
@@ -205,10 +206,10 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
         ],
     },
     "csrc/cpu/cores.cpp": {
-        "tests/test_cpu_threads.py::test_the_time_that_other_programs_leave_is_what_cores_idle_and_this_process_uses": [
-            ("!CPU_ISSET(core, &set)", "false"),
-            ("*idle + seconds_of(CLOCK_PROCESS_CPUTIME_ID)", "*idle"),
-            ("told < CPU_COUNT(&set)", "false"),
+        "tests/test_cpu_threads.py::test_the_time_that_other_programs_leave_is_that_of_the_cores_without_theirs": [
+            ("!CPU_ISSET(core, &cores)", "false"),
+            ("*busy - seconds_of(CLOCK_PROCESS_CPUTIME_ID)", "*busy"),
+            ("listed < CPU_COUNT(&cores)", "false"),
         ],
         QUOTA: [
             ("time > 0 && of > 0", "of > 0"),
@@ -318,6 +319,21 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
     },
     "csrc/cpu/step_barrier.cpp": {
         STEP_BARRIER: [("other.sleepers.fetch_add(1);", "other.sleepers.fetch_add(0);", "2-4-3")],
+    },
+    "csrc/cpu/crew.h": {
+        CREW: [
+            ("other < kTogether ? 1 : kTogether", "kTogether", "3-2-2"),
+            ("barrier_.finished(0, ++parts_);\n    part(0, size_);", "barrier_.finished(0, ++parts_);"),
+        ],
+    },
+    "csrc/cpu/crew.cpp": {
+        CREW: [
+            ("(int other = thread + 1; other < end; ++other)", "(int other = end; other < end; ++other)", "4-2-1"),
+            ("std::min(size_, thread + kTogether)", "thread + 1", "4-2-1"),
+            ("wait_for(thread, /*other=*/0, parts, kSpins);", "wait_for(thread, /*other=*/0, parts - 1, kSpins);"),
+            ("barrier_.finished(thread, parts);", "barrier_.finished(thread, parts + 1);"),
+            ("crew.dismiss();", ""),
+        ],
     },
     "csrc/op/members.h": {
         "tests/test_ensembles.py::test_members_on_several_threads": [
@@ -482,14 +498,21 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
     },
     "csrc/cpu/crowding.cpp": {
         f"{CROWDING}::test_one_has_nearly_all_calls_where_it_is_faster": [
-            ("std::min(2 * period_, kLongestPeriod)", "kFirstPeriod")
+            ("one_won_ ? std::min(2 * period_, kLongestPeriod)", "one_won_ ? kFirstPeriod")
         ],
         f"{CROWDING}::test_several_are_not_tried_while_other_programs_hold_the_other_core": [
-            ("one_now_ && one_core_is_left()", "false"),
+            ("threads <= kMostThreads", "false"),
             ("left < kMostOfOne * seconds", "true"),
         ],
         f"{CROWDING}::test_one_is_tried_though_other_programs_hold_the_cores": [
-            ("one_now_ && one_core_is_left()", "one_core_is_left()")
+            ("if (one_now_ && threads", "if (threads")
+        ],
+        f"{CROWDING}::test_several_are_tried_at_last_though_the_other_core_seems_to_be_held": [
+            ("stays_ < kMostStays", "true")
+        ],
+        f"{CROWDING}::test_several_are_tried_where_one_core_tells_little": [
+            ("threads <= kMostThreads", "true"),
+            ("one_.seconds < kLeastPart * seconds", "false"),
         ],
         f"{CROWDING}::test_several_are_tried_where_one_has_no_core_of_its_own": [
             ("kLeastOfOne * seconds <= left", "true")
