@@ -101,7 +101,7 @@ def test_members_beyond_the_cache_read_from_afar(together: int, expected: int) -
 def test_a_rehearsal_of_no_threads_is_a_value_error() -> None:
     weights = [weight.detach() for weight in gru_ext.GRU(8, 8).parameters()]
     with pytest.raises(
-        ValueError, match="expected threads and together of at least 1 and wait above 0, got 0, 1 and 1"
+        ValueError, match="expected threads and together from 1 to 65536 and wait above 0, got 0, 1 and 1"
     ):
         torch.ops.gru_ext.rehearse_cpu(torch.randn(2, 3, 8), weights, 0, 1, 1.0, False)
 
