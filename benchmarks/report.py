@@ -203,7 +203,7 @@ def reading(run: Run) -> list[str]:
     return [
         "T time steps, B rows (sequences of a batch), H hidden units; as many input units as hidden ones unless named.",
         "forward: without gradients; train: forward and backward, with every gradient; backward: that alone.",
-        f"{OURS} ms: the median of the rounds; beside busy processes the mean of all calls. ratio: the time of the"
+        f"{OURS} ms: the median of the rounds; in the suite contended their mean. ratio: the time of the"
         " other over ours, the median over the rounds; above 1, ours is faster. lowest and highest: the smallest and"
         " the largest round.",
         "noise: in every round our own calls are timed twice; how far their ratio is from 1 in nine rounds of ten."

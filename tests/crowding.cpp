@@ -15,7 +15,11 @@ extern "C" {
 void* make_crowding() {
   return new gru_ext::Crowding([]() noexcept { return time_of_cores; });
 }
-void set_core_time(double seconds, double left) { time_of_cores = gru_ext::CoreTime{{}, seconds, left}; }
+// `core`: the only one of the affinity.
+void set_core_time(double seconds, double left, int core) {
+  time_of_cores = gru_ext::CoreTime{{}, seconds, left};
+  CPU_SET(core, &time_of_cores->cores);
+}
 void forget_core_time() { time_of_cores.reset(); }
 void drop_crowding(void* crowding) { delete static_cast<gru_ext::Crowding*>(crowding); }
 bool prefers_one(void* crowding, int threads) {

@@ -293,16 +293,16 @@ def test_the_time_that_other_programs_leave_is_that_of_the_cores_without_theirs(
 
 
 def test_another_program_leaves_less_time() -> None:
-    """Unless the system lists other cores, or none; it counts in ticks."""
+    """Unless the system lists other cores, or none, or no time. Each of six parts of a core's is in whole ticks."""
     before = torch.ops.gru_ext.core_time("/")
-    if not before:
-        pytest.skip("/proc/stat does not list the cores of this process")
+    if not before or "cpu  0 0 0 0" in Path("/proc/stat").read_text():
+        pytest.skip("/proc/stat does not tell of the cores of this process")
     script = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
     output_of(fork_python("-c", script))
     after = torch.ops.gru_ext.core_time("/")
     tick, cores = 1 / os.sysconf("SC_CLK_TCK"), len(os.sched_getaffinity(0))
     passed, left = after[0] - before[0], after[1] - before[1]
-    assert -2 * cores * tick <= left <= cores * passed - 0.2
+    assert -6 * cores * tick - 0.05 <= left <= cores * passed - 0.2
 
 
 @pytest.mark.parametrize("int8", [False, True])

@@ -23,6 +23,7 @@ class Calls:
     crowding: ctypes.c_void_p
     clock: float = 0.0
     left: float = 0.0  # seconds of a core that other programs have left
+    core: int = 0
 
     def run(
         self,
@@ -34,15 +35,18 @@ class Calls:
         alone: float = ALONE,
         free: float | None = None,
         gap: float = 0.0,
+        moves: bool = False,
     ) -> float:
         """For so long; with ``threads`` a call takes ``several`` and loses ``stolen``. The part of it that one had.
 
         ``free``: cores that other programs leave; None: the system does not tell. ``gap``: seconds between calls.
+        ``moves``: to other cores with each call.
         """
         ones, all_of_them = 0.0, 0.0
         while all_of_them < seconds:
             if free is not None:
-                self.library.set_core_time(ctypes.c_double(self.clock), ctypes.c_double(self.left))
+                self.core = (self.core + moves) % 1000
+                self.library.set_core_time(ctypes.c_double(self.clock), ctypes.c_double(self.left), self.core)
             one = bool(self.library.prefers_one(self.crowding, ctypes.c_int(threads)))
             took, lost = (alone, 0.0) if one else (several, stolen)
             numbers = map(ctypes.c_double, (WORK, took, lost))
@@ -100,12 +104,12 @@ def test_several_are_tried_at_last_though_the_other_core_seems_to_be_held(calls:
     assert calls.run(10, FREE, 0, free=1) == 0
 
 
-@pytest.mark.parametrize(("threads", "gap"), [(4, 0.0), (2, 0.05)])
-def test_several_are_tried_where_one_core_tells_little(calls: Calls, threads: int, gap: float) -> None:
-    """Of four threads beside three programs, or of calls with so long gaps that the others may have come in these."""
-    calls.run(0.5, 0.0075, 0.005, threads=threads, free=1, gap=gap)
-    calls.run(1.2, FREE, 0, threads=threads, free=1, gap=gap)
-    assert calls.run(10, FREE, 0, threads=threads, free=1, gap=gap) == 0
+@pytest.mark.parametrize(("threads", "gap", "moves"), [(3, 0.0, False), (2, 0.05, False), (2, 0.0, True)])
+def test_several_are_tried_where_one_core_tells_little(calls: Calls, threads: int, gap: float, moves: bool) -> None:
+    """Of three threads, which may gain; where others may have come between calls; and of other cores than before."""
+    calls.run(0.5, 0.0075, 0.005, threads=threads, free=1, gap=gap, moves=moves)
+    calls.run(1.2, FREE, 0, threads=threads, free=1, gap=gap, moves=moves)
+    assert calls.run(10, FREE, 0, threads=threads, free=1, gap=gap, moves=moves) == 0
 
 
 def test_several_are_tried_where_one_has_no_core_of_its_own(calls: Calls) -> None:

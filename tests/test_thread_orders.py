@@ -16,7 +16,7 @@ CPU = ROOT / "csrc" / "cpu"
 SIMPLER = (
     ("kSpins = 1000;", "kSpins = 1;"),
     ("kSpins = 10 * StepBarrier::kSpins;", "kSpins = StepBarrier::kSpins;"),
-    ("kTogether = 8;", "kTogether = 2;"),  # so that of four threads two say for two
+    ("kTogether = 8;", "kTogether = 2;"),  # so that of four threads the third says for the fourth too
 )
 
 

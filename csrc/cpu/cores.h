@@ -16,8 +16,8 @@ struct CoreTime {
   double left;     // seconds of one core that other programs have left, as if all of this process ran on these cores
 };
 
-// Of the calling thread, in steps of 10 ms for each core; nothing where the system does not tell. `root`: of the file
-// system, so that a test can have one of its own.
+// Of the calling thread, from six figures of each core that are whole steps of 10 ms; nothing where the system does not
+// tell. `root`: of the file system, so that a test can have one of its own.
 std::optional<CoreTime> core_time(const std::filesystem::path& root) noexcept;
 
 // Cores' worth of time that the quotas of this process's control groups leave it, of version 1 or 2, those around them

@@ -20,11 +20,11 @@ constexpr double kTrial = 0.02, kFirstPeriod = 0.1, kLongestPeriod = 1, kPeriodO
 // Others hold all cores but one where this process could have had from so many to so many. With fewer its one thread
 // has no core of its own, and several may get more of the cores than it does.
 constexpr double kLeastOfOne = 0.9, kMostOfOne = 1.5;
-// Only where calls took at least this part of the time is it known of them.
+// Where calls took less than this part of the time, others may have held the cores only between them.
 constexpr double kLeastPart = 0.5;
-// So many threads gain nothing beside a program on each core but one; more may. And so often in a row are several not
-// tried: a program that takes only what is idle looks like one that does not yield.
-constexpr int kMostThreads = 3, kMostStays = 20;
+// After so many periods in a row several are tried all the same: a program that takes only what is idle looks like one
+// that does not yield.
+constexpr int kMostStays = 20;
 
 // Of a call that is watched; to watch it takes some 2 us.
 constexpr double kLeastMicroseconds = 200;
@@ -40,7 +40,8 @@ thread_local WatchedCall* call_here = nullptr;
 bool Crowding::prefers_one(int threads) {
   if (!crowded_) return false;
   if (tries_ || rate(one_now_).seconds < period_) return one_now_;
-  if (one_now_ && threads <= kMostThreads && stays_ < kMostStays) {
+  // Two threads gain nothing beside a program on one of two cores. More may, beside one on each core but one.
+  if (one_now_ && threads == 2 && stays_ < kMostStays) {
     const std::optional<CoreTime> now = core_time_();
     if (one_core_is_left(now)) {
       ++stays_;

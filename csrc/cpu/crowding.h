@@ -1,6 +1,5 @@
 // Several threads or one, while other programs hold cores: which is faster is tried out, as no count of programs tells.
-// But where several are two or three, they are seldom tried again while the system says that others still hold all
-// cores but one.
+// But where several are two, they are seldom tried again while the system says that others hold all cores but one.
 #pragma once
 
 #include <optional>
@@ -29,7 +28,7 @@ class Crowding {
   Rate& rate(bool one) { return one ? one_ : several_; }
   // From now on calls have one thread, or several: for a trial, or because they have won.
   void choose(bool one, bool tries);
-  // Whether others are known to have held all cores but one since one thread was last chosen.
+  // Whether others are known to have held all cores but one since one thread was last chosen, or stayed.
   bool one_core_is_left(const std::optional<CoreTime>& now) const;
 
   const AskCoreTime core_time_;

@@ -501,18 +501,19 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
             ("one_won_ ? std::min(2 * period_, kLongestPeriod)", "one_won_ ? kFirstPeriod")
         ],
         f"{CROWDING}::test_several_are_not_tried_while_other_programs_hold_the_other_core": [
-            ("threads <= kMostThreads", "false"),
+            ("threads == 2", "false"),
             ("left < kMostOfOne * seconds", "true"),
         ],
         f"{CROWDING}::test_one_is_tried_though_other_programs_hold_the_cores": [
-            ("if (one_now_ && threads", "if (threads")
+            ("choose(!one_now_, /*tries=*/true);", "if (one_now_) choose(false, true);")
         ],
         f"{CROWDING}::test_several_are_tried_at_last_though_the_other_core_seems_to_be_held": [
             ("stays_ < kMostStays", "true")
         ],
         f"{CROWDING}::test_several_are_tried_where_one_core_tells_little": [
-            ("threads <= kMostThreads", "true"),
+            ("threads == 2", "true"),
             ("one_.seconds < kLeastPart * seconds", "false"),
+            ("!CPU_EQUAL(&now->cores, &since_->cores)", "false"),
         ],
         f"{CROWDING}::test_several_are_tried_where_one_has_no_core_of_its_own": [
             ("kLeastOfOne * seconds <= left", "true")

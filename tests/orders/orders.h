@@ -3,8 +3,8 @@
 // are fibers; the futex is one that this file has. As CHESS does (Musuvathi and Qadeer 2007), whose authors found that
 // few preemptions show nearly every fault.
 //
-// Who includes this includes the sources of that code after `#define atomic ModelAtomic` and `#define syscall
-// model::syscall`, and what these name before, with spins made few: each is an access.
+// To use it: include the standard headers that the code names; then, after `#define atomic ModelAtomic` and `#define
+// syscall model::syscall`, its sources. Make its spins few: each is an access.
 #pragma once
 
 #include <linux/futex.h>
@@ -36,7 +36,7 @@ std::vector<Thread> threads;
 int running = 0;
 const char* fault = nullptr;
 
-// One order: at each access, which of those threads that can go on does. The next order is the last one with its last
+// One order: which of the threads that can run goes on after each access. The next order is the last one with its last
 // choice that has another option changed to that.
 struct Choice {
   int taken, options;
