@@ -76,7 +76,7 @@ std::optional<double> busy_seconds(const fs::path& root, const cpu_set_t& cores)
   std::ifstream lines(root / "proc/stat");
   double ticks = 0;
   int listed = 0;
-  for (std::string line; std::getline(lines, line) && line.starts_with("cpu");) {
+  for (std::string line; std::getline(lines, line) && line.compare(0, 3, "cpu") == 0;) {
     if (line[3] == ' ') continue;  // the sum of all cores
     std::istringstream words(line.substr(3));
     int core = -1;
