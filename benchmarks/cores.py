@@ -30,8 +30,8 @@ FURTHER = 1 / 8  # of a wait, for each member beyond the second: assumed
 TOGETHER = 8  # neighbouring threads that say together when they have done a part: csrc/cpu/crew.h
 # Neighbouring threads whose cores share the last cache, as those of an EPYC since Zen 3 do.
 CACHE_CORES = 8
-# Bytes a microsecond that a thread reads from another such cache, assumed: such cores have a link of about 64 GB/s
-# together. And of packed weights, which all threads read.
+# Bytes a microsecond that a thread reads from another such cache while its neighbours do so too, which is assumed;
+# and of packed weights, which all threads read.
 AFAR, SHARED = 10e3, 30e3
 OPERATIONS = 2  # of nn.GRU in a step, that run on all threads: the product and the gates
 ROUNDS = 5

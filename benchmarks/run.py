@@ -188,24 +188,22 @@ def _time(row: Row, kind: Pass, run: Run, suite: Suite, settings: Settings, doin
     # Entered once, as around a loop that serves: in each call it would count against torch's modules alone.
     with machine.busy(row.busy), torch.set_grad_enabled(kind != "forward"):
         if suite.each_call:
-            row.times = _each_call(steps, settings)
+            row.times = _each_call(steps, verdicts, settings)
         else:
             again = {"again": steps[OURS]} if OURS in steps else {}
             clock = measure.clock_for(settings.device, row.threads)
             times, calls = measure.alternate({**steps, **again}, clock, settings.repeat, settings.block_seconds)
             row.again = times.pop("again", [])
-            row.times = {name: Timing(times[name], calls[name], 0.0) for name in steps}
-    for name, timing in row.times.items():
-        timing.times_framework = verdicts[name].times_framework
+            row.times = {name: Timing(times[name], calls[name], verdicts[name].times_framework) for name in steps}
 
 
-def _each_call(steps: dict[str, Step], settings: Settings) -> dict[str, Timing]:
+def _each_call(steps: dict[str, Step], verdicts: dict[str, check.Verdict], settings: Settings) -> dict[str, Timing]:
     rounds = measure.each_call(steps, settings.device, settings.repeat, settings.block_seconds)
     return {
         name: Timing(
             [statistics.fmean(calls) for calls in times],
             sum(map(len, times)) // len(times),
-            0.0,
+            verdicts[name].times_framework,
             measure.slowest_hundredth([seconds for calls in times for seconds in calls]),
         )
         for name, times in rounds.items()

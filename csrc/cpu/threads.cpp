@@ -32,7 +32,8 @@ constexpr double kMicrosecondsInARow = 10 * kMicrosecondsToWake;
 constexpr double kWaitsCountAs = 3;
 // A wait for each further thread beyond the second, in waits for one.
 constexpr double kFurtherThread = 1.0 / 8;
-// A microsecond of one core reads so many bytes from the cache that cores share; and from another core's.
+// A microsecond of one core reads so many bytes from the cache that cores share; and of what another core wrote, as if
+// it shared none, which is assumed.
 constexpr double kSharedCacheRate = 3e4, kOtherCoreRate = 1e4;
 // A row of a group of fewer than kRowBlock rows takes so many times as long: each vector of weights that is loaded
 // meets fewer rows.
