@@ -1,6 +1,8 @@
 // Copies of the weights in the order in which the products read them.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <utility>
 
 #include "cpu/kernels/kernels.h"
@@ -73,6 +75,11 @@ void to_operands(const scalar_t* source, int64_t count, operand_t* target, int64
   }
 }
 
+// Words of a row that are read one after the other, before the next rows are: whole cache lines, which the processor
+// then fetches ahead, of few rows at a time. Rows often lie a power of two apart, and so share a few places in the
+// cache.
+constexpr int64_t kWordsInARow = 64;
+
 // A word of a row is a T, whatever values it is made of.
 template <typename T, typename scalar_t, typename operand_t>
 void pack_units(const scalar_t* weights, UnitVectors vectors, int64_t H, int64_t K, int64_t begin, int64_t end,
@@ -80,42 +87,46 @@ void pack_units(const scalar_t* weights, UnitVectors vectors, int64_t H, int64_t
   using Vector = VectorOf<T>;
   constexpr int lanes = VectorMath<T>::lanes, parts = kParts<operand_t>;
   constexpr int64_t values = sizeof(T) / sizeof(operand_t), most = lanes * values;
-  const int64_t words = (K + values - 1) / values;
+  const int64_t words = (K + values - 1) / values, stride = vectors.count * lanes;
+  const auto pack_square = [&](int64_t panel, int v, int64_t word) GRU_INLINED {
+    const int64_t count = std::min(most, K - word * values);
+    const int64_t columns = std::min<int64_t>(lanes, words - word);
+    const int64_t unit = (panel * vectors.groups() + v * vectors.group_step) * lanes;
+    const int64_t units = std::min<int64_t>(lanes, H - unit);
+    const scalar_t* source = weights + (v * vectors.gate_step * H + unit) * K + word * values;
+    T* const block = static_cast<T*>(packed) + (panel * words + word) * parts * vectors.count * lanes;
+    if constexpr (!kByParts<scalar_t, operand_t>) {
+      if (units == lanes && count == most) {  // loops of known length, so that rows stay in registers
+        Vector square[lanes];
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) square[i] = load_words<T, operand_t>(source + i * K);
+        transpose<T>(square);
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) std::memcpy(block + v * lanes + i * stride, &square[i], sizeof(Vector));
+        return;
+      }
+    }
+    Vector square[parts][lanes] = {};
+    for (int64_t i = 0; i < units; ++i) {
+      operand_t row[parts * most] = {};
+      if constexpr (std::is_same_v<scalar_t, operand_t>) {
+        std::copy_n(source + i * K, count, row);
+      } else {
+        to_operands<T>(source + i * K, count, row, parts * most);
+      }
+      for (int part = 0; part < parts; ++part) std::memcpy(&square[part][i], row + part * most, sizeof(Vector));
+    }
+    for (int part = 0; part < parts; ++part) {
+      transpose<T>(square[part]);
+      T* const target = block + (part * columns * vectors.count + v) * lanes;
+      for (int64_t i = 0; i < columns; ++i) std::memcpy(target + i * stride, &square[part][i], sizeof(Vector));
+    }
+  };
   for (int64_t panel = begin; panel < end; ++panel) {
-    for (int64_t word = 0; word < words; word += lanes) {
-      const int64_t count = std::min(most, K - word * values);
-      const int64_t columns = std::min<int64_t>(lanes, words - word);
+    for (int64_t first = 0; first < words; first += kWordsInARow) {
       for (int v = 0; v < vectors.count; ++v) {
-        const int64_t unit = (panel * vectors.groups() + v * vectors.group_step) * lanes;
-        const int64_t units = std::min<int64_t>(lanes, H - unit);
-        const scalar_t* source = weights + (v * vectors.gate_step * H + unit) * K + word * values;
-        T* const block = static_cast<T*>(packed) + (panel * words + word) * parts * vectors.count * lanes;
-        const int64_t stride = vectors.count * lanes;
-        if constexpr (!kByParts<scalar_t, operand_t>) {
-          if (units == lanes && count == most) {  // loops of known length, so that rows stay in registers
-            Vector square[lanes];
-#pragma GCC unroll 16
-            for (int i = 0; i < lanes; ++i) square[i] = load_words<T, operand_t>(source + i * K);
-            transpose<T>(square);
-#pragma GCC unroll 16
-            for (int i = 0; i < lanes; ++i) std::memcpy(block + v * lanes + i * stride, &square[i], sizeof(Vector));
-            continue;
-          }
-        }
-        Vector square[parts][lanes] = {};
-        for (int64_t i = 0; i < units; ++i) {
-          operand_t row[parts * most] = {};
-          if constexpr (std::is_same_v<scalar_t, operand_t>) {
-            std::copy_n(source + i * K, count, row);
-          } else {
-            to_operands<T>(source + i * K, count, row, parts * most);
-          }
-          for (int part = 0; part < parts; ++part) std::memcpy(&square[part][i], row + part * most, sizeof(Vector));
-        }
-        for (int part = 0; part < parts; ++part) {
-          transpose<T>(square[part]);
-          T* const target = block + (part * columns * vectors.count + v) * lanes;
-          for (int64_t i = 0; i < columns; ++i) std::memcpy(target + i * stride, &square[part][i], sizeof(Vector));
+        for (int64_t word = first; word < std::min(first + kWordsInARow, words); word += lanes) {
+          pack_square(panel, v, word);
         }
       }
     }
@@ -136,34 +147,63 @@ struct ProductOfRows {
   acc_t operator[](int64_t i) const { return static_cast<acc_t>(a[i]) * static_cast<acc_t>(b[i]); }
 };
 
-// Columns [first, first + count) of the rows [k, k + values) of K, of which `row(k)` is one, null for zero -> `width`
-// words, each of which holds the values of a column. What lies beyond K and count is zero.
-template <typename operand_t, int width, int values, typename Row>
-GRU_INLINE void pack_words(const Row& row, int64_t K, int64_t k, int64_t first, int64_t count, operand_t* packed) {
-  if constexpr (values == 2 && std::is_same_v<decltype(row(k)), const operand_t*>) {
+// The rows of the words that begin with row k of K, of which `row(k)` is one: null is zero, and so is what lies beyond K.
+template <int values, typename Row>
+GRU_INLINE auto rows_of_words(const Row& row, int64_t K, int64_t k) {
+  std::array<decltype(row(k)), values> rows{};
+  for (int v = 0; v < std::min<int64_t>(values, K - k); ++v) rows[v] = row(k + v);
+  return rows;
+}
+
+// Whether vectors of words can be loaded from these rows.
+template <typename Source, size_t values>
+GRU_INLINE bool are_there(const std::array<Source, values>& rows) {
+  if constexpr (!std::is_pointer_v<Source>) return false;
+  return std::all_of(rows.begin(), rows.end(), [](const Source& row) { return static_cast<bool>(row); });
+}
+
+// Columns of such rows, from `first` on, -> `width` words, each of which holds the values of a column. `width`: whole
+// vectors.
+template <typename T, int width, typename operand_t, typename Source, size_t values>
+GRU_INLINE void pack_vectors(const std::array<Source, values>& rows, int64_t first, operand_t* packed) {
+  constexpr int lanes = VectorMath<T>::lanes;
+  static_assert(width % lanes == 0);
+  if constexpr (std::is_pointer_v<Source>) {
+    for (int c = 0; c < width; c += lanes) {
+      VectorOf<T> words = load<T>(rows[0] + first + c, lanes);
+      if constexpr (values == 2) {  // as a float, bfloat16 is the upper half of a word
+        using Bits = typename VectorMath<T>::BitVector;
+        words = (VectorOf<T>)((Bits)words >> 16 | (Bits)load<T>(rows[1] + first + c, lanes));
+      }
+      std::memcpy(packed + c * values, &words, sizeof words);
+    }
+  }
+}
+
+// `count` of the columns, of any width and whatever the rows are; words beyond them are zero.
+template <int width, typename operand_t, typename Source, size_t values>
+GRU_INLINE void pack_words(const std::array<Source, values>& rows, int64_t first, int64_t count, operand_t* packed) {
+  if constexpr (values == 2 && std::is_same_v<Source, const operand_t*>) {
     // Two halves of a word at once: value by value, the compiler stores two bytes at a time.
-    const operand_t* const low = k + 1 < K && count == width ? row(k) : nullptr;
-    const operand_t* const high = low != nullptr ? row(k + 1) : nullptr;
-    if (high != nullptr) {
+    if (count == width && are_there(rows)) {
       for (int c = 0; c < width; ++c) {
         uint16_t halves[2];
-        std::memcpy(&halves[0], low + first + c, sizeof halves[0]);
-        std::memcpy(&halves[1], high + first + c, sizeof halves[1]);
+        std::memcpy(&halves[0], rows[0] + first + c, sizeof halves[0]);
+        std::memcpy(&halves[1], rows[1] + first + c, sizeof halves[1]);
         const uint32_t word = halves[0] | uint32_t{halves[1]} << 16;
         std::memcpy(packed + 2 * c, &word, sizeof word);
       }
       return;
     }
   }
-  for (int v = 0; v < values; ++v) {
-    const auto source = k + v < K ? row(k + v) : decltype(row(k)){};
-    if (!source) {
+  for (size_t v = 0; v < values; ++v) {
+    if (!rows[v]) {
       for (int c = 0; c < width; ++c) packed[c * values + v] = operand_t(0);
     } else if (count == width) {
-      for (int c = 0; c < width; ++c) packed[c * values + v] = static_cast<operand_t>(source[first + c]);
+      for (int c = 0; c < width; ++c) packed[c * values + v] = static_cast<operand_t>(rows[v][first + c]);
     } else {
       for (int c = 0; c < width; ++c) {
-        packed[c * values + v] = c < count ? static_cast<operand_t>(source[first + c]) : operand_t(0);
+        packed[c * values + v] = c < count ? static_cast<operand_t>(rows[v][first + c]) : operand_t(0);
       }
     }
   }
@@ -196,7 +236,7 @@ GRU_INLINE void pack_words_by_parts(const Row& row, int64_t K, int64_t k, int64_
 template <typename operand_t, int width, int values, typename Row>
 GRU_INLINE void pack_panel(const Row& row, int64_t K, int64_t first, int64_t count, operand_t* packed) {
   for (int64_t k = 0; k < K; k += values, packed += width * values) {
-    pack_words<operand_t, width, values>(row, K, k, first, count, packed);
+    pack_words<width>(rows_of_words<values>(row, K, k), first, count, packed);
   }
 }
 
@@ -209,21 +249,31 @@ constexpr int64_t kPanelsAtOnce = 8;
 template <typename scalar_t, typename operand_t, typename Row>
 GRU_INLINE void pack_panels(const Row& row, int64_t K, int64_t columns, int64_t first_row, int64_t last_row,
                             int64_t begin, int64_t end, acc_type<scalar_t>* packed) {
-  constexpr int width = kPanelColumns<acc_type<scalar_t>>;
-  constexpr int values = sizeof(acc_type<scalar_t>) / sizeof(operand_t);
+  using T = acc_type<scalar_t>;
+  constexpr int width = kPanelColumns<T>;
+  constexpr int values = sizeof(T) / sizeof(operand_t);
   const int64_t words = (K + values - 1) / values;
   const int64_t size = words * kParts<operand_t> * width;
   for (int64_t first = begin; first < end; first += kPanelsAtOnce) {
+    const int64_t last = std::min(first + kPanelsAtOnce, end), whole = std::min(last, columns / width);
     for (int64_t k = first_row; k < last_row; k += values) {
-      for (int64_t panel = first; panel < std::min(first + kPanelsAtOnce, end); ++panel) {
-        const int64_t column = panel * width, count = std::min<int64_t>(width, columns - column);
-        auto* const target =
-            reinterpret_cast<operand_t*>(packed + panel * size + place_of_word<operand_t>(k / values) * width);
-        if constexpr (kByParts<scalar_t, operand_t>) {
-          const int64_t part_stride = words_together(k / values, words) * width * values;
-          pack_words_by_parts<operand_t, width>(row, K, k, column, count, part_stride, target);
-        } else {
-          pack_words<operand_t, width, values>(row, K, k, column, count, target);
+      auto* target = reinterpret_cast<operand_t*>(packed + first * size + place_of_word<operand_t>(k / values) * width);
+      const auto count_of = [&](int64_t panel) { return std::min<int64_t>(width, columns - panel * width); };
+      if constexpr (kByParts<scalar_t, operand_t>) {
+        const int64_t part_stride = words_together(k / values, words) * width * values;
+        for (int64_t panel = first; panel < last; ++panel, target += size * values) {
+          pack_words_by_parts<operand_t, width>(row, K, k, panel * width, count_of(panel), part_stride, target);
+        }
+      } else {
+        const auto rows = rows_of_words<values>(row, K, k);
+        int64_t panel = first;
+        if (are_there(rows)) {
+          for (; panel < whole; ++panel, target += size * values) {
+            pack_vectors<T, width>(rows, panel * width, target);
+          }
+        }
+        for (; panel < last; ++panel, target += size * values) {
+          pack_words<width>(rows, panel * width, count_of(panel), target);
         }
       }
     }
