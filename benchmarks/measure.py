@@ -2,9 +2,9 @@
 
 A round gives every contender one block of calls, in an order that is drawn anew for each round (seeded), so that
 whatever else the machine does, and whatever one leaves behind for the next, falls on all of them. A first round warms
-up and is not counted, unless a call takes half a second. On a CPU ``torch.utils.benchmark`` times a block, after two
-calls of warm-up; on a GPU two CUDA events do, with no synchronisation between them. Where slow calls are asked for,
-every call of a block is timed by itself.
+up and is not counted, unless a call takes half a second. On a CPU a block begins when the threads of the one before
+sleep; ``torch.utils.benchmark`` times it, after two calls of warm-up. On a GPU two CUDA events do, with no
+synchronisation between them. Where slow calls are asked for, every call of a block is timed by itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ Clock = Callable[[Step, int], float]  # a step and a number of calls, to seconds
 MOST_CALLS = 100_000
 MOST_COPIES = 1024
 SLOW = 0.5  # seconds a call, from which on fewer rounds are run
-PAUSE = 0.1  # seconds, in which threads that spin after their work fall asleep
+# Seconds of a look at the threads, and of a processor that those who sleep use in it at most; and how many looks.
+LOOK, ASLEEP, MOST_LOOKS = 0.005, 0.0005, 50
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,22 @@ class Spread:
         return cls(statistics.median(values), min(values), max(values))
 
 
+def let_threads_sleep() -> None:
+    """Return when no thread of this process computes, as threads of several libraries do while they wait for work."""
+    before = time.process_time()
+    for _ in range(MOST_LOOKS):
+        time.sleep(LOOK)
+        now = time.process_time()
+        if now - before < ASLEEP:
+            return
+        before = now
+
+
 def cpu_clock(threads: int) -> Clock:
     """Wall time on so many torch threads."""
 
     def seconds(step: Step, calls: int) -> float:
+        let_threads_sleep()
         timer = Timer(stmt="step()", globals={"step": step}, num_threads=threads)
         return float(timer.timeit(calls).median)
 
@@ -122,12 +135,12 @@ def alternate(
 def each_call(
     steps: Mapping[str, Step], device: torch.device, repeat: int, block_seconds: float
 ) -> dict[str, list[list[float]]]:
-    """Seconds of every call, a list a round, for each name. A block is calls in a row, after a pause."""
+    """Seconds of every call, a list a round, for each name. A block is calls in a row, when other threads sleep."""
     times: dict[str, list[list[float]]] = {name: [] for name in steps}
     names, order = list(steps), random.Random(0)
     for turn in range(-1, repeat):
         for name in order.sample(names, len(names)):
-            time.sleep(PAUSE)
+            let_threads_sleep()
             seconds = _calls_in_a_row(steps[name], device, block_seconds)
             if turn >= 0:
                 times[name].append(seconds)

@@ -274,6 +274,19 @@ def test_the_clock_of_the_cpu_measures_time() -> None:
     assert next(times) == 13  # two calls of warm-up, then ten
 
 
+@pytest.mark.parametrize(("spins", "looks"), [(0.0, 1), (0.021, 6), (60.0, 50)])
+def test_a_block_begins_when_threads_of_the_one_before_sleep(
+    monkeypatch: pytest.MonkeyPatch, spins: float, looks: int
+) -> None:
+    """Threads that spin for so many seconds are looked at so often; for ever they are not waited for."""
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    monkeypatch.setattr("time.process_time", lambda: min(spins, sum(slept)))
+    done = []
+    measure.cpu_clock(1)(lambda: done.append(len(slept)), 1)
+    assert done == [looks] * 3  # two calls of warm-up, and the one of the block
+
+
 def test_the_clock_of_a_gpu_does_not_wait_between_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """With stand-ins for a GPU's events: the order of what is asked of it."""
     gpu = Mock()

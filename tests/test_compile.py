@@ -188,7 +188,6 @@ def test_errors_are_raised_under_compile() -> None:
 
 # Dynamo makes an instance of every autograd.Function it traces.
 @pytest.mark.filterwarnings("ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 def test_inductor() -> None:
     assert_compiles(gru_ext.GRU(3, 4, 2, dtype=FLOAT64), randn(5, 2, 3), randn(2, 2, 4), backend="inductor")

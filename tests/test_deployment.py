@@ -141,8 +141,6 @@ def test_the_build_says_which_library_it_lacks(tmp_path: Path) -> None:
     ],
     ids=lambda module: type(module).__name__,
 )
-# torch deprecates torch.jit.script itself.
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is")
 def test_scripting_is_refused_with_what_to_use_instead(module: nn.Module) -> None:
     name = type(module).__name__
     with pytest.raises(NotImplementedError, match=f"^{name}: torch.jit.script cannot compile it; use torch.export"):

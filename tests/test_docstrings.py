@@ -38,7 +38,7 @@ def test_a_docstring_names_every_argument_and_what_comes_back(name: str) -> None
         assert "\nReturns:\n" in text or "\nYields:\n" in text
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated", "ignore:`torch.jit.script")  # of what torch uses
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated")  # of what torch uses
 @pytest.mark.parametrize("name", PUBLIC)
 def test_the_example_of_a_docstring_gives_what_it_shows(name: str) -> None:
     if importlib.util.find_spec(NEEDS.get(name, "torch")) is None:

@@ -31,7 +31,7 @@ def parsed(page: Path) -> Document:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if [*parsed(page).examples()]], ids=lambda page: page.name)
 # torch's, of what it uses itself.
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated", "ignore:`torch.jit.script")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated")
 def test_the_snippets_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, with the names of those before."""
     if importlib.util.find_spec(NEEDS.get(page.name, "torch")) is None:
