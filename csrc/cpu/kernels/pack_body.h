@@ -147,7 +147,8 @@ struct ProductOfRows {
   acc_t operator[](int64_t i) const { return static_cast<acc_t>(a[i]) * static_cast<acc_t>(b[i]); }
 };
 
-// The rows of the words that begin with row k of K, of which `row(k)` is one: null is zero, and so is what lies beyond K.
+// The rows of the words that begin with row k of K, of which `row(k)` is one. Null stands for zeros, and for what lies
+// beyond K.
 template <int values, typename Row>
 GRU_INLINE auto rows_of_words(const Row& row, int64_t K, int64_t k) {
   std::array<decltype(row(k)), values> rows{};
