@@ -162,15 +162,24 @@ CHANGES: dict[str, Callable[[Any], object]] = {
 }
 
 
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        lambda gru: gru.arrange(),
+        lambda gru: gru_ext.prepare(gru),
+        lambda gru: next(gru_ext.prepare(nn.Sequential(gru), inplace=True).children()),
+    ],
+    ids=["arrange", "prepare", "prepare in place"],
+)
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_stale_weight_is_an_error_until_it_is_arranged(change: str) -> None:
+def test_a_stale_weight_is_an_error_until_it_is_arranged(change: str, arrange: Callable[[Any], Any]) -> None:
     gru: Any = gru_ext.prepare(gru_ext.GRU(3, 4).eval())
     x = torch.randn(2, 1, 3)
     gru(x)
     CHANGES[change](gru)
     with pytest.raises(RuntimeError, match=r"PreparedGRU: \w+_l0.* changed since the weights were arranged; "):
         gru(x)
-    gru.arrange()
+    gru = arrange(gru) or gru
     expected = gru_ext.GRU(3, 4)
     expected.load_state_dict({name: getattr(gru, name).detach() for name in expected.state_dict()})
     assert torch.allclose(gru(x)[0], expected(x)[0], atol=1e-6)

@@ -37,10 +37,10 @@ def prepare(module: Model, inplace: bool = False) -> Model | PreparedGRU | Prepa
 
     Otherwise each call arranges them, unless it has so few rows that this would not pay. A prepared call saves that,
     and most of its Python. The GRUs are ``gru_ext.GRU``, ``gru_ext.GRUCell``, ``torch.nn.GRU`` and
-    ``torch.nn.GRUCell`` on the CPU. Left alone are quantised ones, whose weights are arranged already, subclasses, and
-    all other modules. Parameters, ``state_dict``, hooks, attributes and modes stay as they are. Results are those of
-    the module before: the same bits, but for calls of so few rows, whose sums were in another order. See
-    ``PreparedGRU``.
+    ``torch.nn.GRUCell`` on the CPU; those that are prepared already are arranged anew. Left alone are quantised ones,
+    whose weights are arranged for good, subclasses, and all other modules. Parameters, ``state_dict``, hooks,
+    attributes and modes stay as they are. Results are those of the module before: the same bits, but for calls of so
+    few rows, whose sums were in another order. See ``PreparedGRU``.
 
     Args:
         module: any module.
@@ -60,9 +60,12 @@ def prepare(module: Model, inplace: bool = False) -> Model | PreparedGRU | Prepa
     check_flag("prepare", "inplace", inplace)
     check_module("prepare", "module", module)
     model = module if inplace else copy.deepcopy(module)
+    before = [part for part in model.modules() if isinstance(part, _PreparedModule)]
     prepared: Model | PreparedGRU | PreparedGRUCell = replace_modules(
         "prepare", model, dict.fromkeys((GRU, nn.GRU, GRUCell, nn.GRUCell), _prepared)
     )
+    for part in before:
+        part.arrange()
     return prepared
 
 
