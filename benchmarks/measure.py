@@ -46,7 +46,10 @@ class Spread:
 
 
 def let_threads_sleep() -> None:
-    """Return when no thread of this process computes, as threads of several libraries do while they wait for work."""
+    """Return when no thread of this process computes, as those of some libraries do while they wait for work.
+
+    Or after a quarter of a second.
+    """
     before = time.process_time()
     for _ in range(MOST_LOOKS):
         time.sleep(LOOK)

@@ -108,15 +108,17 @@ from compare import assert_same_bits
 import gru_ext
 
 VARIANTS = [{}, {"bidirectional": True}, {"reset_after": False}, {"layer_norm": True}, {"bias": False, "num_layers": 2}]
-# All of so few steps and rows that calls do not pack.
-for T, B, I, H in [(1, 1, 1, 20), (1, 5, 17, 16), (2, 16, 64, 64), (2, 17, 33, 40), (2, 50, 100, 130), (4, 2, 300, 7)]:
+# All of so few steps and rows that calls do not pack; of the last one, each direction has two threads where there are
+# four.
+SIZES = [(1, 1, 1, 20), (1, 5, 17, 16), (2, 16, 64, 64), (2, 17, 33, 40), (2, 50, 100, 130), (4, 2, 300, 7)]
+for T, B, I, H in [*SIZES, (12, 16, 64, 256)]:
     for options in VARIANTS:
         torch.manual_seed(0)
         module = gru_ext.GRU(I, H, **options).bfloat16().eval()
         states = module.num_layers * (2 if module.bidirectional else 1)
         x, hx = torch.randn(T, B, I).bfloat16(), torch.randn(states, B, H).bfloat16()
         prepared = gru_ext.prepare(module)
-        for threads in (1, 1 if module.layer_norm else 3):
+        for threads in (1,) if module.layer_norm else (1, 3, 4):
             torch.set_num_threads(threads)
             assert_same_bits(module(x, hx), prepared(x, hx), f"{options} {(T, B, I, H)} on {threads} threads")
 print("the same")

@@ -228,7 +228,10 @@ class BwdPass {
     return phase == kSteps || p_.need_dx || p_.need_dweights ? team_.plan().threads : 0;
   }
   void run(int phase, int thread, int team) {
-    if (phase == kProducts) return kernel_.products(parts_.data(), parts_.size(), thread, team);
+    if (phase == kProducts) {
+      if (p_.products != nullptr) kernel_.products(parts_.data(), parts_.size(), thread, team);
+      return;
+    }
     if (phase == kGradients) {
       kernel_.gradients(parts_.data(), parts_.size(), thread, team);
       if (p_.need_dweights && parts_.back().last) add_up_biases(thread, team);

@@ -295,6 +295,10 @@ class FwdPass {
   bool shares_copies() const { return !in_words_ && pays(kFlopsOfCopy * p_.rows * s_.I, team_.plan().threads, wait_); }
   // A thread's share of the rows of a chunk's x, as operands: of those of its row group.
   void copy_x(int thread, int team) {
+    if (in_words_) {  // through one buffer for a row
+      if (thread == 0) copy_steps(0, s_.B, /*member=*/0, /*members=*/1);
+      return;
+    }
     if (p_.has_input) return copy_steps(0, s_.B, thread, team);
     team_.run(thread, team, [&](int group, int member, int members, StepBarrier&) {
       copy_steps(team_.first_row(group), team_.last_row(group), member, members);

@@ -128,7 +128,8 @@ void run_steps(Crew& crew, int& threads, Team& team, const Steps& steps) {
   if (team.crowded(std::chrono::steady_clock::now() - start)) threads = 1;
 }
 
-// Runs passes at the same time, each on an equal share of `threads` threads, or all on one.
+// Runs passes at the same time, each on an equal share of `threads` threads, or all on one. Of two passes each takes
+// part in a phase with all of its threads, whatever its `threads_of` says, where the other one has the phase.
 template <typename Pass>
 void run_together(c10::ArrayRef<Pass*> passes, int threads) {
   const int count = static_cast<int>(passes.size());

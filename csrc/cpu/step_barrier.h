@@ -27,9 +27,9 @@ class StepBarrier {
 
   // Returns when all of the `threads` have finished `steps` steps. Spins; then sleeps: with fewer free cores than
   // threads the others may be waiting for this very core.
-  void wait(int thread, int threads, int64_t steps, int most_spins = kSpins) {
+  void wait(int thread, int threads, int64_t steps) {
     for (int other = 0; other < threads; ++other) {
-      if (other != thread) wait_for(thread, other, steps, most_spins);
+      if (other != thread) wait_for(thread, other, steps);
     }
   }
   // Likewise when `other` has.

@@ -261,6 +261,9 @@ _PLANTED: dict[str, dict[str, list[tuple[str, ...]]]] = {
     },
     "csrc/cpu/backward.cpp": {
         THREADS: [("p_.dbias[block * sums + i]", "p_.dbias[sums + i]")],
+        "tests/test_cpu_threads.py::test_directions_side_by_side_need_not_keep_products_both": [
+            ("if (p_.products != nullptr) kernel_", "kernel_")
+        ],
         "tests/test_backends.py::test_each_gradient_of_several_chunks_is_the_same_alone": [
             ("tensors_.need.dhx || !p.last", "tensors_.need.dhx")
         ],

@@ -9,7 +9,7 @@
 namespace gru_ext {
 namespace {
 
-// The first row of one of so many tiles, which are as equal as multiples allow: 9 rows are 5 and 4, not 8 and 1.
+// The first row of one of so many tiles, which are as equal as multiples allow: 9 rows are 4 and 5, not 8 and 1.
 template <int multiple = 1>
 int64_t first_of_tile(int64_t rows, int64_t tile, int64_t tiles) {
   return std::min(rows, (rows * tile / tiles + multiple - 1) / multiple * multiple);
