@@ -5,7 +5,7 @@ Hypothesis makes a case that fails as small as it can, and prints it.
 
 from __future__ import annotations
 
-from fuzz import int8, layers, modules, prepared, wrong_calls
+from fuzz import int8, layers, modules, prepared, threads, wrong_calls
 from hypothesis import HealthCheck, given, settings
 
 # Nothing depends on the machine, and nothing is left on its disk.
@@ -33,6 +33,12 @@ def test_layers_of_int8_weights(case: int8.Case) -> None:
 @given(prepared.cases())
 def test_prepared_modules(case: prepared.Case) -> None:
     prepared.check(case)
+
+
+@settings(SOME, max_examples=40)
+@given(threads.cases())
+def test_layers_on_many_threads(case: threads.Case) -> None:
+    threads.check(case)
 
 
 @settings(SOME, max_examples=15)

@@ -22,13 +22,14 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 from process import TESTS
 
-from fuzz import int8, layers, modules, prepared, wrong_calls
+from fuzz import int8, layers, modules, prepared, threads, wrong_calls
 from gru_ext import library
 
 KINDS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
     "cpu": (lambda: layers.cases("cpu"), layers.check),
     "int8": (int8.cases, int8.check),
     "prepared": (prepared.cases, prepared.check),
+    "threads": (threads.cases, threads.check),
     "modules": (modules.calls, modules.check),
     "wrong": (wrong_calls.wrong_calls, wrong_calls.check),
     "cuda": (lambda: layers.cases("cuda"), layers.check),
@@ -40,7 +41,7 @@ SILENCE = 300  # seconds after which a process hangs
 def shares(chosen: list[str]) -> Iterator[tuple[str, str]]:
     """Each kind of case, with each instruction set that matters to it."""
     for kind in KINDS:
-        for isa in library.available_cpu_isas()[0 if kind in ("cpu", "int8", "prepared") else -1 :]:
+        for isa in library.available_cpu_isas()[0 if kind in ("cpu", "int8", "prepared", "threads") else -1 :]:
             if all(word in (kind, isa) for word in chosen):
                 yield kind, isa
 
@@ -86,8 +87,8 @@ def run_share(kind: str, isa: str, seconds: float, seed: int) -> dict[str, int]:
         log.write_text("before the first case")
         command = [sys.executable, "-m", "fuzz", "--work", kind, str(seconds), str(seed), str(log)]
         # Several threads wherever a case asks for them, whatever waits cost and however few cores there are.
-        threads = {"GRU_EXT_CPU_WAIT": "0.1", "GRU_EXT_CPU_CORES": "64"}
-        environment = {**os.environ, "GRU_EXT_CPU_ISA": isa, **threads}
+        for_threads = {"GRU_EXT_CPU_WAIT": "0.1", "GRU_EXT_CPU_CORES": "64"}
+        environment = {**os.environ, "GRU_EXT_CPU_ISA": isa, **for_threads}
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=TESTS)
         while True:
             try:
