@@ -27,8 +27,9 @@ Clock = Callable[[Step, int], float]  # a step and a number of calls, to seconds
 MOST_CALLS = 100_000
 MOST_COPIES = 1024
 SLOW = 0.5  # seconds a call, from which on fewer rounds are run
-# Seconds of a look at the threads, and of a processor that those who sleep use in it at most; and how many looks.
-LOOK, ASLEEP, MOST_LOOKS = 0.005, 0.0005, 50
+LOOK = 0.005  # seconds, in which threads that sleep use less than ASLEEP seconds of a processor
+ASLEEP = 0.0005
+MOST_LOOKS = 50
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import gru_ext
 
 STEPS, ROWS = [1, 2, 3, 5, 8, 12, 20, 40], [1, 2, 3, 5, 8, 13, 16, 30, 64, 120, 260, 512]
 INPUTS, UNITS = [1, 3, 8, 17, 64, 100, 224, 300, 700], [1, 5, 8, 20, 32, 48, 64, 100, 130, 200]
-MOST_PRODUCTS = 50_000_000  # T * B * (I + H) * H: a tenth of a second of a pass
+MOST_PRODUCTS = 50_000_000  # T * B * (I + H) * H
 
 
 @dataclass(frozen=True)
