@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ CASES = {
     "few rows: weights are not packed": (Size(4, 5, 200, 300), Options(), torch.float32),
     "few rows of bfloat16": (Size(2, 3, 200, 300), Options(), torch.bfloat16),
     "sequences that end early": (Size(9, 40, 24, 40), Options(packed=True), torch.float32),
+    "sequences that end early, too few for row groups": (Size(20, 15, 24, 40), Options(packed=True), torch.float32),
 }
 # Of tests with `ROWS` rows: they are five groups and a rest, or eleven of half as many, and units of two groups of each
 # instruction set. Sums of the gradients of the weights begin anew with each chunk of the backward: so many steps are
@@ -93,6 +95,48 @@ def test_groups_of_rows_change_no_bit(rows: int, variant: str, dtype: torch.dtyp
             torch.testing.assert_close(tensor, expected[name], rtol=0, atol=tolerance)
 
 
+# Of 43 or 44 sequences; rows end one by one, a block at a time, and all but a few at once.
+LENGTHS: dict[str, Callable[[int], int]] = {
+    "one by one": lambda row: STEPS - row * STEPS // 48,
+    "by blocks": lambda row: STEPS - row // 8 * 6,
+    "most at once": lambda row: STEPS if row < 3 else 7,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "layer norm"])
+@pytest.mark.parametrize("rows", ROWS)
+def test_groups_of_rows_that_end_early_change_no_bit(rows: int, variant: str, lengths: str, dtype: torch.dtype) -> None:
+    """A group is left with fewer rows than a product of all threads has."""
+    both = dtype == torch.float32  # dx of two directions in a half precision may be rounded once more
+    module = gru_ext.GRU(INPUTS, UNITS, bidirectional=both, **VARIANTS[variant]).to(dtype)
+    steps = torch.tensor([LENGTHS[lengths](row) for row in range(rows)])
+    packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(STEPS, rows, INPUTS).to(dtype), steps)
+    x, h_0 = packed.data.requires_grad_(), torch.randn(2 if both else 1, rows, UNITS).to(dtype).requires_grad_()
+
+    def results() -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        y, h_n = module(packed._replace(data=x), h_0)
+        loss = (y.data * torch.linspace(-1, 1, y.data.numel()).to(dtype).view_as(y.data)).sum() + h_n.sum()
+        return [y.data, h_n, *torch.autograd.grad(loss, [x, h_0, *module.parameters()])]
+
+    expected = results()
+    for threads in COUNTS:
+        with thread_count(threads):
+            assert_same_bits(results(), expected, f"on {threads} threads")
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_row_groups_of_a_packed_batch_share_the_work(backward: bool) -> None:
+    """Of four threads each has a quarter of all rows of all steps, though the first sequences are the longest."""
+    steps = torch.tensor([64 - row // 4 for row in range(256)])
+    packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(64, 256, 64), steps)
+    weights = [weight.detach() for weight in gru_ext.GRU(64, 64).parameters()]
+    figures = torch.ops.gru_ext.rehearse_cpu(packed.data, weights, 4, 8, 0.75, backward, packed.batch_sizes)
+    assert figures[4:6] == [4, 1]
+
+
 @pytest.mark.parametrize("backward", [False, True])
 def test_many_rows_of_few_units_are_split_by_rows(backward: bool) -> None:
     module, x = gru_ext.GRU(64, 64), torch.randn(20, 256, 64)
@@ -125,13 +169,15 @@ def test_a_rehearsal_of_no_threads_is_a_value_error() -> None:
         torch.ops.gru_ext.rehearse_cpu(torch.randn(2, 3, 8), weights, 0, 1, 1.0, False)
 
 
-def test_groups_of_rows_change_no_bit_of_int8() -> None:
-    module = gru_ext.quantize_dynamic(gru_ext.GRU(64, 64))
-    x, h_0 = torch.randn(STEPS, ROWS[0], 64), torch.randn(1, ROWS[0], 64)
-    expected = module(x, h_0)
+@pytest.mark.parametrize("lengths", ["none", *LENGTHS])
+def test_groups_of_rows_change_no_bit_of_int8(lengths: str) -> None:
+    module = gru_ext.quantize_dynamic(gru_ext.GRU(64, 64, bidirectional=True))
+    x, h_0 = torch.randn(STEPS, ROWS[0], 64), torch.randn(2, ROWS[0], 64)
+    of_each = None if lengths == "none" else [LENGTHS[lengths](row) for row in range(ROWS[0])]
+    expected = module(x, h_0, lengths=of_each)
     for threads in COUNTS:
         with thread_count(threads):
-            assert_same_bits(module(x, h_0), expected, f"{threads} threads")
+            assert_same_bits(module(x, h_0, lengths=of_each), expected, f"{threads} threads")
 
 
 # Threads of OpenMP stay once they have been started. Torch would start one to quantize.

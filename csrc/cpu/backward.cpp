@@ -129,6 +129,7 @@ class BwdPass {
     p_.moment_rows = s.B;
     if (!keeps_products_) p_.products = nullptr;
     p_.packed = packs_;
+    p_.one_chain = splits_packed_rows(s);
     const auto* weight_hh_data = weight_hh_.template const_data_ptr<scalar_t>();
     p_.weight_hh = packs_ ? static_cast<const void*>(packed_hh_) : weight_hh_data;
     p_.weight_hn = packs_ ? static_cast<const void*>(packed_hn_) : weight_hh_data + 2 * s.H * s.H;
@@ -191,6 +192,8 @@ class BwdPass {
 
   void begin(size_t i) {
     const Stretch& stretch = stretches_[i];
+    const Chunk &first = nth_chunk(stretch.first), &last = nth_chunk(stretch.last - 1);
+    team_.share_rows(s_, std::min(first.t_begin, last.t_begin), std::max(first.t_end, last.t_end));
     steps_.clear();
     parts_.clear();
     BwdChunk<scalar_t, operand_t> p = p_;
@@ -330,18 +333,26 @@ class BwdPass {
     return s_.N >= (stay_in_cache && std::is_same_v<scalar_t, acc_t> ? kRowsWorthPacking : kRowsWorthPacking / 4);
   }
   Work work() const {
-    // Gates that are computed again are those of one chunk.
-    const int64_t row_bytes =
-        tensors_.gates.defined() ? (5 * s_.H + s_.I) * static_cast<int64_t>(sizeof(operand_t)) : 0;
-    return {s_.T, kBwdChunkRows,
-            /*chunk_of_group=*/false, row_bytes, s_.B,
-            // Rows that end early stay in one group, as bits depend on how many rows a product has.
-            s_.packed_sizes.empty() ? row_block_of(s_.B) : s_.B, s_.H, kernel_.panel_columns,
+    // Gate gradients, and panels of x and the states. Gates that are computed again are those of one chunk.
+    const int64_t values = 4 * s_.H + 2 * kSkew + (panels_of(s_.I) + panels_of(s_.H)) * kernel_.panel_columns;
+    const int64_t row_bytes = tensors_.gates.defined() ? values * static_cast<int64_t>(sizeof(operand_t)) : 0;
+    const int64_t row_block = !s_.is_packed() || splits_packed_rows(s_) ? row_block_of(s_.B) : s_.B;
+    return {s_.T,
+            kBwdChunkRows,
+            /*chunk_of_group=*/false,
+            row_bytes,
+            s_.B,
+            row_block,
+            s_.H,
+            kernel_.panel_columns,
             s_.has_gains || !tensors_.layer.variant.reset_after ? 2.0 : 1.0,
             vector_flops<operand_t>(6.0 * s_.B * s_.H * s_.H, s_.B, /*cells=*/0),
-            /*input_flops=*/0, static_cast<double>(3 * s_.H * s_.H * kParts<operand_t> * sizeof(operand_t)),
-            /*input_gate_bytes=*/0, vector_flops<operand_t>(0, s_.B, s_.B * s_.H),
-            on_tiles<operand_t>() ? kTileProductRows : 1};
+            /*input_flops=*/0,
+            static_cast<double>(3 * s_.H * s_.H * kParts<operand_t> * sizeof(operand_t)),
+            /*input_gate_bytes=*/0,
+            vector_flops<operand_t>(0, s_.B, s_.B * s_.H),
+            on_tiles<operand_t>() ? kTileProductRows : 1,
+            rows_until_blocks(s_, row_block, 0, s_.T)};
   }
   // All threads share the gradients of a chunk, if these alone are worth them.
   Plan plan(int threads, double wait) const {

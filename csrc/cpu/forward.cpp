@@ -81,7 +81,7 @@ class FwdPass {
         packs_(tensors.arranged == nullptr && should_pack()),
         in_words_(tensors.arranged == nullptr && !packs_ && takes_words()),
         wait_(wait),
-        team_(work(), fastest_plan(work(), threads, wait)),
+        team_(work(threads), fastest_plan(work(threads), threads, wait)),
         chunks_(chunks_of(s, team_.rows_of_region())),
         most_steps_(most_steps(chunks_)) {
     const ArrangedWeights* const given = tensors.arranged == nullptr ? nullptr : tensors.arranged + direction;
@@ -99,6 +99,7 @@ class FwdPass {
     p_.H = s.H;
     p_.reset_after = tensors.layer.variant.reset_after;
     p_.packed = packs_ || given != nullptr;
+    p_.one_chain = splits_packed_rows(s);
     p_.norms = static_cast<int>(tensors.layer.variant.layer_norm);
     p_.B = s.B;
     p_.moment_rows = std::max(rows, s.B);
@@ -176,6 +177,7 @@ class FwdPass {
     if (i > 0 && p_.norms > 0) ++p_.first_step;  // to normalise the input of a chunk counts as a step
     p_.step_count = chunk.t_end - chunk.t_begin;
     p_.rows = chunk.rows;
+    team_.share_rows(s_, chunk.t_begin, chunk.t_end);
     steps_.clear();
     for (int64_t step = 0; step < p_.step_count; ++step) {
       const int64_t t = direction_ == 1 ? chunk.t_end - 1 - step : chunk.t_begin + step;
@@ -221,21 +223,24 @@ class FwdPass {
  private:
   static constexpr int64_t kMoments = 4;  // values of a row in p_.moments
 
-  Work work() const {
+  Work work(int threads) const {
     constexpr int64_t operand_size = kParts<operand_t> * sizeof(operand_t);
     const int64_t lanes = arrangement_.kernel.lanes;
     const int64_t chunk_steps = std::clamp<int64_t>(kFwdChunkRows / s_.B, 1, s_.T);
-    // Bits depend on how many rows a product has, if they are fewer than those of a block: so rows that end early stay
-    // in one group, as do those in words, and chunks of few rows are those of one thread.
-    const bool even = s_.packed_sizes.empty() && !in_words_;
+    // Bits depend on how many rows a product has, if they are fewer than those of a block and sum in several chains:
+    // then chunks of few rows are those of one thread. Rows in words stay together.
+    const bool splits = (!s_.is_packed() || splits_packed_rows(s_)) && !in_words_;
+    const int64_t row_block = splits ? row_block_of(s_.B) : s_.B;
     // Half of the caches is for weights.
-    const int64_t row_bytes = even && s_.B >= kRowBlock ? 2 * (3 * s_.H + s_.I) * sizeof(acc_t) : 0;
+    const int64_t moments = s_.has_gains ? threads * kMoments : 0;
+    const int64_t values = arrangement_.groups() * 3 * lanes + s_.I + moments;
+    const int64_t row_bytes = splits && s_.B >= kRowBlock ? 2 * values * static_cast<int64_t>(sizeof(acc_t)) : 0;
     return {s_.T,
             kFwdChunkRows,
             /*chunk_of_group=*/true,
             row_bytes,
             s_.B,
-            even ? row_block_of(s_.B) : s_.B,
+            row_block,
             s_.H,
             tensors_.layer.variant.reset_after ? lanes : 2 * lanes,
             s_.has_gains || !tensors_.layer.variant.reset_after ? 2.0 : 1.0,
@@ -244,7 +249,8 @@ class FwdPass {
             static_cast<double>(3 * s_.H * (s_.H + s_.I / chunk_steps) * operand_size),
             static_cast<double>(3 * s_.B * s_.H * sizeof(acc_t)),
             vector_flops<operand_t>(0, s_.B, s_.B * s_.H),
-            on_tiles<operand_t>() ? kTileProductRows : 1};
+            on_tiles<operand_t>() ? kTileProductRows : 1,
+            rows_until_blocks(s_, row_block, 0, s_.T)};
   }
 
   // The chunk of a row group, for one of its threads.

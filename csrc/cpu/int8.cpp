@@ -49,7 +49,7 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
                   /*chunk_of_group=*/false,
                   /*row_bytes=*/0,
                   s.B,
-                  s.packed_sizes.empty() ? kRowBlock : s.B,
+                  kRowBlock,  // of packed batches too: sums are exact
                   s.H,
                   kInt8Units,
                   /*waits=*/1,
@@ -58,7 +58,8 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
                   static_cast<double>(3 * s.H * s.H),
                   /*input_gate_bytes=*/0,
                   gate_flops(s),
-                  has_tiles() ? kTileProductRows : 1};
+                  has_tiles() ? kTileProductRows : 1,
+                  rows_until_blocks(s, kRowBlock, 0, s.T)};
   Team team(work, fastest_plan(work, threads, wait));
   threads = team.plan().threads;
   call.use(threads);
@@ -100,6 +101,7 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
   std::vector<std::vector<Int8Step>> steps_of_groups(team.row_groups());
   const auto run_chunk = [&](Crew& crew, const Chunk& chunk) {
     const int64_t count = chunk.t_end - chunk.t_begin;
+    team.share_rows(s, chunk.t_begin, chunk.t_end);
     steps.clear();
     for (int64_t step = 0; step < count; ++step) {
       const int64_t t = reverse ? chunk.t_end - 1 - step : chunk.t_begin + step;
@@ -118,13 +120,14 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
       if (team.row_groups() == 1) break;
       steps_of_groups[group] = steps;
       for (Int8Step& step : steps_of_groups[group]) {
+        const auto of_group = [&](int64_t rows) { return std::clamp<int64_t>(rows - first, 0, rows_of_group); };
         step.row += first;
-        step.rows = rows_of_group;
+        step.rows = of_group(step.rows);
         step.x_offset += first * p.x_stride;
         step.y_offset += first * p.y_stride;
         step.prev_offset += first * p.y_stride;
-        step.prev_rows = step.prev_rows == 0 ? 0 : rows_of_group;
-        step.last_rows = step.last_rows == 0 ? 0 : rows_of_group;
+        step.prev_rows = of_group(step.prev_rows);
+        step.last_rows = of_group(step.last_rows);
       }
       part.steps = steps_of_groups[group].data();
       part.all_rows = false;

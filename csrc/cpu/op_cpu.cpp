@@ -29,8 +29,10 @@ TORCH_LIBRARY_IMPL(gru_ext, CPU, m) {
 TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
   if (!gru_ext::is_first_copy()) return;
   m.def("empty_cache() -> int", gru_ext::empty_pool);
-  m.def("rehearse_cpu(Tensor x, Tensor[] weights, int threads, int together, float wait, bool backward) -> float[]",
-        gru_ext::rehearse_cpu);
+  m.def(
+      "rehearse_cpu(Tensor x, Tensor[] weights, int threads, int together, float wait, bool backward, "
+      "Tensor? batch_sizes=None) -> float[]",
+      gru_ext::rehearse_cpu);
   m.def("cpu_cores() -> int", [] { return static_cast<int64_t>(gru_ext::cores()); });
   m.def("cores_of_quota(str root) -> float", [](const std::string& root) { return gru_ext::cores_of_quota(root); });
   m.def("core_time(str root) -> float[]", [](const std::string& root) {

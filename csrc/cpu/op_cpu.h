@@ -31,6 +31,6 @@ std::tuple<at::Tensor, at::Tensor> gru_prepared_cpu(const at::Tensor& x, const s
 // groups and their members; bytes read from other caches: of a layer with one direction on `threads` threads, each of
 // which runs by itself (results.h).
 std::vector<double> rehearse_cpu(const at::Tensor& x, at::TensorList weights, int64_t threads, int64_t together,
-                                 double wait, bool backward);
+                                 double wait, bool backward, const OptionalTensor& batch_sizes);
 
 }  // namespace gru_ext

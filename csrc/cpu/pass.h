@@ -51,6 +51,32 @@ inline double cost_of_waits(const Sequence& s, int threads) {
   return s.has_gains ? usual_wait_cost() : wait_cost(threads);
 }
 
+// Whether the rows of a packed batch are split. Then steps of a row group may have few rows, whose products sum in one
+// chain, and so in the order of those of many. Batches of fewer rows than two blocks lose more by that than they gain.
+inline bool splits_packed_rows(const Sequence& s) { return s.is_packed() && s.B >= 2 * kRowBlock; }
+
+// Work::rows_until_block of the steps from t_begin on, before t_end.
+inline std::vector<int64_t> rows_until_blocks(const Sequence& s, int64_t row_block, int64_t t_begin, int64_t t_end) {
+  const int64_t blocks = s.B / row_block;
+  if (!s.is_packed() || blocks < 2) return {};
+  // Steps with so many whole blocks of rows, and their rows beyond these.
+  std::vector<int64_t> steps(blocks + 1), rest(blocks + 1), until{0};
+  int64_t rows = 0;
+  for (int64_t t = t_begin; t < t_end; ++t) {
+    const int64_t whole = std::min(blocks, s.rows(t) / row_block);
+    ++steps[whole];
+    rest[whole] += s.rows(t) - whole * row_block;
+    rows += s.rows(t);
+  }
+  int64_t with_block = t_end - t_begin;
+  for (int64_t block = 0; block < blocks; ++block) {
+    with_block -= steps[block];
+    until.push_back(until.back() + with_block * row_block + rest[block]);
+  }
+  until.back() = rows;  // the last block has what is left over as well
+  return until;
+}
+
 // The threads of a pass in its steps, and their barriers. A row group goes through a chunk that has only its rows.
 class Team {
  public:
@@ -67,6 +93,10 @@ class Team {
   int64_t last_row(int group) const { return group == kAllRows ? work_.rows : first_row(group + 1); }
   int64_t first_unit(int member, int members) const { return work_.first_unit(member, members); }
   int64_t rows_of_region() const { return work_.rows_of_region(plan_.grid); }
+  // Has the row groups share the rows of a packed batch in these steps, from now on. No thread is in the steps.
+  void share_rows(const Sequence& s, int64_t t_begin, int64_t t_end) {
+    if (row_groups() > 1) work_.rows_until_block = rows_until_blocks(s, work_.row_block, t_begin, t_end);
+  }
   // Steps of all threads for `take_rows`, where a chunk has `count`.
   int64_t steps_of_threads(int64_t count) const { return row_groups() == 1 ? 0 : plan_.grid.size() * count; }
 
@@ -83,8 +113,10 @@ class Team {
     }
   }
 
-  // StepBarrier::crowded of any row group.
+  // StepBarrier::crowded of any row group; never where the user says that the cores are free, by saying what a wait
+  // costs.
   bool crowded(std::chrono::nanoseconds elapsed) {
+    if (wait_cost_is_given()) return false;
     bool any = false;
     for (StepBarrier& barrier : barriers_) any |= barrier.crowded(elapsed);
     return any;
@@ -100,7 +132,7 @@ class Team {
   static constexpr int kAllRows = -1;
 
  private:
-  const Work work_;
+  Work work_;
   const Plan plan_;
   std::vector<StepBarrier> barriers_;
   StepBarrier alone_{1};
@@ -112,7 +144,8 @@ template <typename Chunk>
 void take_rows(Chunk& chunk, int64_t first, int64_t last, int64_t stride, Step* target) {
   for (int64_t i = 0; i < chunk.step_count; ++i) {
     const Step& step = chunk.steps[i];
-    target[i] = {step.row + first, last - first, step.packed_row + first, step.offset + first * stride};
+    const int64_t rows = std::clamp<int64_t>(step.rows - first, 0, last - first);
+    target[i] = {step.row + first, rows, step.packed_row + first, step.offset + first * stride};
   }
   chunk.steps = target;
 }

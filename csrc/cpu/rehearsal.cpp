@@ -9,13 +9,13 @@
 namespace gru_ext {
 
 std::vector<double> rehearse_cpu(const at::Tensor& x, at::TensorList weights, int64_t threads, int64_t together,
-                                 double wait, bool backward) {
+                                 double wait, bool backward, const OptionalTensor& batch_sizes) {
   constexpr int64_t most = 1 << 16;
   TORCH_CHECK_VALUE(threads >= 1 && threads <= most && together >= 1 && together <= most && wait > 0,
                     "rehearse_cpu: expected threads and together from 1 to ", most, " and wait above 0, got ", threads,
                     ", ", together, " and ", wait);
   const std::optional<at::Tensor> none;
-  const Layer layer{x, none, weights, none, /*bidirectional=*/false, {}};
+  const Layer layer{x, none, weights, batch_sizes, /*bidirectional=*/false, {}};
   Rehearsal rehearsal{static_cast<int>(threads), static_cast<int>(together), wait};
   const FwdResult forward = gru_fwd_cpu(layer, /*save_gates=*/true, /*save_y=*/true);
   const auto& [y, h_n, gates] = forward;

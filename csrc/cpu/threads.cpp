@@ -61,20 +61,48 @@ double region_of_step(const Work& work, Grid grid, double wait) {
   return (kMicrosecondsOfRegion + kWaitsCountAs * wait) / static_cast<double>(steps);
 }
 
-// Microseconds of the longest thread for a step of `flops` operations. `wait`: of `threads` threads.
-double step_time(const Work& work, Grid grid, double flops, int threads, double wait) {
-  // The last group and member have the most.
-  const int64_t rows = work.rows - work.first_row(grid.row_groups - 1, grid.row_groups);
+// What the row group that takes longest has of a step's operations: of its products, by their time, and of its gates.
+struct GroupShare {
+  double products, gates;
+};
+
+GroupShare longest_share(const Work& work, int row_groups) {
+  const auto tiles = [&](int64_t rows) { return (rows + work.rows_at_once - 1) / work.rows_at_once; };
+  // `part`: of all rows of all steps.
+  const auto share_of = [&](int64_t rows, double part) {
+    const double few_rows = work.rows_at_once == 1 && rows < std::min(work.rows, kRowBlock) ? kOfFewRows : 1;
+    const double left = part * work.rows / rows;  // of its rows, in the average step
+    return GroupShare{few_rows * left * tiles(rows) / tiles(work.rows), part};
+  };
+  if (work.rows_until_block.empty()) {  // the last group has the most
+    const int64_t rows = work.rows - work.first_row(row_groups - 1, row_groups);
+    return share_of(rows, static_cast<double>(rows) / work.rows);
+  }
+  GroupShare longest{0, 0};
+  for (int64_t group = 0, first = 0, next; group < row_groups; ++group, first = next) {
+    next = work.first_row(group + 1, row_groups);
+    if (next == first) continue;
+    const auto until = [&](int64_t row) {
+      return row == work.rows ? work.rows_until_block.back() : work.rows_until_block[row / work.row_block];
+    };
+    const double part = static_cast<double>(until(next) - until(first)) / static_cast<double>(work.steps * work.rows);
+    const GroupShare share = share_of(next - first, part);
+    longest = {std::max(longest.products, share.products), std::max(longest.gates, share.gates)};
+  }
+  return longest;
+}
+
+// Microseconds of the longest thread for a step of `flops` operations. `share`: longest_share of the row groups;
+// `wait`: of `threads` threads.
+double step_time(const Work& work, Grid grid, GroupShare share, double flops, int threads, double wait) {
+  // The last member has the most.
   const int64_t units =
       std::min(work.units, (blocks_of_units(work) + grid.unit_groups - 1) / grid.unit_groups * work.unit_block);
   const double part_of_units = static_cast<double>(units) / work.units;
   const double bytes = work.weight_bytes * part_of_units;
   // Half of a core's cache is for what is no weights.
   const double reading = bytes > cache_of_core() / 2 ? bytes / kSharedCacheRate : 0;
-  const double few_rows = work.rows_at_once == 1 && rows < std::min(work.rows, kRowBlock) ? kOfFewRows : 1;
-  const auto tiles = [&](int64_t of_rows) { return (of_rows + work.rows_at_once - 1) / work.rows_at_once; };
-  const double products = flops * few_rows * tiles(rows) / tiles(work.rows);
-  double time = reading + microseconds_alone(part_of_units * (products + work.gate_flops * rows / work.rows));
+  double time = reading + microseconds_alone(part_of_units * (flops * share.products + work.gate_flops * share.gates));
   const auto relative = [](int members) { return 1 + kFurtherThread * (members - 2); };
   if (grid.unit_groups > 1) {
     time += kWaitsCountAs * work.waits * wait * relative(grid.unit_groups) / relative(threads);
@@ -82,15 +110,15 @@ double step_time(const Work& work, Grid grid, double flops, int threads, double 
   return grid.size() > 1 ? time + region_of_step(work, grid, wait) : time;
 }
 
-// Sets `plan` and `best` to the fastest grid for steps of `flops` operations, on top of `before`.
-void choose_grid(const Work& work, double flops, double before, int threads, double wait, bool shares_input, Plan& plan,
-                 double& best) {
-  const int most_rows = static_cast<int>(std::min<int64_t>(threads, blocks_of_rows(work)));
-  for (int row_groups = 1; row_groups <= most_rows; ++row_groups) {
+// Sets `plan` and `best` to the fastest grid for steps of `flops` operations, on top of `before`. `shares`:
+// longest_share of one row group, of two, and so on.
+void choose_grid(const Work& work, const std::vector<GroupShare>& shares, double flops, double before, int threads,
+                 double wait, bool shares_input, Plan& plan, double& best) {
+  for (int row_groups = 1; row_groups <= static_cast<int>(shares.size()); ++row_groups) {
     const int most_units = static_cast<int>(std::min<int64_t>(threads / row_groups, blocks_of_units(work)));
     for (int unit_groups = 1; unit_groups <= most_units; ++unit_groups) {
       const Grid grid{row_groups, unit_groups};
-      const double time = before + step_time(work, grid, flops, threads, wait);
+      const double time = before + step_time(work, grid, shares[row_groups - 1], flops, threads, wait);
       if (time >= best * (grid.size() > plan.grid.size() ? kLeastGain : 1)) continue;
       best = time;
       plan = {grid.size() > 1 || shares_input ? threads : 1, grid, shares_input};
@@ -126,7 +154,13 @@ int Grid::members_afar(int together) const {
 }
 
 int64_t Work::first_row(int group, int groups) const {
-  return group == groups ? rows : share(blocks_of_rows(*this), group, groups) * row_block;
+  if (group == groups) return rows;
+  if (rows_until_block.empty()) return share(blocks_of_rows(*this), group, groups) * row_block;
+  // The block that begins next to where the group's part does.
+  const int64_t begin = share(rows_until_block.back(), group, groups);
+  const auto after = std::upper_bound(rows_until_block.begin(), rows_until_block.end() - 1, begin);
+  const int64_t block = after - rows_until_block.begin() - (begin - after[-1] <= *after - begin);
+  return std::min(block, blocks_of_rows(*this) - 1) * row_block;
 }
 
 int64_t Work::first_unit(int member, int members) const {
@@ -141,7 +175,7 @@ int64_t Work::rows_of_region(Grid grid) const {
 
 int threads_of_call(double flops) {
   if (flops < kFlopsPerCall || omp_in_parallel() || at::in_parallel_region() || in_forked_child()) return 1;
-  return std::min(at::get_num_threads(), cores());
+  return std::min({at::get_num_threads(), cores(), omp_get_thread_limit()});
 }
 
 bool lets_threads_sleep(double flops, double weight_bytes) {
@@ -170,12 +204,16 @@ bool pays(double flops, int threads, double wait) {
 Plan fastest_plan(const Work& work, int threads, double wait) {
   Plan plan;
   const double flops = work.flops + work.input_flops;
-  double best = step_time(work, {}, flops, threads, wait);
-  choose_grid(work, flops, /*before=*/0, threads, wait, /*shares_input=*/false, plan, best);
+  std::vector<GroupShare> shares;
+  for (int64_t groups = 1; groups <= std::min<int64_t>(threads, blocks_of_rows(work)); ++groups) {
+    shares.push_back(longest_share(work, static_cast<int>(groups)));
+  }
+  double best = step_time(work, {}, shares[0], flops, threads, wait);
+  choose_grid(work, shares, flops, /*before=*/0, threads, wait, /*shares_input=*/false, plan, best);
   if (work.input_flops > 0 && plan.grid.size() < threads) {
     const double input = work.input_flops / flops_per_microsecond() / threads + region_of_step(work, {}, wait) +
                          work.input_gate_bytes / kOtherCoreRate;
-    choose_grid(work, work.flops, input, threads, wait, /*shares_input=*/true, plan, best);
+    choose_grid(work, shares, work.flops, input, threads, wait, /*shares_input=*/true, plan, best);
   }
   return plan;
 }

@@ -5,6 +5,7 @@
 #include <c10/util/FunctionRef.h>
 
 #include <cstdint>
+#include <vector>
 
 namespace gru_ext {
 
@@ -56,6 +57,9 @@ struct Work {
   double input_gate_bytes;    // of a step: what the input product leaves
   double gate_flops = 0;      // of a step, for its gates: on tiles, where they are no small part; else in `flops`
   int64_t rows_at_once = 1;   // that products have in the time of one row: on tiles
+  // Where sequences end at different steps, the longest first: of the first so many blocks, from none to all, the rows
+  // in all steps. Row groups then have about equal parts of these. Empty where all steps have all rows.
+  std::vector<int64_t> rows_until_block = {};
 
   // First of the rows of a row group; that of the next group ends them.
   int64_t first_row(int group, int groups) const;

@@ -29,6 +29,7 @@ struct Sequence {
     if (members > 0) of_layer.insert(of_layer.begin(), members);
     return of_layer;
   }
+  bool is_packed() const { return !packed_sizes.empty(); }
   int64_t rows(int64_t t) const { return packed_sizes.empty() ? B : packed_sizes[t]; }
   int64_t offset(int64_t t) const { return packed_offsets.empty() ? t * B : packed_offsets[t]; }
   int64_t weights_per_direction() const { return 2 + (has_bias ? 2 : 0) + (has_gains ? 2 : 0); }

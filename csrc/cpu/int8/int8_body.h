@@ -252,6 +252,7 @@ GRU_INLINE void gates_of(const Int8Chunk& p, const Int8Step& step, const Part& p
 template <typename Dot>
 void step_parts(const Int8Chunk& p, const Int8Step& step, int64_t begin, int64_t end, bool backwards,
                 const uint8_t* bytes, const float* scales) {
+  if (step.rows == 0) return;  // of a row group whose sequences have ended, or have not begun
   const int64_t words = (p.H + 3) / 4;
   const auto part_of = [&](int64_t j) { return Part(backwards ? end - 1 - j : begin + j, p.H); };
   const auto product = [&](int64_t j, int64_t first, int64_t count, auto* sums, const auto& between) GRU_INLINED {

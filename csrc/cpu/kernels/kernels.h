@@ -46,7 +46,7 @@ constexpr UnitVectors kTwoGroups{2, 1, 0};
 // A time step of a chunk.
 struct Step {
   int64_t row;         // first row of the step within the chunk
-  int64_t rows;        // rows of the step: B, or fewer where sequences of a packed batch have ended
+  int64_t rows;        // rows of the step: B, or fewer where sequences of a packed batch have ended; of a row group
   int64_t packed_row;  // first row of the step within all steps, for the gates
   int64_t offset;      // elements from the start of y (forward) or dy (backward) to the step's first row
 };
@@ -70,6 +70,8 @@ struct FwdChunk {
   bool all_rows;            // whether the steps have all rows of the chunk; else those of a row group
   bool packed;              // whether the weights are packed by `pack_units`; else they are the parameters as they are,
                             // and x and h are in words where there is FwdKernels::to_words
+  bool one_chain;           // whether each sum is one chain of additions, however few rows a product has: of a packed
+                            // batch, whose row groups have few of them where sequences end
   const void* weight_ih;    // (3H, I)        panels of kThreeGates
   const void* weight_hh;    // (3H, H)        panels of kThreeGates; reset gate before: (2H, H), panels of kTwoGates
   const void* weight_hn;    // (H, H)         reset gate before: that of the candidate, panels of kTwoGroups
@@ -110,6 +112,7 @@ struct BwdChunk {
   int64_t rows;                   // rows of all steps of the chunk
   bool first, last;               // whether no chunk has been added to the weight gradients, and whether none will be
   bool packed;                    // whether the weights are packed by `pack_columns`; else they are the parameters
+  bool one_chain;                 // as in FwdChunk
   bool last_product;              // whether to multiply the last step's gradients with R: false where none asks for dhx
   bool reset_after;               // as in FwdChunk
   int norms;                      // likewise

@@ -31,14 +31,15 @@ constexpr int kRowsAtOnce = kOnTiles<operand_t> ? kRowsOfTiles : 8 * kTileRows<v
 constexpr auto kNothingBefore = [](int64_t /*first*/, int64_t /*rows*/) {};
 
 // out (count, vectors * lanes) = a (count, K) times a panel of packed weights; plus `bias` (vectors, lanes), whose
-// vectors are bias_stride apart, or plus what out holds. `far`: whether the panel is (are_far). `before(first, rows)`
-// comes before the last part of the product of these rows; `between(done, all)` on tiles, where the rows are those of
-// one product, between its parts.
+// vectors are bias_stride apart, or plus what out holds. `far`: whether the panel is (are_far). `one_chain`: see
+// FwdChunk. `before(first, rows)` comes before the last part of the product of these rows; `between(done, all)` on
+// tiles, where the rows are those of one product, between its parts.
 template <int vectors, Start start, typename T, typename operand_t, typename Before = decltype(kNothingBefore),
           typename Between = decltype(kNothingBetween)>
 GRU_INLINE void product_rows(int64_t count, const operand_t* a, int64_t a_stride, const T* panel, int64_t K,
                              const T* bias, int64_t bias_stride, T* out, int64_t out_stride, bool far = false,
-                             const Before& before = kNothingBefore, const Between& between = kNothingBetween) {
+                             bool one_chain = false, const Before& before = kNothingBefore,
+                             const Between& between = kNothingBetween) {
   constexpr int largest = kMostRows<operand_t, vectors>;
   if constexpr (kOnTiles<operand_t>) {
     static_assert(VectorMath<T>::lanes == kTileHeight);
@@ -64,7 +65,11 @@ GRU_INLINE void product_rows(int64_t count, const operand_t* a, int64_t a_stride
         if (k + length == K) before(first, rows);
         const operand_t* const left = a + first * a_stride + k;
         T* const target = out + first * out_stride;
-        if (far && first == 0) {
+        constexpr int few = kRowsOfSeveralSums<vectors>;
+        if (one_chain && rows <= few) {
+          vector_product_rows<vectors, begins, /*asks=*/false, T, operand_t, few, /*one_chain=*/true>(
+              rows, left, a_stride, part, length, bias, bias_stride, target, out_stride);
+        } else if (far && first == 0) {
           vector_product_rows<vectors, begins, true>(rows, left, a_stride, part, length, bias, bias_stride, target,
                                                      out_stride);
         } else {

@@ -3,7 +3,7 @@
 //
 // A tile is `rows` rows by `vectors` vectors of columns, accumulated in registers over K: each step of K loads the
 // panel's vectors once, broadcasts one value of each row and multiplies all pairs. Tiles of few rows would wait for the
-// latency of their own additions, so they keep several partial sums.
+// latency of their own additions, so they keep several partial sums, where the bits may depend on the rows of a tile.
 #pragma once
 
 #include "cpu/kernels/lanes_body.h"
@@ -17,6 +17,9 @@ namespace {
 constexpr int kAccumulators = GRU_VECTOR_REGISTERS * 3 / 4;
 // Independent additions that hide the latency of a fused multiply-add on two units.
 constexpr int kIndependentSums = 8;
+// Most rows of a tile that keeps several partial sums of each.
+template <int vectors>
+constexpr int kRowsOfSeveralSums = (kIndependentSums - 1) / vectors;
 
 enum class Start { zero, bias, accumulate };
 
@@ -60,8 +63,8 @@ struct Layout {
 };
 
 // out (rows, vectors * lanes) = a (rows, K) times b (words, vectors * lanes); plus `bias` (vectors, lanes), whose
-// vectors are bias_stride apart, or plus what out holds. `asks`: for words of b ahead.
-template <typename T, typename operand_t, int rows, int vectors, Start start, bool asks>
+// vectors are bias_stride apart, or plus what out holds. `asks`: for words of b ahead. `one_chain`: see FwdChunk.
+template <typename T, typename operand_t, int rows, int vectors, Start start, bool asks, bool one_chain = false>
 GRU_INLINE void product_tile(const operand_t* __restrict a, const T* __restrict b, Layout layout, int64_t K,
                              const T* __restrict bias, int64_t bias_stride, T* __restrict out, int64_t out_stride) {
   using Vector = VectorOf<T>;
@@ -69,7 +72,7 @@ GRU_INLINE void product_tile(const operand_t* __restrict a, const T* __restrict 
   constexpr int lanes = VectorMath<T>::lanes;
   constexpr int fit = kAccumulators / (rows * vectors);
   constexpr int enough = (kIndependentSums + rows * vectors - 1) / (rows * vectors);
-  constexpr int sums = fit < 1 ? 1 : fit < enough ? fit : enough;
+  constexpr int sums = one_chain || fit < 1 ? 1 : fit < enough ? fit : enough;
   Vector sum[sums][rows][vectors] = {};
   const auto add_word = [&](int s, const operand_t* words, int64_t stride, int64_t w) GRU_INLINED {
     Vector column[vectors];
@@ -124,15 +127,16 @@ constexpr int kTileRows = kAccumulators / vectors;
 
 // product_tile for a number of rows known only at run time, at most kTileRows<vectors>, with K rows of a panel of
 // packed weights, at most kLongestSum. `asks`: for weights ahead, where the tile is one that does.
-template <int vectors, Start start, bool asks, typename T, typename operand_t, int rows = kTileRows<vectors>>
+template <int vectors, Start start, bool asks, typename T, typename operand_t, int rows = kTileRows<vectors>,
+          bool one_chain = false>
 __attribute__((noinline)) void vector_product_rows(int64_t count, const operand_t* a, int64_t a_stride, const T* panel,
                                                    int64_t K, const T* bias, int64_t bias_stride, T* out,
                                                    int64_t out_stride) {
   if (count == rows) {
-    product_tile<T, operand_t, rows, vectors, start, asks && kAsksAhead<rows, vectors>>(
+    product_tile<T, operand_t, rows, vectors, start, asks && kAsksAhead<rows, vectors>, one_chain>(
         a, panel, Layout{a_stride, Multiply<T, operand_t>::values}, K, bias, bias_stride, out, out_stride);
   } else if constexpr (rows > 1) {
-    vector_product_rows<vectors, start, asks && kAsksAhead<rows - 1, vectors>, T, operand_t, rows - 1>(
+    vector_product_rows<vectors, start, asks && kAsksAhead<rows - 1, vectors>, T, operand_t, rows - 1, one_chain>(
         count, a, a_stride, panel, K, bias, bias_stride, out, out_stride);
   }
 }

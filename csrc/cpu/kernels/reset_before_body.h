@@ -268,7 +268,7 @@ void reset_before_bwd(const BwdChunk<scalar_t, operand_t>& p, int thread, int th
           const operand_t* dgates = p.dgates + (step.row + row) * p.dgates_stride;
           if (p.packed) {
             product_rows<kPanelVectors, Start::zero>(rows, dgates, p.dgates_stride, panel_of(p.weight_hn, panel, p.H),
-                                                     p.H, no_bias, 0, dreset, columns);
+                                                     p.H, no_bias, 0, dreset, columns, /*far=*/false, p.one_chain);
           } else if constexpr (std::is_same_v<acc_t, operand_t>) {
             std::fill_n(dreset, rows * columns, acc_t(0));
             add_matrix_product(rows, dgates, p.dgates_stride, static_cast<const scalar_t*>(p.weight_hn), p.H, p.H,

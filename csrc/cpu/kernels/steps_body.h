@@ -67,7 +67,7 @@ GRU_INLINE void multiply_units(const FwdChunk<scalar_t, operand_t>& p, UnitVecto
   }
   const acc_t* packed = static_cast<const acc_t*>(weights) + panel * words_of<acc_t, operand_t>(K) * vectors * lanes;
   product_rows<vectors, start>(rows, a, a_stride, packed, K, bias, p.unit_stride, out, vectors * lanes,
-                               are_far(3 * p.H * K * sizeof(operand_t)), before, between);
+                               are_far(3 * p.H * K * sizeof(operand_t)), p.one_chain, before, between);
 }
 
 // Calls `body(first, count)` for the runs of neighbouring rows of the chunk that the steps have.
@@ -294,12 +294,12 @@ GRU_INLINE void add_recurrent_product(const BwdChunk<scalar_t, operand_t>& p, co
   const bool far = are_far(K * p.H * sizeof(operand_t));
   if (!masked || p.masks.recurrent == nullptr) {
     product_rows<kPanelVectors, Start::accumulate>(rows, dgates, p.dgates_stride, panel, K, no_bias, 0, dh, p.dh_stride,
-                                                   far, kNothingBefore, between);
+                                                   far, p.one_chain, kNothingBefore, between);
     return;
   }
   alignas(64) acc_t product[kRowsAtOnce<operand_t, kPanelVectors> * columns];
   product_rows<kPanelVectors, Start::zero>(rows, dgates, p.dgates_stride, panel, K, no_bias, 0, product, columns, far,
-                                           kNothingBefore, between);
+                                           p.one_chain, kNothingBefore, between);
   add_masked(p, row, rows, first_unit, std::min(columns, p.H - first_unit), product, columns);
 }
 
