@@ -157,6 +157,15 @@ def test_without_gates_the_results_are_the_same(kernels: str, dtype: torch.dtype
     assert_same_bits(ops.gru_fwd(*p.layer, False), (y, h_n, gates.new_empty(0)))
 
 
+@pytest.mark.parametrize("variant", [PLAIN, BEFORE, NORM, JOINT], ids=lambda variant: str(variant[-2:]))
+@pytest.mark.parametrize("kernels", ["cpu", "stepwise"])
+def test_results_share_no_memory(kernels: str, variant: Variant) -> None:
+    """As torch.compile takes it, which aligns them too."""
+    results = solve_by(ops_of(kernels), problem_of(Size(4, 3, 2, 5), BOTH, torch.float32, variant), variant)
+    assert all(tensor.storage_offset() == 0 for tensor in results.values())
+    assert len({tensor.untyped_storage().data_ptr() for tensor in results.values()}) == len(results)
+
+
 @pytest.mark.parametrize("options", [Options(), BOTH], ids=str)
 @pytest.mark.parametrize("kernels", ["cpu", "stepwise", "one_step", "cluster", "members"])
 def test_arguments_are_not_modified(kernels: str, options: Options) -> None:

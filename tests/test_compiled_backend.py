@@ -258,7 +258,7 @@ MANY = 1 << 32
     ("query", "kernel", "words"),
     [
         ((torch.float64, 3, 2, 6), "stepwise", "the cluster kernels have no float64"),
-        ((torch.bfloat16, MANY, 2, 6), "stepwise", "count steps and blocks in 32 bits"),
+        ((torch.bfloat16, MANY, 2, 6), "stepwise", "count steps, rows and blocks in 32 bits"),
         ((torch.bfloat16, 3, 2, 1 << 14), "stepwise", "."),
         ((torch.bfloat16, 3, 1 << 20, 60), "stepwise", "by the time model .* ms, "),
         ((torch.bfloat16, 1, 2, 6), "one_step", "one launch reads all weights once"),
@@ -335,6 +335,16 @@ def test_a_capture_is_not_disturbed(problem: Problem, ops: Any) -> None:
     solve_by(ops, problem)
     ops.capture(True)
     solve_by(ops, problem)
+
+
+@pytest.mark.parametrize("kernel", [CLUSTER, "streamed_U32_rows8"])
+def test_a_capture_of_another_thread_is_not_disturbed(problem: Problem, ops: Any, kernel: str) -> None:
+    """By a first call, which loads kernels. That its self-test waits for a stream, tensors of the CPU do not show."""
+    ops.use_cuda_kernels(kernel, kernel)
+    ops.capture_elsewhere(True)
+    check_problems([problem], partial(solve_by, ops))
+    assert not ops.capture_was_invalidated()
+    ops.capture_elsewhere(False)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])

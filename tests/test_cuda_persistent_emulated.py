@@ -85,6 +85,7 @@ def test_the_fastest_by_the_time_model_serves() -> None:
         (torch.bfloat16, Size(4, 3, 2, 321), 10, "no cluster of the 11 blocks that H = 321 needs fits on this device"),
         (torch.bfloat16, Size(2**31, 3, 2, 64), 40, "32 bits"),
         (torch.bfloat16, Size(4, 2**34, 2, 64), 40, "32 bits"),
+        (torch.bfloat16, Size(4, 2**32 + 8, 2, 1), 40, "32 bits"),
         (torch.bfloat16, SMALL, 0, "blocks that H = 34 needs fits on this device"),
         (torch.bfloat16, Size(100, 3000, 64, 64), 1, "by the time model"),  # as clusters would be slower
     ],
@@ -476,6 +477,18 @@ def test_a_wait_that_takes_too_long_in_the_self_test_rules_the_kernel_out(proble
     ops.lose_store(-1)
     ops.use_cuda_kernels("auto", "auto")
     check_emulated(problem)
+
+
+def test_the_self_test_does_not_take_the_error_of_an_earlier_call(problem: Problem) -> None:
+    """A forward that still runs as the backward is tested: the next call is told, and the backward's kernel serves."""
+    ops = emulate(asked=("cluster_H64_C4_rows16", "cluster_H64_C4_rows16"))
+    y, _, gates = ops.gru_fwd(*problem.layer, True)
+    ops.fail_late()
+    launches = ops.persistent_launches()
+    ops.gru_bwd(problem.dy, problem.dh_n, *problem.layer, y, gates, True, True, True)
+    assert ops.persistent_launches() == launches + 2  # its test, and itself
+    with pytest.raises(RuntimeError, match="waited more than 4 seconds"):
+        ops.gru_fwd(*problem.layer, True)
 
 
 def test_capture_takes_only_kernels_that_were_tested_before(problem: Problem) -> None:

@@ -3,7 +3,7 @@
 
 #include <limits>
 
-#include "cuda/device.h"
+#include "cuda/launch.cuh"
 
 namespace gru_ext {
 
@@ -88,12 +88,8 @@ bool is_capturing(Stream stream) {
 
 SharedWord new_shared_word() {
   void *host = nullptr, *device = nullptr;
-  // Memory may be had while another thread captures, whose graph has no part in it.
-  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
-  cudaThreadExchangeStreamCaptureMode(&mode);
-  const cudaError_t error = cudaHostAlloc(&host, sizeof(int), cudaHostAllocMapped | cudaHostAllocPortable);
-  cudaThreadExchangeStreamCaptureMode(&mode);
-  if (error != cudaSuccess) {
+  const OutsideCaptures outside;
+  if (cudaHostAlloc(&host, sizeof(int), cudaHostAllocMapped | cudaHostAllocPortable) != cudaSuccess) {
     cudaGetLastError();
     return {nullptr, nullptr};
   }

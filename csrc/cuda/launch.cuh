@@ -17,20 +17,28 @@ inline const char* words_of(cudaError_t error) {
   return error == cudaErrorMemoryAllocation ? kOutOfMemory : cudaGetErrorString(error);
 }
 
+// In no capture's way, as long as it lives: what the thread asks for meanwhile, no graph has a part in.
+class OutsideCaptures {
+ public:
+  OutsideCaptures() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  ~OutsideCaptures() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  OutsideCaptures(const OutsideCaptures&) = delete;
+  OutsideCaptures& operator=(const OutsideCaptures&) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
 // Loads kernels before they are launched; whether all are there now. Left alone, CUDA loads a kernel at its first
 // launch; that takes memory and may wait for the device, which the capture of a CUDA graph forbids.
 template <typename... Kernels>
 bool load_kernels(Kernels... kernels) {
   const void* const all[] = {reinterpret_cast<const void*>(kernels)...};
-  // In no capture's way: a graph has no part in it.
-  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
-  cudaThreadExchangeStreamCaptureMode(&mode);
-  const bool loaded = std::all_of(std::begin(all), std::end(all), [](const void* kernel) {
+  const OutsideCaptures outside;
+  return std::all_of(std::begin(all), std::end(all), [](const void* kernel) {
     cudaFuncAttributes attributes;  // which can be told of a loaded kernel alone
     return words_of(cudaFuncGetAttributes(&attributes, kernel)) == nullptr;
   });
-  cudaThreadExchangeStreamCaptureMode(&mode);
-  return loaded;
 }
 
 }  // namespace gru_ext

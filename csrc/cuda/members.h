@@ -24,7 +24,7 @@ inline std::optional<FwdResult> run_with_members(const Kernel& kernel, const Fwd
   if (runs_as_one(kernel, call)) return kernel.run(call, error);
   const Sequence s = of_one_member(call.s);
   return each_member_fwd(call.layer, [&](const Layer& member) {
-    return kernel.run(FwdCall{s, member, call.save_gates, call.save_y, call.stream}, error);
+    return kernel.run(FwdCall{s, member, call.save_gates, call.save_y, call.stream, call.error}, error);
   });
 }
 
@@ -34,7 +34,8 @@ inline std::optional<BwdResult> run_with_members(const Kernel& kernel, const Bwd
   return each_member_bwd(call.layer, [&](const Layer& member, int64_t e) {
     const OfMember of{e};
     const OptionalTensor dy = part_of(call.dy, of), dh_n = part_of(call.dh_n, of);
-    return kernel.run(BwdCall{{dy, dh_n, member, of(call.y), of(call.gates), call.need}, s, call.stream}, error);
+    const Backward of_member{dy, dh_n, member, of(call.y), of(call.gates), call.need};
+    return kernel.run(BwdCall{of_member, s, call.stream, call.error}, error);
   });
 }
 

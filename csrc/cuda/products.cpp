@@ -124,8 +124,9 @@ std::vector<at::Tensor> dweights_of(const Sequence& s, const Layer& layer, const
       dweights.push_back(at::cat({of_r_and_z, of_q}, -1).to(dtype));
     }
     if (!s.has_gains) continue;
-    dweights.push_back(grad.gains.narrow(0, 0, 3 * s.H).to(dtype));
-    dweights.push_back(grad.gains.narrow(0, 3 * s.H, 3 * s.H).to(dtype));
+    for (const int64_t first : {int64_t{0}, 3 * s.H}) {  // of W x, of R h: results share no memory
+      dweights.push_back(grad.gains.narrow(0, first, 3 * s.H).to(dtype, /*non_blocking=*/false, /*copy=*/true));
+    }
   }
   return dweights;
 }

@@ -28,18 +28,21 @@ struct KernelQuery {
 };
 
 // A call of an operator, checked: on the current device, of which `stream` is the current one. Where it has members,
-// all tensors of `layer` have them too.
+// all tensors of `layer` have them too. `error`: a word of the device that becomes 1 where a wait inside a kernel takes
+// too long, and results are then undefined; null for the device's own, of which the next call of an operator is told.
 struct FwdCall {
   const Sequence& s;
   const Layer& layer;
   bool save_gates, save_y;
   Stream stream = nullptr;
+  int* error = nullptr;
 
   bool has_gates() const { return save_gates; }
 };
 struct BwdCall : Backward {
   const Sequence& s;
   Stream stream = nullptr;
+  int* error = nullptr;
 
   bool has_gates() const { return were_saved(s.members > 0 ? gates.select(0, 0) : gates); }
 };
@@ -102,8 +105,6 @@ class Kernel {
   // OutOfMemoryError where there is not the memory to load the kernel.
   virtual bool is_tested_first() const { return false; }
   virtual TestSize test_size() const { return {}; }
-  // What the kernel itself found wrong in a launch that has ended, of which it is asked once; empty if nothing.
-  virtual std::string take_fault() const { return ""; }
 
   // For cuda_kernel: why it was chosen, and how it serves.
   virtual std::string why(const KernelQuery& query, const Candidate& candidate) const;

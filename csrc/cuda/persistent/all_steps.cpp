@@ -119,7 +119,7 @@ struct RowOrder {
 };
 
 template <typename Parameters>
-Parameters common_parameters(const Sequence& s, const PackedIndex& index, const PersistentMasks& masks) {
+Parameters common_parameters(const Sequence& s, const PackedIndex& index, const PersistentMasks& masks, int* error) {
   Parameters p{};
   p.T = static_cast<int>(s.T);
   p.B = static_cast<int>(s.B);
@@ -133,7 +133,7 @@ Parameters common_parameters(const Sequence& s, const PackedIndex& index, const 
   }
   std::copy_n(masks.of, 2, p.masks);
   p.wait_limit = wait_limit();
-  p.error = LockedDevice().facts.error.device;
+  p.error = error != nullptr ? error : LockedDevice().facts.error.device;
   return p;
 }
 
@@ -181,7 +181,7 @@ const char* forward(const PersistentKernel& kernel, const Sequence& s, const Per
   const PackedIndex index(s, x.device());
   const RowOrder order(s, x);
   const Tensor rows_of_x = order.flat(x);
-  auto p = common_parameters<PersistentFwdParams<scalar_t>>(s, index, call.masks);
+  auto p = common_parameters<PersistentFwdParams<scalar_t>>(s, index, call.masks, call.error);
   p.paired = all_paired({call.h0, call.y, call.h_n, call.gates});
   p.aligned = true;
   Tensor a_x[2], weight_hh[2], bias_hh[2];
@@ -210,7 +210,7 @@ const char* backward(const PersistentKernel& kernel, const Sequence& s, const Pe
   const bool need_dweights = call.grads[0].weight_ih.defined();
   const PackedIndex index(s, x.device());
   const RowOrder order(s, x);
-  auto p = common_parameters<PersistentBwdParams<scalar_t>>(s, index, call.masks);
+  auto p = common_parameters<PersistentBwdParams<scalar_t>>(s, index, call.masks, call.error);
   p.paired = all_paired({call.dy, call.dh_n, call.y, call.h0, call.gates, call.dh0});
   p.aligned = true;
   Tensor weight_hh[2], dgates[2], h_prev[2];

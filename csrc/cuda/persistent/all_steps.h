@@ -25,6 +25,7 @@ struct PersistentFwd {
   PersistentMasks masks;
   at::Tensor y, h_n, gates;  // written; gates are undefined where they are not saved
   Stream stream;
+  int* error;  // as in FwdCall
 };
 struct PersistentBwd {
   at::Tensor x, h0;
@@ -36,6 +37,7 @@ struct PersistentBwd {
   std::vector<DirectionGrads>& grads;  // one of each direction, in the dtype of the sums; undefined where not needed
   at::Tensor dx;                       // (N, I), likewise
   Stream stream;
+  int* error;
 };
 
 // Each returns null, or what went wrong with the launch.

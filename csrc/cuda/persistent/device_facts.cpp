@@ -21,31 +21,20 @@ DeviceFacts& facts_of_device() {
   const auto it = devices.find(device);
   if (it != devices.end()) return it->second;
   const double rate = clock_rate();
-  return devices[device] = {rate > 0 ? rate : kAssumedClockRate, new_shared_word()};
-}
-
-// Null if no wait took too long since this was asked last. Where nothing was asked of a device yet, none of its kernels
-// has run.
-DeviceFacts* take_error_of_device() {
-  const auto it = devices.find(c10::cuda::current_device());
-  if (it == devices.end() || it->second.error.host == nullptr || *it->second.error.host == 0) return nullptr;
-  *it->second.error.host = 0;
-  return &it->second;
+  return devices[device] = {rate > 0 ? rate : kAssumedClockRate};
 }
 
 }  // namespace
 
-bool take_error() {
-  const std::lock_guard<std::mutex> lock(devices_mutex);
-  return take_error_of_device() != nullptr;
-}
-
 void check_waits() {
   {
     const std::lock_guard<std::mutex> lock(devices_mutex);
-    DeviceFacts* const facts = take_error_of_device();
-    if (facts == nullptr) return;
-    facts->fault = "a cluster kernel waited too long in an earlier call on this device";
+    const auto it = devices.find(c10::cuda::current_device());
+    if (it == devices.end()) return;  // nothing was asked of this device yet, so none of its kernels has run
+    DeviceFacts& facts = it->second;
+    if (facts.error.host == nullptr || *facts.error.host == 0) return;
+    *facts.error.host = 0;
+    facts.fault = "a cluster kernel waited too long in an earlier call on this device";
   }
   TORCH_CHECK(false, "gru: a cluster kernel of an earlier call waited more than ", seconds_of_wait.load(),
               " seconds for other blocks of its cluster, so that the results of the calls since then are wrong. The"
@@ -66,7 +55,9 @@ int resident_of(const PersistentEntry& entry) {
   return *resident;
 }
 
-LockedDevice::LockedDevice() : lock_(devices_mutex), facts(facts_of_device()) {}
+LockedDevice::LockedDevice() : lock_(devices_mutex), facts(facts_of_device()) {
+  if (facts.error.host == nullptr) facts.error = new_shared_word();
+}
 
 std::optional<int> LockedDevice::resident(const PersistentEntry& entry, bool capturing) {
   const auto it = facts.resident.find(&entry);

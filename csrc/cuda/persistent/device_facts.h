@@ -11,9 +11,8 @@
 
 namespace gru_ext {
 
-// Whether a kernel has set DeviceFacts::error on the current device, since this was asked last.
-bool take_error();
-// Throws if one of an earlier call has. No persistent kernel serves there from then on.
+// Throws if a kernel of an earlier call has set DeviceFacts::error on the current device. No persistent kernel serves
+// there from then on.
 void check_waits();
 
 // How long a wait inside a persistent kernel may take, by the clock of wait_clock.h.
@@ -27,7 +26,8 @@ int resident_of(const PersistentEntry& entry);
 
 struct DeviceFacts {
   double clock_rate;  // in cycles a second
-  SharedWord error;   // set by a kernel where a wait took too long: it then ends without results; null if there is none
+  // Set by a kernel where a wait took too long: it then ends without results. Null while there is no memory for it.
+  SharedWord error = {};
   std::map<const PersistentEntry*, int> resident = {};
   std::string fault = {};  // why no persistent kernel serves any more; empty while they do
 };

@@ -45,7 +45,8 @@ std::optional<FwdResult> PersistentKernel::run(const FwdCall& call, const char*&
   const Tensor h0 = contiguous_or_undefined(layer.hx);
   const auto directions = layer.variant.has_masks() ? directions_of(s, layer) : std::vector<StepDirection>();
   const PersistentMasks masks = masks_of_layer(layer, directions);
-  const PersistentFwd all{x, h0, layer.weights, masks, y, h_n, call.save_gates ? gates : Tensor(), call.stream};
+  const PersistentFwd all{x,           h0,        layer.weights, masks, y, h_n, call.save_gates ? gates : Tensor(),
+                          call.stream, call.error};
   error = call.save_gates ? persistent_fwd(*this, s, all) : windows_fwd(*this, s, all);
   if (error != nullptr) return std::nullopt;
   return FwdResult{call.save_y ? y : empty_y(s, x, /*save_y=*/false), h_n, gates};
@@ -65,7 +66,8 @@ std::optional<BwdResult> PersistentKernel::run(const BwdCall& call, const char*&
   const bool has_masks = layer.variant.has_masks();
   const auto directions = !saved || has_masks ? directions_of_members(s, layer) : std::vector<StepDirection>();
   const PersistentMasks masks = masks_of_layer(layer, directions);
-  const PersistentBwd all{x, h0, layer.weights, masks, dy, dh_n, call.y, call.gates, dh, grads, dx, call.stream};
+  const PersistentBwd all{x,          h0, layer.weights, masks, dy,          dh_n,      call.y,
+                          call.gates, dh, grads,         dx,    call.stream, call.error};
   error = saved ? persistent_bwd(*this, s, all) : windows_bwd(*this, s, directions, all);
   if (error != nullptr) return std::nullopt;
   return bwd_result(call, dx, dh, grads);
@@ -74,10 +76,6 @@ std::optional<BwdResult> PersistentKernel::run(const BwdCall& call, const char*&
 TestSize PersistentKernel::test_size() const {
   // Two tiles, of which the second has one row; an H of which the last pair of units is beyond.
   return {entry_.rows + 1, most_tested() - 2, is_for_masks()};
-}
-
-std::string PersistentKernel::take_fault() const {
-  return take_error() ? "it waited too long for other blocks of its cluster" : "";
 }
 
 std::string PersistentKernel::how(const KernelQuery& query, const Candidate& candidate) const {

@@ -32,7 +32,6 @@ class PersistentKernel : public Kernel {
   bool takes_members() const override { return !is_for_masks(); }
   bool is_tested_first() const override { return true; }
   TestSize test_size() const override;
-  std::string take_fault() const override;
   std::string how(const KernelQuery& query, const Candidate& candidate) const override;
 
   Pass pass() const { return pass_; }

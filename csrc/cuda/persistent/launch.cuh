@@ -79,6 +79,7 @@ inline cudaError_t count_resident_blocks(int& count, const void* kernel, int thr
 template <typename Traits>
 int resident_clusters(const void* kernel) {
   constexpr bool kClusters = Traits::kExchange == device::Exchange::cluster;
+  const OutsideCaptures outside;
   bool is_compiled = false;
   cudaError_t error = is_compiled_for(kClusters ? 90 : 80, kernel, is_compiled);
   if (error != cudaSuccess || !is_compiled) return resident_unless(error, kNotCompiled);

@@ -68,9 +68,9 @@ std::vector<Candidate> PersistentFamily::candidates(const KernelQuery& query, co
     constexpr int64_t kMost = std::numeric_limits<int>::max();
     const int64_t blocks = kernel->blocks(query.H);
     const bool counts_steps_of_members = query.members > 1 && kernel->takes_members();
-    if (query.T > kMost || kernel->clusters(query) * blocks > kMost ||
+    if (query.T > kMost || query.B > kMost - kernel->entry().rows || kernel->clusters(query) * blocks > kMost ||
         (counts_steps_of_members && query.members * query.T > kMost / query.B)) {
-      why_not.say("the cluster kernels count steps and blocks in 32 bits");
+      why_not.say("the cluster kernels count steps, rows and blocks in 32 bits");
       continue;
     }
     const KernelRecord record = record_of(*kernel);

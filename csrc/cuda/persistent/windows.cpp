@@ -123,7 +123,7 @@ const char* windows_bwd(const PersistentKernel& kernel, const Sequence& s, const
         persistent_bwd(kernel, part,
                        {steps_of(s, x, window), sequences_of(state_before(s, window, y, h0), part), call.weights,
                         masks_of_window(call.masks, window, s.H), steps_of(s, call.dy, window), sequences_of(dh0, part),
-                        steps_of(s, y, window), gates, dh, of_window, part_of_dx, call.stream});
+                        steps_of(s, y, window), gates, dh, of_window, part_of_dx, call.stream, call.error});
     if (error != nullptr) return error;
     dh0.narrow(-2, 0, part.B).copy_(dh);
     if (dx.defined()) dx.narrow(-2, window.offset, window.rows).copy_(part_of_dx);

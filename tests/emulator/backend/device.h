@@ -7,18 +7,20 @@
 namespace gru_ext::emulator {
 
 struct EmulatedDevice {
-  int index = 0;            // what is known of a device is known of this one
-  int multiprocessors = 0;  // that clusters have to share; 0: none fits
-  int refusals = 0;         // launches of cluster kernels still to be refused
-  int spoiled = 0;          // launches of cluster kernels that still leave a wrong value
-  int spoiled_result = 0;   // which result that is in: forward h_n, y, gates; backward dh0, dgates, dbias
-  double spoil = 100;       // what is added to its first value
-  int launches = 0;         // of cluster kernels, so far
-  int block_launches = 0;   // of all others
-  int rows = 0;             // of the batch of the last launch of a cluster kernel
-  bool masked = false;      // whether that had masks
-  int members = 0;          // of it
-  double wait_seconds = 0;  // which a wait of it may take
+  int index = 0;              // what is known of a device is known of this one
+  int multiprocessors = 0;    // that clusters have to share; 0: none fits
+  int refusals = 0;           // launches of cluster kernels still to be refused
+  int spoiled = 0;            // launches of cluster kernels that still leave a wrong value
+  int spoiled_result = 0;     // which result that is in: forward h_n, y, gates; backward dh0, dgates, dbias
+  double spoil = 100;         // what is added to its first value
+  int launches = 0;           // of cluster kernels, so far
+  int block_launches = 0;     // of all others
+  int rows = 0;               // of the batch of the last launch of a cluster kernel
+  bool masked = false;        // whether that had masks
+  int members = 0;            // of it
+  double wait_seconds = 0;    // which a wait of it may take
+  int* error = nullptr;       // its word for a wait that takes too long
+  int* late_error = nullptr;  // that of a launch which still runs: so it will be, when the next one begins
   bool capturing = false;
   bool has_shared_memory = true;  // enough for streamed kernels
   int architecture = 90;          // that the kernels were compiled for

@@ -255,6 +255,8 @@ TORCH_LIBRARY(gru_ext_emulated, m) {
     gru_ext::emulator::options.time_out = number >= 0;
     gru_ext::emulator::options.races = number < 0;  // those that do not wait long enough race
   });
+  // The last launch of a cluster kernel still runs, and will have waited too long when the next one begins.
+  m.def("fail_late() -> ()", [] { device.late_error = device.error; });
   // Whether there is enough for streamed kernels.
   m.def("emulate_shared_memory(bool enough) -> ()", [](bool enough) { device.has_shared_memory = enough; });
   // What the device was built like, and for; see device.h.

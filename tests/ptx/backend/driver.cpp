@@ -44,7 +44,8 @@ cudaError_t noted(cudaError_t error) {
 cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
 
 cudaError_t forbidden_by_capture(bool unsafe_in_relaxed_mode) {
-  if (!driver.capturing || (mode == cudaStreamCaptureModeRelaxed && !unsafe_in_relaxed_mode)) return cudaSuccess;
+  if (!driver.capturing && !driver.elsewhere) return cudaSuccess;
+  if (mode == cudaStreamCaptureModeRelaxed && !unsafe_in_relaxed_mode) return cudaSuccess;
   driver.invalidated = true;
   return noted(cudaErrorStreamCaptureUnsupported);
 }

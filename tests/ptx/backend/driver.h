@@ -18,6 +18,7 @@ struct Driver {
   bool no_memory = false;    // why it does; else for a reason that has no name
   int64_t left = 0;          // errors that a call has left behind and that nobody has taken
   bool capturing = false;    // the only stream
+  bool elsewhere = false;    // whether another thread captures a stream of its own
   bool invalidated = false;  // whether a call has been made that a capture forbids
   bool forgets = false;      // attributes of kernels: as if nobody had set them
   bool unloads = false;      // kernels whose attributes are asked for: as if that loaded none

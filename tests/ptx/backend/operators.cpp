@@ -143,6 +143,8 @@ TORCH_LIBRARY(gru_ext_compiled, m) {
   // Whether accesses to memory are checked for their order, until there is another device.
   m.def("check_order(bool checks) -> ()", [](bool checks) { ptx::options.races = checks; });
   m.def("capture(bool capturing) -> ()", [](bool capturing) { cudart::driver.capturing = capturing; });
+  // Whether another thread captures on a stream of its own.
+  m.def("capture_elsewhere(bool capturing) -> ()", [](bool capturing) { cudart::driver.elsewhere = capturing; });
   m.def("capture_was_invalidated() -> bool", [] { return cudart::driver.invalidated; });
   m.def("set_seconds(float[] seconds) -> ()",
         [](const std::vector<double>& seconds) { cudart::driver.seconds = {seconds.begin(), seconds.end()}; });

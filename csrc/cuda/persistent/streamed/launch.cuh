@@ -40,6 +40,7 @@ struct StreamedLaunch {
 // that: the H of a launch decides how much it takes.
 template <typename Traits>
 int resident_blocks(const void* kernel) {
+  const OutsideCaptures outside;
   bool is_compiled = false;
   cudaError_t error = is_compiled_for(80, kernel, is_compiled);
   if (error != cudaSuccess || !is_compiled) return resident_unless(error, kNotCompiled);

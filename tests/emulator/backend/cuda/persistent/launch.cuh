@@ -5,6 +5,7 @@
 
 #include <string>
 #include <type_traits>
+#include <utility>
 
 #include "cuda/persistent/held_entry.h"
 #include "cuda/persistent/tiles.cuh"
@@ -102,6 +103,8 @@ const char* run(const emulator::Shape& shape, void (*kernel)(Parameters), const 
     return "refused by the test";
   }
   ++device.launches;
+  if (device.late_error != nullptr) *std::exchange(device.late_error, nullptr) = 1;
+  device.error = p.error;
   device.rows = p.B;
   device.members = p.E;
   device.masked = p.masks[0].zoneout != nullptr;
