@@ -247,6 +247,59 @@ def test_gradients_of_a_batch_of_cotangents(options: Options) -> None:
     assert_near(gradients(ours), gradients(framework))
 
 
+GRADIENTS: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Any]] = {
+    "jvp": lambda gradient, dy, v: torch.func.jvp(gradient, (dy,), (v,))[1],
+    "vmap": lambda gradient, dy, v: torch.vmap(gradient)(torch.stack([dy, v])),
+    "vmap of jvp": lambda gradient, dy, v: torch.vmap(lambda d: torch.func.jvp(gradient, (d,), (v,))[1])(
+        torch.stack([dy, v])
+    ),
+}
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("transform", GRADIENTS)
+@pytest.mark.parametrize("options", SOME_OPTIONS, ids=str)
+def test_transforms_that_begin_after_the_forward(transform: str, options: Options, blocks: int) -> None:
+    """The gradient is linear in dy, so that what each gives is a gradient too."""
+    problem = make_problem(Size(3, 2, 2, 4), options)
+    module = gru_ext.GRU(2, 4, bidirectional=options.bidirectional, blocks=blocks, dtype=torch.float64)
+    x = problem.x.clone().requires_grad_()
+    given = torch.nn.utils.rnn.PackedSequence(x, problem.batch_sizes) if problem.batch_sizes is not None else x
+    output = module(given)[0]
+    y = output.data if problem.batch_sizes is not None else output
+
+    def gradient(dy: Tensor) -> Tensor:
+        return torch.autograd.grad(y, x, dy, retain_graph=True)[0]
+
+    dy, v = torch.randn_like(y), torch.randn_like(y)
+    expected = {"jvp": [v], "vmap": [dy, v], "vmap of jvp": [v, v]}[transform]
+    found = GRADIENTS[transform](gradient, dy, v)
+    assert_near([found] if transform == "jvp" else [*found], [gradient(one) for one in expected])
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_dual_numbers_that_come_after_the_forward(blocks: int, create_graph: bool) -> None:
+    """By the difference of two gradients: these are linear in the factor of y."""
+    module = gru_ext.GRU(3, 4, blocks=blocks, dtype=torch.float64)
+    y, weight = module(torch.randn(5, 2, 3, dtype=torch.float64))[0], module.weight_hh_l0
+
+    def gradient(factor: Tensor) -> Tensor:
+        return torch.autograd.grad((y * factor).sum(), weight, retain_graph=True, create_graph=create_graph)[0]
+
+    factor, v = torch.randn_like(y), torch.randn_like(y)
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(gradient(forward_ad.make_dual(factor, v))).tangent
+    assert_near(tangent, gradient(factor + v) - gradient(factor))
+
+
+def test_forward_mode_of_a_vjp_of_torch_func() -> None:
+    module, x = gru_ext.GRU(3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
+    y, pull = torch.func.vjp(lambda x: module(x)[0], x)
+    v = torch.randn_like(y)
+    assert_near(torch.func.jvp(lambda dy: pull(dy)[0], (torch.ones_like(y),), (v,))[1], pull(v)[0])
+
+
 def test_backward_in_another_thread() -> None:
     problem = make_problem(SIZE)
     leaves = problem.trainable().tensors

@@ -1,7 +1,10 @@
 // The derivative of `gru` for plain autograd: a C++ node, because with a Python one a tiny step takes 2.6 times as long
-// (docs/performance.md). Under torch.func transforms src/gru_ext/transforms.py serves, with the same operators.
+// (docs/performance.md). Under torch.func transforms src/gru_ext/transforms.py serves, with the same operators; where
+// the forward ran before one of them began, the backward here is in plain PyTorch.
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/forward_grad.h>
 
 #include "op/layer.h"
 
@@ -37,6 +40,12 @@ Variant saved_variant(AutogradContext* ctx, const Tensor* tensors) {
           rates[2],
           ctx->saved_data["reset_after"].toBool(),
           ctx->saved_data["layer_norm"].toInt()};
+}
+
+// Whether forward-mode differentiation is on, or a transform of torch.func.
+bool is_transformed() {
+  return torch::autograd::ForwardADLevel::try_get_by_idx(0) != nullptr ||
+         c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
 }
 
 class GruFunction : public torch::autograd::Function<GruFunction> {
@@ -76,13 +85,12 @@ class GruFunction : public torch::autograd::Function<GruFunction> {
 
     // As gru_fwd returned them, also where a hook on saved tensors gave them other strides.
     const Tensor y = saved[3].contiguous(), gates = saved[4].contiguous();
-    const auto call = [&] {
-      return gru_bwd({optional(grad_outputs[0]), optional(grad_outputs[1]), layer, y, gates, need});
-    };
+    const Backward call{optional(grad_outputs[0]), optional(grad_outputs[1]), layer, y, gates, need};
     const auto [dx, dhx, dweights] = [&] {
-      if (at::GradMode::is_enabled()) return call();  // create_graph: record the backward itself
+      if (is_transformed()) return gru_bwd_by_reference(call);
+      if (at::GradMode::is_enabled()) return gru_bwd(call);  // create_graph: record the backward itself
       at::AutoDispatchBelowADInplaceOrView below_autograd;
-      return call();
+      return gru_bwd(call);
     }();
 
     variable_list grads = {need.dx ? dx : Tensor(), need.dhx ? dhx : Tensor()};

@@ -21,16 +21,33 @@ FwdResult gru_fwd(const Layer& l, bool save_gates, bool save_y) {
                  v.layer_norm);
 }
 
-BwdResult gru_bwd(const Backward& call) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("gru_ext::gru_bwd", "")
-                             .typed<decltype(gru_bwd_operator<gru_bwd>)>();
+namespace {
+
+using BwdOperator = c10::TypedOperatorHandle<decltype(gru_bwd_operator<gru_bwd>)>;
+
+BwdOperator bwd_operator(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<decltype(gru_bwd_operator<gru_bwd>)>();
+}
+
+BwdResult call_bwd(const BwdOperator& op, const Backward& call) {
   const Layer& l = call.layer;
   const Variant& v = l.variant;
   const Need need = call.need;
   return op.call(call.dy, call.dh_n, l.x, l.hx, l.weights, l.batch_sizes, l.bidirectional, call.y, call.gates, need.dx,
                  need.dhx, need.dweights, v.zoneout_mask, v.recurrent_mask, v.candidate_mask, v.zoneout,
                  v.recurrent_dropout, v.candidate_dropout, v.reset_after, v.layer_norm);
+}
+
+}  // namespace
+
+BwdResult gru_bwd(const Backward& call) {
+  static const auto op = bwd_operator("gru_ext::gru_bwd");
+  return call_bwd(op, call);
+}
+
+BwdResult gru_bwd_by_reference(const Backward& call) {
+  static const auto op = bwd_operator("gru_ext::gru_bwd_by_reference");
+  return call_bwd(op, call);
 }
 
 }  // namespace gru_ext
@@ -42,6 +59,7 @@ TORCH_LIBRARY_FRAGMENT(gru_ext, m) {
   gru_ext::define_operators(m);
   m.def(GRU_FWD_MEMBERS_SCHEMA("gru_fwd_blocks"));
   m.def(GRU_BWD_SCHEMA("gru_bwd_blocks"));
+  m.def(GRU_BWD_SCHEMA("gru_bwd_by_reference"));
 }
 
 TORCH_LIBRARY_IMPL(gru_ext, CompositeImplicitAutograd, m) {

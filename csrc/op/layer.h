@@ -119,5 +119,7 @@ FwdResult gru_fwd(const Layer& layer, bool save_gates, bool save_y);
 // Each result is of the shape of what it is a gradient of; what is not needed comes back as a tensor of shape (0), for
 // the weights as an empty list.
 BwdResult gru_bwd(const Backward& call);
+// The same in plain PyTorch, which has every derivative of it: the operator of src/gru_ext/transforms.py.
+BwdResult gru_bwd_by_reference(const Backward& call);
 
 }  // namespace gru_ext

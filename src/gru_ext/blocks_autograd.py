@@ -14,7 +14,7 @@ from gru_ext import library as library  # registers the operators
 from gru_ext import reference
 from gru_ext.block_layout import each_block, join_rows, join_units, layer_of_blocks, states_of_blocks, units_of_blocks
 from gru_ext.double_backward import GRUBackwardFunction
-from gru_ext.torch_internals import transforms_are_active
+from gru_ext.torch_internals import in_forward_mode, transforms_are_active
 from gru_ext.variant import MASKS, Variant
 
 _ops = torch.ops.gru_ext
@@ -34,7 +34,12 @@ def _backward(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, _: None) -> tupl
     variant, weights = Variant(*masks_and_weights[:MASKS], *ctx.rates), masks_and_weights[MASKS:]
     need_dx, need_dhx, need_of_weights, *others = ctx.needs_input_grad
     need = (need_dx, need_dhx, any(need_of_weights))
-    backward = _differentiable if torch.is_grad_enabled() or transforms_are_active() else _ops.gru_bwd_blocks
+    if in_forward_mode():
+        backward: Any = _by_reference
+    elif torch.is_grad_enabled() or transforms_are_active():
+        backward = _differentiable
+    else:
+        backward = _ops.gru_bwd_blocks
     dx, dhx, dweights = backward(dy, dh_n, x, hx, weights, batch_sizes, ctx.bidirectional, y, gates, *need, *variant)
     of_weights = dweights if need[2] else [None] * len(weights)
     return (dx if need_dx else None, dhx if need_dhx else None, of_weights, *[None] * len(others))
@@ -58,10 +63,11 @@ def _differentiable(*args: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
 torch.library.register_autograd("gru_ext::gru_fwd_blocks", _backward, setup_context=_setup_context)
 
 
-def _batched(*args: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """``gru_bwd_blocks`` under the vmap of ``torch.autograd.grad(is_grads_batched=True)``, as in transforms.py.
+def _by_reference(*args: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """``gru_bwd_blocks`` in plain PyTorch, which has every derivative of it, as in transforms.py.
 
-    It knows few operators on dy and dh_n, and on what follows from them: slices and ``torch.cat``.
+    The vmap of ``torch.autograd.grad(is_grads_batched=True)`` knows few operators on dy and dh_n, and on what follows
+    from them: slices and ``torch.cat``.
     """
     dy, dh_n, x, hx, weights, batch_sizes, bidirectional, _, gates, _, _, need_dweights, *variant = args
     blocks, directions = gates.shape[0], 2 if bidirectional else 1
@@ -81,4 +87,4 @@ def _batched(*args: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
 
 
 _batched_library = torch.library.Library("gru_ext", "IMPL", "Batched")
-_batched_library.impl("gru_bwd_blocks", _batched)
+_batched_library.impl("gru_bwd_blocks", _by_reference)

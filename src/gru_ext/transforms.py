@@ -16,6 +16,7 @@ from gru_ext import library as library  # registers the operators
 from gru_ext import reference
 from gru_ext.double_backward import GRUBackwardFunction
 from gru_ext.members import are_members, call_with_members
+from gru_ext.torch_internals import in_forward_mode
 from gru_ext.variant import MASKS, PLAIN, Variant
 
 _ops = torch.ops.gru_ext
@@ -64,9 +65,15 @@ class GRUFunction(Function):
         masks, weights = masks_and_weights[:MASKS], masks_and_weights[MASKS:]
         need_dx, need_dhx, *need_rest = ctx.needs_input_grad
         need = (need_dx, need_dhx, any(need_rest[3 + _VARIANT :]))
-        dx, dhx, *dweights = GRUBackwardFunction.apply(
-            dy, dh_n, x, hx, batch_sizes, ctx.bidirectional, y, gates, *need, *masks, *ctx.rates, *weights
-        )
+        variant = (*masks, *ctx.rates)
+        if in_forward_mode() and not are_members(weights):
+            dx, dhx, dweights = _gru_bwd_by_reference(
+                dy, dh_n, x, hx, weights, batch_sizes, ctx.bidirectional, y, gates, *need, *variant
+            )
+        else:
+            dx, dhx, *dweights = GRUBackwardFunction.apply(
+                dy, dh_n, x, hx, batch_sizes, ctx.bidirectional, y, gates, *need, *variant, *weights
+            )
         of_weights = dweights if need[2] else [None] * len(weights)
         return (dx if need_dx else None, dhx if need_dhx else None, *[None] * (3 + _VARIANT), *of_weights)
 
@@ -110,15 +117,18 @@ def _bernoulli_vmap(info: Any, in_dims: Any, seed: Tensor, shape: Sequence[int],
     return torch.stack([_ops.bernoulli(s, shape, p) for s in seed.unbind(in_dims[0])]), 0
 
 
-# ---- torch.autograd.grad(is_grads_batched=True), whose vmap is older than torch.func's
-
-_batched = torch.library.Library("gru_ext", "IMPL", "Batched")
+# ---- The backward in plain PyTorch, where a transform or forward mode began after the forward
 
 
-def _gru_bwd_batched(*args: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
+def _gru_bwd_by_reference(*args: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
     dy, dh_n, x, hx, weights, batch_sizes, bidirectional, _, _, _, _, need_dweights, *variant = args
     dx, dhx, dweights = reference.gru_bwd(dy, dh_n, x, hx, weights, batch_sizes, bidirectional, Variant(*variant))
     return dx, dhx, dweights if need_dweights else []
 
 
-_batched.impl("gru_bwd", _gru_bwd_batched)
+_library = torch.library.Library("gru_ext", "IMPL")
+_library.impl("gru_bwd_by_reference", _gru_bwd_by_reference, "CompositeImplicitAutograd")
+_library.impl("gru_bwd_by_reference", _gru_bwd_by_reference, "FuncTorchBatchedDecomposition")
+
+# torch.autograd.grad(is_grads_batched=True), whose vmap is older than torch.func's, and no transform of it.
+_library.impl("gru_bwd", _gru_bwd_by_reference, "Batched")
