@@ -231,6 +231,14 @@ def test_other_models_export() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_torch_jit_trace_checks_what_trains(blocks: int) -> None:
+    """It traces again without gradients, and compares."""
+    module, x = gru_ext.GRU(3, 4, blocks=blocks), torch.randn(5, 2, 3)
+    assert_same_bits(torch.jit.trace(module, (x,))(x)[0].detach(), module(x)[0].detach())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_torch_jit_trace() -> None:
     module, x = gru_ext.GRU(3, 4, 2, bidirectional=True), torch.randn(5, 2, 3)
     assert_same_bits(torch.jit.trace(module, (x,))(x)[0].detach(), module(x)[0].detach())

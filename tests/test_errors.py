@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import re
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -382,3 +384,41 @@ def test_what_an_argument_cannot_be_is_named(name: str) -> None:
 
 
 ALL_MODELS = ("replace_gru", "to_torch", "quantize_dynamic")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: gru_ext.GRU(3, 4)(zeros(5, 2, 3), zeros(1, 2, 5)),
+        lambda: gru_ext.GRU(3, 4)(zeros(5, 2, 6)),
+        lambda: gru_ext.GRUCell(3, 4)(zeros(2, 3), zeros(2, 5)),
+        lambda: functional.gru(zeros(5, 2, 3), None, [zeros(12, 3), zeros(12, 4), zeros(12), zeros(11)]),
+        lambda: functional.gru_cell(zeros(2, 3), None, zeros(12, 3), zeros(12, 4), zeros(12), zeros(11)),
+    ],
+)
+def test_a_failed_call_holds_nothing_of_its_caller(call: Callable[[], object]) -> None:
+    """Which could be most of a GPU's memory, where it was that which ran out."""
+    held: list[weakref.ref[Tensor]] = []
+
+    def caller() -> None:
+        large = zeros(100)
+        held.append(weakref.ref(large))
+        call()
+
+    gc.disable()
+    try:
+        with pytest.raises((RuntimeError, ValueError)) as caught:
+            caller()
+        del caught
+        assert held[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_a_state_dict_with_something_else_is_refused_in_the_words_of_torch() -> None:
+    state = {**gru_ext.GRU(3, 4).state_dict(), "weight_hh_l0": [1]}
+    with pytest.raises(RuntimeError, match="Tensor-like object from checkpoint but received"):
+        gru_ext.GRU(3, 4).load_state_dict(state)
+    with pytest.raises(RuntimeError, match="size mismatch for weight_hh_l0") as caught:
+        gru_ext.GRU(3, 4).load_state_dict(gru_ext.GRU(3, 5).state_dict())
+    assert "blocks" not in str(caught.value)

@@ -269,6 +269,28 @@ def test_forward_mode_and_vmap_over_the_input() -> None:
         assert_near(pulled[i], gradient, "dx")
 
 
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"fake_int8": True}], ids=str)
+def test_every_derivative_of_sequences_that_are_all_empty(options: dict[str, Any]) -> None:
+    module = gru_ext.GRU(F, H, num_layers=2, dtype=FLOAT64, **options)
+    x = randn(T, B, F).requires_grad_()
+    y, h_n = module(x, lengths=[0] * B)
+    assert not y.any()
+    assert not h_n.any()
+    (dx,) = torch.autograd.grad(y.sum() + h_n.sum(), x, create_graph=True)
+    assert not dx.any()
+    dx.sum().backward()
+    if "fake_int8" not in options:  # which has no forward mode
+        tangent = torch.func.jvp(lambda x: module(x, lengths=[0] * B)[0], (x.detach(),), (randn(T, B, F),))[1]
+        assert not tangent.any()
+
+
+def test_a_list_of_lengths_is_of_the_cpu_whatever_the_default_device() -> None:
+    module, x = gru_ext.GRU(F, H), torch.randn(T, B, F)
+    with torch.device("meta"):
+        y, _ = module(x, lengths=LENGTHS)
+    assert_same_bits(y, module(x, lengths=LENGTHS)[0])
+
+
 @pytest.mark.parametrize("name", ["lengths", "resets"])
 def test_vmap_over_lengths_or_resets_says_what_to_do(name: str) -> None:
     module = gru_ext.GRU(F, H)

@@ -292,6 +292,15 @@ def test_attributes_of_torch_nn_gru_are_there() -> None:
     assert [*module._flat_weights] == [*module.parameters()]
 
 
+@pytest.mark.parametrize("convert", [gru_ext.replace_gru, gru_ext.quantize_dynamic, gru_ext.to_torch])
+def test_what_uses_assigned_flat_weights_is_not_converted(convert: Callable[[nn.Module], nn.Module]) -> None:
+    """Its parameters are not what it computes with."""
+    module: Any = gru_ext.GRU(3, 4) if convert is gru_ext.to_torch else nn.GRU(3, 4)
+    module._flat_weights = [2 * weight.detach() for weight in module._flat_weights]
+    with pytest.raises(TypeError, match=r"expected module that uses its own parameters, got weight_ih_l0, .* assigned"):
+        convert(nn.Sequential(module))
+
+
 def test_assigned_flat_weights_are_used_until_a_parameter_is_replaced() -> None:
     module, peer = pair_of_grus(3, 4)
     changes: list[Callable[[Any], object]] = [

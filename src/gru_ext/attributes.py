@@ -108,9 +108,10 @@ class ModuleWithOptions(nn.Module):
         error_msgs: list[str] = rest[-1]
         for name, parameter in self._parameters.items():
             given = state_dict.get(prefix + name)
-            if parameter is None or given is None or not name.startswith("weight_hh"):
+            if parameter is None or not isinstance(given, Tensor) or not name.startswith("weight_hh"):
                 continue
-            if given.shape != parameter.shape:
+            # With as many rows, it is the number of blocks that differs.
+            if given.shape != parameter.shape and given.shape[:1] == parameter.shape[:1]:
                 error_msgs.append(
                     f"{self._kind()}: expected {prefix + name} of shape (3H, H / blocks) = {tuple(parameter.shape)}"
                     f" with blocks={self._gru_ext_options['blocks']}, got {tuple(given.shape)};"

@@ -18,7 +18,7 @@ from gru_ext import reference
 from gru_ext.autograd import gru_layer
 from gru_ext.block_layout import each_block, join_units, layer_of_blocks
 from gru_ext.layout import Outputs, check_weight_shapes
-from gru_ext.torch_internals import in_forward_mode, transforms_are_active
+from gru_ext.torch_internals import in_forward_mode, jit_trace, transforms_are_active
 from gru_ext.transforms import GRUFunction
 from gru_ext.variant import PLAIN, Variant
 
@@ -42,7 +42,8 @@ def blocks_layer(
     check_weight_shapes(weights, directions, x.shape[-1], blocks)
     if x.device.type == "cpu" and not (in_forward_mode() or transforms_are_active()):
         given = (x, *weights, *(() if hx is None else (hx,)))
-        save_gates &= torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
+        if jit_trace() is None:  # whose own check traces again without gradients, and expects the same
+            save_gates &= torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
         y, h_n, _ = _ops.gru_fwd_blocks(x, hx, weights, batch_sizes, bidirectional, save_gates, *variant)
         return y, h_n
     if in_forward_mode():

@@ -81,7 +81,7 @@ def call_gru(
         try:
             return gru_operator(input, hx, weights, None, bidirectional)
         except Exception as error:
-            failed = error
+            failed = error.with_traceback(None)  # which holds the frames of all callers, and they would hold it
 
     # ---- Checks
     if not (type(bidirectional) is type(batch_first) is type(training) is bool):
@@ -113,7 +113,10 @@ def call_gru(
     size, hidden = _columns("gru", weights[0], weights[1], options["blocks"])
     check_sizes(input, hx, size, hidden, all_directions, batch_first, batch_sizes)
     if failed is not None:
-        raise failed
+        try:
+            raise failed
+        finally:
+            failed = None
 
     # ---- Layers
     recurrence = recurrence_of(options, training)
@@ -187,7 +190,7 @@ def call_cell(
             h_n = gru_operator(input.unsqueeze(0), state, present, None, False)[1]
             return h_n.squeeze_(0)  # in place: the derivative has saved y, and not h_n
         except Exception as error:
-            failed = error
+            failed = error.with_traceback(None)  # which holds the frames of all callers, and they would hold it
     check_cell_rank(input, hx)
     has_biases = given[2] is not None
     if has_biases != (given[3] is not None):
@@ -213,7 +216,10 @@ def call_cell(
     size, hidden = _columns("gru_cell", weights[0], weights[1], options["blocks"])
     check_cell_sizes(input, hx, size, hidden)
     if failed is not None and hidden > 0:
-        raise failed
+        try:
+            raise failed
+        finally:
+            failed = None
 
     def run_layer(x: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor]:
         if hidden == 0:  # no units, so nothing to compute: by torch.nn's own operator

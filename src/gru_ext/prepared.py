@@ -107,8 +107,8 @@ class _PreparedModule(nn.Module):
     _gru_ext_arranged: Tensor | None  # as the operator `prepare` returns them; None where the ordinary call serves
     _gru_ext_arranged_names: list[str]  # of the parameters that were arranged, in the operator's order
     _gru_ext_arranged_weights: Callable[[dict[str, Any]], tuple[Any, ...]]  # those now, of a module's parameters
-    # Of each: itself, so that no other comes to lie where it is; how often it had changed; where its values are.
-    _gru_ext_arranged_of: list[tuple[Tensor, int, int]]
+    # Of each: itself; its values, so that no others come to lie where they are; how often it had changed.
+    _gru_ext_arranged_of: list[tuple[Tensor, Tensor, int]]
 
     def _take(self, module: nn.Module) -> None:
         """Share all that a module has, and arrange its weights."""
@@ -133,7 +133,7 @@ class _PreparedModule(nn.Module):
         assert variant is not None
         self._gru_ext_arranged_names = names
         self._gru_ext_arranged_weights = itemgetter(*names)
-        self._gru_ext_arranged_of = [(weight, _version(weight), weight.data_ptr()) for weight in weights]
+        self._gru_ext_arranged_of = [(weight, weight.detach(), _version(weight)) for weight in weights]
         has_biases = any("bias" in name for name in names)
         self._gru_ext_arranged = _prepare(
             weights, num_layers, bidirectional, has_biases, variant.zoneout, variant.reset_after, variant.layer_norm
@@ -168,10 +168,11 @@ class _PreparedModule(nn.Module):
     def _check_weights(self) -> None:
         changed = [
             name
-            for name, (weight, version, address) in zip(
+            for name, (weight, values, version) in zip(
                 self._gru_ext_arranged_names, self._gru_ext_arranged_of, strict=True
             )
-            if self._parameters.get(name) is not weight or (_version(weight), weight.data_ptr()) != (version, address)
+            if self._parameters.get(name) is not weight
+            or (_version(weight), weight.data_ptr()) != (version, values.data_ptr())
         ]
         if changed:
             raise RuntimeError(
@@ -220,9 +221,10 @@ class PreparedGRU(_PreparedModule, GRU):
     while torch compiles or exports.
 
     A call raises where it sees that a parameter is no longer what was arranged: another tensor, a change in place, or
-    another ``.data``. It cannot see what was written past torch: by NumPy or DLPack views, by another process in shared
-    memory, or to parameters that were made under ``torch.inference_mode``. ``load_state_dict``, ``to``, setting an
-    option, copies and files arrange anew.
+    another ``.data``. It cannot see what was written in place to ``.data``, as by ``weight.data.copy_(other)``, nor
+    past torch: by NumPy or DLPack views, by another process in shared memory, or to parameters that were made under
+    ``torch.inference_mode``. Change a parameter itself, under ``torch.no_grad``, or call ``arrange`` after it.
+    ``load_state_dict``, ``to``, setting an option, copies and files arrange anew.
 
     ``prepare`` makes it of a model's.
 

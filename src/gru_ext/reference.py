@@ -218,6 +218,11 @@ def _rows_of_steps(batch_sizes: Tensor) -> list[int]:
     return [int(rows) for rows in batch_sizes.unbind()]
 
 
+def _has_no_steps(batch_sizes: Tensor | None) -> bool:
+    """Whether all sequences of a packed batch are empty, or there are none."""
+    return batch_sizes is not None and batch_sizes.shape[0] == 0
+
+
 def _split_steps(rows: Tensor, batch_sizes: Tensor | None) -> list[Tensor]:
     """(T, B, F) or, packed, (N, F) to one (rows, F) for each step."""
     if batch_sizes is None:
@@ -358,6 +363,10 @@ def gru(
         y of shape (T, B, D*H), or (N, D*H) where packed, and h_n (D, B, H).
     """
     h0 = _initial_state(x, hx, weights, batch_sizes, bidirectional)
+    if _has_no_steps(batch_sizes):
+        split = split_weights(weights, bidirectional, variant.layer_norm)
+        hidden = h0.shape[-1]  # y has no rows, and depends on all that it would depend on
+        return torch.cat([x @ w.ih[:hidden].t() @ w.hh[:hidden] for w in split], dim=-1), h0
     passes = [
         _forward_direction(x, h0[d], w, batch_sizes, d, variant, rounded)
         for d, w in enumerate(split_weights(weights, bidirectional, variant.layer_norm))
@@ -392,6 +401,9 @@ def gru_bwd(
         dx in x's shape, dhx (D, B, H), and the gradients of the weights in their order and shapes.
     """
     h0 = _initial_state(x, hx, weights, batch_sizes, bidirectional)
+    if _has_no_steps(batch_sizes):
+        zeros = [torch.zeros_like(weight) for weight in weights]
+        return torch.zeros_like(x), torch.zeros_like(h0) if dh_n is None else dh_n, zeros
     dy_directions = None if dy is None else dy.chunk(2, dim=-1) if bidirectional else [dy]
     x_rows = x.flatten(0, -2)
     dx: Tensor | None = None

@@ -139,7 +139,7 @@ def as_lengths(lengths: Any) -> Tensor:
         check_tensor("gru", "lengths", lengths)
         return lengths
     try:
-        tensor = torch.as_tensor(lengths)
+        tensor = torch.as_tensor(lengths, device="cpu")  # whatever the default device is
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(
             f"gru: expected lengths to be a tensor, a sequence of integers or an integer, got {lengths!r}"

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Mapping
 from types import MethodType
 from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from gru_ext.recurrence import OPTIONS, Changes
 from gru_ext.torch_internals import HookOfModule
@@ -149,7 +150,7 @@ def options_of(module: nn.Module) -> dict[str, Any]:
 
 
 def check_weights(operation: str, source: nn.Module, names: Collection[str]) -> None:
-    """Raise TypeError unless the names are parameters of the module's own."""
+    """Raise TypeError unless the names are parameters of the module's own, and it uses these."""
     missing = [name for name in names if source._parameters.get(name) is None]
     if missing:
         found = ", ".join(name for name, _ in source.named_parameters()) or "none"
@@ -157,6 +158,23 @@ def check_weights(operation: str, source: nn.Module, names: Collection[str]) -> 
             f"{operation}: expected module with the parameters {', '.join(names)}, got {found};"
             " remove parametrizations, pruning and weight norm first, and convert before sharding"
         )
+    used = dict(zip(getattr(source, "_flat_weights_names", ()), getattr(source, "_flat_weights", ()), strict=False))
+    other = [name for name, weight in used.items() if _differ(weight, source._parameters.get(name))]
+    if other:
+        raise TypeError(
+            f"{operation}: expected module that uses its own parameters, got {', '.join(other)} of an assigned"
+            " _flat_weights; copy these values into the parameters first"
+        )
+
+
+def _differ(weight: Tensor | None, parameter: Tensor | None) -> bool:
+    """Whether they have other values, as far as they can be compared.
+
+    After some tools have replaced a parameter, or have it elsewhere, ``torch.nn.GRU`` has the one before of its values.
+    """
+    if weight is None or parameter is None or weight is parameter:
+        return False
+    return weight.device == parameter.device and not weight.is_meta and not torch.equal(weight, parameter)
 
 
 def carry(
