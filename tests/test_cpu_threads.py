@@ -295,6 +295,14 @@ QUOTAS: dict[str, tuple[dict[str, str], float]] = {
         },
         3,
     ),
+    "version 1, listed in another order than the folder has": (
+        {
+            "proc/self/cgroup": "4:cpuacct,cpu:/a\n",
+            "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "200000\n",
+            "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "100000\n",
+        },
+        2,
+    ),
     "version 1, no quota": (
         {
             "proc/self/cgroup": "4:cpuacct,cpu:/\n",

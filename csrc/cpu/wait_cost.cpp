@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <map>
 #include <mutex>
 #include <optional>
 
@@ -87,19 +88,21 @@ bool wait_cost_is_given() { return given_cost().has_value(); }
 
 double wait_cost(int threads) {
   if (given_cost().has_value()) return *given_cost();
+  struct Known {
+    double cost;
+    Clock::time_point until;
+  };
   static std::mutex mutex;
-  static int of_threads = 0;
-  static double cost = 0;
-  static Clock::time_point known_until;
+  static std::map<int, Known> known;  // by threads
   const std::lock_guard lock(mutex);
   const auto now = Clock::now();
-  if (threads != of_threads || now >= known_until) {
-    cost = measure(threads);
-    of_threads = threads;
+  Known& of_threads = known[threads];
+  if (now >= of_threads.until) {
+    of_threads.cost = measure(threads);
     const auto end = Clock::now();
-    known_until = end + std::max<Clock::duration>(kKnownFor, kPartOfTime * (end - now));
+    of_threads.until = end + std::max<Clock::duration>(kKnownFor, kPartOfTime * (end - now));
   }
-  return cost;
+  return of_threads.cost;
 }
 
 }  // namespace gru_ext
