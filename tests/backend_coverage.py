@@ -40,7 +40,6 @@ REASONS = [
     Reason("run.cpp", "TORCH_INTERNAL_ASSERT", "the stepwise kernels, which come last, give results or throw"),
     Reason("choice/family.cpp", "run", "every kernel is run in the pass that it has"),
     Reason("choice/family.h", "test_size", "asked of kernels alone that are tested before they serve"),
-    Reason("choice/family.h", "take_fault", "asked of kernels alone that are tested before they serve"),
     Reason("products.cpp", "asks", "of a torch whose switches have no names; this one has another `asks`"),
     Reason(
         "persistent/persistent.cpp",

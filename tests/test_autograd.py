@@ -282,7 +282,7 @@ def test_transforms_that_begin_after_the_forward(transform: str, options: Option
 def test_dual_numbers_that_come_after_the_forward(blocks: int, create_graph: bool) -> None:
     """By the difference of two gradients: these are linear in the factor of y."""
     module = gru_ext.GRU(3, 4, blocks=blocks, dtype=torch.float64)
-    y, weight = module(torch.randn(5, 2, 3, dtype=torch.float64))[0], module.weight_hh_l0
+    y, weight = module(torch.randn(5, 2, 3, dtype=torch.float64))[0], dict(module.named_parameters())["weight_hh_l0"]
 
     def gradient(factor: Tensor) -> Tensor:
         return torch.autograd.grad((y * factor).sum(), weight, retain_graph=True, create_graph=create_graph)[0]
@@ -295,7 +295,7 @@ def test_dual_numbers_that_come_after_the_forward(blocks: int, create_graph: boo
 
 def test_forward_mode_of_a_vjp_of_torch_func() -> None:
     module, x = gru_ext.GRU(3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
-    y, pull = torch.func.vjp(lambda x: module(x)[0], x)
+    y, pull, *_ = torch.func.vjp(lambda x: module(x)[0], x)
     v = torch.randn_like(y)
     assert_near(torch.func.jvp(lambda dy: pull(dy)[0], (torch.ones_like(y),), (v,))[1], pull(v)[0])
 

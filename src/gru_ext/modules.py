@@ -412,7 +412,7 @@ class GRU(ModuleWithOptions):
 
         Raises:
             TypeError: as in ``from_torch``.
-            ValueError: ``torch.nn.GRU`` has no such recurrence or output.
+            ValueError: ``torch.nn.GRU`` has no such recurrence or output, in training or else.
 
         Example:
             >>> gru_ext.GRU(3, 4).to_torch()

@@ -121,7 +121,7 @@ def fake_quantize(module: Model, inplace: bool = False, enabled: bool = True) ->
     Args:
         module: any module; its GRUs float32, on the CPU. It may be moved to a GPU afterwards.
         inplace: change ``module`` itself; by default a copy of it, which leaves it as it was.
-        enabled: False has every GRU of ``gru_ext`` round no longer.
+        enabled: False has every GRU of ``gru_ext`` round no longer. Default True.
 
     Returns:
         The model.

@@ -58,7 +58,7 @@ def to_torch(model: Model) -> Model | nn.GRU | nn.GRUCell:
 
     Raises:
         TypeError: as in ``replace_gru``, or a GRU in the model has int8 weights.
-        ValueError: ``torch.nn`` has no such recurrence or output. Nothing has been replaced then.
+        ValueError: ``torch.nn`` has no such recurrence or output, in training or else. Nothing has been replaced then.
 
     Example:
         >>> model = torch.nn.Sequential(gru_ext.GRU(64, 256))

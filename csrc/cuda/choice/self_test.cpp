@@ -28,8 +28,8 @@ Tensor scattered(at::IntArrayRef shape, double scale, double phase, const at::Te
   return fraction.mul_(scale).view(shape).to(options.dtype());
 }
 
-// What is wrong with the first tensor that differs, if one does; or `error`, where the kernel waited too long. Waits for
-// the device.
+// What is wrong with the first tensor that differs, if one does; or that the kernel has set `error`, as it waited too
+// long. Waits for the device.
 std::string compare(const Tensor& error,
                     const std::vector<std::pair<const char*, std::pair<Tensor, Tensor>>>& results) {
   std::string fault;

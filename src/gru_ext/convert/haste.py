@@ -100,7 +100,8 @@ def to_haste(gru: GRU | nn.GRU) -> dict[str, Tensor]:
 
     Raises:
         TypeError: ``gru`` is not a GRU with plain parameters.
-        ValueError: it has several layers, both directions, ``reset_after=False`` or ``layer_norm=True``.
+        ValueError: it has several layers, both directions, ``reset_after=False``, ``layer_norm=True``, ``blocks`` or
+            ``zoneout``.
 
     Example:
         >>> {name: tuple(tensor.shape) for name, tensor in gru_ext.convert.to_haste(gru_ext.GRU(3, 4)).items()}

@@ -117,6 +117,7 @@ def to_keras_weights(gru: GRU | nn.GRU | Reversed) -> list[numpy.ndarray[Any, An
 
     Raises:
         TypeError: ``gru`` is not a GRU with plain parameters.
+        ValueError: it has an option that Keras's GRU has not: ``layer_norm``, ``blocks`` or ``zoneout``.
         ImportError: the weights are bfloat16, and the package ml_dtypes is not installed.
 
     Example:
@@ -199,7 +200,7 @@ def to_keras(gru: GRU | nn.GRU | Reversed) -> Any:
     Raises:
         TypeError: ``gru`` is not a GRU with plain parameters.
         ValueError: ``gru`` is a ``Reversed`` that restores the order, which Keras's ``go_backwards`` does not, or one
-            of several layers.
+            of several layers; or as in ``to_keras_weights``.
         ImportError: keras is not installed.
 
     Example:

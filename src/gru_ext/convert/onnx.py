@@ -56,6 +56,7 @@ def to_onnx_weights(gru: GRU | nn.GRU) -> list[dict[str, Tensor]]:
 
     Raises:
         TypeError: ``gru`` is not a GRU with plain parameters.
+        ValueError: it has an option that ONNX's GRU has not: ``layer_norm``, ``blocks`` or ``zoneout``.
 
     Example:
         >>> (layer,) = gru_ext.convert.to_onnx_weights(gru_ext.GRU(3, 4))
