@@ -293,6 +293,16 @@ def test_dual_numbers_that_come_after_the_forward(blocks: int, create_graph: boo
     assert_near(tangent, gradient(factor + v) - gradient(factor))
 
 
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_a_backward_without_tangents_is_the_operator_s_while_forward_mode_is_on(blocks: int) -> None:
+    """Which it may be in another thread."""
+    module, x = gru_ext.GRU(8, 16, blocks=blocks), torch.randn(5, 2, 8)
+    y = module(x)[0].sum()
+    expected = torch.autograd.grad(y, list(module.parameters()), retain_graph=True)
+    with forward_ad.dual_level():
+        assert_same_bits(torch.autograd.grad(y, list(module.parameters())), expected)
+
+
 def test_forward_mode_of_a_vjp_of_torch_func() -> None:
     module, x = gru_ext.GRU(3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
     y, pull, *_ = torch.func.vjp(lambda x: module(x)[0], x)

@@ -403,6 +403,16 @@ def test_parameters_in_another_order_or_tied_are_kept_so(change: Callable[[nn.Mo
         assert convert(replaced)
 
 
+def test_parameters_replaced_past_setattr_are_kept_though_the_module_has_those_before() -> None:
+    """As some tools do; ``torch.nn.GRU`` goes on with those before, whose values are the same."""
+    module: Any = nn.GRU(3, 4)
+    with torch.no_grad():
+        module.weight_hh_l0[0, 0] = torch.nan
+    other = nn.Parameter(module.weight_hh_l0.detach().clone())
+    module._parameters["weight_hh_l0"] = other
+    assert gru_ext.replace_gru(module).weight_hh_l0 is other
+
+
 def test_a_parametrized_subclass_is_left_alone() -> None:
     model = nn.Sequential(Subclass(3, 4), nn.GRU(3, 4))
     pruned(model[0], "weight_hh_l0")

@@ -68,13 +68,14 @@ class BwdPass {
         rows_of_y_(tensors.y),
         rows_of_dy_(tensors.dy.defined() ? tensors.dy : tensors.y),
         packs_(should_pack()),
-        team_(work(), plan(threads, wait)),
+        team_(work(), threads, wait),
         most_steps_(most_steps(chunks_)) {
     const int64_t first_weight = direction * s.weights_per_direction();
     weight_ih_ = tensors.layer.weights[first_weight].contiguous();
     weight_hh_ = tensors.layer.weights[first_weight + 1].contiguous();
 
     const bool need_dx = tensors.need.dx, need_dweights = tensors.need.dweights;
+    if (shares_gradients(threads, wait)) team_.use_all(threads);
     find_stretches();
     const auto of_stretch = [&](const auto& value) {
       int64_t most = 0;
@@ -354,14 +355,12 @@ class BwdPass {
             on_tiles<operand_t>() ? kTileProductRows : 1,
             rows_until_blocks(s_, row_block, 0, s_.T)};
   }
-  // All threads share the gradients of a chunk, if these alone are worth them.
-  Plan plan(int threads, double wait) const {
-    Plan plan = fastest_plan(work(), threads, wait);
+  // Whether the gradients of a chunk alone are worth all threads.
+  bool shares_gradients(int threads, double wait) const {
     const int64_t rows = std::min(s_.N, std::max(kBwdChunkRows, s_.B));
     const int64_t inputs = (tensors_.need.dx + tensors_.need.dweights) * s_.I + tensors_.need.dweights * s_.H;
     const double flops = vector_flops<operand_t>(6.0 * rows * s_.H * inputs, rows, /*cells=*/0);
-    if (pays(flops, threads, wait)) plan.threads = threads;
-    return plan;
+    return pays(flops, threads, wait);
   }
 
   // Consecutive chunks, in the order of the backward.

@@ -114,7 +114,8 @@ double cores_of_quota(const fs::path& root) {
        std::getline(lines, number, ':') && std::getline(lines, controllers, ':') && std::getline(lines, path);) {
     fs::path groups = groups_of(controllers);
     // Some systems list "cpuacct,cpu" where the folder is "cpu,cpuacct"; each has a name of its own too.
-    if (!groups.empty() && !fs::exists(root / groups)) groups = "sys/fs/cgroup/cpu";
+    std::error_code unreadable;
+    if (!groups.empty() && !fs::exists(root / groups, unreadable)) groups = "sys/fs/cgroup/cpu";
     if (groups.empty()) continue;
     // In a container, the group that is named may lie outside of what can be seen, whose root is then its own.
     fs::path group = root / groups;

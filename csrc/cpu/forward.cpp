@@ -81,7 +81,7 @@ class FwdPass {
         packs_(tensors.arranged == nullptr && should_pack()),
         in_words_(tensors.arranged == nullptr && !packs_ && takes_words()),
         wait_(wait),
-        team_(work(threads), fastest_plan(work(threads), threads, wait)),
+        team_(work(threads), threads, wait),
         chunks_(chunks_of(s, team_.rows_of_region())),
         most_steps_(most_steps(chunks_)) {
     const ArrangedWeights* const given = tensors.arranged == nullptr ? nullptr : tensors.arranged + direction;
@@ -267,7 +267,7 @@ class FwdPass {
     return p;
   }
 
-  // The final state of a member's rows and units, which no other thread has written.
+  // The final state of a member's rows and units, which no other thread writes in the last chunk.
   void keep_state(int group, int member, int members) const {
     const int64_t row = team_.first_row(group);
     const int64_t unit = team_.first_unit(member, members);

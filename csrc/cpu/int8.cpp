@@ -60,7 +60,7 @@ void run_direction(const Sequence& s, const Tensor& x, const float* h0, const Te
                   gate_flops(s),
                   has_tiles() ? kTileProductRows : 1,
                   rows_until_blocks(s, kRowBlock, 0, s.T)};
-  Team team(work, fastest_plan(work, threads, wait));
+  Team team(work, threads, wait);
   threads = team.plan().threads;
   call.use(threads);
   const int64_t rows = most_rows(chunks);

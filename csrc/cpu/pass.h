@@ -80,11 +80,15 @@ inline std::vector<int64_t> rows_until_blocks(const Sequence& s, int64_t row_blo
 // The threads of a pass in its steps, and their barriers. A row group goes through a chunk that has only its rows.
 class Team {
  public:
-  Team(const Work& work, const Plan& plan) : work_(work), plan_(plan) {
-    if (plan.grid.size() == 1) return;
-    barriers_.reserve(plan.grid.row_groups);
-    for (int group = 0; group < plan.grid.row_groups; ++group) barriers_.emplace_back(plan.grid.unit_groups);
+  // As fastest_plan has it.
+  Team(Work work, int threads, double wait) : work_(std::move(work)), plan_(fastest_plan(work_, threads, wait)) {
+    const Grid& grid = plan_.grid;
+    if (grid.size() == 1) return;
+    barriers_.reserve(grid.row_groups);
+    for (int group = 0; group < grid.row_groups; ++group) barriers_.emplace_back(grid.unit_groups);
   }
+  // Has the region all threads, for work besides the steps.
+  void use_all(int threads) { plan_.threads = threads; }
 
   const Plan& plan() const { return plan_; }
   int row_groups() const { return plan_.grid.row_groups; }
@@ -133,7 +137,7 @@ class Team {
 
  private:
   Work work_;
-  const Plan plan_;
+  Plan plan_;
   std::vector<StepBarrier> barriers_;
   StepBarrier alone_{1};
 };

@@ -61,9 +61,11 @@ double region_of_step(const Work& work, Grid grid, double wait) {
   return (kMicrosecondsOfRegion + kWaitsCountAs * wait) / static_cast<double>(steps);
 }
 
-// What the row group that takes longest has of a step's operations: of its products, by their time, and of its gates.
+// What the row group that takes longest, of so many, has of a step's operations: of its products, by their time, and of
+// its gates.
 struct GroupShare {
   double products, gates;
+  int row_groups;
 };
 
 GroupShare longest_share(const Work& work, int row_groups) {
@@ -72,13 +74,13 @@ GroupShare longest_share(const Work& work, int row_groups) {
   const auto share_of = [&](int64_t rows, double part) {
     const double few_rows = work.rows_at_once == 1 && rows < std::min(work.rows, kRowBlock) ? kOfFewRows : 1;
     const double left = part * work.rows / rows;  // of its rows, in the average step
-    return GroupShare{few_rows * left * tiles(rows) / tiles(work.rows), part};
+    return GroupShare{few_rows * left * tiles(rows) / tiles(work.rows), part, row_groups};
   };
   if (work.rows_until_block.empty()) {  // the last group has the most
     const int64_t rows = work.rows - work.first_row(row_groups - 1, row_groups);
     return share_of(rows, static_cast<double>(rows) / work.rows);
   }
-  GroupShare longest{0, 0};
+  GroupShare longest{0, 0, row_groups};
   for (int64_t group = 0, first = 0, next; group < row_groups; ++group, first = next) {
     next = work.first_row(group + 1, row_groups);
     if (next == first) continue;
@@ -87,7 +89,8 @@ GroupShare longest_share(const Work& work, int row_groups) {
     };
     const double part = static_cast<double>(until(next) - until(first)) / static_cast<double>(work.steps * work.rows);
     const GroupShare share = share_of(next - first, part);
-    longest = {std::max(longest.products, share.products), std::max(longest.gates, share.gates)};
+    longest.products = std::max(longest.products, share.products);
+    longest.gates = std::max(longest.gates, share.gates);
   }
   return longest;
 }
@@ -110,15 +113,27 @@ double step_time(const Work& work, Grid grid, GroupShare share, double flops, in
   return grid.size() > 1 ? time + region_of_step(work, grid, wait) : time;
 }
 
-// Sets `plan` and `best` to the fastest grid for steps of `flops` operations, on top of `before`. `shares`:
-// longest_share of one row group, of two, and so on.
+// longest_share of one row group up to as many as `threads` can be. Of many groups of a packed batch, each of which has
+// to be looked at, not every number is tried.
+std::vector<GroupShare> longest_shares(const Work& work, int threads) {
+  const int most = static_cast<int>(std::min<int64_t>(threads, blocks_of_rows(work)));
+  std::vector<GroupShare> shares;
+  for (int groups = 1; groups < most; groups += work.rows_until_block.empty() ? 1 : std::max(1, groups / 4)) {
+    shares.push_back(longest_share(work, groups));
+  }
+  shares.push_back(longest_share(work, most));
+  return shares;
+}
+
+// Sets `plan` and `best` to the fastest grid for steps of `flops` operations, on top of `before`.
 void choose_grid(const Work& work, const std::vector<GroupShare>& shares, double flops, double before, int threads,
                  double wait, bool shares_input, Plan& plan, double& best) {
-  for (int row_groups = 1; row_groups <= static_cast<int>(shares.size()); ++row_groups) {
+  for (const GroupShare& share : shares) {
+    const int row_groups = share.row_groups;
     const int most_units = static_cast<int>(std::min<int64_t>(threads / row_groups, blocks_of_units(work)));
     for (int unit_groups = 1; unit_groups <= most_units; ++unit_groups) {
       const Grid grid{row_groups, unit_groups};
-      const double time = before + step_time(work, grid, shares[row_groups - 1], flops, threads, wait);
+      const double time = before + step_time(work, grid, share, flops, threads, wait);
       if (time >= best * (grid.size() > plan.grid.size() ? kLeastGain : 1)) continue;
       best = time;
       plan = {grid.size() > 1 || shares_input ? threads : 1, grid, shares_input};
@@ -204,10 +219,7 @@ bool pays(double flops, int threads, double wait) {
 Plan fastest_plan(const Work& work, int threads, double wait) {
   Plan plan;
   const double flops = work.flops + work.input_flops;
-  std::vector<GroupShare> shares;
-  for (int64_t groups = 1; groups <= std::min<int64_t>(threads, blocks_of_rows(work)); ++groups) {
-    shares.push_back(longest_share(work, static_cast<int>(groups)));
-  }
+  const std::vector<GroupShare> shares = longest_shares(work, threads);
   double best = step_time(work, {}, shares[0], flops, threads, wait);
   choose_grid(work, shares, flops, /*before=*/0, threads, wait, /*shares_input=*/false, plan, best);
   if (work.input_flops > 0 && plan.grid.size() < threads) {

@@ -42,10 +42,14 @@ Variant saved_variant(AutogradContext* ctx, const Tensor* tensors) {
           ctx->saved_data["layer_norm"].toInt()};
 }
 
-// Whether forward-mode differentiation is on, or a transform of torch.func.
-bool is_transformed() {
-  return torch::autograd::ForwardADLevel::try_get_by_idx(0) != nullptr ||
-         c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
+// Whether a transform of torch.func is active, or one of the tensors has a tangent of forward-mode differentiation.
+bool is_transformed(std::initializer_list<const variable_list*> lists) {
+  if (c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode)) return true;
+  if (torch::autograd::ForwardADLevel::try_get_by_idx(0) == nullptr) return false;  // of any thread
+  const auto has_tangent = [](const Tensor& tensor) { return tensor.defined() && tensor._fw_grad(0).defined(); };
+  return std::any_of(lists.begin(), lists.end(), [&](const variable_list* tensors) {
+    return std::any_of(tensors->begin(), tensors->end(), has_tangent);
+  });
 }
 
 class GruFunction : public torch::autograd::Function<GruFunction> {
@@ -87,7 +91,7 @@ class GruFunction : public torch::autograd::Function<GruFunction> {
     const Tensor y = saved[3].contiguous(), gates = saved[4].contiguous();
     const Backward call{optional(grad_outputs[0]), optional(grad_outputs[1]), layer, y, gates, need};
     const auto [dx, dhx, dweights] = [&] {
-      if (is_transformed()) return gru_bwd_by_reference(call);
+      if (is_transformed({&grad_outputs, &saved})) return gru_bwd_by_reference(call);
       if (at::GradMode::is_enabled()) return gru_bwd(call);  // create_graph: record the backward itself
       at::AutoDispatchBelowADInplaceOrView below_autograd;
       return gru_bwd(call);

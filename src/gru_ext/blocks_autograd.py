@@ -14,7 +14,7 @@ from gru_ext import library as library  # registers the operators
 from gru_ext import reference
 from gru_ext.block_layout import each_block, join_rows, join_units, layer_of_blocks, states_of_blocks, units_of_blocks
 from gru_ext.double_backward import GRUBackwardFunction
-from gru_ext.torch_internals import in_forward_mode, transforms_are_active
+from gru_ext.torch_internals import has_tangent, transforms_are_active
 from gru_ext.variant import MASKS, Variant
 
 _ops = torch.ops.gru_ext
@@ -34,7 +34,7 @@ def _backward(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, _: None) -> tupl
     variant, weights = Variant(*masks_and_weights[:MASKS], *ctx.rates), masks_and_weights[MASKS:]
     need_dx, need_dhx, need_of_weights, *others = ctx.needs_input_grad
     need = (need_dx, need_dhx, any(need_of_weights))
-    if in_forward_mode():
+    if has_tangent(dy, dh_n, x, hx, *weights):
         backward: Any = _by_reference
     elif torch.is_grad_enabled() or transforms_are_active():
         backward = _differentiable
@@ -77,7 +77,9 @@ def _by_reference(*args: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
         firsts = [(d * blocks + g) * units for d in range(directions)]
         own_dy = None if dy is None else torch.cat([dy[..., first : first + units] for first in firsts], -1)
         own_dh_n = None if dh_n is None else dh_n[..., g * units : (g + 1) * units]
-        gradients.append(reference.gru_bwd(own_dy, own_dh_n, x, state, of_block, batch_sizes, bidirectional, varied))
+        with torch.autocast(x.device.type, enabled=False):
+            of_one = reference.gru_bwd(own_dy, own_dh_n, x, state, of_block, batch_sizes, bidirectional, varied)
+        gradients.append(of_one)
     dx, dhx, dweights = zip(*gradients, strict=True)
     joined = [
         torch.cat([weight[k * units : (k + 1) * units] for k in range(3) for weight in of_one])

@@ -107,8 +107,8 @@ class _PreparedModule(nn.Module):
     _gru_ext_arranged: Tensor | None  # as the operator `prepare` returns them; None where the ordinary call serves
     _gru_ext_arranged_names: list[str]  # of the parameters that were arranged, in the operator's order
     _gru_ext_arranged_weights: Callable[[dict[str, Any]], tuple[Any, ...]]  # those now, of a module's parameters
-    # Of each: itself; its values, so that no others come to lie where they are; how often it had changed.
-    _gru_ext_arranged_of: list[tuple[Tensor, Tensor, int]]
+    # Of each: itself; its values, so that no others come to lie where they are; how often it had changed; where it was.
+    _gru_ext_arranged_of: list[tuple[Tensor, Tensor, int, int]]
 
     def _take(self, module: nn.Module) -> None:
         """Share all that a module has, and arrange its weights."""
@@ -133,7 +133,7 @@ class _PreparedModule(nn.Module):
         assert variant is not None
         self._gru_ext_arranged_names = names
         self._gru_ext_arranged_weights = itemgetter(*names)
-        self._gru_ext_arranged_of = [(weight, weight.detach(), _version(weight)) for weight in weights]
+        self._gru_ext_arranged_of = [(w, w.detach(), _version(w), w.data_ptr()) for w in weights]
         has_biases = any("bias" in name for name in names)
         self._gru_ext_arranged = _prepare(
             weights, num_layers, bidirectional, has_biases, variant.zoneout, variant.reset_after, variant.layer_norm
@@ -168,11 +168,10 @@ class _PreparedModule(nn.Module):
     def _check_weights(self) -> None:
         changed = [
             name
-            for name, (weight, values, version) in zip(
+            for name, (weight, _, version, address) in zip(
                 self._gru_ext_arranged_names, self._gru_ext_arranged_of, strict=True
             )
-            if self._parameters.get(name) is not weight
-            or (_version(weight), weight.data_ptr()) != (version, values.data_ptr())
+            if self._parameters.get(name) is not weight or (_version(weight), weight.data_ptr()) != (version, address)
         ]
         if changed:
             raise RuntimeError(

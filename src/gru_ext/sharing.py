@@ -174,7 +174,11 @@ def _differ(weight: Tensor | None, parameter: Tensor | None) -> bool:
     """
     if weight is None or parameter is None or weight is parameter:
         return False
-    return weight.device == parameter.device and not weight.is_meta and not torch.equal(weight, parameter)
+    if weight.device != parameter.device or weight.is_meta:
+        return False
+    if (weight.shape, weight.dtype) != (parameter.shape, parameter.dtype):
+        return True
+    return not torch.allclose(weight, parameter, rtol=0, atol=0, equal_nan=True)
 
 
 def carry(

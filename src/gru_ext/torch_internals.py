@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.nn.modules.module import _WrappedHook
@@ -45,6 +45,14 @@ forward_in_jit_trace: Callable[..., Any] = nn.Module._slow_forward
 def in_forward_mode() -> bool:
     """Whether forward-mode differentiation is on. No public function tells. Since 1.8."""
     return forward_ad._current_level >= 0
+
+
+def has_tangent(*tensors: Tensor | None) -> bool:
+    """Whether forward mode has a tangent of one of them, or may have, under a transform of ``torch.func``."""
+    if not in_forward_mode():
+        return False
+    unpack: Any = forward_ad.unpack_dual
+    return transforms_are_active() or any(t is not None and unpack(t).tangent is not None for t in tensors)
 
 
 def is_eager() -> bool:

@@ -122,7 +122,8 @@ def _bernoulli_vmap(info: Any, in_dims: Any, seed: Tensor, shape: Sequence[int],
 
 def _gru_bwd_by_reference(*args: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
     dy, dh_n, x, hx, weights, batch_sizes, bidirectional, _, _, _, _, need_dweights, *variant = args
-    dx, dhx, dweights = reference.gru_bwd(dy, dh_n, x, hx, weights, batch_sizes, bidirectional, Variant(*variant))
+    with torch.autocast(x.device.type, enabled=False):  # of which the operator knows nothing either
+        dx, dhx, dweights = reference.gru_bwd(dy, dh_n, x, hx, weights, batch_sizes, bidirectional, Variant(*variant))
     return dx, dhx, dweights if need_dweights else []
 
 
