@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from benchmarks.suites import Size
 
@@ -36,6 +37,17 @@ AFAR, SHARED = 10e3, 30e3
 OPERATIONS = 2  # of nn.GRU in a step, that run on all threads: the product and the gates
 ROUNDS = 5
 WARM_UP = 0.01  # seconds
+
+
+@dataclass(frozen=True)
+class UnequalLengths(Size):
+    """Of a packed batch: the lengths are T to 1, evenly."""
+
+    def __str__(self) -> str:
+        """As that of ``Size``."""
+        return f"{super().__str__()}, unequal lengths"
+
+
 SIZES = [
     Size(40, 256, 64),
     Size(40, 64, 256),
@@ -43,6 +55,8 @@ SIZES = [
     Size(20, 64, 512),
     Size(40, 8, 64),
     Size(20, 8, 32, I=3000),
+    UnequalLengths(40, 256, 64),
+    UnequalLengths(40, 64, 256),
 ]
 
 
@@ -90,17 +104,24 @@ def _median(step: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def _inputs(size: Size, rows: int) -> tuple[nn.GRU, Tensor]:
+def _inputs(size: Size, rows: int) -> tuple[nn.GRU, Tensor, Tensor | None]:
+    """The module, x and, of a packed batch, its batch_sizes."""
     torch.manual_seed(0)
-    return nn.GRU(size.inputs, size.H), torch.randn(size.T, rows, size.inputs)
+    module, x = nn.GRU(size.inputs, size.H), torch.randn(size.T, rows, size.inputs)
+    if not isinstance(size, UnequalLengths):
+        return module, x, None
+    lengths = torch.tensor([size.T - row * size.T // rows for row in range(rows)])
+    packed = pack_padded_sequence(x, lengths)
+    return module, packed.data, packed.batch_sizes
 
 
 def predict(size: Size, backward: bool, threads: int) -> Predicted:
     """Ours, of one pass."""
-    module, x = _inputs(size, size.B)
+    module, x, batch_sizes = _inputs(size, size.B)
     weights = [weight.detach() for weight in module.parameters()]
     wait = _wait_of(threads) if threads > 1 else WAIT
-    runs = [torch.ops.gru_ext.rehearse_cpu(x, weights, threads, CACHE_CORES, wait, backward) for _ in range(ROUNDS)]
+    rehearse, of_team = torch.ops.gru_ext.rehearse_cpu, (threads, CACHE_CORES, wait, backward)
+    runs = [rehearse(x, weights, *of_team, batch_sizes) for _ in range(ROUNDS)]
     serial, longest, average, parts = (statistics.median(run[i] for run in runs) for i in range(4))
     row_groups, members, from_afar = int(runs[0][4]), int(runs[0][5]), runs[0][6]
     # Of the packed weights a member reads its own part of R, and forward of W; backward a thread needs all of W for dx.
@@ -119,14 +140,16 @@ def predict(size: Size, backward: bool, threads: int) -> Predicted:
 
 def predict_torch(size: Size, backward: bool, threads: int) -> float:
     """``nn.GRU``: seconds of one pass."""
-    module, x = _inputs(size, -(-size.B // threads))
+    module, x, batch_sizes = _inputs(size, -(-size.B // threads))
     x.requires_grad_(backward)
-    y = module(x)[0]
+    given = x if batch_sizes is None else PackedSequence(x, batch_sizes)
+    output = module(given)[0]
+    y = output if batch_sizes is None else output.data
     dy = torch.ones_like(y)
 
     def forward() -> None:
         with torch.no_grad():
-            module(x)
+            module(given)
 
     alone = _median((lambda: y.backward(dy, retain_graph=True)) if backward else forward)
     passes = 2 if backward else 1
@@ -135,17 +158,17 @@ def predict_torch(size: Size, backward: bool, threads: int) -> float:
 
 def clock(size: Size, backward: bool, threads: int) -> float:
     """Seconds that ours takes on so many real threads."""
-    module, x = _inputs(size, size.B)
+    module, x, sizes = _inputs(size, size.B)
     weights = [weight.detach() for weight in module.parameters()]
     ops = torch.ops.gru_ext
-    y, _, gates = ops.gru_fwd(x, None, weights, None, False, True)
+    y, _, gates = ops.gru_fwd(x, None, weights, sizes, False, True)
     dy = torch.ones_like(y)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         if backward:
-            return _median(lambda: ops.gru_bwd(dy, None, x, None, weights, None, False, y, gates, True, False, True))
-        return _median(lambda: ops.gru_fwd(x, None, weights, None, False, False))
+            return _median(lambda: ops.gru_bwd(dy, None, x, None, weights, sizes, False, y, gates, True, False, True))
+        return _median(lambda: ops.gru_fwd(x, None, weights, sizes, False, False))
     finally:
         torch.set_num_threads(before)
 

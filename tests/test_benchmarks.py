@@ -26,6 +26,7 @@ from benchmarks import __main__ as command
 from benchmarks import (
     check,
     contenders,
+    cores,
     display,
     files,
     kernels,
@@ -412,6 +413,17 @@ def test_suites_are_what_they_say() -> None:
     assert all(case.size.T == 1 for case in SUITES["latency"].cases(2))
     assert {case.threads for case in SUITES["scaling"].cases(6)} == {0, 1, 2, 4, 6}
     assert {(case.threads, case.busy) for case in SUITES["contended"].cases(6)} == set(product((1, 6), (0, 1, 2)))
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_batches_of_unequal_lengths_are_predicted(backward: bool) -> None:
+    size = cores.UnequalLengths(20, 64, 32)
+    predicted = cores.predict(size, backward, threads=4)
+    assert predicted.row_groups > 1
+    assert predicted.seconds > 0
+    assert cores.predict_torch(size, backward, threads=4) > 0
+    assert cores.clock(size, backward, threads=2) > 0
+    assert str(size) == "20,64,32, unequal lengths"
 
 
 def test_more_cores_than_there_are_are_predicted(capsys: pytest.CaptureFixture[str]) -> None:
