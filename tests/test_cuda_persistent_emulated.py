@@ -469,8 +469,11 @@ def test_a_wait_that_takes_too_long_is_an_error_at_the_next_call(problem: Proble
     assert "waited too long" in choice()[1]
 
 
-def test_a_wait_that_takes_too_long_in_the_self_test_rules_the_kernel_out(problem: Problem) -> None:
-    ops = emulate(asked=("cluster_H64_C4_rows16", "auto"))
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_wait_that_takes_too_long_in_the_self_test_rules_the_kernel_out(problem: Problem, backward: bool) -> None:
+    """And the next call is told of nothing."""
+    name = "cluster_H64_C4_rows16"
+    ops = emulate(asked=("stepwise", name) if backward else (name, "auto"))
     ops.lose_store(0)
     with pytest.raises(RuntimeError, match="failed: it waited too long for other blocks"):
         solve_emulated(problem)
