@@ -128,8 +128,7 @@ def test_groups_of_rows_that_end_early_change_no_bit(rows: int, variant: str, le
 
 
 @pytest.mark.parametrize("backward", [False, True])
-def test_row_groups_of_a_packed_batch_share_the_work(backward: bool) -> None:
-    """Of four threads each has a quarter of all rows of all steps, though the first sequences are the longest."""
+def test_a_packed_batch_is_split_by_rows(backward: bool) -> None:
     steps = torch.tensor([64 - row // 4 for row in range(256)])
     packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(64, 256, 64), steps)
     weights = [weight.detach() for weight in gru_ext.GRU(64, 64).parameters()]

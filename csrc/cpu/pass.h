@@ -52,7 +52,7 @@ inline double cost_of_waits(const Sequence& s, int threads) {
 }
 
 // Whether the rows of a packed batch are split. Then steps of a row group may have few rows, whose products sum in one
-// chain, and so in the order of those of many. Batches of fewer rows than two blocks lose more by that than they gain.
+// chain, and so in the order of those of many. In smaller batches more steps have few rows, which several make faster.
 inline bool splits_packed_rows(const Sequence& s) { return s.is_packed() && s.B >= 2 * kRowBlock; }
 
 // Work::rows_until_block of the steps from t_begin on, before t_end.

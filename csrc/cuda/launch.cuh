@@ -17,7 +17,7 @@ inline const char* words_of(cudaError_t error) {
   return error == cudaErrorMemoryAllocation ? kOutOfMemory : cudaGetErrorString(error);
 }
 
-// In no capture's way, as long as it lives: what the thread asks for meanwhile, no graph has a part in.
+// While it lives, what the thread asks of CUDA ends no capture of another thread: no graph has a part in it.
 class OutsideCaptures {
  public:
   OutsideCaptures() { cudaThreadExchangeStreamCaptureMode(&mode_); }

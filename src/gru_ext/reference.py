@@ -223,6 +223,16 @@ def _has_no_steps(batch_sizes: Tensor | None) -> bool:
     return batch_sizes is not None and batch_sizes.shape[0] == 0
 
 
+def _no_rows(x: Tensor, w: Weights) -> Tensor:
+    """The output (0, H) of a direction for x (0, I): of all weights, so that each has a gradient, of zeros."""
+    hidden = w.hh.shape[1]
+    rows = x @ w.ih[:hidden].t() @ w.hh[:hidden]
+    for vector in w[2:]:
+        if vector is not None:
+            rows = rows + vector[:hidden]
+    return rows
+
+
 def _split_steps(rows: Tensor, batch_sizes: Tensor | None) -> list[Tensor]:
     """(T, B, F) or, packed, (N, F) to one (rows, F) for each step."""
     if batch_sizes is None:
@@ -365,8 +375,7 @@ def gru(
     h0 = _initial_state(x, hx, weights, batch_sizes, bidirectional)
     if _has_no_steps(batch_sizes):
         split = split_weights(weights, bidirectional, variant.layer_norm)
-        hidden = h0.shape[-1]  # y has no rows, and depends on all that it would depend on
-        return torch.cat([x @ w.ih[:hidden].t() @ w.hh[:hidden] for w in split], dim=-1), h0
+        return torch.cat([_no_rows(x, w) for w in split], dim=-1), h0
     passes = [
         _forward_direction(x, h0[d], w, batch_sizes, d, variant, rounded)
         for d, w in enumerate(split_weights(weights, bidirectional, variant.layer_norm))

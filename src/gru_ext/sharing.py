@@ -170,7 +170,7 @@ def check_weights(operation: str, source: nn.Module, names: Collection[str]) -> 
 def _differ(weight: Tensor | None, parameter: Tensor | None) -> bool:
     """Whether they have other values, as far as they can be compared.
 
-    After some tools have replaced a parameter, or have it elsewhere, ``torch.nn.GRU`` has the one before of its values.
+    Some tools replace a parameter past ``setattr``: ``torch.nn.GRU`` goes on with the one before, of the same values.
     """
     if weight is None or parameter is None or weight is parameter:
         return False
