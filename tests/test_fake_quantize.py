@@ -207,7 +207,7 @@ def test_other_recurrences_and_wrong_arguments_are_refused() -> None:
         fake_quantize(module, enabled="no")  # type: ignore[arg-type]
 
 
-def test_dropouts_of_training_apply_and_autocast_and_compile_work() -> None:
+def test_dropouts_of_training_apply_and_autocast_works() -> None:
     module = fake_quantize(gru_ext.GRU(5, 20, recurrent_dropout=0.5, candidate_dropout=0.2, weight_dropout=0.3))
     expected = seeded(module, X)[0].detach()
     assert_same_bits(seeded(module, X)[0], expected)
@@ -215,5 +215,33 @@ def test_dropouts_of_training_apply_and_autocast_and_compile_work() -> None:
     module.eval()
     with torch.autocast("cpu", torch.bfloat16):
         assert_near(module(X)[0], module(X)[0].float(), "autocast", 0.1)
-    compiled: Any = torch.compile(module, backend="aot_eager", fullgraph=True)
-    assert_near(compiled(X)[0], module(X)[0], "compiled", 1e-5)
+
+
+def test_compile_and_export_have_dynamic_shapes() -> None:
+    module = fake_quantize(gru_ext.GRU(5, 8))
+    compiled: Any = torch.compile(module, backend="aot_eager", fullgraph=True, dynamic=True)
+    sizes = {1: torch.export.Dim("B", min=2, max=64)}
+    exported = torch.export.export(module, (X[:2],), dynamic_shapes=(sizes,)).module()
+    for x in (X[:2], X[2:].view(2, 6, 5)):
+        expected = module(x)[0]
+        assert_near(compiled(x)[0], expected, "compiled", 1e-5)
+        assert_near(exported(x)[0], expected, "exported", 1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "blocks": 2}], ids=str)
+def test_transforms_pass_through_the_rounding(options: dict[str, Any]) -> None:
+    """``vmap`` rounds as a loop does, and the tangent of forward mode is that which the gradient says."""
+    assert_same_bits(torch.vmap(fake_quantize_rows)(X), fake_quantize_rows(X))
+    module = fake_quantize(gru_ext.GRU(5, 8, **options))
+
+    def output_of(x: Tensor) -> Tensor:
+        return first(module(x))
+
+    one_step = torch.stack([X[:1], X[1:2]])
+    looped = torch.stack([output_of(x) for x in one_step])
+    assert_near(torch.vmap(output_of)(one_step), looped, "vmap", ROUNDING)
+    direction = X.flip(1)
+    tangent = torch.func.jvp(output_of, (X,), (direction,))[1]
+    cotangent = torch.randn_like(tangent)
+    gradient = torch.func.vjp(output_of, X)[1](cotangent)[0]
+    assert_near((tangent * cotangent).sum(), (gradient * direction).sum(), "tangent", 1e-5)

@@ -533,10 +533,15 @@ def fake_quantize_rows(rows: Tensor) -> Tensor:
 
     The gradient passes straight through: it is that of the rows as they were.
     """
-    inverse, scale = (torch.where(s == 0, 1.0, s) for s in scales_of_rows(_widened(rows.detach())))
-    # In units of the scale: torch's operator takes the inverse of a scale in other bits.
-    units = torch.fake_quantize_per_tensor_affine(_widened(rows) * inverse, 1.0, 0, -LARGEST_INT8, LARGEST_INT8)
-    return (units * scale).to(rows.dtype)
+    # Through integers, which have no derivative of any mode: detach() and no_grad() let tangents pass.
+    wide = _widened(rows)
+    values = wide.view(torch.int64 if wide.dtype == torch.float64 else torch.int32).view(wide.dtype)
+    inverse, scale = (torch.where(s == 0, 1.0, s) for s in scales_of_rows(values))
+    # Not torch's fake_quantize operators, which have neither symbolic shapes nor tangents. This has their bits: the
+    # difference is exact, and so is the sum.
+    units = values * inverse
+    to_integers = units.round().clamp(-LARGEST_INT8, LARGEST_INT8) - units
+    return ((wide * inverse + to_integers) * scale).to(rows.dtype)
 
 
 def _linear_int8(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
