@@ -539,6 +539,12 @@ BwdResult gru_bwd_cpu(const Backward& call) {
   });
 }
 
+double bwd_vector_flops(const Sequence& s, at::ScalarType dtype) {
+  return with_scalar_and_operand_type(dtype, parts_of_float32(s), [&](auto, auto operand) {
+    return vector_flops<decltype(operand)>(bwd_flops(s), s.B, s.B * s.H);
+  });
+}
+
 void gru_bwd_cpu_into(const Sequence& s, const Backward& call, const BwdResult& results, Rehearsal* rehearsal) {
   const BelowAutogradAndAutocast guard;
   const Tensor dx = std::get<0>(results), dhx = std::get<1>(results);
@@ -551,13 +557,13 @@ void gru_bwd_cpu_into(const Sequence& s, const Backward& call, const BwdResult& 
     for (const Tensor& grad : dweights) grad.zero_();
     return;
   }
+  const double flops = bwd_vector_flops(s, layer.x.scalar_type());
   with_scalar_and_operand_type(layer.x.scalar_type(), parts_of_float32(s), [&](auto scalar, auto operand) {
     using scalar_t = decltype(scalar);
     const Tensor h0 = contiguous_or_undefined(layer.hx), last = contiguous_or_undefined(dh_n);
     const auto data = [](const Tensor& tensor) {
       return tensor.defined() ? tensor.const_data_ptr<scalar_t>() : nullptr;
     };
-    const double flops = vector_flops<decltype(operand)>(bwd_flops(s), s.B, s.B * s.H);
     const bool side_by_side = runs_side_by_side(s, flops);
     std::vector<Tensor> dx_of_directions;
     if (need.dx) dx_of_directions.assign(2, dx);

@@ -35,7 +35,7 @@ FwdResult gru_fwd_blocks_cpu(const Layer& layer, bool save_gates) {
     const int64_t G = blocks_of(layer.weights);
     const Sequence s = check_fwd(layer, G);
     const FwdResult results = new_results(s, layer, save_gates, G);
-    for_each_member(G, s, fwd_flops(s), [&](int64_t g) {
+    for_each_member(G, s, fwd_vector_flops(s, layer.x.scalar_type()), [&](int64_t g) {
       const auto& [y, h_n, gates] = results;
       const Block block{g, s.H};
       gru_fwd_cpu_into(s, layer_of(block, layer).layer(),
@@ -63,7 +63,7 @@ BwdResult gru_bwd_blocks_cpu(const Backward& call) {
     dx_shape.insert(dx_shape.begin(), G);
     const Tensor dx_of_blocks = pooled_empty(dx_shape, options);
     const OptionalTensor rows_of_dy = part_of(call.dy, with_contiguous_rows);
-    for_each_member(G, s, bwd_flops(s), [&](int64_t g) {
+    for_each_member(G, s, bwd_vector_flops(s, layer.x.scalar_type()), [&](int64_t g) {
       const Block block{g, s.H};
       const auto columns = [&](const Tensor& states) { return block.from_first_unit(states); };
       const auto units = [&](const Tensor& states) { return block.units(states); };

@@ -383,7 +383,19 @@ class FwdPass {
   FwdChunk<scalar_t, operand_t> p_;
 };
 
+// Weights that are not packed, or were before, are not in parts.
+int parts_of_fwd(const Sequence& s, const ArrangedWeights* arranged) {
+  const bool packs = arranged == nullptr && packs_weights(s, sizeof(float), passes_to_pack(s, sizeof(float)));
+  return packs ? parts_of_float32(s) : 0;
+}
+
 }  // namespace
+
+double fwd_vector_flops(const Sequence& s, at::ScalarType dtype, const ArrangedWeights* arranged) {
+  return with_scalar_and_operand_type(dtype, parts_of_fwd(s, arranged), [&](auto, auto operand) {
+    return vector_flops<decltype(operand)>(fwd_flops(s), s.B, s.B * s.H);
+  });
+}
 
 FwdResult gru_fwd_cpu(const Layer& layer, bool save_gates, bool save_y) {
   return call_on_cpu([&] {
@@ -411,9 +423,8 @@ void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& re
     hx.has_value() ? h_n.copy_(*hx) : h_n.zero_();
     return;
   }
-  // Weights that are not packed, or were before, are not in parts.
-  const bool packs = arranged == nullptr && packs_weights(s, sizeof(float), passes_to_pack(s, sizeof(float)));
-  with_scalar_and_operand_type(x.scalar_type(), packs ? parts_of_float32(s) : 0, [&](auto scalar, auto operand) {
+  const double flops = fwd_vector_flops(s, x.scalar_type(), arranged);
+  with_scalar_and_operand_type(x.scalar_type(), parts_of_fwd(s, arranged), [&](auto scalar, auto operand) {
     using scalar_t = decltype(scalar);
     const Tensor h0 = contiguous_or_undefined(hx);
     const LayerMasks masks(layer.variant);
@@ -425,7 +436,6 @@ void gru_fwd_cpu_into(const Sequence& s, const Layer& layer, const FwdResult& re
                                        gates.defined() && were_saved(gates) ? gates : Tensor(),
                                        masks,
                                        arranged};
-    const double flops = vector_flops<decltype(operand)>(fwd_flops(s), s.B, s.B * s.H);
     run_layer<FwdPass<scalar_t, decltype(operand)>>(s, tensors, flops, s.T * flops, rehearsal);
   });
 }

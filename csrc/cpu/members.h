@@ -27,7 +27,7 @@ inline FwdResult new_results(const Sequence& s, const Layer& layer, bool save_ga
 }
 
 // Calls `body` with every member: with as many at the same time as there are threads; those that remain one after
-// another where each is worth more threads than they are. `flops`: of a step of one direction.
+// another where each is worth more threads than they are. `flops`: of a step of one direction, as on vectors.
 template <typename Body>
 void for_each_member(int64_t E, const Sequence& s, double flops, const Body& body) {
   const int threads = threads_for(/*steps=*/1, static_cast<double>(E) * s.D * s.T * flops);

@@ -7,9 +7,14 @@
 
 namespace gru_ext {
 
-// Floating point operations of a step of one direction that decide how many threads it is worth.
+// Floating point operations of the products of a step of one direction.
 inline double fwd_flops(const Sequence& s) { return 6.0 * s.B * s.H * (s.H + s.I); }
 inline double bwd_flops(const Sequence& s) { return 6.0 * s.B * s.H * s.H; }
+
+// Operations on vectors that take as long as such a step, also where its products run on tiles: they decide how many
+// threads it is worth.
+double fwd_vector_flops(const Sequence& s, at::ScalarType dtype, const ArrangedWeights* arranged = nullptr);
+double bwd_vector_flops(const Sequence& s, at::ScalarType dtype);
 
 // What a call of one direction would take on a machine with more cores: the parts of its threads, each run by itself,
 // in turn, on the calling thread. The results of such a call mean nothing.

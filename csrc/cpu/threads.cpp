@@ -151,6 +151,7 @@ std::atomic<double> alone_in_a_row{0};
 }  // namespace
 
 double vector_flops_of_tiles(double flops, int64_t rows) {
+  if (rows == 0) return 0;
   return flops / rows * ((rows + kTileProductRows - 1) / kTileProductRows);
 }
 
