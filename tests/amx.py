@@ -15,9 +15,23 @@ from gru_ext import library
 
 PORTABLE = "avx512_amx_portable"
 FEATURES = Path("/proc/cpuinfo").read_text().split()
-HAS_TILES = "amx_bf16" in FEATURES
-# The library is not asked: it asks Linux for tiles at its first answer, before a test can put another in its place.
-with_bf16 = pytest.mark.skipif("avx512_bf16" not in FEATURES, reason="this machine has no AVX-512 with BF16")
+
+
+def _linux_allows() -> bool:
+    """Ask Linux for tiles: without, each instruction is a SIGILL.
+
+    Not the library, which asks at its first answer, before a test can put another in its place.
+    """
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    return bool(ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0)
+
+
+OF_MACHINE = {"amx_bf16", "amx_int8", "amx_tile"} <= set(FEATURES)
+HAS_TILES = OF_MACHINE and _linux_allows()
+REFUSED = "Linux refuses this process the tiles of the machine" if OF_MACHINE and not HAS_TILES else ""
+with_bf16 = pytest.mark.skipif(
+    "avx512_bf16" not in FEATURES or bool(REFUSED), reason=REFUSED or "this machine has no AVX-512 with BF16"
+)
 
 
 def build() -> Path:

@@ -375,12 +375,15 @@ def test_steps_that_must_follow_one_another() -> None:
     assert roofline.chain(Size(10, 1, 8, L=3, D=2), "forward") == 30
 
 
-def test_peaks_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("GEMM", 64), ("CHAIN", 8), ("READS", (1 << 12, 1 << 14)), ("TRIES", 1), ("SECONDS", 0)):
+@pytest.mark.parametrize(("last_cache", "of_memory"), [(1 << 12, []), (3 << 12, [3 << 14])])
+def test_peaks_are_measured(monkeypatch: pytest.MonkeyPatch, last_cache: int, of_memory: list[int]) -> None:
+    small = {"GEMM": 64, "LEAST_PRODUCT": 1e-4, "CHAIN": 8, "READS": (1 << 12, 1 << 14), "TRIES": 1, "SECONDS": 0}
+    for name, value in small.items():
         monkeypatch.setattr(roofline, name, value)
+    monkeypatch.setattr(machine, "last_cache", lambda device: last_cache)
     peaks = roofline.measure(torch.float32, CPU, 1)
     assert 1e6 < peaks.flops < 1e15
-    assert list(peaks.bytes) == [1 << 12, 1 << 14]
+    assert list(peaks.bytes) == [1 << 12, 1 << 14, *of_memory]
     assert all(1e6 < rate < 1e14 for rate in peaks.bytes.values())
     assert 1e-10 < peaks.step_seconds < 1
     assert peaks.nearest_bytes > 0

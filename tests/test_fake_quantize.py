@@ -55,6 +55,13 @@ def test_a_row_that_is_not_finite_is_nan(value: float) -> None:
     assert not fake_quantize_rows(rows)[[0, 1, 3]].isnan().any()
 
 
+def test_rows_that_torch_has_not_negated_yet_are_rounded() -> None:
+    """The imaginary part of a conjugate has a bit that says so."""
+    negative = torch.complex(X, X).conj().imag
+    assert negative.is_neg()
+    assert_same_bits(fake_quantize_rows(negative), fake_quantize_rows(-X))
+
+
 @pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
 @pytest.mark.parametrize("size", [*SIZES[-2:], LARGE[2]], ids=str)
 def test_every_step_of_training_is_that_of_the_int8_kernels(size: Size, options: Options) -> None:

@@ -347,7 +347,7 @@ class BwdPass {
             s_.H,
             kernel_.panel_columns,
             s_.has_gains || !tensors_.layer.variant.reset_after ? 2.0 : 1.0,
-            vector_flops<operand_t>(6.0 * s_.B * s_.H * s_.H, s_.B, /*cells=*/0),
+            vector_flops<operand_t>(recurrent_flops(s_), s_.B, /*cells=*/0),
             /*input_flops=*/0,
             static_cast<double>(3 * s_.H * s_.H * kParts<operand_t> * sizeof(operand_t)),
             /*input_gate_bytes=*/0,
@@ -541,7 +541,7 @@ BwdResult gru_bwd_cpu(const Backward& call) {
 
 double bwd_vector_flops(const Sequence& s, at::ScalarType dtype) {
   return with_scalar_and_operand_type(dtype, parts_of_float32(s), [&](auto, auto operand) {
-    return vector_flops<decltype(operand)>(bwd_flops(s), s.B, s.B * s.H);
+    return vector_flops<decltype(operand)>(recurrent_flops(s), s.B, s.B * s.H);
   });
 }
 

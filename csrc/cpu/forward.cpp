@@ -244,8 +244,8 @@ class FwdPass {
             s_.H,
             tensors_.layer.variant.reset_after ? lanes : 2 * lanes,
             s_.has_gains || !tensors_.layer.variant.reset_after ? 2.0 : 1.0,
-            vector_flops<operand_t>(6.0 * s_.B * s_.H * s_.H, s_.B, /*cells=*/0),
-            vector_flops<operand_t>(6.0 * s_.B * s_.H * s_.I, s_.B, /*cells=*/0),
+            vector_flops<operand_t>(recurrent_flops(s_), s_.B, /*cells=*/0),
+            input_vector_flops<operand_t>(s_),
             static_cast<double>(3 * s_.H * (s_.H + s_.I / chunk_steps) * operand_size),
             static_cast<double>(3 * s_.B * s_.H * sizeof(acc_t)),
             vector_flops<operand_t>(0, s_.B, s_.B * s_.H),
@@ -393,7 +393,8 @@ int parts_of_fwd(const Sequence& s, const ArrangedWeights* arranged) {
 
 double fwd_vector_flops(const Sequence& s, at::ScalarType dtype, const ArrangedWeights* arranged) {
   return with_scalar_and_operand_type(dtype, parts_of_fwd(s, arranged), [&](auto, auto operand) {
-    return vector_flops<decltype(operand)>(fwd_flops(s), s.B, s.B * s.H);
+    using operand_t = decltype(operand);
+    return vector_flops<operand_t>(recurrent_flops(s), s.B, s.B * s.H) + input_vector_flops<operand_t>(s);
   });
 }
 

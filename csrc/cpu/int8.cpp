@@ -27,10 +27,11 @@ constexpr int64_t kInt8ChunkRows = 128;
 // How many operations on int8 take the time of one floating-point operation: of vectors, and of tiles.
 constexpr double kOperationsPerFlop = 4, kOperationsPerTileFlop = 2;
 
-// The products of a step, as operations on vectors.
+// The products of a step, as operations on vectors. The input product is one with those of other steps.
 double product_flops(const Sequence& s) {
-  if (!has_tiles()) return fwd_flops(s) / kOperationsPerFlop;
-  return vector_flops_of_tiles(fwd_flops(s) / kOperationsPerTileFlop, s.B);
+  if (!has_tiles()) return (input_flops(s) + recurrent_flops(s)) / kOperationsPerFlop;
+  const double of_input = vector_flops_of_tiles(s.T * input_flops(s), s.T * s.B) / std::max<int64_t>(s.T, 1);
+  return (of_input + vector_flops_of_tiles(recurrent_flops(s), s.B)) / kOperationsPerTileFlop;
 }
 // Its gates, where they are no small part.
 double gate_flops(const Sequence& s) { return has_tiles() ? vector_flops_of_gates(s.B * s.H) : 0; }

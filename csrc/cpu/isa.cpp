@@ -6,6 +6,7 @@
 #include <c10/util/StringUtil.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <type_traits>
 
@@ -16,6 +17,9 @@
 namespace gru_ext {
 
 namespace {
+
+constexpr std::array kNames = {"portable",    "avx2",        "avx2_vnni",           "avx512",
+                               "avx512_vnni", "avx512_bf16", "avx512_amx_portable", "avx512_amx"};
 
 // What GRU_EXT_CPU_ISA says; empty where it says nothing.
 std::string forced_isa() {
@@ -31,8 +35,10 @@ std::string reason_without_tiles() {
 #if defined(__x86_64__)
   if (!fwd_kernels_avx512_amx<Half, Half>) return "this build has no kernels for them";
 #endif
+  // The error about a name that is none says what this machine has: there, too, Linux is asked.
   const std::string forced = forced_isa();
-  if (!forced.empty() && forced != isa_name(CpuIsa::avx512_amx)) return "GRU_EXT_CPU_ISA names no kernels for them";
+  const bool is_name = std::find(kNames.begin(), kNames.end(), forced) != kNames.end();
+  if (is_name && forced != isa_name(CpuIsa::avx512_amx)) return "GRU_EXT_CPU_ISA names no kernels for them";
   return why_no_tiles();
 }
 
@@ -63,11 +69,7 @@ const std::vector<CpuIsa>& available_isas() {
   return isas;
 }
 
-const char* isa_name(CpuIsa isa) {
-  constexpr const char* names[] = {"portable",    "avx2",        "avx2_vnni",           "avx512",
-                                   "avx512_vnni", "avx512_bf16", "avx512_amx_portable", "avx512_amx"};
-  return names[static_cast<int>(isa)];
-}
+const char* isa_name(CpuIsa isa) { return kNames[static_cast<size_t>(isa)]; }
 
 std::vector<std::string> available_isa_names() {
   std::vector<std::string> names;

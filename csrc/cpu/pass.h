@@ -251,6 +251,11 @@ template <typename operand_t>
 double vector_flops(double flops, int64_t rows, int64_t cells) {
   return on_tiles<operand_t>() ? vector_flops_of_tiles(flops, rows) + vector_flops_of_gates(cells) : flops;
 }
+// Those of a step's input product, which is one with those of other steps.
+template <typename operand_t>
+double input_vector_flops(const Sequence& s) {
+  return vector_flops<operand_t>(s.T * input_flops(s), s.T * s.B, /*cells=*/0) / std::max<int64_t>(s.T, 1);
+}
 
 // Runs a pass in its order, each thread's part by itself, so often; of each part the fastest time counts. Of 64 parts,
 // each timed once, the longest is the one that was disturbed most. Each run begins with another thread: the first one

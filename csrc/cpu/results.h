@@ -7,12 +7,12 @@
 
 namespace gru_ext {
 
-// Floating point operations of the products of a step of one direction.
-inline double fwd_flops(const Sequence& s) { return 6.0 * s.B * s.H * (s.H + s.I); }
-inline double bwd_flops(const Sequence& s) { return 6.0 * s.B * s.H * s.H; }
+// Floating point operations of a step of one direction: of its input product, and of the recurrent one, either way.
+inline double input_flops(const Sequence& s) { return 6.0 * s.B * s.H * s.I; }
+inline double recurrent_flops(const Sequence& s) { return 6.0 * s.B * s.H * s.H; }
 
-// Operations on vectors that take as long as such a step, also where its products run on tiles: they decide how many
-// threads it is worth.
+// Operations on vectors that take as long as a step of one direction, also where its products run on tiles: they decide
+// how many threads it is worth.
 double fwd_vector_flops(const Sequence& s, at::ScalarType dtype, const ArrangedWeights* arranged = nullptr);
 double bwd_vector_flops(const Sequence& s, at::ScalarType dtype);
 

@@ -535,10 +535,10 @@ def fake_quantize_rows(rows: Tensor) -> Tensor:
     """
     # Through integers, which have no derivative of any mode: detach() and no_grad() let tangents pass.
     wide = _widened(rows)
-    values = wide.view(torch.int64 if wide.dtype == torch.float64 else torch.int32).view(wide.dtype)
+    values = wide.resolve_neg().view(torch.int64 if wide.dtype == torch.float64 else torch.int32).view(wide.dtype)
     inverse, scale = (torch.where(s == 0, 1.0, s) for s in scales_of_rows(values))
-    # Not torch's fake_quantize operators, which have neither symbolic shapes nor tangents. This has their bits: the
-    # difference is exact, and so is the sum.
+    # Not torch's fake_quantize operators, which have neither symbolic shapes nor tangents. This has their bits, unless
+    # a compiler fuses it: the difference is exact, and so is the sum.
     units = values * inverse
     to_integers = units.round().clamp(-LARGEST_INT8, LARGEST_INT8) - units
     return ((wide * inverse + to_integers) * scale).to(rows.dtype)

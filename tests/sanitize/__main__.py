@@ -35,7 +35,7 @@ SANITIZERS = {
 TARGET = re.compile(r"#pragma GCC target\(.*\)")
 MACHINE = "avx2,fma,f16c"
 # Each is only used with those before.
-ISAS = ("portable", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16", "avx512_amx_portable")
+ISAS = ("portable", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16", "avx512_amx_portable", "avx512_amx")
 RUNTIMES = {"address": ["libasan.so", "libstdc++.so"], "thread": ["libtsan.so", "libstdc++.so"]}
 
 
