@@ -18,6 +18,7 @@ namespace gru_ext {
 
 namespace {
 
+// In the order of CpuIsa.
 constexpr std::array kNames = {"portable",    "avx2",        "avx2_vnni",           "avx512",
                                "avx512_vnni", "avx512_bf16", "avx512_amx_portable", "avx512_amx"};
 
@@ -35,7 +36,7 @@ std::string reason_without_tiles() {
 #if defined(__x86_64__)
   if (!fwd_kernels_avx512_amx<Half, Half>) return "this build has no kernels for them";
 #endif
-  // The error about a name that is none says what this machine has: there, too, Linux is asked.
+  // Linux is asked for a wrong name too: its error lists what this machine has.
   const std::string forced = forced_isa();
   const bool is_name = std::find(kNames.begin(), kNames.end(), forced) != kNames.end();
   if (is_name && forced != isa_name(CpuIsa::avx512_amx)) return "GRU_EXT_CPU_ISA names no kernels for them";
